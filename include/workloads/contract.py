@@ -1,0 +1,274 @@
+"""How every workload talks to whoever started its pod: exit code, termination message, log lines, SIGTERM.
+
+Airflow decides from these alone whether to retry, to blame the user's request or to blame their data, so each
+workload must end through `run`. Nothing here may let a secret out: all text passes `redact` first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, NoReturn
+
+# The kubelet keeps 4096 bytes of a termination message and cuts the rest off, which would break the JSON.
+TERMINATION_LIMIT = 4000
+DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
+# Clients that log whole URLs, query included, at INFO.
+CHATTY_LOGGERS = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "urllib3",
+    "oras",
+    "huggingface_hub",
+    "filelock",
+)
+
+log = logging.getLogger("workload")
+
+
+class ExitCode(IntEnum):
+    """Exit codes of a workload's main container; 64, 65, 75 are sysexits.h's USAGE, DATAERR, TEMPFAIL."""
+
+    OK = 0
+    INTERNAL = 1
+    CONFIG = 64
+    DATA = 65
+    TRY_AGAIN = 75
+
+
+class WorkloadError(Exception):
+    """A fault with a sentence that the user can act on. Raise one of the subclasses."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    fault_class: ClassVar[str] = "internal"
+
+
+class UserConfigError(WorkloadError):
+    """The request itself cannot work: a setting, a secret, a reference. Running again will not help."""
+
+    exit_code = ExitCode.CONFIG
+    fault_class = "config"
+
+
+class UserDataError(WorkloadError):
+    """The data or files that the request names cannot be used as they are. Running again will not help."""
+
+    exit_code = ExitCode.DATA
+    fault_class = "data"
+
+
+class TryAgain(WorkloadError):
+    """The network, a registry or the machine failed for now; the same pod may well succeed later."""
+
+    exit_code = ExitCode.TRY_AGAIN
+    fault_class = "transient"
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT arrived. Not an `Exception`, so that no library's broad `except` swallows it."""
+
+
+_secrets: set[str] = set()
+_stop = threading.Event()
+
+# user:password@ in a URL, and a URL's query and fragment: signed links carry their signature there.
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s?#\"']+@")
+_URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*")
+_AUTH_HEADER = re.compile(r"(?i)\b(basic|bearer) +[a-z0-9._~+/=-]{20,}")
+
+
+def hide(secret: str | None) -> None:
+    """Make `redact` replace this value from now on, wherever it turns up."""
+    if secret and len(secret) >= 4:
+        _secrets.add(secret)
+
+
+def redact(text: str) -> str:
+    """The text without known secrets, credentials in URLs, URL queries and Authorization values."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = _URL_CREDENTIALS.sub("", text)
+    text = _URL_QUERY.sub(r"\1", text)
+    return _AUTH_HEADER.sub(r"\1 ***", text)
+
+
+class _RedactingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def set_up_logging() -> None:
+    """Plain text lines on stdout, redacted; libraries only from WARNING on. `run` calls this."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_RedactingFormatter("%(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def required(name: str) -> str:
+    """The environment variable `name`, stripped; UserConfigError when it is missing or empty."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise UserConfigError(
+            f"The environment variable {name} is not set in this pod; the workload needs it."
+        )
+    return value
+
+
+def comma_list(name: str) -> list[str]:
+    """The environment variable `name` as a list: comma separated, blanks dropped; empty when unset."""
+    return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM or SIGINT has arrived: for loops that end at a good moment of their own (see `run`)."""
+    return _stop.is_set()
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def file_write_error(error: OSError, what: str) -> WorkloadError:
+    """The fault class of a failed write: a full volume needs a bigger one, anything else may pass."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserConfigError(f"The volume is full while writing {what}; ask for a bigger work volume.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserConfigError(
+            f"This pod may not write {what}: {error.strerror}; check fsGroup and read-only mounts."
+        )
+    return TryAgain(f"Writing {what} failed: {error.strerror or error}.")
+
+
+def fit_result(result: Mapping[str, Any], limit: int = TERMINATION_LIMIT) -> bytes:
+    """JSON of at most `limit` bytes: the longest values are cut until it fits, and `truncated` names them.
+
+    A finished training run must not fail because its report is long, and half a JSON text helps nobody.
+    """
+    fitted = dict(result)
+    cut: list[str] = []
+    while True:
+        content = json.dumps(fitted, ensure_ascii=False, default=str).encode()
+        if len(content) <= limit:
+            return content
+        longest = max(
+            (key for key in fitted if key != "truncated"),
+            key=lambda key: len(json.dumps(fitted[key], default=str)),
+        )
+        value = fitted[longest]
+        if isinstance(value, str) and len(value) > 64:
+            fitted[longest] = value[: len(value) * 2 // 3] + "..."
+        elif isinstance(value, list) and len(value) > 1:
+            fitted[longest] = value[: len(value) // 2]
+        else:
+            del fitted[longest]
+        if longest not in cut:
+            cut.append(longest)
+        fitted["truncated"] = cut
+
+
+def _redact_values(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {str(key): _redact_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact_values(item) for item in value]
+    return value
+
+
+def write_result(result: Mapping[str, Any]) -> None:
+    """Write the termination message: `$TERMINATION_LOG`, else the kubelet's file when there is one.
+
+    Outside a pod (no such file) the JSON goes to stdout as the last line instead.
+    """
+    content = fit_result(_redact_values(dict(result)))
+    named = os.environ.get("TERMINATION_LOG")
+    path = Path(named) if named else DEFAULT_TERMINATION_LOG
+    if named or path.exists():
+        # Not by rename: the kubelet bind-mounts this very file.
+        path.write_bytes(content)
+    else:
+        sys.stdout.write(content.decode() + "\n")
+        sys.stdout.flush()
+
+
+def _on_signal(on_stop: Callable[[], None] | None) -> Callable[[int, FrameType | None], None]:
+    def handle(signum: int, frame: FrameType | None) -> None:
+        first = not _stop.is_set()
+        _stop.set()
+        if on_stop is not None and first:
+            on_stop()
+        else:
+            raise Stopped(signal.Signals(signum).name)
+
+    return handle
+
+
+def execute(main: Callable[[], Mapping[str, Any] | None]) -> ExitCode:
+    """Run `main`, report its result or fault in the termination message, and give the exit code."""
+    try:
+        result = main()
+        if result is not None:
+            write_result(result)
+        return ExitCode.OK
+    except WorkloadError as error:
+        return _report(str(error), error.fault_class, error.exit_code)
+    except Stopped as stop:
+        return _report(
+            f"Stopped by {stop} before it was done; it can be started again.", "transient", ExitCode.TRY_AGAIN
+        )
+    except SystemExit:
+        raise
+    except Exception as error:
+        sys.stderr.write(redact(traceback.format_exc()))
+        return _report(f"Internal fault: {type(error).__name__}: {error}", "internal", ExitCode.INTERNAL)
+
+
+def _report(sentence: str, fault_class: str, code: ExitCode) -> ExitCode:
+    log.error("%s", sentence)
+    write_result({"error": sentence, "class": fault_class})
+    return code
+
+
+def run(
+    main: Callable[[], Mapping[str, Any] | None],
+    on_stop: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Run a workload and exit the process the way the contract says.
+
+    `main` returns its result (written as the termination message; None writes nothing) or raises one of
+    this module's errors. On SIGTERM or SIGINT `Stopped` is raised inside `main`, which must leave nothing
+    half done. With `on_stop`, the first signal calls that instead (from the signal handler: set a flag and
+    return), so that a training loop can save a checkpoint and return or raise by itself; a second signal
+    raises `Stopped`.
+    """
+    set_up_logging()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal(on_stop))
+    code = execute(main)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(int(code))
