@@ -1,0 +1,61 @@
+"""What the project knows about a GPU machine type, one record per line of presets/skus/*.yaml.
+
+Names are looked up in any letter case and always given back as the cloud spells them: nodes carry that spelling in
+`node.kubernetes.io/instance-type`, and KAITO's case-sensitive comparison there never becomes ready. It must never ask
+a cloud for anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.catalog.models import GIB
+
+BF16_SINCE = (8, 0)  # Ampere; KAITO's rule too (kaito pkg/sku: compute capability >= 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine type. `gpu_memory_gib` is the memory of one GPU in GiB, `usd_per_hour` the list price or None."""
+
+    name: str
+    cloud: str
+    gpu: str
+    gpus: int
+    gpu_memory_gib: float
+    compute_capability: str | None = None
+    nvme: bool = False
+    usd_per_hour: float | None = None
+    price_as_of: str | None = None
+    status: str = "current"
+    last_release: str | None = None
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of one machine, the `nvidia.com/gpu` that its node offers."""
+        return self.gpus
+
+    @property
+    def gpu_memory_bytes(self) -> int:
+        """Memory of one GPU in bytes."""
+        return round(self.gpu_memory_gib * GIB)
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA compute capability as (major, minor); (0, 0) for machines without NVIDIA GPUs."""
+        if self.compute_capability is None:
+            return (0, 0)
+        major, _, minor = self.compute_capability.partition(".")
+        return int(major), int(minor or 0)
+
+    @property
+    def nvidia(self) -> bool:
+        return self.compute_capability is not None
+
+    @property
+    def bf16(self) -> bool:
+        return self.capability >= BF16_SINCE
+
+    @property
+    def deprecated(self) -> bool:
+        return self.status == "deprecated"
