@@ -1,0 +1,83 @@
+"""Small operations on Kubernetes objects as JSON values.
+
+Objects in the store are shared between watchers and must never be changed in place: `copied` gives a private one.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import UTC, datetime
+from typing import Any, cast
+
+Json = dict[str, Any]
+
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: generated names spell nothing
+_MAX_GENERATED_BASE = 58  # 63 less the suffix, as k8s.io/apiserver/pkg/storage/names
+_rng = random.SystemRandom()
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of a JSON value, several times faster than copy.deepcopy."""
+    if isinstance(value, dict):
+        return {k: copied(v) if isinstance(v, (dict, list)) else v for k, v in value.items()}
+    if isinstance(value, list):
+        return [copied(v) if isinstance(v, (dict, list)) else v for v in value]
+    return value
+
+
+def copied_object(value: Json) -> Json:
+    return cast("Json", copied(value))
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """metav1.Time: UTC, whole seconds."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro_timestamp(moment: datetime | None = None) -> str:
+    """metav1.MicroTime."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parsed_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def generated_name(base: str) -> str:
+    return base[:_MAX_GENERATED_BASE] + "".join(_rng.choice(_SUFFIX_LETTERS) for _ in range(5))
+
+
+def new_uid() -> str:
+    return str(uuid.uuid4())
+
+
+def metadata(obj: Json) -> Json:
+    """The object's metadata, made if absent."""
+    found = obj.get("metadata")
+    if not isinstance(found, dict):
+        found = obj["metadata"] = {}
+    return cast("Json", found)
+
+
+def dig(obj: Any, *path: str) -> Any:
+    """The value under a path of keys, or None."""
+    for key in path:
+        if not isinstance(obj, dict):
+            return None
+        obj = obj.get(key)
+    return obj
+
+
+def reference(obj: Json) -> Json:
+    """An ObjectReference to an object, for events and bindings."""
+    meta = obj.get("metadata") or {}
+    full = {
+        "apiVersion": obj.get("apiVersion"),
+        "kind": obj.get("kind"),
+        "namespace": meta.get("namespace"),
+        "name": meta.get("name"),
+        "uid": meta.get("uid"),
+        "resourceVersion": meta.get("resourceVersion"),
+    }
+    return {k: v for k, v in full.items() if v}
