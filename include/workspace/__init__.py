@@ -1,0 +1,31 @@
+"""The Workspace API of KAITO: its shape, its rules, its conditions and its CustomResourceDefinition.
+
+Everything here is a pure function of values. It must never import Airflow, talk to a cluster or open a URL.
+"""
+
+from include.workspace import conditions, crd, names
+from include.workspace.conditions import ConditionType, Phase, Reason, StaleGeneration
+from include.workspace.crd import workspace_crd
+from include.workspace.faults import Fault, WorkspaceInvalid
+from include.workspace.models import Workspace
+from include.workspace.parse import admit_workspace, examine_workspace, parse_workspace
+from include.workspace.rules import Policy, validate
+
+__all__ = [
+    "ConditionType",
+    "Fault",
+    "Phase",
+    "Policy",
+    "Reason",
+    "StaleGeneration",
+    "Workspace",
+    "WorkspaceInvalid",
+    "admit_workspace",
+    "conditions",
+    "crd",
+    "examine_workspace",
+    "names",
+    "parse_workspace",
+    "validate",
+    "workspace_crd",
+]

@@ -1,0 +1,133 @@
+"""Every name, label and reference that ties Kubernetes objects to a Workspace.
+
+Names are deterministic, so that a create can be repeated and a lost database loses nothing. A name must never depend
+on the time or on chance (KAITO hashes the clock into NodeClaim names and over-creates, contract 10.2).
+Functions take the Workspace as the plain dict that the cluster returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+GROUP = "kaito.sh"
+KIND = "Workspace"
+PLURAL = "workspaces"
+STORED_VERSION = "v1beta1"
+FIELD_MANAGER = "kaito-airflow"
+FINALIZER = "workspace.finalizer.kaito.sh"
+
+WORKSPACE = "kaito.sh/workspace"
+WORKSPACE_NAMESPACE = "kaito.sh/workspacenamespace"
+RUN_ID = "kaito.sh/run-id"
+COMPONENT = "kaito.sh/component"
+POOL = "kaito.sh/pool"  # tuning | serving: keeps one Workspace's two pools apart
+ROLLOUT = "kaito.sh/rollout"
+ENABLE_LOAD_BALANCER = "kaito.sh/enablelb"
+RUNTIME = "kaito.sh/runtime"
+BYPASS_RESOURCE_CHECKS = "kaito.sh/bypass-resource-checks"
+NODE_IMAGE_FAMILY = "kaito.sh/node-image-family"
+NODE_CLASS_NAME = "kaito.sh/node-class-name"
+PERFORMANCE_MODE = "kaito.sh/performance-mode"
+USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
+
+# Labels that a labelSelector may not choose: the controller owns them (contract 4.1).
+RESERVED_LABELS = frozenset(
+    {
+        WORKSPACE,
+        WORKSPACE_NAMESPACE,
+        RUN_ID,
+        COMPONENT,
+        POOL,
+        "kaito.sh/ragengine",
+        "kaito.sh/ragenginenamespace",
+        "karpenter.sh/nodepool",
+        "karpenter.kaito.sh/workspace-name",
+        "karpenter.kaito.sh/workspace-namespace",
+        "karpenter.kaito.sh/inferenceset",
+        "karpenter.kaito.sh/inferenceset-namespace",
+    }
+)
+
+LABEL_VALUE_MAX = 63
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+def run_id_label(run_id: str) -> str:
+    """A run id as a label value: itself when it is one, else its cleaned first 50 characters and a short hash."""
+    if _LABEL_VALUE.fullmatch(run_id):
+        return run_id
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", run_id)[:50].strip("._-")
+    return f"{cleaned}-{digest}" if cleaned else digest
+
+
+def run_id(workspace: Mapping[str, Any]) -> str:
+    """The id of the one DAG run of this Workspace's generation: <namespace>.<name>.<uid8>.g<generation>."""
+    meta = workspace["metadata"]
+    return f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.g{generation(workspace)}"
+
+
+def namespace(workspace: Mapping[str, Any]) -> str:
+    return workspace["metadata"].get("namespace") or "default"
+
+
+def generation(workspace: Mapping[str, Any]) -> int:
+    return int(workspace["metadata"].get("generation") or 1)
+
+
+def node_claim(workspace: Mapping[str, Any], purpose: str, index: int) -> str:
+    """Name of a pool's index-th NodeClaim: 11 characters, a valid AKS pool name, the same at every attempt."""
+    meta = workspace["metadata"]
+    key = f"{namespace(workspace)}/{meta['name']}/{meta.get('uid', '')}/{generation(workspace)}/{purpose}/{index}"
+    return "ws" + hashlib.sha256(key.encode()).hexdigest()[:9]
+
+
+def work_volume(workspace: Mapping[str, Any]) -> str:
+    return f"{workspace['metadata']['name']}-work"
+
+
+def pod(workspace: Mapping[str, Any], component: str) -> str:
+    """Name (without the operator's random suffix) of the dataset, tuning or adapter pod of this generation."""
+    return f"{workspace['metadata']['name']}-g{generation(workspace)}-{component}"
+
+
+def tuning_config_map(workspace: Mapping[str, Any]) -> str:
+    return pod(workspace, "tuning")
+
+
+def stateful_set(workspace: Mapping[str, Any]) -> str:
+    return str(workspace["metadata"]["name"])
+
+
+def service(workspace: Mapping[str, Any]) -> str:
+    return str(workspace["metadata"]["name"])
+
+
+def headless_service(workspace: Mapping[str, Any]) -> str:
+    return f"{workspace['metadata']['name']}-headless"
+
+
+def labels(workspace: Mapping[str, Any], component: str, run: str | None = None) -> dict[str, str]:
+    """The labels that every child of a Workspace carries; `run` is a run id, not yet label-safe."""
+    found = {
+        WORKSPACE: str(workspace["metadata"]["name"]),
+        WORKSPACE_NAMESPACE: namespace(workspace),
+        COMPONENT: component,
+    }
+    return found | ({RUN_ID: run_id_label(run)} if run else {})
+
+
+def owner_reference(workspace: Mapping[str, Any]) -> dict[str, Any]:
+    """The controller reference that makes a namespaced child go with its Workspace. Needs metadata.uid."""
+    meta = workspace["metadata"]
+    return {
+        "apiVersion": workspace.get("apiVersion") or f"{GROUP}/{STORED_VERSION}",
+        "kind": KIND,
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

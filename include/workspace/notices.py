@@ -1,0 +1,69 @@
+"""What is allowed but probably not what the author meant; shown beside the plan, never a reason to refuse.
+
+KAITO writes some of these into its controller's log, where nobody reads them.
+"""
+
+from __future__ import annotations
+
+from include.catalog import Catalog
+from include.workspace import names
+from include.workspace.faults import did_you_mean
+from include.workspace.models import Workspace
+from include.workspace.rules.context import Context, Policy
+from include.workspace.selector import asked_labels
+
+KNOWN_ANNOTATIONS = frozenset(
+    {
+        names.ROLLOUT,
+        names.ENABLE_LOAD_BALANCER,
+        names.RUNTIME,
+        names.BYPASS_RESOURCE_CHECKS,
+        names.NODE_IMAGE_FAMILY,
+        names.NODE_CLASS_NAME,
+        names.PERFORMANCE_MODE,
+        names.USE_LOCAL_WEIGHTS,
+        "kaito.sh/disable-benchmark",
+        "kaito.sh/model-streaming",
+        "kaito.sh/model-mirror-storage-class",
+        "kaito.sh/streaming-service-account",
+        "kaito.sh/upgrade-start-time",
+    }
+)
+
+
+def notices(ws: Workspace, catalog: Catalog) -> list[str]:
+    """Sentences about parts of a Workspace that have no effect or a surprising one."""
+    return [*_ignored(ws), *_preset(Context(ws, catalog, Policy())), *_annotations(ws)]
+
+
+def _ignored(ws: Workspace) -> list[str]:
+    found = []
+    reserved = sorted(set(asked_labels(ws)) & names.RESERVED_LABELS)
+    if reserved:
+        found.append(f"resource.labelSelector: {', '.join(reserved)} is set by KAITO itself and ignored here.")
+    if ws.resource and ws.resource.preferred_nodes:
+        found.append("resource.preferredNodes has had no effect since KAITO v0.8.")
+    if ws.preset and ws.preset.access_mode == "private":
+        found.append("preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image.")
+    return found
+
+
+def _preset(context: Context) -> list[str]:
+    model, machine = context.model, context.machine
+    found = []
+    if model is not None and model.deprecated:
+        found.append(f"{model.name} is deprecated: KAITO last had it in {model.last_release}.")
+    if model is not None and not model.pinned:
+        found.append(f"{model.name} is not pinned to a revision, so two runs may use different weights.")
+    if machine is not None and machine.deprecated:
+        found.append(f"{machine.name} is deprecated: KAITO last had it in {machine.last_release}.")
+    return found
+
+
+def _annotations(ws: Workspace) -> list[str]:
+    unknown = [key for key in ws.annotations if key.startswith("kaito.sh/") and key not in KNOWN_ANNOTATIONS]
+    found = []
+    for key in sorted(unknown):
+        hint = did_you_mean(key, KNOWN_ANNOTATIONS)
+        found.append(f"annotation {key} is not known and has no effect{'; ' + hint if hint.startswith('did') else ''}.")
+    return found

@@ -1,0 +1,34 @@
+"""Every rule that a Workspace must keep beyond its schema, each a small function that yields faults.
+
+KAITO stops at the first fault in places, checks others on update only, and forgets some (contract 2 and 10); here all
+rules run on every request and all faults come back at once. A rule must never do I/O and never raise: what it cannot
+judge it leaves to the rule that can. Facts about a cluster (secrets, ConfigMaps) are checked by the preflight task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.catalog import Catalog
+from include.workspace.faults import Fault
+from include.workspace.models import Workspace
+from include.workspace.rules import inference, resource, tuning, whole
+from include.workspace.rules.context import Context, Policy, Rule
+
+RULES: tuple[Rule, ...] = (*whole.RULES, *resource.RULES, *inference.RULES, *tuning.RULES)
+
+
+def validate(
+    ws: Workspace, catalog: Catalog, allowed_networks: Sequence[str] = (), *, policy: Policy | None = None
+) -> list[Fault]:
+    """Every fault of a Workspace, in the order of the document; an empty list when it may run.
+
+    `allowed_networks` are CIDRs whose addresses dataset URLs may name although they are private; `policy` holds them
+    and the cluster's other settings, and wins over `allowed_networks`.
+    """
+    settings = policy or Policy(allowed_networks=tuple(allowed_networks))
+    context = Context(ws, catalog, settings)
+    return [fault for rule in RULES for fault in rule(context)]
+
+
+__all__ = ["RULES", "Policy", "validate"]

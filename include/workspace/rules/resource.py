@@ -1,0 +1,154 @@
+"""Rules about the machines: labels, count, type, and whether the model fits (contract 2.3, 2.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from include.catalog import Machine, sizing
+from include.workspace import names
+from include.workspace.faults import Fault, did_you_mean
+from include.workspace.rules.context import DNS_SUBDOMAIN, Context, Rule
+from include.workspace.selector import as_label, asked_labels, node_labels
+
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+QLORA_CAPABILITY = (6, 0)  # bitsandbytes 0.50 installation guide: NF4 needs compute capability 6.0
+
+
+def selector_means_labels(context: Context) -> Iterator[Fault]:
+    """R3: an expression is honoured when it means one label, and refused otherwise."""
+    selector = context.ws.resource.label_selector if context.ws.resource else None
+    for index, expression in enumerate((selector and selector.match_expressions) or ()):
+        if as_label(expression) is None:
+            path = f"resource.labelSelector.matchExpressions[{index}]"
+            shown = f"{expression.key} {expression.operator} {expression.values or []}"
+            hint = "use matchLabels, or operator In with exactly one value"
+            yield Fault(path, shown, "R3", "new nodes can only get a label with one value", hint)
+
+
+def selector_leaves_a_label(context: Context) -> Iterator[Fault]:
+    """R5."""
+    asked = asked_labels(context.ws)
+    if asked and not node_labels(context.ws):
+        hint = "add a label of your own, such as app: my-model"
+        path = "resource.labelSelector"
+        yield Fault(path, sorted(asked), "R5", "holds nothing but labels that KAITO sets itself", hint)
+
+
+def labels_are_labels(context: Context) -> Iterator[Fault]:
+    """F6: the API server does not look into a selector, and the NodeClaim would be refused later."""
+    for key, value in asked_labels(context.ws).items():
+        prefix, slash, name = key.rpartition("/")
+        bad_key = not _LABEL_NAME.fullmatch(name) or (slash and not DNS_SUBDOMAIN.fullmatch(prefix))
+        path = f"resource.labelSelector.matchLabels[{key}]"
+        if bad_key:
+            yield Fault(path, None, "F6", "is not a label key", "write name or domain/name")
+        if value and not _LABEL_NAME.fullmatch(value):
+            hint = "use at most 63 letters, digits, '-', '_' and '.'"
+            yield Fault(path, value, "F6", "is not a label value", hint)
+
+
+def count_is_possible(context: Context) -> Iterator[Fault]:
+    """T1, F7."""
+    count = context.ws.node_count
+    if count < 1:
+        yield Fault("resource.count", count, "F7", "must be at least 1")
+    elif count > 1 and context.ws.is_tuning:
+        yield Fault("resource.count", count, "T1", "tuning runs on a single node", "remove it or set it to 1")
+
+
+def partition_is_possible(context: Context) -> Iterator[Fault]:
+    """R12, T2."""
+    if context.ws.resource is None or context.ws.resource.partition is None:
+        return
+    if context.ws.is_tuning:
+        yield Fault("resource.partition", None, "T2", "a tuning needs whole GPUs", "remove it")
+    elif not context.policy.byo:
+        hint = "remove it, or bring nodes along"
+        yield Fault("resource.partition", None, "R12", "GPUs of provisioned nodes cannot be split", hint)
+
+
+def machine_is_known(context: Context) -> Iterator[Fault]:
+    """R13, and F8 for machines that have no NVIDIA GPU."""
+    given = context.ws.instance_type
+    if context.policy.byo or not given:
+        return
+    if context.machine is None:
+        cloud = [name for name in context.catalog.machine_names() if name.startswith("Standard_")]
+        hint = did_you_mean(given, context.catalog.machine_names())
+        if hint.startswith("known here"):
+            hint = f"known are {len(context.catalog.machines)} types, such as {', '.join(cloud[:3])}"
+        yield Fault("resource.instanceType", given, "R13", "is not a known GPU machine type", hint)
+    elif not context.machine.nvidia:
+        message = f"has no NVIDIA GPU but {context.machine.gpu}, and the workloads need CUDA"
+        yield Fault("resource.instanceType", given, "F8", message, "choose a machine with NVIDIA GPUs")
+
+
+def tuning_fits(context: Context) -> Iterator[Fault]:
+    """F9: does the preset fit the GPU in this method? KAITO checks nothing here (runtime 4.1)."""
+    ws, model, machine = context.ws, context.model, context.machine
+    if ws.tuning is None or model is None or machine is None or not machine.nvidia:
+        return
+    if not model.tuning.supported or ws.method not in ("lora", "qlora"):
+        return
+    if ws.method == "qlora" and machine.capability < QLORA_CAPABILITY:
+        message = f"{machine.gpu} has compute capability {machine.compute_capability}; 4-bit kernels need 6.0"
+        yield Fault("resource.instanceType", ws.instance_type, "F9", message, _bigger(context))
+    if names.BYPASS_RESOURCE_CHECKS in ws.annotations:
+        return
+    # A config of the user's own may choose shorter sequences: then only what no config can avoid counts.
+    training = sizing.TrainingShape(sequence_length=1, rank=1) if ws.tuning.config else None
+    needed = sizing.total(sizing.tuning_memory(model, ws.method, training))
+    if needed > machine.gpu_memory_bytes:
+        message = (
+            f"{ws.method} tuning of {model.name} needs about {sizing.gib(needed)} on a GPU, but one {machine.gpu} "
+            f"has {sizing.gib(machine.gpu_memory_bytes)}"
+        )
+        yield Fault("resource.instanceType", ws.instance_type, "F9", message, _bigger(context, needed))
+
+
+def serving_fits(context: Context) -> Iterator[Fault]:
+    """R15, R16: the server runs on one node, so the model must fit one; holds for a tuning that is rolled out too."""
+    ws, model, machine = context.ws, context.model, context.machine
+    if model is None or machine is None or not machine.nvidia or (ws.is_tuning and not ws.rollout):
+        return
+    if names.BYPASS_RESOURCE_CHECKS in ws.annotations or sizing.single_node_fits(model, machine):
+        return
+    needed = sizing.total(sizing.serving_memory(model, machine))
+    message = (
+        f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
+        f"one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
+    )
+    yield Fault("resource.instanceType", ws.instance_type, "R16", message, _bigger(context, serving=True))
+
+
+def _bigger(context: Context, needed: int = 0, serving: bool = False) -> str:
+    """A hint that names the smallest machines of the same cloud that would do."""
+    model, current = context.model, context.machine
+    if model is None or current is None:
+        return ""
+
+    def enough(machine: Machine) -> bool:
+        return sizing.single_node_fits(model, machine) if serving else machine.gpu_memory_bytes >= needed
+
+    candidates = [
+        machine
+        for machine in context.catalog.machines
+        if machine.cloud == current.cloud and machine.bf16 and not machine.deprecated and enough(machine)
+    ]
+    candidates.sort(key=lambda machine: (machine.usd_per_hour or float("inf"), machine.gpus, machine.name))
+    if not candidates:
+        return "choose a smaller preset"
+    return f"{' or '.join(machine.name for machine in candidates[:2])} would do"
+
+
+RULES: tuple[Rule, ...] = (
+    selector_means_labels,
+    selector_leaves_a_label,
+    labels_are_labels,
+    count_is_possible,
+    partition_is_possible,
+    machine_is_known,
+    tuning_fits,
+    serving_fits,
+)

@@ -1,0 +1,86 @@
+"""Rules about the Workspace as a whole: its name, its two halves, its annotations (contract 2.1, 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from include.workspace import names
+from include.workspace.faults import Fault
+from include.workspace.rules.context import DNS_LABEL, Context, Rule
+
+# A StatefulSet's pods carry its name plus 11 characters of revision hash in a label of at most 63.
+SERVED_NAME_MAX = 52
+IMAGE_FAMILIES = ("ubuntu", "azurelinux")
+PERFORMANCE_MODES = ("balanced", "interactivity", "throughput")
+
+
+def name_is_a_label(context: Context) -> Iterator[Fault]:
+    """G1."""
+    name = context.ws.metadata.name
+    if not name:
+        yield Fault("metadata.name", None, "G1", "is required", "give the Workspace a name")
+    elif not DNS_LABEL.fullmatch(name):
+        hint = "use at most 63 lower-case letters, digits and '-', with a letter or digit at both ends"
+        yield Fault("metadata.name", name, "G1", "is not a valid name", hint)
+
+
+def name_can_be_served(context: Context) -> Iterator[Fault]:
+    """F1: a Service name must start with a letter and a StatefulSet's pods must fit their labels."""
+    name, ws = context.ws.name, context.ws
+    if not DNS_LABEL.fullmatch(name) or (ws.is_tuning and not ws.rollout):
+        return
+    if len(name) > SERVED_NAME_MAX:
+        hint = f"use at most {SERVED_NAME_MAX} characters"
+        yield Fault("metadata.name", name, "F1", "is too long for the StatefulSet that gets this name", hint)
+    if not name[0].isalpha():
+        yield Fault("metadata.name", name, "F1", "a Service gets this name, so it must start with a letter")
+
+
+def exactly_one_half(context: Context) -> Iterator[Fault]:
+    """C1, C2."""
+    ws = context.ws
+    if ws.inference is None and ws.tuning is None:
+        yield Fault("", None, "C1", "a Workspace needs inference or tuning, and has neither", "add one of them")
+    if ws.inference is not None and ws.tuning is not None:
+        hint = "keep one; a tuned model is served by itself when kaito.sh/rollout is not 'false'"
+        yield Fault("", None, "C2", "a Workspace has inference or tuning, not both", hint)
+
+
+def machine_is_named(context: Context) -> Iterator[Fault]:
+    """C3, C4."""
+    given = context.ws.resource.instance_type if context.ws.resource else None
+    if context.policy.byo:
+        if given:
+            hint = "remove it: nodes are chosen by labelSelector"
+            yield Fault("resource.instanceType", given, "C3", "must be empty where nodes are brought along", hint)
+    elif not context.ws.instance_type:
+        hint = "name a GPU machine type, such as Standard_NC24ads_A100_v4"
+        yield Fault("resource.instanceType", None, "C4", "is required", hint)
+
+
+def annotations_are_known_values(context: Context) -> Iterator[Fault]:
+    """C5, C6, C7, C8 and our own rollout switch."""
+    notes = context.ws.annotations
+    allowed: list[tuple[str, str, tuple[str, ...]]] = [
+        (names.NODE_IMAGE_FAMILY, "C5", IMAGE_FAMILIES),
+        (names.PERFORMANCE_MODE, "C6", PERFORMANCE_MODES),
+        (names.USE_LOCAL_WEIGHTS, "C7", ("true", "false")),
+        (names.ROLLOUT, "F2", ("true", "false")),
+    ]
+    if context.policy.node_classes is not None and notes.get(names.NODE_CLASS_NAME):
+        allowed.append((names.NODE_CLASS_NAME, "C8", context.policy.node_classes))
+    for key, rule, values in allowed:
+        given = notes.get(key)
+        compared = given.strip().lower() if given is not None and rule == "C5" else given
+        if compared is not None and compared not in values:
+            hint = f"use one of {', '.join(values)}"
+            yield Fault(f"metadata.annotations[{key}]", given, rule, "is not a value it can have", hint)
+
+
+RULES: tuple[Rule, ...] = (
+    name_is_a_label,
+    name_can_be_served,
+    exactly_one_half,
+    machine_is_named,
+    annotations_are_known_values,
+)
