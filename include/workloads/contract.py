@@ -152,14 +152,15 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def file_write_error(error: OSError, what: str) -> WorkloadError:
-    """The fault class of a failed write: a full volume needs a bigger one, anything else may pass."""
+    """The fault of a failed file operation: a full or closed volume is the request's, the rest may pass."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserConfigError(f"The volume is full while writing {what}; ask for a bigger work volume.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        path = error.filename or what
         return UserConfigError(
-            f"This pod may not write {what}: {error.strerror}; check fsGroup and read-only mounts."
+            f"This pod may not use {path}: {error.strerror}; check fsGroup and read-only mounts."
         )
-    return TryAgain(f"Writing {what} failed: {error.strerror or error}.")
+    return TryAgain(f"Reading or writing {what} failed: {error.strerror or error}.")
 
 
 def fit_result(result: Mapping[str, Any], limit: int = TERMINATION_LIMIT) -> bytes:

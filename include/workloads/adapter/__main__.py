@@ -1,0 +1,21 @@
+"""`python -m include.workloads.adapter push|pull`: publish an adapter, or get one for serving."""
+
+import sys
+
+from include.workloads.adapter.pull import pull_adapter
+from include.workloads.adapter.push import push_adapter
+from include.workloads.contract import UserConfigError, run
+
+COMMANDS = {"push": push_adapter, "pull": pull_adapter}
+
+
+def main() -> dict[str, object]:
+    """Run the command named on the command line."""
+    command = COMMANDS.get(sys.argv[1] if len(sys.argv) == 2 else "")
+    if command is None:
+        raise UserConfigError("Usage: python -m include.workloads.adapter push|pull")
+    return command()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,92 @@
+"""Registry credentials out of a mounted dockerconfigjson secret. Every secret found is hidden from all output."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from include.workloads.adapter.reference import DOCKER_HUB, DOCKER_HUB_NAMES, Reference
+from include.workloads.contract import UserConfigError, hide
+
+SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - the name of a key, not a secret
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What to log in with; `entry` is the key under `auths` that it came from."""
+
+    entry: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """Value of a Basic Authorization header; hidden like the password."""
+        value = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        hide(value)
+        return value
+
+
+def load_credentials(folder: Path | None, reference: Reference) -> Credentials | None:
+    """The credentials for a registry in `<folder>/config.json`, or None when the file has none for it.
+
+    The most specific entry wins, as in Kubernetes: a path in the registry before the registry, a literal host
+    before one with `*`.
+    """
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    try:
+        auths = json.loads((folder / "config.json").read_text())["auths"]
+        entries = {str(key): dict(value) for key, value in auths.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserConfigError(
+            f"The registry secret is not a Docker configuration: its key {SECRET_KEY} must hold JSON with "
+            '"auths" (kubectl create secret docker-registry makes one).'
+        ) from None
+    matching = [key for key in entries if _matches(key, reference)]
+    if not matching:
+        return None
+    best = max(matching, key=lambda key: ("*" not in key, len(_plain(key)), key))
+    return _read(best, entries[best])
+
+
+def _plain(key: str) -> str:
+    """A key of `auths` without scheme and API version: `https://index.docker.io/v1/` is `index.docker.io`."""
+    plain = key.partition("://")[2] or key
+    plain = plain.rstrip("/")
+    return plain.removesuffix("/v1").removesuffix("/v2")
+
+
+def _matches(key: str, reference: Reference) -> bool:
+    host, _, path = _plain(key).partition("/")
+    if path and not f"{reference.repository}/".startswith(f"{path}/"):
+        return False
+    if reference.registry == DOCKER_HUB:
+        return host in DOCKER_HUB_NAMES
+    # `*` stands for a part of one label of the name, never for several.
+    return host.count(".") == reference.registry.count(".") and fnmatchcase(reference.registry, host)
+
+
+def _read(entry: str, value: Mapping[str, Any]) -> Credentials:
+    username, password = str(value.get("username") or ""), str(value.get("password") or "")
+    token = str(value.get("identitytoken") or "")
+    auth = value.get("auth")
+    if auth and not password:
+        hide(str(auth))
+        try:
+            username, _, password = base64.b64decode(str(auth), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise UserConfigError(
+                f'The registry secret\'s "auth" for {entry} (key {SECRET_KEY}) is not base64 of user:password.'
+            ) from None
+    password = password.rstrip("\x00")
+    for secret in (password, token):
+        hide(secret)
+    return Credentials(entry, username, password, token)

@@ -1,0 +1,276 @@
+"""A registry client on the `oras` library: its references and URLs, with the manners that a pod needs.
+
+Added to the library: timeouts, few and short tries, Basic or Bearer as the registry asks, streamed uploads,
+verified downloads, and faults as sentences that name registry, repository and secret, never a password.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import oras.provider
+import oras.utils
+import requests
+from oras.container import Container
+
+from include.workloads.adapter.authorization import TokenRefused, authorize
+from include.workloads.adapter.credentials import SECRET_KEY, Credentials
+from include.workloads.adapter.reference import Reference
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError
+
+log = logging.getLogger("adapter")
+
+T = TypeVar("T")
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+ACCEPT = ", ".join((OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST))
+MAX_MANIFEST_BYTES = 4 << 20
+CHUNK = 1 << 20
+TIMEOUT = (10.0, 120.0)
+ATTEMPTS = 4
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+OctetStream = {"Content-Type": "application/octet-stream"}
+
+
+class _Passing(Exception):
+    """A fault worth another try."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as the registry holds it; `digest` is computed from `content`."""
+
+    content: bytes
+    digest: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The parsed content; UserDataError when it is no JSON object."""
+        try:
+            document = json.loads(self.content)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise UserDataError(f"The manifest {self.digest} is not a JSON object.")
+        return document
+
+
+def sha256(content: bytes) -> str:
+    """Digest in OCI's spelling."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
+    """Talks to the registry about one repository."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        credentials: Credentials | None = None,
+        insecure: bool = False,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(hostname=reference.api_host, insecure=insecure)
+        self.reference, self.credentials = reference, credentials
+        self.insecure, self.sleep = insecure, sleep
+        self.container = Container(f"{reference.api_host}/{reference.repository}:latest")
+        self.authorization: str | None = None
+
+    def manifest(self, version: str) -> Manifest | None:
+        """The manifest of a tag or digest, its digest verified; None when there is none."""
+        response = self.call("GET", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
+        if response.status_code == 404:
+            return None
+        digest = sha256(response.content)
+        reported = response.headers.get("Docker-Content-Digest", digest)
+        if digest != reported or (version.startswith("sha256:") and digest != version):
+            raise TryAgain(f"{self.reference.name}: the manifest {version} arrived with the digest {digest}.")
+        if len(response.content) > MAX_MANIFEST_BYTES:
+            raise UserDataError(f"{self.reference.name}: the manifest {version} is too big to be one.")
+        return Manifest(response.content, digest)
+
+    def reported_digest(self, version: str) -> str | None:
+        """The digest that the registry gives a tag or digest, or None when it has no such manifest."""
+        response = self.call("HEAD", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
+        if response.status_code == 404:
+            return None
+        digest = response.headers.get("Docker-Content-Digest")
+        if digest:
+            return str(digest)
+        found = self.manifest(version)
+        return found.digest if found else None
+
+    def put_manifest(self, version: str, content: bytes) -> None:
+        """Store an OCI manifest under a tag or its digest."""
+        headers = {"Content-Type": OCI_MANIFEST}
+        self.call("PUT", self._manifest_url(version), headers, data=lambda: content, ok=(200, 201, 202))
+
+    def put_blob(self, digest: str, open_content: Callable[[], Any]) -> bool:
+        """Upload a blob unless it is there; whether it was uploaded. `open_content` is called for each try."""
+        if self.call("HEAD", self._blob_url(digest), ok=(200, 404)).status_code == 200:
+            return False
+        self._tries(lambda: self._upload(digest, open_content))
+        return True
+
+    def get_blob_into(self, digest: str, target: Path, max_bytes: int) -> int:
+        """Download a blob to a file, verified; its size. UserDataError when it is bigger than `max_bytes`."""
+        return self._tries(lambda: self._download(digest, target, max_bytes))
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        data: Callable[[], Any] | None = None,
+        ok: tuple[int, ...] = (200,),
+    ) -> requests.Response:
+        """One request with authentication and tries; a fault of the contract when the answer is not in `ok`."""
+        return self._tries(lambda: self._answer(method, url, headers, data, ok))
+
+    def _manifest_url(self, version: str) -> str:
+        return f"{self.prefix}://{self.container.manifest_url(version)}"
+
+    def _blob_url(self, digest: str) -> str:
+        return f"{self.prefix}://{self.container.get_blob_url(digest)}"
+
+    def _upload(self, digest: str, open_content: Callable[[], Any]) -> None:
+        start = f"{self.prefix}://{self.container.upload_blob_url()}"
+        # requests leaves the length out of an empty POST; some registries want it.
+        session = self._answer("POST", start, {**OctetStream, "Content-Length": "0"}, None, (202,))
+        location = urljoin(start, session.headers.get("Location", ""))
+        url = oras.utils.append_url_params(location, {"digest": digest})
+        self._answer("PUT", url, OctetStream, open_content, (200, 201, 202))
+
+    def _download(self, digest: str, target: Path, max_bytes: int) -> int:
+        response = self._answer("GET", self._blob_url(digest), None, None, (200,), stream=True)
+        hasher, size = hashlib.sha256(), 0
+        with response, target.open("wb") as file:
+            for chunk in response.iter_content(CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise UserDataError(f"{self.reference.name}: the blob {digest} is bigger than expected.")
+                hasher.update(chunk)
+                file.write(chunk)
+        if f"sha256:{hasher.hexdigest()}" != digest:
+            raise _Passing(f"the blob {digest} arrived changed or cut short")
+        return size
+
+    def _tries(self, once: Callable[[], T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return once()
+            except requests.exceptions.SSLError as error:
+                raise self._tls_fault(error) from None
+            except (_Passing, requests.RequestException) as error:
+                why = str(error) if isinstance(error, _Passing) else type(error).__name__
+                if attempt == ATTEMPTS:
+                    raise TryAgain(
+                        f"The registry {self.reference.registry} does not work for now "
+                        f"({self.reference.repository}: {why}; tried {attempt} times)."
+                    ) from None
+                log.info("%s: %s; trying again", self.reference.name, why)
+                self.sleep(2.0 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def _answer(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        data: Callable[[], Any] | None,
+        ok: tuple[int, ...],
+        stream: bool = False,
+    ) -> requests.Response:
+        response = self._send(method, url, headers, data, stream)
+        if response.status_code == 401 and self._log_in(response):
+            response.close()
+            response = self._send(method, url, headers, data, stream)
+        if response.status_code in ok:
+            return response
+        response.close()
+        raise self._fault(method, response)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        data: Callable[[], Any] | None,
+        stream: bool,
+    ) -> requests.Response:
+        sent = dict(headers or {})
+        if self.authorization and urlsplit(url).netloc == self.reference.api_host:
+            sent["Authorization"] = self.authorization
+        content = data() if data else None
+        try:
+            response: requests.Response = self.session.request(
+                method, url, headers=sent, data=content, stream=stream, timeout=TIMEOUT, allow_redirects=True
+            )
+        finally:
+            close = getattr(content, "close", None)
+            if close is not None:
+                close()
+        return response
+
+    def _log_in(self, response: requests.Response) -> bool:
+        challenge = response.headers.get("WWW-Authenticate", "")
+        try:
+            found = authorize(challenge, self.credentials, self.session, self.insecure, TIMEOUT)
+        except TokenRefused as refused:
+            raise self._refused(f"its token server answered {refused.status}") from None
+        if found is None or (found == self.authorization and found.startswith("Basic")):
+            return False
+        self.authorization = found
+        return True
+
+    def _fault(self, method: str, response: requests.Response) -> Exception:
+        status, said = response.status_code, _said(response)
+        if status in (401, 403):
+            return self._refused(f"it answered {status}{said}")
+        if status in PASSING:
+            return _Passing(f"it answered {status}{said}")
+        return UserConfigError(
+            f"The registry {self.reference.registry} answered {status} to {method} for the repository "
+            f"{self.reference.repository}{said}."
+        )
+
+    def _refused(self, why: str) -> UserConfigError:
+        registry, repository = self.reference.registry, self.reference.repository
+        if self.credentials is None:
+            hint = (
+                f"no credentials for it were given: the secret's {SECRET_KEY} needs an entry for {registry}"
+            )
+        else:
+            hint = f"check user, password and rights in the secret ({SECRET_KEY}, entry {self.credentials.entry!r})"
+        return UserConfigError(
+            f"The registry {registry} refuses access to the repository {repository} ({why}); {hint}."
+        )
+
+    def _tls_fault(self, error: Exception) -> UserConfigError:
+        text = str(error)
+        if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text.lower():
+            hint = "it seems to speak plain http; list it in INSECURE_REGISTRIES if that is meant"
+        else:
+            hint = "its certificate is not trusted (REQUESTS_CA_BUNDLE can name an authority of your own)"
+        return UserConfigError(f"No secure connection to the registry {self.reference.registry}: {hint}.")
+
+
+def _said(response: requests.Response) -> str:
+    """The registry's own message, as `: message`, or nothing."""
+    try:
+        error = json.loads(response.content[:65536])["errors"][0]
+        text = str(error.get("message") or error.get("code") or "")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError):
+        return ""
+    return f": {text[:200]}" if text else ""

@@ -1,0 +1,177 @@
+"""One HTTP(S) request whose every hop goes to an address that was checked a moment before.
+
+The connection is made to the checked address, with the real name in Host and SNI, so nothing looks the name up a
+second time; each redirect is checked like a new URL. Proxies from the environment are not used for the same
+reason. A URL's query goes to the server and nowhere else: it may be a signature.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urljoin, urlsplit
+
+import certifi
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import Url, make_headers, parse_url
+
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError, hide
+from include.workloads.dataset.address import AddressPolicy
+
+MAX_REDIRECTS = 3
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+GOOD = frozenset({200, 206, 304, 416})
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_RETRY_AFTER = 60.0
+
+
+class PassingFault(Exception):
+    """A fault worth another try; `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, sentence: str, wait: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.wait = wait
+
+
+def shown(url: str) -> str:
+    """The URL as it may be logged: scheme, host, port and path, no user, query or fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else f"{host}{parts.path}"
+
+
+def parse(url: str) -> Url:
+    """A dataset URL taken apart once: what is checked is what is connected to."""
+    try:
+        parts = parse_url(url)
+    except (LocationParseError, ValueError):
+        raise UserConfigError(f"{shown(url)!r} is not a URL.") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise UserConfigError(f"{shown(url)!r} is not an http:// or https:// URL.")
+    if not parts.host:
+        raise UserConfigError(f"{shown(url)!r} has no host name.")
+    return parts._replace(port=parts.port or DEFAULT_PORTS[parts.scheme])
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Certificates of the system (SSL_CERT_FILE included: a company's own authority) and of certifi."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+@dataclass(frozen=True)
+class PinnedClient:
+    """Opens URLs for reading. Timeouts in seconds are for one connect and for one wait for bytes."""
+
+    policy: AddressPolicy = field(default_factory=AddressPolicy)
+    connect_seconds: float = 10.0
+    read_seconds: float = 60.0
+    tls: ssl.SSLContext = field(default_factory=_tls_context)
+
+    def open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """The unread response of the last hop, with status 200, 206, 304 or 416; the caller closes it.
+
+        Raises PassingFault, UserConfigError (address, status, redirects) or UserDataError.
+        """
+        first = current = parse(url)
+        base = url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._request(current, _headers(current, first, headers))
+            if response.status not in REDIRECTS:
+                _check_status(response, url)
+                return response
+            base = urljoin(base, response.headers.get("Location", ""))
+            response.close()
+            target = parse(base)
+            if current.scheme == "https" and target.scheme == "http":
+                raise UserConfigError(f"{shown(url)} redirects from https to plain http ({target.host}).")
+            current = target
+        raise UserConfigError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
+
+    def _request(self, url: Url, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        host, port = (url.host or "").strip("[]"), url.port or 0
+        try:
+            addresses = self.policy.addresses(host, port)
+        except TryAgain as error:
+            raise PassingFault(str(error)) from None
+        fault: Exception | None = None
+        for address in addresses:
+            pool = self._pool(url.scheme or "", host, address, port)
+            try:
+                return pool.urlopen(
+                    "GET",
+                    url.request_uri,
+                    headers=dict(headers),
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            except (HTTPError, OSError) as error:
+                pool.close()
+                fault = error
+        raise PassingFault(_reason(fault, host, port)) from None
+
+    def _pool(self, scheme: str, host: str, address: str, port: int) -> urllib3.HTTPConnectionPool:
+        timeout = urllib3.Timeout(connect=self.connect_seconds, read=self.read_seconds)
+        if scheme == "http":
+            return urllib3.HTTPConnectionPool(address, port, timeout=timeout)
+        return urllib3.HTTPSConnectionPool(
+            address, port, timeout=timeout, ssl_context=self.tls, server_hostname=host, assert_hostname=host
+        )
+
+
+def _headers(url: Url, first: Url, extra: Mapping[str, str]) -> dict[str, str]:
+    host = url.host or ""
+    headers = {
+        "Host": host if url.port == DEFAULT_PORTS[url.scheme or "https"] else f"{host}:{url.port}",
+        "User-Agent": "kaito-airflow-dataset",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        **extra,
+    }
+    if first.auth and (url.scheme, url.host, url.port) == (first.scheme, first.host, first.port):
+        hide(first.auth.partition(":")[2])
+        headers.update(make_headers(basic_auth=first.auth))
+    return headers
+
+
+def _check_status(response: urllib3.BaseHTTPResponse, url: str) -> None:
+    status = response.status
+    if status in GOOD:
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+            response.close()
+            raise UserDataError(f"{shown(url)} is sent compressed only; give a link to the plain file.")
+        return
+    wait = response.headers.get("Retry-After", "")
+    response.close()
+    if status in PASSING:
+        seconds = min(float(wait), MAX_RETRY_AFTER) if wait.isdigit() else 0.0
+        raise PassingFault(f"the server answered {status}", seconds)
+    if status in (401, 403):
+        raise UserConfigError(
+            f"{shown(url)} answered {status}: it is not public, or its signed link has run out. "
+            "Datasets are fetched without credentials; give a public or a freshly signed link."
+        )
+    if status in (404, 410):
+        raise UserConfigError(f"{shown(url)} answered {status}: there is no such file; check the link.")
+    raise UserConfigError(f"{shown(url)} answered {status}; expected 200 with the file.")
+
+
+def _reason(fault: Exception | None, host: str, port: int) -> str:
+    if isinstance(fault, urllib3.exceptions.SSLError):
+        return f"no secure connection to {host}:{port}: {fault.args[0] if fault.args else fault}"
+    if isinstance(fault, urllib3.exceptions.TimeoutError) and not isinstance(
+        fault, urllib3.exceptions.NewConnectionError
+    ):
+        return f"{host}:{port} did not answer in time"
+    if isinstance(fault, urllib3.exceptions.NewConnectionError):
+        return f"no connection to {host}:{port}"
+    return f"the connection to {host}:{port} failed ({type(fault).__name__})"

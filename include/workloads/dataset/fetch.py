@@ -1,0 +1,220 @@
+"""Download the files of one dataset, with caps over all of them, tries, and resume of what a try left.
+
+A file appears under its name only when it is complete. Size and time caps hold however the server behaves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from include.workloads.contract import (
+    TryAgain,
+    UserDataError,
+    WorkloadError,
+    atomic_write,
+    file_write_error,
+)
+from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
+
+log = logging.getLogger("dataset")
+
+CHUNK = MIB = 1 << 20
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps of a whole dataset: bytes over all files, seconds of downloading; and the tries per file."""
+
+    max_bytes: int = 5 << 30
+    max_seconds: float = 3600.0
+    attempts: int = 3
+    backoff_seconds: float = 2.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A complete file and what identifies this version of it."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    etag: str | None = None
+    last_modified: str | None = None
+    content_type: str | None = None
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What a partial file belongs to: kept beside it so that another pod can go on."""
+
+    url_sha256: str
+    etag: str | None
+    last_modified: str | None
+
+    @property
+    def validator(self) -> str | None:
+        """The If-Range value. A weak ETag does not promise the same bytes."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return self.last_modified
+
+
+@dataclass
+class Fetcher:
+    """Downloads the files of one dataset, one after the other."""
+
+    client: PinnedClient = field(default_factory=PinnedClient)
+    limits: Limits = field(default_factory=Limits)
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    received: int = 0
+
+    def __post_init__(self) -> None:
+        self.deadline = self.clock() + self.limits.max_seconds
+
+    def fetch(self, url: str, target: Path) -> Fetched:
+        """Download `url` to `target`, going on with what an earlier try left. Raises the contract's errors."""
+        for attempt in range(1, self.limits.attempts + 1):
+            try:
+                fetched = self._once(url, target)
+                self.received += fetched.bytes
+                return fetched
+            except PassingFault as fault:
+                wait = max(fault.wait, self.limits.backoff_seconds * 2 ** (attempt - 1))
+                if attempt == self.limits.attempts or self.clock() + wait > self.deadline:
+                    raise TryAgain(f"{shown(url)}: {fault} (tried {attempt} times).") from None
+                log.info("%s: %s; trying again in %.0f s", shown(url), fault, wait)
+                self.sleep(wait)
+        raise ValueError("attempts must be at least 1")
+
+    def unchanged(self, url: str, etag: str | None, last_modified: str | None) -> bool:
+        """Whether the server says (304) that this version is still current. Any doubt is a no."""
+        headers = {"If-None-Match": etag} if etag else {}
+        if last_modified:
+            headers["If-Modified-Since"] = last_modified
+        if not headers:
+            return False
+        try:
+            response = self.client.open(url, headers)
+        except (PassingFault, WorkloadError):
+            return False
+        response.close()
+        return response.status == 304
+
+    def _once(self, url: str, target: Path) -> Fetched:
+        part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
+        held, validator = _partial(part, note, url)
+        headers = {"Range": f"bytes={held}-", "If-Range": validator} if validator else {}
+        response = self.client.open(url, headers)
+        try:
+            resumed = response.status == 206
+            if response.status == 416 or (resumed and _range_start(response.headers) != held):
+                part.unlink(missing_ok=True)
+                raise PassingFault("the server gave another part of the file than asked for")
+            _remember(note, url, response.headers)
+            if resumed:
+                log.info("  going on at %.1f MiB", held / MIB)
+            self._receive(url, response, part, held if resumed else 0)
+        finally:
+            response.close()
+        return _finish(url, part, note, target, response.headers)
+
+    def _receive(self, url: str, response: urllib3.BaseHTTPResponse, part: Path, start: int) -> None:
+        expected = _total(response, start)
+        room = self.limits.max_bytes - self.received
+        if expected is not None and expected > room:
+            raise self._too_big(url)
+        size, said = start, self.clock()
+        try:
+            with part.open("ab" if start else "wb") as file:
+                while data := _read(response):
+                    size += len(data)
+                    if size > room:
+                        raise self._too_big(url)
+                    file.write(data)
+                    said = self._tick(url, size, expected, said)
+        except OSError as error:
+            raise file_write_error(error, "the download") from None
+        if expected is not None and size < expected:
+            raise PassingFault(f"the connection ended after {size} of {expected} bytes")
+
+    def _tick(self, url: str, size: int, expected: int | None, said: float) -> float:
+        now = self.clock()
+        if now > self.deadline:
+            raise TryAgain(f"{shown(url)}: downloading took longer than {self.limits.max_seconds:.0f} s.")
+        if now - said <= PROGRESS_SECONDS:
+            return said
+        log.info("  %.1f%s MiB", size / MIB, f" of {expected / MIB:.1f}" if expected else "")
+        return now
+
+    def _too_big(self, url: str) -> UserDataError:
+        limit = f"{self.limits.max_bytes / MIB:.4g} MiB"
+        return UserDataError(f"{shown(url)} takes the dataset over the limit of {limit} (DATASET_MAX_BYTES).")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _finish(url: str, part: Path, note: Path, target: Path, headers: Mapping[str, str]) -> Fetched:
+    size = part.stat().st_size
+    if size == 0:
+        raise UserDataError(f"{shown(url)} answered with an empty file.")
+    digest = sha256_of(part)
+    part.replace(target)
+    note.unlink(missing_ok=True)
+    return Fetched(
+        target, digest, size, headers.get("ETag"), headers.get("Last-Modified"), headers.get("Content-Type")
+    )
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """What has arrived, at most one chunk: a full chunk may never come from a slow server."""
+    try:
+        return response.read1(CHUNK)
+    except HTTPError as error:
+        raise PassingFault(f"the download broke off ({type(error).__name__})") from None
+
+
+def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
+
+
+def _range_start(headers: Mapping[str, str]) -> int | None:
+    unit, _, rest = headers.get("Content-Range", "").partition(" ")
+    start = rest.partition("-")[0]
+    return int(start) if unit == "bytes" and start.isdigit() else None
+
+
+def _partial(part: Path, note: Path, url: str) -> tuple[int, str | None]:
+    """How many bytes an earlier try left and the If-Range value they need; (0, None) when of no use."""
+    try:
+        version = _Version(**json.loads(note.read_text()))
+        held = part.stat().st_size
+    except (OSError, ValueError, TypeError):
+        return 0, None
+    if held == 0 or version.url_sha256 != _url_sha256(url):
+        return 0, None
+    return (held, version.validator) if version.validator else (0, None)
+
+
+def _remember(note: Path, url: str, headers: Mapping[str, str]) -> None:
+    version = _Version(_url_sha256(url), headers.get("ETag"), headers.get("Last-Modified"))
+    atomic_write(note, json.dumps(asdict(version)).encode())
+
+
+def _url_sha256(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()

@@ -1,0 +1,230 @@
+"""The dataset run: bring the files, read and normalise every row, write train.parquet and then report.json.
+
+report.json is written last and removed first, so it stands for a complete train.parquet; a pod that is killed
+leaves nothing that looks finished. A second run over the same, unchanged sources does nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from include.workloads.contract import (
+    TryAgain,
+    UserDataError,
+    WorkloadError,
+    atomic_write,
+    file_write_error,
+    stop_requested,
+)
+from include.workloads.dataset import columns
+from include.workloads.dataset.address import AddressPolicy
+from include.workloads.dataset.columns import Dropped, normalise
+from include.workloads.dataset.connection import PinnedClient
+from include.workloads.dataset.fetch import Fetcher, sha256_of
+from include.workloads.dataset.image import pull_data, resolve_digest
+from include.workloads.dataset.readers import Names, read_rows
+from include.workloads.dataset.request import Request
+from include.workloads.dataset.sniff import sniff
+from include.workloads.dataset.sources import SourceFile, download, walk
+from include.workloads.dataset.writer import RowWriter
+
+log = logging.getLogger("dataset")
+
+PARQUET, REPORT, WORK = "train.parquet", "report.json", ".fetch"
+SHOWN_NAMES = 20
+# Compressed columns unpack; this many characters of text for each byte that the request may download.
+MAX_EXPANSION = 4
+
+
+@dataclass
+class _Tally:
+    """What the report says about the rows."""
+
+    names: Names = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
+    """Carry out a request and give the result for the termination message. Raises the contract's errors."""
+    if fetcher is None:
+        client = PinnedClient(AddressPolicy(request.allowed_networks))
+        fetcher = Fetcher(client, request.limits)
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+        with _lock(request.output):
+            report = _finished(request, fetcher)
+            if report is None:
+                report = _build(request, fetcher)
+            else:
+                log.info("the dataset is already here and its sources are unchanged: nothing to do")
+    except OSError as error:
+        raise file_write_error(error, f"the dataset in {request.output}") from error
+    return _result(report)
+
+
+def _result(report: dict[str, Any]) -> dict[str, Any]:
+    brief = ("url", "sha256", "bytes", "rows")
+    keys = ("rows", "format", "columns", "digest", "bytes", "dropped_rows")
+    sources = [{key: source[key] for key in brief} for source in report["sources"]]
+    return {**{key: report[key] for key in keys}, "sources": sources}
+
+
+@contextmanager
+def _lock(output: Path) -> Iterator[None]:
+    """One writer at a time: a retry may start while the pod before it is still being stopped."""
+    work = output / WORK
+    work.mkdir(exist_ok=True)
+    with (output / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TryAgain("Another dataset pod is still writing to this volume.") from None
+        except OSError:
+            log.info("this volume cannot lock files; going on without")
+        yield
+
+
+def _finished(request: Request, fetcher: Fetcher) -> dict[str, Any] | None:
+    """The report of an output that this request would write again, or None."""
+    try:
+        report = json.loads((request.output / REPORT).read_text())
+        parquet = request.output / PARQUET
+        same = report["fingerprint"] == request.fingerprint and report["file_sha256"] == sha256_of(parquet)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return report if same and _unchanged(request, fetcher, report) else None
+
+
+def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bool:
+    sources = report["sources"]
+    if request.urls:
+        if request.expected_sha256:
+            return True
+        return all(
+            fetcher.unchanged(url, source.get("etag"), source.get("last_modified"))
+            for url, source in zip(request.urls, sources, strict=True)
+        )
+    if request.image:
+        return bool(report.get("image_digest") == resolve_digest(request.image))
+    files = _folder_files(request)
+    return [file.sha256 for file in files] == [source["sha256"] for source in sources]
+
+
+def _folder_files(request: Request) -> list[SourceFile]:
+    folder = request.folder or Path()
+    return walk(folder, request.limits.max_bytes, str(folder), exclude=request.output)
+
+
+def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterable[SourceFile]:
+    work = request.output / WORK
+    if request.urls:
+        return download(request.urls, request.expected_sha256, fetcher, work)
+    if request.image:
+        pulled = pull_data(request.image, work / "image", request.limits.max_bytes)
+        extra["image_digest"] = pulled.digest
+        return walk(pulled.folder, request.limits.max_bytes, pulled.reference)
+    return _folder_files(request)
+
+
+def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
+    output, work = request.output, request.output / WORK
+    (output / REPORT).unlink(missing_ok=True)
+    temporary = work / PARQUET
+    tally, extra = _Tally(), dict[str, Any]()
+    try:
+        with RowWriter(temporary, request.limits.max_bytes * MAX_EXPANSION) as writer:
+            for source in _files(request, fetcher, extra):
+                _read(source, writer, tally)
+        if not writer.rows:
+            raise _nothing_usable(tally)
+        report = _report(request, writer, tally, temporary) | extra
+    except TryAgain:
+        raise  # what has been downloaded serves the next try
+    except WorkloadError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    temporary.replace(output / PARQUET)
+    atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+    shutil.rmtree(work, ignore_errors=True)
+    _say(report)
+    return report
+
+
+def _read(source: SourceFile, writer: RowWriter, tally: _Tally) -> None:
+    before = writer.rows
+    dropped: Counter[str] = Counter()
+    names: Names = {}
+    form = sniff(source.path, source.url)
+    for row in read_rows(source.path, form, source.url, names):
+        found = row if isinstance(row, Dropped) else normalise(row)
+        refused = found if isinstance(found, Dropped) else writer.add(found, source.url)
+        if refused is not None:
+            dropped[refused.reason] += 1
+        if (writer.rows + dropped.total()) % 100_000 == 0:
+            log.info("  %d rows read", writer.rows - before + dropped.total())
+            if stop_requested():
+                raise TryAgain("Stopped while reading the dataset; it can be started again.")
+    used = writer.rows - before
+    tally.names.update(names)
+    tally.dropped.update(dropped)
+    if dropped.get(columns.NO_COLUMNS) and not used:
+        raise _no_columns(source.url, names)
+    log.info("  %s: %d rows used, %d dropped (%s)", source.url, used, dropped.total(), form.value)
+    tally.sources.append(
+        source.describe()
+        | {"rows": used, "format": form.value, "columns": list(names), "dropped": dict(dropped.most_common())}
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shortened = [name if len(name) <= 40 else name[:37] + "..." for name in names]
+    more = f" and {len(shortened) - SHOWN_NAMES} more" if len(shortened) > SHOWN_NAMES else ""
+    return ", ".join(repr(name) for name in shortened[:SHOWN_NAMES]) + more
+
+
+def _no_columns(shown: str, names: Names) -> UserDataError:
+    found = f"found: {_listed(names)}" if names else "no named columns were found"
+    return UserDataError(f"{shown} has no usable columns ({found}). Accepted: {columns.ACCEPTED}.")
+
+
+def _nothing_usable(tally: _Tally) -> UserDataError:
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in tally.dropped.most_common(5))
+    why = f"all {tally.dropped.total()} rows were dropped: {reasons}" if reasons else "there are no rows"
+    found = f" Columns found: {_listed(tally.names)}." if tally.names else ""
+    return UserDataError(f"The dataset has no usable row ({why}).{found} Accepted: {columns.ACCEPTED}.")
+
+
+def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -> dict[str, Any]:
+    return {
+        "rows": writer.rows,
+        "format": writer.kind.value if writer.kind else None,
+        "columns": list(tally.names),
+        "digest": writer.digest,
+        "bytes": parquet.stat().st_size,
+        "file_sha256": sha256_of(parquet),
+        "sources": tally.sources,
+        "dropped_rows": tally.dropped.total(),
+        "dropped": dict(tally.dropped.most_common()),
+        "duplicate_rows": writer.duplicates,
+        "characters": {"total": writer.chars, **writer.length_statistics()},
+        "roles": dict(sorted(writer.roles.items())),
+        "fingerprint": request.fingerprint,
+    }
+
+
+def _say(report: dict[str, Any]) -> None:
+    log.info("dataset ready: %d rows of %s, digest %s", report["rows"], report["format"], report["digest"])
+    for reason, count in report["dropped"].items():
+        log.info("  dropped %d rows: %s", count, reason)
+    if report["duplicate_rows"]:
+        log.info("  %d rows repeat an earlier row", report["duplicate_rows"])
