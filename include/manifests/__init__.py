@@ -1,0 +1,22 @@
+"""Turns a Workspace and its plan into Kubernetes objects, as plain dicts.
+
+Builders are pure: values in, manifests out. They must never ask the cluster anything, nor put a secret's content into
+a manifest; a Workspace reaches them as the dict that the cluster returned (or as a parsed Workspace with a uid).
+"""
+
+from include.manifests.pools import node_claims
+from include.manifests.serving import services, stateful_set
+from include.manifests.settings import Settings
+from include.manifests.tuning import adapter_pod, dataset_pod, tuning_config, tuning_pod, work_volume
+
+__all__ = [
+    "Settings",
+    "adapter_pod",
+    "dataset_pod",
+    "node_claims",
+    "services",
+    "stateful_set",
+    "tuning_config",
+    "tuning_pod",
+    "work_volume",
+]

@@ -1,0 +1,198 @@
+"""What all pods of the project share: security, labels, volumes, where they may run.
+
+Every pod keeps Kubernetes' Restricted profile (a weights mirror aside, see Settings). Nothing here must know what a
+container does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.manifests.settings import Settings
+from include.planning import Plan
+from include.workspace import Workspace, names, parse_workspace
+from include.workspace.selector import node_labels
+
+Manifest = dict[str, Any]
+
+GPU = "nvidia.com/gpu"
+PORT = 5000
+USER = 1000
+WEIGHTS_PATH = "/workspace/weights"
+REGISTRY_CONFIG = "/etc/kaito/registry"
+SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
+
+TOLERATIONS = [
+    {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
+    {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
+    {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
+]
+
+
+def workspace_of(ws: Workspace | Mapping[str, Any]) -> Workspace:
+    """The Workspace itself, or the one that a dict from the cluster holds. Raises WorkspaceInvalid."""
+    return ws if isinstance(ws, Workspace) else parse_workspace(ws)
+
+
+def metadata(ws: Workspace, name: str, component: str, run_id: str | None = None) -> Manifest:
+    """Metadata of a namespaced child: labels, and the owner when the Workspace exists in a cluster."""
+    document = ws.to_dict()
+    found: Manifest = {
+        "name": name,
+        "namespace": ws.namespace,
+        "labels": names.labels(document, component, run_id),
+    }
+    if ws.metadata.uid:
+        found["ownerReferences"] = [names.owner_reference(document)]
+    return found
+
+
+def env(**values: str | int | None) -> list[Manifest]:
+    """Environment variables of plain values; None leaves one out."""
+    return [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
+
+
+def env_from_field(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def env_from_secret(name: str, secret: str, key: str) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def mount(volume: str, path: str, *, sub_path: str | None = None, read_only: bool = False) -> Manifest:
+    found: Manifest = {"name": volume, "mountPath": path}
+    if sub_path:
+        found["subPath"] = sub_path
+    if read_only:
+        found["readOnly"] = True
+    return found
+
+
+def container(
+    name: str,
+    module: str,
+    settings: Settings,
+    *,
+    variables: Sequence[Manifest],
+    mounts: Sequence[Manifest],
+    arguments: Sequence[str] = (),
+    gpus: int = 0,
+) -> Manifest:
+    """A container that runs one workload module of the project's image under the Restricted profile."""
+    return {
+        "name": name,
+        "image": settings.workload_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python", "-m", f"include.workloads.{module}", *arguments],
+        "env": [*env(HOME="/tmp", PYTHONUNBUFFERED="1"), *variables],  # noqa: S108 - the pod's own emptyDir
+        "volumeMounts": [*mounts, mount("tmp", "/tmp")],  # noqa: S108
+        "resources": resources(settings, gpus),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": container_security(),
+    }
+
+
+def resources(settings: Settings, gpus: int = 0) -> Manifest:
+    """Requests of a container; a GPU pod takes all GPUs of its machine, as limit and request."""
+    requests: dict[str, str] = {}
+    if settings.cpu_requests:
+        cpu, memory = settings.cpu_request, settings.memory_request
+        if gpus:
+            cpu, memory = settings.gpu_pod_cpu_request, settings.gpu_pod_memory_request
+        requests = {"cpu": cpu, "memory": memory}
+    if not gpus:
+        return {"requests": requests} if requests else {}
+    return {"requests": {**requests, GPU: str(gpus)}, "limits": {GPU: str(gpus)}}
+
+
+def container_security() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def pod_security() -> Manifest:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def pod_spec(
+    settings: Settings,
+    containers: Sequence[Manifest],
+    volumes: Sequence[Manifest],
+    *,
+    init_containers: Sequence[Manifest] = (),
+    pull_secrets: Sequence[str] = (),
+) -> Manifest:
+    """A pod spec without placement: no service account token, a /tmp of its own, the Restricted profile."""
+    found: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "containers": list(containers),
+        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
+    }
+    if init_containers:
+        found["initContainers"] = list(init_containers)
+    secrets = list(dict.fromkeys([*settings.image_pull_secrets, *pull_secrets]))
+    if secrets:
+        found["imagePullSecrets"] = [{"name": secret} for secret in secrets]
+    return found
+
+
+def gpu_placement(ws: Workspace, plan: Plan, settings: Settings) -> Manifest:
+    """Affinity and tolerations that put a pod on the nodes of its own pool and nowhere else.
+
+    KAITO pins inference pods only, so two tunings with equal matchLabels may swap nodes (contract 10.1-4).
+    """
+    wanted = dict(node_labels(ws))
+    if settings.own_pool_only:
+        wanted |= pool_labels(ws, plan.purpose)
+    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in sorted(wanted.items())]
+    found: Manifest = {"tolerations": [dict(toleration) for toleration in TOLERATIONS]}
+    if expressions:
+        terms = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+        found["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    return found
+
+
+def pool_labels(ws: Workspace, purpose: str) -> dict[str, str]:
+    """The labels that only the nodes of this Workspace's pool of this purpose carry."""
+    return {names.WORKSPACE: ws.name, names.WORKSPACE_NAMESPACE: ws.namespace, names.POOL: purpose}
+
+
+def registry_volume(name: str, secret: str) -> Manifest:
+    """A dockerconfigjson secret as the folder that DOCKER_CONFIG names."""
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    return {"name": name, "secret": {"secretName": secret, "items": items, "defaultMode": SECRET_MODE}}
+
+
+def shared_memory() -> Manifest:
+    return {"name": "dshm", "emptyDir": {"medium": "Memory"}}
+
+
+def weights(ws: Workspace, plan: Plan, settings: Settings) -> tuple[Manifest, list[Manifest]]:
+    """The weights volume, and the init containers that fill it (none when a mirror holds the weights)."""
+    if settings.weights_mirror:
+        path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
+        return {"name": "weights", "hostPath": {"path": path, "type": "Directory"}}, []
+    variables = env(
+        WEIGHTS_SOURCE="hub",
+        MODEL_ID=plan.model_id,
+        MODEL_REVISION=plan.revision,
+        WEIGHTS_PATH=WEIGHTS_PATH,
+    )
+    if ws.model_access_secret:
+        variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
+    download = container("weights", "weights", settings, variables=variables, mounts=[mount("weights", WEIGHTS_PATH)])
+    return {"name": "weights", "emptyDir": {}}, [download]

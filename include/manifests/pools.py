@@ -1,0 +1,83 @@
+"""GPU pools as NodeClaims of the Karpenter core API, one a node, as KAITO's gpu-provisioner reads them (contract 5.4).
+
+Names are deterministic: a second attempt finds the first one's claims instead of paying for more nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from include.catalog.models import GIB
+from include.manifests.pods import Manifest, pool_labels, workspace_of
+from include.manifests.settings import Settings
+from include.planning import Plan
+from include.workspace import Workspace, names
+from include.workspace.selector import node_labels
+
+NODE_POOL = "kaito"  # a pool that does not exist, so that Karpenter itself leaves the node alone
+TUNING_STORAGE = "1024Gi"  # KAITO's figure for tuning and templates
+SERVING_SPARE_GIB = 80  # KAITO: weights + 80 GiB
+DEFAULT_IMAGE_FAMILY = "ubuntu"
+
+
+def node_claims(
+    ws: Workspace | Mapping[str, Any], plan: Plan, run_id: str, settings: Settings | None = None
+) -> list[Manifest]:
+    """The NodeClaims of a plan's pool, `plan.node_count` of them. They are cluster-scoped, so labels own them."""
+    workspace = workspace_of(ws)
+    return [_node_claim(workspace, plan, run_id, index, settings) for index in range(plan.node_count)]
+
+
+def _node_claim(ws: Workspace, plan: Plan, run_id: str, index: int, settings: Settings | None) -> Manifest:
+    document = ws.to_dict()
+    labels = {
+        **node_labels(ws),
+        **pool_labels(ws, plan.purpose),
+        "karpenter.sh/nodepool": NODE_POOL,
+        names.COMPONENT: "pool",
+        names.RUN_ID: names.run_id_label(run_id),
+    }
+    family = ws.annotations.get(names.NODE_IMAGE_FAMILY, DEFAULT_IMAGE_FAMILY).strip().lower()
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodeClaim",
+        "metadata": {
+            "name": names.node_claim(document, plan.purpose, index),
+            "labels": labels,
+            "annotations": {"karpenter.sh/do-not-disrupt": "true", names.NODE_IMAGE_FAMILY: family},
+        },
+        "spec": {
+            "nodeClassRef": {
+                "group": "kaito.sh",
+                "kind": "KaitoNodeClass",
+                "name": settings.node_class if settings else "default",
+            },
+            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            "requirements": [
+                _requirement("karpenter.sh/nodepool", NODE_POOL),
+                _requirement("node.kubernetes.io/instance-type", plan.instance_type),
+                _requirement("kubernetes.io/os", "linux"),
+                *_cloud_requirements(plan.instance_type),
+            ],
+            "resources": {"requests": {"storage": _storage(plan)}},
+        },
+    }
+
+
+def _requirement(key: str, value: str) -> Manifest:
+    return {"key": key, "operator": "In", "values": [value]}
+
+
+def _cloud_requirements(instance_type: str) -> list[Manifest]:
+    """Azure machine types start with Standard_; the other spelling is Amazon's."""
+    if instance_type.startswith("Standard_"):
+        return [_requirement("karpenter.azure.com/sku-name", instance_type)]
+    return [{"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}]
+
+
+def _storage(plan: Plan) -> str:
+    if plan.purpose == "tuning" or not plan.weights_bytes:
+        return TUNING_STORAGE
+    return f"{math.floor(plan.weights_bytes / GIB + SERVING_SPARE_GIB)}Gi"

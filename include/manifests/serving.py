@@ -1,0 +1,211 @@
+"""The objects of a served model: two Services and a StatefulSet with one pod a node (contract 6, quick start).
+
+The pod loads the base model and every adapter that its init containers pulled by digest. Registry credentials reach
+only those init containers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.catalog.models import GIB
+from include.manifests import pods
+from include.manifests.pods import Manifest, env, mount, workspace_of
+from include.manifests.settings import Settings
+from include.planning import Plan
+from include.workspace import Workspace, names
+from include.workspace.dialect import V1ALPHA1
+
+ADAPTERS_PATH = "/mnt/adapter"
+TORCH_PORT = 29500
+PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
+# KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (contract 6.3)
+STARTUP_BASE, STARTUP_PER_GIB, STARTUP_MIN, STARTUP_MAX = 900, 18, 1800, 10800
+
+Subject = Workspace | Mapping[str, Any]
+
+
+def services(ws: Subject) -> list[Manifest]:
+    """The Service that users call and the headless one that names the pods.
+
+    Port 80 leads to the server; the v1alpha1 dialect also shows 29500, as the quick start's output does.
+    """
+    workspace = workspace_of(ws)
+    document = workspace.to_dict()
+    selector = _selector(workspace)
+    ports = [{"name": "http", "port": 80, "targetPort": pods.PORT, "protocol": "TCP"}]
+    if workspace.dialect == V1ALPHA1:
+        ports.append({"name": "torch", "port": TORCH_PORT, "targetPort": TORCH_PORT, "protocol": "TCP"})
+    public = workspace.annotations.get(names.ENABLE_LOAD_BALANCER) == "True"  # KAITO's exact spelling
+    main: Manifest = {"type": "LoadBalancer" if public else "ClusterIP", "selector": selector, "ports": ports}
+    headless: Manifest = {"clusterIP": "None", "selector": selector, "publishNotReadyAddresses": True}
+    return [
+        _service(workspace, names.service(document), main),
+        _service(workspace, names.headless_service(document), headless),
+    ]
+
+
+def stateful_set(
+    ws: Subject,
+    plan: Plan,
+    settings: Settings,
+    run_id: str,
+    adapters: Sequence[Mapping[str, Any]] = (),
+) -> Manifest:
+    """The StatefulSet that serves the model.
+
+    `adapters` are {"name", "image"} with the image by digest, and optionally "secret" (a dockerconfigjson secret; for
+    a tuning Workspace its own push secret is taken) or "volumeSource" in place of "image".
+    """
+    workspace = workspace_of(ws)
+    if workspace.inference and workspace.inference.template is not None:
+        template = _from_template(workspace, plan, settings, run_id)
+    else:
+        template = _pod_template(workspace, plan, settings, run_id, adapters)
+    document = workspace.to_dict()
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": pods.metadata(workspace, names.stateful_set(document), "serving", run_id),
+        "spec": {
+            "replicas": plan.node_count,
+            "serviceName": names.headless_service(document),
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": _selector(workspace)},
+            "template": template,
+        },
+    }
+
+
+def adapters_of(ws: Subject) -> list[Manifest]:
+    """The adapters that an inference Workspace lists, in the form that `stateful_set` takes."""
+    workspace = workspace_of(ws)
+    found: list[Manifest] = []
+    for adapter in (workspace.inference and workspace.inference.adapters) or ():
+        source = adapter.source
+        if source is None:
+            continue
+        entry: Manifest = {"name": source.name}
+        if source.volume_source is not None:
+            entry["volumeSource"] = source.volume_source
+        else:
+            entry |= {"image": source.image, "secret": next(iter(source.image_pull_secrets or ()), None)}
+        found.append(entry)
+    return found
+
+
+def startup_seconds(weights_bytes: int) -> int:
+    """How long a server may take to load: KAITO's rule, in seconds."""
+    wanted = STARTUP_BASE + STARTUP_PER_GIB * weights_bytes / GIB
+    return math.ceil(min(max(wanted, STARTUP_MIN), STARTUP_MAX))
+
+
+def _selector(ws: Workspace) -> dict[str, str]:
+    """Serving pods only: the Workspace's tuning pod listens on port 5000 as well."""
+    return {names.WORKSPACE: ws.name, names.COMPONENT: "serving"}
+
+
+def _service(ws: Workspace, name: str, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": pods.metadata(ws, name, "serving"),
+        "spec": copy.deepcopy(spec),
+    }
+
+
+def _pod_template(
+    ws: Workspace, plan: Plan, settings: Settings, run_id: str, adapters: Sequence[Mapping[str, Any]]
+) -> Manifest:
+    weights_volume, init_containers = pods.weights(ws, plan, settings)
+    volumes = [weights_volume, pods.shared_memory(), {"name": "adapters", "emptyDir": {}}]
+    mounts = [
+        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        mount("adapters", ADAPTERS_PATH, read_only=True),
+        mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
+    ]
+    for index, adapter in enumerate(adapters):
+        if adapter.get("volumeSource") is not None:
+            source = {key: value for key, value in adapter["volumeSource"].items() if key != "name"}
+            volumes.append({"name": f"adapter-{index}", **source})
+            path = f"{ADAPTERS_PATH}/{adapter['name']}"
+            mounts.append(mount(f"adapter-{index}", path, sub_path=adapter.get("subPath"), read_only=True))
+        else:
+            pull, credentials = _pull(ws, settings, index, adapter)
+            init_containers.append(pull)
+            volumes += credentials
+    main = _server(ws, plan, settings, mounts, adapters)
+    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    labels = names.labels(ws.to_dict(), "serving", run_id)
+    return {"metadata": {"labels": labels}, "spec": spec | pods.gpu_placement(ws, plan, settings)}
+
+
+def _server(
+    ws: Workspace,
+    plan: Plan,
+    settings: Settings,
+    mounts: Sequence[Manifest],
+    adapters: Sequence[Mapping[str, Any]],
+) -> Manifest:
+    variables = [
+        *env(
+            WEIGHTS_PATH=pods.WEIGHTS_PATH,
+            ADAPTERS_DIR=ADAPTERS_PATH,
+            SERVED_MODEL_NAME=plan.model,
+            DTYPE=plan.dtype,
+            PORT=pods.PORT,
+            KAITO_DEFAULT_ADAPTER=adapters[0]["name"] if len(adapters) == 1 else None,
+        ),
+        pods.env_from_field("HOST", "status.podIP"),
+        pods.env_from_field("POD_IP", "status.podIP"),
+    ]
+    main = pods.container(
+        "serving", "serving", settings, variables=variables, mounts=mounts, gpus=plan.gpus_per_node
+    )
+    probe = {"httpGet": {"path": "/health", "port": pods.PORT}}
+    startup = math.ceil(startup_seconds(plan.weights_bytes) / PROBE_PERIOD)
+    main["ports"] = [{"name": "http", "containerPort": pods.PORT, "protocol": "TCP"}]
+    main["startupProbe"] = {**probe, "periodSeconds": PROBE_PERIOD, "timeoutSeconds": 5, "failureThreshold": startup}
+    main["readinessProbe"] = {**probe, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3}
+    # Generous: a server that is busy with a long answer must not be killed for a slow health reply.
+    main["livenessProbe"] = {**probe, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6}
+    return main
+
+
+def _pull(
+    ws: Workspace, settings: Settings, index: int, adapter: Mapping[str, Any]
+) -> tuple[Manifest, list[Manifest]]:
+    """The init container that pulls one adapter image, and the volume with its credentials."""
+    own = ws.tuning.output.image_push_secret if ws.tuning else None
+    secret = adapter.get("secret") or own
+    variables = env(
+        ADAPTER_IMAGE=adapter["image"],
+        ADAPTER_NAME=adapter["name"],
+        ADAPTERS_DIR=ADAPTERS_PATH,
+        DOCKER_CONFIG=pods.REGISTRY_CONFIG if secret else None,
+        INSECURE_REGISTRIES=",".join(settings.insecure_registries),
+    )
+    mounts, volumes = [mount("adapters", ADAPTERS_PATH)], []
+    if secret:
+        volumes = [pods.registry_volume(f"registry-{index}", secret)]
+        mounts.append(mount(f"registry-{index}", pods.REGISTRY_CONFIG, read_only=True))
+    pull = pods.container(
+        f"adapter-{index}", "adapter", settings, variables=variables, mounts=mounts, arguments=["pull"]
+    )
+    return pull, volumes
+
+
+def _from_template(ws: Workspace, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+    """The user's pod template as it is, with our labels and placement added (contract 6.5)."""
+    template: Manifest = copy.deepcopy(dict((ws.inference and ws.inference.template) or {}))
+    meta = template.setdefault("metadata", {})
+    meta["labels"] = {**(meta.get("labels") or {}), **names.labels(ws.to_dict(), "serving", run_id)}
+    spec = template.setdefault("spec", {})
+    placement = pods.gpu_placement(ws, plan, settings)
+    spec["tolerations"] = [*(spec.get("tolerations") or []), *placement["tolerations"]]
+    if "affinity" in placement:
+        spec["affinity"] = placement["affinity"]
+    return template

@@ -1,0 +1,40 @@
+"""What an installation decides about the objects that are made, apart from any Workspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.catalog import Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """An installation's choices. Quantities are Kubernetes quantities as text, the work volume is in GiB.
+
+    `weights_mirror` is a folder of every GPU node with one folder of weights a preset: it is mounted instead of
+    downloading. It needs hostPath volumes, so the namespace may only enforce the Baseline profile minus hostPath, not
+    Restricted. `allowed_networks` and `insecure_registries` (host:port) are for sandboxes; both are empty elsewhere.
+    `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are brought along.
+    """
+
+    workload_image: str
+    storage_class: str | None = None
+    weights_mirror: str | None = None
+    allowed_networks: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    node_class: str = "default"
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    work_volume_gib: int = 50
+    own_pool_only: bool = True
+    cpu_requests: bool = True  # whether pods ask for CPU and memory at all
+    cpu_request: str = "250m"
+    memory_request: str = "512Mi"
+    gpu_pod_cpu_request: str = "500m"
+    gpu_pod_memory_request: str = "1Gi"
+    dataset_max_bytes: int | None = None
+
+    @classmethod
+    def defaults(cls, catalog: Catalog) -> Settings:
+        """The settings of an installation that decides nothing."""
+        return cls(workload_image=catalog.image("workloads"))

@@ -1,0 +1,184 @@
+"""The objects of a tuning: work volume, config, and the three pods dataset, tuning, adapter.
+
+Three pods instead of KAITO's one with sidecars, so that each retries alone and a failed push never trains again.
+Dataset and adapter run on any CPU node: no GPU waits for a download or an upload.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.catalog import load_catalog
+from include.manifests import pods
+from include.manifests.pods import Manifest, env, mount, workspace_of
+from include.manifests.settings import Settings
+from include.planning import Plan
+from include.workspace import Workspace, names
+from include.workspace.training_config import KEY
+
+DATA_PATH = "/mnt/data"
+RESULTS_PATH = "/mnt/results"
+CONFIG_PATH = "/mnt/config"
+INPUT_PATH = "/mnt/input"
+IMAGE_DATA = "data"  # where KAITO's data images hold their files
+
+Subject = Workspace | Mapping[str, Any]
+
+
+def work_volume(ws: Subject, settings: Settings) -> Manifest:
+    """The PersistentVolumeClaim that holds the dataset, the checkpoints and the adapter of a tuning Workspace."""
+    workspace = workspace_of(ws)
+    spec: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": f"{settings.work_volume_gib}Gi"}},
+    }
+    if settings.storage_class is not None:
+        spec["storageClassName"] = settings.storage_class
+    name = names.work_volume(workspace.to_dict())
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": pods.metadata(workspace, name, "tuning"),
+        "spec": spec,
+    }
+
+
+def tuning_config(ws: Subject, plan: Plan, user_config: str | None) -> Manifest:
+    """The ConfigMap with the training config: the user's text, or the method's default of presets/tuning."""
+    workspace = workspace_of(ws)
+    text = user_config if user_config is not None else load_catalog().tuning_config(plan.method)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": pods.metadata(workspace, names.tuning_config_map(workspace.to_dict()), "tuning"),
+        "data": {KEY: text},
+    }
+
+
+def dataset_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+    """The pod that fetches or reads the dataset, checks it and writes it to the work volume."""
+    workspace = workspace_of(ws)
+    source = _tuning(workspace).input
+    variables = env(DATASET_OUTPUT=DATA_PATH, DATASET_ALLOWED_NETWORKS=",".join(settings.allowed_networks))
+    variables += env(DATASET_MAX_BYTES=settings.dataset_max_bytes)
+    volumes, mounts = [_work(workspace)], [mount("work", DATA_PATH, sub_path="data")]
+    if source.urls:
+        variables += env(DATASET_URLS=json.dumps(source.urls))
+    else:
+        volumes.append(_input_volume(source.volume_source, source.image))
+        mounts.append(mount("input", INPUT_PATH, read_only=True))
+        variables += env(DATASET_PATH=f"{INPUT_PATH}/{IMAGE_DATA}" if source.image else INPUT_PATH)
+    main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
+    secrets = source.image_pull_secrets or () if source.image else ()
+    return _pod(workspace, "dataset", run_id, pods.pod_spec(settings, [main], volumes, pull_secrets=secrets))
+
+
+def tuning_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+    """The pod that tunes on the GPUs of the Workspace's own pool."""
+    workspace = workspace_of(ws)
+    weights_volume, init_containers = pods.weights(workspace, plan, settings)
+    variables = [
+        *env(
+            WEIGHTS_PATH=pods.WEIGHTS_PATH,
+            DATASET_FOLDER_PATH=DATA_PATH,
+            YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
+            OUTPUT_DIR=RESULTS_PATH,
+            TUNING_METHOD=plan.method,
+            MODEL_NAME=plan.model,
+            MODEL_ID=plan.model_id,
+            MODEL_REVISION=plan.revision,
+            DTYPE=plan.dtype,
+            TUNING_TARGET_MODULES=",".join(plan.target_modules) or None,
+            METRICS_PORT=pods.PORT,
+            PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
+        ),
+        pods.env_from_field("HOST", "status.podIP"),
+        pods.env_from_field("POD_IP", "status.podIP"),
+    ]
+    results, results_mount = _results(workspace)
+    mounts = [
+        mount("work", DATA_PATH, sub_path="data", read_only=True),
+        results_mount,
+        mount("config", CONFIG_PATH, read_only=True),
+        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
+    ]
+    config = {"name": "config", "configMap": {"name": names.tuning_config_map(workspace.to_dict())}}
+    volumes = [_work(workspace), *results, config, weights_volume, pods.shared_memory()]
+    main = pods.container(
+        "tuning", "tuning", settings, variables=variables, mounts=mounts, gpus=plan.gpus_per_node
+    )
+    main["ports"] = [{"name": "metrics", "containerPort": pods.PORT, "protocol": "TCP"}]
+    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    return _pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
+
+
+def adapter_pod(
+    ws: Subject, plan: Plan, settings: Settings, run_id: str, metadata: Mapping[str, Any] | None = None
+) -> Manifest:
+    """The pod that packs the adapter as an OCI image and pushes it.
+
+    `metadata` becomes annotations of the image's manifest. Raises ValueError when the Workspace has no output image.
+    """
+    workspace = workspace_of(ws)
+    output = _tuning(workspace).output
+    if not output.image or not output.image_push_secret:
+        raise ValueError(f"{workspace.name} has no output image to push to: its adapter stays on its output volume")
+    annotations = {"sh.kaito.model.name": plan.model} | {str(k): str(v) for k, v in (metadata or {}).items()}
+    variables = env(
+        ADAPTER_DIR=f"{RESULTS_PATH}/adapter",
+        ADAPTER_IMAGE=output.image,
+        DOCKER_CONFIG=pods.REGISTRY_CONFIG,
+        INSECURE_REGISTRIES=",".join(settings.insecure_registries),
+        ADAPTER_ANNOTATIONS=json.dumps(annotations, sort_keys=True),
+    )
+    mounts = [
+        mount("work", RESULTS_PATH, sub_path="results", read_only=True),
+        mount("registry", pods.REGISTRY_CONFIG, read_only=True),
+    ]
+    volumes = [_work(workspace), pods.registry_volume("registry", output.image_push_secret)]
+    main = pods.container(
+        "adapter", "adapter", settings, variables=variables, mounts=mounts, arguments=["push"]
+    )
+    return _pod(workspace, "adapter", run_id, pods.pod_spec(settings, [main], volumes))
+
+
+def _pod(ws: Workspace, component: str, run_id: str, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": pods.metadata(ws, names.pod(ws.to_dict(), component), component, run_id),
+        "spec": {"restartPolicy": "Never", **spec},
+    }
+
+
+def _tuning(ws: Workspace) -> Any:
+    if ws.tuning is None:
+        raise ValueError(f"{ws.name} has no tuning")
+    return ws.tuning
+
+
+def _work(ws: Workspace) -> Manifest:
+    return {"name": "work", "persistentVolumeClaim": {"claimName": names.work_volume(ws.to_dict())}}
+
+
+def _results(ws: Workspace) -> tuple[Sequence[Manifest], Manifest]:
+    """Where results go: the work volume, or the user's own output volume when the Workspace names one."""
+    destination = _tuning(ws).output.volume_source
+    if destination is None:
+        return [], mount("work", RESULTS_PATH, sub_path="results")
+    return [{"name": "results", **_unnamed(destination)}], mount("results", RESULTS_PATH)
+
+
+def _input_volume(volume_source: Mapping[str, Any] | None, image: str | None) -> Manifest:
+    """The user's volume, or an image mounted as a volume by the kubelet, with the pod's pull secrets."""
+    if volume_source is not None:
+        return {"name": "input", **_unnamed(volume_source)}
+    return {"name": "input", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
+
+
+def _unnamed(volume_source: Mapping[str, Any]) -> Manifest:
+    """A volume source as the author wrote it; a `name` in it would rename our volume."""
+    return {key: value for key, value in volume_source.items() if key != "name"}
