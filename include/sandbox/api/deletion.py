@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from include.sandbox.api.deletion_marks import FOREGROUND, ORPHAN
 from include.sandbox.api.errors import ApiError, FieldError, conflict, forbidden, invalid, not_found, success
 from include.sandbox.api.meta import copied_object, dig, metadata, parsed_time, timestamp
 from include.sandbox.api.strategies import strategy_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _POLICIES = {"Orphan", "Foreground", "Background"}
 _KEPT_NAMESPACES = {"default", "kube-system", "kube-public"}
 _FINISHED = {"Succeeded", "Failed"}

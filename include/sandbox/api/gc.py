@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from include.sandbox.api.deletion import FOREGROUND, ORPHAN
+from include.sandbox.api.definitions import KEY as _CRDS
+from include.sandbox.api.deletion_marks import CRD_CLEANUP, FOREGROUND, ORPHAN, PV_PROTECTION, PVC_PROTECTION
 from include.sandbox.api.errors import ApiError
 from include.sandbox.api.meta import copied_object, dig, metadata
 
@@ -25,9 +26,6 @@ Place = tuple[str, "Key"]
 
 log = logging.getLogger(__name__)
 
-CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-PVC_PROTECTION, PV_PROTECTION = "kubernetes.io/pvc-protection", "kubernetes.io/pv-protection"
-_CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 _FINISHED = {"Succeeded", "Failed"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from include.sandbox.api import bootstrap, deletion, events
-from include.sandbox.api.builtins import BUILTINS
+from include.sandbox.api.builtin_kinds import BUILTINS
 from include.sandbox.api.errors import ApiError, conflict, not_found
 from include.sandbox.api.gc import Collector
 from include.sandbox.api.lifecycle import Lifecycle
@@ -19,6 +19,7 @@ from include.sandbox.api.meta import copied_object
 from include.sandbox.api.patch import APPLY_PATCHES, MERGE_PATCH, patched
 from include.sandbox.api.resources import Kinds, Resource
 from include.sandbox.api.selectors import Predicate, both, field_predicate, label_predicate
+from include.sandbox.api.site import ClusterSite
 from include.sandbox.api.storage import Key, Storage
 from include.sandbox.api.watch import Watch
 from include.sandbox.api.writing import WriteOptions, changed_object, from_storage, new_object, to_storage
@@ -35,6 +36,7 @@ class Cluster:
         """Open or make `state_dir`/cluster.db; None keeps everything in memory."""
         self.storage = Storage(state_dir / "cluster.db" if state_dir else None)
         self.state_dir = state_dir
+        self.site = ClusterSite(self.storage)
         self.kinds = Kinds(BUILTINS)
         self.collector = Collector(self)
         self.lifecycle = Lifecycle(self)
@@ -169,7 +171,7 @@ class Cluster:
         new = new_object(self, info, obj, namespace, options)
         meta = new["metadata"]
         key = (meta.get("namespace", "") if info.namespaced else "", meta["name"])
-        self.lifecycle.check_create(info, key, new)
+        self.lifecycle.check_create(info, key)
         if options.dry_run:
             return new
         return self.store(info, key, new)
@@ -209,7 +211,7 @@ class Cluster:
     def store(self, info: Resource, key: Key, new: Json) -> Json:
         """Write without checks, and tell those who follow up. Keeps `new`."""
         old = self.storage.get(info.key, key)
-        self.lifecycle.before_store(info, key, new)
+        self.lifecycle.before_store(info, new)
         obj = self.storage.put(info.key, key, new).obj
         self.lifecycle.stored(info, key, obj, old.obj if old else None)
         self.collector.written(info.key, key, obj, old.obj if old else None)

@@ -21,7 +21,8 @@ from include.sandbox.api.errors import (
     not_found,
 )
 from include.sandbox.api.meta import copied, copied_object, dig, generated_name, metadata, new_uid, timestamp
-from include.sandbox.api.strategies import Strategy, strategy_of
+from include.sandbox.api.strategies import strategy_of
+from include.sandbox.api.strategy import Strategy
 from include.sandbox.api.validation.metadata import metadata_faults, metadata_update_faults
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _prepare_new(cluster: Cluster, info: Resource, obj: Json, strategy: Strategy
     strategy.default(obj)
     if strategy.initial_status is not None:
         obj["status"] = copied(strategy.initial_status)
-    strategy.prepare_create(obj, cluster)
+    strategy.prepare_create(obj, cluster.site)
     for finalizer in strategy.finalizers:
         if finalizer not in meta.setdefault("finalizers", []):
             meta["finalizers"].append(finalizer)

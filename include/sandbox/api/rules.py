@@ -1,0 +1,80 @@
+"""x-kubernetes-validations: rules in the Common Expression Language, evaluated where the library for it is installed.
+
+A rule that the library cannot compile or run (Kubernetes has extensions of its own) is skipped with a log line: the
+sandbox must not refuse what a real cluster would accept.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+from include.sandbox.api.errors import INVALID, FieldError
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldError]:
+    """The broken rules at and below a value. `old` None means the object is new, so transition rules do not apply."""
+    found = [fault for rule in schema.get("x-kubernetes-validations") or () if (fault := _broken(rule, value, old, path))]
+    if isinstance(value, dict):
+        properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
+        before = old if isinstance(old, dict) else {}
+        for name, item in value.items():
+            inner = properties.get(name, extra)
+            if isinstance(inner, dict):
+                found += faults(inner, item, before.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for index, item in enumerate(value):
+            found += faults(schema["items"], item, _counterpart(schema, item, old), f"{path}[{index}]")
+    return found
+
+
+def _counterpart(schema: Json, item: Any, old: Any) -> Any:
+    """The old list item with the same map keys; only lists of type map correlate."""
+    keys = schema.get("x-kubernetes-list-map-keys")
+    if not keys or not isinstance(old, list) or not isinstance(item, dict):
+        return None
+    return next((o for o in old if all(o.get(k) == item.get(k) for k in keys)), None)
+
+
+def _broken(rule: Json, value: Any, old: Any, path: str) -> FieldError | None:
+    text = rule["rule"]
+    if "oldSelf" in text and old is None and not rule.get("optionalOldSelf"):
+        return None
+    result = _evaluated(text, {"self": value, "oldSelf": old})
+    if result is not False:
+        return None
+    message = rule.get("message") or f"failed rule: {text}"
+    if expression := rule.get("messageExpression"):
+        message = _evaluated(expression, {"self": value, "oldSelf": old}) or message
+    shown = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else value
+    where = (path + rule.get("fieldPath", "")).lstrip(".") or "<nil>"
+    return FieldError(where, rule.get("reason", INVALID), shown, str(message).strip())
+
+
+def _evaluated(text: str, names: Json) -> Any:
+    program = _program(text)
+    if program is None:
+        return None
+    try:
+        return program(names)
+    except Exception as error:  # noqa: BLE001 the library raises what it likes
+        log.debug("CEL rule %r could not be evaluated: %s", text, error)
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _program(text: str) -> Any:
+    try:
+        import cel as library
+    except ImportError:
+        return None
+    try:
+        compiled = library.compile(text)
+    except Exception as error:  # noqa: BLE001 the library raises what it likes
+        log.warning("CEL rule %r is not understood by the sandbox and is skipped: %s", text, error)
+        return None
+    return compiled.execute
