@@ -1,0 +1,119 @@
+"""What this machine computes well: device, number format, threads.
+
+The plan's DTYPE is a wish. A V100 has no bfloat16, and a CPU without AVX512-BF16 or AMX multiplies bfloat16 some
+seventy times slower than float32, so tuning and serving ask here and say in one sentence what they chose and why.
+Decisions are pure functions of `Hardware`; only `detect` looks at the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The facts that decisions are made from; `memory_bytes` is of one GPU, or of the whole pod on a CPU."""
+
+    device: str  # "cuda" or "cpu"
+    name: str
+    gpus: int
+    memory_bytes: int
+    bf16: bool
+    cpu_threads: int
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format (`bfloat16`, `float16` or `float32`) and the sentence that explains it."""
+
+    dtype: str
+    sentence: str
+
+
+def choose_precision(hardware: Hardware, planned: str | None) -> Precision:
+    """The format to compute in: the planned one where the machine has it, else the nearest that it has."""
+    wanted = (planned or "bfloat16").removeprefix("torch.")
+    if wanted in ("auto", "bfloat16", "float16") and hardware.device == "cpu":
+        if hardware.bf16:
+            return Precision("bfloat16", f"Computing in bfloat16: {hardware.name} has instructions for it.")
+        return Precision(
+            "float32",
+            f"Computing in float32 although {wanted} was planned: {hardware.name} is a CPU without 16-bit "
+            "matrix instructions.",
+        )
+    if wanted in ("auto", "bfloat16"):
+        if hardware.bf16:
+            return Precision("bfloat16", f"Computing in bfloat16 on {hardware.name}.")
+        return Precision(
+            "float16", f"Computing in float16 although {wanted} was planned: {hardware.name} has no bfloat16."
+        )
+    return Precision(wanted, f"Computing in {wanted} on {hardware.name}, as planned.")
+
+
+def detect() -> Hardware:
+    """Look at the machine: CUDA when torch sees a GPU, else the CPU share that this pod may use."""
+    import torch
+
+    threads = cpu_threads()
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return Hardware(
+            device="cuda",
+            name=properties.name,
+            gpus=torch.cuda.device_count(),
+            memory_bytes=properties.total_memory,
+            bf16=torch.cuda.is_bf16_supported(including_emulation=False),
+            cpu_threads=threads,
+        )
+    name, flags = _cpu_info()
+    return Hardware("cpu", name, 0, _memory_limit(), bool(flags & CPU_BF16_FLAGS), threads)
+
+
+def use_threads(hardware: Hardware) -> None:
+    """Give torch as many threads as this pod has CPUs; more would only fight for them. OMP_NUM_THREADS wins."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(hardware.cpu_threads)
+
+
+def cpu_threads(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs of this pod: the affinity mask, cut by the cgroup's quota (cgroup v2 `cpu.max`: quota and period)."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        quota, period = cpu_max.read_text().split()
+    except (OSError, ValueError):
+        return available
+    if quota == "max":
+        return available
+    return max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def _memory_limit() -> int:
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return physical
+    return physical if limit == "max" else min(physical, int(limit))
+
+
+def _cpu_info() -> tuple[str, frozenset[str]]:
+    name, flags = "this CPU", frozenset[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return name, flags
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "model name":
+            name = value
+        elif key in ("flags", "Features"):
+            flags = frozenset(value.split())
+            break
+    return name, flags

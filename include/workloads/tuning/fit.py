@@ -1,0 +1,172 @@
+"""Trains the adapter on a loaded base model, resuming where a former attempt stopped, and saves it.
+
+Only the adapter is saved, as safetensors, under its final name only when it is whole. The base model is never written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.workloads.contract import TryAgain, UserConfigError
+from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning import checkpoints
+from include.workloads.tuning.config import TuningConfig
+from include.workloads.tuning.model import peak_memory_bytes
+from include.workloads.tuning.progress import Progress
+from include.workloads.tuning.recipe import Recipe
+from include.workloads.tuning.rows import Row
+
+log = logging.getLogger("workload")
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+OURS = ("assistant_only_loss",)  # keys of SFTConfig that tokenising has already dealt with
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that training needs beside the loaded model."""
+
+    config: TuningConfig
+    recipe: Recipe
+    hardware: Hardware
+    precision: Precision
+    progress: Progress
+    tokenizer: Any
+    train: list[Row]
+    evaluation: list[Row]
+    output: Path
+    model_id: str
+    revision: str
+    identity: str
+
+
+def fit(job: Job, base: Any) -> dict[str, Any]:
+    """Train and save; returns the termination result without its wall time.
+
+    Raises TryAgain after SIGTERM, once a checkpoint is written.
+    """
+    from include.workloads.tuning.trainer import Watch
+
+    watch = Watch(job.progress, job.identity, job.recipe.save_every_seconds)
+    trainer = build_trainer(job, base, watch)
+    watch.trainer = trainer
+    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    log.info("%s trainable parameters in the adapter (rank %s).", f"{trainable:,}", job.recipe.lora["r"])
+    choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
+    for skipped in choice.skipped:
+        log.info("Passing over %s.", skipped)
+    if choice.path is not None:
+        log.info("Resuming from step %s.", choice.step)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
+    seconds = time.monotonic() - started
+    state = trainer.state
+    if watch.stopped and state.global_step < state.max_steps:
+        raise TryAgain(
+            f"Stopped at step {state.global_step} of {state.max_steps}; a checkpoint is saved and the next attempt "
+            "resumes there."
+        )
+    job.progress.stage("saving", f"the adapter to {job.output / 'adapter'}")
+    adapter = save_adapter(job, trainer) if trainer.is_world_process_zero() else {}
+    trainer.accelerator.wait_for_everyone()
+    job.progress.stage("done", f"{state.global_step} steps in {seconds:.0f} s")
+    losses = watch.losses or [float("nan")]
+    return {
+        "steps": state.global_step,
+        "epochs": round(state.epoch or 0.0, 3),
+        "loss_first": round(losses[0], 4) if watch.losses else None,
+        "loss_last": round(losses[-1], 4) if watch.losses else None,
+        "tokens": trainer.tokens * trainer.args.world_size,
+        "tokens_per_second": round(trainer.tokens * trainer.args.world_size / seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes(job.hardware),
+        "device": job.hardware.name,
+        "dtype": job.precision.dtype,
+        "adapter": adapter,
+        "resumed_from_step": choice.step,
+        **_evaluation_loss(state.log_history),
+    }
+
+
+def _evaluation_loss(history: list[Mapping[str, Any]]) -> dict[str, float]:
+    found = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    return {"loss_evaluation": round(found[-1], 4)} if found else {}
+
+
+def build_trainer(job: Job, base: Any, watch: Any) -> Any:
+    """TRL's trainer over the tokenised rows; settings that peft or trl refuse become the user's sentence."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import PrinterCallback
+    from trl import SFTConfig
+
+    from include.workloads.tuning.trainer import AdapterTrainer
+
+    training = {key: value for key, value in job.recipe.training.items() if key not in OURS}
+    if job.evaluation:
+        training.setdefault("eval_strategy", "epoch")
+        training.setdefault("per_device_eval_batch_size", training["per_device_train_batch_size"])
+    else:
+        training["eval_strategy"] = "no"
+    fixed = {
+        "output_dir": str(job.output / "checkpoints"),
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+        "use_cpu": job.hardware.device == "cpu",
+        "dataloader_pin_memory": job.hardware.device == "cuda",
+    }
+    try:
+        trainer = AdapterTrainer(
+            model=base,
+            args=SFTConfig(**{"logging_steps": 1, **training, **fixed}),
+            train_dataset=Dataset.from_list(job.train),
+            eval_dataset=Dataset.from_list(job.evaluation) if job.evaluation else None,
+            processing_class=job.tokenizer,
+            peft_config=LoraConfig(**job.recipe.lora),
+            callbacks=[watch],
+        )
+    except (ValueError, TypeError) as error:
+        raise UserConfigError(f"The libraries refuse the training configuration: {error}") from error
+    trainer.keep_adapter_in_float32()
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
+    """Write adapter_config.json and adapter_model.safetensors, nothing else; returns path, sha256 and bytes.
+
+    The configuration names the model and its revision instead of a path in this pod, and its lists are sorted, so
+    that the same adapter always gives the same bytes.
+    """
+    final = job.output / "adapter"
+    draft = job.output / ".adapter.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(draft, save_embedding_layers=False)
+    config = json.loads((draft / CONFIG).read_text())
+    config["base_model_name_or_path"] = job.model_id or None
+    config["revision"] = job.revision or None
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    (draft / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for path in draft.iterdir():
+        if path.name not in (WEIGHTS, CONFIG):
+            path.unlink()
+    former = job.output / ".adapter.old"
+    shutil.rmtree(former, ignore_errors=True)
+    if final.exists():
+        final.rename(former)
+    draft.rename(final)
+    shutil.rmtree(former, ignore_errors=True)
+    weights = final / WEIGHTS
+    return {
+        "path": str(final),
+        "sha256": checkpoints.file_sha256(weights),
+        "bytes": weights.stat().st_size,
+    }

@@ -1,0 +1,110 @@
+"""Loads the base model and its tokenizer from /workspace/weights: safetensors only, local files only, no model code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from include.workloads.contract import UserConfigError
+from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning.recipe import ModelFacts
+
+log = logging.getLogger("workload")
+
+
+def model_facts(weights: Path) -> ModelFacts:
+    """Sizes from config.json and the files, before anything is loaded.
+
+    Raises UserConfigError when the folder does not hold a model in safetensors.
+    """
+    files = list(weights.glob("*.safetensors"))
+    try:
+        data = json.loads((weights / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserConfigError(f"{weights} holds no model: config.json cannot be read ({error}).") from error
+    if not files:
+        raise UserConfigError(f"{weights} holds no *.safetensors; weights in other formats are not loaded.")
+    text = {**data, **(data.get("text_config") or {})}
+    return ModelFacts(
+        layers=int(text.get("num_hidden_layers") or 0),
+        hidden=int(text.get("hidden_size") or 0),
+        context=text.get("max_position_embeddings"),
+        weight_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def load_tokenizer(weights: Path, chat_template: str | None) -> Any:
+    """The model's tokenizer; a template from ModelConfig.chat_template (text, or a file's path) replaces its own."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
+    if chat_template:
+        inline = any(mark in chat_template for mark in "{}\n")
+        path = Path(chat_template)
+        if not inline and not path.is_file():
+            raise UserConfigError(
+                f"ModelConfig.chat_template is neither a template (no braces) nor a file here: {chat_template!r}."
+            )
+        tokenizer.chat_template = (
+            chat_template.encode().decode("unicode_escape") if inline else path.read_text()
+        )
+        log.info("The chat template of ModelConfig.chat_template is used; serving uses the model's own.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    weights: Path, quantization: Mapping[str, Any] | None, hardware: Hardware, precision: Precision
+) -> Any:
+    """The base model, quantised when `quantization` (the user's keys over NF4 with double quantisation) is given."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        options["quantization_config"] = _bits_and_bytes(quantization, precision)
+    if hardware.device == "cuda":
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    model = AutoModelForCausalLM.from_pretrained(
+        weights,
+        dtype=getattr(torch, precision.dtype),
+        local_files_only=True,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+        **options,
+    )
+    model.config.use_cache = False
+    return model
+
+
+def _bits_and_bytes(asked: Mapping[str, Any], precision: Precision) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    options: dict[str, Any] = {
+        "load_in_4bit": not asked.get("load_in_8bit"),
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        **asked,
+    }
+    wish = str(options.get("bnb_4bit_compute_dtype") or precision.dtype).removeprefix("torch.")
+    if wish != precision.dtype:
+        log.info("bnb_4bit_compute_dtype %s is read as %s on this machine.", wish, precision.dtype)
+    options["bnb_4bit_compute_dtype"] = getattr(torch, precision.dtype)
+    return BitsAndBytesConfig(**options)
+
+
+def peak_memory_bytes(hardware: Hardware) -> int:
+    """The most memory this process had: of the GPU, or resident on a CPU (getrusage counts KiB)."""
+    if hardware.device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

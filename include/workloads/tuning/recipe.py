@@ -1,0 +1,182 @@
+"""Chooses every setting that the user left open, from the machine and the data; a pure function with its reasons.
+
+The defaults are meant to be better than upstream's (rank 8, batch 1, no packing, loss on the prompt, no checkpoint):
+rank 16 on all linear layers, packed rows, loss on answers, cosine schedule with warm-up, checkpoints by time.
+A retry must come to the same recipe, so nothing here may depend on the clock or on chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning.config import TuningConfig
+
+LORA_DEFAULTS: Mapping[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
+TRAINING_DEFAULTS: Mapping[str, Any] = {
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,  # below 1: a share of all steps
+    "num_train_epochs": 3,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "seed": 42,
+}
+PACK_CPU, PACK_CUDA = 256, 2048  # tokens a packed row holds when no single row is longer
+LONGEST_CPU, LONGEST_CUDA = 1024, 4096  # longer rows are cut unless the user sets max_length
+BYTES_PER_ACTIVATION = (
+    34  # bytes a token leaves per layer and hidden unit at 16 bits (Korthikanti et al. 2022, eq. 2)
+)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What tokenising found: tokens of each training row, after no cut."""
+
+    lengths: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """From config.json: sizes that memory depends on, and the longest context (None: not stated)."""
+
+    layers: int
+    hidden: int
+    context: int | None
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The arguments for SFTConfig and LoraConfig, and one sentence for each choice worth a log line."""
+
+    training: Mapping[str, Any]
+    lora: Mapping[str, Any]
+    save_every_seconds: float
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def max_length(self) -> int:
+        return int(self.training["max_length"])
+
+
+def decide(
+    config: TuningConfig,
+    hardware: Hardware,
+    precision: Precision,
+    data: DataFacts,
+    model: ModelFacts,
+    target_modules: Sequence[str] = (),
+) -> Recipe:
+    """The recipe for one run; what the user set stays as it is.
+
+    `target_modules` comes from the preset and gives way to LoraConfig.target_modules.
+    """
+    asked = dict(config.training)
+    reasons = [precision.sentence]
+    training = {**TRAINING_DEFAULTS, **asked}
+    training["max_length"] = asked.get("max_length") or choose_max_length(hardware, data, model)
+    training.setdefault("packing", True)
+    if "per_device_train_batch_size" not in asked:
+        # Someone who sets the accumulation alone has a total in mind: one sequence at a time then.
+        batch, accumulate = (
+            (1, asked["gradient_accumulation_steps"])
+            if "gradient_accumulation_steps" in asked
+            else choose_batch(hardware, data, training["max_length"])
+        )
+        training.update(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate)
+        reasons.append(
+            f"{len(data.lengths)} rows with {data.tokens} tokens: sequences of {training['max_length']} tokens, "
+            f"{batch} at a time, one update every {accumulate}."
+        )
+    if "gradient_checkpointing" not in asked:
+        tight = needs_checkpointing(hardware, model, training)
+        training["gradient_checkpointing"] = tight
+        if tight:
+            reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
+    training.setdefault("optim", choose_optimizer(config.method, hardware))
+    training.update(_precision_flags(asked, precision, reasons))
+    _settle_saving(training, reasons)
+    lora = {**LORA_DEFAULTS, **config.lora}
+    lora.setdefault("target_modules", list(target_modules) or "all-linear")
+    lora["task_type"] = "CAUSAL_LM"
+    return Recipe(training, lora, 60.0 if hardware.device == "cpu" else 300.0, reasons)
+
+
+def choose_max_length(hardware: Hardware, data: DataFacts, model: ModelFacts) -> int:
+    """Long enough for the longest row, up to a cap; at least a good packing size; never beyond the context."""
+    cpu = hardware.device == "cpu"
+    longest = max(data.lengths, default=0)
+    rounded = math.ceil(min(longest, LONGEST_CPU if cpu else LONGEST_CUDA) / 64) * 64
+    length = max(PACK_CPU if cpu else PACK_CUDA, rounded)
+    return min(length, model.context) if model.context else length
+
+
+def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[int, int]:
+    """(sequences at a time, accumulation): some 20 updates an epoch, at most 8 sequences each.
+
+    Packed sequences of a batch are laid end to end, so more at a time helps a GPU only; a CPU is busy with one.
+    """
+    sequences = math.ceil(data.tokens / max_length)
+    total = max(1, min(8, sequences // 20 // max(1, hardware.gpus)))
+    if hardware.device == "cpu":
+        return 1, total
+    batch = min(total, 2)
+    return batch, max(1, total // batch)
+
+
+def needs_checkpointing(hardware: Hardware, model: ModelFacts, training: Mapping[str, Any]) -> bool:
+    """Whether weights and activations together pass 70 % of the GPU's memory. Never on a CPU: time is scarcer."""
+    if hardware.device == "cpu":
+        return False
+    tokens = int(training["per_device_train_batch_size"]) * int(training["max_length"])
+    activations = tokens * model.layers * model.hidden * BYTES_PER_ACTIVATION
+    return model.weight_bytes + activations > 0.7 * hardware.memory_bytes
+
+
+def choose_optimizer(method: str, hardware: Hardware) -> str:
+    """8-bit paged AdamW where memory is what QLoRA saves; else torch's own."""
+    if hardware.device == "cpu":
+        return "adamw_torch"
+    return "paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused"
+
+
+def _precision_flags(asked: Mapping[str, Any], precision: Precision, reasons: list[str]) -> dict[str, bool]:
+    flags = {"bf16": precision.dtype == "bfloat16", "fp16": precision.dtype == "float16"}
+    for key in ("bf16", "fp16"):
+        if asked.get(key) and not flags[key]:
+            reasons.append(f"TrainingArguments.{key} is true, but this run computes in {precision.dtype}.")
+    return flags
+
+
+def _settle_saving(training: dict[str, Any], reasons: list[str]) -> None:
+    """Checkpoints by time always: without one, a lost node costs the whole run. Two are kept, one may be torn."""
+    if training.get("save_strategy") == "no":
+        reasons.append(
+            "save_strategy is no: checkpoints are still written by time, so that a retry resumes; none is published."
+        )
+    training.setdefault("save_strategy", "no")
+    training["save_total_limit"] = max(2, training.get("save_total_limit") or 2)
+
+
+def memory_advice(training: Mapping[str, Any], method: str) -> str:
+    """What to change first when memory ran out: the largest lever that is still free."""
+    batch = int(training["per_device_train_batch_size"])
+    if batch > 1:
+        lever = f"set TrainingArguments.per_device_train_batch_size to 1 (it is {batch})"
+    elif int(training["max_length"]) > 512:
+        lever = f"set TrainingArguments.max_length lower (it is {training['max_length']})"
+    elif not training.get("gradient_checkpointing"):
+        lever = "set TrainingArguments.gradient_checkpointing to true"
+    elif method == "lora":
+        lever = "use method qlora, which holds the base model in 4 bits"
+    else:
+        lever = "use a machine with more memory (resource.instanceType)"
+    return f"Training ran out of memory; {lever}."

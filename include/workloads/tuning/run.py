@@ -1,0 +1,209 @@
+"""The tuning run from start to end: read and check, prepare the data, load, train, save, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.workloads import contract
+from include.workloads.contract import TryAgain, UserConfigError
+from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
+from include.workloads.tuning import checkpoints, model, recipe, rows
+from include.workloads.tuning.config import TuningConfig, parse_config
+from include.workloads.tuning.fit import Job, fit
+from include.workloads.tuning.progress import Progress, serve
+
+log = logging.getLogger("workload")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the pod was given by env and mounts."""
+
+    weights: Path
+    data: Path
+    config: Path
+    output: Path
+    method: str
+    model_id: str
+    revision: str
+    dtype: str | None
+    target_modules: tuple[str, ...]
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls) -> Environment:
+        get = os.environ.get
+        return cls(
+            weights=Path(get("WEIGHTS_PATH", "/workspace/weights")),
+            data=Path(get("DATASET_FOLDER_PATH", "/mnt/data")),
+            config=Path(get("YAML_FILE_PATH", "/mnt/config/training_config.yaml")),
+            output=Path(get("OUTPUT_DIR", "/mnt/results")),
+            method=get("TUNING_METHOD", "qlora"),
+            model_id=get("MODEL_ID", "") or get("MODEL_NAME", ""),
+            revision=get("MODEL_REVISION", ""),
+            dtype=get("DTYPE") or None,
+            target_modules=tuple(contract.comma_list("TUNING_TARGET_MODULES")),
+            host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
+            port=int(get("METRICS_PORT", "5000")),
+        )
+
+
+def main() -> dict[str, Any] | None:
+    """Train one adapter. Returns the termination result; None on the helper processes of a multi-GPU run."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # all inputs are in the pod
+    started = time.monotonic()
+    env = Environment.read()
+    chief = int(os.environ.get("RANK", "0")) == 0
+    config = _read_config(env)
+    try:
+        env.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise contract.file_write_error(error, str(env.output)) from error
+    progress = Progress(env.output / "progress.json" if chief else None)
+    server = serve(progress, env.host, env.port) if chief else None
+    try:
+        result = _train(env, config, progress)
+    finally:
+        if server is not None:
+            server.shutdown()
+    return {**result, "seconds": round(time.monotonic() - started, 1)} if chief else None
+
+
+def _read_config(env: Environment) -> TuningConfig:
+    try:
+        text = env.config.read_text()
+    except OSError as error:
+        raise UserConfigError(
+            f"The training configuration {env.config} cannot be read: {error.strerror}."
+        ) from error
+    config = parse_config(text, env.method)
+    for note in config.notes:
+        log.info("%s", note)
+    return config
+
+
+def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[str, Any]:
+    hardware = detect()
+    use_threads(hardware)
+    progress.stage("loading", f"reading the data and {env.model_id or 'the model'} on {hardware.name}")
+    job = _prepare(env, config, hardware, progress)
+    for reason in job.recipe.reasons:
+        log.info("%s", reason)
+    _stop_if_asked("loading")
+    quantised = config.method == "qlora"
+    if quantised:
+        progress.stage("quantising", "the base model to 4 bits while loading")
+    try:
+        base = model.load_model(
+            env.weights, config.quantization if quantised else None, hardware, job.precision
+        )
+        _stop_if_asked("loading")
+        return {**fit(job, base), "config_sha256": config.sha256}
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise UserConfigError(recipe.memory_advice(job.recipe.training, config.method)) from error
+        raise
+    except OSError as error:
+        raise contract.file_write_error(error, f"results to {env.output}") from error
+
+
+def _prepare(env: Environment, config: TuningConfig, hardware: Hardware, progress: Progress) -> Job:
+    precision = choose_precision(hardware, env.dtype or config.model.get("torch_dtype"))
+    facts = model.model_facts(env.weights)
+    asked_length = config.training.get("max_length")
+    if asked_length and facts.context and asked_length > facts.context:
+        raise UserConfigError(
+            f"TrainingArguments.max_length is {asked_length}, but {env.model_id or 'the model'} reads at most "
+            f"{facts.context} tokens."
+        )
+    tokenizer = model.load_tokenizer(env.weights, config.model.get("chat_template"))
+    column, values = rows.read_table(env.data)
+    answers_only = bool(config.training.get("assistant_only_loss", True))
+    tokenised = rows.tokenise(column, values, tokenizer, answers_only)
+    data = config.dataset
+    train, evaluation = rows.split(
+        tokenised.rows,
+        data.get("train_test_split", 1.0),
+        data.get("shuffle_dataset", True),
+        data.get("shuffle_seed", 42),
+    )
+    chosen = recipe.decide(
+        config,
+        hardware,
+        precision,
+        recipe.DataFacts([len(row["input_ids"]) for row in train]),
+        facts,
+        env.target_modules,
+    )
+    train, shortened, dropped = rows.cut(train, chosen.max_length)
+    evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
+    log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
+    return Job(
+        config=config,
+        recipe=chosen,
+        hardware=hardware,
+        precision=precision,
+        progress=progress,
+        tokenizer=tokenizer,
+        train=train,
+        evaluation=evaluation,
+        output=env.output,
+        model_id=env.model_id,
+        revision=env.revision,
+        identity=_identity(env, config, chosen),
+    )
+
+
+def _data_sentence(
+    column: str, tokenised: rows.Tokenised, shortened: int, dropped: int, max_length: int
+) -> str:
+    if column == "text":
+        loss = "the loss is on all tokens, because the rows are plain text"
+    elif not tokenised.answers_only:
+        loss = "the loss is on all tokens, as assistant_only_loss is false"
+    elif tokenised.unmasked:
+        loss = (
+            f"the loss is on the assistant's answers, except in {tokenised.unmasked} rows whose chat template "
+            "does not show where they are: there it is on all tokens"
+        )
+    else:
+        loss = "the loss is on the assistant's answers only"
+    cuts = f"; {shortened} rows cut to {max_length} tokens" if shortened else ""
+    gone = f", {dropped} of them dropped, because no answer was left" if dropped else ""
+    return f"{len(tokenised.rows)} rows; {loss}{cuts}{gone}."
+
+
+def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> str:
+    """Digest of everything that makes a checkpoint usable by a later attempt of this same run."""
+    parts = {
+        "config": config.sha256,
+        "data": checkpoints.file_sha256(env.data / rows.FILE),
+        "model": [env.model_id, env.revision, config.method],
+        "training": dict(chosen.training),
+        "lora": dict(chosen.lora),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stop_if_asked(stage: str) -> None:
+    if contract.stop_requested():
+        raise TryAgain(f"Stopped while {stage}, before the first step; it can be started again.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's own error, Python's, or the sentence of torch's CPU allocator."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
