@@ -55,7 +55,9 @@ class Catalog:
         """The preset of this short name, alias or hub id. Raises UnknownName (a KeyError) with the nearest name."""
         found = self._models.get(name.lower())
         if found is None:
-            raise UnknownName("model preset", name, _nearest(name, self._models, lambda key: self._models[key].name))
+            raise UnknownName(
+                "model preset", name, _nearest(name, self._models, lambda key: self._models[key].name)
+            )
         return found
 
     def machine(self, name: str) -> Machine:
@@ -99,7 +101,9 @@ def load_catalog(root: Path = PRESETS) -> Catalog:
         as_of = (content.get("prices") or {}).get("as_of")
         for raw in content["machines"]:
             price_as_of = str(as_of) if raw.get("usd_per_hour") is not None else None
-            machines.append(_build(Machine, {**raw, "cloud": content["cloud"], "price_as_of": price_as_of}, path))
+            machines.append(
+                _build(Machine, {**raw, "cloud": content["cloud"], "price_as_of": price_as_of}, path)
+            )
     return Catalog(tuple(models), tuple(machines), _read(root / "images.yaml")["images"], root)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from include.catalog.machines import Machine
@@ -58,19 +58,20 @@ class TrainingShape:
             section if isinstance(section := sections.get(name), Mapping) else {}
             for name in ("TrainingArguments", "LoraConfig", "QuantizationConfig")
         )
-        given = {
-            "sequence_length": training.get("max_length", training.get("max_seq_length")),
-            "batch_size": training.get("per_device_train_batch_size"),
-            "rank": lora.get("r"),
-            "gradient_checkpointing": training.get("gradient_checkpointing"),
-            "load_in_8bit": quantization.get("load_in_8bit"),
-        }
-        kinds = {field.name: bool if field.name in _FLAGS else int for field in fields(cls)}
-        good = {k: v for k, v in given.items() if type(v) is kinds[k] and v is not None and v >= 0}
-        return cls(**{k: v for k, v in good.items() if k in _FLAGS or v > 0})
+        default = cls()
+        return cls(
+            sequence_length=_positive(
+                training.get("max_length", training.get("max_seq_length")), default.sequence_length
+            ),
+            batch_size=_positive(training.get("per_device_train_batch_size"), default.batch_size),
+            rank=_positive(lora.get("r"), default.rank),
+            gradient_checkpointing=training.get("gradient_checkpointing") is not False,
+            load_in_8bit=quantization.get("load_in_8bit") is True,
+        )
 
 
-_FLAGS = ("gradient_checkpointing", "load_in_8bit")
+def _positive(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
 
 
 def linear_layers(model: Model) -> dict[str, tuple[int, int]]:

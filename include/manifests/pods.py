@@ -26,7 +26,12 @@ SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
 TOLERATIONS = [
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
     {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
-    {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
+    {
+        "key": "kubernetes.azure.com/scalesetpriority",
+        "operator": "Equal",
+        "value": "spot",
+        "effect": "NoSchedule",
+    },
 ]
 
 
@@ -59,6 +64,12 @@ def env_from_field(name: str, path: str) -> Manifest:
 
 def env_from_secret(name: str, secret: str, key: str) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+
+def listen(settings: Settings) -> list[Manifest]:
+    """Where a server binds: the pod's own address, which the sandbox's shared network needs, or all addresses."""
+    host = env_from_field("HOST", "status.podIP") if settings.bind_pod_ip else env(HOST="0.0.0.0")[0]  # noqa: S104
+    return [host, env_from_field("POD_IP", "status.podIP")]
 
 
 def mount(volume: str, path: str, *, sub_path: str | None = None, read_only: bool = False) -> Manifest:
@@ -194,5 +205,7 @@ def weights(ws: Workspace, plan: Plan, settings: Settings) -> tuple[Manifest, li
     )
     if ws.model_access_secret:
         variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
-    download = container("weights", "weights", settings, variables=variables, mounts=[mount("weights", WEIGHTS_PATH)])
+    download = container(
+        "weights", "weights", settings, variables=variables, mounts=[mount("weights", WEIGHTS_PATH)]
+    )
     return {"name": "weights", "emptyDir": {}}, [download]

@@ -124,7 +124,10 @@ def _pod_template(
     volumes = [weights_volume, pods.shared_memory(), {"name": "adapters", "emptyDir": {}}]
     mounts = [
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
-        mount("adapters", ADAPTERS_PATH, read_only=True),
+        # Read-only, unless volumes are mounted inside it: their mount points must be made there.
+        mount(
+            "adapters", ADAPTERS_PATH, read_only=not any(a.get("volumeSource") is not None for a in adapters)
+        ),
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
     for index, adapter in enumerate(adapters):
@@ -159,8 +162,7 @@ def _server(
             PORT=pods.PORT,
             KAITO_DEFAULT_ADAPTER=adapters[0]["name"] if len(adapters) == 1 else None,
         ),
-        pods.env_from_field("HOST", "status.podIP"),
-        pods.env_from_field("POD_IP", "status.podIP"),
+        *pods.listen(settings),
     ]
     main = pods.container(
         "serving", "serving", settings, variables=variables, mounts=mounts, gpus=plan.gpus_per_node
@@ -168,7 +170,12 @@ def _server(
     probe = {"httpGet": {"path": "/health", "port": pods.PORT}}
     startup = math.ceil(startup_seconds(plan.weights_bytes) / PROBE_PERIOD)
     main["ports"] = [{"name": "http", "containerPort": pods.PORT, "protocol": "TCP"}]
-    main["startupProbe"] = {**probe, "periodSeconds": PROBE_PERIOD, "timeoutSeconds": 5, "failureThreshold": startup}
+    main["startupProbe"] = {
+        **probe,
+        "periodSeconds": PROBE_PERIOD,
+        "timeoutSeconds": 5,
+        "failureThreshold": startup,
+    }
     main["readinessProbe"] = {**probe, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3}
     # Generous: a server that is busy with a long answer must not be killed for a slow health reply.
     main["livenessProbe"] = {**probe, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6}

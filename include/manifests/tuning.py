@@ -94,8 +94,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Mani
             METRICS_PORT=pods.PORT,
             PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
         ),
-        pods.env_from_field("HOST", "status.podIP"),
-        pods.env_from_field("POD_IP", "status.podIP"),
+        *pods.listen(settings),
     ]
     results, results_mount = _results(workspace)
     mounts = [
@@ -125,7 +124,9 @@ def adapter_pod(
     workspace = workspace_of(ws)
     output = _tuning(workspace).output
     if not output.image or not output.image_push_secret:
-        raise ValueError(f"{workspace.name} has no output image to push to: its adapter stays on its output volume")
+        raise ValueError(
+            f"{workspace.name} has no output image to push to: its adapter stays on its output volume"
+        )
     annotations = {"sh.kaito.model.name": plan.model} | {str(k): str(v) for k, v in (metadata or {}).items()}
     variables = env(
         ADAPTER_DIR=f"{RESULTS_PATH}/adapter",

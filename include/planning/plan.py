@@ -68,7 +68,11 @@ class Plan:
 
     def sentences(self) -> list[str]:
         """The plan in words, warnings last."""
-        nodes = f"{self.node_count} x {self.instance_type}" if self.instance_type else f"{self.node_count} node(s)"
+        nodes = (
+            f"{self.node_count} x {self.instance_type}"
+            if self.instance_type
+            else f"{self.node_count} node(s)"
+        )
         work = f"tune {self.model} with {self.method}" if self.purpose == "tuning" else f"serve {self.model}"
         gpus = f"{self.gpus_per_node} {self.gpu or 'GPU'} each"
         found = [f"The plan is to {work} on {nodes} ({gpus}) in {self.dtype}."]
@@ -76,12 +80,13 @@ class Plan:
             top = sorted(self.memory, key=lambda term: -term[1])[:3]
             parts = ", ".join(f"{term} {sizing.gib(size)}" for term, size in top)
             found.append(
-                f"It needs about {sizing.gib(self.memory_bytes)} of the {sizing.gib(self.gpu_memory_bytes)} of each GPU, "
-                f"most of it for {parts}."
+                f"It needs about {sizing.gib(self.memory_bytes)} of the {sizing.gib(self.gpu_memory_bytes)} of each "
+                f"GPU, most of it for {parts}."
             )
         if self.estimate_usd_per_hour is not None:
             found.append(
-                f"The machines cost about {self.estimate_usd_per_hour:.2f} USD an hour (list price of {self.price_as_of})."
+                f"The machines cost about {self.estimate_usd_per_hour:.2f} USD an hour "
+                f"(list price of {self.price_as_of})."
             )
         else:
             found.append("The price of this machine type is not known.")
@@ -113,7 +118,9 @@ def plan(ws: Workspace, catalog: Catalog, training: Mapping[str, Any] | None = N
     )
 
 
-def plan_serving(ws: Workspace, catalog: Catalog, *, strategy: Strategy = "exact", context: int = 2048) -> Plan:
+def plan_serving(
+    ws: Workspace, catalog: Catalog, *, strategy: Strategy = "exact", context: int = 2048
+) -> Plan:
     """The plan of the serving pool: of an inference Workspace, or of a finished tuning that is rolled out.
 
     Strategy "exact" takes the fewest nodes whose GPUs hold weights, KV cache and overhead; "kaito" reproduces the node
@@ -124,7 +131,11 @@ def plan_serving(ws: Workspace, catalog: Catalog, *, strategy: Strategy = "exact
     if ws.preset is None:
         return _plan_template(ws, catalog, machine)
     model = catalog.model(ws.preset.name)
-    nodes = sizing.serving_nodes(model, machine, context) if strategy == "kaito" else _fewest(model, machine, context)
+    nodes = (
+        sizing.serving_nodes(model, machine, context)
+        if strategy == "kaito"
+        else _fewest(model, machine, context)
+    )
     memory = sizing.serving_memory(model, machine, context, nodes)
     dtype, precision = _dtype(model, machine)
     warnings = [*precision, *_room(memory, machine), *notices(ws, catalog)]
@@ -178,7 +189,7 @@ def _fewest(model: Model, machine: Machine, context: int) -> int:
     for nodes in range(1, NODES_MAX + 1):
         if sizing.total(sizing.serving_memory(model, machine, context, nodes)) <= machine.gpu_memory_bytes:
             return nodes
-    raise sizing.DoesNotFit(f"{model.name} does not fit {NODES_MAX} machines of type {machine.name}; choose a bigger one")
+    raise sizing.DoesNotFit(f"{model.name} does not fit {NODES_MAX} machines of type {machine.name}")
 
 
 def _dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
@@ -197,7 +208,9 @@ def _room(memory: Sequence[tuple[str, int]], machine: Machine) -> list[str]:
     if needed <= TIGHT * machine.gpu_memory_bytes:
         return []
     share = needed / machine.gpu_memory_bytes
-    return [f"the estimate takes {share:.0%} of one {machine.gpu}; shorter sequences or a bigger GPU are safer."]
+    return [
+        f"the estimate takes {share:.0%} of one {machine.gpu}; shorter sequences or a bigger GPU are safer."
+    ]
 
 
 def _spare_gpus(machine: Machine) -> list[str]:

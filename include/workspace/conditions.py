@@ -185,7 +185,9 @@ _INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotR
 
 def fence(status: Mapping[str, Any] | None, generation: int) -> None:
     """Raises StaleGeneration when any condition of `status` was written for a newer generation."""
-    seen = max((int(c.get("observedGeneration") or 0) for c in (status or {}).get("conditions") or ()), default=0)
+    seen = max(
+        (int(c.get("observedGeneration") or 0) for c in (status or {}).get("conditions") or ()), default=0
+    )
     if seen > generation:
         raise StaleGeneration(
             f"the status already speaks of generation {seen}, so a run for generation {generation} may not write it"
@@ -247,7 +249,9 @@ def progress(
     fence(status, run_for)
     if generation_of(workspace) > run_for:
         newer = generation_of(workspace)
-        raise StaleGeneration(f"the Workspace is at generation {newer}; a run for {run_for} may not write its status")
+        raise StaleGeneration(
+            f"the Workspace is at generation {newer}; a run for {run_for} may not write its status"
+        )
     step, tuning, served = STEPS[phase], workspace.get("tuning") is not None, serves(workspace)
     conditions = list(status.get("conditions") or ())
     for index, (kind, value, default) in enumerate(step.writes):
@@ -280,7 +284,9 @@ def _observe(
     if target_nodes is not None:
         status["targetNodeCount"] = target_nodes
     if adapter is not None:
-        status["adapter"] = {key: adapter[key] for key in ("image", "digest", "reference") if adapter.get(key)}
+        status["adapter"] = {
+            key: adapter[key] for key in ("image", "digest", "reference") if adapter.get(key)
+        }
     elif phase == Phase.ACCEPTED:
         status.pop("adapter", None)
 

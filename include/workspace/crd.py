@@ -22,7 +22,10 @@ NAME_RULE = {
 }
 ROOT_RULES = [
     NAME_RULE,
-    {"rule": "has(self.inference) != has(self.tuning)", "message": "exactly one of inference and tuning is needed"},
+    {
+        "rule": "has(self.inference) != has(self.tuning)",
+        "message": "exactly one of inference and tuning is needed",
+    },
     {
         "rule": "has(self.tuning) == has(oldSelf.tuning) && has(self.inference) == has(oldSelf.inference)",
         "message": "a Workspace cannot change between inference and tuning; make a new one",
@@ -164,7 +167,9 @@ def _workspace_schema(alpha: bool) -> Schema:
     lacks = ALPHA_LACKS if alpha else set()
     extras = EXTRAS | (ALPHA_EXTRAS if alpha else BETA_EXTRAS)
     schema = _structural(source, source.get("$defs", {}), "", lacks, extras)
-    schema["description"] = "Workspace describes a model workload: tuning or inference of a preset on GPU machines."
+    schema["description"] = (
+        "Workspace describes a model workload: tuning or inference of a preset on GPU machines."
+    )
     schema["properties"]["metadata"] = {"type": "object"}
     schema["properties"]["status"] = _status_schema()
     schema.pop("required", None)  # apiVersion, kind and metadata go without saying
@@ -172,7 +177,9 @@ def _workspace_schema(alpha: bool) -> Schema:
     return schema
 
 
-def _structural(node: Schema, defs: dict[str, Schema], path: str, lacks: set[str], extras: dict[str, Schema]) -> Schema:
+def _structural(
+    node: Schema, defs: dict[str, Schema], path: str, lacks: set[str], extras: dict[str, Schema]
+) -> Schema:
     """A JSON schema of pydantic's as a structural schema: no $ref, no anyOf with null, no titles."""
     if "anyOf" in node:
         inner = [part for part in node["anyOf"] if part.get("type") != "null"]
@@ -180,8 +187,12 @@ def _structural(node: Schema, defs: dict[str, Schema], path: str, lacks: set[str
         return _structural({**inner[0], **described}, defs, path, lacks, extras)
     if "$ref" in node:
         target = defs[node["$ref"].rpartition("/")[2]]
-        return _structural({**target, **{k: v for k, v in node.items() if k != "$ref"}}, defs, path, lacks, extras)
-    kept = {k: v for k, v in node.items() if k in ("type", "description", "x-kubernetes-preserve-unknown-fields")}
+        return _structural(
+            {**target, **{k: v for k, v in node.items() if k != "$ref"}}, defs, path, lacks, extras
+        )
+    kept = {
+        k: v for k, v in node.items() if k in ("type", "description", "x-kubernetes-preserve-unknown-fields")
+    }
     if node.get("type") == "array":
         kept["items"] = _structural(node["items"], defs, f"{path}[]", lacks, extras)
     if "properties" in node:
@@ -194,7 +205,9 @@ def _structural(node: Schema, defs: dict[str, Schema], path: str, lacks: set[str
         if node.get("required"):
             kept["required"] = list(node["required"])
     elif isinstance(node.get("additionalProperties"), dict):
-        kept["additionalProperties"] = _structural(node["additionalProperties"], defs, f"{path}{{}}", lacks, extras)
+        kept["additionalProperties"] = _structural(
+            node["additionalProperties"], defs, f"{path}{{}}", lacks, extras
+        )
     if path in RULES:
         kept["x-kubernetes-validations"] = RULES[path]
     return kept | extras.get(path, {})

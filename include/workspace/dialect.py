@@ -2,7 +2,7 @@
 
 The quick start's v1alpha1 promises a service after tuning, v1beta1 does not. But the API server converts between the
 two by renaming only, and gives v1beta1 to whoever asks for v1beta1: the author's version survives in kubectl's
-last-applied annotation and in managedFields. It must never trust the version in `apiVersion` before having looked there.
+last-applied annotation and in managedFields. It must never trust `apiVersion` before having looked there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def rolls_out(written_in: str, annotations: Mapping[str, str] | None = None) -> 
 def dialect_of(workspace: Mapping[str, Any]) -> str:
     """`dialect` of a Workspace as the cluster returned it."""
     meta = workspace.get("metadata") or {}
-    return dialect(str(workspace.get("apiVersion") or V1BETA1), meta.get("annotations"), meta.get("managedFields"))
+    return dialect(
+        str(workspace.get("apiVersion") or V1BETA1), meta.get("annotations"), meta.get("managedFields")
+    )
 
 
 def serves(workspace: Mapping[str, Any]) -> bool:

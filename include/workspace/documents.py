@@ -16,14 +16,14 @@ MAX_BYTES = 1024 * 1024  # etcd takes 1.5 MiB with all its overhead
 MAX_DEPTH = 64  # a pod template nests about 12 deep
 MAX_NODES = 100_000  # scalars, lists and mappings, after aliases are expanded
 
-_Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadDocument(ValueError):
     """A text that is no usable YAML; the message is a sentence for its author."""
 
 
-class _Loader(_Base):  # type: ignore[misc]
+class _Loader(_Base):  # type: ignore[misc]  # the C or the pure Python loader
     """YAML as Kubernetes reads it: no dates, no merge keys, no duplicate keys, text keys only."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -51,7 +51,7 @@ def decode(data: str | bytes) -> str:
     try:
         raw = data if isinstance(data, bytes) else data.encode("utf-8")
         text = raw.decode("utf-8")
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise BadDocument(f"the document is not UTF-8 text ({error.reason} at byte {error.start})") from None
     if len(raw) > MAX_BYTES:
         raise BadDocument(f"the document has {len(raw)} bytes; at most {MAX_BYTES} are read")
@@ -63,7 +63,7 @@ def load_all(data: str | bytes) -> Iterator[Any]:
     text = decode(data)
     try:
         _measure(text)
-        loaded = list(yaml.load_all(text, Loader=_Loader))  # noqa: S506 - derives from a safe loader
+        loaded = list(yaml.load_all(text, Loader=_Loader))
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         if isinstance(error, BadDocument):
             raise
@@ -101,33 +101,37 @@ def _children(value: object) -> list[object]:
 
 def _measure(text: str) -> None:
     """Walks the parser's events, which needs no recursion, and refuses what would be dangerous to build."""
-    sizes: dict[str, int] = {}  # expanded size of each anchored node
-    stack: list[tuple[str | None, int]] = [(None, 0)]
+    sizes: dict[str, int] = {}  # expanded size of each complete anchored node
+    stack: list[tuple[str, int]] = [("", 0)]  # open collections: anchor, and values so far
     for event in yaml.parse(text, Loader=_Base):
-        line = event.start_mark.line + 1
-        anchor = getattr(event, "anchor", None)
-        size = 0
-        if isinstance(event, yaml.AliasEvent):
-            if anchor not in sizes:
-                raise BadDocument(f"line {line}: the alias *{anchor} stands for nothing complete")
-            size = sizes[anchor]
-        elif isinstance(event, yaml.CollectionStartEvent):
-            sizes.pop(anchor or "", None)  # an alias inside the collection would stand for itself
-            stack.append((anchor, 1))
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            sizes.pop(event.anchor or "", None)  # an alias inside the collection would stand for itself
+            stack.append((event.anchor or "", 1))
+            size = 0
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, size = stack.pop()
-            if anchor:
-                sizes[anchor] = size
-        elif isinstance(event, yaml.ScalarEvent):
-            size = 1
-            if anchor:
-                sizes[anchor] = 1
+            sizes[anchor] = size
+        else:
+            size = _leaf_size(event, sizes, line)
+        owner, so_far = stack[-1]
+        stack[-1] = (owner, so_far + size)
         if len(stack) > MAX_DEPTH:
             raise BadDocument(f"line {line}: the document nests deeper than {MAX_DEPTH} levels")
-        owner, sum_ = stack[-1]
-        if sum_ + size > MAX_NODES:
+        if so_far + size > MAX_NODES:
             raise BadDocument(f"line {line}: the document expands to more than {MAX_NODES} values")
-        stack[-1] = (owner, sum_ + size)
+
+
+def _leaf_size(event: yaml.Event, sizes: dict[str, int], line: int) -> int:
+    """The number of values that an event stands for, when it is no collection's start or end."""
+    if isinstance(event, yaml.ScalarEvent):
+        sizes[event.anchor or ""] = 1
+        return 1
+    if not isinstance(event, yaml.AliasEvent):
+        return 0
+    if event.anchor not in sizes:
+        raise BadDocument(f"line {line}: the alias *{event.anchor} stands for nothing complete")
+    return sizes[event.anchor]
 
 
 def _reason(error: Exception) -> str:

@@ -86,7 +86,9 @@ class Resource(ApiModel):
 class PresetOptions(ApiModel):
     image: str | None = None
     image_pull_secrets: list[str] | None = None
-    model_access_secret: str | None = Field(None, description="Secret whose key HF_TOKEN opens a gated model.")
+    model_access_secret: str | None = Field(
+        None, description="Secret whose key HF_TOKEN opens a gated model."
+    )
 
 
 class PresetSpec(ApiModel):
@@ -196,7 +198,7 @@ class Workspace(ApiModel):
     def instance_type(self) -> str:
         """The machine type as written, or v1alpha1's default; "" when there is neither."""
         given = self.resource.instance_type if self.resource else None
-        return given or (V1ALPHA1_INSTANCE_TYPE if self.api_version == V1ALPHA1 else "")
+        return given or (V1ALPHA1_INSTANCE_TYPE if self.dialect == V1ALPHA1 else "")
 
     @property
     def node_count(self) -> int:

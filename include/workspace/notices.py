@@ -40,11 +40,15 @@ def _ignored(ws: Workspace) -> list[str]:
     found = []
     reserved = sorted(set(asked_labels(ws)) & names.RESERVED_LABELS)
     if reserved:
-        found.append(f"resource.labelSelector: {', '.join(reserved)} is set by KAITO itself and ignored here.")
+        found.append(
+            f"resource.labelSelector: {', '.join(reserved)} is set by KAITO itself and ignored here."
+        )
     if ws.resource and ws.resource.preferred_nodes:
         found.append("resource.preferredNodes has had no effect since KAITO v0.8.")
     if ws.preset and ws.preset.access_mode == "private":
-        found.append("preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image.")
+        found.append(
+            "preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image."
+        )
     return found
 
 
@@ -65,5 +69,7 @@ def _annotations(ws: Workspace) -> list[str]:
     found = []
     for key in sorted(unknown):
         hint = did_you_mean(key, KNOWN_ANNOTATIONS)
-        found.append(f"annotation {key} is not known and has no effect{'; ' + hint if hint.startswith('did') else ''}.")
+        found.append(
+            f"annotation {key} is not known and has no effect{'; ' + hint if hint.startswith('did') else ''}."
+        )
     return found

@@ -41,7 +41,9 @@ def examine_workspace(
     if workspace is None:
         return None, faults
     known = {fault.path for fault in faults}
-    later = [fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault.path, known)]
+    later = [
+        fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault.path, known)
+    ]
     return workspace, faults + later
 
 
@@ -63,7 +65,9 @@ def _read(data: Mapping[str, Any] | str | bytes) -> tuple[Workspace | None, list
     except documents.BadDocument as error:
         return None, [Fault("", None, "S1", str(error))]
     if not isinstance(loaded, Mapping):
-        return None, [Fault("", loaded, "S1", "a Workspace must be a mapping with apiVersion, kind and metadata")]
+        return None, [
+            Fault("", loaded, "S1", "a Workspace must be a mapping with apiVersion, kind and metadata")
+        ]
     faults = [*_identity(loaded), *_beta_only(loaded)]
     try:
         return Workspace.model_validate(dict(loaded)), faults
@@ -189,6 +193,7 @@ def _remove(data: Any, loc: Path) -> bool:
 
 def _covered(path: str, known: set[str]) -> bool:
     """Whether the schema has already complained about this field or about something in or around it."""
+
     def inside(inner: str, outer: str) -> bool:
         return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
 

@@ -43,7 +43,9 @@ def _sections(config: Mapping[str, Any]) -> Iterator[Fault]:
     for name, content in config.items():
         path = f"{ROOT}.{name}"
         if name not in SECTIONS:
-            yield Fault(path, None, "M4", "is not a section of a training config", did_you_mean(name, SECTIONS))
+            yield Fault(
+                path, None, "M4", "is not a section of a training config", did_you_mean(name, SECTIONS)
+            )
         elif content is not None and not isinstance(content, Mapping):
             yield Fault(path, content, "M3", "must be a mapping")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from include.workspace import names
 from include.workspace.faults import Fault, did_you_mean
-from include.workspace.models import V1BETA1, AdapterSpec, PresetSpec
+from include.workspace.models import V1BETA1, AdapterSpec, PresetSpec, Workspace
 from include.workspace.rules.context import DNS_SUBDOMAIN, Context, Rule, secret_name_fault
 from include.workspace.rules.sources import image_faults, source_faults
 
@@ -39,11 +39,10 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
         if hint.startswith("known here"):
             hint = f"{len(context.catalog.models)} presets are known; see presets/models"
         yield Fault(f"{path}.name", preset.name, rule, "is not a known preset", hint)
-    elif context.model.gated and context.ws.api_version == V1BETA1 and not context.ws.model_access_secret:
-        if context.ws.annotations.get(names.USE_LOCAL_WEIGHTS) != "true":
-            hint = "name a secret whose key HF_TOKEN opens the model"
-            message = f"{context.model.hf_id} is gated, so a secret is required"
-            yield Fault(f"{path}.presetOptions.modelAccessSecret", None, "I8", message, hint)
+    elif context.model.gated and not context.ws.model_access_secret and _must_download(context.ws):
+        hint = "name a secret whose key HF_TOKEN opens the model"
+        message = f"{context.model.hf_id} is gated, so a secret is required"
+        yield Fault(f"{path}.presetOptions.modelAccessSecret", None, "I8", message, hint)
     if context.ws.model_access_secret:
         field = f"{path}.presetOptions.modelAccessSecret"
         yield from secret_name_fault(field, context.ws.model_access_secret, "F5")
@@ -52,6 +51,11 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
         yield from image_faults(f"{path}.presetOptions.image", options.image, "F5")
     if preset.access_mode not in (None, "public", "private"):
         yield Fault(f"{path}.accessMode", preset.access_mode, "F5", "must be public or private")
+
+
+def _must_download(ws: Workspace) -> bool:
+    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror."""
+    return ws.api_version == V1BETA1 and ws.annotations.get(names.USE_LOCAL_WEIGHTS) != "true"
 
 
 def config_is_a_name(context: Context) -> Iterator[Fault]:
@@ -65,7 +69,9 @@ def adapters_are_few_and_named_once(context: Context) -> Iterator[Fault]:
     """I10, I11."""
     adapters = (context.ws.inference and context.ws.inference.adapters) or []
     if len(adapters) > ADAPTERS_MAX:
-        yield Fault("inference.adapters", len(adapters), "I10", f"at most {ADAPTERS_MAX} adapters can be served")
+        yield Fault(
+            "inference.adapters", len(adapters), "I10", f"at most {ADAPTERS_MAX} adapters can be served"
+        )
     seen: set[str] = set()
     for index, adapter in enumerate(adapters):
         name = adapter.source.name if adapter.source else None

@@ -16,7 +16,11 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
     """U5, U6, U7 and F4: exactly one kind of source, and that one usable."""
     given = [
         name
-        for name, value in (("urls", source.urls), ("image", source.image), ("volumeSource", source.volume_source))
+        for name, value in (
+            ("urls", source.urls),
+            ("image", source.image),
+            ("volumeSource", source.volume_source),
+        )
         if value or (name == "volumeSource" and value is not None)
     ]
     if len(given) != 1:

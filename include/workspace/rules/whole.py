@@ -40,7 +40,9 @@ def exactly_one_half(context: Context) -> Iterator[Fault]:
     """C1, C2."""
     ws = context.ws
     if ws.inference is None and ws.tuning is None:
-        yield Fault("", None, "C1", "a Workspace needs inference or tuning, and has neither", "add one of them")
+        yield Fault(
+            "", None, "C1", "a Workspace needs inference or tuning, and has neither", "add one of them"
+        )
     if ws.inference is not None and ws.tuning is not None:
         hint = "keep one; a tuned model is served by itself when kaito.sh/rollout is not 'false'"
         yield Fault("", None, "C2", "a Workspace has inference or tuning, not both", hint)
@@ -52,7 +54,9 @@ def machine_is_named(context: Context) -> Iterator[Fault]:
     if context.policy.byo:
         if given:
             hint = "remove it: nodes are chosen by labelSelector"
-            yield Fault("resource.instanceType", given, "C3", "must be empty where nodes are brought along", hint)
+            yield Fault(
+                "resource.instanceType", given, "C3", "must be empty where nodes are brought along", hint
+            )
     elif not context.ws.instance_type:
         hint = "name a GPU machine type, such as Standard_NC24ads_A100_v4"
         yield Fault("resource.instanceType", None, "C4", "is required", hint)
