@@ -80,17 +80,17 @@ class AddressPolicy:
     def addresses(self, host: str, port: int) -> list[str]:
         """The addresses to connect to, all of them checked.
 
-        UserConfigError when one of them is forbidden or the name does not exist; TryAgain when the
-        resolver fails.
+        UserConfigError when one of them is forbidden or the name does not exist, TryAgain when the resolver
+        fails; their sentences are the end of one that begins with the URL.
         """
         try:
             found = self.resolve(host, port)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
                 raise TryAgain(f"The name {host} could not be looked up for now.") from None
-            raise UserConfigError(f"The host name {host} does not exist; check the URL.") from None
+            raise UserConfigError(f"the host name {host} does not exist") from None
         except UnicodeError:
-            raise UserConfigError(f"{host!r} is not a host name.") from None
+            raise UserConfigError(f"{host!r} is not a host name") from None
         for text in found:
             self._check(host, text, port)
         return found
@@ -103,10 +103,10 @@ class AddressPolicy:
         if not is_public(address):
             shown = host if host == text else f"{host} ({text})"
             raise UserConfigError(
-                f"The URL points at {shown}, which is not a public address; datasets come from public "
-                "addresses or from networks that the administrator allows (DATASET_ALLOWED_NETWORKS)."
+                f"{shown} is not a public address; datasets come from public addresses or from networks "
+                "that the administrator allows (DATASET_ALLOWED_NETWORKS)"
             )
         if port not in PUBLIC_PORTS:
             raise UserConfigError(
-                f"The URL uses port {port} of {host}; only 80 and 443 are allowed on public addresses."
+                f"port {port} of {host} is not allowed; on public addresses it must be 80 or 443"
             )

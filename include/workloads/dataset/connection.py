@@ -83,7 +83,7 @@ class PinnedClient:
         first = current = parse(url)
         base = url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._request(current, _headers(current, first, headers))
+            response = self._request(current, _headers(current, first, headers), shown(url))
             if response.status not in REDIRECTS:
                 _check_status(response, url)
                 return response
@@ -95,12 +95,15 @@ class PinnedClient:
             current = target
         raise UserConfigError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
 
-    def _request(self, url: Url, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(self, url: Url, headers: Mapping[str, str], asked: str) -> urllib3.BaseHTTPResponse:
         host, port = (url.host or "").strip("[]"), url.port or 0
         try:
             addresses = self.policy.addresses(host, port)
         except TryAgain as error:
             raise PassingFault(str(error)) from None
+        except UserConfigError as error:
+            leads = "" if shown(url.url) == asked else f" redirects to {shown(url.url)}"
+            raise UserConfigError(f"{asked}{leads}: {error}.") from None
         fault: Exception | None = None
         for address in addresses:
             pool = self._pool(url.scheme or "", host, address, port)

@@ -83,7 +83,12 @@ class Fetcher:
         self.deadline = self.clock() + self.limits.max_seconds
 
     def fetch(self, url: str, target: Path) -> Fetched:
-        """Download `url` to `target`, going on with what an earlier try left. Raises the contract's errors."""
+        """Download `url` to `target`, going on with what an earlier pod or try left. Raises the contract's errors."""
+        kept = self._kept(url, target)
+        if kept is not None:
+            log.info("  already here and unchanged")
+            self.received += kept.bytes
+            return kept
         for attempt in range(1, self.limits.attempts + 1):
             try:
                 fetched = self._once(url, target)
@@ -111,8 +116,22 @@ class Fetcher:
         response.close()
         return response.status == 304
 
+    def _kept(self, url: str, target: Path) -> Fetched | None:
+        """The complete file that an earlier pod downloaded, when it is still what the URL gives."""
+        try:
+            version = _Version(**json.loads(_note(target).read_text()))
+            size = target.stat().st_size
+        except (OSError, ValueError, TypeError):
+            return None
+        if version.url_sha256 != _url_sha256(url):
+            return None
+        if not self.unchanged(url, version.etag, version.last_modified):
+            return None
+        return Fetched(target, sha256_of(target), size, version.etag, version.last_modified)
+
     def _once(self, url: str, target: Path) -> Fetched:
-        part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
+        part, note = target.with_name(target.name + ".part"), _note(target)
+        target.unlink(missing_ok=True)
         held, validator = _partial(part, note, url)
         headers = {"Range": f"bytes={held}-", "If-Range": validator} if validator else {}
         response = self.client.open(url, headers)
@@ -127,7 +146,7 @@ class Fetcher:
             self._receive(url, response, part, held if resumed else 0)
         finally:
             response.close()
-        return _finish(url, part, note, target, response.headers)
+        return _finish(url, part, target, response.headers)
 
     def _receive(self, url: str, response: urllib3.BaseHTTPResponse, part: Path, start: int) -> None:
         expected = _total(response, start)
@@ -168,16 +187,19 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _finish(url: str, part: Path, note: Path, target: Path, headers: Mapping[str, str]) -> Fetched:
+def _finish(url: str, part: Path, target: Path, headers: Mapping[str, str]) -> Fetched:
     size = part.stat().st_size
     if size == 0:
         raise UserDataError(f"{shown(url)} answered with an empty file.")
     digest = sha256_of(part)
     part.replace(target)
-    note.unlink(missing_ok=True)
     return Fetched(
         target, digest, size, headers.get("ETag"), headers.get("Last-Modified"), headers.get("Content-Type")
     )
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(target.name + ".version.json")
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:

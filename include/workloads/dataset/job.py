@@ -82,8 +82,6 @@ def _result(report: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _lock(output: Path) -> Iterator[None]:
     """One writer at a time: a retry may start while the pod before it is still being stopped."""
-    work = output / WORK
-    work.mkdir(exist_ok=True)
     with (output / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,7 +136,10 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
-    (output / REPORT).unlink(missing_ok=True)
+    # A failed run must not leave the rows of another request for the tuning to find.
+    for name in (REPORT, PARQUET):
+        (output / name).unlink(missing_ok=True)
+    work.mkdir(exist_ok=True)
     temporary = work / PARQUET
     tally, extra = _Tally(), dict[str, Any]()
     try:

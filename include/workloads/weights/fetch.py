@@ -1,0 +1,81 @@
+"""The init container's job: fill $WEIGHTS_PATH from the hub or from a folder, once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from include.workloads.contract import UserConfigError, file_write_error, required
+from include.workloads.weights import hub
+from include.workloads.weights.folder import belongs, complete, is_complete
+
+log = logging.getLogger("weights")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def fetch_weights() -> dict[str, Any]:
+    """Carry out WEIGHTS_SOURCE and give the result. Raises the contract's errors."""
+    source = required("WEIGHTS_SOURCE")
+    target = Path(os.environ.get("WEIGHTS_PATH") or "/workspace/weights")
+    started = time.monotonic()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        identity, files, fresh = _from_hub(target) if source == "hub" else _from_folder(source, target)
+    except OSError as error:
+        raise file_write_error(error, f"the weights in {target}") from error
+    size = sum(files.values())
+    log.info("weights ready: %d files, %.0f MiB in %s", len(files), size / (1 << 20), target)
+    return {
+        **identity,
+        "files": len(files),
+        "bytes": size,
+        "downloaded": fresh,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _from_hub(target: Path) -> tuple[dict[str, Any], dict[str, int], bool]:
+    model_id = required("MODEL_ID")
+    revision = os.environ.get("MODEL_REVISION", "").strip() or "main"
+    pinned = _COMMIT.fullmatch(revision) is not None
+    if not pinned:
+        log.warning("warning: revision %s of %s may change; pin a commit", revision, model_id)
+    identity = {"source": "hub", "model_id": model_id, "revision": revision}
+    # A name may mean another commit by now: only the hub knows, and it sends nothing that is already here.
+    if pinned and is_complete(target, identity):
+        return identity, _sizes(target), False
+    hub.download(model_id, revision, target)
+    return identity, complete(target, identity), True
+
+
+def _from_folder(source: str, target: Path) -> tuple[dict[str, Any], dict[str, int], bool]:
+    parts = urlsplit(source)
+    folder = Path(unquote(parts.path))
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not folder.is_absolute():
+        raise UserConfigError(
+            f"WEIGHTS_SOURCE={source!r} is neither `hub` nor a folder like file:///mnt/models/x."
+        )
+    if not folder.is_dir():
+        raise UserConfigError(f"WEIGHTS_SOURCE names {folder}, which is not a folder in this pod.")
+    names = {path.name: path.stat() for path in sorted(folder.iterdir()) if belongs(path.name)}
+    versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in names.items()}
+    identity = {"source": source}
+    if is_complete(target, identity | {"versions": versions}):
+        return identity, _sizes(target), False
+    for name in names:
+        log.info("copying %s", name)
+        temporary = target / f".{name}.part"
+        shutil.copyfile(folder / name, temporary)
+        temporary.replace(target / name)
+    return identity, complete(target, identity | {"versions": versions}), True
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir() if belongs(path.name)}

@@ -1,0 +1,132 @@
+"""What a usable weights folder is: which files belong to it, made harmless, checked, and marked complete.
+
+The mark is written last and read first, so a pod that is killed while downloading leaves nothing that looks done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from include.workloads.contract import UserDataError, atomic_write
+from include.workloads.safetensors_header import read_header
+
+# Patterns of `snapshot_download`; `*` would also match a `/`, so folders are ignored by a pattern of their own:
+# they hold copies for other runtimes (original/, onnx/), like the `consolidated` files.
+ALLOWED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+)
+IGNORED = ("*/*", "consolidated*")
+MARK = ".weights.json"
+# Keys that make transformers import or download code: from the repository, or a kernel from the hub.
+CODE_KEYS = frozenset(
+    {
+        "auto_map",
+        "custom_pipelines",
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+    }
+)
+
+
+def belongs(name: str) -> bool:
+    """Whether a file of a model repository, by its path in it, is one that we take."""
+    return any(fnmatch(name, pattern) for pattern in ALLOWED) and not any(
+        fnmatch(name, pattern) for pattern in IGNORED
+    )
+
+
+def is_complete(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the folder holds exactly what `identity` names, finished and of the marked sizes."""
+    try:
+        mark = json.loads((folder / MARK).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in mark["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(mark.get("identity") == dict(identity) and sizes == mark["files"])
+
+
+def complete(folder: Path, identity: Mapping[str, Any]) -> dict[str, int]:
+    """Make a filled folder harmless, check it, mark it; its files with their bytes. UserDataError when unusable."""
+    for path in sorted(folder.glob("*.json")):
+        _strip_code_keys(path)
+    check(folder)
+    _open_to_readers(folder)
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if belongs(path.name)}
+    atomic_write(folder / MARK, json.dumps({"identity": dict(identity), "files": files}).encode())
+    return files
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Whoever fills the folder, the pods that mount it read it as another user."""
+    folder.chmod(folder.stat().st_mode | 0o555)
+    for path in folder.iterdir():
+        path.chmod(path.stat().st_mode | 0o444)
+
+
+def check(folder: Path) -> None:
+    """UserDataError unless config, tokenizer and every shard are there and every header fits its file."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserDataError(
+            "The model has no safetensors files; weights in .bin or .pt files are pickles, which can run code, "
+            "and are not loaded. Choose a revision or a model with safetensors."
+        )
+    for name in ("config.json",):
+        if not (folder / name).is_file():
+            raise UserDataError(f"The model has no {name}; it is not a transformers model.")
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
+        raise UserDataError("The model has no tokenizer files.")
+    for index in folder.glob("*.safetensors.index.json"):
+        missing = sorted(_shards(index) - {path.name for path in weights})
+        if missing:
+            raise UserDataError(
+                f"The model is incomplete: {index.name} lists {missing[0]}, which is not there."
+            )
+    for path in weights:
+        read_header(path)
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserDataError(f"{index.name} is not an index of safetensors files.") from None
+
+
+def _strip_code_keys(path: Path) -> None:
+    if path.name.endswith("index.json") or path.stat().st_size > 1 << 20:
+        return  # shard lists and vocabularies: big, and never read as a configuration
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError:
+        raise UserDataError(f"{path.name} of the model is not JSON.") from None
+    stripped = _without(document)
+    if stripped != document:
+        atomic_write(path, json.dumps(stripped, indent=2, ensure_ascii=False).encode())
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item) for key, item in value.items() if key not in CODE_KEYS}
+    if isinstance(value, list):
+        return [_without(item) for item in value]
+    return value
