@@ -1,0 +1,41 @@
+"""Serve a model as a KAITO Workspace says.
+
+preflight -> create a GPU pool -> wait for its nodes -> roll out -> wait until ready -> ask one question -> finish
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+from kaito.hooks.pool import Purpose
+from kaito.params import serving_params
+from kaito.pipelines import DEFAULT_ARGS, finish, preflight, serve
+
+DOC = """
+### kaito_serve: a model as a service
+
+Start it for an inference Workspace that is in the cluster, with its name alone:
+
+`{"workspace": {"metadata": {"name": "workspace-phi-3", "namespace": "default"}}}`
+
+or with the whole Workspace (the YAML as JSON) under `workspace`, or with the form's fields.
+
+The service has the Workspace's name and answers `POST /chat` and the OpenAI API on port 80. If it never becomes ready,
+what this run made for it (machines, StatefulSet) is taken back; a service that ran before is left alone.
+"""
+
+with DAG(
+    dag_id="kaito_serve",
+    schedule=None,
+    params=serving_params(),
+    default_args=DEFAULT_ARGS,
+    max_active_runs=16,
+    tags=["kaito", "serving"],
+    doc_md=DOC,
+    # No dagrun_timeout, ever: it would skip the teardown that releases the GPUs.
+) as dag:
+    check = preflight(Purpose.SERVING)
+    service = serve()
+    end = finish(check, needed=service.steps)
+
+    check >> service.first
+    [service.last, service.release] >> end

@@ -1,0 +1,59 @@
+"""Tune a model as a KAITO Workspace says, push the adapter, and roll it out.
+
+preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes -> tune -> release the pool
+-> publish the adapter -> serve it (skipped when the Workspace wants no rollout) -> finish
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+from kaito.hooks.pool import Purpose
+from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.operators.workload import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.params import tuning_params
+from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH, finish, preflight, serve
+from kaito.sensors.workspace import GpuPoolReadySensor
+
+DOC = """
+### kaito_tune: from a Workspace to an answer
+
+Start it for a Workspace that is in the cluster, with its name alone:
+
+`{"workspace": {"metadata": {"name": "workspace-tuning-phi-3", "namespace": "default"}}}`
+
+or with the whole Workspace (the YAML as JSON) under `workspace`, or with the form's fields.
+
+* Every fault of the request is named by `preflight`, before a pod or a machine exists.
+* The dataset is fetched and checked on a CPU node, so bad data costs no GPU time.
+* The GPU pool is released before the push, and on every other path too: failure, stop, mark-failed.
+* A second try of `tune` goes on from the last checkpoint.
+* Progress and the real cause of a failure stand in the Workspace's conditions: `kubectl describe workspace NAME`.
+"""
+
+with DAG(
+    dag_id="kaito_tune",
+    schedule=None,
+    params=tuning_params(),
+    default_args=DEFAULT_ARGS,
+    max_active_runs=16,
+    tags=["kaito", "tuning"],
+    doc_md=DOC,
+    # No dagrun_timeout, ever: it would skip the teardown that releases the GPUs.
+) as dag:
+    check = preflight(Purpose.TUNING)
+    fetch_dataset = FetchDatasetOperator(task_id="fetch_dataset")
+    create_gpu_pool = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.TUNING).as_setup()
+    wait_for_nodes = GpuPoolReadySensor(task_id="wait_for_nodes", purpose=Purpose.TUNING, **WHICH)
+    tune = TuneOperator(task_id="tune")
+    release_gpu_pool = ReleaseGpuPoolOperator(
+        task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
+    ).as_teardown(setups=create_gpu_pool, on_failure_fail_dagrun=True)
+    publish_adapter = PublishAdapterOperator(
+        task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
+    )
+    service = serve(adapter_task_id="publish_adapter")
+    end = finish(check, needed=("publish_adapter",), optional=service.steps)
+
+    check >> fetch_dataset >> create_gpu_pool >> wait_for_nodes >> tune >> release_gpu_pool >> publish_adapter
+    tune >> publish_adapter >> service.first
+    [service.last, service.release] >> end

@@ -1,0 +1,211 @@
+"""One request, described once, for both Kubernetes clients.
+
+The synchronous and the asyncio client differ only in how a request is *sent*. What is sent (path, query, content
+type, body) is decided here, in functions without I/O, so that the two hooks cannot drift apart and a new kind needs
+one line. Nothing here may import a Kubernetes client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FIELD_MANAGER = "kaito-airflow"
+JSON_TYPE = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A Kubernetes resource type: where its objects live in the API."""
+
+    group: str
+    version: str
+    plural: str
+    name: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, name: str | None = None, namespace: str | None = None, subresource: str = "") -> str:
+        """Return the URL path of the collection, or of one object in it."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+WORKSPACE = Kind("kaito.sh", "v1beta1", "workspaces", "Workspace")
+NODE_CLAIM = Kind("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
+NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
+POD = Kind("", "v1", "pods", "Pod")
+SERVICE = Kind("", "v1", "services", "Service")
+SECRET = Kind("", "v1", "secrets", "Secret")
+CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
+VOLUME_CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+EVENT = Kind("", "v1", "events", "Event")
+STATEFUL_SET = Kind("apps", "v1", "statefulsets", "StatefulSet")
+CRD = Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+
+
+def workspace_kind(api_version: str | None) -> Kind:
+    """Return the Workspace kind in the dialect of ``api_version`` (``kaito.sh/v1alpha1``), v1beta1 by default."""
+    if not api_version:
+        return WORKSPACE
+    return Kind("kaito.sh", api_version.rpartition("/")[2], "workspaces", "Workspace")
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request to the API server, before any client has seen it."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: Any = None
+    content_type: str = JSON_TYPE
+    timeout: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments that both clients' ``ApiClient.call_api`` take."""
+        return {
+            "resource_path": self.path,
+            "method": self.method,
+            "query_params": list(self.query),
+            "header_params": {"Accept": JSON_TYPE, "Content-Type": self.content_type, **self.headers},
+            "body": self.body,
+            "auth_settings": ["BearerToken"],
+            "response_types_map": {200: "object", 201: "object", 202: "object"},
+            "_return_http_data_only": True,
+            "_request_timeout": self.timeout,
+        }
+
+
+class ClusterError(RuntimeError):
+    """The API server refused a request. ``str()`` is the server's own sentence."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @classmethod
+    def from_response(cls, status: int | None, reason: str | None, body: Any) -> ClusterError:
+        """Read the ``Status`` object that Kubernetes answers with; fall back to the HTTP reason."""
+        try:
+            answer = json.loads(body) if isinstance(body, str | bytes) else {}
+        except ValueError:
+            answer = {}
+        answer = answer if isinstance(answer, dict) else {}
+        message = answer.get("message") or (body if isinstance(body, str) and body else None) or reason
+        return cls(status or 0, answer.get("reason") or reason or "", str(message or "no answer")[:2000])
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed a moment later."""
+        return self.status in (0, 429) or self.status >= 500
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """Return a label selector that matches all of ``labels``."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def get(kind: Kind, name: str, namespace: str | None = None) -> Request:
+    return Request("GET", kind.path(name, namespace))
+
+
+def listing(
+    kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None, fields: str = ""
+) -> Request:
+    query = []
+    if labels:
+        query.append(("labelSelector", selector(labels)))
+    if fields:
+        query.append(("fieldSelector", fields))
+    return Request("GET", kind.path(namespace=namespace), tuple(query))
+
+
+def watching(
+    kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, version: str, seconds: int
+) -> Request:
+    """Watch from ``version`` for at most ``seconds``.
+
+    The provider's clients cut every call off after 60 s unless the call says otherwise, so the client's own timeout
+    is set just above the server's.
+    """
+    base = listing(kind, namespace, labels)
+    query = (
+        *base.query,
+        ("watch", "true"),
+        ("allowWatchBookmarks", "true"),
+        ("resourceVersion", version),
+        ("timeoutSeconds", str(seconds)),
+    )
+    return Request("GET", base.path, query, timeout=seconds + 10)
+
+
+def create(kind: Kind, manifest: Mapping[str, Any]) -> Request:
+    namespace = manifest["metadata"].get("namespace")
+    return Request("POST", kind.path(namespace=namespace), (("fieldManager", FIELD_MANAGER),), dict(manifest))
+
+
+def apply(kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Request:
+    """Server-side apply. ``force`` takes fields over from other managers: right for objects that are ours alone."""
+    metadata = manifest["metadata"]
+    body = {"apiVersion": kind.api_version, "kind": kind.name, **manifest}
+    return Request(
+        "PATCH",
+        kind.path(metadata["name"], metadata.get("namespace")),
+        (("fieldManager", FIELD_MANAGER), ("force", "true" if force else "false")),
+        body,
+        APPLY_PATCH,
+    )
+
+
+def delete(kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> Request:
+    """Delete one object; ``uid`` guards against deleting a newer object of the same name."""
+    body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    if uid:
+        body["preconditions"] = {"uid": uid}
+    return Request("DELETE", kind.path(name, namespace), (), body)
+
+
+def status_patch(kind: Kind, live: Mapping[str, Any], status: Mapping[str, Any]) -> Request:
+    """Write ``status`` onto ``live``; the resourceVersion makes a concurrent writer a 409 instead of a lost update."""
+    metadata = live["metadata"]
+    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": dict(status)}
+    return Request(
+        "PATCH",
+        kind.path(metadata["name"], metadata.get("namespace"), "status"),
+        (("fieldManager", FIELD_MANAGER),),
+        body,
+        MERGE_PATCH,
+    )
+
+
+def service_post(
+    service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+) -> Request:
+    """POST through the API server's service proxy, so that Airflow needs no route into the cluster's network."""
+    return Request(
+        "POST",
+        SERVICE.path(f"{service}:{port}", namespace, f"proxy/{path.lstrip('/')}"),
+        (),
+        dict(body),
+        timeout=timeout,
+    )

@@ -1,0 +1,268 @@
+"""The cluster as operators and triggers see it: one hook for every kind, synchronous and asyncio.
+
+Both classes stand on the provider's hooks (connections, kubeconfig, TLS, token refresh come from there) and send the
+requests of ``kaito.hooks.api``. Every create is get-or-create, every write carries our field manager, and a status
+write is refused when a newer generation of the Workspace has been seen. Never logs a request body: a Workspace may
+carry signed URLs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import (
+    TRANSIENT_CONNECTION_ERRORS,
+    generic_api_retry,
+)
+from kubernetes.client.exceptions import ApiException as SyncApiException
+from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
+
+from kaito.hooks import api
+from kaito.hooks.api import ClusterError, Kind, Request
+
+Status = dict[str, Any]
+NextStatus = Callable[[dict[str, Any]], Status | None]
+
+WATCH_SECONDS = 240
+STATUS_ATTEMPTS = 8
+
+
+class StaleWorkspace(RuntimeError):
+    """The Workspace has moved on: it was deleted, made anew, or has a newer generation than this run serves."""
+
+
+def fence(live: dict[str, Any] | None, name: str, uid: str, generation: int) -> dict[str, Any]:
+    """Return the live Workspace if it still is the one that this run was started for, else raise StaleWorkspace."""
+    if live is None:
+        raise StaleWorkspace(f"Workspace {name} was deleted; this run serves an object that is gone.")
+    metadata = live["metadata"]
+    if uid and metadata.get("uid") != uid:
+        raise StaleWorkspace(f"Workspace {name} was deleted and made again; this run serves the earlier one.")
+    if int(metadata.get("generation") or 0) > generation:
+        raise StaleWorkspace(
+            f"Workspace {name} was edited: it is at generation {metadata['generation']}, "
+            f"this run serves generation {generation}."
+        )
+    return live
+
+
+class KaitoClusterHook(KubernetesHook):
+    """Synchronous access to any kind of object."""
+
+    def send(self, request: Request) -> Any:
+        """Send one request, trying again on throttling, server errors and broken connections."""
+        try:
+            return self._send(request)
+        except SyncApiException as error:
+            raise ClusterError.from_response(error.status, error.reason, error.body) from None
+        except TRANSIENT_CONNECTION_ERRORS as error:
+            raise ClusterError(
+                0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
+            ) from error
+
+    @generic_api_retry
+    def _send(self, request: Request) -> Any:
+        try:
+            return self.api_client.call_api(**request.arguments())
+        except SyncApiException as error:
+            # 409 is an answer here (already exists, or somebody else wrote first), not a reason to wait.
+            if error.status == 409:
+                raise ClusterError.from_response(error.status, error.reason, error.body) from None
+            raise
+
+    def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """Return one object, or None when there is none of that name."""
+        try:
+            return self.send(api.get(kind, name, namespace))
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return the objects of ``kind`` that match, in all namespaces when none is named."""
+        return self.send(api.listing(kind, namespace, labels, fields)).get("items") or []
+
+    def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
+        """Make the object look like ``manifest`` by server-side apply; returns it as the cluster has it now."""
+        return self.send(api.apply(kind, manifest, force=force))
+
+    def get_or_create(self, kind: Kind, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Return the object of that name and whether this call made it."""
+        metadata = manifest["metadata"]
+        try:
+            return self.send(api.create(kind, manifest)), True
+        except ClusterError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        existing = self.find(kind, metadata["name"], metadata.get("namespace"))
+        if existing is None:  # it was deleted between the two calls
+            return self.send(api.create(kind, manifest)), True
+        return existing, False
+
+    def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> bool:
+        """Ask for one object's deletion; returns False when there was nothing to delete."""
+        try:
+            self.send(api.delete(kind, name, namespace, uid))
+        except ClusterError as error:
+            if error.status == 404:
+                return False
+            if error.status == 409 and uid:  # a newer object of that name: not ours to delete
+                return False
+            raise
+        return True
+
+    def delete_and_wait(
+        self, kind: Kind, name: str, namespace: str | None = None, *, timeout: float = 60, poll: float = 0.3
+    ) -> None:
+        """Delete one object and return when it is gone, finalizers included. Raises TimeoutError, in seconds."""
+        self.delete(kind, name, namespace)
+        deadline = time.monotonic() + timeout
+        while (live := self.find(kind, name, namespace)) is not None:
+            if time.monotonic() > deadline:
+                held_by = ", ".join(live["metadata"].get("finalizers") or []) or "nothing"
+                raise TimeoutError(
+                    f"{kind.name} {name} is still there {timeout:.0f} s after its deletion (finalizers: {held_by})."
+                )
+            time.sleep(poll)
+
+    def patch_status(
+        self, name: str, namespace: str, next_status: NextStatus, *, uid: str, generation: int
+    ) -> dict[str, Any] | None:
+        """Write the Workspace's status, fenced by ``uid`` and ``generation``.
+
+        :param next_status: gets the live Workspace, returns its new status (None: nothing to write).
+        :raises StaleWorkspace: a newer generation has been seen, or the Workspace is gone.
+        """
+        for _ in range(STATUS_ATTEMPTS):
+            live = fence(self.find(api.WORKSPACE, name, namespace), name, uid, generation)
+            status = next_status(live)
+            if status is None or status == live.get("status"):
+                return live
+            try:
+                return self.send(api.status_patch(api.WORKSPACE, live, status))
+            except ClusterError as error:
+                if error.status != 409:
+                    raise
+        raise ClusterError(409, "Conflict", f"Workspace {name}: somebody else keeps writing its status.")
+
+    def events(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """Return the events about one object."""
+        return self.list(api.EVENT, namespace, fields=f"involvedObject.name={name}")
+
+    def post_to_service(
+        self, service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+    ) -> Any:
+        """POST JSON to a Service through the API server and return its JSON answer."""
+        return self.send(api.service_post(service, namespace, path, body, port=port, timeout=timeout))
+
+
+class AsyncKaitoClusterHook(AsyncKubernetesHook):
+    """The same access for triggers, which must never block the event loop."""
+
+    async def send(self, request: Request) -> Any:
+        try:
+            return await self._send(request)
+        except AsyncApiException as error:
+            raise ClusterError.from_response(error.status, error.reason, error.body) from None
+        except (TimeoutError, *TRANSIENT_CONNECTION_ERRORS) as error:
+            raise ClusterError(
+                0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
+            ) from error
+
+    @generic_api_retry
+    async def _send(self, request: Request) -> Any:
+        async with self.get_conn() as client:
+            try:
+                return await client.call_api(**request.arguments())
+            except AsyncApiException as error:
+                if error.status == 409:
+                    raise ClusterError.from_response(error.status, error.reason, error.body) from None
+                raise
+
+    async def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        try:
+            return await self.send(api.get(kind, name, namespace))
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        return (await self.send(api.listing(kind, namespace, labels, fields))).get("items") or []
+
+    async def patch_status(
+        self, name: str, namespace: str, next_status: NextStatus, *, uid: str, generation: int
+    ) -> dict[str, Any] | None:
+        """As :meth:`KaitoClusterHook.patch_status`."""
+        for _ in range(STATUS_ATTEMPTS):
+            live = fence(await self.find(api.WORKSPACE, name, namespace), name, uid, generation)
+            status = next_status(live)
+            if status is None or status == live.get("status"):
+                return live
+            try:
+                return await self.send(api.status_patch(api.WORKSPACE, live, status))
+            except ClusterError as error:
+                if error.status != 409:
+                    raise
+        raise ClusterError(409, "Conflict", f"Workspace {name}: somebody else keeps writing its status.")
+
+    async def watch(
+        self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """List, then watch, for ever: yields ``("LISTED", {"items": [...]})`` and then each change.
+
+        After 410 (our version is too old) and after a broken connection it lists again, so a consumer that treats
+        LISTED as the whole truth never misses a change.
+        """
+        while True:
+            try:
+                answer = await self.send(api.listing(kind, namespace, labels))
+                version = answer["metadata"]["resourceVersion"]
+                yield "LISTED", answer
+                while version:
+                    async for type_, changed in self._watch_once(kind, namespace, labels, version):
+                        version = changed["metadata"]["resourceVersion"]
+                        if type_ != "BOOKMARK":
+                            yield type_, changed
+            except ClusterError as error:
+                if error.status != 410:
+                    self.log.warning("The watch on %s broke off: %s", kind.plural, error)
+                    await asyncio.sleep(1)
+
+    async def _watch_once(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, version: str
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        request = api.watching(kind, namespace, labels, version, WATCH_SECONDS)
+        async with self.get_conn() as client:
+            try:
+                response = await client.call_api(**request.arguments(), _preload_content=False)
+                if response.status != 200:
+                    raise ClusterError.from_response(response.status, response.reason, await response.text())
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise ClusterError(
+                            status.get("code", 0), status.get("reason", ""), status.get("message", "")
+                        )
+                    yield event["type"], event["object"]
+            except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
+                raise ClusterError(0, "ConnectionFailed", str(error)) from error

@@ -1,0 +1,77 @@
+"""The last task of every run: the run ends as what it was.
+
+Airflow takes a run's state from its leaves, and a run that a user marked as failed ends green when its leaves were
+merely skipped. This task is a teardown, so it runs on every path; it looks at all tasks, makes sure that the
+Workspace's conditions tell of a failure, and fails the run when something did not succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.workspace import conditions
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.operators.base import Run, WorkspaceTask
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def shortfall(states: Mapping[str, str | None], needed: Sequence[str], optional: Sequence[str]) -> str | None:
+    """Return what kept the run from its goal, None when nothing did.
+
+    :param states: state of each task of the run.
+    :param needed: tasks that must have succeeded.
+    :param optional: tasks of a part that may be skipped as a whole: either all succeeded or the first was skipped.
+    """
+    failed = sorted(task for task, state in states.items() if state == "failed")
+    if failed:
+        return f"failed: {', '.join(failed)}"
+    missing = [task for task in needed if states.get(task) != "success"]
+    if optional and not (states.get(optional[0]) == "skipped" and not missing):
+        missing += [task for task in optional if states.get(task) != "success"]
+    if missing:
+        return f"stopped before {missing[0]} was done"
+    return None
+
+
+class FinishOperator(WorkspaceTask, BaseOperator):
+    """Ends the run truthfully.
+
+    :param needed: ids of the tasks that must have succeeded.
+    :param optional: ids of the part that may be skipped as a whole.
+    """
+
+    def __init__(self, *, needed: Sequence[str], optional: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.needed = list(needed)
+        self.optional = list(optional)
+
+    def execute(self, context: Context) -> None:
+        ti = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+        states.pop(ti.task_id, None)
+        cause = shortfall(states, self.needed, self.optional)
+        if cause is None:
+            self.log.info("All steps of the run succeeded.")
+            return
+        run = self.this_run(context)
+        known = self._told(run)
+        if known is None:
+            self.report(run, conditions.Phase.FAILED, f"Airflow run {ti.run_id} {cause}.")
+        raise AirflowFailException(f"The run {cause}. {known or ''}".strip())
+
+    def _told(self, run: Run) -> str | None:
+        """Return the failure that a step has already written into the Workspace's conditions."""
+        try:
+            live = self.cluster.find(WORKSPACE, run.name, run.namespace) or {}
+        except ClusterError as error:
+            self.log.warning("Workspace %s could not be read: %s", run.name, error)
+            return None
+        told = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
+        mine = told.get("observedGeneration") == run.generation
+        return str(told.get("message")) if mine and told.get("reason") == conditions.Reason.FAILED else None

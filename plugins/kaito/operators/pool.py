@@ -1,0 +1,125 @@
+"""GPU machines as setup and teardown of a run: made before the work, let go after it on every path."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from include import manifests
+from include.workspace import conditions
+from kaito.hooks.api import STATEFUL_SET, ClusterError
+from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolKey, PoolTaken
+from kaito.operators.base import Run, WorkspaceTask
+from kaito.settings import manifest_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# AKS takes several minutes to delete an agent pool.
+GONE_WITHIN = timedelta(minutes=20)
+
+
+class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
+    """Asks for the run's GPU machines; skipped when the run needs none for this purpose.
+
+    A setup that fails has no teardown, so it takes back what it made before it reports its own failure.
+
+    :param purpose: ``tuning`` or ``serving``.
+    """
+
+    def __init__(self, *, purpose: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.purpose = purpose
+        self._made_for: tuple[PoolKey, str] | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        run = self.this_run(context)
+        plan = run.plan_for(self.purpose)
+        if plan is None:
+            raise AirflowSkipException(
+                f"Workspace {run.name} asks for no rollout (kaito.sh/rollout); the adapter image is the result."
+            )
+        key = PoolKey(run.name, run.namespace, self.purpose)
+        claims = tuple(manifests.node_claims(run.workspace, plan, run.run_id, manifest_settings()))
+        pool = GpuPool(key, run.run_id, plan.instance_type, claims)
+        machines = NodeClaimPool(self.cluster)
+        self._made_for = (key, run.run_id)
+        try:
+            self.live_workspace(run)
+            made = machines.create(pool)
+        except (PoolTaken, StaleWorkspace) as error:
+            self.report(run, conditions.Phase.NODES_FAILED, str(error))
+            raise AirflowFailException(str(error)) from None
+        except Exception as error:
+            machines.delete(key, run.run_id)
+            self.report(
+                run, conditions.Phase.NODES_FAILED, f"The GPU machines could not be asked for: {error}"
+            )
+            raise
+        found = [claim["metadata"]["name"] for claim in claims]
+        self.log.info("%s machine(s) %s: %s", len(claims), plan.instance_type, ", ".join(found))
+        self.report(
+            run,
+            conditions.Phase.NODES_PENDING,
+            f"Waiting for {len(claims)} x {plan.instance_type}",
+            target_nodes=len(claims),
+        )
+        return {"node_claims": found, "made": made, "instance_type": plan.instance_type}
+
+    def on_kill(self) -> None:
+        if self._made_for:
+            NodeClaimPool(self.cluster).delete(*self._made_for)
+
+
+class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
+    """Lets the run's GPU machines go and returns when they are gone.
+
+    :param purpose: ``tuning`` or ``serving``.
+    :param keep_if_succeeded: id of the task whose success means that the machines are in use and stay.
+    :param gone_within: fail after that long; the task's retries then ask again.
+    """
+
+    def __init__(
+        self,
+        *,
+        purpose: str,
+        keep_if_succeeded: str | None = None,
+        gone_within: timedelta = GONE_WITHIN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.purpose = purpose
+        self.keep_if_succeeded = keep_if_succeeded
+        self.gone_within = gone_within
+
+    def execute(self, context: Context) -> None:
+        run = self.this_run(context)
+        if self.keep_if_succeeded and self._succeeded(context):
+            self.log.info("The service runs on these machines: they stay.")
+            return
+        key = PoolKey(run.name, run.namespace, self.purpose)
+        if self.purpose == "serving":
+            self._withdraw(run)
+        NodeClaimPool(self.cluster).delete_and_wait(key, run.run_id, timeout=self.gone_within.total_seconds())
+        self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
+        self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
+
+    def _succeeded(self, context: Context) -> bool:
+        ti = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[self.keep_if_succeeded])
+        return bool(states.get(ti.run_id, {}).get(self.keep_if_succeeded) == "success")
+
+    def _withdraw(self, run: Run) -> None:
+        """Take back a service that this run made and that never answered; one that ran before is left alone."""
+        found = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
+        labels = (found or {}).get("metadata", {}).get("labels") or {}
+        status = (found or {}).get("status") or {}
+        if found and labels.get("kaito.sh/run-id") == run.run_id and not status.get("readyReplicas"):
+            try:
+                self.cluster.delete(STATEFUL_SET, run.name, run.namespace, uid=found["metadata"]["uid"])
+            except ClusterError as error:
+                self.log.warning("StatefulSet %s could not be taken back: %s", run.name, error)

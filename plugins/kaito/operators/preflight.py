@@ -1,0 +1,242 @@
+"""The first task of every run: is this Workspace possible, all of it, before anything exists or costs money.
+
+Every fault is found and reported at once: the document's, the catalogue's, and the cluster's (secrets, ConfigMaps).
+Nothing but the Workspace itself and, when it is missing, its CustomResourceDefinition is written here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.catalog import load_catalog
+from include.planning import plan, plan_serving
+from include.workspace import Fault, Policy, Workspace, conditions, examine_workspace, names, workspace_crd
+from include.workspace.training_config import KEY, config_faults
+from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, ClusterError, workspace_kind
+from kaito.hooks.pool import Purpose
+from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
+from kaito.params import Requested, differences, requested, serving_params, tuning_params
+from kaito.settings import manifest_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
+CRD_SECONDS = 20
+
+
+class PreflightOperator(WorkspaceTask, BaseOperator):
+    """Checks a Workspace completely, plans it and leaves both in XCom.
+
+    :param purpose: ``tuning`` or ``serving``: what this DAG does.
+    :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``
+    """
+
+    def __init__(self, *, purpose: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.purpose = purpose
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        wanted = self._wanted(context)
+        self._need_crd()
+        live = self._find(wanted)
+        if live is None and wanted.document is None:
+            raise AirflowFailException(
+                f"There is no Workspace {wanted.name} in namespace {wanted.namespace}: apply it first, or start the "
+                "run with the whole Workspace."
+            )
+        document = as_written(live) if live else self._with_namespace(wanted)
+        workspace = self._admit(document, wanted, context["run_id"], exists=live is not None)
+        if live is None:
+            document = self._apply(document)
+            workspace = self._admit(document, wanted, context["run_id"], exists=True)
+        return self._accept(workspace, document, context["run_id"])
+
+    def _find(self, wanted: Requested) -> dict[str, Any] | None:
+        if not wanted.name:
+            return None
+        return self.cluster.find(workspace_kind(wanted.api_version), wanted.name, wanted.namespace)
+
+    def _wanted(self, context: Context) -> Requested:
+        form = tuning_params() if self.purpose == Purpose.TUNING else serving_params()
+        defaults = {key: param.value for key, param in form.items()}
+        conf = context["dag_run"].conf or {}
+        return requested(context["params"], conf, defaults, self.purpose)
+
+    @staticmethod
+    def _with_namespace(wanted: Requested) -> dict[str, Any]:
+        document = dict(wanted.document or {})
+        if isinstance(document.get("metadata"), Mapping):
+            document["metadata"] = {"namespace": wanted.namespace, **document["metadata"]}
+        return document
+
+    def _need_crd(self) -> None:
+        """Make the kind known when it is not; say who can when we may not."""
+        definition = workspace_crd()
+        name = definition["metadata"]["name"]
+        try:
+            if self.cluster.find(CRD, name):
+                return
+            self.log.info("The cluster does not know Workspaces yet: installing %s.", name)
+            self.cluster.apply(CRD, definition)
+        except ClusterError as error:
+            if error.status == 403:
+                self.log.info(
+                    "May not look at CustomResourceDefinitions (%s); taking %s as installed.", error, name
+                )
+                return
+            raise
+        deadline = time.monotonic() + CRD_SECONDS
+        while time.monotonic() < deadline:
+            seen = self.cluster.find(CRD, name) or {}
+            listed = (seen.get("status") or {}).get("conditions") or []
+            if any(c.get("type") == "Established" and c.get("status") == "True" for c in listed):
+                return
+            time.sleep(0.3)
+        raise RuntimeError(f"{name} was installed but not established within {CRD_SECONDS} s.")
+
+    def _admit(self, document: dict[str, Any], wanted: Requested, run_id: str, *, exists: bool) -> Workspace:
+        """Return the Workspace, or refuse it with every fault there is."""
+        policy = Policy(allowed_networks=manifest_settings().allowed_networks)
+        workspace, faults = examine_workspace(document, load_catalog(), policy)
+        found = [*faults, *self._purpose_faults(document), *self._cluster_faults(document, wanted.namespace)]
+        if exists and wanted.document and wanted.said:
+            found += self._difference_faults(wanted.document, document)
+        if _mapping(document.get("metadata")).get("deletionTimestamp"):
+            found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
+        if found or workspace is None:
+            raise self._refusal(wanted, document, found, run_id)
+        return workspace
+
+    def _purpose_faults(self, document: Mapping[str, Any]) -> list[Fault]:
+        here, there, dag = (
+            ("tuning", "inference", "kaito_serve")
+            if self.purpose == "tuning"
+            else ("inference", "tuning", "kaito_tune")
+        )
+        if document.get(there) and not document.get(here):
+            return [
+                Fault(there, None, "P2", f"this DAG is for Workspaces with {here}", f"start {dag} instead")
+            ]
+        return []
+
+    @staticmethod
+    def _difference_faults(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> list[Fault]:
+        parts = {key: wanted[key] for key in ("resource", "tuning", "inference") if key in wanted}
+        hint = "kubectl apply the change first, or start the run with the Workspace's name alone"
+        return [
+            Fault(path, None, "P3", "the Workspace in the cluster has another value here", hint)
+            for path in differences(parts, live)
+        ]
+
+    def _cluster_faults(self, document: Mapping[str, Any], namespace: str) -> list[Fault]:
+        """Return what the Workspace refers to and the cluster does not have, by name; contents are not looked at."""
+        found: list[Fault] = []
+        tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
+        push = _mapping(tuning.get("output")).get("imagePushSecret")
+        if isinstance(push, str) and push:
+            found += self._secret_faults("tuning.output.imagePushSecret", push, namespace)
+        for path, secret in _pull_secrets(tuning, inference):
+            found += self._secret_faults(path, secret, namespace)
+        for section, owner, key in (
+            ("tuning", tuning, KEY),
+            ("inference", inference, "inference_config.yaml"),
+        ):
+            name = owner.get("config")
+            if isinstance(name, str) and name:
+                found += self._config_faults(
+                    f"{section}.config", name, namespace, key, str(tuning.get("method")).lower()
+                )
+        return found
+
+    def _secret_faults(self, path: str, name: str, namespace: str) -> list[Fault]:
+        try:
+            secret = self.cluster.find(SECRET, name, namespace)
+        except ClusterError as error:
+            if error.status == 403:
+                self.log.info("May not read Secret %s (%s); the pod that needs it will tell.", name, error)
+                return []
+            raise
+        make = f"kubectl create secret docker-registry {name} -n {namespace} --docker-server=..."
+        if secret is None:
+            return [Fault(path, name, "P4", f"there is no such Secret in namespace {namespace}", make)]
+        if secret.get("type") != DOCKER_CONFIG:
+            return [
+                Fault(
+                    path, name, "P4", f"the Secret's type is {secret.get('type')}, not {DOCKER_CONFIG}", make
+                )
+            ]
+        return []
+
+    def _config_faults(self, path: str, name: str, namespace: str, key: str, method: str) -> list[Fault]:
+        found = self.cluster.find(CONFIG_MAP, name, namespace)
+        if found is None:
+            hint = f"kubectl create configmap {name} -n {namespace} --from-file={key}"
+            return [Fault(path, name, "P5", f"there is no such ConfigMap in namespace {namespace}", hint)]
+        if key not in (found.get("data") or {}):
+            return [Fault(path, name, "P5", f"the ConfigMap has no key {key}")]
+        return config_faults(found["data"][key], method) if key == KEY else []
+
+    def _refusal(
+        self, wanted: Requested, document: Mapping[str, Any], faults: list[Fault], run_id: str
+    ) -> AirflowFailException:
+        """Return the verdict; if the Workspace exists, its conditions tell it too."""
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        metadata = _mapping(document.get("metadata"))
+        if metadata.get("uid"):
+            run = Run(dict(document), None, None, names.run_id_label(run_id))
+            self.report(run, conditions.Phase.INVALID, "; ".join(str(fault) for fault in faults))
+        return AirflowFailException(
+            f"Workspace {wanted.namespace}/{wanted.name} cannot run, {len(faults)} fault(s):\n{lines}"
+        )
+
+    def _apply(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return as_written(
+                self.cluster.apply(workspace_kind(document["apiVersion"]), document, force=False)
+            )
+        except ClusterError as error:
+            if error.transient:
+                raise
+            raise AirflowFailException(f"The API server refused the Workspace: {error}") from None
+
+    def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
+        catalog = load_catalog()
+        made = plan(workspace, catalog)
+        served = (
+            made
+            if self.purpose == "serving"
+            else plan_serving(workspace, catalog)
+            if workspace.rollout
+            else None
+        )
+        for part in (made, *([served] if served and served is not made else [])):
+            for sentence in part.sentences():
+                self.log.info("%s", sentence)
+        kept = redacted(document)
+        serving = served.to_dict() if served else None
+        result = {"workspace": kept, "plan": made.to_dict(), "serving_plan": serving}
+        self.report(Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0])
+        return result
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pull_secrets(tuning: Mapping[str, Any], inference: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sources = [("tuning.input", _mapping(tuning.get("input")))]
+    adapters = inference.get("adapters")
+    for index, adapter in enumerate(adapters if isinstance(adapters, list) else []):
+        sources.append((f"inference.adapters[{index}].source", _mapping(_mapping(adapter).get("source"))))
+    return [
+        (f"{path}.imagePullSecrets[{index}]", secret)
+        for path, source in sources
+        for index, secret in enumerate(source.get("imagePullSecrets") or [])
+        if isinstance(secret, str)
+    ]

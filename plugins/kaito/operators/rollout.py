@@ -1,0 +1,108 @@
+"""From a model (and an adapter) to a service that answers: apply the objects, ask one question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from include import manifests
+from include.manifests.serving import adapters_of
+from include.workspace import conditions
+from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
+from kaito.hooks.cluster import StaleWorkspace
+from kaito.operators.base import Run, WorkspaceTask
+from kaito.settings import manifest_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+SERVICE_PORT = 80
+ANSWER_SECONDS = 180
+ANSWER_TOKENS = 64
+
+
+class RollOutOperator(WorkspaceTask, BaseOperator):
+    """Applies the Services and the StatefulSet of the Workspace's name.
+
+    :param adapter_task_id: the task whose result is the pushed adapter; None for a Workspace that names its own.
+    """
+
+    def __init__(self, *, adapter_task_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.adapter_task_id = adapter_task_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        run = self.this_run(context)
+        try:
+            self.live_workspace(run)
+        except StaleWorkspace as stale:
+            raise AirflowFailException(str(stale)) from None
+        plan = run.serving_plan
+        if plan is None:
+            raise RuntimeError("A run without a serving plan came to the rollout.")
+        adapters = self._adapters(run, context)
+        for adapter in adapters:
+            self.log.info("Adapter %s: %s", adapter["name"], adapter.get("image") or "from its volume")
+        self.report(
+            run, conditions.Phase.ROLLING_OUT, f"Rolling out {plan.model} with {len(adapters)} adapter(s)"
+        )
+        try:
+            for service in manifests.services(run.workspace):
+                self.cluster.apply(SERVICE, service)
+            made = self.cluster.apply(
+                STATEFUL_SET,
+                manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters),
+            )
+        except ClusterError as error:
+            self.report(run, conditions.Phase.INFERENCE_FAILED, f"The rollout was refused: {error}")
+            raise
+        return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
+
+    def _adapters(self, run: Run, context: Context) -> list[dict[str, Any]]:
+        """Return the adapters to serve; the pushed one by its digest, never by a tag that may move."""
+        if self.adapter_task_id is None:
+            return adapters_of(run.workspace)
+        pushed = context["ti"].xcom_pull(task_ids=self.adapter_task_id)
+        tuning = run.workspace.tuning
+        if pushed.get("volume") and tuning:
+            return [{"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": "adapter"}]
+        return [{"name": run.name, "image": pushed["reference"]}]
+
+
+class AskOperator(WorkspaceTask, BaseOperator):
+    """Asks the service one question through its Service; only an answer makes the Workspace ready.
+
+    :param question: the prompt. (templated)
+    """
+
+    template_fields = ("question",)
+
+    def __init__(self, *, question: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.question = question
+
+    def execute(self, context: Context) -> dict[str, str]:
+        run = self.this_run(context)
+        body = {
+            "prompt": self.question,
+            "return_full_text": False,
+            "generate_kwargs": {"max_new_tokens": ANSWER_TOKENS},
+        }
+        try:
+            answer = self.cluster.post_to_service(
+                run.name, run.namespace, "chat", body, port=SERVICE_PORT, timeout=ANSWER_SECONDS
+            )
+            text = answer["Result"] if isinstance(answer, dict) else None
+            if not isinstance(text, str):
+                raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
+        except (ClusterError, AirflowException) as error:
+            self.report(
+                run, conditions.Phase.INFERENCE_FAILED, f"The service is ready but does not answer: {error}"
+            )
+            raise
+        self.log.info("Q: %s", self.question)
+        self.log.info("A: %s", text)
+        self.report(run, conditions.Phase.SUCCEEDED, f"Service {run.name} answers on port {SERVICE_PORT}.")
+        return {"question": self.question, "answer": text}

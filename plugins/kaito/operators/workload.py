@@ -1,0 +1,280 @@
+"""The pods of a run: fetch the dataset, tune, publish the adapter.
+
+Each is a KubernetesPodOperator that waits in the triggerer, with the pod's log lines in the task's log while it does.
+A pod's result is its termination message, read when the task comes back; no sidecar, no exec. The exit code decides
+what a failure means: 64 and 65 are the author's to fix and are never tried again, anything else may pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+
+from include import manifests
+from include.workspace import conditions
+from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM
+from kaito.hooks.cluster import StaleWorkspace
+from kaito.operators.base import Run, WorkspaceTask
+from kaito.settings import connection_id, manifest_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+USER_EXIT_CODES = frozenset({64, 65})
+TRY_AGAIN = 75
+# A GPU node from zero, then an image of 25 GB.
+SCHEDULE_SECONDS = 1800
+START_SECONDS = 1800
+LOG_SECONDS = 2
+
+
+class PodGone(AirflowFailException):
+    """Somebody deleted the pod while it worked: taken as an order to stop, so it is not tried again."""
+
+
+class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
+    """Runs one workload pod of a Workspace and returns its result.
+
+    Subclasses give the manifest (``pod``), what must exist before it (``prepare``) and the phases to report.
+    """
+
+    #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
+    template_fields = ("kubernetes_conn_id",)
+    working: ClassVar[conditions.Phase | None] = None
+    done: ClassVar[conditions.Phase]
+    failed: ClassVar[conditions.Phase]
+
+    def __init__(self, **kwargs: Any) -> None:
+        settings: dict[str, Any] = {
+            "kubernetes_conn_id": connection_id(),
+            "deferrable": True,
+            "poll_interval": 1,
+            "logging_interval": LOG_SECONDS,
+            "startup_check_interval_seconds": 1,
+            "schedule_timeout_seconds": SCHEDULE_SECONDS,
+            "startup_timeout_seconds": START_SECONDS,
+            "container_name_log_prefix_enabled": False,
+            # The pod's spec holds the dataset's URL, which may be signed.
+            "log_pod_spec_on_failure": False,
+            "log_events_on_failure": True,
+        }
+        super().__init__(**{**settings, **kwargs})
+
+    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
+        """Return the pod to run."""
+        raise NotImplementedError
+
+    def prepare(self, run: Run) -> None:
+        """Make what the pod mounts."""
+
+    def summary(self, result: dict[str, Any]) -> str:
+        """Return the result as one sentence for the Workspace's condition."""
+        raise NotImplementedError
+
+    def finished(self, run: Run, result: dict[str, Any]) -> None:
+        """Tell the Workspace's author that this step is done."""
+        self.report(run, self.done, self.summary(result))
+
+    def execute(self, context: Context) -> Any:
+        run = self.this_run(context)
+        try:
+            self.live_workspace(run)
+            self.prepare(run)
+            self._use(self.pod_manifest(run, context))
+        except StaleWorkspace as stale:
+            raise AirflowFailException(str(stale)) from None
+        self.report(run, self.working, f"{self.task_id}: the pod is being started")
+        return super().execute(context)
+
+    def _use(self, manifest: dict[str, Any]) -> None:
+        """Hand a complete manifest to the provider's operator, which adds its labels and a random suffix."""
+        self.pod_template_dict = manifest
+        self.namespace = manifest["metadata"].get("namespace")
+        self.base_container_name = manifest["spec"]["containers"][0]["name"]
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
+        """Come back from the triggerer: read the result, let the provider clean up, and judge."""
+        run = self.this_run(context)
+        self.base_container_name = event.get("base_container_name") or self.base_container_name
+        failure: Exception | None = None
+        try:
+            super().trigger_reentry(context, event)
+        except TaskDeferred:
+            raise
+        except Exception as error:  # judged below, with the pod's own words
+            failure = error
+        if self.pod is None and failure is None:
+            failure = AirflowException("the pod was gone before its result could be read")
+        try:
+            result = self._result(failure, event)
+        except Exception as error:
+            self.report(run, self.failed, str(error))
+            raise
+        self.log.info("Result: %s", json.dumps(result, sort_keys=True))
+        self.finished(run, result)
+        context["ti"].xcom_push(key="return_value", value=result)
+        return result
+
+    def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
+        """Return what the pod left, or raise what its end means."""
+        ended = self._terminated()
+        exit_code = getattr(ended, "exit_code", None)
+        left = _parse(getattr(ended, "message", None))
+        if failure is None and exit_code in (0, None):
+            return left
+        sentence = left.get("error") or self._cause(ended, failure, event)
+        if exit_code in USER_EXIT_CODES:
+            raise AirflowFailException(sentence) from None
+        if self._deleted():
+            raise PodGone(f"{self.task_id}: the pod was deleted while it worked; not tried again.") from None
+        if getattr(ended, "reason", None) == "OOMKilled":
+            raise AirflowFailException(
+                f"{self.task_id}: killed for lack of memory (OOMKilled). A larger instance type, a smaller batch or a "
+                "shorter sequence helps; the same attempt again does not."
+            ) from None
+        raise AirflowException(f"{sentence} (exit code {exit_code})") from failure
+
+    def _terminated(self) -> Any:
+        statuses = (self.pod.status.container_statuses if self.pod and self.pod.status else None) or []
+        base = next((s for s in statuses if s.name == self.base_container_name), None)
+        if base is None and statuses:
+            base = statuses[0]
+        return base.state.terminated if base is not None and base.state else None
+
+    def _deleted(self) -> bool:
+        """Whether somebody deleted the pod; an eviction (drain, spot, node loss) is not that and may be tried again."""
+        if self.pod is None or self.pod.metadata is None:
+            return True
+        marks = (self.pod.status.conditions if self.pod.status else None) or []
+        evicted = any(c.type == "DisruptionTarget" and c.status == "True" for c in marks)
+        return self.pod.metadata.deletion_timestamp is not None and not evicted
+
+    def _cause(self, ended: Any, failure: Exception | None, event: dict[str, Any]) -> str:
+        if ended is not None:
+            said = getattr(ended, "message", None) or getattr(ended, "reason", None) or "no message"
+            return f"{self.task_id}: the container ended: {said}"
+        return f"{self.task_id}: {event.get('message') or failure or 'the pod did not run'}"
+
+
+def _parse(message: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(message or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class FetchDatasetOperator(WorkloadPodOperator):
+    """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
+
+    done = conditions.Phase.DATASET_READY
+    failed = conditions.Phase.DATASET_FAILED
+
+    def prepare(self, run: Run) -> None:
+        self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
+
+    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
+        # XCom has no signed URLs: this is the one step that needs them.
+        workspace = Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
+        return manifests.dataset_pod(workspace, run.tuning_plan, manifest_settings(), run.run_id)
+
+    def summary(self, result: dict[str, Any]) -> str:
+        return f"Dataset ready: {result.get('rows')} rows, digest {result.get('digest')}"
+
+
+class TuneOperator(WorkloadPodOperator):
+    """Tunes on the run's GPU machines; a second try goes on from the last checkpoint."""
+
+    working = conditions.Phase.TUNING
+    done = conditions.Phase.TUNING
+    failed = conditions.Phase.TUNING_FAILED
+
+    def __init__(self, *, execution_timeout: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
+        super().__init__(execution_timeout=execution_timeout, **kwargs)
+
+    def prepare(self, run: Run) -> None:
+        tuning = run.workspace.tuning
+        given = None
+        if tuning and tuning.config:
+            config = self.cluster.find(CONFIG_MAP, tuning.config, run.namespace)
+            if config is None:
+                raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
+            given = config["data"]["training_config.yaml"]
+        self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, run.tuning_plan, given))
+
+    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
+        return manifests.tuning_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id)
+
+    def summary(self, result: dict[str, Any]) -> str:
+        return f"Tuned in {result.get('steps')} steps, loss {result.get('loss_first')} to {result.get('loss_last')}"
+
+
+def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the adapter image says of its origin, as annotations of its manifest; unknown parts are left out."""
+    plan = run.tuning_plan
+    known = {
+        "base.model": plan.model_id,
+        "base.revision": plan.revision,
+        "dataset.digest": dataset.get("digest"),
+        "dataset.rows": dataset.get("rows"),
+        "tuning.method": plan.method,
+        "tuning.config-sha256": tuning.get("config_sha256"),
+        "tuning.steps": tuning.get("steps"),
+        "tuning.loss": tuning.get("loss_last"),
+        "tuning.device": tuning.get("device"),
+        "run-id": run.run_id,
+        "workspace": f"{run.namespace}/{run.name}",
+    }
+    return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
+
+
+class PublishAdapterOperator(WorkloadPodOperator):
+    """Pushes the adapter as an OCI image and returns its digest.
+
+    :param dataset_task_id: the task whose result says what was learnt from.
+    :param tuning_task_id: the task whose result says how.
+    """
+
+    working = conditions.Phase.PUBLISHING
+    done = conditions.Phase.PUBLISHED
+    failed = conditions.Phase.PUBLISH_FAILED
+
+    def __init__(self, *, dataset_task_id: str, tuning_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dataset_task_id = dataset_task_id
+        self.tuning_task_id = tuning_task_id
+
+    def execute(self, context: Context) -> Any:
+        run = self.this_run(context)
+        output = run.workspace.tuning.output if run.workspace.tuning else None
+        if output is None or output.image:
+            return super().execute(context)
+        result = {"volume": True}
+        self.log.info("The Workspace wants no image: the adapter is on its output volume.")
+        context["ti"].xcom_push(key="return_value", value=result)
+        self.finished(run, result)
+        return result
+
+    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
+        pull = context["ti"].xcom_pull
+        made = provenance(
+            run, pull(task_ids=self.dataset_task_id) or {}, pull(task_ids=self.tuning_task_id) or {}
+        )
+        return manifests.adapter_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made)
+
+    def summary(self, result: dict[str, Any]) -> str:
+        return (
+            "The adapter is on its output volume."
+            if result.get("volume")
+            else f"Adapter: {result.get('reference')}"
+        )
+
+    def finished(self, run: Run, result: dict[str, Any]) -> None:
+        self.report(run, self.done, self.summary(result), adapter=None if result.get("volume") else result)
+        if run.serving_plan is None:
+            self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

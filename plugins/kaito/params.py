@@ -1,0 +1,236 @@
+"""The trigger form, and what a filled-in form (or a conf) asks for.
+
+Flat fields for the common case, one ``workspace`` object for everything else; both end as a Workspace document. The
+form's defaults are the quick start's, so a field left alone says nothing about a Workspace that exists already.
+No I/O here; only the catalogue is read, once per process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow.sdk import Param
+
+from include.catalog import load_catalog
+
+QUICK_START_DATASET = (
+    "https://huggingface.co/datasets/philschmid/dolly-15k-oai-style/resolve/main/data/"
+    "train-00000-of-00001-54e3756291ca09c6.parquet?download=true"
+)
+DNS_LABEL = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+IDENTITY = ("name", "namespace")
+
+# Rendered by the scheduler, the worker and the triggerer alike: params only, no XCom (see kaito.sensors.base).
+WORKSPACE_NAME = "{{ ((params.workspace or {}).get('metadata') or {}).get('name') or params.name }}"
+WORKSPACE_NAMESPACE = (
+    "{{ ((params.workspace or {}).get('metadata') or {}).get('namespace') or params.namespace or 'default' }}"
+)
+
+
+def _text(default: str | None, title: str, section: str, description: str, **schema: Any) -> Param:
+    types = ["null", "string"] if default is None or schema.pop("optional", False) else "string"
+    return Param(default, type=types, title=title, section=section, description=description, **schema)
+
+
+def _identity(default_name: str) -> dict[str, Param]:
+    section = "Workspace"
+    return {
+        "name": _text(
+            default_name,
+            "Name",
+            section,
+            "Name of the Workspace. If the cluster has one of this name, it is run as it stands there.",
+            pattern=DNS_LABEL,
+        ),
+        "namespace": _text("default", "Namespace", section, "Its namespace.", pattern=DNS_LABEL),
+    }
+
+
+def _model(default_preset: str, default_machine: str) -> dict[str, Param]:
+    catalog, section = load_catalog(), "Model and machine"
+    return {
+        "preset": _text(
+            default_preset,
+            "Preset",
+            section,
+            "A model of the catalogue (presets/models).",
+            enum=catalog.model_names(),
+        ),
+        "instance_type": _text(
+            default_machine,
+            "Instance type",
+            section,
+            "GPU machine type of the cloud.",
+            enum=catalog.machine_names(),
+        ),
+    }
+
+
+def _last_fields() -> dict[str, Param]:
+    return {
+        "question": _text(
+            "What is KAITO?",
+            "Smoke question",
+            "Service",
+            "Asked once when the service is ready; its answer is in the log of the task `ask`.",
+        ),
+        "workspace": Param(
+            None,
+            type=["null", "object"],
+            title="Workspace object",
+            section="Full control",
+            description="A whole Workspace (the YAML as JSON). It wins over every field above; with metadata alone it "
+            "names one that is in the cluster.",
+        ),
+    }
+
+
+def tuning_params() -> dict[str, Param]:
+    """Return the form of ``kaito_tune``; its defaults are the quick start's."""
+    return {
+        **_identity("workspace-tuning-phi-3"),
+        **_model("phi-3-mini-128k-instruct", "Standard_NC6s_v3"),
+        "method": _text(
+            "qlora",
+            "Method",
+            "Model and machine",
+            "LoRA on a 4-bit or a full-precision base.",
+            enum=["qlora", "lora"],
+        ),
+        "config": _text(
+            None,
+            "Training ConfigMap",
+            "Model and machine",
+            "ConfigMap with key training_config.yaml; else a preset.",
+        ),
+        "dataset_url": _text(
+            QUICK_START_DATASET,
+            "Dataset URL",
+            "Data",
+            "Parquet, JSON lines or CSV with messages, prompts or text.",
+        ),
+        "output_image": _text(
+            "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1",
+            "Adapter image",
+            "Output",
+            "Where the adapter is pushed.",
+        ),
+        "push_secret": _text(
+            "ACR_REGISTRY_SECRET_HERE",
+            "Push secret",
+            "Output",
+            "Name of a kubernetes.io/dockerconfigjson Secret.",
+        ),
+        "roll_out": Param(
+            True,
+            type="boolean",
+            title="Roll out",
+            section="Service",
+            description="Serve the tuned model at the end.",
+        ),
+        **_last_fields(),
+    }
+
+
+def serving_params() -> dict[str, Param]:
+    """Return the form of ``kaito_serve``."""
+    return {
+        **_identity("workspace-phi-3"),
+        **_model("phi-3-mini-128k-instruct", "Standard_NC24ads_A100_v4"),
+        "adapter_image": _text(None, "Adapter image", "Adapter", "Image of a tuned adapter, best by digest."),
+        "pull_secret": _text(None, "Pull secret", "Adapter", "Secret for the adapter's registry."),
+        **_last_fields(),
+    }
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What a run was asked for.
+
+    :param document: the whole Workspace that is wanted; None when an existing one is only named.
+    :param said: False when the document is nothing but the form's defaults.
+    """
+
+    name: str
+    namespace: str
+    document: dict[str, Any] | None
+    said: bool
+
+    @property
+    def api_version(self) -> str | None:
+        return (self.document or {}).get("apiVersion")
+
+
+def requested(
+    params: Mapping[str, Any], conf: Mapping[str, Any], defaults: Mapping[str, Any], purpose: str
+) -> Requested:
+    """Read a run's params.
+
+    :param params: the form's values with the conf merged in.
+    :param conf: what the caller itself sent.
+    :param defaults: the form's defaults.
+    :param purpose: ``tuning`` or ``serving``.
+    """
+    given = params.get("workspace")
+    if given:
+        metadata = given.get("metadata") if isinstance(given.get("metadata"), Mapping) else {}
+        name, namespace = str(metadata.get("name") or ""), str(metadata.get("namespace") or "default")
+        whole = any(key in given for key in ("resource", "tuning", "inference", "spec"))
+        return Requested(name, namespace, dict(given) if whole or not name else None, said=True)
+    name, namespace = str(params.get("name") or ""), str(params.get("namespace") or "default")
+    if conf and set(conf) <= set(IDENTITY):
+        return Requested(name, namespace, None, said=True)
+    fields = [key for key in defaults if key not in (*IDENTITY, "workspace", "question")]
+    said = any(params.get(key) != defaults[key] for key in fields)
+    build = _tuning_document if purpose == "tuning" else _serving_document
+    return Requested(name, namespace, build(params, name, namespace), said)
+
+
+def _document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "kaito.sh/v1alpha1",
+        "kind": "Workspace",
+        "metadata": {"name": name, "namespace": namespace},
+        "resource": {
+            "instanceType": params["instance_type"],
+            "labelSelector": {"matchLabels": {"app": name}},
+        },
+    }
+
+
+def _tuning_document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    document = _document(params, name, namespace)
+    if not params.get("roll_out", True):
+        document["metadata"]["annotations"] = {"kaito.sh/rollout": "false"}
+    document["tuning"] = {
+        "preset": {"name": params["preset"]},
+        "method": params["method"],
+        **({"config": params["config"]} if params.get("config") else {}),
+        "input": {"urls": [params["dataset_url"]]},
+        "output": {"image": params["output_image"], "imagePushSecret": params["push_secret"]},
+    }
+    return document
+
+
+def _serving_document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    document = _document(params, name, namespace)
+    document["inference"] = {"preset": {"name": params["preset"]}}
+    if params.get("adapter_image"):
+        source = {"name": "adapter", "image": params["adapter_image"]}
+        if params.get("pull_secret"):
+            source["imagePullSecrets"] = [params["pull_secret"]]
+        document["inference"]["adapters"] = [{"source": source}]
+    return document
+
+
+def differences(wanted: Any, live: Any, path: str = "") -> list[str]:
+    """Return the paths of the fields in ``wanted`` that ``live`` has otherwise; what is not wanted may be there."""
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        return [
+            found
+            for key, value in wanted.items()
+            for found in differences(value, live.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if wanted == live else [path]

@@ -1,0 +1,68 @@
+"""The parts of a run that more than one DAG has, so that each DAG file reads like the sentence that describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import TaskGroup
+
+from kaito.hooks.pool import Purpose
+from kaito.operators.finish import FinishOperator
+from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.operators.preflight import PreflightOperator
+from kaito.operators.rollout import AskOperator, RollOutOperator
+from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
+from kaito.sensors.workspace import GpuPoolReadySensor, RolloutReadySensor
+
+#: API work is quick to try again; what takes long (machines, training) has its own limits.
+DEFAULT_ARGS: dict[str, Any] = {"owner": "kaito", "retries": 2, "retry_delay": timedelta(seconds=5)}
+#: A pool that is not released costs money: ask for longer than anything else.
+RELEASE_RETRIES = {"retries": 6, "retry_delay": timedelta(seconds=10), "retry_exponential_backoff": True}
+WHICH = {"workspace": WORKSPACE_NAME, "namespace": WORKSPACE_NAMESPACE}
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The tasks of a rollout that other tasks are wired to."""
+
+    first: CreateGpuPoolOperator
+    last: AskOperator
+    release: ReleaseGpuPoolOperator
+    steps: tuple[str, ...]
+
+
+def preflight(purpose: str) -> PreflightOperator:
+    """Return the first task of a run; its failures are verdicts, so they are not tried again by themselves."""
+    return PreflightOperator(task_id="preflight", purpose=purpose).as_setup()
+
+
+def serve(adapter_task_id: str | None = None) -> Serving:
+    """Roll out a service: its GPU machines, its objects, one question; the machines go again if it never answers.
+
+    :param adapter_task_id: the task that pushed the adapter to serve.
+    """
+    with TaskGroup("serve", tooltip="Roll out the model as a service of the Workspace's name."):
+        pool = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.SERVING).as_setup()
+        nodes = GpuPoolReadySensor(task_id="wait_for_nodes", purpose=Purpose.SERVING, **WHICH)
+        roll_out = RollOutOperator(task_id="roll_out", adapter_task_id=adapter_task_id)
+        ready = RolloutReadySensor(task_id="wait_until_ready", **WHICH)
+        ask = AskOperator(task_id="ask", question="{{ params.question }}")
+        release = ReleaseGpuPoolOperator(
+            task_id="release_gpu_pool_if_failed",
+            purpose=Purpose.SERVING,
+            keep_if_succeeded="serve.ask",
+            **RELEASE_RETRIES,
+        ).as_teardown(setups=pool, on_failure_fail_dagrun=True)
+        pool >> nodes >> roll_out >> ready >> ask >> release
+    return Serving(pool, ask, release, tuple(task.task_id for task in (pool, nodes, roll_out, ready, ask)))
+
+
+def finish(
+    first: PreflightOperator, *, needed: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> FinishOperator:
+    """Return the last task of a run: the run is green only if all of it was."""
+    return FinishOperator(task_id="finish", needed=needed, optional=optional).as_teardown(
+        setups=first, on_failure_fail_dagrun=True
+    )

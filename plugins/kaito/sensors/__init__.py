@@ -1,0 +1,1 @@
+"""Waits as tasks. A sensor holds no worker: it starts in the triggerer and is ended there."""

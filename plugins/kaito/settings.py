@@ -1,0 +1,66 @@
+"""Settings of the product, from Airflow's own configuration: section ``[kaito]``, environment ``AIRFLOW__KAITO__*``.
+
+Defaults fit a real cluster. Read when a task runs (the connection's id when a DAG file is parsed), so that a broken
+value is an error of a task, in words, and never breaks a DAG file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import conf
+
+if TYPE_CHECKING:
+    from include.manifests import Settings
+
+SECTION = "kaito"
+DEFAULT_CONNECTION = "kubernetes_default"
+
+_TEXTS = (
+    "workload_image",
+    "storage_class",
+    "weights_mirror",
+    "node_class",
+    "image_pull_policy",
+    "cpu_request",
+    "memory_request",
+    "gpu_pod_cpu_request",
+    "gpu_pod_memory_request",
+)
+_LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets")
+_NUMBERS = ("work_volume_gib", "dataset_max_bytes")
+
+
+def _text(key: str) -> str:
+    return str(conf.get(SECTION, key, fallback="") or "").strip()
+
+
+def _whole(key: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"Airflow setting [{SECTION}] {key} must be a whole number, not {text!r}.") from None
+
+
+def connection_id() -> str:
+    """Return the id of the Airflow connection to the cluster (``[kaito] kubernetes_conn_id``)."""
+    return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
+
+
+def manifest_settings() -> Settings:
+    """Return what the installation decides about the objects that are made; unset keys keep their defaults.
+
+    :raises ValueError: a setting is not what it must be.
+    """
+    from include.catalog import load_catalog
+    from include.manifests import Settings
+
+    given: dict[str, Any] = {key: text for key in _TEXTS if (text := _text(key))}
+    for key in _LISTS:
+        if text := _text(key):
+            given[key] = tuple(item.strip() for item in text.split(",") if item.strip())
+    for key in _NUMBERS:
+        if text := _text(key):
+            given[key] = _whole(key, text)
+    return replace(Settings.defaults(load_catalog()), **given)

@@ -1,0 +1,169 @@
+"""One waiting loop for everything this project waits for.
+
+A trigger observes, prints what the provider says whenever that changes, and ends its task itself: success when the
+thing is ready, failure with the provider's own words when it cannot become ready or the time is over. It must never
+block the triggerer's event loop, and never change anything but the Workspace's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from include.workspace import conditions
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one look at the cluster told.
+
+    :param ready: the wait is over, well.
+    :param failed: the wait is over, badly: more waiting cannot help.
+    :param reason: the condition's reason, where the provider gave one.
+    :param nodes: the machines it is about.
+    :param notes: further lines worth printing once, such as Kubernetes events.
+    """
+
+    ready: bool
+    message: str
+    failed: bool = False
+    reason: str | None = None
+    nodes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class WorkspaceTrigger(BaseTrigger):
+    """Waits for something that belongs to a Workspace.
+
+    :param workspace: name of the Workspace.
+    :param namespace: its namespace.
+    :param kubernetes_conn_id: Airflow connection to the cluster.
+    :param timeout_seconds: fail after that long, saying what was last seen.
+    :param poll_seconds: pause between two looks.
+    """
+
+    #: What is waited for, as a sentence's object.
+    subject = "the Workspace"
+    #: What ready, not yet and never mean for the Workspace's conditions.
+    phases: tuple[conditions.Phase, conditions.Phase, conditions.Phase]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a trigger that could not be made again in the triggerer, at import instead of at 3 a.m."""
+        super().__init_subclass__(**kwargs)
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        loose = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        if loose:
+            raise TypeError(
+                f"{cls.__name__}: constructor arguments must be keyword-only, {', '.join(loose)} are not."
+            )
+        if "<locals>" in cls.__qualname__:
+            raise TypeError(
+                f"{cls.__name__} must stand at the top of its module: it is imported by its path."
+            )
+
+    def __init__(
+        self,
+        *,
+        workspace: str,
+        namespace: str,
+        kubernetes_conn_id: str,
+        timeout_seconds: float,
+        poll_seconds: float,
+    ) -> None:
+        super().__init__()
+        self.workspace = workspace
+        self.namespace = namespace
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.timeout_seconds = timeout_seconds
+        self.poll_seconds = poll_seconds
+        #: The Workspace as this wait first saw it; its generation is the one that is served.
+        self._served: dict[str, Any] | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Every constructor argument is kept under its own name, so it can be read back from the instance."""
+        cls = type(self)
+        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        return f"{cls.__module__}.{cls.__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
+        """Look once. Raises ClusterError when the API server does not let us."""
+        raise NotImplementedError
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
+        begin = time.monotonic()
+        said: set[str] = set()
+        last = Observation(False, f"nothing seen of {self.subject} yet")
+        self.log.info("Waiting for %s of Workspace %s/%s.", self.subject, self.namespace, self.workspace)
+        while True:
+            seen = await self._look(hook)
+            over = seen.ready or seen.failed
+            if not over and time.monotonic() - begin > self.timeout_seconds:
+                text = (
+                    f"{self.subject} not ready after {self.timeout_seconds:.0f} s. Last seen: {seen.message}"
+                )
+                seen, over = Observation(False, text, failed=True, reason=seen.reason), True
+            for note in seen.notes:
+                if note not in said:
+                    said.add(note)
+                    self.log.warning("%s", note)
+            if seen.message != last.message:
+                await self._tell(hook, seen)
+            last = seen
+            if over:
+                break
+            await asyncio.sleep(self.poll_seconds)
+        if last.ready:
+            yield TaskSuccessEvent(
+                xcoms={"return_value": {"message": last.message, "nodes": list(last.nodes)}}
+            )
+        else:
+            yield TaskFailedEvent()
+
+    async def _look(self, hook: AsyncKaitoClusterHook) -> Observation:
+        try:
+            return await self.observe(hook)
+        except ClusterError as error:
+            if error.transient:
+                return Observation(False, f"The Kubernetes API is not reachable, trying again: {error}")
+            return Observation(False, f"The Kubernetes API refused: {error}", failed=True)
+
+    async def _tell(self, hook: AsyncKaitoClusterHook, seen: Observation) -> None:
+        """Put the news into the log and the Workspace's conditions; a status that cannot be written is no failure."""
+        (self.log.error if seen.failed else self.log.info)("%s", seen.message)
+        ready, waiting, never = self.phases
+        phase = ready if seen.ready else never if seen.failed else waiting
+
+        def news(live: Mapping[str, Any]) -> dict[str, Any]:
+            return conditions.progress(
+                live,
+                phase,
+                message=seen.message,
+                reason=seen.reason,
+                nodes=seen.nodes or None,
+                now=datetime.now(UTC),
+            )
+
+        try:
+            self._served = self._served or await hook.find(WORKSPACE, self.workspace, self.namespace)
+            if self._served is None:
+                return
+            metadata = self._served["metadata"]
+            await hook.patch_status(
+                self.workspace,
+                self.namespace,
+                news,
+                uid=metadata["uid"],
+                generation=int(metadata.get("generation") or 1),
+            )
+        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
+            self.log.warning("The Workspace's status could not be written: %s", error)

@@ -1,0 +1,38 @@
+"""Waits until a rolled-out service can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from include.workspace import conditions, names
+from kaito.hooks.api import EVENT, POD, STATEFUL_SET
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.rollout import rollout_status
+from kaito.triggers.base import Observation, WorkspaceTrigger
+
+
+class RolloutReadyTrigger(WorkspaceTrigger):
+    """Succeeds when all replicas of the Workspace's service are ready; prints what its pods meet on the way."""
+
+    subject = "the service"
+    phases = (
+        conditions.Phase.INFERENCE_READY,
+        conditions.Phase.ROLLING_OUT,
+        conditions.Phase.INFERENCE_FAILED,
+    )
+
+    async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
+        stateful_set = await hook.find(STATEFUL_SET, self.workspace, self.namespace)
+        pods = await hook.list(
+            POD, self.namespace, labels={names.WORKSPACE: self.workspace, names.COMPONENT: "serving"}
+        )
+        status = rollout_status(stateful_set, pods)
+        events = [] if status.ready else await hook.list(EVENT, self.namespace, fields="type=Warning")
+        mine = {pod["metadata"]["uid"] for pod in pods}
+        notes = tuple(_line(e) for e in events if (e.get("involvedObject") or {}).get("uid") in mine)
+        return Observation(status.ready, status.message, status.failed, status.reason, notes=notes)
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    return f"{event['involvedObject'].get('name')}: {event.get('reason')}: {event.get('message')}"

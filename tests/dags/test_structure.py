@@ -1,0 +1,150 @@
+"""The wiring that money and truth depend on: who releases the GPUs, when, and what makes a run red."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG, TriggerRule
+from kaito.sensors.base import WorkspaceSensor
+
+SENTENCE = [
+    "preflight",
+    "fetch_dataset",
+    "create_gpu_pool",
+    "wait_for_nodes",
+    "tune",
+    "release_gpu_pool",
+    "publish_adapter",
+    "serve.create_gpu_pool",
+    "serve.wait_for_nodes",
+    "serve.roll_out",
+    "serve.wait_until_ready",
+    "serve.ask",
+    "serve.release_gpu_pool_if_failed",
+    "finish",
+]
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    return DagBag()
+
+
+@pytest.fixture(scope="module")
+def tune(bag: DagBag) -> DAG:
+    return bag.dags["kaito_tune"]
+
+
+@pytest.fixture(scope="module")
+def serve(bag: DagBag) -> DAG:
+    return bag.dags["kaito_serve"]
+
+
+def test_the_chain_reads_like_the_sentence(tune: DAG) -> None:
+    assert [task.task_id for task in tune.topological_sort()] == SENTENCE
+
+
+def test_the_tuning_pool_is_released_before_the_push_on_every_path(tune: DAG) -> None:
+    release = tune.get_task("release_gpu_pool")
+    assert release.is_teardown
+    assert release.on_failure_fail_dagrun
+    assert release.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
+    assert tune.get_task("create_gpu_pool").is_setup
+    assert "release_gpu_pool" in tune.get_task("create_gpu_pool").downstream_task_ids
+    assert {"tune", "release_gpu_pool"} == tune.get_task("publish_adapter").upstream_task_ids
+
+
+@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
+def test_a_serving_pool_goes_again_when_the_rollout_fails(bag: DagBag, dag_id: str) -> None:
+    release = bag.dags[dag_id].get_task("serve.release_gpu_pool_if_failed")
+    assert release.is_teardown
+    assert release.on_failure_fail_dagrun
+    assert release.upstream_task_ids == {"serve.create_gpu_pool", "serve.ask"}
+    assert release.keep_if_succeeded == "serve.ask"
+
+
+@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
+def test_the_last_task_alone_decides_the_state_of_the_run(bag: DagBag, dag_id: str) -> None:
+    dag = bag.dags[dag_id]
+    finish = dag.get_task("finish")
+    assert finish.is_teardown
+    assert finish.on_failure_fail_dagrun
+    assert [task.task_id for task in dag.leaves] == ["finish"]
+    assert {task.task_id for task in finish.upstream_list if task.is_setup} == {"preflight"}
+
+
+@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
+def test_no_limit_on_the_run_may_skip_a_teardown(bag: DagBag, dag_id: str) -> None:
+    assert bag.dags[dag_id].dagrun_timeout is None
+    assert bag.dags[dag_id].schedule is None
+
+
+def test_nothing_costs_money_before_the_request_and_the_data_are_checked(tune: DAG) -> None:
+    before_gpus = {
+        task.task_id for task in tune.get_task("create_gpu_pool").get_flat_relatives(upstream=True)
+    }
+    assert before_gpus == {"preflight", "fetch_dataset"}
+
+
+def _sensors(bag: DagBag) -> list[WorkspaceSensor]:
+    return [task for dag in bag.dags.values() for task in dag.tasks if isinstance(task, WorkspaceSensor)]
+
+
+def test_waits_start_in_the_triggerer_and_end_in_time(bag: DagBag) -> None:
+    sensors = _sensors(bag)
+    assert len(sensors) == 5
+    for sensor in sensors:
+        assert sensor.start_from_trigger
+        assert sensor.start_trigger_args.timeout > sensor.ready_within
+        assert sensor.retries == 0
+
+
+def test_waits_never_ask_for_an_xcom(bag: DagBag) -> None:
+    """An xcom_pull in a trigger's arguments hangs the trigger for ever."""
+    for sensor in _sensors(bag):
+        arguments = sensor.start_trigger_args.trigger_kwargs
+        assert set(sensor.template_fields) <= set(arguments)
+        assert "xcom" not in str(arguments)
+        assert "ti." not in str(arguments)
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({}, ("workspace-tuning-phi-3", "default")),
+        ({"name": "mine", "namespace": "team"}, ("mine", "team")),
+        ({"workspace": {"metadata": {"name": "mine"}}}, ("mine", "default")),
+        ({"workspace": {"metadata": {"name": "mine", "namespace": "team"}}}, ("mine", "team")),
+        ({"name": "mine", "workspace": {}}, ("mine", "default")),
+        ({"name": "mine", "workspace": {"metadata": None}}, ("mine", "default")),
+    ],
+)
+def test_templates_name_the_workspace_in_every_form_of_conf(
+    tune: DAG, conf: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    sensor = tune.get_task("wait_for_nodes")
+    params = {**tune.params.dump(), **conf}
+    environment = tune.get_template_env()
+    arguments = sensor.start_trigger_args.trigger_kwargs
+    rendered = tuple(
+        environment.from_string(arguments[key]).render(params=params) for key in ("workspace", "namespace")
+    )
+    assert rendered == expected
+
+
+def test_the_form_offers_the_catalogue_and_starts_as_the_quick_start(tune: DAG) -> None:
+    params = {key: tune.params.get_param(key) for key in tune.params}
+    assert params["preset"].value == "phi-3-mini-128k-instruct"
+    assert params["preset"].value in params["preset"].schema["enum"]
+    assert params["instance_type"].value == "Standard_NC6s_v3"
+    assert params["instance_type"].value in params["instance_type"].schema["enum"]
+    assert params["method"].value == "qlora"
+    assert params["workspace"].value is None
+    assert all(param.schema.get("section") for param in params.values())
+    tune.params.validate()
+
+
+def test_the_serving_form_is_valid_as_it_stands(serve: DAG) -> None:
+    serve.params.validate()

@@ -1,0 +1,173 @@
+"""A cluster in memory at the hook's boundary, and the contexts that operators run in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kaito.hooks import cluster as hooks
+from kaito.hooks.api import SECRET, WORKSPACE, ClusterError, Kind
+from kaito.operators.base import PREFLIGHT, redacted
+
+from include.catalog import load_catalog
+from include.planning import plan, plan_serving
+from include.workspace import parse_workspace
+
+RUN_ID = "default.workspace-tuning-phi-3.0123abcd.g1"
+
+QUICK_START: dict[str, Any] = {
+    "apiVersion": "kaito.sh/v1alpha1",
+    "kind": "Workspace",
+    "metadata": {"name": "workspace-tuning-phi-3", "namespace": "default"},
+    "resource": {
+        "instanceType": "Standard_NC6s_v3",
+        "labelSelector": {"matchLabels": {"app": "tuning-phi-3"}},
+    },
+    "tuning": {
+        "preset": {"name": "phi-3-mini-128k-instruct"},
+        "method": "qlora",
+        "input": {"urls": ["https://example.com/train.parquet?sig=SECRET"]},
+        "output": {"image": "registry.example.com/adapters/phi:0.0.1", "imagePushSecret": "push"},
+    },
+}
+
+
+class FakeCluster:
+    """Objects by (plural, namespace, name); remembers what was written, and can be told to refuse."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.writes: list[tuple[str, str]] = []
+        self.refuse: dict[tuple[str, str], ClusterError] = {}
+        self.answers: list[Any] = []
+        self.lingering: set[str] = set()
+
+    def _key(self, kind: Kind, name: str, namespace: str | None) -> tuple[str, str, str]:
+        return kind.plural, (namespace or "default") if kind.namespaced else "", name
+
+    def _check(self, verb: str, kind: Kind) -> None:
+        if error := self.refuse.get((verb, kind.plural)):
+            raise error
+
+    def add(self, kind: Kind, obj: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = copy.deepcopy(dict(obj))
+        metadata = kept["metadata"]
+        metadata.setdefault("uid", f"uid-{len(self.objects)}")
+        metadata.setdefault("generation", 1)
+        metadata.setdefault("resourceVersion", "1")
+        self.objects[self._key(kind, metadata["name"], metadata.get("namespace"))] = kept
+        return kept
+
+    def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        self._check("get", kind)
+        return copy.deepcopy(self.objects.get(self._key(kind, name, namespace)))
+
+    def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: str = "",
+    ) -> list[dict[str, Any]]:
+        self._check("list", kind)
+        return [
+            copy.deepcopy(obj)
+            for (plural, ns, _), obj in sorted(self.objects.items())
+            if plural == kind.plural
+            and (not namespace or ns == namespace)
+            and all((obj["metadata"].get("labels") or {}).get(k) == v for k, v in (labels or {}).items())
+        ]
+
+    def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
+        self._check("apply", kind)
+        self.writes.append((kind.plural, manifest["metadata"]["name"]))
+        return copy.deepcopy(self.add(kind, manifest))
+
+    def get_or_create(self, kind: Kind, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        self._check("create", kind)
+        metadata = manifest["metadata"]
+        existing = self.find(kind, metadata["name"], metadata.get("namespace"))
+        if existing:
+            return existing, False
+        self.writes.append((kind.plural, metadata["name"]))
+        return copy.deepcopy(self.add(kind, manifest)), True
+
+    def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> bool:
+        self._check("delete", kind)
+        self.writes.append((kind.plural, f"-{name}"))
+        if name in self.lingering:
+            return True
+        return self.objects.pop(self._key(kind, name, namespace), None) is not None
+
+    def delete_and_wait(self, kind: Kind, name: str, namespace: str | None = None, **_: Any) -> None:
+        self.delete(kind, name, namespace)
+
+    def patch_status(
+        self, name: str, namespace: str, next_status: hooks.NextStatus, *, uid: str, generation: int
+    ) -> dict[str, Any] | None:
+        live = hooks.fence(self.find(WORKSPACE, name, namespace), name, uid, generation)
+        status = next_status(live)
+        if status is not None:
+            self.objects[self._key(WORKSPACE, name, namespace)]["status"] = status
+        return live
+
+    def post_to_service(self, *args: Any, **kwargs: Any) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def condition(self, name: str, type_: str) -> dict[str, Any]:
+        """Return a Workspace's condition, empty when it has none."""
+        workspace = self.objects[self._key(WORKSPACE, name, "default")]
+        found = (workspace.get("status") or {}).get("conditions") or []
+        return next((c for c in found if c["type"] == type_), {})
+
+
+class FakeTaskInstance:
+    """The part of a task instance that operators use."""
+
+    dag_id, run_id, task_id = "kaito_tune", RUN_ID, "finish"
+
+    def __init__(self, xcoms: dict[str, Any], states: dict[str, str | None]) -> None:
+        self.xcoms, self.states = xcoms, states
+
+    def xcom_pull(self, task_ids: str) -> Any:
+        return self.xcoms.get(task_ids)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[f"pushed:{key}"] = value
+
+    def get_task_states(self, **_: Any) -> dict[str, Any]:
+        return {RUN_ID: dict(self.states)}
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def workspace(cluster: FakeCluster) -> dict[str, Any]:
+    """The quick start's Workspace as it lives in the cluster, with its push secret."""
+    cluster.add(SECRET, {"metadata": {"name": "push"}, "type": "kubernetes.io/dockerconfigjson"})
+    document = copy.deepcopy(QUICK_START)
+    document["metadata"]["uid"] = "0123abcd-0000"
+    return cluster.add(WORKSPACE, document)
+
+
+@pytest.fixture
+def context(workspace: dict[str, Any]) -> dict[str, Any]:
+    """A run's context after preflight."""
+    catalog = load_catalog()
+    parsed = parse_workspace(workspace)
+    first = {
+        "workspace": redacted(workspace),
+        "plan": plan(parsed, catalog).to_dict(),
+        "serving_plan": plan_serving(parsed, catalog).to_dict(),
+    }
+    ti = FakeTaskInstance({PREFLIGHT: first}, {})
+    return {"ti": ti, "run_id": RUN_ID, "dag_run": SimpleNamespace(conf={}), "params": {}}

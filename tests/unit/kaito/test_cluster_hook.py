@@ -1,0 +1,190 @@
+"""The hook against a scripted client: what is tried again, what is an answer, what is fenced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tenacity
+from kaito.hooks import api
+from kaito.hooks.api import CONFIG_MAP, POD, WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook, StaleWorkspace, fence
+from kubernetes.client.exceptions import ApiException
+
+
+def refusal(status: int, reason: str, message: str = "no") -> ApiException:
+    error = ApiException(status=status, reason=reason)
+    error.body = json.dumps({"reason": reason, "message": message})
+    return error
+
+
+class ScriptedClient:
+    """Answers each call with the next of its answers; an exception is raised."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.calls: list[dict[str, Any]] = []
+
+    def call_api(self, **arguments: Any) -> Any:
+        self.calls.append(arguments)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def hook_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[KaitoClusterHook, ScriptedClient]]:
+    def make(*answers: Any) -> tuple[KaitoClusterHook, ScriptedClient]:
+        hook, client = KaitoClusterHook(conn_id=None), ScriptedClient(*answers)
+        hook.__dict__["api_client"] = client
+        monkeypatch.setattr(KaitoClusterHook._send.retry, "wait", tenacity.wait_none())
+        return hook, client
+
+    return make
+
+
+def test_what_is_not_there_is_none(hook_for: Any) -> None:
+    hook, client = hook_for(refusal(404, "NotFound"))
+    assert hook.find(POD, "p", "n") is None
+    assert len(client.calls) == 1
+
+
+def test_a_server_error_is_tried_again(hook_for: Any) -> None:
+    hook, client = hook_for(refusal(503, "ServiceUnavailable"), {"metadata": {"name": "p"}})
+    assert hook.find(POD, "p", "n") == {"metadata": {"name": "p"}}
+    assert len(client.calls) == 2
+
+
+def test_a_refusal_is_said_in_the_servers_words(hook_for: Any) -> None:
+    hook, _ = hook_for(refusal(403, "Forbidden", "pods is forbidden"))
+    with pytest.raises(ClusterError, match="pods is forbidden"):
+        hook.list(POD, "n")
+
+
+def test_get_or_create_takes_what_is_there_without_waiting(hook_for: Any) -> None:
+    existing = {"metadata": {"name": "c", "uid": "old"}}
+    hook, client = hook_for(refusal(409, "AlreadyExists"), existing)
+    assert hook.get_or_create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "n"}}) == (existing, False)
+    assert [call["method"] for call in client.calls] == ["POST", "GET"]
+
+
+def test_get_or_create_survives_a_deletion_in_between(hook_for: Any) -> None:
+    made = {"metadata": {"name": "c", "uid": "new"}}
+    hook, _ = hook_for(refusal(409, "AlreadyExists"), refusal(404, "NotFound"), made)
+    assert hook.get_or_create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "n"}}) == (made, True)
+
+
+def test_a_name_that_is_taken_by_a_newer_object_is_not_deleted(hook_for: Any) -> None:
+    hook, _ = hook_for(refusal(409, "Conflict", "uid precondition"))
+    assert hook.delete(POD, "p", "n", uid="old") is False
+
+
+def test_delete_and_wait_names_who_holds_the_object(hook_for: Any) -> None:
+    held = {"metadata": {"name": "p", "finalizers": ["example.com/hold"]}}
+    hook, _ = hook_for({}, held, held)
+    with pytest.raises(TimeoutError, match=r"example\.com/hold"):
+        hook.delete_and_wait(POD, "p", "n", timeout=0.0, poll=0.0)
+
+
+def live(generation: int = 1, version: str = "1", **status: Any) -> dict[str, Any]:
+    metadata = {
+        "name": "w",
+        "namespace": "n",
+        "uid": "u",
+        "generation": generation,
+        "resourceVersion": version,
+    }
+    return {"metadata": metadata, "status": status}
+
+
+def test_a_status_write_reads_again_after_a_conflict(hook_for: Any) -> None:
+    hook, client = hook_for(live(version="1"), refusal(409, "Conflict"), live(version="2"), live(version="3"))
+    hook.patch_status("w", "n", lambda w: {"seen": w["metadata"]["resourceVersion"]}, uid="u", generation=1)
+    assert client.calls[-1]["body"] == {"metadata": {"resourceVersion": "2"}, "status": {"seen": "2"}}
+
+
+def test_a_status_that_is_the_same_is_not_written(hook_for: Any) -> None:
+    hook, client = hook_for(live(state="Running"))
+    hook.patch_status("w", "n", lambda w: w["status"], uid="u", generation=1)
+    assert [call["method"] for call in client.calls] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (None, "was deleted"),
+        (live() | {"metadata": {"uid": "other"}}, "made again"),
+        (live(generation=2), "edited"),
+    ],
+)
+def test_a_run_may_not_write_for_a_workspace_that_moved_on(seen: dict[str, Any] | None, words: str) -> None:
+    with pytest.raises(StaleWorkspace, match=words):
+        fence(seen, "w", "u", 1)
+
+
+class WatchedClient:
+    """An asyncio client whose watches end as scripted."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.versions: list[str] = []
+
+    async def call_api(self, **arguments: Any) -> Any:
+        query = dict(arguments["query_params"])
+        if query.get("watch"):
+            self.versions.append(query["resourceVersion"])
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def stream(*events: tuple[str, dict[str, Any]]) -> Any:
+    async def content() -> Any:
+        for type_, obj in events:
+            yield json.dumps({"type": type_, "object": obj}).encode()
+
+    return SimpleNamespace(status=200, content=content())
+
+
+def obj(version: str) -> dict[str, Any]:
+    return {"metadata": {"name": "w", "resourceVersion": version}}
+
+
+async def test_a_watch_goes_on_from_its_bookmark_and_lists_again_after_410(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = WatchedClient(
+        {"metadata": {"resourceVersion": "5"}, "items": []},
+        stream(("MODIFIED", obj("6")), ("BOOKMARK", obj("9"))),
+        stream(("ERROR", {"code": 410, "reason": "Expired", "message": "too old"})),
+        {"metadata": {"resourceVersion": "20"}, "items": [obj("18")]},
+        stream(("DELETED", obj("21"))),
+    )
+
+    class Connection:
+        async def __aenter__(self) -> WatchedClient:
+            return client
+
+        async def __aexit__(self, *_: Any) -> None:
+            return None
+
+    hook = AsyncKaitoClusterHook(conn_id=None)
+    monkeypatch.setattr(hook, "get_conn", Connection)
+    seen = []
+    async for type_, _changed in hook.watch(WORKSPACE):
+        seen.append(type_)
+        if type_ == "DELETED":
+            break
+    assert seen == ["LISTED", "MODIFIED", "LISTED", "DELETED"]
+    assert client.versions == ["5", "9", "20"]
+
+
+def test_both_hooks_send_the_same_arguments() -> None:
+    arguments = api.get(POD, "p", "n").arguments()
+    assert arguments["resource_path"] == "/api/v1/namespaces/n/pods/p"
+    assert arguments["auth_settings"] == ["BearerToken"]

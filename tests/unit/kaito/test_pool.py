@@ -1,0 +1,172 @@
+"""GPU pools: when they are ready, whose fault it is when not, and that a run only takes what is its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kaito.hooks.api import NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.pool import (
+    FailureClass,
+    GpuPool,
+    NodeClaimPool,
+    PoolKey,
+    PoolTaken,
+    Purpose,
+    classify,
+    pool_status,
+)
+
+from tests.unit.kaito.conftest import FakeCluster
+
+KEY = PoolKey("w", "default", Purpose.TUNING)
+TYPE = "Standard_NC6s_v3"
+
+
+def claim(name: str, run: str = "run-1", node: str = "", **conditions: Any) -> dict[str, Any]:
+    """A NodeClaim; a condition is its status, or (status, reason, message)."""
+    listed = []
+    for type_, value in conditions.items():
+        status, reason, message = value if isinstance(value, tuple) else (value, type_, "")
+        listed.append({"type": type_, "status": status, "reason": reason, "message": message})
+    return {
+        "metadata": {"name": name, "labels": {**KEY.labels, "kaito.sh/run-id": run}},
+        "spec": {
+            "requirements": [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [TYPE]}]
+        },
+        "status": {"conditions": listed, "nodeName": node},
+    }
+
+
+def ready_claim(name: str, node: str) -> dict[str, Any]:
+    return claim(name, node=node, Launched="True", Registered="True", Initialized="True", Ready="True")
+
+
+def node(name: str, gpus: int = 1, ready: str = "True") -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "status": {
+            "conditions": [{"type": "Ready", "status": ready, "message": "kubelet says no"}],
+            "allocatable": {"nvidia.com/gpu": str(gpus)},
+        },
+    }
+
+
+def test_a_pool_is_ready_when_its_nodes_offer_gpus() -> None:
+    status = pool_status([ready_claim("a", "n1")], [node("n1"), node("other")])
+    assert status.ready
+    assert status.nodes == ("n1",)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason", "words"),
+    [
+        ([], "NodeNotReady", "not joined"),
+        ([node("n1", ready="False")], "NodeNotReady", "kubelet says no"),
+        ([node("n1", gpus=0)], "NodePluginsNotReady", "offers no nvidia.com/gpu"),
+    ],
+)
+def test_a_ready_claim_is_not_enough(nodes: list[dict[str, Any]], reason: str, words: str) -> None:
+    status = pool_status([ready_claim("a", "n1")], nodes)
+    assert (status.ready, status.reason) == (False, reason)
+    assert words in status.message
+    assert not status.failed
+
+
+def test_the_clouds_own_words_reach_the_status_and_stop_the_wait() -> None:
+    said = "Operation could not be completed as it results in exceeding approved Total Regional Cores quota"
+    status = pool_status([claim("a", Launched=("Unknown", "LaunchFailed", said))], [])
+    assert status.failed
+    assert (status.failure_class, status.reason) == (FailureClass.QUOTA, "LaunchFailed")
+    assert said in status.message
+
+
+def test_one_failed_machine_speaks_for_the_pool() -> None:
+    waiting = claim("a", Launched="True", Registered=("Unknown", "NodeNotFound", "booting"))
+    failed = claim("b", Launched=("False", "LaunchFailed", "SkuNotAvailable in eastus"))
+    status = pool_status([waiting, failed], [])
+    assert status.failure_class is FailureClass.CAPACITY
+    assert "(0 of 2 machines ready)" in status.message
+
+
+def test_a_pool_whose_claims_were_deleted_is_lost() -> None:
+    gone = claim("a")
+    gone["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    assert pool_status([gone], []).failed
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("QuotaExceeded: 0 of 6 cores", FailureClass.QUOTA),
+        ("InsufficientInstanceCapacity", FailureClass.CAPACITY),
+        ("AuthorizationFailed: the client does not have permission", FailureClass.AUTH),
+        ("BadRequest: VM size is not supported", FailureClass.CONFIG),
+        ("connection reset by peer", FailureClass.TRANSIENT),
+    ],
+)
+def test_failures_are_classed_by_the_providers_words(message: str, expected: FailureClass) -> None:
+    assert classify("LaunchFailed", message) is expected
+
+
+def pool(*names: str, purpose: str = Purpose.TUNING, run: str = "run-1") -> GpuPool:
+    return GpuPool(PoolKey("w", "default", purpose), run, TYPE, tuple(claim(name, run) for name in names))
+
+
+def test_create_is_get_or_create(cluster: FakeCluster) -> None:
+    machines = NodeClaimPool(cluster)
+    assert machines.create(pool("a", "b")) == ["a", "b"]
+    assert machines.create(pool("a", "b")) == []
+
+
+def test_a_second_try_adds_only_what_is_missing(cluster: FakeCluster) -> None:
+    cluster.add(NODE_CLAIM, claim("a"))
+    assert NodeClaimPool(cluster).create(pool("a", "b")) == ["b"]
+
+
+def test_a_claim_that_is_going_is_not_taken_for_one_that_is_there(cluster: FakeCluster) -> None:
+    going = claim("a")
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    cluster.add(NODE_CLAIM, going)
+    assert NodeClaimPool(cluster).create(pool("a")) == ["a"]
+
+
+def test_two_runs_never_share_a_tuning_pool(cluster: FakeCluster) -> None:
+    cluster.add(NODE_CLAIM, claim("a", run="run-0"))
+    with pytest.raises(PoolTaken, match="run-0"):
+        NodeClaimPool(cluster).create(pool("a"))
+
+
+def test_a_serving_pool_is_used_again_by_a_later_run(cluster: FakeCluster) -> None:
+    key = PoolKey("w", "default", Purpose.SERVING)
+    older = claim("old", run="run-0")
+    older["metadata"]["labels"].update(key.labels)
+    cluster.add(NODE_CLAIM, older)
+    assert NodeClaimPool(cluster).create(pool("new", purpose=Purpose.SERVING)) == []
+
+
+def test_delete_takes_only_the_runs_own_machines(cluster: FakeCluster) -> None:
+    cluster.add(NODE_CLAIM, claim("mine", node="n1"))
+    cluster.add(NODE_CLAIM, claim("theirs", run="run-0"))
+    cluster.add(NODE, node("n1"))
+    left = NodeClaimPool(cluster).delete(KEY, "run-1")
+    assert left == ["mine", "n1"]
+    assert [c["metadata"]["name"] for c in cluster.list(NODE_CLAIM)] == ["theirs"]
+
+
+def test_release_returns_when_the_machines_are_gone_and_complains_when_they_stay(
+    cluster: FakeCluster,
+) -> None:
+    cluster.add(NODE_CLAIM, claim("a"))
+    NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=5, poll=0)
+    assert cluster.list(NODE_CLAIM) == []
+    cluster.add(NODE_CLAIM, claim("a"))
+    cluster.lingering.add("a")
+    with pytest.raises(TimeoutError, match="a"):
+        NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
+
+
+def test_a_refused_list_is_not_taken_for_an_empty_pool(cluster: FakeCluster) -> None:
+    cluster.refuse["list", "nodeclaims"] = ClusterError(403, "Forbidden", "nodeclaims is forbidden")
+    with pytest.raises(ClusterError, match="forbidden"):
+        NodeClaimPool(cluster).delete(KEY, "run-1")
