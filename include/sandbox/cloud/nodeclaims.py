@@ -1,0 +1,348 @@
+"""The NodeClaim controller: karpenter's life of a claim, with simulated machines in place of an Azure scale set.
+
+Launched -> Registered -> Initialized -> Ready; a deleted claim drains its Node, removes it and only then lets go of its
+finalizer. It must never remove a Node of a living machine before its pods have ended.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from include.sandbox.api.store import ApiError
+from include.sandbox.cloud.crds import NODECLAIMS
+from include.sandbox.cloud.ledger import Ledger
+from include.sandbox.cloud.machines import MachineType, UnknownMachine, find_machine_type
+from include.sandbox.controllers.ownership import (
+    condition_of,
+    is_finished,
+    is_terminating,
+    owner_reference,
+    seconds_since,
+    set_condition,
+)
+from include.sandbox.controllers.reconciler import NOT_FOUND, Controller, Feeds, Key, Object, read, remove
+from include.sandbox.faults import Fault, FaultKind, Faults
+from include.sandbox.layout import Timings
+from include.sandbox.node import machine
+
+FINALIZER = "karpenter.sh/termination"
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
+TYPES = ("Launched", "Registered", "Initialized")
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+BOOTING_SHARE = 0.8  # of the boot delay until the Node appears, not ready yet
+
+
+class LaunchProblem(Exception):
+    """The cloud refused; the message is the cloud's."""
+
+
+def instance_type_of(claim: Object) -> str:
+    """The first value of the requirement on the instance type; raises LaunchProblem without one."""
+    for requirement in claim["spec"].get("requirements") or []:
+        if requirement["key"] == INSTANCE_TYPE and requirement.get("values"):
+            return str(requirement["values"][0])
+    raise LaunchProblem(f"the claim has no requirement {INSTANCE_TYPE} with a value")
+
+
+def node_name(claim: Object) -> str:
+    number = zlib.crc32(claim["metadata"]["uid"].encode()) % 10**8
+    return f"aks-{claim['metadata']['name']}-{number:08d}-vmss000000"
+
+
+def provider_id(claim: Object) -> str:
+    vmss = node_name(claim).removesuffix("000000")
+    return (
+        "azure:///subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/mc_sandbox/providers/"
+        f"Microsoft.Compute/virtualMachineScaleSets/{vmss}/virtualMachines/0"
+    )
+
+
+def build_node(claim: Object, type_: MachineType) -> Object:
+    """The claim's Node as the cloud registers it: labels and taints of the claim, finalizer, owner."""
+    name = claim["metadata"]["name"]
+    labels = {
+        **(claim["metadata"].get("labels") or {}),
+        INSTANCE_TYPE: type_.name,
+        "agentpool": name,
+        "kubernetes.azure.com/agentpool": name,
+        "kaito.sh/machine-type": "gpu",
+        **({"accelerator": "nvidia"} if type_.resource == "nvidia.com/gpu" else {}),
+        "karpenter.sh/registered": "true",
+        "topology.kubernetes.io/region": "sandbox",
+        "topology.kubernetes.io/zone": "sandbox-1",
+    }
+    spec = claim["spec"]
+    taints = [*(spec.get("taints") or []), *(spec.get("startupTaints") or [])]
+    node = machine.build_node(node_name(claim), name, labels, taints=taints, provider_id=provider_id(claim))
+    node["metadata"]["finalizers"] = [FINALIZER]
+    owner = owner_reference(claim, "karpenter.sh/v1", "NodeClaim")
+    node["metadata"]["ownerReferences"] = [{k: v for k, v in owner.items() if k != "controller"}]
+    return node
+
+
+def refusal(faults: Faults, claim: str, instance_type: str) -> str | None:
+    """What the cloud answers instead of a machine, in Azure's words, when such a fault is set."""
+    asked = f'creating instance failed, agentPool.BeginCreateOrUpdate for "{claim}" failed: '
+    if fault := faults.strike(FaultKind.QUOTA, instance_type):
+        told = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
+        return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
+    if fault := faults.strike(FaultKind.NO_CAPACITY, instance_type):
+        told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
+        return f"{asked}ERROR CODE: AllocationFailed. {fault.message or told}"
+    return None
+
+
+class NodeClaimController(Controller):
+    resource: ClassVar[str] = NODECLAIMS
+    workers: ClassVar[int] = 4
+
+    def __init__(self, cluster: Any, feeds: Feeds, faults: Faults, ledger: Ledger, timings: Timings) -> None:
+        super().__init__(cluster, feeds)
+        self._faults = faults
+        self._ledger = ledger
+        self._timings = timings
+        self._seen: dict[str, float] = {}  # claim uid -> when its launch began, finer than a timestamp
+        self._refused: dict[str, float] = {}  # claim uid -> pause before the next try
+        self._doomed: dict[str, str] = {}
+        feeds.subscribe("nodes", self._node_changed)
+        feeds.subscribe("pods", self._pod_changed)
+        for kind in (FaultKind.NODE_LOSS, FaultKind.SPOT_EVICTION):
+            faults.listen(kind, self._lose_nodes)
+        for kind in (FaultKind.QUOTA, FaultKind.NO_CAPACITY, FaultKind.SLOW_BOOT):
+            faults.listen(kind, self._look_again)
+
+    # --- what wakes it --------------------------------------------------------------------------------------------
+
+    def _node_changed(self, _event: str, node: Object) -> None:
+        for owner in node["metadata"].get("ownerReferences") or []:
+            if owner.get("kind") == "NodeClaim":
+                self.enqueue(("", owner["name"]))
+
+    def _pod_changed(self, event: str, pod: Object) -> None:
+        node = self.feeds.known_one("nodes", ("", pod["spec"].get("nodeName") or ""))
+        if (
+            node is not None
+            and is_terminating_claim(self.feeds, node)
+            and (event == "DELETED" or is_finished(pod))
+        ):
+            self._node_changed(event, node)
+
+    def _look_again(self, _fault: Fault, _active: bool) -> None:
+        self._refused.clear()
+        for claim in self.feeds.known(NODECLAIMS):
+            self.enqueue(("", claim["metadata"]["name"]))
+
+    def _lose_nodes(self, fault: Fault, active: bool) -> None:
+        for node in self.feeds.known("nodes"):
+            name = node["metadata"]["name"]
+            if active and machine.is_managed(node) and fnmatchcase(name, fault.target):
+                self._doomed[name] = fault.kind
+                self._node_changed("SYNC", node)
+
+    # --- one claim ------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, key: Key) -> float | None:
+        claim = await read(self.cluster, NODECLAIMS, key)
+        if claim is None:
+            return None
+        node = await read(self.cluster, "nodes", ("", node_name(claim)))
+        if node is not None and node["metadata"]["name"] in self._doomed:
+            node = await self._lose(node)
+        if is_terminating(claim):
+            return await self._terminate(claim, node)
+        if FINALIZER not in (claim["metadata"].get("finalizers") or []):
+            claim["metadata"]["finalizers"] = [*(claim["metadata"].get("finalizers") or []), FINALIZER]
+            claim = await self.cluster.update(NODECLAIMS, claim)
+        if node is not None and is_terminating(node):
+            await remove(self.cluster, NODECLAIMS, claim)
+            return None
+        if node is not None and machine.is_lost(node):
+            return await self._collect_lost(claim, node)
+        return await self._bring_up(claim, node)
+
+    async def _bring_up(self, claim: Object, node: Object | None) -> float | None:
+        uid = claim["metadata"]["uid"]
+        try:
+            type_ = find_machine_type(instance_type_of(claim))
+            if not (claim.get("status") or {}).get("providerID"):
+                answer = refusal(self._faults, claim["metadata"]["name"], type_.name)
+                if answer is not None:
+                    raise LaunchProblem(answer)
+        except (LaunchProblem, UnknownMachine) as problem:
+            return await self._refuse(claim, str(problem))
+        self._refused.pop(uid, None)
+        if node is None and (condition_of(claim, "Registered") or {}).get("status") == "True":
+            await remove(
+                self.cluster, NODECLAIMS, claim
+            )  # its Node was removed by force: the machine goes too
+            return None
+        if not (claim.get("status") or {}).get("providerID"):
+            self._seen[uid] = time.monotonic()
+            sizes = {"capacity": type_.capacity, "allocatable": type_.capacity}
+            launched = {"providerID": provider_id(claim), "imageID": "sandbox-image", **sizes}
+            claim = await self._note(claim, {"Launched": ("True", "Launched", "")}, launched)
+            metadata = claim["metadata"]
+            self._ledger.start(node_name(claim), type_.name, metadata["name"], metadata.get("labels") or {})
+        return await self._register(claim, node, type_)
+
+    async def _register(self, claim: Object, node: Object | None, type_: MachineType) -> float | None:
+        """From a launched machine to a Ready claim; returns seconds until the next step."""
+        age, boot = self._age(claim), self._boot_seconds(type_.name)
+        if node is None:
+            if age < boot * BOOTING_SHARE:
+                missing = ("Unknown", "NodeNotFound", "Node not registered with cluster")
+                await self._note(claim, {"Registered": missing, "Initialized": missing})
+                return boot * BOOTING_SHARE - age
+            node = await self.cluster.create("nodes", build_node(claim, type_))
+            node["status"] = machine.node_status(
+                node["metadata"]["name"], type_.capacity_without_gpus, ready=False
+            )
+            node = await self.cluster.update("nodes", node, subresource="status")
+        registered = {"Registered": ("True", "Registered", "")}
+        ready = (condition_of(node, "Ready") or {}).get("status") == "True"
+        if not ready and age < boot:
+            waits = {**registered, "Initialized": ("Unknown", "NodeNotReady", "Node status is NotReady")}
+            await self._note(claim, waits, {"nodeName": node["metadata"]["name"]})
+            return boot - age
+        if not ready:
+            node = await self._boot(node)
+        await self._note(
+            claim,
+            {**registered, "Initialized": ("True", "Initialized", "")},
+            {"nodeName": node["metadata"]["name"]},
+        )
+        return await self._offer_gpus(node, type_.capacity, age - boot)
+
+    async def _boot(self, node: Object) -> Object:
+        if (condition_of(node, "Ready") or {}).get("reason") == "NodeStatusUnknown":
+            return node  # the heartbeat brings it back
+        node["status"]["conditions"] = machine.node_conditions(ready=True)
+        node = await self.cluster.update("nodes", node, subresource="status")
+        name = node["metadata"]["name"]
+        await self.cluster.event(
+            node, "Normal", "NodeReady", f"Node {name} status is now: NodeReady", "kubelet"
+        )
+        patch = {"metadata": {"labels": {"karpenter.sh/initialized": "true"}}}
+        return await self.cluster.patch("nodes", name, patch)
+
+    async def _offer_gpus(self, node: Object, capacity: dict[str, str], ready_for: float) -> float | None:
+        """The device plugin's part: GPUs become allocatable a little after the Node is Ready."""
+        if (node["status"].get("allocatable") or {}) == capacity:
+            return None
+        if ready_for < self._timings.gpu:
+            return self._timings.gpu - ready_for
+        node["status"] |= {"capacity": capacity, "allocatable": capacity}
+        await self.cluster.update("nodes", node, subresource="status")
+        return None
+
+    def _age(self, claim: Object) -> float:
+        begun = self._seen.get(claim["metadata"]["uid"])
+        if begun is not None:
+            return time.monotonic() - begun
+        return seconds_since(claim["metadata"]["creationTimestamp"])
+
+    def _boot_seconds(self, instance_type: str) -> float:
+        slow = self._faults.peek(FaultKind.SLOW_BOOT, instance_type)
+        return self._timings.boot + (slow.value or 0.0 if slow else 0.0)
+
+    async def _refuse(self, claim: Object, message: str) -> float:
+        """Launched=Unknown with the cloud's words, as gpu-provisioner leaves it; tried again for ever, ever slower."""
+        uid = claim["metadata"]["uid"]
+        pause = self._refused[uid] = min(self._refused.get(uid, FIRST_RETRY / 2) * 2, LONGEST_RETRY)
+        claim = await self._note(claim, {"Launched": ("Unknown", "LaunchFailed", message[:800])})
+        await self.cluster.event(claim, "Warning", "LaunchFailed", message, "gpu-provisioner")
+        return pause
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    async def _terminate(self, claim: Object, node: Object | None) -> float | None:
+        """Drain, remove the Node, stop the machine, let the claim go."""
+        if FINALIZER not in (claim["metadata"].get("finalizers") or []):
+            return None
+        if node is not None:
+            if not machine.is_lost(node) and not await self._drained(node):
+                return 1.0
+            await self._note(claim, {"InstanceTerminating": ("True", "InstanceTerminating", "")})
+            claim = await self.cluster.get(NODECLAIMS, claim["metadata"]["name"])
+            await self._remove_node(node)
+        self._ledger.stop(node_name(claim))
+        self._seen.pop(claim["metadata"]["uid"], None)
+        claim["metadata"]["finalizers"] = [f for f in claim["metadata"]["finalizers"] if f != FINALIZER]
+        await self.cluster.update(NODECLAIMS, claim)
+        return None
+
+    async def _drained(self, node: Object) -> bool:
+        """Keep new pods away and end the present ones; True when none is left."""
+        name = node["metadata"]["name"]
+        taints = node["spec"].get("taints") or []
+        if not any(taint["key"] == DISRUPTED["key"] for taint in taints):
+            await self.cluster.patch("nodes", name, {"spec": {"taints": [*taints, DISRUPTED]}})
+        pods, _ = await self.cluster.list("pods", field_selector=f"spec.nodeName={name}")
+        for pod in pods:
+            if not is_terminating(pod):
+                await self.cluster.event(
+                    pod, "Normal", "Evicted", "Evicted pod: the node is being removed", "karpenter"
+                )
+                await remove(self.cluster, "pods", pod)
+        return not any(not is_finished(pod) for pod in pods)
+
+    async def _remove_node(self, node: Object) -> None:
+        await remove(self.cluster, "nodes", node)
+        try:
+            await self.cluster.patch("nodes", node["metadata"]["name"], {"metadata": {"finalizers": None}})
+        except ApiError as error:
+            if error.code != NOT_FOUND:
+                raise
+
+    async def _lose(self, node: Object) -> Object:
+        """The machine vanishes; nobody tells the cluster but the missing heartbeats."""
+        name = node["metadata"]["name"]
+        self._doomed.pop(name, None)
+        return await self.cluster.patch("nodes", name, {"metadata": {"annotations": {machine.LOST: "true"}}})
+
+    async def _collect_lost(self, claim: Object, node: Object) -> float | None:
+        """Once the Node is known to be silent, give up the claim of a machine that is gone (karpenter's collection)."""
+        ready = condition_of(node, "Ready") or {}
+        if ready.get("status") != "Unknown":
+            return None  # the node lifecycle will say so, and that wakes this again
+        waited = seconds_since(ready["lastTransitionTime"])
+        if waited < self._timings.lost_node_removal:
+            return self._timings.lost_node_removal - waited + 0.05
+        await remove(self.cluster, NODECLAIMS, claim)
+        return None
+
+    # --- status ---------------------------------------------------------------------------------------------------
+
+    async def _note(
+        self, claim: Object, states: dict[str, tuple[str, str, str]], fields: Object | None = None
+    ) -> Object:
+        """Write conditions and fields; Ready follows from the three others. Returns the claim as stored."""
+        status = {**(claim.get("status") or {}), **(fields or {})}
+        conditions = list(status.get("conditions") or [])
+        for type_ in TYPES:
+            if type_ not in states and not any(c["type"] == type_ for c in conditions):
+                states[type_] = ("Unknown", "AwaitingReconciliation", "object is awaiting reconciliation")
+        for type_, (state, reason, message) in states.items():
+            conditions = set_condition(conditions, type_, state, reason, message)
+        waiting = [c for c in conditions if c["type"] in TYPES and c["status"] != "True"]
+        if waiting:
+            told = ", ".join(f"{c['type']}={c['status']}" for c in waiting)
+            conditions = set_condition(conditions, "Ready", "Unknown", "UnhealthyDependents", told)
+        else:
+            conditions = set_condition(conditions, "Ready", "True", "Ready", "")
+        generation = claim["metadata"].get("generation", 1)
+        status["conditions"] = [{"message": "", **c, "observedGeneration": generation} for c in conditions]
+        if status == claim.get("status"):
+            return claim
+        return await self.cluster.update(NODECLAIMS, {**claim, "status": status}, subresource="status")
+
+
+def is_terminating_claim(feeds: Feeds, node: Object) -> bool:
+    """Whether the claim behind a node is being deleted, as far as the feeds know."""
+    names = [o["name"] for o in node["metadata"].get("ownerReferences") or [] if o.get("kind") == "NodeClaim"]
+    claims = (feeds.known_one(NODECLAIMS, ("", name)) for name in names)
+    return any(claim is not None and is_terminating(claim) for claim in claims)

@@ -1,0 +1,180 @@
+"""The sandbox's one process: API server, controllers, scheduler, node agent, cloud; and the registry beside it.
+
+Everything shares one event loop and ends together: when a part breaks for good, the whole process ends, and with it
+every pod. It must never return before the last pod process has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from include.sandbox.api import certificates
+from include.sandbox.api.server import serve
+from include.sandbox.api.store import ApiError, Cluster
+from include.sandbox.cloud import crds
+from include.sandbox.cloud.ledger import Ledger
+from include.sandbox.cloud.nodeclaims import NodeClaimController
+from include.sandbox.controllers.deployment import DeploymentController
+from include.sandbox.controllers.endpoints import EndpointsController
+from include.sandbox.controllers.job import JobController
+from include.sandbox.controllers.node_lifecycle import NodeLifecycle
+from include.sandbox.controllers.reconciler import CONFLICT, Controller, Feeds
+from include.sandbox.controllers.replicaset import ReplicaSetController
+from include.sandbox.controllers.scheduler import Scheduler
+from include.sandbox.controllers.service_proxy import ServiceProxy
+from include.sandbox.controllers.statefulset import StatefulSetController
+from include.sandbox.controllers.volumes import CLASSES, VolumeBinder, storage_class
+from include.sandbox.faults import FaultKind, Faults
+from include.sandbox.layout import Layout, Timings
+from include.sandbox.node.agent import NodeAgent
+from include.sandbox.process_file import own_record
+from include.sandbox.registry import Registry
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+
+
+class AlreadyRunning(RuntimeError):
+    """Another process holds this state folder."""
+
+
+@dataclass
+class Machinery:
+    """Everything that follows the cluster, wired together but not yet running."""
+
+    feeds: Feeds
+    agent: NodeAgent
+    proxy: ServiceProxy
+    controllers: list[Controller]
+
+    @classmethod
+    def build(cls, cluster: Cluster, faults: Faults, layout: Layout, timings: Timings) -> Machinery:
+        feeds = Feeds(cluster, timings.resync)
+        agent = NodeAgent(cluster, feeds, faults, layout, timings)
+        proxy = ServiceProxy(cluster, feeds)
+        controllers: list[Controller] = [
+            Scheduler(cluster, feeds),
+            StatefulSetController(cluster, feeds),
+            DeploymentController(cluster, feeds),
+            ReplicaSetController(cluster, feeds),
+            JobController(cluster, feeds, timings.job_backoff),
+            EndpointsController(cluster, feeds),
+            VolumeBinder(cluster, feeds, layout.volumes),
+            NodeLifecycle(cluster, feeds, timings.node_monitor_grace),
+            NodeClaimController(cluster, feeds, faults, Ledger(layout.ledger), timings),
+            proxy,
+        ]
+        return cls(feeds, agent, proxy, controllers)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feeds.run())
+            group.create_task(self.agent.run())
+            for controller in self.controllers:
+                group.create_task(controller.run())
+
+    async def close(self) -> None:
+        await self.proxy.close()
+        await self.agent.close()
+
+
+def hold(layout: Layout) -> TextIO:
+    """The lock of the state folder, for as long as the returned file is open. Raises AlreadyRunning."""
+    layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = (layout.root / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise AlreadyRunning(f"A sandbox already runs with the state folder {layout.root}.") from None
+    return lock
+
+
+def admin_token(path: Path) -> str:
+    """The token of the kubeconfig, the same for as long as the state folder lives."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+async def _install(cluster: Cluster, agent: NodeAgent) -> None:
+    """What the sandbox's cluster holds from the start beyond what the API server makes."""
+    await crds.install(cluster)
+    try:
+        await cluster.create(CLASSES, storage_class())
+    except ApiError as error:
+        if error.code != CONFLICT:
+            raise
+    await agent.ensure_cpu_node()
+    await agent.beat()
+
+
+def _port_of(runner: Any) -> int:
+    return int(runner.addresses[0][1])
+
+
+async def run(layout: Layout, port: int, timings: Timings) -> None:
+    """Run the sandbox until SIGTERM or SIGINT; `sandbox.json` appears when everything answers."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold(layout))
+        layout.pid_file.write_text(json.dumps(own_record()))
+        stack.callback(layout.pid_file.unlink, missing_ok=True)
+        faults = Faults()
+        registry = Registry(layout)
+        starting = asyncio.create_task(registry.start())
+        stack.push_async_callback(registry.stop)
+        cluster = Cluster(layout.root)
+        stack.callback(cluster.close)
+        machinery = Machinery.build(cluster, faults, layout, timings)
+        await _install(cluster, machinery.agent)
+        token = admin_token(layout.root / "token")
+        paths = certificates.ensure(layout.certificates)
+        runner = await serve(cluster, HOST, port, paths, {token: "sandbox-admin"}, layout.logs, faults=faults)
+        stack.push_async_callback(runner.cleanup)
+        work = asyncio.create_task(machinery.run())
+        stack.push_async_callback(_end, work)
+        stack.push_async_callback(machinery.close)
+        await starting
+        faults.listen(FaultKind.REGISTRY_DOWN, registry.set_down)
+        _describe(layout, _port_of(runner), registry, paths.ca, token)
+        stack.callback(layout.description.unlink, missing_ok=True)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, work}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+
+
+async def _end(work: asyncio.Task[None]) -> None:
+    work.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
+
+
+def _describe(layout: Layout, port: int, registry: Registry, authority: Path, token: str) -> None:
+    server = f"https://{HOST}:{port}"
+    certificates.write_kubeconfig(layout.kubeconfig, server, authority, token)
+    described = {
+        "apiserver": server,
+        "registry": registry.address,
+        "pid": os.getpid(),
+        "kubeconfig": str(layout.kubeconfig),
+        "stateDir": str(layout.root),
+    }
+    fresh = layout.description.with_suffix(".new")
+    fresh.write_text(json.dumps(described, indent=2) + "\n")
+    fresh.replace(layout.description)
