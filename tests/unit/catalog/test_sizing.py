@@ -34,7 +34,7 @@ def test_a_gpu_that_cannot_hold_the_context_is_refused_with_figures() -> None:
         sizing.serving_nodes(CATALOG.model("phi-2"), CATALOG.machine("Standard_NV6ads_A10_v5"), context=8192)
 
 
-# LLaMA-Factory's table (README, "Hardware Requirement"): QLoRA 4 bit 7B 6 GB, 14B 12, 30B 24; LoRA 16 bit 7B 16, 14B 32.
+# LLaMA-Factory, README, "Hardware Requirement": QLoRA 7B 6 GB, 14B 12, 30B 24; LoRA 7B 16, 14B 32, 30B 64.
 @pytest.mark.parametrize(
     ("preset", "method", "published_gb"),
     [

@@ -1,0 +1,168 @@
+"""Properties: nothing is lost in a round trip, and nothing but a report ever comes out of validation."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.catalog import load_catalog
+from include.workspace import Fault, Workspace, WorkspaceInvalid, examine_workspace, parse_workspace, validate
+from include.workspace.dialect import API_VERSIONS
+from include.workspace.images import parse_image
+from include.workspace.training_config import config_faults
+from include.workspace.urls import redact, url_fault
+
+CATALOG = load_catalog()
+
+word = st.text(string.ascii_lowercase + string.digits + "-.", min_size=1, max_size=20)
+texts = st.one_of(word, st.text(max_size=30))
+labels = st.dictionaries(word, texts, max_size=3)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=10), children, max_size=3)
+    ),
+    max_leaves=10,
+)
+volumes = st.dictionaries(word, json_values, max_size=2)
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A mapping that may lack any of the fields."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+source = some(
+    name=word,
+    urls=st.lists(texts, max_size=3),
+    volumeSource=volumes,
+    image=texts,
+    imagePullSecrets=st.lists(word, max_size=2),
+)
+destination = some(volumeSource=volumes, image=texts, imagePushSecret=word)
+preset_names = st.one_of(st.sampled_from(CATALOG.model_names()), texts)
+
+
+def presets(beta: bool) -> st.SearchStrategy[dict[str, Any]]:
+    options: dict[str, Any] = {"image": texts, "imagePullSecrets": st.lists(word, max_size=2)}
+    if beta:
+        options["modelAccessSecret"] = word
+    return st.fixed_dictionaries(
+        {"name": preset_names}, optional={"accessMode": word, "presetOptions": some(**options)}
+    )
+
+
+@st.composite
+def workspaces(draw: st.DrawFn) -> dict[str, Any]:
+    """Documents that the schema takes, whatever they mean."""
+    version = draw(st.sampled_from(API_VERSIONS))
+    beta = version.endswith("v1beta1")
+    selector = some(
+        matchLabels=labels,
+        matchExpressions=st.lists(
+            st.fixed_dictionaries(
+                {"key": word, "operator": st.sampled_from(["In", "Exists"])},
+                optional={"values": st.lists(word, max_size=2)},
+            ),
+            max_size=2,
+        ),
+    )
+    resource: dict[str, Any] = {
+        "count": st.integers(-2, 9),
+        "instanceType": st.one_of(st.sampled_from(CATALOG.machine_names()), texts),
+        "preferredNodes": st.lists(word, max_size=2),
+    }
+    if beta:
+        resource["partition"] = st.fixed_dictionaries(
+            {"mode": word}, optional={"profile": word, "count": st.integers(0, 3)}
+        )
+    adapters = st.lists(some(source=source, strength=texts), max_size=3)
+    tuning = st.fixed_dictionaries(
+        {"input": source, "output": destination},
+        optional={"preset": presets(beta), "method": st.sampled_from(["lora", "QLoRA", "x"]), "config": word},
+    )
+    document = st.fixed_dictionaries(
+        {
+            "apiVersion": st.just(version),
+            "kind": st.just("Workspace"),
+            "metadata": some(name=texts, namespace=word, generation=st.integers(0, 9), annotations=labels, labels=labels),
+        },
+        optional={
+            "resource": st.fixed_dictionaries({"labelSelector": selector}, optional=resource),
+            "inference": some(preset=presets(beta), template=volumes, config=word, adapters=adapters),
+            "tuning": tuning,
+            "status": st.dictionaries(word, json_values, max_size=2),
+        },
+    )  # fmt: skip
+    return draw(document)
+
+
+@given(workspaces())
+@settings(max_examples=150, deadline=None)
+def test_parse_dump_parse_is_identity(document: dict[str, Any]) -> None:
+    workspace = parse_workspace(document)
+    assert workspace.to_dict() == document
+    again = parse_workspace(yaml.safe_dump(workspace.to_dict(), allow_unicode=True))
+    assert again.to_dict() == document
+    assert again == workspace
+
+
+@given(workspaces())
+@settings(max_examples=150, deadline=None)
+def test_validation_gives_faults_and_nothing_else(document: dict[str, Any]) -> None:
+    faults = validate(parse_workspace(document), CATALOG)
+    for fault in faults:
+        assert isinstance(fault, Fault)
+        assert str(fault).endswith(f"[{fault.rule}]")
+        assert "\n" not in str(fault)
+
+
+@given(
+    st.one_of(
+        json_values,
+        st.dictionaries(
+            st.sampled_from(
+                ["apiVersion", "kind", "metadata", "resource", "tuning", "inference", "status", "spec"]
+            ),
+            json_values,
+        ),
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_anything_at_all_gives_a_workspace_or_a_report(data: Any) -> None:
+    workspace, faults = examine_workspace(data, CATALOG)
+    assert isinstance(workspace, Workspace) or faults
+    assert all(str(fault) for fault in faults)
+
+
+@given(workspaces(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_broken_part_never_hides_in_an_exception(document: dict[str, Any], data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(sorted(document)))
+    document = {**document, section: data.draw(json_values)}
+    workspace, faults = examine_workspace(document, CATALOG)
+    assert isinstance(workspace, Workspace) or faults
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200))
+def test_any_text_gives_a_workspace_or_a_report(data: str | bytes) -> None:
+    try:
+        parse_workspace(data)
+    except WorkspaceInvalid as error:
+        assert error.faults
+
+
+@given(st.text(max_size=60))
+def test_helpers_never_raise_anything_of_their_own(text: str) -> None:
+    url_fault(text)
+    url_fault(f"http://{text}/")
+    redact(text)
+    config_faults(text, "qlora")
+    try:
+        parse_image(text)
+    except ValueError as error:
+        assert str(error)
