@@ -24,6 +24,7 @@ class Version:
     columns: tuple[Json, ...]
     scale: Json | None
     storage_version: str
+    deprecation: str = ""
 
 
 def default(info: Resource, obj: Json) -> None:

@@ -151,6 +151,7 @@ def _resource(spec: Json, version: Json, storage: str) -> Resource:
             columns=tuple(version.get("additionalPrinterColumns") or ()),
             scale=subresources.get("scale"),
             storage_version=storage,
+            deprecation=_deprecation(api_version, names["kind"], version),
         ),
         conversion=None
         if api_version == stored_as
@@ -159,3 +160,9 @@ def _resource(spec: Json, version: Json, storage: str) -> Resource:
             from_storage=lambda one: {**one, "apiVersion": api_version},
         ),
     )
+
+
+def _deprecation(api_version: str, kind: str, version: Json) -> str:
+    if not version.get("deprecated"):
+        return ""
+    return str(version.get("deprecationWarning") or f"{api_version} {kind} is deprecated")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from include.sandbox.api import bootstrap, deletion, events
+from include.sandbox.api import bootstrap, deletion, events, subresources
 from include.sandbox.api.builtin_kinds import BUILTINS
 from include.sandbox.api.errors import ApiError, conflict, not_found
 from include.sandbox.api.gc import Collector
@@ -28,6 +28,7 @@ __all__ = ["ApiError", "Cluster", "WriteOptions"]
 
 Json = dict[str, Any]
 
+_POD_ACTIONS = {"pods/binding": subresources.bind, "pods/eviction": subresources.evict}
 
 class Cluster:
     """`resource` is `pods`, `statefulsets.apps`, `workspaces.kaito.sh` (plural[.group]) or a `Resource`."""
@@ -58,9 +59,9 @@ class Cluster:
 
     async def get(self, resource: str | Resource, name: str, namespace: str | None = None) -> Json:
         info = self.resource(resource)
-        return copied_object(from_storage(info, self._stored(info, self.key(info, name, namespace))))
+        return copied_object(from_storage(info, self.stored(info, self.key(info, name, namespace))))
 
-    def _stored(self, info: Resource, key: Key) -> Json:
+    def stored(self, info: Resource, key: Key) -> Json:
         entry = self.storage.get(info.key, key)
         if entry is None:
             raise not_found(info.plural, info.group, key[1])
@@ -108,6 +109,9 @@ class Cluster:
         namespace: str | None = None,
         options: WriteOptions | None = None,
     ) -> Json:
+        if isinstance(resource, str) and resource in _POD_ACTIONS:
+            meta = obj.get("metadata") or {}
+            return _POD_ACTIONS[resource](self, (namespace or meta.get("namespace") or "default", meta["name"]), obj)
         info = self.resource(resource)
         return copied_object(from_storage(info, self.create_now(info, obj, namespace, options)))
 
@@ -186,7 +190,7 @@ class Cluster:
     ) -> Json:
         """Store what `change` makes of the present object (in `info`'s version); returns it in that version."""
         options = options or WriteOptions()
-        stored = self._stored(info, key)
+        stored = self.stored(info, key)
         current = from_storage(info, stored)
         new = changed_object(self, info, current, change(copied_object(current)), subresource, options)
         if new is current or options.dry_run:
@@ -212,7 +216,7 @@ class Cluster:
         """Write without checks, and tell those who follow up. Keeps `new`."""
         old = self.storage.get(info.key, key)
         self.lifecycle.before_store(info, new)
-        obj = self.storage.put(info.key, key, new).obj
+        obj = self.storage.put(info.key, key, _ordered(new)).obj
         self.lifecycle.stored(info, key, obj, old.obj if old else None)
         self.collector.written(info.key, key, obj, old.obj if old else None)
         return obj
@@ -225,3 +229,9 @@ class Cluster:
         self.lifecycle.dropped(info, key, obj)
         self.collector.removed(info.key, key, obj)
         return obj
+
+
+def _ordered(obj: Json) -> Json:
+    """Kind, version and metadata first, as the real server writes them."""
+    head = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": obj["metadata"]}
+    return head | {name: obj[name] for name in obj if name not in head}

@@ -41,6 +41,11 @@ class Watch:
         if not self._initial:
             self._log.after(self.revision)  # 410 now rather than at the first change
 
+    def start(self) -> list[tuple[str, Entry]]:
+        """The present objects, possibly none; for a client that wants to know where they end."""
+        self._initial = False
+        return self.initial()
+
     def initial(self) -> list[tuple[str, Entry]]:
         """The present objects, for a watch that starts with them."""
         self.revision = self._storage.revision
@@ -61,6 +66,12 @@ class Watch:
             await self._log.changed(timeout)
             found = self._ready()
         return found
+
+    def reached(self) -> int:
+        """Up to which revision this watch has seen everything; what a bookmark may promise."""
+        if not self._log.after(self.revision):
+            self.revision = self._storage.revision
+        return self.revision
 
     def _ready(self) -> list[tuple[str, Entry]]:
         changes = self._log.after(self.revision)

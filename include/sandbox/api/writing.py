@@ -173,10 +173,11 @@ def changed_object(
     if info.custom is not None:
         custom.default(info, new)
     strategy.default(new)
-    if subresource is None:
+    whole = subresource in (None, "scale")
+    if whole:
         strategy.prepare_update(new, old)
     faults = metadata_update_faults(new, old, info)
-    if subresource is None:
+    if whole:
         faults += [*strategy.validate(new), *strategy.validate_update(new, old)]
     if info.custom is not None:
         faults += custom.faults(info, new, old, subresource)
