@@ -124,7 +124,7 @@ class GpuPoolProvider(Protocol):
         """Make what is missing of the pool; returns the names that this call made."""
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
-        """Ask for the deletion of what the run made; returns the names that are still going."""
+        """Ask for the deletion of what the run made; returns the names of what is going."""
 
     def observe(self, key: PoolKey) -> PoolStatus:
         """Say what is there now."""
@@ -241,19 +241,28 @@ class NodeClaimPool:
         return made
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
-        """Ask for the deletion of the run's NodeClaims; returns those (and their Nodes) that are still there."""
+        """Ask for the deletion of the run's NodeClaims; returns their names and those of their Nodes."""
         claims = self.hook.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id})
         for claim in claims:
             if not _deleting(claim):
                 self.hook.delete(NODE_CLAIM, claim["metadata"]["name"])
-        nodes = {(claim.get("status") or {}).get("nodeName") for claim in claims} - {None, ""}
-        left = [claim["metadata"]["name"] for claim in claims]
-        return left + sorted(name for name in nodes if name and self.hook.find(NODE, name))
+        nodes = [(claim.get("status") or {}).get("nodeName") for claim in claims]
+        return [claim["metadata"]["name"] for claim in claims] + [node for node in nodes if node]
 
-    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.5) -> None:
-        """Delete the run's machines and return when they are gone. Raises TimeoutError after ``timeout`` seconds."""
+    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
+        """Delete the run's machines and return when claims and Nodes are gone.
+
+        :raises TimeoutError: something is still there after ``timeout`` seconds.
+        """
         deadline = time.monotonic() + timeout
-        while left := self.delete(key, run_id):
+        seen: set[str] = set()
+        while True:
+            claims = self.delete(key, run_id)
+            seen.update(claims)
+            # A Node may outlive its claim where the cloud's controller is not the one that deletes it.
+            left = claims or sorted(name for name in seen if self.hook.find(NODE, name))
+            if not left:
+                return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
             time.sleep(poll)

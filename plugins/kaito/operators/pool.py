@@ -81,6 +81,7 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
     :param purpose: ``tuning`` or ``serving``.
     :param keep_if_succeeded: id of the task whose success means that the machines are in use and stay.
     :param gone_within: fail after that long; the task's retries then ask again.
+    :param poll_seconds: pause between two looks at the cluster.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
         purpose: str,
         keep_if_succeeded: str | None = None,
         gone_within: timedelta = GONE_WITHIN,
+        poll_seconds: float = 0.3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
         self.keep_if_succeeded = keep_if_succeeded
         self.gone_within = gone_within
+        self.poll_seconds = poll_seconds
 
     def execute(self, context: Context) -> None:
         run = self.this_run(context)
@@ -104,7 +107,9 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
         key = PoolKey(run.name, run.namespace, self.purpose)
         if self.purpose == "serving":
             self._withdraw(run)
-        NodeClaimPool(self.cluster).delete_and_wait(key, run.run_id, timeout=self.gone_within.total_seconds())
+        NodeClaimPool(self.cluster).delete_and_wait(
+            key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
+        )
         self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
         self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
 

@@ -94,7 +94,7 @@ class AskOperator(WorkspaceTask, BaseOperator):
             answer = self.cluster.post_to_service(
                 run.name, run.namespace, "chat", body, port=SERVICE_PORT, timeout=ANSWER_SECONDS
             )
-            text = answer["Result"] if isinstance(answer, dict) else None
+            text = answer.get("Result") if isinstance(answer, dict) else None
             if not isinstance(text, str):
                 raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
         except (ClusterError, AirflowException) as error:

@@ -160,6 +160,10 @@ def test_release_returns_when_the_machines_are_gone_and_complains_when_they_stay
     cluster.add(NODE_CLAIM, claim("a"))
     NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=5, poll=0)
     assert cluster.list(NODE_CLAIM) == []
+    cluster.add(NODE_CLAIM, claim("b", node="n1"))
+    cluster.add(NODE, node("n1"))
+    with pytest.raises(TimeoutError, match="n1"):
+        NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0.05, poll=0)
     cluster.add(NODE_CLAIM, claim("a"))
     cluster.lingering.add("a")
     with pytest.raises(TimeoutError, match="a"):

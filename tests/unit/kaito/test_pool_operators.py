@@ -1,0 +1,128 @@
+"""Setup and teardown of the GPU machines, as tasks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from kaito.hooks.api import NODE_CLAIM, STATEFUL_SET, ClusterError
+from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+
+from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+
+NAME = "workspace-tuning-phi-3"
+
+
+def create(cluster: FakeCluster, purpose: str = "tuning") -> CreateGpuPoolOperator:
+    operator = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=purpose)
+    operator.__dict__["cluster"] = cluster
+    return operator
+
+
+def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = None) -> ReleaseGpuPoolOperator:
+    operator = ReleaseGpuPoolOperator(
+        task_id="release_gpu_pool",
+        purpose=purpose,
+        keep_if_succeeded=keep,
+        gone_within=timedelta(seconds=0.05),
+        poll_seconds=0,
+    )
+    operator.__dict__["cluster"] = cluster
+    return operator
+
+
+def claims(cluster: FakeCluster) -> list[str]:
+    return [claim["metadata"]["name"] for claim in cluster.list(NODE_CLAIM)]
+
+
+def test_create_asks_for_the_planned_machines_once(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    result = create(cluster).execute(context)
+    assert result["made"] == result["node_claims"] == claims(cluster)
+    assert create(cluster).execute(context)["made"] == []
+    assert cluster.condition(NAME, "ResourceReady")["status"] == "False"
+    assert cluster.objects["workspaces", "default", NAME]["status"]["targetNodeCount"] == 1
+
+
+def test_tuning_and_serving_pools_are_apart(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    create(cluster).execute(context)
+    create(cluster, "serving").execute(context)
+    assert len(claims(cluster)) == 2
+    release(cluster).execute(context)
+    assert [c["metadata"]["labels"]["kaito.sh/pool"] for c in cluster.list(NODE_CLAIM)] == ["serving"]
+
+
+def test_a_setup_that_fails_takes_back_what_it_made(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    made = cluster.get_or_create
+
+    def half(kind: Any, manifest: Any) -> Any:
+        made(kind, manifest)
+        raise ClusterError(500, "InternalError", "etcd is full")
+
+    cluster.get_or_create = half  # type: ignore[method-assign]
+    with pytest.raises(ClusterError, match="etcd is full"):
+        create(cluster).execute(context)
+    assert claims(cluster) == []
+    assert "etcd is full" in cluster.condition(NAME, "NodeClaimReady")["message"]
+
+
+def test_another_runs_machines_are_not_taken(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    create(cluster).execute(context)
+    with pytest.raises(AirflowFailException, match=RUN_ID):
+        create(cluster).execute({**context, "run_id": "manual"})
+    assert len(claims(cluster)) == 1
+
+
+def test_no_rollout_skips_the_rest(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    context["ti"].xcoms["preflight"]["serving_plan"] = None
+    with pytest.raises(AirflowSkipException):
+        create(cluster, "serving").execute(context)
+    assert claims(cluster) == []
+
+
+def test_killing_the_setup_lets_the_machines_go(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    operator = create(cluster)
+    operator.execute(context)
+    operator.on_kill()
+    assert claims(cluster) == []
+
+
+def test_release_waits_until_the_machines_are_gone(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    create(cluster).execute(context)
+    cluster.lingering.update(claims(cluster))
+    with pytest.raises(TimeoutError):
+        release(cluster).execute(context)
+    cluster.lingering.clear()
+    release(cluster).execute(context)
+    assert cluster.condition(NAME, "ResourceReady")["reason"] == "NodesReleased"
+
+
+def test_a_service_that_answers_keeps_its_machines(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    create(cluster, "serving").execute(context)
+    context["ti"].states = {"serve.ask": "success"}
+    release(cluster, "serving", keep="serve.ask").execute(context)
+    assert len(claims(cluster)) == 1
+
+
+@pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", None])
+def test_a_service_that_never_answered_is_taken_back(
+    cluster: FakeCluster, context: dict[str, Any], state: str | None
+) -> None:
+    create(cluster, "serving").execute(context)
+    cluster.add(
+        STATEFUL_SET, {"metadata": {"name": NAME, "labels": {"kaito.sh/run-id": RUN_ID}}, "status": {}}
+    )
+    context["ti"].states = {"serve.ask": state}
+    release(cluster, "serving", keep="serve.ask").execute(context)
+    assert claims(cluster) == []
+    assert cluster.list(STATEFUL_SET) == []
+
+
+def test_a_service_that_ran_before_is_left_alone(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    cluster.add(
+        STATEFUL_SET, {"metadata": {"name": NAME, "labels": {"kaito.sh/run-id": "earlier"}}, "status": {}}
+    )
+    context["ti"].states = {"serve.ask": "failed"}
+    release(cluster, "serving", keep="serve.ask").execute(context)
+    assert len(cluster.list(STATEFUL_SET)) == 1

@@ -1,0 +1,185 @@
+"""The first task: every fault at once, nothing else touched; then the plan."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, WORKSPACE, ClusterError
+from kaito.operators.preflight import PreflightOperator
+from kaito.params import tuning_params
+
+from include.workspace import workspace_crd
+from tests.unit.kaito.conftest import QUICK_START, RUN_ID, FakeCluster
+
+DEFAULTS = {key: param.value for key, param in tuning_params().items()}
+
+
+def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning") -> dict[str, Any]:
+    operator = PreflightOperator(task_id="preflight", purpose=purpose)
+    operator.__dict__["cluster"] = cluster
+    context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
+    return operator.execute(context)
+
+
+@pytest.fixture(autouse=True)
+def established_crd(cluster: FakeCluster) -> None:
+    definition = workspace_crd()
+    definition["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    cluster.add(CRD, definition)
+
+
+def test_a_workspace_in_the_cluster_is_planned(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    result = preflight(cluster, {"workspace": {"metadata": {"name": workspace["metadata"]["name"]}}})
+    assert result["plan"]["purpose"] == "tuning"
+    assert result["plan"]["dtype"] == "float16", "the V100 of the quick start has no bfloat16"
+    assert result["serving_plan"]["purpose"] == "serving"
+    assert result["workspace"]["metadata"]["uid"] == "0123abcd-0000"
+    assert cluster.condition("workspace-tuning-phi-3", "WorkspaceSucceeded")["reason"] == "workspacePending"
+    assert cluster.writes == []
+
+
+def test_signed_urls_never_reach_xcom(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    result = preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    assert "SECRET" not in str(result)
+    assert result["workspace"]["tuning"]["input"]["urls"] == ["https://example.com/train.parquet?..."]
+
+
+def test_the_authors_dialect_decides_about_the_rollout(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    stored = cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]
+    stored["apiVersion"] = "kaito.sh/v1beta1"
+    assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["serving_plan"] is None
+    stored["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": '{"apiVersion": "kaito.sh/v1alpha1"}'
+    }
+    result = preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    assert result["serving_plan"] is not None
+    assert "last-applied" not in str(result)
+
+
+def test_a_conf_only_run_makes_its_workspace(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    document = copy.deepcopy(QUICK_START)
+    document["metadata"] = {"name": "other"}
+    result = preflight(cluster, {"workspace": document})
+    assert cluster.writes == [("workspaces", "other")]
+    assert result["workspace"]["metadata"]["namespace"] == "default"
+
+
+def test_every_fault_is_named_at_once_and_nothing_is_made(cluster: FakeCluster) -> None:
+    document = copy.deepcopy(QUICK_START)
+    document["resource"]["instanceType"] = "Standard_NC6s_v33"
+    document["tuning"] |= {"preset": {"name": "phi-3-mini"}, "method": "dora", "config": "absent"}
+    document["tuning"]["input"] = {"urls": ["http://169.254.169.254/x"]}
+    document["tuning"]["output"]["imagePushSecret"] = "absent"
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, {"workspace": document})
+    text = str(refused.value)
+    for word in ("Standard_NC6s_v33", "phi-3-mini", "dora", "169.254", "imagePushSecret", "tuning.config"):
+        assert word in text
+    assert cluster.writes == []
+    assert cluster.list(WORKSPACE) == []
+
+
+def test_a_refused_workspace_says_so_itself(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.objects.pop(("secrets", "default", "push"))
+    with pytest.raises(AirflowFailException, match="no such Secret"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    told = cluster.condition("workspace-tuning-phi-3", "WorkspaceSucceeded")
+    assert told["reason"] == "workspaceFailed"
+    assert "imagePushSecret" in told["message"]
+
+
+def test_a_secret_of_another_type_is_no_push_secret(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.add(SECRET, {"metadata": {"name": "push"}, "type": "Opaque"})
+    with pytest.raises(AirflowFailException, match="type is Opaque"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+
+
+def test_secrets_that_may_not_be_read_do_not_stop_the_run(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    cluster.refuse["get", "secrets"] = ClusterError(403, "Forbidden", "secrets is forbidden")
+    assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+
+
+def test_the_content_of_the_training_config_is_checked(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]["tuning"]["config"] = "mine"
+    cluster.add(
+        CONFIG_MAP,
+        {"metadata": {"name": "mine"}, "data": {"training_config.yaml": "training_config: {Nope: {}}"}},
+    )
+    with pytest.raises(AirflowFailException, match="Nope"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+
+
+def test_a_workspace_that_is_not_there_is_no_form_to_fill(cluster: FakeCluster) -> None:
+    with pytest.raises(AirflowFailException, match="no Workspace nobody in namespace default"):
+        preflight(cluster, {"name": "nobody"})
+
+
+def test_a_conf_that_contradicts_the_cluster_is_refused(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    document = copy.deepcopy(QUICK_START)
+    document["tuning"]["method"] = "lora"
+    with pytest.raises(
+        AirflowFailException, match=r"tuning\.method: the Workspace in the cluster has another value"
+    ):
+        preflight(cluster, {"workspace": document})
+
+
+def test_the_same_yaml_as_in_the_cluster_runs(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    assert preflight(cluster, {"workspace": copy.deepcopy(QUICK_START)})["plan"]
+
+
+def test_an_inference_workspace_is_sent_to_the_other_dag(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    document = {k: v for k, v in QUICK_START.items() if k != "tuning"}
+    document = {
+        **document,
+        "metadata": {"name": "inf"},
+        "inference": {"preset": {"name": "phi-3-mini-128k-instruct"}},
+    }
+    with pytest.raises(AirflowFailException, match="kaito_serve"):
+        preflight(cluster, {"workspace": document})
+
+
+def test_a_workspace_being_deleted_is_not_run(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    stored = cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]
+    stored["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    with pytest.raises(AirflowFailException, match="being deleted"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+
+
+def test_a_missing_crd_is_installed(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    definition = cluster.objects.pop(("customresourcedefinitions", "", "workspaces.kaito.sh"))
+    apply = cluster.apply
+
+    def establish(kind: Any, manifest: Any, **options: Any) -> dict[str, Any]:
+        return apply(kind, {**manifest, "status": definition["status"]}, **options)
+
+    cluster.apply = establish  # type: ignore[method-assign]
+    preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    assert ("customresourcedefinitions", "workspaces.kaito.sh") in cluster.writes
+
+
+def test_a_crd_that_may_not_be_seen_is_taken_as_installed(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    cluster.refuse["get", "customresourcedefinitions"] = ClusterError(403, "Forbidden", "no")
+    assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+
+
+def test_the_api_servers_refusal_is_the_verdict(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.refuse["apply", "workspaces"] = ClusterError(422, "Invalid", "admission webhook said no")
+    document = {**copy.deepcopy(QUICK_START), "metadata": {"name": "other"}}
+    with pytest.raises(AirflowFailException, match="admission webhook said no"):
+        preflight(cluster, {"workspace": document})

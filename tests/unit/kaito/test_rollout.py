@@ -1,0 +1,159 @@
+"""Rolling out: what is applied, how its state is judged, and that only an answer makes a Workspace ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException
+from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
+from kaito.hooks.rollout import rollout_status
+from kaito.operators.rollout import AskOperator, RollOutOperator
+
+from tests.unit.kaito.conftest import FakeCluster
+
+NAME = "workspace-tuning-phi-3"
+REFERENCE = "registry.example.com/adapters/phi@sha256:" + "1" * 64
+
+
+def roll_out(cluster: FakeCluster) -> RollOutOperator:
+    operator = RollOutOperator(task_id="roll_out", adapter_task_id="publish_adapter")
+    operator.__dict__["cluster"] = cluster
+    return operator
+
+
+def test_the_service_has_the_quick_starts_name_and_ports(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    result = roll_out(cluster).execute(context)
+    service = cluster.find(SERVICE, NAME, "default")
+    assert [port["port"] for port in service["spec"]["ports"]] == [80, 29500]
+    assert result["adapters"] == [{"name": NAME, "image": REFERENCE}]
+    assert REFERENCE in str(cluster.find(STATEFUL_SET, NAME, "default"))
+
+
+def test_an_adapter_on_a_volume_is_mounted(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    source = {"persistentVolumeClaim": {"claimName": "mine"}}
+    context["ti"].xcoms["preflight"]["workspace"]["tuning"]["output"] = {"volumeSource": source}
+    context["ti"].xcoms["publish_adapter"] = {"volume": True}
+    roll_out(cluster).execute(context)
+    assert "mine" in str(cluster.find(STATEFUL_SET, NAME, "default"))
+
+
+def test_a_refused_rollout_says_so(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    cluster.refuse["apply", "statefulsets"] = ClusterError(403, "Forbidden", "exceeded quota: pods")
+    with pytest.raises(ClusterError):
+        roll_out(cluster).execute(context)
+    assert "exceeded quota" in cluster.condition(NAME, "InferenceReady")["message"]
+
+
+def ask(cluster: FakeCluster) -> AskOperator:
+    operator = AskOperator(task_id="ask", question="What is KAITO?")
+    operator.__dict__["cluster"] = cluster
+    return operator
+
+
+def test_an_answer_makes_the_workspace_ready(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    cluster.answers = [{"Result": "An operator."}]
+    assert ask(cluster).execute(context) == {"question": "What is KAITO?", "answer": "An operator."}
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "True"
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    "answer", [{"error": "busy"}, "plain", ClusterError(503, "ServiceUnavailable", "no endpoints")]
+)
+def test_no_answer_is_a_failure(cluster: FakeCluster, context: dict[str, Any], answer: Any) -> None:
+    cluster.answers = [answer]
+    with pytest.raises((AirflowException, ClusterError)):
+        ask(cluster).execute(context)
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "False"
+
+
+def stateful_set(ready: int = 0, observed: int = 1, updated: int = 1) -> dict[str, Any]:
+    status = {"readyReplicas": ready, "observedGeneration": observed, "updatedReplicas": updated}
+    return {"metadata": {"name": NAME, "generation": 1}, "spec": {"replicas": 1}, "status": status}
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": f"{NAME}-0"}, "status": status}
+
+
+def container(restarts: int = 0, **state: Any) -> dict[str, Any]:
+    last = state.pop("last", {})
+    return {"name": "serving", "restartCount": restarts, "state": state, "lastState": last}
+
+
+def test_ready_means_ready_now_and_for_this_generation() -> None:
+    assert rollout_status(stateful_set(ready=1), []).ready
+    assert not rollout_status(stateful_set(ready=1, observed=0), []).ready
+    assert not rollout_status(stateful_set(ready=1, updated=0), []).ready
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "failed"),
+    [
+        (
+            {"containerStatuses": [container(waiting={"reason": "ImagePullBackOff", "message": "401"})]},
+            "ImagePullError",
+            False,
+        ),
+        (
+            {"containerStatuses": [container(waiting={"reason": "InvalidImageName", "message": "bad"})]},
+            "ImagePullError",
+            True,
+        ),
+        (
+            {
+                "initContainerStatuses": [
+                    container(waiting={"reason": "CreateContainerConfigError", "message": "s"})
+                ]
+            },
+            "ContainerStartError",
+            False,
+        ),
+        (
+            {
+                "containerStatuses": [
+                    container(
+                        3,
+                        waiting={"reason": "CrashLoopBackOff"},
+                        last={"terminated": {"exitCode": 1, "message": "boom"}},
+                    )
+                ]
+            },
+            "ContainerCrashLoopBackOff",
+            True,
+        ),
+        (
+            {"containerStatuses": [container(0, terminated={"exitCode": 137, "reason": "OOMKilled"})]},
+            "ContainerOOMKilled",
+            False,
+        ),
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: no nvidia.com/gpu"}
+                ]
+            },
+            "Unschedulable",
+            False,
+        ),
+        ({"reason": "Evicted", "message": "disk"}, "PodEvicted", False),
+    ],
+)
+def test_the_kubelets_own_words_are_the_reason(status: dict[str, Any], reason: str, failed: bool) -> None:
+    found = rollout_status(stateful_set(), [pod(**status)])
+    assert (found.reason, found.failed) == (reason, failed)
+
+
+def test_a_deleted_stateful_set_never_becomes_ready() -> None:
+    assert rollout_status(None, []).failed
+
+
+def test_a_quiet_start_is_just_waiting() -> None:
+    found = rollout_status(stateful_set(), [pod(containerStatuses=[container(running={})])])
+    assert (found.reason, found.failed) == ("WorkspaceInferenceStatusPending", False)
+    assert "running" in found.message

@@ -1,0 +1,31 @@
+"""Settings from Airflow's configuration."""
+
+from __future__ import annotations
+
+import pytest
+from kaito.settings import connection_id, manifest_settings
+
+
+def test_defaults_fit_a_real_cluster() -> None:
+    settings = manifest_settings()
+    assert settings.weights_mirror is None
+    assert settings.allowed_networks == ()
+    assert settings.insecure_registries == ()
+    assert connection_id() == "kubernetes_default"
+
+
+def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8, 10.0.0.0/8")
+    monkeypatch.setenv("AIRFLOW__KAITO__STORAGE_CLASS", "fast")
+    monkeypatch.setenv("AIRFLOW__KAITO__WORK_VOLUME_GIB", "7")
+    monkeypatch.setenv("AIRFLOW__KAITO__KUBERNETES_CONN_ID", "team")
+    settings = manifest_settings()
+    assert settings.allowed_networks == ("127.0.0.0/8", "10.0.0.0/8")
+    assert (settings.storage_class, settings.work_volume_gib) == ("fast", 7)
+    assert connection_id() == "team"
+
+
+def test_a_broken_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__WORK_VOLUME_GIB", "a lot")
+    with pytest.raises(ValueError, match=r"\[kaito\] work_volume_gib must be a whole number"):
+        manifest_settings()

@@ -1,0 +1,168 @@
+"""Triggers: they can be made again from what they store, say what they see, and end their task themselves."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from kaito.hooks import cluster as hooks
+from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, ClusterError
+from kaito.triggers import base
+from kaito.triggers.base import Observation, WorkspaceTrigger
+from kaito.triggers.pool import GpuPoolReadyTrigger
+from kaito.triggers.rollout import RolloutReadyTrigger
+
+from include.workspace import conditions
+from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_pool import claim, node, ready_claim
+from tests.unit.kaito.test_rollout import pod, stateful_set
+
+NAME = "workspace-tuning-phi-3"
+WHICH: dict[str, Any] = {
+    "workspace": NAME,
+    "namespace": "default",
+    "kubernetes_conn_id": "kubernetes_default",
+    "timeout_seconds": 5.0,
+    "poll_seconds": 0.0,
+}
+
+
+class AsyncCluster:
+    """The cluster in memory, as triggers call it."""
+
+    def __init__(self, inner: FakeCluster) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.inner, name)
+
+        async def later(*args: Any, **kwargs: Any) -> Any:
+            return call(*args, **kwargs)
+
+        return later
+
+
+@pytest.fixture(autouse=True)
+def in_memory(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
+
+
+async def ending(trigger: WorkspaceTrigger) -> TriggerEvent:
+    events = [event async for event in trigger.run()]
+    assert len(events) == 1
+    return events[0]
+
+
+def pool_trigger(**changes: Any) -> GpuPoolReadyTrigger:
+    return GpuPoolReadyTrigger(**{**WHICH, "purpose": "tuning", **changes})
+
+
+def own_claim(made: dict[str, Any]) -> dict[str, Any]:
+    made["metadata"]["labels"]["kaito.sh/workspace"] = NAME
+    return made
+
+
+@pytest.mark.parametrize("trigger", [pool_trigger(), RolloutReadyTrigger(**WHICH)])
+def test_a_trigger_is_made_again_from_what_it_stores(trigger: WorkspaceTrigger) -> None:
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    again = getattr(importlib.import_module(module), name)(**arguments)
+    assert again.serialize() == trigger.serialize()
+
+
+def test_a_trigger_that_could_not_be_made_again_is_refused_at_import() -> None:
+    with pytest.raises(TypeError, match="keyword-only"):
+
+        class Loose(WorkspaceTrigger):
+            def __init__(self, name: str) -> None: ...
+
+    with pytest.raises(TypeError, match="top of its module"):
+
+        class Local(WorkspaceTrigger):
+            def __init__(self, *, name: str) -> None: ...
+
+
+async def test_ready_nodes_end_the_wait_well(cluster: FakeCluster) -> None:
+    cluster.add(NODE_CLAIM, own_claim(ready_claim("a", "n1")))
+    cluster.add(NODE, node("n1"))
+    event = await ending(pool_trigger())
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms["return_value"]["nodes"] == ["n1"]
+    assert cluster.condition(NAME, "ResourceReady")["status"] == "True"
+
+
+async def test_a_cloud_that_cannot_ends_the_wait_at_once_with_its_words(cluster: FakeCluster) -> None:
+    cluster.add(
+        NODE_CLAIM, own_claim(claim("a", Launched=("Unknown", "LaunchFailed", "QuotaExceeded: 0 cores left")))
+    )
+    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
+    told = cluster.condition(NAME, "ResourceReady")
+    assert told["reason"] == "LaunchFailed"
+    assert "QuotaExceeded: 0 cores left" in told["message"]
+
+
+async def test_the_time_limit_says_what_was_last_seen(cluster: FakeCluster) -> None:
+    cluster.add(
+        NODE_CLAIM, own_claim(claim("a", Launched="True", Registered=("Unknown", "NodeNotFound", "booting")))
+    )
+    assert isinstance(await ending(pool_trigger(timeout_seconds=0.0)), TaskFailedEvent)
+    message = cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+    assert "not ready after 0 s" in message
+    assert "booting" in message
+
+
+async def test_an_unreachable_api_is_waited_for_and_a_refusal_is_not(cluster: FakeCluster) -> None:
+    cluster.refuse["list", "nodeclaims"] = ClusterError(403, "Forbidden", "nodeclaims is forbidden")
+    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
+    assert "forbidden" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+    cluster.refuse["list", "nodeclaims"] = ClusterError(503, "ServiceUnavailable", "starting")
+    assert isinstance(await ending(pool_trigger(timeout_seconds=0.05)), TaskFailedEvent)
+    assert "trying again: starting" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+
+
+async def test_a_ready_service_ends_the_wait_well(cluster: FakeCluster) -> None:
+    ready = stateful_set(ready=1)
+    cluster.add(STATEFUL_SET, ready)
+    assert isinstance(await ending(RolloutReadyTrigger(**WHICH)), TaskSuccessEvent)
+    assert cluster.condition(NAME, "InferenceReady")["status"] == "True"
+
+
+async def test_a_service_that_cannot_start_fails_with_the_reason(cluster: FakeCluster) -> None:
+    cluster.add(STATEFUL_SET, stateful_set())
+    waiting = {
+        "name": "serving",
+        "state": {"waiting": {"reason": "InvalidImageName", "message": "no such form"}},
+    }
+    broken = pod(containerStatuses=[waiting])
+    broken["metadata"]["labels"] = {"kaito.sh/workspace": NAME, "kaito.sh/component": "serving"}
+    cluster.add(POD, broken)
+    assert isinstance(await ending(RolloutReadyTrigger(**WHICH)), TaskFailedEvent)
+    assert cluster.condition(NAME, "InferenceReady")["reason"] == "ImagePullError"
+
+
+class Scripted(WorkspaceTrigger):
+    """Sees what the test wrote down."""
+
+    phases = (conditions.Phase.NODES_READY, conditions.Phase.NODES_PENDING, conditions.Phase.NODES_FAILED)
+    script: tuple[Observation, ...] = ()
+
+    async def observe(self, hook: Any) -> Observation:
+        first, *rest = type(self).script
+        type(self).script = tuple(rest)
+        return first
+
+
+async def test_news_is_said_once_and_a_deleted_workspace_does_not_matter(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booting = Observation(False, "booting", notes=("pulling the image",))
+    Scripted.script = (booting, booting, Observation(True, "ready"))
+    cluster.objects.pop(("workspaces", "default", NAME))
+    trigger, lines = Scripted(**WHICH), []
+    for level in ("info", "warning", "error"):
+        monkeypatch.setattr(trigger.log, level, lambda text, *args: lines.append(text % args))
+    assert isinstance(await ending(trigger), TaskSuccessEvent)
+    assert lines[1:] == ["pulling the image", "booting", "ready"]

@@ -1,0 +1,233 @@
+"""The pods of a run: the exit code decides, the pod's own sentence is the error, results travel as small dicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from kaito.hooks.api import CONFIG_MAP
+from kaito.operators.base import Run
+from kaito.operators.workload import (
+    FetchDatasetOperator,
+    PublishAdapterOperator,
+    TuneOperator,
+    WorkloadPodOperator,
+    provenance,
+)
+
+from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+
+NAME = "workspace-tuning-phi-3"
+EVENT = {"status": "success", "name": "p", "namespace": "default", "message": "Container state failed"}
+
+
+def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metadata: Any) -> SimpleNamespace:
+    terminated = SimpleNamespace(exit_code=exit_code, message=message, reason=reason)
+    status = SimpleNamespace(name="tuning", state=SimpleNamespace(terminated=terminated))
+    marks = [SimpleNamespace(type=t, status="True") for t in metadata.pop("marks", [])]
+    return SimpleNamespace(
+        metadata=SimpleNamespace(deletion_timestamp=metadata.get("deleted")),
+        status=SimpleNamespace(container_statuses=[status], conditions=marks),
+    )
+
+
+@pytest.fixture
+def tune(cluster: FakeCluster) -> TuneOperator:
+    operator = TuneOperator(task_id="tune")
+    operator.__dict__["cluster"] = cluster
+    operator.base_container_name = "tuning"
+    return operator
+
+
+@pytest.fixture
+def comes_back(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make the provider's operator come back with a pod, and with an error or not."""
+
+    def arrange(operator: WorkloadPodOperator, pod: Any, error: Exception | None = None) -> None:
+        def reentry(self: Any, context: Any, event: Any) -> None:
+            operator.pod = pod
+            if error:
+                raise error
+
+        monkeypatch.setattr(KubernetesPodOperator, "trigger_reentry", reentry)
+
+    return arrange
+
+
+def test_the_termination_message_is_the_result(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    comes_back(tune, ended_pod(0, json.dumps({"steps": 3, "loss_first": 2.0, "loss_last": 0.5})))
+    assert tune.trigger_reentry(context, EVENT)["steps"] == 3
+    assert context["ti"].xcoms["pushed:return_value"]["loss_last"] == 0.5
+    assert cluster.condition(NAME, "JobStarted")["message"] == "Tuned in 3 steps, loss 2.0 to 0.5"
+
+
+@pytest.mark.parametrize("exit_code", [64, 65])
+def test_an_error_of_the_author_is_final_and_said_in_the_pods_words(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster, exit_code: int
+) -> None:
+    said = json.dumps({"error": "lora r must be positive, not -1", "class": "config"})
+    comes_back(tune, ended_pod(exit_code, said), AirflowException("Pod returned a failure: " + "x" * 999))
+    with pytest.raises(AirflowFailException, match="lora r must be positive, not -1"):
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusFailed"
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["message"] == "lora r must be positive, not -1"
+
+
+@pytest.mark.parametrize("exit_code", [75, 1, 137])
+def test_anything_else_is_tried_again(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], exit_code: int
+) -> None:
+    comes_back(tune, ended_pod(exit_code, "not json"), AirflowException("pod failed"))
+    with pytest.raises(AirflowException, match=f"exit code {exit_code}") as failed:
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+def test_lack_of_memory_is_not_tried_again(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any]
+) -> None:
+    comes_back(tune, ended_pod(137, reason="OOMKilled"), AirflowException("pod failed"))
+    with pytest.raises(AirflowFailException, match="lack of memory"):
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+
+
+@pytest.mark.parametrize("pod", [None, ended_pod(143, deleted="2026-11-23T00:00:00Z")])
+def test_a_pod_that_somebody_deleted_is_an_order_to_stop(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], pod: Any
+) -> None:
+    comes_back(tune, pod, AirflowException("not found"))
+    with pytest.raises(AirflowFailException, match="the pod was deleted while it worked"):
+        tune.trigger_reentry(context, {**EVENT, "status": "error"})
+
+
+def test_an_evicted_pod_is_tried_again(tune: TuneOperator, comes_back: Any, context: dict[str, Any]) -> None:
+    pod = ended_pod(143, deleted="2026-11-23T00:00:00Z", marks=["DisruptionTarget"])
+    comes_back(tune, pod, AirflowException("evicted"))
+    with pytest.raises(AirflowException) as failed:
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+def test_waiting_again_is_no_failure(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    comes_back(tune, ended_pod(0), TaskDeferred(trigger=None, method_name="trigger_reentry"))
+    with pytest.raises(TaskDeferred):
+        tune.trigger_reentry(context, EVENT)
+    assert cluster.condition(NAME, "JobStarted") == {}
+
+
+def test_a_success_without_a_pod_to_read_is_not_a_result(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any]
+) -> None:
+    comes_back(tune, None)
+    with pytest.raises(AirflowException):
+        tune.trigger_reentry(context, EVENT)
+
+
+def test_a_lost_status_write_does_not_hide_the_error(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    cluster.objects.pop(("workspaces", "default", NAME))
+    comes_back(tune, ended_pod(65, json.dumps({"error": "no rows"})), AirflowException("pod failed"))
+    with pytest.raises(AirflowFailException, match="no rows"):
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+
+
+def started(
+    operator: WorkloadPodOperator, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: None)
+    operator.execute(context)
+    assert operator.pod_template_dict is not None
+    return operator.pod_template_dict
+
+
+def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = FetchDatasetOperator(task_id="fetch_dataset")
+    operator.__dict__["cluster"] = cluster
+    pod = started(operator, context, monkeypatch)
+    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+    assert environment["DATASET_URLS"] == '["https://example.com/train.parquet?sig=SECRET"]'
+    assert ("persistentvolumeclaims", f"{NAME}-work") in cluster.writes
+    assert operator.base_container_name == "dataset"
+    assert operator.log_pod_spec_on_failure is False
+
+
+def test_tuning_takes_the_authors_config(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context["ti"].xcoms["preflight"]["workspace"]["tuning"]["config"] = "mine"
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "mine"}, "data": {"training_config.yaml": "mine: true"}})
+    pod = started(tune, context, monkeypatch)
+    assert cluster.find(CONFIG_MAP, f"{NAME}-g1-tuning")["data"] == {"training_config.yaml": "mine: true"}
+    assert pod["metadata"]["labels"]["kaito.sh/component"] == "tuning"
+    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
+
+
+def test_a_workspace_that_was_edited_stops_its_old_run(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    cluster.objects["workspaces", "default", NAME]["metadata"]["generation"] = 2
+    with pytest.raises(AirflowFailException, match="generation 2"):
+        tune.execute(context)
+
+
+@pytest.fixture
+def publish(cluster: FakeCluster) -> PublishAdapterOperator:
+    operator = PublishAdapterOperator(
+        task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
+    )
+    operator.__dict__["cluster"] = cluster
+    return operator
+
+
+def test_the_adapter_says_where_it_comes_from(
+    publish: PublishAdapterOperator, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context["ti"].xcoms |= {
+        "fetch_dataset": {"digest": "sha256:d", "rows": 9},
+        "tune": {"steps": 4, "loss_last": 0.1},
+    }
+    pod = started(publish, context, monkeypatch)
+    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+    annotations = json.loads(environment["ADAPTER_ANNOTATIONS"])
+    assert annotations["sh.kaito.dataset.digest"] == "sha256:d"
+    assert annotations["sh.kaito.tuning.steps"] == "4"
+    assert annotations["sh.kaito.run-id"] == RUN_ID
+
+
+def test_provenance_leaves_out_what_is_not_known(context: dict[str, Any]) -> None:
+    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    assert "sh.kaito.tuning.loss" not in provenance(run, {}, {})
+
+
+def test_the_pushed_digest_reaches_the_status(
+    publish: PublishAdapterOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    pushed = {"image": "r/a:1", "digest": "sha256:1", "reference": "r/a@sha256:1"}
+    comes_back(publish, ended_pod(0, json.dumps(pushed)))
+    publish.trigger_reentry(context, EVENT)
+    assert cluster.objects["workspaces", "default", NAME]["status"]["adapter"]["digest"] == "sha256:1"
+    assert cluster.condition(NAME, "WorkspaceSucceeded") == {}, "the rollout is still to come"
+    context["ti"].xcoms["preflight"]["serving_plan"] = None
+    publish.trigger_reentry(context, EVENT)
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["status"] == "True"
+
+
+def test_an_adapter_for_a_volume_is_not_pushed(
+    publish: PublishAdapterOperator, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    output = {"volumeSource": {"persistentVolumeClaim": {"claimName": "mine"}}}
+    context["ti"].xcoms["preflight"]["workspace"]["tuning"]["output"] = output
+    assert publish.execute(context) == {"volume": True}
+    assert cluster.condition(NAME, "AdapterPublished")["status"] == "True"
