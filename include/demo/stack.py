@@ -108,7 +108,8 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 30,
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.2,
         "SCHEDULER__ENABLE_HEALTH_CHECK": False,
-        "LOGGING__LOGGING_LEVEL": "INFO",
+        "LOGGING__WORKER_LOG_SERVER_PORT": free_port(),
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": free_port(),
         "KAITO__WEIGHTS_MIRROR": weights,
         "KAITO__ALLOWED_NETWORKS": "127.0.0.0/8",
         "KAITO__INSECURE_REGISTRIES": sandbox.registry,
@@ -163,7 +164,7 @@ def _server(home: Path, record: dict[str, Any]) -> AirflowServer:
     return AirflowServer(f"http://127.0.0.1:{record['port']}", "admin", password, int(record["pid"]))
 
 
-def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 120) -> AirflowServer:
+def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> AirflowServer:
     """Wait until all of Airflow's parts are healthy and the given DAGs can be triggered.
 
     :raises DemoError: Airflow died or the time is over; the message points at the log.
