@@ -20,9 +20,8 @@ Resolve = Callable[[str, int], list[str]]
 PUBLIC_PORTS = frozenset({80, 443})
 # Azure's WireServer gives out machine secrets, and its address is from a public range.
 NEVER = (ipaddress.ip_network("168.63.129.16/32"),)
-# IPv6 ranges with an IPv4 address in the last 32 bits: NAT64 (RFC 6052), IPv4-compatible (RFC 4291).
-EMBEDDED_V4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+# The well-known prefix of NAT64 (RFC 6052): how a cluster without IPv4 reaches the IPv4 internet.
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -45,28 +44,24 @@ def system_resolve(host: str, port: int) -> list[str]:
 
 
 def _faces(address: Address) -> list[Address]:
-    """The address and each IPv4 address that it stands for: a gateway may translate it on the way."""
-    faces = [address]
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = [address.ipv4_mapped, address.sixtofour]
-        if address.teredo:
-            embedded.extend(address.teredo)
-        if any(address in network for network in EMBEDDED_V4):
-            embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        faces.extend(face for face in embedded if face is not None)
-    return faces
+    """What traffic to an address may reach: the IPv4 address inside it, where a translator stands in between."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped is not None:
+        return [address.ipv4_mapped]
+    if address in NAT64:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    tunnelled = [address.sixtofour, *(address.teredo or ())]
+    return [address, *(face for face in tunnelled if face is not None)]
 
 
 def is_public(address: Address) -> bool:
     """Whether an address is an ordinary public one: not private, loopback, link-local, CGNAT, ULA..."""
-    if address in LOCAL_NAT64:
-        return False
-    mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
     return all(
         face.is_global
         and not (face.is_multicast or face.is_reserved or face.is_unspecified)
         and not any(face in network for network in NEVER)
-        for face in _faces(address)[1 if mapped else 0 :]
+        for face in _faces(address)
     )
 
 

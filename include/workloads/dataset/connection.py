@@ -142,7 +142,7 @@ def _headers(url: Url, first: Url, extra: Mapping[str, str]) -> dict[str, str]:
     }
     if first.auth and (url.scheme, url.host, url.port) == (first.scheme, first.host, first.port):
         hide(first.auth.partition(":")[2])
-        headers.update(make_headers(basic_auth=first.auth))
+        headers["Authorization"] = make_headers(basic_auth=first.auth)["authorization"]
     return headers
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from include.workloads.contract import (
     TryAgain,
+    UserConfigError,
     UserDataError,
     WorkloadError,
     atomic_write,
@@ -120,7 +121,12 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    return walk(folder, request.limits.max_bytes, str(folder), exclude=request.output)
+    if folder.resolve() == request.output.resolve():
+        raise UserConfigError(
+            f"The dataset cannot be read from {folder} and written there too; use two folders."
+        )
+    ours = [request.output / name for name in (PARQUET, REPORT)]
+    return walk(folder, request.limits.max_bytes, str(folder), ours)
 
 
 def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterable[SourceFile]:
@@ -136,6 +142,8 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
+    if request.folder:
+        _folder_files(request)  # refuses a folder that is the output before anything there is removed
     # A failed run must not leave the rows of another request for the tuning to find.
     for name in (REPORT, PARQUET):
         (output / name).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,9 @@ def download(
         )
 
 
-def walk(folder: Path, max_bytes: int, name: str, exclude: Path | None = None) -> list[SourceFile]:
+def walk(folder: Path, max_bytes: int, name: str, ours: Sequence[Path] = ()) -> list[SourceFile]:
     """The dataset files under a folder in path order; `name` stands for the folder in messages and reports.
+    `ours` are files that an earlier run wrote.
 
     A file counts by its suffix or, without a known one, by Parquet's or Arrow's magic. Hidden files and tools'
     metadata do not. Links that lead out of the folder are refused.
@@ -89,8 +90,7 @@ def walk(folder: Path, max_bytes: int, name: str, exclude: Path | None = None) -
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        ours = exclude is not None and path.resolve().is_relative_to(exclude.resolve())
-        if hidden or ours or relative.name in METADATA or not _is_candidate(path):
+        if hidden or path in ours or relative.name in METADATA or not _is_candidate(path):
             continue
         if not path.resolve().is_relative_to(root):
             raise UserDataError(f"{name}/{relative} is a link that leads out of the folder.")
