@@ -7,6 +7,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -48,10 +49,8 @@ class Control:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")
-            try:
+            with suppress(ValueError):
                 text = json.loads(text).get("message", text)
-            except ValueError:
-                pass
             raise ControlProblem(text) from None
         except OSError as error:
             raise ControlProblem(f"The sandbox does not answer on {self._server}: {error}") from error

@@ -1,6 +1,7 @@
 """Where the sandbox keeps everything, and how long its simulated delays take.
 
-Every path hangs below one state folder, so that `rm -r` of that folder forgets a sandbox. Nothing here touches the disk.
+Every path hangs below one state folder, so that `rm -r` of that folder forgets a sandbox. Nothing here touches the
+disk.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,7 @@ import yaml
 
 from include.sandbox.faults import Fault
 from include.sandbox.layout import Layout
+from include.sandbox.node.memory import children
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ class Credentials:
         """The same address and password for as long as the state folder lives: push secrets refer to them."""
         if path.exists():
             stored = cls(**json.loads(path.read_text()))
-            if _is_free(stored.address):
+            host, _, port = stored.address.rpartition(":")
+            if is_free(host, int(port)):
                 return stored
             return stored._save(path, f"127.0.0.1:{_free_port()}")
         made = cls(f"127.0.0.1:{_free_port()}", "sandbox", secrets.token_urlsafe(18))
@@ -71,12 +74,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_free(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+def is_free(host: str, port: int) -> bool:
+    """Whether a TCP port could be listened on now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
@@ -142,11 +145,11 @@ class Registry:
             start_new_session=True,
             env={"PATH": os.environ.get("PATH", os.defpath), "OTEL_TRACES_EXPORTER": "none"},
         )
-        await self._wait_until_it_answers()
+        await self._wait_until_it_answers(self._process, self.credentials)
 
-    async def _wait_until_it_answers(self) -> None:
-        process, credentials = self._process, self.credentials
-        assert process is not None and credentials is not None  # noqa: S101 - set by start
+    async def _wait_until_it_answers(
+        self, process: asyncio.subprocess.Process, credentials: Credentials
+    ) -> None:
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         async with aiohttp.ClientSession(
             headers={"Authorization": credentials.header}, trust_env=False
@@ -168,12 +171,12 @@ class Registry:
     async def stop(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
-            _signal_group(process.pid, signal.SIGTERM)
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                _signal_group(process.pid, signal.SIGKILL)
-                await process.wait()
+            # To the registry itself: bwrap then waits for it and leaves no zombie.
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                _signal(children(process.pid) or [process.pid], number)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                    break
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -192,9 +195,7 @@ class Registry:
                 await self.start()
 
 
-def _signal_group(leader: int, number: int) -> None:
-    """bwrap and the registry are one process group of their own."""
-    try:
-        os.killpg(leader, number)
-    except ProcessLookupError:
-        log.debug("The registry had ended already")
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -16,10 +16,10 @@ import signal
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from include.sandbox.api import certificates
-from include.sandbox.api.server import serve
+from include.sandbox.api.server import bound_port, serve
 from include.sandbox.api.store import ApiError, Cluster
 from include.sandbox.cloud import crds
 from include.sandbox.cloud.ledger import Ledger
@@ -38,7 +38,7 @@ from include.sandbox.faults import FaultKind, Faults
 from include.sandbox.layout import Layout, Timings
 from include.sandbox.node.agent import NodeAgent
 from include.sandbox.process_file import own_record
-from include.sandbox.registry import Registry
+from include.sandbox.registry import Registry, is_free
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,15 @@ async def _install(cluster: Cluster, agent: NodeAgent) -> None:
     await agent.beat()
 
 
-def _port_of(runner: Any) -> int:
-    return int(runner.addresses[0][1])
+def stable_port(path: Path, wanted: int) -> int:
+    """The port asked for, else the one that this state folder had before if it is free: kubeconfigs stay valid."""
+    if wanted:
+        return wanted
+    try:
+        before = int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+    return before if is_free(HOST, before) else 0
 
 
 async def run(layout: Layout, port: int, timings: Timings) -> None:
@@ -144,14 +151,15 @@ async def run(layout: Layout, port: int, timings: Timings) -> None:
         await _install(cluster, machinery.agent)
         token = admin_token(layout.root / "token")
         paths = certificates.ensure(layout.certificates)
-        runner = await serve(cluster, HOST, port, paths, {token: "sandbox-admin"}, layout.logs, faults=faults)
+        port = stable_port(layout.root / "port", port)
+        runner = await serve(cluster, HOST, port, paths, {token: "sandbox-admin"}, layout.logs, faults)
         stack.push_async_callback(runner.cleanup)
         work = asyncio.create_task(machinery.run())
         stack.push_async_callback(_end, work)
         stack.push_async_callback(machinery.close)
         await starting
         faults.listen(FaultKind.REGISTRY_DOWN, registry.set_down)
-        _describe(layout, _port_of(runner), registry, paths.ca, token)
+        _describe(layout, bound_port(runner), registry, paths.ca, token)
         stack.callback(layout.description.unlink, missing_ok=True)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -166,6 +174,7 @@ async def _end(work: asyncio.Task[None]) -> None:
 
 
 def _describe(layout: Layout, port: int, registry: Registry, authority: Path, token: str) -> None:
+    (layout.root / "port").write_text(str(port))
     server = f"https://{HOST}:{port}"
     certificates.write_kubeconfig(layout.kubeconfig, server, authority, token)
     described = {

@@ -1,4 +1,7 @@
-"""What a machine type offers its Node, from the project's machine table. The sizes beyond GPUs are plausible, not real."""
+"""What a machine type offers its Node, from the project's machine table.
+
+The GPUs are the table's; the other sizes are plausible, not real.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,8 @@ def find_machine_type(name: str) -> MachineType:
     try:
         machine = load_catalog().machine(name)
     except KeyError as error:
-        hint = str(error.args[0]) if error.args else ""
-        raise UnknownMachine(
-            f"The requested VM size {name!r} is not known to this cloud. {hint}".strip()
-        ) from None
+        hint = str(error.args[0]).rstrip(".") if error.args else ""
+        raise UnknownMachine(f"The requested VM size is not known to this cloud: {hint or name}.") from None
     return MachineType(
         machine.name, GPU_RESOURCES.get(machine.gpu.split()[0], "nvidia.com/gpu"), machine.gpu_count
     )

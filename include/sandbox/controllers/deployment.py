@@ -1,4 +1,7 @@
-"""The Deployment controller: one ReplicaSet per pod template, moved from old to new within maxSurge and maxUnavailable."""
+"""The Deployment controller: one ReplicaSet per pod template.
+
+Replicas move from old to new within maxSurge and maxUnavailable; it must never touch a pod itself.
+"""
 
 from __future__ import annotations
 

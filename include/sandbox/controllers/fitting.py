@@ -98,7 +98,7 @@ def score(pod: Object, node: Object, on_node: list[Object]) -> float:
     wanted = sum(p.get("weight", 1) for p in preferred if term_matches(p["preference"], node))
     allocatable = (node.get("status") or {}).get("allocatable") or {}
     wastes_gpu = "nvidia.com/gpu" in allocatable and "nvidia.com/gpu" not in pod_requests(pod["spec"])
-    return 100.0 * wanted - (10.0 if wastes_gpu else 0.0) - 0.01 * len(on_node)
+    return 100.0 * float(wanted) - (10.0 if wastes_gpu else 0.0) - 0.01 * len(on_node)
 
 
 def explain(reasons: Iterable[Iterable[str]], nodes: int) -> str:

@@ -13,7 +13,6 @@ from include.sandbox.controllers.ownership import (
     is_terminating,
     now_text,
     owner_reference,
-    parse_time,
     pod_from_template,
     seconds_since,
     set_condition,
@@ -129,8 +128,8 @@ class JobController(Controller):
         if not tally.failed:
             return 0.0
         ends = [_finished_at(pod) for pod in tally.failed]
-        pause = min(self._backoff * 2 ** (len(tally.failed) - 1), LONGEST_BACKOFF)
-        return pause - seconds_since(max(ends))
+        pause = min(self._backoff * 2.0 ** (len(tally.failed) - 1), LONGEST_BACKOFF)
+        return float(pause - seconds_since(max(ends)))
 
     def _build_pod(self, job: Object) -> Object:
         namespace, name = key_of(job)
@@ -200,6 +199,5 @@ class JobController(Controller):
 
 def _finished_at(pod: Object) -> str:
     statuses = (pod.get("status") or {}).get("containerStatuses") or []
-    ends = [((s.get("state") or {}).get("terminated") or {}).get("finishedAt") for s in statuses]
-    ends = [end for end in ends if end]
-    return max(ends, key=parse_time, default=pod["metadata"].get("creationTimestamp") or now_text())
+    ends = [str(((s.get("state") or {}).get("terminated") or {}).get("finishedAt") or "") for s in statuses]
+    return max(filter(None, ends), default=str(pod["metadata"].get("creationTimestamp") or now_text()))

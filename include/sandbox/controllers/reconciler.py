@@ -1,7 +1,7 @@
 """Watches feed keys into a queue; a controller reconciles one key at a time, and again when it failed.
 
-The loops here are the only endless ones, so that every controller is a function of the cluster's state that a test can call.
-An event must never be needed for correctness: the feeds list again after every break and every `resync` seconds.
+The loops here are the only endless ones, so that every controller is a function of the cluster's state that a test can
+call. An event must never be needed for correctness: the feeds list again after every break and every `resync` seconds.
 """
 
 from __future__ import annotations

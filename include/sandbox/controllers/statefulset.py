@@ -1,4 +1,4 @@
-"""The StatefulSet controller: pods with stable names, made and replaced in order (or in parallel), each with its volumes.
+"""The StatefulSet controller: pods with stable names and volumes, made and replaced in order (or in parallel).
 
 It must never delete a volume that the set's retention policy keeps, and never touch a pod of another owner.
 """

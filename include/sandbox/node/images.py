@@ -44,7 +44,8 @@ class Image:
 
     @property
     def id(self) -> str:
-        return f"sandbox.local/{self.reference.split('@')[0]}@sha256:{hashlib.sha256(self.reference.encode()).hexdigest()}"
+        digest = hashlib.sha256(self.reference.encode()).hexdigest()
+        return f"sandbox.local/{self.reference.split('@')[0]}@sha256:{digest}"
 
 
 @cache
@@ -71,7 +72,7 @@ def find_image(reference: str) -> Image:
     """The image's profile; raises ImageProblem when there is none."""
     match = _REFERENCE.match(reference)
     if match is None:
-        message = f'Failed to apply default image tag "{reference}": couldn\'t parse image name "{reference}": invalid reference format'
+        message = f'couldn\'t parse image name "{reference}": invalid reference format'
         raise ImageProblem("InvalidImageName", message)
     repository = match["repository"]
     for profile in _profiles():

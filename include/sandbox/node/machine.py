@@ -104,7 +104,7 @@ def build_node(
 
 
 def cpu_capacity() -> dict[str, str]:
-    """The permanent CPU node. Never less than 8 cores and 32 GiB: requests are checked, not enforced, on one machine."""
+    """The permanent CPU node: never less than 8 cores and 32 GiB, since requests are only counted on one machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     return {
         "cpu": str(max(8, os.cpu_count() or 1)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that a process started; none when it is gone."""
     found = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -35,5 +36,5 @@ def tree_memory(first: int) -> int:
         if pid not in seen:
             seen.add(pid)
             total += _resident(pid)
-            waiting += _children(pid)
+            waiting += children(pid)
     return total

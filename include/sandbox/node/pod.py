@@ -18,8 +18,9 @@ from include.sandbox.controllers.ownership import is_finished, now_text, seconds
 from include.sandbox.controllers.reconciler import CONFLICT, NOT_FOUND, Object, key_of, read, remove
 from include.sandbox.layout import Layout, Timings
 from include.sandbox.node.addresses import HOST_ADDRESS
-from include.sandbox.node.container import ContainerRunner, PodSurroundings
+from include.sandbox.node.container import ContainerRunner
 from include.sandbox.node.environment import EnvironmentBuilder
+from include.sandbox.node.preparation import PodSurroundings
 from include.sandbox.node.status import ContainerRecord, PodRecord, build_status
 from include.sandbox.node.volumes import VolumeProblem, VolumeSet
 
@@ -120,7 +121,7 @@ class PodWorker:
         for runner in self._runners:
             if first and "running" in runner.record.state and not self._silent:
                 await self._tell("Normal", "Killing", f"Stopping container {runner.record.name}")
-            await runner.stop(grace)
+            runner.stop(grace)
         await self.done.wait()
 
     async def delete(self, grace: float) -> None:
@@ -225,7 +226,7 @@ class PodWorker:
         await self._tell("Normal", "DeadlineExceeded", DEADLINE)
         self._stopping.set()
         for runner in self._runners:
-            await runner.stop(float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)))
+            runner.stop(float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)))
 
     # --- telling the cluster --------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ def _port_number(port: int | str, container: Object) -> int:
     return int(next(named))
 
 
+def _why(error: OSError) -> str:
+    """`connection refused` and the like: asyncio puts words of its own into strerror."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
 async def _http(probe: Object, container: Object, address: str, timeout: float) -> Verdict:
     get = probe["httpGet"]
     scheme = (get.get("scheme") or "HTTP").lower()
@@ -73,6 +79,10 @@ async def _http(probe: Object, container: Object, address: str, timeout: float) 
         return Verdict(
             False, f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
         )
+    except aiohttp.ClientConnectorError as error:
+        return Verdict(
+            False, f'Get "{url}": dial tcp {error.host}:{error.port}: connect: {_why(error.os_error)}'
+        )
     except (aiohttp.ClientError, OSError) as error:
         return Verdict(False, f'Get "{url}": {error}')
 
@@ -85,7 +95,7 @@ async def _tcp(probe: Object, container: Object, address: str, timeout: float) -
     except TimeoutError:
         return Verdict(False, f"dial tcp {host}:{port}: i/o timeout")
     except OSError as error:
-        return Verdict(False, f"dial tcp {host}:{port}: connect: {(error.strerror or str(error)).lower()}")
+        return Verdict(False, f"dial tcp {host}:{port}: connect: {_why(error)}")
     writer.close()
     return Verdict(True)
 

@@ -133,7 +133,7 @@ class VolumeSet:
         in_memory = (volume["emptyDir"] or {}).get(
             "medium"
         ) == "Memory" and self._memory.parent.parent.is_dir()
-        folder = (self._memory if in_memory else self._folder) / volume["name"]
+        folder: Path = (self._memory if in_memory else self._folder) / volume["name"]
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
         return folder
