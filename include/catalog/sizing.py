@@ -41,7 +41,11 @@ class DoesNotFit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
-    """The settings of a training config that decide memory. Defaults are those of presets/tuning/*.yaml."""
+    """The settings of a training config that decide memory.
+
+    The defaults are what the trainer chooses for ordinary chat rows; where a config leaves it free, it takes longer
+    sequences only while they fit.
+    """
 
     sequence_length: int = 1024
     batch_size: int = 1

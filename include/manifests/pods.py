@@ -7,6 +7,7 @@ container does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from include.manifests.settings import Settings
@@ -182,10 +183,32 @@ def pool_labels(ws: Workspace, purpose: str) -> dict[str, str]:
     return {names.WORKSPACE: ws.name, names.WORKSPACE_NAMESPACE: ws.namespace, names.POOL: purpose}
 
 
-def registry_volume(name: str, secret: str) -> Manifest:
-    """A dockerconfigjson secret as the folder that DOCKER_CONFIG names."""
+@dataclass(frozen=True)
+class RegistryAccess:
+    """What a container needs to talk to a registry: variables, mounts, and the pod's volumes behind them."""
+
+    variables: list[Manifest]
+    mounts: list[Manifest]
+    volumes: list[Manifest]
+
+
+def registry_access(settings: Settings, volume: str, secret: str | None) -> RegistryAccess:
+    """Access with a dockerconfigjson secret, mounted as the folder that DOCKER_CONFIG names; anonymous without one."""
+    variables = env(INSECURE_REGISTRIES=",".join(settings.insecure_registries))
+    if not secret:
+        return RegistryAccess(variables, [], [])
     items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-    return {"name": name, "secret": {"secretName": secret, "items": items, "defaultMode": SECRET_MODE}}
+    source = {"secretName": secret, "items": items, "defaultMode": SECRET_MODE}
+    return RegistryAccess(
+        [*variables, *env(DOCKER_CONFIG=REGISTRY_CONFIG)],
+        [mount(volume, REGISTRY_CONFIG, read_only=True)],
+        [{"name": volume, "secret": source}],
+    )
+
+
+def unnamed(volume_source: Mapping[str, Any]) -> Manifest:
+    """A volume source as its author wrote it; a `name` in it would rename our volume."""
+    return {key: value for key, value in volume_source.items() if key != "name"}
 
 
 def shared_memory() -> Manifest:

@@ -132,8 +132,7 @@ def _pod_template(
     ]
     for index, adapter in enumerate(adapters):
         if adapter.get("volumeSource") is not None:
-            source = {key: value for key, value in adapter["volumeSource"].items() if key != "name"}
-            volumes.append({"name": f"adapter-{index}", **source})
+            volumes.append({"name": f"adapter-{index}", **pods.unnamed(adapter["volumeSource"])})
             path = f"{ADAPTERS_PATH}/{adapter['name']}"
             mounts.append(mount(f"adapter-{index}", path, sub_path=adapter.get("subPath"), read_only=True))
         else:
@@ -187,22 +186,21 @@ def _pull(
 ) -> tuple[Manifest, list[Manifest]]:
     """The init container that pulls one adapter image, and the volume with its credentials."""
     own = ws.tuning.output.image_push_secret if ws.tuning else None
-    secret = adapter.get("secret") or own
+    access = pods.registry_access(settings, f"registry-{index}", adapter.get("secret") or own)
     variables = env(
         ADAPTER_IMAGE=adapter["image"],
         ADAPTER_NAME=adapter["name"],
         ADAPTERS_DIR=ADAPTERS_PATH,
-        DOCKER_CONFIG=pods.REGISTRY_CONFIG if secret else None,
-        INSECURE_REGISTRIES=",".join(settings.insecure_registries),
     )
-    mounts, volumes = [mount("adapters", ADAPTERS_PATH)], []
-    if secret:
-        volumes = [pods.registry_volume(f"registry-{index}", secret)]
-        mounts.append(mount(f"registry-{index}", pods.REGISTRY_CONFIG, read_only=True))
     pull = pods.container(
-        f"adapter-{index}", "adapter", settings, variables=variables, mounts=mounts, arguments=["pull"]
+        f"adapter-{index}",
+        "adapter",
+        settings,
+        variables=[*variables, *access.variables],
+        mounts=[mount("adapters", ADAPTERS_PATH), *access.mounts],
+        arguments=["pull"],
     )
-    return pull, volumes
+    return pull, access.volumes
 
 
 def _from_template(ws: Workspace, plan: Plan, settings: Settings, run_id: str) -> Manifest:

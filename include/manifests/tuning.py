@@ -22,7 +22,6 @@ DATA_PATH = "/mnt/data"
 RESULTS_PATH = "/mnt/results"
 CONFIG_PATH = "/mnt/config"
 INPUT_PATH = "/mnt/input"
-IMAGE_DATA = "data"  # where KAITO's data images hold their files
 
 Subject = Workspace | Mapping[str, Any]
 
@@ -61,18 +60,26 @@ def dataset_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Man
     """The pod that fetches or reads the dataset, checks it and writes it to the work volume."""
     workspace = workspace_of(ws)
     source = _tuning(workspace).input
-    variables = env(DATASET_OUTPUT=DATA_PATH, DATASET_ALLOWED_NETWORKS=",".join(settings.allowed_networks))
-    variables += env(DATASET_MAX_BYTES=settings.dataset_max_bytes)
+    variables = env(
+        DATASET_OUTPUT=DATA_PATH,
+        DATASET_ALLOWED_NETWORKS=",".join(settings.allowed_networks),
+        DATASET_MAX_BYTES=settings.dataset_max_bytes,
+    )
     volumes, mounts = [_work(workspace)], [mount("work", DATA_PATH, sub_path="data")]
     if source.urls:
         variables += env(DATASET_URLS=json.dumps(source.urls))
-    else:
-        volumes.append(_input_volume(source.volume_source, source.image))
+    elif source.volume_source is not None:
+        variables += env(DATASET_PATH=INPUT_PATH)
+        volumes.append({"name": "input", **pods.unnamed(source.volume_source)})
         mounts.append(mount("input", INPUT_PATH, read_only=True))
-        variables += env(DATASET_PATH=f"{INPUT_PATH}/{IMAGE_DATA}" if source.image else INPUT_PATH)
+    else:
+        secret = next(iter(source.image_pull_secrets or ()), None)
+        access = pods.registry_access(settings, "registry", secret)
+        variables += [*env(DATASET_IMAGE=source.image), *access.variables]
+        volumes += access.volumes
+        mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
-    secrets = source.image_pull_secrets or () if source.image else ()
-    return _pod(workspace, "dataset", run_id, pods.pod_spec(settings, [main], volumes, pull_secrets=secrets))
+    return _pod(workspace, "dataset", run_id, pods.pod_spec(settings, [main], volumes))
 
 
 def tuning_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Manifest:
@@ -128,18 +135,15 @@ def adapter_pod(
             f"{workspace.name} has no output image to push to: its adapter stays on its output volume"
         )
     annotations = {"sh.kaito.model.name": plan.model} | {str(k): str(v) for k, v in (metadata or {}).items()}
+    access = pods.registry_access(settings, "registry", output.image_push_secret)
     variables = env(
         ADAPTER_DIR=f"{RESULTS_PATH}/adapter",
         ADAPTER_IMAGE=output.image,
-        DOCKER_CONFIG=pods.REGISTRY_CONFIG,
-        INSECURE_REGISTRIES=",".join(settings.insecure_registries),
         ADAPTER_ANNOTATIONS=json.dumps(annotations, sort_keys=True),
     )
-    mounts = [
-        mount("work", RESULTS_PATH, sub_path="results", read_only=True),
-        mount("registry", pods.REGISTRY_CONFIG, read_only=True),
-    ]
-    volumes = [_work(workspace), pods.registry_volume("registry", output.image_push_secret)]
+    variables += access.variables
+    mounts = [mount("work", RESULTS_PATH, sub_path="results", read_only=True), *access.mounts]
+    volumes = [_work(workspace), *access.volumes]
     main = pods.container(
         "adapter", "adapter", settings, variables=variables, mounts=mounts, arguments=["push"]
     )
@@ -170,16 +174,4 @@ def _results(ws: Workspace) -> tuple[Sequence[Manifest], Manifest]:
     destination = _tuning(ws).output.volume_source
     if destination is None:
         return [], mount("work", RESULTS_PATH, sub_path="results")
-    return [{"name": "results", **_unnamed(destination)}], mount("results", RESULTS_PATH)
-
-
-def _input_volume(volume_source: Mapping[str, Any] | None, image: str | None) -> Manifest:
-    """The user's volume, or an image mounted as a volume by the kubelet, with the pod's pull secrets."""
-    if volume_source is not None:
-        return {"name": "input", **_unnamed(volume_source)}
-    return {"name": "input", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}
-
-
-def _unnamed(volume_source: Mapping[str, Any]) -> Manifest:
-    """A volume source as the author wrote it; a `name` in it would rename our volume."""
-    return {key: value for key, value in volume_source.items() if key != "name"}
+    return [{"name": "results", **pods.unnamed(destination)}], mount("results", RESULTS_PATH)

@@ -49,6 +49,18 @@ def _ignored(ws: Workspace) -> list[str]:
         found.append(
             "preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image."
         )
+    found += [
+        f"{path}: only the first secret is used." for path, secrets in _pull_secrets(ws) if len(secrets) > 1
+    ]
+    return found
+
+
+def _pull_secrets(ws: Workspace) -> list[tuple[str, list[str]]]:
+    """The lists of pull secrets, by path."""
+    found = [("tuning.input.imagePullSecrets", ws.tuning.input.image_pull_secrets or [])] if ws.tuning else []
+    for index, adapter in enumerate((ws.inference and ws.inference.adapters) or ()):
+        secrets = (adapter.source and adapter.source.image_pull_secrets) or []
+        found.append((f"inference.adapters[{index}].source.imagePullSecrets", secrets))
     return found
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one case a line, however long: a table is read by its columns
 """The schema: what is refused, in which words, and that nothing is lost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one case a line, however long: a table is read by its columns
 """Every rule by its id: a Workspace that breaks it and only it, and one beside it that does not."""
 
 from __future__ import annotations

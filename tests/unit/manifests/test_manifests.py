@@ -1,0 +1,527 @@
+"""The objects that a Workspace becomes: complete, restricted, on their own nodes, valid for Kubernetes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiClient
+
+from include import manifests
+from include.catalog import load_catalog
+from include.manifests import Settings
+from include.manifests.serving import adapters_of, startup_seconds
+from include.planning import Plan, plan, plan_serving
+from include.workspace import Workspace, names, parse_workspace
+
+CATALOG = load_catalog()
+RUN = "manual__2026-11-23T12:00:00+00:00"
+DIGEST = "registry.example.com/adapters/phi@sha256:" + "ab" * 32
+SETTINGS = Settings.defaults(CATALOG)
+SANDBOX = Settings(
+    workload_image="ghcr.io/kaito-airflow/kaito-workloads:0.1.0",
+    storage_class="local",
+    weights_mirror="/srv/weights/",
+    allowed_networks=("127.0.0.0/8", "::1/128"),
+    insecure_registries=("127.0.0.1:5000",),
+)
+QUICK: dict[str, Any] = {
+    "apiVersion": "kaito.sh/v1alpha1",
+    "kind": "Workspace",
+    "metadata": {"name": "tune-phi", "namespace": "ml", "uid": "0b1c2d3e-4f50-6171", "generation": 2},
+    "resource": {
+        "instanceType": "standard_nc6s_v3",
+        "labelSelector": {"matchLabels": {"app": "tune", "kaito.sh/workspace": "x"}},
+    },
+    "tuning": {
+        "preset": {"name": "phi-3-mini-128k-instruct"},
+        "method": "QLoRA",
+        "input": {"urls": ["https://example.com/a.parquet?download=true", "https://example.com/b.csv"]},
+        "output": {"image": "registry.example.com/adapters/phi:1", "imagePushSecret": "push"},
+    },
+}  # fmt: skip
+SERVE: dict[str, Any] = {
+    **{key: value for key, value in QUICK.items() if key != "tuning"},
+    "apiVersion": "kaito.sh/v1beta1",
+    "inference": {"preset": {"name": "phi-4-mini-instruct"}},
+    "resource": {"instanceType": "Standard_NC48ads_A100_v4", "labelSelector": {}},
+}
+
+
+def with_(document: dict[str, Any], section: str, **values: Any) -> Workspace:
+    changed = copy.deepcopy(document)
+    changed[section] = {**changed[section], **values}
+    return parse_workspace(changed)
+
+
+WS = parse_workspace(QUICK)
+PLAN: Plan = plan(WS, CATALOG)
+SERVING: Plan = plan_serving(WS, CATALOG)
+
+
+def everything(settings: Settings) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every kind of object, with the name of Kubernetes' type for it."""
+    adapters = [{"name": "tune-phi", "image": DIGEST}]
+    main, headless = manifests.services(QUICK)
+    return {
+        "volume": ("V1PersistentVolumeClaim", manifests.work_volume(QUICK, settings)),
+        "config": ("V1ConfigMap", manifests.tuning_config(QUICK, PLAN, None)),
+        "dataset": ("V1Pod", manifests.dataset_pod(QUICK, PLAN, settings, RUN)),
+        "tuning": ("V1Pod", manifests.tuning_pod(QUICK, PLAN, settings, RUN)),
+        "adapter": ("V1Pod", manifests.adapter_pod(QUICK, PLAN, settings, RUN, {"rows": 3})),
+        "service": ("V1Service", main),
+        "headless": ("V1Service", headless),
+        "serving": ("V1StatefulSet", manifests.stateful_set(QUICK, SERVING, settings, RUN, adapters)),
+    }
+
+
+OBJECTS = everything(SETTINGS)
+SANDBOXED = everything(SANDBOX)
+
+
+def spec_of(name: str, objects: dict[str, Any] = OBJECTS) -> dict[str, Any]:
+    spec: dict[str, Any] = objects[name][1]["spec"]
+    return spec["template"]["spec"] if "template" in spec else spec
+
+
+def containers(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from spec.get("initContainers", [])
+    yield from spec["containers"]
+
+
+def env_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container["env"]}
+
+
+def mounts_of(container: dict[str, Any]) -> dict[str, tuple[str, str | None, bool]]:
+    return {
+        mount["mountPath"]: (mount["name"], mount.get("subPath"), mount.get("readOnly", False))
+        for mount in container["volumeMounts"]
+    }
+
+
+@pytest.mark.parametrize("objects", [OBJECTS, SANDBOXED], ids=["defaults", "sandbox"])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_kubernetes_own_types_hold_every_field(name: str, objects: dict[str, Any]) -> None:
+    kind, manifest = objects[name]
+    client = ApiClient()
+    typed = client._ApiClient__deserialize(copy.deepcopy(manifest), kind)
+    assert client.sanitize_for_serialization(typed) == manifest
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_children_carry_labels_and_an_owner(name: str) -> None:
+    meta = OBJECTS[name][1]["metadata"]
+    assert meta["namespace"] == "ml"
+    assert meta["labels"]["kaito.sh/workspace"] == "tune-phi"
+    assert meta["labels"]["kaito.sh/workspacenamespace"] == "ml"
+    assert meta["ownerReferences"] == [
+        {
+            "apiVersion": "kaito.sh/v1alpha1",
+            "kind": "Workspace",
+            "name": "tune-phi",
+            "uid": "0b1c2d3e-4f50-6171",
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize("name", ["dataset", "tuning", "adapter", "serving"])
+class TestPods:
+    def test_the_restricted_profile(self, name: str) -> None:
+        """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
+        spec = spec_of(name)
+        security = spec["securityContext"]
+        assert (security["runAsNonRoot"], security["runAsUser"], security["fsGroup"]) == (True, 1000, 1000)
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+        for volume in spec["volumes"]:
+            (kind,) = set(volume) - {"name"}
+            assert kind in {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+
+    def test_every_container_has_a_home_it_can_write(self, name: str) -> None:
+        for container in containers(spec_of(name)):
+            assert env_of(container)["HOME"] == "/tmp"
+            assert mounts_of(container)["/tmp"] == ("tmp", None, False)
+
+    def test_every_mount_has_its_volume_and_every_volume_its_mount(self, name: str) -> None:
+        for objects in (OBJECTS, SANDBOXED):
+            spec = spec_of(name, objects)
+            mounted = {mount["name"] for container in containers(spec) for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+    def test_the_run_can_be_found_by_label(self, name: str) -> None:
+        manifest = OBJECTS[name][1]
+        labels = manifest["spec"].get("template", manifest)["metadata"]["labels"]
+        assert labels["kaito.sh/run-id"] == names.run_id_label(RUN)
+        assert labels["kaito.sh/component"] == name
+
+    def test_no_secret_is_in_the_manifest_by_value(self, name: str) -> None:
+        assert "dockerconfigjson" not in json.dumps(OBJECTS[name][1]).replace('".dockerconfigjson"', "")
+
+
+@pytest.mark.parametrize("name", ["dataset", "tuning", "adapter"])
+def test_batch_pods_run_once(name: str) -> None:
+    manifest = OBJECTS[name][1]
+    assert manifest["spec"]["restartPolicy"] == "Never"
+    assert manifest["metadata"]["name"] == f"tune-phi-g2-{name}"
+
+
+@pytest.mark.parametrize("name", ["dataset", "adapter"])
+def test_downloads_and_uploads_wait_for_no_gpu(name: str) -> None:
+    spec = spec_of(name)
+    assert "tolerations" not in spec
+    assert "affinity" not in spec
+    assert "nvidia.com/gpu" not in json.dumps(spec)
+
+
+@pytest.mark.parametrize(("name", "pool"), [("tuning", "tuning"), ("serving", "serving")])
+def test_gpu_pods_land_on_their_own_pool_only(name: str, pool: str) -> None:
+    """KAITO leaves tuning pods unpinned: two Workspaces with equal labels may swap nodes (contract 10.1-4)."""
+    spec = spec_of(name)
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    wanted = {e["key"]: e["values"] for e in term["matchExpressions"]}
+    assert wanted == {
+        "app": ["tune"],
+        "kaito.sh/workspace": ["tune-phi"],
+        "kaito.sh/workspacenamespace": ["ml"],
+        "kaito.sh/pool": [pool],
+    }
+    claim = manifests.node_claims(QUICK, PLAN if pool == "tuning" else SERVING, RUN)[0]
+    assert {key: [claim["metadata"]["labels"][key]] for key in wanted} == wanted
+    tolerated = {toleration["key"] for toleration in spec["tolerations"]}
+    assert tolerated == {"sku", "nvidia.com/gpu", "kubernetes.azure.com/scalesetpriority"}
+    main = spec["containers"][0]
+    assert main["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert main["resources"]["requests"]["nvidia.com/gpu"] == "1"
+
+
+def test_brought_nodes_have_no_pool_labels() -> None:
+    settings = Settings("i", own_pool_only=False)
+    text = json.dumps(manifests.tuning_pod(QUICK, PLAN, settings, RUN)["spec"]["affinity"])
+    assert '"app"' in text
+    assert "kaito.sh" not in text
+
+
+def test_gpu_requests_are_the_whole_machine() -> None:
+    made = plan(parse_workspace(SERVE), CATALOG)
+    main = manifests.stateful_set(SERVE, made, SETTINGS, RUN)["spec"]["template"]["spec"]["containers"][0]
+    assert main["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+
+
+def test_the_dataset_pod() -> None:
+    main = spec_of("dataset", SANDBOXED)["containers"][0]
+    assert main["command"] == ["python", "-m", "include.workloads.dataset"]
+    assert json.loads(env_of(main)["DATASET_URLS"]) == QUICK["tuning"]["input"]["urls"]
+    assert env_of(main)["DATASET_OUTPUT"] == "/mnt/data"
+    assert env_of(main)["DATASET_ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
+    assert env_of(spec_of("dataset")["containers"][0])["DATASET_ALLOWED_NETWORKS"] == ""
+    assert mounts_of(main)["/mnt/data"] == ("work", "data", False)
+
+
+def test_a_dataset_from_a_volume() -> None:
+    source = {"name": "theirs", "persistentVolumeClaim": {"claimName": "data"}}
+    workspace = with_(QUICK, "tuning", input={"volumeSource": source})
+    spec = manifests.dataset_pod(workspace, PLAN, SETTINGS, RUN)["spec"]
+    assert {"name": "input", "persistentVolumeClaim": {"claimName": "data"}} in spec["volumes"]
+    main = spec["containers"][0]
+    assert mounts_of(main)["/mnt/input"] == ("input", None, True)
+    assert env_of(main)["DATASET_PATH"] == "/mnt/input"
+    assert "DATASET_URLS" not in env_of(main)
+
+
+def test_a_dataset_from_an_image() -> None:
+    workspace = with_(QUICK, "tuning", input={"image": "r.example.com/data:1", "imagePullSecrets": ["pull"]})
+    spec = manifests.dataset_pod(workspace, PLAN, SANDBOX, RUN)["spec"]
+    main = spec["containers"][0]
+    assert env_of(main)["DATASET_IMAGE"] == "r.example.com/data:1"
+    assert env_of(main)["DOCKER_CONFIG"] == "/etc/kaito/registry"
+    assert env_of(main)["INSECURE_REGISTRIES"] == "127.0.0.1:5000"
+    assert {volume["name"]: volume.get("secret", {}).get("secretName") for volume in spec["volumes"]}[
+        "registry"
+    ] == "pull"
+
+
+def test_the_tuning_pod() -> None:
+    spec = spec_of("tuning", SANDBOXED)
+    main = spec["containers"][0]
+    values = env_of(main)
+    assert main["command"] == ["python", "-m", "include.workloads.tuning"]
+    expected = {
+        "WEIGHTS_PATH": "/workspace/weights",
+        "DATASET_FOLDER_PATH": "/mnt/data",
+        "YAML_FILE_PATH": "/mnt/config/training_config.yaml",
+        "OUTPUT_DIR": "/mnt/results",
+        "TUNING_METHOD": "qlora",
+        "MODEL_NAME": "phi-3-mini-128k-instruct",
+        "MODEL_ID": "microsoft/Phi-3-mini-128k-instruct",
+        "MODEL_REVISION": CATALOG.model("phi-3-mini-128k-instruct").revision,
+        "DTYPE": "float16",
+        "TUNING_TARGET_MODULES": "qkv_proj,o_proj,gate_up_proj,down_proj",
+        "METRICS_PORT": "5000",
+        "HOST": {"fieldRef": {"fieldPath": "status.podIP"}},
+    }
+    assert {key: values[key] for key in expected} == expected
+    assert mounts_of(main) == {
+        "/mnt/data": ("work", "data", True),
+        "/mnt/results": ("work", "results", False),
+        "/mnt/config": ("config", None, True),
+        "/workspace/weights": ("weights", None, True),
+        "/dev/shm": ("dshm", None, False),
+        "/tmp": ("tmp", None, False),
+    }
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["work"]["persistentVolumeClaim"] == {"claimName": "tune-phi-work"}
+    assert volumes["config"]["configMap"] == {"name": "tune-phi-g2-tuning"}
+    assert volumes["dshm"]["emptyDir"] == {"medium": "Memory"}
+    assert volumes["weights"]["hostPath"]["path"] == "/srv/weights/phi-3-mini-128k-instruct"
+    assert "initContainers" not in spec
+
+
+def test_without_a_mirror_an_init_container_downloads_the_pinned_weights() -> None:
+    for name in ("tuning", "serving"):
+        spec = spec_of(name)
+        download = spec["initContainers"][0]
+        assert download["command"] == ["python", "-m", "include.workloads.weights"]
+        assert env_of(download)["WEIGHTS_SOURCE"] == "hub"
+        assert env_of(download)["MODEL_REVISION"] == PLAN.revision
+        assert mounts_of(download)["/workspace/weights"] == ("weights", None, False)
+        assert "HF_TOKEN" not in env_of(download)
+        assert {volume["name"]: volume for volume in spec["volumes"]}["weights"]["emptyDir"] == {}
+
+
+def test_the_hub_token_reaches_the_download_and_nothing_else() -> None:
+    options = {"modelAccessSecret": "hf"}
+    workspace = with_(SERVE, "inference", preset={"name": "llama-3.1-8b-instruct", "presetOptions": options})
+    spec = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN)["spec"]["template"][
+        "spec"
+    ]
+    holders = [container["name"] for container in containers(spec) if "HF_TOKEN" in env_of(container)]
+    assert holders == ["weights"]
+    assert env_of(spec["initContainers"][0])["HF_TOKEN"] == {
+        "secretKeyRef": {"name": "hf", "key": "HF_TOKEN"}
+    }
+
+
+def test_results_go_to_the_user_s_volume_when_there_is_one() -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "out"}}
+    workspace = with_(QUICK, "tuning", output={"volumeSource": volume})
+    spec = manifests.tuning_pod(workspace, PLAN, SETTINGS, RUN)["spec"]
+    assert mounts_of(spec["containers"][0])["/mnt/results"] == ("results", None, False)
+    assert {"name": "results", **volume} in spec["volumes"]
+    with pytest.raises(ValueError, match="has no output image"):
+        manifests.adapter_pod(workspace, PLAN, SETTINGS, RUN)
+
+
+def test_the_adapter_pod_pushes_with_the_user_s_secret() -> None:
+    spec = spec_of("adapter", SANDBOXED)
+    main = spec["containers"][0]
+    values = env_of(main)
+    assert main["command"] == ["python", "-m", "include.workloads.adapter", "push"]
+    assert values["ADAPTER_DIR"] == "/mnt/results/adapter"
+    assert values["ADAPTER_IMAGE"] == "registry.example.com/adapters/phi:1"
+    assert values["DOCKER_CONFIG"] == "/etc/kaito/registry"
+    assert values["INSECURE_REGISTRIES"] == "127.0.0.1:5000"
+    assert json.loads(values["ADAPTER_ANNOTATIONS"]) == {
+        "sh.kaito.model.name": "phi-3-mini-128k-instruct",
+        "rows": "3",
+    }
+    assert mounts_of(main)["/mnt/results"] == ("work", "results", True)
+    registry = next(volume for volume in spec["volumes"] if volume["name"] == "registry")
+    assert registry["secret"] == {
+        "secretName": "push",
+        "items": [{"key": ".dockerconfigjson", "path": "config.json"}],
+        "defaultMode": 0o440,
+    }
+
+
+def test_the_user_s_training_config_wins() -> None:
+    text = "training_config: {}\n"
+    assert manifests.tuning_config(QUICK, PLAN, text)["data"] == {"training_config.yaml": text}
+    default = manifests.tuning_config(QUICK, PLAN, None)
+    assert default["metadata"]["name"] == "tune-phi-g2-tuning"
+    assert "load_in_4bit: true" in default["data"]["training_config.yaml"]
+
+
+def test_the_work_volume() -> None:
+    claim = SANDBOXED["volume"][1]
+    assert claim["metadata"]["name"] == "tune-phi-work"
+    assert claim["spec"]["storageClassName"] == "local"
+    assert claim["spec"]["resources"]["requests"]["storage"] == "50Gi"
+    assert "storageClassName" not in OBJECTS["volume"][1]["spec"]
+
+
+def test_the_quick_start_s_service_has_ports_80_and_29500() -> None:
+    main, headless = manifests.services(QUICK)
+    assert main["metadata"]["name"] == "tune-phi"
+    assert main["spec"]["type"] == "ClusterIP"
+    assert [(port["name"], port["port"], port["targetPort"]) for port in main["spec"]["ports"]] == [
+        ("http", 80, 5000),
+        ("torch", 29500, 29500),
+    ]
+    assert main["spec"]["selector"] == {"kaito.sh/workspace": "tune-phi", "kaito.sh/component": "serving"}
+    assert "publishNotReadyAddresses" not in main["spec"]
+    assert headless["metadata"]["name"] == "tune-phi-headless"
+    assert (headless["spec"]["clusterIP"], headless["spec"]["publishNotReadyAddresses"]) == ("None", True)
+
+
+def test_v1beta1_serves_on_port_80_only_unless_it_was_written_in_v1alpha1() -> None:
+    assert [port["port"] for port in manifests.services(SERVE)[0]["spec"]["ports"]] == [80]
+    written = {"kubectl.kubernetes.io/last-applied-configuration": '{"apiVersion": "kaito.sh/v1alpha1"}'}
+    document = {
+        **QUICK,
+        "apiVersion": "kaito.sh/v1beta1",
+        "metadata": {**QUICK["metadata"], "annotations": written},
+    }
+    assert [port["port"] for port in manifests.services(document)[0]["spec"]["ports"]] == [80, 29500]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("True", "LoadBalancer"), ("true", "ClusterIP"), ("False", "ClusterIP")]
+)
+def test_a_load_balancer_only_for_kaitos_exact_spelling(value: str, kind: str) -> None:
+    document = {**QUICK, "metadata": {**QUICK["metadata"], "annotations": {"kaito.sh/enablelb": value}}}
+    assert manifests.services(document)[0]["spec"]["type"] == kind
+
+
+def test_the_serving_pod() -> None:
+    stateful_set = SANDBOXED["serving"][1]
+    assert stateful_set["metadata"]["name"] == "tune-phi"
+    assert stateful_set["spec"]["serviceName"] == "tune-phi-headless"
+    assert stateful_set["spec"]["replicas"] == 1
+    assert stateful_set["spec"]["podManagementPolicy"] == "Parallel"
+    labels = stateful_set["spec"]["template"]["metadata"]["labels"]
+    selector = stateful_set["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= labels.items()
+    assert "kaito.sh/run-id" not in selector  # a selector can never change, a run id does
+    spec = spec_of("serving", SANDBOXED)
+    main = spec["containers"][0]
+    values = env_of(main)
+    expected = {
+        "WEIGHTS_PATH": "/workspace/weights",
+        "ADAPTERS_DIR": "/mnt/adapter",
+        "SERVED_MODEL_NAME": "phi-3-mini-128k-instruct",
+        "DTYPE": "float16",
+        "PORT": "5000",
+        "KAITO_DEFAULT_ADAPTER": "tune-phi",
+        "HOST": {"fieldRef": {"fieldPath": "status.podIP"}},
+    }
+    assert {key: values[key] for key in expected} == expected
+    assert main["ports"] == [{"name": "http", "containerPort": 5000, "protocol": "TCP"}]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert main[probe]["httpGet"] == {"path": "/health", "port": 5000}
+    startup = main["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 1800
+
+
+def test_adapters_are_pulled_by_digest_and_only_there_with_credentials() -> None:
+    spec = spec_of("serving")
+    weights, pull = spec["initContainers"]
+    values = env_of(pull)
+    assert pull["command"] == ["python", "-m", "include.workloads.adapter", "pull"]
+    assert (values["ADAPTER_IMAGE"], values["ADAPTER_NAME"]) == (DIGEST, "tune-phi")
+    assert values["ADAPTERS_DIR"] == "/mnt/adapter"
+    assert mounts_of(pull)["/etc/kaito/registry"] == ("registry-0", None, True)
+    for other in (weights, *spec["containers"]):
+        assert "DOCKER_CONFIG" not in env_of(other)
+        assert "/etc/kaito/registry" not in mounts_of(other)
+    assert mounts_of(spec["containers"][0])["/mnt/adapter"] == ("adapters", None, True)
+
+
+def test_an_inference_workspace_s_own_adapters() -> None:
+    listed = [
+        {"source": {"name": "one", "image": "r.example.com/one:1", "imagePullSecrets": ["pull"]}},
+        {"source": {"name": "two", "volumeSource": {"persistentVolumeClaim": {"claimName": "two"}}}},
+        {"source": {"name": "three", "image": "r.example.com/three:1"}},
+    ]
+    workspace = with_(SERVE, "inference", adapters=listed)
+    adapters = adapters_of(workspace)
+    spec = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN, adapters)["spec"][
+        "template"
+    ]["spec"]
+    pulls = {container["name"]: container for container in spec["initContainers"]}
+    assert list(pulls) == ["weights", "adapter-0", "adapter-2"]
+    assert "DOCKER_CONFIG" in env_of(pulls["adapter-0"])
+    assert "DOCKER_CONFIG" not in env_of(pulls["adapter-2"])
+    main = spec["containers"][0]
+    assert mounts_of(main)["/mnt/adapter/two"] == ("adapter-1", None, True)
+    assert mounts_of(main)["/mnt/adapter"] == (
+        "adapters",
+        None,
+        False,
+    )  # the mount point of two is made in it
+    assert "KAITO_DEFAULT_ADAPTER" not in env_of(main)
+
+
+def test_a_base_model_is_served_without_adapters() -> None:
+    spec = manifests.stateful_set(SERVE, plan(parse_workspace(SERVE), CATALOG), SETTINGS, RUN)["spec"][
+        "template"
+    ]["spec"]
+    assert [container["name"] for container in spec["initContainers"]] == ["weights"]
+
+
+def test_a_pod_template_is_used_as_it_is_with_our_placement() -> None:
+    template = {
+        "metadata": {"labels": {"mine": "1"}},
+        "spec": {
+            "containers": [{"name": "x", "image": "y"}],
+            "tolerations": [{"key": "z", "operator": "Exists"}],
+        },
+    }
+    workspace = parse_workspace({**SERVE, "inference": {"template": template}})
+    made = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN)["spec"]["template"]
+    assert made["spec"]["containers"] == template["spec"]["containers"]
+    assert made["metadata"]["labels"]["mine"] == "1"
+    assert made["metadata"]["labels"]["kaito.sh/workspace"] == "tune-phi"
+    assert [toleration["key"] for toleration in made["spec"]["tolerations"]][:2] == ["z", "sku"]
+    assert "kaito.sh/pool" in json.dumps(made["spec"]["affinity"])
+    assert template["spec"]["tolerations"] == [
+        {"key": "z", "operator": "Exists"}
+    ]  # the author's copy is untouched
+
+
+@pytest.mark.parametrize(
+    ("gib", "seconds"), [(0, 1800), (7, 1800), (60, 1980), (100, 2700), (150, 3600), (700, 10800)]
+)
+def test_startup_budgets_are_kaitos(gib: int, seconds: int) -> None:
+    assert startup_seconds(gib * 1024**3) == seconds
+
+
+def test_builders_leave_their_input_alone() -> None:
+    before = copy.deepcopy(QUICK)
+    everything(SANDBOX)
+    assert before == QUICK
+
+
+def test_settings_reach_the_pods() -> None:
+    settings = Settings(
+        "i",
+        cpu_request="1",
+        memory_request="2Gi",
+        image_pull_policy="Always",
+        image_pull_secrets=("reg",),
+        dataset_max_bytes=9,
+    )
+    spec = manifests.dataset_pod(QUICK, PLAN, settings, RUN)["spec"]
+    main = spec["containers"][0]
+    assert main["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}}
+    assert (main["image"], main["imagePullPolicy"]) == ("i", "Always")
+    assert spec["imagePullSecrets"] == [{"name": "reg"}]
+    assert env_of(main)["DATASET_MAX_BYTES"] == "9"
+    bare = manifests.tuning_pod(QUICK, PLAN, Settings("i", cpu_requests=False, bind_pod_ip=False), RUN)
+    main = bare["spec"]["containers"][0]
+    assert main["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
+    assert env_of(main)["HOST"] == "0.0.0.0"

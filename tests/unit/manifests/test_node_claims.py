@@ -1,0 +1,102 @@
+"""NodeClaims in the shape that KAITO's gpu-provisioner reads (contract 5.4)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from include import manifests
+from include.catalog import load_catalog
+from include.manifests import Settings
+from include.planning import plan, plan_serving
+from include.workspace import names, parse_workspace
+
+CATALOG = load_catalog()
+DOCUMENT: dict[str, Any] = {
+    "apiVersion": "kaito.sh/v1alpha1",
+    "kind": "Workspace",
+    "metadata": {"name": "w", "namespace": "ml", "uid": "u", "generation": 1},
+    "resource": {
+        "instanceType": "standard_nc6s_v3",
+        "labelSelector": {
+            "matchLabels": {"app": "x", "kaito.sh/workspace": "somebody-else"},
+            "matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}],
+        },
+    },
+    "tuning": {
+        "preset": {"name": "phi-3-mini-128k-instruct"},
+        "method": "qlora",
+        "input": {"urls": ["https://example.com/a"]},
+        "output": {"image": "r.example.com/a:1", "imagePushSecret": "s"},
+    },
+}
+PLAN = plan(parse_workspace(DOCUMENT), CATALOG)
+
+
+def test_the_shape() -> None:
+    (claim,) = manifests.node_claims(DOCUMENT, PLAN, "run 1")
+    assert claim == {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodeClaim",
+        "metadata": {
+            "name": names.node_claim(DOCUMENT, "tuning", 0),
+            "labels": {
+                "app": "x",
+                "team": "a",
+                "kaito.sh/workspace": "w",  # reserved: the author's value is not used
+                "kaito.sh/workspacenamespace": "ml",
+                "kaito.sh/pool": "tuning",
+                "kaito.sh/component": "pool",
+                "kaito.sh/run-id": names.run_id_label("run 1"),
+                "karpenter.sh/nodepool": "kaito",
+            },
+            "annotations": {"karpenter.sh/do-not-disrupt": "true", "kaito.sh/node-image-family": "ubuntu"},
+        },
+        "spec": {
+            "nodeClassRef": {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"},
+            "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
+            "requirements": [
+                {"key": "karpenter.sh/nodepool", "operator": "In", "values": ["kaito"]},
+                # As the cloud spells it: KAITO compares the node's label with what the author wrote (10.1-10).
+                {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": ["Standard_NC6s_v3"]},
+                {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+                {"key": "karpenter.azure.com/sku-name", "operator": "In", "values": ["Standard_NC6s_v3"]},
+            ],
+            "resources": {"requests": {"storage": "1024Gi"}},
+        },
+    }
+
+
+def test_names_are_pool_names_and_the_two_pools_differ() -> None:
+    tuning = manifests.node_claims(DOCUMENT, PLAN, "r")[0]["metadata"]["name"]
+    serving = manifests.node_claims(DOCUMENT, plan_serving(parse_workspace(DOCUMENT), CATALOG), "r")[0]
+    assert re.fullmatch(r"ws[0-9a-f]{9}", tuning)
+    assert serving["metadata"]["name"] != tuning
+    assert serving["metadata"]["labels"]["kaito.sh/pool"] == "serving"
+    assert serving["spec"]["resources"]["requests"]["storage"] == "87Gi"  # 7.12 + 80, truncated
+    # Another run of the same generation finds the same nodes instead of buying new ones.
+    assert manifests.node_claims(DOCUMENT, PLAN, "another run")[0]["metadata"]["name"] == tuning
+
+
+def test_one_claim_a_node() -> None:
+    document = {**DOCUMENT, "resource": {**DOCUMENT["resource"], "count": 3}}
+    document["inference"] = {"template": {}}
+    document.pop("tuning")
+    made = plan(parse_workspace(document), CATALOG)
+    claims = manifests.node_claims(document, made, "r")
+    assert len({claim["metadata"]["name"] for claim in claims}) == 3
+    assert claims[0]["spec"]["resources"]["requests"]["storage"] == "1024Gi"
+
+
+def test_other_clouds_and_image_families() -> None:
+    document = {
+        **DOCUMENT,
+        "metadata": {**DOCUMENT["metadata"], "annotations": {"kaito.sh/node-image-family": " AzureLinux"}},
+        "resource": {**DOCUMENT["resource"], "instanceType": "g5.xlarge"},
+    }
+    settings = Settings("i", node_class="gpu")
+    (claim,) = manifests.node_claims(document, plan(parse_workspace(document), CATALOG), "r", settings)
+    assert claim["metadata"]["annotations"]["kaito.sh/node-image-family"] == "azurelinux"
+    assert claim["spec"]["nodeClassRef"]["name"] == "gpu"
+    last = claim["spec"]["requirements"][-1]
+    assert last == {"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}

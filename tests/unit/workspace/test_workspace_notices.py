@@ -1,0 +1,45 @@
+"""Notices: what is allowed and does nothing, or not what it seems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from workspaces import SERVING, TUNING, changed
+
+from include.catalog import load_catalog
+from include.workspace import parse_workspace
+from include.workspace.notices import notices
+
+CATALOG = load_catalog()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resource.labelSelector.matchLabels": {"app": "x", "kaito.sh/workspace": "y"}}, "kaito.sh/workspace is set by KAITO"),
+        ({"resource.preferredNodes": ["n1"]}, "preferredNodes has had no effect"),
+        ({"tuning.preset.accessMode": "private"}, "accessMode private is ignored"),
+        ({"tuning.preset.name": "falcon-7b"}, "falcon-7b is deprecated: KAITO last had it in v0.10.0."),
+        ({"resource.instanceType": "Standard_NC6s_v3"}, "Standard_NC6s_v3 is deprecated"),
+        ({"metadata.annotations": {"kaito.sh/roll-out": "true"}}, "did you mean kaito.sh/rollout?"),
+        ({"metadata.annotations": {"kaito.sh/zzzz": "true"}}, "is not known and has no effect."),
+        ({"tuning.input": {"image": "r.example.com/d:1", "imagePullSecrets": ["a", "b"]}}, "only the first secret is used"),
+    ],
+)  # fmt: skip
+def test_a_notice(changes: dict[str, Any], words: str) -> None:
+    found = notices(parse_workspace(changed(TUNING, changes)), CATALOG)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_a_model_without_a_pinned_revision() -> None:
+    document = changed(SERVING, {"inference.preset.name": "qwen3-8b-awq"})
+    assert notices(parse_workspace(document), CATALOG) == [
+        "qwen3-8b-awq is not pinned to a revision, so two runs may use different weights."
+    ]
+
+
+def test_ordinary_workspaces_need_no_notice() -> None:
+    for document in (TUNING, SERVING):
+        assert notices(parse_workspace(document), CATALOG) == []
