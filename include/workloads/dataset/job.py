@@ -57,6 +57,11 @@ class _Tally:
 
 def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
     """Carry out a request and give the result for the termination message. Raises the contract's errors."""
+    if request.folder and request.folder.resolve() == request.output.resolve():
+        # Before anything else: a file of the user may have the name of one of ours.
+        raise UserConfigError(
+            f"The dataset cannot be read from {request.folder} and written there; use two folders."
+        )
     if fetcher is None:
         client = PinnedClient(AddressPolicy(request.allowed_networks))
         fetcher = Fetcher(client, request.limits)
@@ -121,10 +126,6 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    if folder.resolve() == request.output.resolve():
-        raise UserConfigError(
-            f"The dataset cannot be read from {folder} and written there too; use two folders."
-        )
     ours = [request.output / name for name in (PARQUET, REPORT)]
     return walk(folder, request.limits.max_bytes, str(folder), ours)
 
@@ -142,8 +143,6 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
-    if request.folder:
-        _folder_files(request)  # refuses a folder that is the output before anything there is removed
     # A failed run must not leave the rows of another request for the tuning to find.
     for name in (REPORT, PARQUET):
         (output / name).unlink(missing_ok=True)

@@ -1,0 +1,263 @@
+"""The image's bytes, what may go into one, and what may come out of one."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from include.workloads.adapter.check import KNOWN, MUST_BE_EMPTY, check_adapter
+from include.workloads.adapter.layout import build_image
+from include.workloads.adapter.unpack import unpack_layer
+from include.workloads.contract import UserDataError
+from include.workloads.safetensors_header import read_header
+from tests.unit.workloads.adapter.conftest import TENSOR, write_adapter
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_the_image_has_kaitos_layout(adapter: Path, tmp_path: Path):
+    image = build_image(adapter, {"sh.kaito.model.name": "phi-3", "a": "b"}, tmp_path)
+    manifest, config = json.loads(image.manifest), json.loads(image.config)
+    layer = image.layer_path.read_bytes()
+    assert manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert manifest["annotations"] == {"a": "b", "sh.kaito.model.name": "phi-3"}
+    assert manifest["config"] == {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": sha256(image.config),
+        "size": len(image.config),
+    }
+    assert manifest["layers"] == [
+        {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": sha256(layer),
+            "size": len(layer),
+        }
+    ]
+    assert config == {"rootfs": {"diff_ids": [sha256(gzip.decompress(layer))]}}
+    with tarfile.open(image.layer_path) as tar:
+        assert tar.getnames() == ["data", *(f"data/{name}" for name in FILES)]
+        content = tar.extractfile(f"data/{FILES[1]}")
+        assert content is not None
+        assert content.read() == (adapter / FILES[1]).read_bytes()
+
+
+def test_the_image_is_the_same_bytes_anywhere_anytime(tmp_path: Path):
+    images = []
+    for index, stamp in enumerate((1, 2_000_000_000)):
+        folder = write_adapter(tmp_path / f"adapter-{index}")
+        for name in FILES:
+            os.utime(folder / name, (stamp, stamp))
+            (folder / name).chmod(0o600 if index else 0o644)
+        work = tmp_path / f"work-{index}"
+        work.mkdir()
+        (folder / "README.md").write_text(str(index))
+        images.append(build_image(folder, {"b": "2", "a": "1"} if index else {"a": "1", "b": "2"}, work))
+    first, second = images
+    assert first.layer_path.read_bytes() == second.layer_path.read_bytes()
+    assert (first.manifest, first.config, first.digest) == (second.manifest, second.config, second.digest)
+
+
+def test_a_good_adapter_passes(adapter: Path):
+    assert check_adapter(adapter, "x")["r"] == 4
+
+
+def test_what_peft_writes_today_is_known():
+    peft = pytest.importorskip("peft")
+    assert set(peft.LoraConfig().to_dict()) <= KNOWN | set(MUST_BE_EMPTY)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(name, adapter: Path):
+    (adapter / name).unlink()
+    with pytest.raises(UserDataError, match=f"the folder has no file {name}"):
+        check_adapter(adapter, "the folder")
+
+
+def test_a_pickle_instead_is_explained(adapter: Path):
+    (adapter / FILES[1]).rename(adapter / "adapter_model.bin")
+    with pytest.raises(UserDataError, match="save it as safetensors"):
+        check_adapter(adapter, "the folder")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"auto_mapping": {"base_model_class": "X", "parent_library": "os"}}, "sets auto_mapping"),
+        ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
+        ({"megatron_config": {"x": 1}}, "sets megatron_config"),
+        ({"exec": "x"}, "unknown keys: exec"),
+        ({"peft_type": "IA3"}, "only LORA"),
+        ({"r": 0}, "rank"),
+        ({"r": 10**6}, "rank"),
+        ({"r": "8"}, "rank"),
+    ],
+)
+def test_configurations_with_surprises_are_refused(config, words, tmp_path: Path):
+    with pytest.raises(UserDataError, match=words):
+        check_adapter(write_adapter(tmp_path / "a", **config), "x")
+
+
+def test_a_config_that_is_no_object_is_refused(adapter: Path):
+    for content in ("[]", "x", "[" * 100_000):
+        (adapter / FILES[0]).write_text(content)
+        with pytest.raises(UserDataError, match="not a JSON object"):
+            check_adapter(adapter, "x")
+
+
+def test_tensors_that_are_no_lora_are_refused(adapter: Path):
+    save_file({TENSOR: np.zeros(1), "lm_head.weight": np.zeros(1)}, adapter / FILES[1])
+    with pytest.raises(UserDataError, match=r"lm_head\.weight"):
+        check_adapter(adapter, "x")
+
+
+def header(document: object, data: bytes = b"", length: int | None = None) -> bytes:
+    raw = json.dumps(document).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+def entry(begin: int, end: int, shape: list[object], dtype: str = "U8") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a safetensors"),
+        (b"\x80\x02}q\x00.", "not a safetensors"),
+        (header({}, length=10**15), "not a safetensors"),
+        (header([]), "header cannot be read"),
+        (header({"a": {"dtype": "U8"}}), "header cannot be read"),
+        (header({"a": entry(0, 1, [-1])}, b"x"), "header cannot be read"),
+        (header({"a": entry(0, 1, [True])}, b"x"), "header cannot be read"),
+        (header({}), "no tensors"),
+        (header({"a": entry(0, 2, [2])}, b"x"), "cut short"),
+        (header({"a": entry(0, 2, [2])}, b"xxx"), "foreign bytes"),
+        (header({"a": entry(0, 2, [3])}, b"xx"), "offsets of tensor a"),
+        (header({"a": entry(0, 2, [2]), "b": entry(1, 3, [2])}, b"xxx"), "offsets of tensor b"),
+        (header({"a": entry(1, 3, [2])}, b"xxx"), "offsets of tensor a"),
+        (header({"a": entry(0, 2, [2], "OBJECT")}, b"xx"), "unknown type"),
+    ],
+)
+def test_forged_safetensors_are_refused(content, words, tmp_path: Path):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UserDataError, match=words):
+        read_header(tmp_path / "x.safetensors")
+
+
+def test_real_safetensors_are_read(adapter: Path):
+    [tensor] = read_header(adapter / FILES[1])
+    assert (tensor.name, tensor.dtype, tensor.shape) == (TENSOR, "F32", (4, 64))
+
+
+def layer(path: Path, *members: tuple[str, bytes | str], zipped: bool = True) -> Path:
+    """A layer: bytes make a file, `dir`, `link:to`, `hard:to` or `fifo` the other kinds."""
+    with tarfile.open(path, "w:gz" if zipped else "w") as tar:
+        for name, what in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(what, bytes):
+                info.size = len(what)
+                tar.addfile(info, io.BytesIO(what))
+                continue
+            kind, _, to = what.partition(":")
+            info.type = {"dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}.get(
+                kind, tarfile.FIFOTYPE
+            )
+            info.linkname = to
+            tar.addfile(info)
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/file").write_text("precious")
+    return tmp_path / "target"
+
+
+def unpack(path: Path, target: Path, limit: int = 1 << 20) -> dict[str, bytes]:
+    unpack_layer(path, None, target, lambda inside: True, limit)
+    return {str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("prefix", ["", "./", "/"])
+def test_files_under_data_come_out_whatever_the_spelling(prefix, zipped, tmp_path: Path, target: Path):
+    path = layer(
+        tmp_path / "l", (f"{prefix}data", "dir"), (f"{prefix}data/a", b"1"), (f"{prefix}etc/passwd", b"2"),
+        (f"{prefix}data/sub/b", b"3"), zipped=zipped,
+    )  # fmt: skip
+    assert unpack(path, target) == {"a": b"1", "sub/b": b"3"}
+
+
+def test_later_layers_lie_over_earlier_ones_with_white_outs(tmp_path: Path, target: Path):
+    unpack(layer(tmp_path / "1", ("data/a", b"1"), ("data/b", b"1"), ("data/d/x", b"1")), target)
+    unpack(layer(tmp_path / "2", ("data/a", b"2"), ("data/.wh.b", b""), ("data/d/.wh..wh..opq", b"")), target)
+    assert unpack(layer(tmp_path / "3", ("data/d/y", b"3")), target) == {"a": b"2", "d/y": b"3"}
+    assert unpack(layer(tmp_path / "4", (".wh.data", b"")), target) == {}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("data/../../victim/file", b"x")],
+        [("../victim/file", b"x")],
+        [("data/a", "link:/etc/passwd")],
+        [("data/a", "link:../victim"), ("data/a/file", b"x")],
+        [("data/a", "hard:../victim/file")],
+        [("data/a", "fifo")],
+        [("data", "link:victim"), ("data/file", b"x")],
+        [("data/.wh...", b"")],
+        [("data/.wh..", b"")],
+        [("data/.wh.", b"")],
+    ],
+)
+def test_archives_that_try_to_leave_are_refused(members, tmp_path: Path, target: Path):
+    with pytest.raises(UserDataError):
+        unpack(layer(tmp_path / "l", *members), target)
+    assert (tmp_path / "victim/file").read_text() == "precious"
+    assert target.is_dir()
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+
+
+def test_unwanted_files_and_their_kinds_do_not_matter(tmp_path: Path, target: Path):
+    path = layer(tmp_path / "l", ("data/other", "link:/etc"), ("data/a", b"1"), ("bin/sh", "link:/x"))
+    unpack_layer(path, None, target, lambda inside: str(inside) == "a", 1 << 20)
+    assert [p.name for p in target.iterdir()] == ["a"]
+
+
+def test_a_bomb_is_stopped_while_it_unpacks(tmp_path: Path, target: Path):
+    path = layer(tmp_path / "l", ("data/a", b"\0" * (50 << 20)))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserDataError, match="more than 4 MiB"):
+        unpack(path, target, 4 << 20)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.95])
+def test_a_layer_cut_short_is_refused(keep, tmp_path: Path, target: Path):
+    path = layer(tmp_path / "l", ("data/a", os.urandom(10_000)))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(UserDataError):
+        unpack(path, target)
+
+
+def test_content_other_than_the_config_says_is_refused(tmp_path: Path, target: Path):
+    path = layer(tmp_path / "l", ("data/a", b"1"))
+    right = sha256(gzip.decompress(path.read_bytes()))
+    unpack_layer(path, right, target, lambda inside: True, 1 << 20)
+    with pytest.raises(UserDataError, match="digest"):
+        unpack_layer(path, sha256(b""), target, lambda inside: True, 1 << 20)

@@ -1,0 +1,122 @@
+"""Image references, and which secret entry belongs to which registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from include.workloads.adapter.credentials import load_credentials
+from include.workloads.adapter.reference import parse_reference
+from include.workloads.contract import UserConfigError, redact
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "version", "host"),
+    [
+        ("myacr.azurecr.io/adapters/phi:0.0.1", "myacr.azurecr.io/adapters/phi", "0.0.1", "myacr.azurecr.io"),
+        ("127.0.0.1:5000/a", "127.0.0.1:5000/a", "latest", "127.0.0.1:5000"),
+        ("localhost/a:b", "localhost/a", "b", "localhost"),
+        ("[::1]:5000/a:b", "[::1]:5000/a", "b", "[::1]:5000"),
+        ("me/phi", "docker.io/me/phi", "latest", "registry-1.docker.io"),
+        ("phi:1", "docker.io/library/phi", "1", "registry-1.docker.io"),
+        ("index.docker.io/me/phi:1", "docker.io/me/phi", "1", "registry-1.docker.io"),
+        (f"h.io/a:1@{DIGEST}", "h.io/a", DIGEST, "h.io"),
+        (f"h.io/a@{DIGEST}", "h.io/a", DIGEST, "h.io"),
+    ],
+)
+def test_references(text, name, version, host):
+    found = parse_reference(text)
+    assert (found.name, found.version, found.api_host) == (name, version, host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h.io/",
+        "h.io/A:1",
+        "h.io/a:ta g",
+        "h.io/a@sha256:short",
+        "h.io/a:",
+        "http://h.io/a",
+        "h.io/a/../b",
+    ],
+)
+def test_what_is_no_reference_is_refused(text):
+    with pytest.raises(UserConfigError, match="not an image reference"):
+        parse_reference(text)
+
+
+def config(folder: Path, auths: object) -> Path:
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
+    return folder
+
+
+def encoded(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [
+        ("myacr.azurecr.io", "myacr.azurecr.io/a"),
+        ("https://myacr.azurecr.io", "myacr.azurecr.io/a"),
+        ("https://myacr.azurecr.io/v2/", "myacr.azurecr.io/a"),
+        ("*.azurecr.io", "myacr.azurecr.io/a"),
+        ("https://index.docker.io/v1/", "me/phi"),
+        ("docker.io", "index.docker.io/me/phi"),
+        ("127.0.0.1:5000", "127.0.0.1:5000/a"),
+        ("h.io/team", "h.io/team/phi"),
+    ],
+)
+def test_the_entry_is_found_under_every_spelling(key, image, tmp_path):
+    found = load_credentials(config(tmp_path, {key: {"auth": encoded("u", "p:w")}}), parse_reference(image))
+    assert found is not None
+    assert (found.username, found.password, found.entry) == ("u", "p:w", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [("other.io", "h.io/a"), ("*.io", "a.b.io/x"), ("h.io/team", "h.io/teamwork/a"), ("h.io:5000", "h.io/a")],
+)
+def test_other_entries_are_not_used(key, image, tmp_path):
+    assert (
+        load_credentials(config(tmp_path, {key: {"auth": encoded("u", "pass")}}), parse_reference(image))
+        is None
+    )
+
+
+def test_the_most_specific_entry_wins(tmp_path):
+    keys = ["*.io", "h.io", "h.io/team"]
+    auths = {key: {"username": key, "password": "secret"} for key in keys}
+    found = [
+        load_credentials(config(tmp_path, auths), parse_reference(i))
+        for i in ("h.io/team/a", "h.io/a", "x.io/a")
+    ]
+    assert [one.username for one in found if one] == ["h.io/team", "h.io", "*.io"]
+
+
+def test_secrets_are_hidden_and_not_in_repr(tmp_path):
+    auths = {"h.io": {"auth": encoded("u", "CANARYPASS"), "identitytoken": "CANARYTOKEN"}}
+    found = load_credentials(config(tmp_path, auths), parse_reference("h.io/a"))
+    assert found is not None
+    assert "CANARY" not in repr(found)
+    assert "CANARY" not in redact(f"x CANARYPASS CANARYTOKEN {found.password}")
+    assert redact(found.basic) == redact(encoded("u", "CANARYPASS")) == "***"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"auths": []}', '{"auths": {"h.io": 3}}'])
+def test_a_secret_of_another_kind_is_named_by_its_key(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserConfigError, match=r"\.dockerconfigjson"):
+        load_credentials(tmp_path, parse_reference("h.io/a"))
+
+
+def test_no_secret_is_anonymous(tmp_path):
+    assert load_credentials(None, parse_reference("h.io/a")) is None
+    assert load_credentials(tmp_path, parse_reference("h.io/a")) is None

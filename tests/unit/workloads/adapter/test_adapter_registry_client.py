@@ -1,0 +1,309 @@
+"""How the client meets registries that are slow, broken, closed or dishonest: a stand-in answers as told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from include.workloads.adapter.credentials import Credentials
+from include.workloads.adapter.layout import build_image
+from include.workloads.adapter.push import push_image
+from include.workloads.adapter.reference import parse_reference
+from include.workloads.adapter.registry import RegistryClient
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError, redact
+
+PASSWORD = "CANARY-password"
+MANIFEST = b'{"schemaVersion":2}'
+
+
+@dataclass
+class Registry:
+    """Blobs and manifests in memory; `before` may answer a request instead (returning True)."""
+
+    port: int = 0
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    before: Callable[[Handler], bool] | None = None
+    slept: list[float] = field(default_factory=list)
+
+    def client(self, credentials: Credentials | None = None, tag: str = "1") -> RegistryClient:
+        reference = parse_reference(f"127.0.0.1:{self.port}/team/phi:{tag}")
+        return RegistryClient(reference, credentials, insecure=True, sleep=self.slept.append)
+
+
+class Handler(BaseHTTPRequestHandler):
+    registry: Registry
+
+    def reply(self, status: int, body: bytes = b"", **headers: str) -> bool:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        return True
+
+    def handle_one(self) -> None:
+        store = self.registry
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        store.asked.append((self.command, self.path))
+        if store.before and store.before(self):
+            return
+        kind, _, last = urlsplit(self.path).path.rpartition("/")
+        if self.command == "POST":
+            self.reply(202, Location="/v2/team/phi/blobs/uploads/1?state=x")
+        elif self.command == "PUT" and "uploads" in self.path:
+            digest = parse_qs(urlsplit(self.path).query)["digest"][0]
+            store.blobs[digest] = self.body
+            self.reply(201)
+        elif self.command == "PUT":
+            store.manifests[last] = self.body
+            self.reply(201)
+        else:
+            content = (store.blobs if kind.endswith("blobs") else store.manifests).get(last)
+            if content is None:
+                self.reply(404)
+            else:
+                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+                self.reply(200, content, Docker_Content_Digest=digest)
+
+    do_GET = do_HEAD = do_PUT = do_POST = handle_one
+
+    def log_message(self, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    store = Registry()
+    handler = type("Bound", (Handler,), {"registry": store})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    store.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield store
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def fail_first(times: int, status: int, method: str = "") -> Callable[[Handler], bool]:
+    left = [times]
+
+    def before(handler: Handler) -> bool:
+        if left[0] and handler.command.startswith(method):
+            left[0] -= 1
+            return handler.reply(status)
+        return False
+
+    return before
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_push_survives_passing_faults(status, registry: Registry, adapter: Path, tmp_path: Path):
+    image = build_image(adapter, {}, tmp_path)
+    registry.before = fail_first(2, status, "PUT")
+    assert push_image(registry.client(), image) is True
+    assert registry.manifests["1"] == image.manifest
+    assert registry.blobs[image.layer_digest] == image.layer_path.read_bytes()
+    assert registry.slept == [1, 2]
+
+
+def test_the_same_image_is_not_pushed_twice(registry: Registry, adapter: Path, tmp_path: Path):
+    image = build_image(adapter, {}, tmp_path)
+    assert push_image(registry.client(), image) is True
+    registry.asked.clear()
+    assert push_image(registry.client(), image) is False
+    assert [method for method, _ in registry.asked] == ["HEAD"]
+
+
+def test_only_what_is_missing_is_uploaded_again(registry: Registry, adapter: Path, tmp_path: Path):
+    image = build_image(adapter, {}, tmp_path)
+    push_image(registry.client(), image)
+    registry.asked.clear()
+    assert push_image(registry.client(tag="2"), image) is True
+    assert not any(method == "POST" for method, _ in registry.asked)
+
+
+def test_a_registry_that_stays_down_is_to_be_tried_again_later(registry: Registry):
+    registry.before = lambda handler: handler.reply(503)
+    with pytest.raises(TryAgain, match=r"team/phi: it answered 503; tried 4 times"):
+        registry.client().manifest("1")
+    assert len(registry.asked) == 4
+
+
+def test_a_registry_that_reports_another_digest_is_not_believed(
+    registry: Registry, adapter: Path, tmp_path: Path
+):
+    image = build_image(adapter, {}, tmp_path)
+
+    def before(handler: Handler) -> bool:
+        if handler.command == "HEAD" and "manifests" in handler.path:
+            return handler.reply(200, Docker_Content_Digest="sha256:" + "0" * 64)
+        return False
+
+    registry.before = before
+    with pytest.raises(TryAgain, match="reports sha256:000"):
+        push_image(registry.client(), image)
+
+
+def test_a_manifest_that_is_not_what_was_asked_for_is_refused(registry: Registry):
+    digest = "sha256:" + "0" * 64
+    registry.manifests[digest] = MANIFEST
+    with pytest.raises(TryAgain, match="arrived with the digest"):
+        registry.client().manifest(digest)
+
+
+def test_a_blob_that_is_not_what_was_asked_for_is_refused(registry: Registry, tmp_path: Path):
+    digest = "sha256:" + "0" * 64
+    registry.blobs[digest] = b"forged"
+    with pytest.raises(TryAgain, match="arrived changed"):
+        registry.client().get_blob_into(digest, tmp_path / "x", 1000)
+
+
+def test_a_blob_bigger_than_allowed_is_refused(registry: Registry, tmp_path: Path):
+    digest = f"sha256:{hashlib.sha256(b'x' * 100).hexdigest()}"
+    registry.blobs[digest] = b"x" * 100
+    with pytest.raises(UserDataError, match="bigger"):
+        registry.client().get_blob_into(digest, tmp_path / "x", 99)
+
+
+def test_a_missing_manifest_is_none(registry: Registry):
+    assert registry.client().manifest("1") is None
+    assert registry.client().reported_digest("1") is None
+
+
+def need(authorization: str, challenge: str) -> Callable[[Handler], bool]:
+    def before(handler: Handler) -> bool:
+        if handler.path.startswith("/token") or handler.headers.get("Authorization") == authorization:
+            return False
+        return handler.reply(401, b'{"errors":[{"message":"who are you"}]}', WWW_Authenticate=challenge)
+
+    return before
+
+
+def test_basic_credentials_are_given_when_asked_for(registry: Registry):
+    credentials = Credentials("h", "me", PASSWORD)
+    registry.manifests["1"] = MANIFEST
+    registry.before = need(f"Basic {credentials.basic}", 'Basic realm="Registry Realm"')
+    assert registry.client(credentials).manifest("1") is not None
+
+
+@pytest.mark.parametrize(("entry", "given"), [("h.io", "entry 'h.io'"), (None, "needs an entry for 127")])
+def test_refusal_names_registry_repository_and_secret(entry, given, registry: Registry, caplog):
+    caplog.set_level(logging.DEBUG)
+    registry.before = need("Basic right", 'Basic realm="Registry Realm"')
+    credentials = Credentials(entry, "me", PASSWORD) if entry else None
+    with pytest.raises(UserConfigError) as fault:
+        registry.client(credentials).manifest("1")
+    sentence = str(fault.value)
+    for part in (f"127.0.0.1:{registry.port}", "team/phi", ".dockerconfigjson", "401", "who are you", given):
+        assert part in sentence
+    assert "CANARY" not in sentence + caplog.text
+    assert len(registry.asked) <= 2, "a wrong password must not be tried over and over: accounts get locked"
+
+
+def test_forbidden_is_a_fault_of_the_request(registry: Registry):
+    registry.before = lambda handler: handler.reply(403, b'{"errors":[{"code":"DENIED"}]}')
+    with pytest.raises(UserConfigError, match=r"403: DENIED.*rights"):
+        registry.client(Credentials("h", "me", PASSWORD)).manifest("1")
+    assert len(registry.asked) == 1
+
+
+def token_server(
+    registry: Registry, issued: str, seen: list[tuple[str, str, bytes]]
+) -> Callable[[Handler], bool]:
+    challenge = f'Bearer realm="http://127.0.0.1:{registry.port}/token",service="reg",scope="repository:team/phi:pull"'
+    guard = need(f"Bearer {issued}", challenge)
+
+    def before(handler: Handler) -> bool:
+        if handler.path.startswith("/token"):
+            seen.append((handler.path, handler.headers.get("Authorization", ""), handler.body))
+            return handler.reply(200, json.dumps({"token": issued}).encode())
+        return guard(handler)
+
+    return before
+
+
+def test_bearer_tokens_are_fetched_with_the_password_and_used_once_fetched(registry: Registry):
+    seen: list[tuple[str, str, bytes]] = []
+    credentials = Credentials("h", "me", PASSWORD)
+    registry.manifests["1"] = MANIFEST
+    registry.before = token_server(registry, "CANARY-token-1", seen)
+    client = registry.client(credentials)
+    assert client.manifest("1") is not None
+    assert client.manifest("1") is not None
+    [(path, authorization, _)] = seen
+    assert "service=reg" in path
+    assert "scope=repository%3Ateam%2Fphi%3Apull" in path
+    assert authorization == f"Basic {credentials.basic}"
+    assert redact("CANARY-token-1") == "***"
+
+
+def test_an_identity_token_is_exchanged_not_sent_to_the_registry(registry: Registry):
+    seen: list[tuple[str, str, bytes]] = []
+    registry.manifests["1"] = MANIFEST
+    registry.before = token_server(registry, "token-2", seen)
+    client = registry.client(Credentials("h", "00000000", "", identity_token="CANARY-identity"))
+    assert client.manifest("1") is not None
+    [(_, authorization, body)] = seen
+    assert authorization == ""
+    assert parse_qs(body.decode())["refresh_token"] == ["CANARY-identity"]
+    assert parse_qs(body.decode())["grant_type"] == ["refresh_token"]
+
+
+def test_an_expired_token_is_renewed(registry: Registry):
+    registry.manifests["1"] = MANIFEST
+    registry.before = token_server(registry, "old", [])
+    client = registry.client(Credentials("h", "me", PASSWORD))
+    assert client.manifest("1") is not None
+    registry.before = token_server(registry, "new", [])
+    assert client.manifest("1") is not None
+
+
+def test_a_token_server_that_refuses_is_a_fault_of_the_secret(registry: Registry):
+    registry.before = lambda handler: handler.reply(
+        401, WWW_Authenticate=f'Bearer realm="http://127.0.0.1:{registry.port}/token",service="r"'
+    )
+    with pytest.raises(UserConfigError, match=r"token server answered 401.*secret"):
+        registry.client(Credentials("h", "me", PASSWORD)).manifest("1")
+
+
+def test_a_password_never_goes_to_another_host_than_the_registry(registry: Registry, tmp_path: Path):
+    other = Registry()
+    seen: list[str | None] = []
+    other.before = lambda handler: seen.append(handler.headers.get("Authorization")) or handler.reply(201)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Other", (Handler,), {"registry": other}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    credentials = Credentials("h", "me", PASSWORD)
+    guard = need(f"Basic {credentials.basic}", "Basic realm=x")
+
+    def before(handler: Handler) -> bool:
+        if handler.command == "POST" and handler.headers.get("Authorization"):
+            return handler.reply(202, Location=f"http://127.0.0.1:{server.server_port}/upload?x=1")
+        return guard(handler)
+
+    registry.before = before
+    registry.client(credentials).put_blob("sha256:" + "1" * 64, lambda: b"x")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert seen == [None]
+
+
+def test_https_to_a_plain_http_registry_is_explained(registry: Registry):
+    reference = parse_reference(f"127.0.0.1:{registry.port}/a:1")
+    with pytest.raises(UserConfigError, match="INSECURE_REGISTRIES"):
+        RegistryClient(reference, None, insecure=False).manifest("1")
