@@ -24,6 +24,7 @@ class Policy:
 
     allowed_networks: tuple[str, ...] = ()
     byo: bool = False  # nodes are brought along; nothing is provisioned
+    local_weights: bool = False  # every node holds the weights, so nothing is downloaded
     node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
 
 

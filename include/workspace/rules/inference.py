@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from include.workspace import names
 from include.workspace.faults import Fault, did_you_mean
-from include.workspace.models import V1BETA1, AdapterSpec, PresetSpec, Workspace
+from include.workspace.models import V1BETA1, AdapterSpec, PresetSpec
 from include.workspace.rules.context import DNS_SUBDOMAIN, Context, Rule, secret_name_fault
 from include.workspace.rules.sources import image_faults, source_faults
 
@@ -39,7 +39,7 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
         if hint.startswith("known here"):
             hint = f"{len(context.catalog.models)} presets are known; see presets/models"
         yield Fault(f"{path}.name", preset.name, rule, "is not a known preset", hint)
-    elif context.model.gated and not context.ws.model_access_secret and _must_download(context.ws):
+    elif context.model.gated and not context.ws.model_access_secret and _must_download(context):
         hint = "name a secret whose key HF_TOKEN opens the model"
         message = f"{context.model.hf_id} is gated, so a secret is required"
         yield Fault(f"{path}.presetOptions.modelAccessSecret", None, "I8", message, hint)
@@ -53,9 +53,10 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
         yield Fault(f"{path}.accessMode", preset.access_mode, "F5", "must be public or private")
 
 
-def _must_download(ws: Workspace) -> bool:
+def _must_download(context: Context) -> bool:
     """v1alpha1 has no field for the secret, so its gated models can only come from a mirror."""
-    return ws.api_version == V1BETA1 and ws.annotations.get(names.USE_LOCAL_WEIGHTS) != "true"
+    local = context.policy.local_weights or context.ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true"
+    return context.ws.dialect == V1BETA1 and not local
 
 
 def config_is_a_name(context: Context) -> Iterator[Fault]:

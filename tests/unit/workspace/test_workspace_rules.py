@@ -157,6 +157,15 @@ def test_a_private_address_needs_the_allow_list() -> None:
     assert validate(workspace, CATALOG, ["127.0.0.0/8"]) == []
 
 
+def test_gated_models_need_no_token_where_the_weights_are_local() -> None:
+    document = changed(SERVING, {"inference.preset.name": "llama-3.1-8b-instruct"})
+    assert broken(document) == [("I8", "inference.preset.presetOptions.modelAccessSecret")]
+    assert broken(document, Policy(local_weights=True)) == []
+    assert broken(changed(document, {"metadata.annotations": {"kaito.sh/use-local-weights": "true"}})) == []
+    secret = {"inference.preset.presetOptions": {"modelAccessSecret": "hf"}}
+    assert broken(changed(document, secret)) == []
+
+
 def test_gated_models_of_v1alpha1_have_no_field_for_a_secret() -> None:
     document = changed(
         SERVING, {"apiVersion": "kaito.sh/v1alpha1", "inference.preset.name": "llama-3.1-8b-instruct"}
