@@ -37,7 +37,8 @@ class Tokens:
 
     def __init__(self, given: Mapping[str, str | User]) -> None:
         self._users = {
-            token: user if isinstance(user, User) else User(user, ADMIN_GROUPS) for token, user in given.items()
+            token: user if isinstance(user, User) else User(user, ADMIN_GROUPS)
+            for token, user in given.items()
         }
 
     def issue(self, namespace: str, account: str, uid: str) -> str:

@@ -61,7 +61,9 @@ def faults(obj: Json) -> list[FieldError]:
             found.append(FieldError(path, REQUIRED, "", "schemas are required"))
         else:
             if root.get("type") != "object":
-                found.append(FieldError(f"{path}.type", INVALID, root.get("type", ""), "must be object at the root"))
+                found.append(
+                    FieldError(f"{path}.type", INVALID, root.get("type", ""), "must be object at the root")
+                )
             found += _structure_faults(root, path)
     return found
 
@@ -71,7 +73,9 @@ def _structure_faults(schema: Json, path: str) -> list[FieldError]:
     found = []
     exempt = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
     if not schema.get("type") and not exempt:
-        found.append(FieldError(f"{path}.type", REQUIRED, "", "must not be empty for specified object fields"))
+        found.append(
+            FieldError(f"{path}.type", REQUIRED, "", "must not be empty for specified object fields")
+        )
     if schema.get("properties") and schema.get("additionalProperties"):
         detail = "additionalProperties and properties are mutual exclusive"
         found.append(FieldError(f"{path}.additionalProperties", "FieldValueForbidden", None, detail))

@@ -34,7 +34,12 @@ class Former:
         if obj.get("kind") == "Status" or not self.form.shape:
             return obj
         if self.form.shape == "Table":
-            return table(self._info, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")}, self._include)
+            return table(
+                self._info,
+                [obj],
+                {"resourceVersion": obj["metadata"].get("resourceVersion", "")},
+                self._include,
+            )
         return _partial(obj)
 
     def list(self, objects: list[Json], metadata: Json) -> Json:
@@ -42,7 +47,12 @@ class Former:
             return table(self._info, objects, metadata, self._include)
         if self.form.shape:
             items = [_partial(obj) for obj in objects]
-            return {"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": metadata, "items": items}
+            return {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": _META,
+                "metadata": metadata,
+                "items": items,
+            }
         return {
             "kind": self._info.list_name,
             "apiVersion": self._info.api_version,

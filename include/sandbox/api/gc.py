@@ -69,8 +69,8 @@ class Collector:
         for place in self._cluster.storage.dependents(uid):
             self._later(self._check_dependent, place)
         for owner in obj["metadata"].get("ownerReferences") or ():
-            if place := self._cluster.storage.by_uid(owner["uid"]):
-                self._later(self._delete_dependents_first, place)
+            if found := self._cluster.storage.by_uid(owner["uid"]):
+                self._later(self._delete_dependents_first, found)
         if key[0]:
             self._later(self._finish_namespace, key[0])
         info = self._cluster.kinds.stored(resource)
@@ -149,7 +149,8 @@ class Collector:
         references = dig(obj, "metadata", "ownerReferences") or []
         if obj is None or not references or obj["metadata"].get("deletionTimestamp"):
             return
-        solid, waiting = [], []
+        solid: list[Json] = []
+        waiting: list[Json] = []
         for reference in references:
             owner = self._owner(reference, place[1][0])
             if owner is not None:

@@ -1,6 +1,6 @@
 """The part of kubectl's JSONPath that printer columns and selectable fields use.
 
-`.status.conditions[?(@.type=="Ready")].status`, `.spec['a.b']`, `.items[0]`, `[*]`, `.metadata.labels.app\\.kubernetes\\.io/name`.
+`.status.conditions[?(@.type=="Ready")].status`, `.spec['a.b']`, `.items[0]`, `[*]`, and dots behind a backslash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 Step = Callable[[Any], Iterator[Any]]
 
 _FIELD = re.compile(r"\.((?:\\.|[^.\[\\])+)")
-_BRACKET = re.compile(r"\[(?:\?\((?P<filter>.*?)\)|'(?P<quoted>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<index>-?\d+)|(?P<all>\*))\]")
+_BRACKET = re.compile(
+    r"\[(?:\?\((?P<filter>.*?)\)|'(?P<quoted>[^']*)'|\"(?P<double>[^\"]*)\"|(?P<index>-?\d+)|(?P<all>\*))\]"
+)
 _FILTER = re.compile(r"^@(?P<path>[^=!<>]*?)\s*(?P<op>==|!=|>=|<=|>|<)\s*(?P<value>.+)$")
 
 
@@ -104,7 +106,9 @@ def _filter(text: str) -> Step:
     match = _FILTER.match(text.strip())
     if not match:
         path = text.strip().removeprefix("@")
-        return lambda value: (item for item in value if found(path, item)) if isinstance(value, list) else iter(())
+        return lambda value: (
+            (item for item in value if found(path, item)) if isinstance(value, list) else iter(())
+        )
     path, compare, wanted = match["path"], _COMPARISONS[match["op"]], _literal(match["value"])
 
     def fits(item: Any) -> bool:

@@ -59,7 +59,9 @@ class ObjectRequests:
         raise method_not_allowed()
 
     async def _collection(self, request: web.Request, address: Address, user: User) -> web.StreamResponse:
-        verb = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}.get(request.method)
+        verb = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}.get(
+            request.method
+        )
         if verb is None or verb not in address.info.verbs:
             raise method_not_allowed()
         if verb == "list":
@@ -112,7 +114,11 @@ class ObjectRequests:
             objects = [from_storage(address.info, entry.obj) for entry in page.entries]
             body, media = encoded(former.list(objects, page.metadata()), former.form)
             return web.Response(body=body, content_type=media)
-        head = {"kind": address.info.list_name, "apiVersion": address.info.api_version, "metadata": page.metadata()}
+        head = {
+            "kind": address.info.list_name,
+            "apiVersion": address.info.api_version,
+            "metadata": page.metadata(),
+        }
         start = json.dumps(head, separators=(",", ":"))[:-1].encode()
         items = b",".join(former.item_text(entry) for entry in page.entries)
         return web.Response(body=start + b',"items":[' + items + b"]}\n", content_type="application/json")
@@ -237,7 +243,9 @@ def _unsupported_patch(address: Address) -> ApiError:
     if address.info.custom is not None:
         accepted.remove(STRATEGIC_PATCH)
     listed_types = ", ".join(accepted)
-    message = f"the body of the request was in an unknown format - accepted media types include: {listed_types}"
+    message = (
+        f"the body of the request was in an unknown format - accepted media types include: {listed_types}"
+    )
     return ApiError(415, "UnsupportedMediaType", message)
 
 

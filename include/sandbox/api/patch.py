@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import jsonpatch
 
+from include.sandbox.api.decoding import type_of
 from include.sandbox.api.errors import ApiError, bad_request
 from include.sandbox.api.meta import copied
+from include.sandbox.api.strategic import merged
 
 if TYPE_CHECKING:
     from include.sandbox.api.resources import Resource
@@ -30,10 +32,10 @@ def patched(info: Resource, current: Json, patch: Any, content_type: str) -> Jso
     if not isinstance(patch, dict):
         raise bad_request(f"a {content_type} body must be an object")
     if content_type == MERGE_PATCH:
-        merged = merge(current, patch)
-        return merged if isinstance(merged, dict) else {}
+        result = merge(current, patch)
+        return result if isinstance(result, dict) else {}
     if content_type == STRATEGIC_PATCH:
-        return merge(current, patch)
+        return merged(type_of(info), current, patch)
     raise ApiError(415, "UnsupportedMediaType", f"the patch type {content_type} is not supported")
 
 

@@ -37,9 +37,9 @@ def amount(text: str | int | float) -> Decimal:
         raise ValueError(RULE)
     suffix = found[2] or ""
     if suffix in _BINARY:
-        return Decimal(found[1]) * 1024 ** _BINARY[suffix]
+        return Decimal(found[1]) * Decimal(1024 ** _BINARY[suffix])
     exponent = int(suffix[1:]) if suffix[:1] in ("e", "E") and len(suffix) > 1 else _DECIMAL[suffix]
-    return Decimal(found[1]) * Decimal(10) ** exponent
+    return Decimal(found[1]).scaleb(exponent)
 
 
 def _binary(value: int) -> str:

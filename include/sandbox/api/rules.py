@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldError]:
     """The broken rules at and below a value. `old` None means the object is new, so transition rules do not apply."""
-    found = [fault for rule in schema.get("x-kubernetes-validations") or () if (fault := _broken(rule, value, old, path))]
+    found = [
+        fault
+        for rule in schema.get("x-kubernetes-validations") or ()
+        if (fault := _broken(rule, value, old, path))
+    ]
     if isinstance(value, dict):
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
         before = old if isinstance(old, dict) else {}
@@ -61,7 +65,7 @@ def _evaluated(text: str, names: Json) -> Any:
         return None
     try:
         return program(names)
-    except Exception as error:  # noqa: BLE001 the library raises what it likes
+    except Exception as error:
         log.debug("CEL rule %r could not be evaluated: %s", text, error)
         return None
 
@@ -74,7 +78,7 @@ def _program(text: str) -> Any:
         return None
     try:
         compiled = library.compile(text)
-    except Exception as error:  # noqa: BLE001 the library raises what it likes
+    except Exception as error:
         log.warning("CEL rule %r is not understood by the sandbox and is skipped: %s", text, error)
         return None
     return compiled.execute

@@ -11,7 +11,15 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from include.sandbox.api.errors import DUPLICATE, INVALID, REQUIRED, TOO_LONG, TOO_MANY, UNSUPPORTED, FieldError
+from include.sandbox.api.errors import (
+    DUPLICATE,
+    INVALID,
+    REQUIRED,
+    TOO_LONG,
+    TOO_MANY,
+    UNSUPPORTED,
+    FieldError,
+)
 from include.sandbox.api.meta import copied
 
 Json = dict[str, Any]
@@ -19,7 +27,7 @@ Faults = list[FieldError]
 
 
 def apply_defaults(schema: Json, value: Any) -> None:
-    """Fill in defaults below `value`, in place; a null where the schema has a default and no nullable counts as absent."""
+    """Fill in defaults below `value`, in place; a null that is not allowed counts as absent."""
     if isinstance(value, dict):
         for name, inner in (schema.get("properties") or {}).items():
             if "default" in inner and (
@@ -108,7 +116,9 @@ def _type_fault(schema: Json, value: Any, path: str) -> FieldError | None:
     if fits:
         return None
     given = _named(value)
-    return FieldError(path or "<nil>", INVALID, given, f'{_in_body(path)} must be of type {wanted}: "{given}"')
+    return FieldError(
+        path or "<nil>", INVALID, given, f'{_in_body(path)} must be of type {wanted}: "{given}"'
+    )
 
 
 def _in_body(path: str) -> str:
@@ -232,7 +242,9 @@ def _combined_faults(schema: Json, value: Any, path: str) -> Faults:
     title = f'"{path}"'
 
     def fault(detail: str) -> FieldError:
-        return FieldError(path or "<nil>", INVALID, value if not isinstance(value, (dict, list)) else "", detail)
+        return FieldError(
+            path or "<nil>", INVALID, value if not isinstance(value, (dict, list)) else "", detail
+        )
 
     if options := schema.get("anyOf"):
         tried = [faults(option, value, path) for option in options]

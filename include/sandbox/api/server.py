@@ -97,7 +97,19 @@ class ApiServer:
         groups = self.cluster.kinds.groups()
         found = [f"/apis/{g}/{v}" if g else f"/api/{v}" for g, versions in groups.items() for v in versions]
         found += [f"/apis/{group}" for group in groups if group]
-        return sorted([*found, "/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"])
+        return sorted(
+            [
+                *found,
+                "/api",
+                "/apis",
+                "/healthz",
+                "/livez",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ]
+        )
 
     def _roots(self, request: web.Request, core: bool) -> web.StreamResponse:
         kinds = self.cluster.kinds
@@ -130,7 +142,9 @@ class ApiServer:
         groups = kinds.groups()
         if len(parts) > 3 or (parts[0] == "api" and len(parts) > 2):
             return None
-        group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2] if len(parts) > 2 else "")
+        group, version = (
+            ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2] if len(parts) > 2 else "")
+        )
         if group not in groups or (version and version not in groups[group]):
             raise no_such_path()
         return discovery.resource_list(kinds, group, version) if version else discovery.group_of(kinds, group)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Any, cast
 
@@ -82,7 +82,9 @@ class Type:
 
     @cached_property
     def fields(self) -> dict[str, Type]:
-        found = {name: self._resolve(schema) for name, schema in (self.schema.get("properties") or {}).items()}
+        found = {
+            name: self._resolve(schema) for name, schema in (self.schema.get("properties") or {}).items()
+        }
         if self.schema.get("x-kubernetes-embedded-resource"):
             found = {**_type_meta(), **found, "metadata": built_in(OBJECT_META)}
         return found
@@ -150,7 +152,7 @@ def _marked(name: str, marks: Json) -> Type:
     return Type({**definitions()[name], **marks}, name, _resolve_built_in)
 
 
-@lru_cache(maxsize=None)
+@cache
 def built_in(definition: str) -> Type:
     return Type(definitions()[definition], definition, _resolve_built_in)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-SERVICE_RANGE = ipaddress.ip_network("127.96.0.0/16")  # loopback: the sandbox's services live on this machine only
+SERVICE_RANGE = ipaddress.ip_network(
+    "127.96.0.0/16"
+)  # loopback: the sandbox's services live on this machine only
 NODE_PORTS = range(30000, 32768)
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
@@ -30,7 +32,9 @@ class ClusterSite:
 
     def allocate_cluster_ip(self, wanted: str) -> str:
         """The wanted address if it is free, else a fresh one."""
-        used = {address for service in self._services() for address in dig(service, "spec", "clusterIPs") or ()}
+        used = {
+            address for service in self._services() for address in dig(service, "spec", "clusterIPs") or ()
+        }
         if wanted:
             self._check_address(wanted, used)
             return wanted
@@ -39,7 +43,9 @@ class ClusterSite:
             address = str(SERVICE_RANGE[self._next])
             if self._next > 1 and address not in used:
                 return address
-        raise ApiError(500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full")
+        raise ApiError(
+            500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full"
+        )
 
     @staticmethod
     def _check_address(wanted: str, used: set[str]) -> None:

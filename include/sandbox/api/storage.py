@@ -1,6 +1,6 @@
-"""Where objects live: in memory for speed, in SQLite so that a `kill -9` loses nothing, in a log so that watches resume.
+"""Where objects live: in memory for speed, in SQLite against `kill -9`, and in a log so that watches resume.
 
-One counter numbers every change, as etcd's revision does. Stored objects are shared and must never be changed in place.
+One counter numbers every change, as etcd's revision does. Stored objects are shared and must never be changed.
 Not thread-safe by design: everything runs on one event loop.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from include.sandbox.api import bootstrap, deletion, events, subresources
+from include.sandbox.api import apply, bootstrap, decoding, deletion, events, subresources, writing
 from include.sandbox.api.builtin_kinds import BUILTINS
 from include.sandbox.api.errors import ApiError, conflict, not_found
 from include.sandbox.api.gc import Collector
@@ -29,6 +29,7 @@ __all__ = ["ApiError", "Cluster", "WriteOptions"]
 Json = dict[str, Any]
 
 _POD_ACTIONS = {"pods/binding": subresources.bind, "pods/eviction": subresources.evict}
+
 
 class Cluster:
     """`resource` is `pods`, `statefulsets.apps`, `workspaces.kaito.sh` (plural[.group]) or a `Resource`."""
@@ -111,7 +112,9 @@ class Cluster:
     ) -> Json:
         if isinstance(resource, str) and resource in _POD_ACTIONS:
             meta = obj.get("metadata") or {}
-            return _POD_ACTIONS[resource](self, (namespace or meta.get("namespace") or "default", meta["name"]), obj)
+            return _POD_ACTIONS[resource](
+                self, (namespace or meta.get("namespace") or "default", meta["name"]), obj
+            )
         info = self.resource(resource)
         return copied_object(from_storage(info, self.create_now(info, obj, namespace, options)))
 
@@ -192,7 +195,7 @@ class Cluster:
         options = options or WriteOptions()
         stored = self.stored(info, key)
         current = from_storage(info, stored)
-        new = changed_object(self, info, current, change(copied_object(current)), subresource, options)
+        new = changed_object(info, current, change(copied_object(current)), subresource, options)
         if new is current or options.dry_run:
             return new
         return from_storage(info, self.settle(info, key, to_storage(info, new)))
@@ -200,7 +203,24 @@ class Cluster:
     def apply_now(
         self, info: Resource, key: Key, patch: Any, subresource: str | None, options: WriteOptions
     ) -> Json:
-        raise NotImplementedError
+        """Server-side apply; creates the object when there is none."""
+        config = apply.check_configuration(info, patch, key[1])
+        found = self.storage.get(info.key, key)
+        live = from_storage(info, found.obj) if found else None
+        if live is None and subresource is not None:
+            raise not_found(info.plural, info.group, key[1])
+        writing.check_kind(info, config)
+        decoding.decode(info, config, options)
+        new, shares = apply.applied(info, live, config, options.manager, subresource, options.force)
+        if live is None:
+            created = new_object(self, info, new, key[0] or None, options, shares)
+            if options.dry_run:
+                return created
+            return from_storage(info, self.store(info, key, created))
+        changed = changed_object(info, live, new, subresource, options, shares)
+        if changed is live or options.dry_run:
+            return changed
+        return from_storage(info, self.settle(info, key, to_storage(info, changed)))
 
     def delete_now(self, info: Resource, key: Key, options: Json, dry_run: bool = False) -> Json:
         return deletion.delete(self, info, key, deletion.check_options(options), dry_run)

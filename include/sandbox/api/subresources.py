@@ -30,7 +30,9 @@ def bind(cluster: Cluster, key: Key, binding: Json) -> Json:
         raise invalid("Binding", "", key[1], [fault])
     pod = copied_object(cluster.stored(info, key))
     if dig(pod, "metadata", "deletionTimestamp"):
-        raise conflict("pods/binding", "", key[1], f"pod {key[1]} is being deleted, cannot be assigned to a host")
+        raise conflict(
+            "pods/binding", "", key[1], f"pod {key[1]} is being deleted, cannot be assigned to a host"
+        )
     if taken := dig(pod, "spec", "nodeName"):
         raise conflict("pods/binding", "", key[1], f'pod {key[1]} is already assigned to node "{taken}"')
     pod["spec"]["nodeName"] = node

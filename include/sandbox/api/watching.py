@@ -60,7 +60,9 @@ class HttpWatch:
             raise invalid("ListOptions", "meta.k8s.io", "", faults)
 
     async def run(self) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        )
         await response.prepare(self._request)
         cut = self._striker.enter(self._request.path, self._cluster.storage.log(self._info.key).wake)
         try:
@@ -121,4 +123,6 @@ class HttpWatch:
 
 
 def _line(kind: str, obj: Json) -> bytes:
-    return json.dumps({"type": kind, "object": obj}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps({"type": kind, "object": obj}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    )

@@ -20,6 +20,7 @@ from include.sandbox.api.errors import (
     invalid,
     not_found,
 )
+from include.sandbox.api.managed import Shares
 from include.sandbox.api.meta import copied, copied_object, dig, generated_name, metadata, new_uid, timestamp
 from include.sandbox.api.strategies import strategy_of
 from include.sandbox.api.strategy import Strategy
@@ -105,9 +106,14 @@ def check_namespace(cluster: Cluster, info: Resource, namespace: str, name: str)
 
 
 def new_object(
-    cluster: Cluster, info: Resource, body: Json, namespace: str | None, options: WriteOptions
+    cluster: Cluster,
+    info: Resource,
+    body: Json,
+    namespace: str | None,
+    options: WriteOptions,
+    shares: Shares | None = None,
 ) -> Json:
-    """A body as it will be stored, or an ApiError."""
+    """A body as it will be stored, or an ApiError. `shares` come from an apply, which knows who owns what."""
     obj = copied_object(body)
     check_kind(info, obj)
     decoding.decode(info, obj, options)
@@ -119,7 +125,7 @@ def new_object(
         meta["name"] = generated_name(meta["generateName"])
     check_namespace(cluster, info, scope, meta.get("name", ""))
     strategy = strategy_of(info.key)
-    applied = meta.pop("managedFields", None)
+    meta.pop("managedFields", None)
     for name in (*_SET_BY_SERVER, "resourceVersion"):
         meta.pop(name, None)
     meta["uid"] = new_uid()
@@ -130,10 +136,10 @@ def new_object(
         faults += custom.faults(info, obj, None)
     if faults:
         raise invalid(info.kind, info.group, meta.get("name", ""), faults)
-    if applied is None:
+    if shares is None:
         managed.record(info, None, obj, options.manager, None)
-    elif applied:
-        meta["managedFields"] = applied
+    else:
+        managed.write(obj, shares)
     return to_storage(info, obj)
 
 
@@ -155,12 +161,12 @@ def _prepare_new(cluster: Cluster, info: Resource, obj: Json, strategy: Strategy
 
 
 def changed_object(
-    cluster: Cluster,
     info: Resource,
     current: Json,
     body: Json,
     subresource: str | None,
     options: WriteOptions,
+    shares: Shares | None = None,
 ) -> Json:
     """The object after an update, in `info`'s version; `current` itself when nothing changes."""
     obj = copied_object(body)
@@ -183,14 +189,23 @@ def changed_object(
         faults += custom.faults(info, new, old, subresource)
     if faults:
         raise invalid(info.kind, info.group, metadata(new).get("name", ""), faults)
-    if _same(new, old):
-        return current
     if info.tracks_generation and subresource != "status":
         _bump_generation(info, new, old, strategy)
-    if "managedFields" in metadata(obj) and metadata(obj)["managedFields"] == []:
-        metadata(new).pop("managedFields", None)  # an explicit [] clears them
-    managed.record(info, old, new, options.manager, subresource)
+    if shares is not None:
+        managed.write(new, shares)
+    else:
+        _keep_owners(old, new, metadata(obj).get("managedFields"))
+        if not _same(new, old):
+            managed.record(info, old, new, options.manager, subresource)
+    if _same(new, old) and metadata(new).get("managedFields") == metadata(old).get("managedFields"):
+        return current
     return new
+
+
+def _keep_owners(old: Json, new: Json, given: Any) -> None:
+    """A write may hand in managedFields (an empty list clears them); one that leaves them out changes nothing."""
+    wanted = metadata(old).get("managedFields") if given is None else given
+    _set_or_drop(metadata(new), "managedFields", copied(wanted) or None)
 
 
 def _check_identity(info: Resource, current: Json, obj: Json, options: WriteOptions) -> None:

@@ -66,7 +66,15 @@ def _service(obj: Json) -> Cells:
         node = f":{port['nodePort']}" if port.get("nodePort") else ""
         ports.append(f"{port['port']}{node}/{port.get('protocol', 'TCP')}")
     address = spec.get("clusterIP") or "<none>"
-    return [name(obj), spec.get("type"), address, _external(obj), joined(ports), age(obj), labels_text(spec.get("selector"))]
+    return [
+        name(obj),
+        spec.get("type"),
+        address,
+        _external(obj),
+        joined(ports),
+        age(obj),
+        labels_text(spec.get("selector")),
+    ]
 
 
 def _subsets(obj: Json) -> str:
@@ -82,7 +90,9 @@ def _subsets(obj: Json) -> str:
 
 def _slice(obj: Json) -> Cells:
     ports = [str(p.get("port") or "*") for p in obj.get("ports") or ()]
-    addresses = [address for endpoint in obj.get("endpoints") or () for address in endpoint.get("addresses") or ()]
+    addresses = [
+        address for endpoint in obj.get("endpoints") or () for address in endpoint.get("addresses") or ()
+    ]
     more = f" + {len(addresses) - 3} more..." if len(addresses) > 3 else ""
     shown = ",".join(addresses[:3]) + more
     return [name(obj), obj.get("addressType"), ",".join(ports) or "<unset>", shown or "<unset>", age(obj)]
@@ -149,7 +159,14 @@ def _class(obj: Json) -> Cells:
     annotations = dig(obj, "metadata", "annotations") or {}
     shown = name(obj) + (" (default)" if annotations.get(_DEFAULT_CLASS) == "true" else "")
     expands = bool(obj.get("allowVolumeExpansion"))
-    return [shown, obj.get("provisioner"), obj.get("reclaimPolicy"), obj.get("volumeBindingMode"), expands, age(obj)]
+    return [
+        shown,
+        obj.get("provisioner"),
+        obj.get("reclaimPolicy"),
+        obj.get("volumeBindingMode"),
+        expands,
+        age(obj),
+    ]
 
 
 def _created(obj: Json) -> Cells:
@@ -159,7 +176,11 @@ def _created(obj: Json) -> Cells:
 def _subjects(obj: Json) -> Cells:
     found: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in obj.get("subjects") or ():
-        shown = subject["name"] if subject["kind"] != "ServiceAccount" else f"{subject.get('namespace')}/{subject['name']}"
+        shown = (
+            subject["name"]
+            if subject["kind"] != "ServiceAccount"
+            else f"{subject.get('namespace')}/{subject['name']}"
+        )
         found.setdefault(subject["kind"], []).append(shown)
     return [", ".join(found[kind]) for kind in ("User", "Group", "ServiceAccount")]
 
@@ -191,7 +212,13 @@ def _budget(obj: Json) -> Cells:
 
 
 def _priority(obj: Json) -> Cells:
-    return [name(obj), obj.get("value"), bool(obj.get("globalDefault")), age(obj), obj.get("preemptionPolicy", "")]
+    return [
+        name(obj),
+        obj.get("value"),
+        bool(obj.get("globalDefault")),
+        age(obj),
+        obj.get("preemptionPolicy", ""),
+    ]
 
 
 _DATA = frozenset({"Data"})

@@ -107,7 +107,9 @@ def selector_text(selector: Json | None) -> str:
     for term in selector.get("matchExpressions") or ():
         values = ",".join(term.get("values") or ())
         forms = {"In": f"{term['key']} in ({values})", "NotIn": f"{term['key']} notin ({values})"}
-        terms.append(forms.get(term["operator"], ("!" if term["operator"] == "DoesNotExist" else "") + term["key"]))
+        terms.append(
+            forms.get(term["operator"], ("!" if term["operator"] == "DoesNotExist" else "") + term["key"])
+        )
     return joined(terms)
 
 
@@ -118,5 +120,10 @@ def containers_of(spec: Json | None) -> Cells:
 
 
 def access_modes(modes: Sequence[str] | None) -> str:
-    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+    short = {
+        "ReadWriteOnce": "RWO",
+        "ReadOnlyMany": "ROX",
+        "ReadWriteMany": "RWX",
+        "ReadWriteOncePod": "RWOP",
+    }
     return ",".join(short.get(mode, mode) for mode in modes or ())

@@ -64,10 +64,8 @@ def status_text(pod: Json) -> str:
     phase = status.get("phase") or "Unknown"
     reason = status.get("reason") or phase
     initialising = _init_reason(pod)
-    if initialising and not _condition(pod, "Initialized"):
-        reason = initialising
-    else:
-        reason = _main_reason(pod, reason)
+    starting = initialising and not _condition(pod, "Initialized")
+    reason = initialising if starting else _main_reason(pod, reason)
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             return "Unknown"

@@ -6,7 +6,10 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")  # DefaultTolerationSeconds admission
+_TOLERATED = (
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+)  # DefaultTolerationSeconds admission
 _PROBE = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 _MODE = 0o644
 

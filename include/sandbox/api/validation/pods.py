@@ -56,7 +56,9 @@ def pod_spec_faults(spec: Json, path: str) -> Faults:
     seen: set[str] = set()
     for part in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(part) or ()):
-            faults += _container(container, f"{path}.{part}[{index}]", volumes, seen, part == "initContainers")
+            faults += _container(
+                container, f"{path}.{part}[{index}]", volumes, seen, part == "initContainers"
+            )
     faults += supported(f"{path}.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never"))
     policies = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
     faults += supported(f"{path}.dnsPolicy", spec.get("dnsPolicy"), policies)
@@ -160,12 +162,16 @@ def _ports(container: Json, path: str) -> Faults:
             faults.append(FieldError(f"{where}.containerPort", REQUIRED, ""))
         elif not 0 < number < 65536:
             faults.append(
-                FieldError(f"{where}.containerPort", INVALID, number, "must be between 1 and 65535, inclusive")
+                FieldError(
+                    f"{where}.containerPort", INVALID, number, "must be between 1 and 65535, inclusive"
+                )
             )
         faults += supported(f"{where}.protocol", port.get("protocol"), ("TCP", "UDP", "SCTP"))
         if name := port.get("name"):
             if len(name) > 15:
-                faults.append(FieldError(f"{where}.name", INVALID, name, "must be no more than 15 characters"))
+                faults.append(
+                    FieldError(f"{where}.name", INVALID, name, "must be no more than 15 characters")
+                )
             if name in names:
                 faults.append(FieldError(f"{where}.name", DUPLICATE, name))
             names.add(name)

@@ -68,5 +68,7 @@ def service_update_faults(new: Json, old: Json) -> Faults:
         value = dig(new, "spec", "clusterIPs") or []
         faults.append(FieldError("spec.clusterIPs[0]", INVALID, value, "may not change once set"))
     elif dig(new, "spec", "clusterIP") != dig(old, "spec", "clusterIP"):
-        faults.append(FieldError("spec.clusterIPs[0]", INVALID, dig(new, "spec", "clusterIP"), "field is immutable"))
+        faults.append(
+            FieldError("spec.clusterIPs[0]", INVALID, dig(new, "spec", "clusterIP"), "field is immutable")
+        )
     return faults

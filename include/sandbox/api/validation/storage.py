@@ -13,9 +13,7 @@ Json = dict[str, Any]
 Faults = list[FieldError]
 
 _MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
-_RULE = (
-    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-)
+_RULE = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
 
 
 def _modes(spec: Json) -> Faults:
@@ -38,7 +36,10 @@ def claim_faults(obj: Json) -> Faults:
 
 def claim_update_faults(new: Json, old: Json) -> Faults:
     spec, before = copied(new.get("spec") or {}), copied(old.get("spec") or {})
-    asked, had = dig(spec, "resources", "requests", "storage"), dig(before, "resources", "requests", "storage")
+    asked, had = (
+        dig(spec, "resources", "requests", "storage"),
+        dig(before, "resources", "requests", "storage"),
+    )
     if dig(old, "status", "phase") == "Bound" and asked and had and asked != had:
         if amount(asked) < amount(had):
             why = "field can not be less than status.capacity"

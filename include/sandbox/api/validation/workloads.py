@@ -46,7 +46,9 @@ def deployment_faults(obj: Json) -> Faults:
     if selector is None:
         faults.append(FieldError("spec.selector", REQUIRED, ""))
     elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        faults.append(FieldError("spec.selector", INVALID, selector, "empty selector is invalid for deployment"))
+        faults.append(
+            FieldError("spec.selector", INVALID, selector, "empty selector is invalid for deployment")
+        )
     labels = dig(spec, "template", "metadata", "labels") or {}
     if selector and not matches_label_selector(selector, labels):
         why = "`selector` does not match template `labels`"
