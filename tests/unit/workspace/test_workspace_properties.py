@@ -107,7 +107,7 @@ def workspaces(draw: st.DrawFn) -> dict[str, Any]:
 def test_parse_dump_parse_is_identity(document: dict[str, Any]) -> None:
     workspace = parse_workspace(document)
     assert workspace.to_dict() == document
-    again = parse_workspace(yaml.safe_dump(workspace.to_dict(), allow_unicode=True))
+    again = parse_workspace(yaml.safe_dump(workspace.to_dict()))
     assert again.to_dict() == document
     assert again == workspace
 
