@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def detect() -> Hardware:
         )
     name, flags = _cpu_info()
     return Hardware("cpu", name, 0, _memory_limit(), bool(flags & CPU_BF16_FLAGS), threads)
+
+
+def prepare_environment() -> None:
+    """Settings that torch reads while it is imported, so this must come first; what the pod sets wins.
+
+    Waiting threads sleep instead of spinning: where something else runs on the same CPUs, spinning made matrix
+    products five times slower (two threads, two cores, one busy neighbour). Progress bars are noise in a pod's log.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all inputs are in the pod
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own, about each other
 
 
 def use_threads(hardware: Hardware) -> None:

@@ -22,8 +22,10 @@ def _visible_gpus() -> int:
 
 
 if __name__ == "__main__":
+    from include.workloads.hardware import prepare_environment
     from include.workloads.tuning.launch import launch, should_launch
 
+    prepare_environment()
     gpus = _visible_gpus()
     if should_launch(gpus):
         sys.exit(launch(gpus))

@@ -58,7 +58,6 @@ class Environment:
 
 def main() -> dict[str, Any] | None:
     """Train one adapter. Returns the termination result; None on the helper processes of a multi-GPU run."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # all inputs are in the pod
     started = time.monotonic()
     env = Environment.read()
     chief = int(os.environ.get("RANK", "0")) == 0

@@ -10,7 +10,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-NOTICE = "STAND-IN: randomly initialised Phi-3 of about a million parameters, for tests only; it knows nothing."
+NOTICE = (
+    "STAND-IN: randomly initialised Phi-3 of about a million parameters, for tests only; it knows nothing."
+)
 SPECIAL = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 TEMPLATE = (
     "{% for message in messages %}"
@@ -39,11 +41,16 @@ def make_standin(folder: Path, seed: int = 0) -> Path:
         max_position_embeddings=2048,
         original_max_position_embeddings=2048,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
+        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         standin=NOTICE,
     )
-    Phi3ForCausalLM(config).save_pretrained(folder)
+    model = Phi3ForCausalLM(config)
+    model.generation_config.eos_token_id = [
+        tokenizer.eos_token_id,
+        tokenizer.convert_tokens_to_ids("<|end|>"),
+    ]
+    model.save_pretrained(folder)
     (folder / "README.md").write_text(f"# Stand-in model\n\n{NOTICE}\n")
     return folder
 
@@ -60,9 +67,9 @@ def _tokenizer() -> Any:
     raw.add_special_tokens(list(SPECIAL))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw,
-        bos_token="<|endoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
+        bos_token=SPECIAL[0],
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[0],
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
     )

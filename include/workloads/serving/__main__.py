@@ -1,0 +1,193 @@
+"""`python -m include.workloads.serving`: the server. `... ask "question"`: answers as JSON lines, then exits."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.workloads import contract
+from include.workloads.contract import TryAgain, UserConfigError
+from include.workloads.hardware import choose_precision, detect, prepare_environment, use_threads
+from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from include.workloads.serving.service import Service
+
+log = logging.getLogger("workload")
+
+GRACE_SECONDS = 25  # within the kubelet's default of 30
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the pod was given."""
+
+    weights: Path
+    adapters: Path
+    name: str
+    dtype: str | None
+    host: str
+    port: int
+    default_adapter: str | None
+    api_key: str | None
+
+    @classmethod
+    def read(cls) -> Environment:
+        get = os.environ.get
+        weights = Path(get("WEIGHTS_PATH", "/workspace/weights"))
+        api_key = get("API_KEY") or None
+        contract.hide(api_key)
+        return cls(
+            weights=weights,
+            adapters=Path(get("ADAPTERS_DIR", "/mnt/adapter")),
+            name=get("SERVED_MODEL_NAME") or weights.name,
+            dtype=get("DTYPE") or None,
+            host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
+            port=int(get("PORT", "5000")),
+            default_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
+            api_key=api_key,
+        )
+
+
+def choose_default(adapters: list[Adapter], wished: str | None) -> str | None:
+    """The adapter that /chat uses: the named one, or the only one; with several and no name, the base model."""
+    names = [adapter.name for adapter in adapters]
+    if wished and wished not in names:
+        raise UserConfigError(
+            f"KAITO_DEFAULT_ADAPTER is {wished}, but the adapters here are {', '.join(names) or 'none'}."
+        )
+    return wished or (names[0] if len(names) == 1 else None)
+
+
+def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
+    """Load the model and start its worker; returns (service, worker)."""
+    from include.workloads.serving.engine import Engine
+    from include.workloads.serving.generation import Worker
+    from include.workloads.serving.service import Service
+
+    began = time.monotonic()
+    hardware = detect()
+    use_threads(hardware)
+    precision = choose_precision(hardware, env.dtype)
+    log.info("%s", precision.sentence)
+    for warning in check_base(adapters, {env.name, os.environ.get("MODEL_ID", "")} - {""}):
+        log.warning("%s", warning)
+    engine = Engine(env.weights, adapters, hardware, precision)
+    worker = Worker(engine)
+    names = [adapter.name for adapter in adapters]
+    service = Service(engine, worker, env.name, names, choose_default(adapters, env.default_adapter))
+    log.info("Model loaded successfully: %s in %.1f s", ", ".join(service.models), time.monotonic() - began)
+    return service, worker
+
+
+class Server:
+    """uvicorn in this process, the model loading beside it, so that probes are answered from the start."""
+
+    def __init__(self) -> None:
+        self.http: uvicorn.Server | None = None
+        self.failure: BaseException | None = None
+        self.worker: Any = None
+
+    def stop(self) -> None:
+        """Ask for a graceful end; safe in a signal handler."""
+        if self.http is not None:
+            self.http.should_exit = True
+
+    def main(self) -> None:
+        """Serve until asked to stop. Raises what loading raised."""
+        import uvicorn
+
+        from include.workloads.serving.app import Holder, build_app
+        from include.workloads.serving.metrics import Metrics
+
+        class Quiet(uvicorn.Server):
+            """Signals belong to the workload contract."""
+
+            @contextlib.contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                yield
+
+        env = Environment.read()
+        adapters = find_adapters(env.adapters)
+        choose_default(adapters, env.default_adapter)
+        holder, metrics = Holder(), Metrics()
+        app = build_app(holder, metrics, env.api_key)
+        self.http = Quiet(
+            uvicorn.Config(
+                app,
+                host=env.host,
+                port=env.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        if contract.stop_requested():
+            return
+
+        def loading() -> None:
+            try:
+                holder.service, self.worker = load(env, adapters)
+                metrics.loaded(lambda: self.worker.waiting)
+            except BaseException as error:
+                self.failure = error
+                self.stop()
+
+        threading.Thread(target=loading, name="loading", daemon=True).start()
+        log.info("Listening on http://%s:%s; loading %s", env.host, env.port, env.name)
+        try:
+            asyncio.run(self.http.serve())
+        except SystemExit:  # uvicorn's way to say that it cannot listen
+            raise TryAgain(f"The address {env.host}:{env.port} cannot be listened on.") from None
+        if self.worker is not None:
+            self.worker.close(timeout=5)
+        if self.failure is not None:
+            raise self.failure
+
+
+def ask(questions: list[str], adapter: str | None, max_new_tokens: int) -> None:
+    """Answer each question in turn and print one JSON line: prompt, answer, seconds."""
+    from include.workloads.serving.service import Ask
+
+    env = Environment.read()
+    service, worker = load(env, find_adapters(env.adapters))
+    for question in questions:
+        began = time.monotonic()
+        asked = Ask(None, question, {}, model=adapter or service.name, max_new_tokens=max_new_tokens)
+        text = "".join(service.ask(asked).texts)
+        line = {"prompt": question, "answer": text, "seconds": round(time.monotonic() - began, 2)}
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+    worker.close(timeout=5)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m include.workloads.serving", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    one_shot = commands.add_parser("ask", help="answer the questions given and exit")
+    one_shot.add_argument("questions", nargs="+", metavar="QUESTION")
+    one_shot.add_argument(
+        "--adapter", help="name of an adapter under $ADAPTERS_DIR (default: the base model)"
+    )
+    one_shot.add_argument("--max-new-tokens", type=int, default=100)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    prepare_environment()
+    arguments = _parse()
+    if arguments.command == "ask":
+        contract.run(lambda: ask(arguments.questions, arguments.adapter, arguments.max_new_tokens))
+    server = Server()
+    contract.run(server.main, on_stop=server.stop)

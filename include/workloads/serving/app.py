@@ -1,0 +1,243 @@
+"""The HTTP face: KAITO's `/chat`, OpenAI's `/v1/chat/completions` and `/v1/models`, `/health`, `/metrics`.
+
+Routes only translate; `Service` decides. Until the model is loaded every question gets 503, so that a readiness
+probe on /health is the truth. Errors are OpenAI's objects on all routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from include.workloads.serving.dialects import ApiError, ChatCompletion, KaitoChat, validation_error
+from include.workloads.serving.metrics import Metrics
+from include.workloads.serving.service import Answer, Ask, Service
+
+log = logging.getLogger("workload")
+
+OPEN_PATHS = ("/", "/health", "/healthz", "/metrics")
+
+
+class Holder:
+    """Where the service appears once it is loaded."""
+
+    service: Service | None = None
+
+    def ready(self) -> Service:
+        if self.service is None:
+            raise ApiError(503, "The model is still being loaded; try again in a moment.")
+        return self.service
+
+
+def build_app(holder: Holder, metrics: Metrics, api_key: str | None = None) -> FastAPI:
+    """The application; with `api_key`, all but health and metrics want `Authorization: Bearer <key>`."""
+    app = FastAPI(title="KAITO on Airflow: inference", docs_url=None, redoc_url=None)
+    _add_errors(app, metrics)
+    if api_key:
+        _add_key(app, api_key)
+    _add_state(app, holder, metrics)
+    _add_questions(app, holder, metrics)
+    return app
+
+
+def _add_state(app: FastAPI, holder: Holder, metrics: Metrics) -> None:
+    started = int(time.time())
+
+    @app.get("/")
+    async def root() -> dict[str, str]:
+        return {"message": "Server is running: POST /chat or /v1/chat/completions."}
+
+    @app.get("/health")
+    @app.get("/healthz")
+    async def health() -> Response:
+        if holder.service is None:
+            return JSONResponse({"detail": "Model not initialized"}, 503)
+        return JSONResponse({"status": "Healthy"})
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        service = holder.ready()
+        data = [
+            {
+                "id": name,
+                "object": "model",
+                "created": started,
+                "owned_by": "kaito",
+                "root": name if name in service.adapters else service.name,
+                "parent": service.name if name in service.adapters else None,
+            }
+            for name in service.models
+        ]
+        return {"object": "list", "data": data}
+
+
+def _add_questions(app: FastAPI, holder: Holder, metrics: Metrics) -> None:
+    @app.post("/chat")
+    async def chat(body: KaitoChat, request: Request) -> dict[str, str]:
+        options = body.generate_kwargs
+        prompt = None if body.prompt is None else (body.prefix or "") + body.prompt
+        _, text = await _whole(
+            holder,
+            metrics,
+            request,
+            Ask(
+                messages=[message.model_dump() for message in body.messages] if body.messages else None,
+                prompt=prompt,
+                sampling=options.sampling(),
+                max_new_tokens=options.max_new_tokens,
+                max_length=options.max_length,
+            ),
+        )
+        if body.clean_up_tokenization_spaces:
+            text = text.strip()
+        return {"Result": f"{prompt}\n{text}" if body.return_full_text and prompt is not None else text}
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def completions(body: ChatCompletion, request: Request) -> Response:
+        ask = Ask(
+            messages=[message.model_dump() for message in body.messages],
+            prompt=None,
+            sampling=body.sampling(),
+            model=body.model,
+            max_new_tokens=body.limit,
+            stops=body.stops,
+            seed=body.seed,
+        )
+        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+        if body.stream:
+            answer = await run_in_threadpool(holder.ready().ask, ask)
+            usage = bool(body.stream_options and body.stream_options.include_usage)
+            events = _events(answer, head, usage, _Clock(metrics, request, answer.model))
+            return StreamingResponse(
+                events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            )
+        answer, text = await _whole(holder, metrics, request, ask)
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": answer.finish_reason,
+            "logprobs": None,
+        }
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": answer.usage})
+
+
+class _Clock:
+    """Counts one request in the metrics when it ends, however it ends."""
+
+    def __init__(self, metrics: Metrics, request: Request, model: str) -> None:
+        self._metrics, self._path, self._model = metrics, request.url.path, model
+        self._began = time.monotonic()
+
+    def end(self, status: int, answer: Answer | None = None) -> None:
+        seconds = time.monotonic() - self._began
+        if answer is None:
+            self._metrics.answered(self._path, self._model, status, seconds)
+            return
+        request = answer.request
+        self._metrics.answered(
+            self._path,
+            self._model,
+            status,
+            seconds,
+            request.first_token_seconds,
+            len(request.prompt_ids),
+            request.produced,
+        )
+
+
+async def _whole(holder: Holder, metrics: Metrics, request: Request, ask: Ask) -> tuple[Answer, str]:
+    """Ask and wait for the whole text; a client that goes away frees the model."""
+    answer = await run_in_threadpool(holder.ready().ask, ask)
+    clock = _Clock(metrics, request, answer.model)
+    text = asyncio.ensure_future(run_in_threadpool(lambda: "".join(answer.texts)))
+    try:
+        while not text.done():
+            await asyncio.wait([text], timeout=0.5)
+            if not text.done() and await request.is_disconnected():
+                answer.request.cancelled.set()
+        clock.end(200, answer)
+        return answer, text.result()
+    except BaseException:
+        answer.request.cancelled.set()
+        raise
+
+
+async def _events(answer: Answer, head: dict[str, Any], usage: bool, clock: _Clock) -> AsyncIterator[str]:
+    """Server-sent events: role, text as it comes, finish reason, [DONE]."""
+
+    def event(choices: list[dict[str, Any]], **extra: Any) -> str:
+        return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': choices, **extra})}\n\n"
+
+    def delta(content: dict[str, str], reason: str | None = None) -> str:
+        return event([{"index": 0, "delta": content, "finish_reason": reason}])
+
+    status = 200
+    try:
+        yield delta({"role": "assistant", "content": ""})
+        async for text in iterate_in_threadpool(answer.texts):
+            yield delta({"content": text})
+        yield delta({}, answer.finish_reason)
+        if usage:
+            yield event([], usage=answer.usage)
+        yield "data: [DONE]\n\n"
+    except Exception as error:
+        status = 500
+        log.exception("A stream failed")
+        yield f"data: {json.dumps(ApiError(500, f'Generation failed: {error}').body())}\n\n"
+    finally:
+        answer.request.cancelled.set()
+        clock.end(status, answer)
+
+
+def _add_errors(app: FastAPI, metrics: Metrics) -> None:
+    """Every refusal in OpenAI's shape, and counted."""
+
+    def refuse(request: Request, error: ApiError) -> Response:
+        metrics.refused(request.url.path, error.status)
+        headers = {"Retry-After": "5"} if error.status in (429, 503) else None
+        return JSONResponse(error.body(), error.status, headers=headers)
+
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> Response:
+        return refuse(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return refuse(request, validation_error(list(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> Response:
+        answer = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}.")
+        return JSONResponse(answer.body(), answer.status)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return refuse(request, ApiError(500, f"Generation failed: {error}"))
+
+
+def _add_key(app: FastAPI, api_key: str) -> None:
+    @app.middleware("http")
+    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if request.url.path in OPEN_PATHS or hmac.compare_digest(given.encode(), api_key.encode()):
+            return await go_on(request)
+        error = ApiError(
+            401, "This server wants its key: Authorization: Bearer <key>.", code="invalid_api_key"
+        )
+        return JSONResponse(error.body(), 401, headers={"WWW-Authenticate": "Bearer"})
