@@ -1,0 +1,357 @@
+"""Push and pull through a real docker-registry with a password, by the commands that the pods run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from include.workloads.adapter.layout import build_image
+from tests.unit.workloads.adapter.conftest import write_adapter
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("docker-registry") is None, reason="the Debian package docker-registry"),
+]
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+USER, PASSWORD = "pusher", "CANARY-registry-password"
+# bcrypt of PASSWORD, as `htpasswd -B` writes it.
+HTPASSWD = "$2y$05$abcdefghijklmnopqrstuuDxhnJQbpgMI5ZFdGb9IZBcM.5mFV4Se"
+CONFIG = """
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {root}/storage}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}", secret: test}}
+auth: {{htpasswd: {{realm: "Registry Realm", path: {root}/htpasswd}}}}
+"""
+
+
+@dataclass
+class RealRegistry:
+    """A running registry and the process behind it."""
+
+    root: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["docker-registry", "serve", str(self.root / "config.yml")], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"http://{self.host}/v2/", timeout=1)
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.05)
+        pytest.fail(f"the registry did not start: {(self.root / 'log').read_text()}")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
+            self.process = None
+
+    def get(self, path: str, accept: str = "*/*") -> tuple[bytes, dict[str, str]]:
+        token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(
+            f"http://{self.host}/v2/{path}", headers={"Authorization": f"Basic {token}", "Accept": accept}
+        )
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.read(), dict(response.headers)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
+    root = tmp_path_factory.mktemp("registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (root / "htpasswd").write_text(f"{USER}:{HTPASSWD}\n")
+    (root / "config.yml").write_text(CONFIG.format(root=root, port=port))
+    running = RealRegistry(root, port)
+    running.start()
+    yield running
+    running.stop()
+
+
+@dataclass
+class Outcome:
+    """How a workload ended: exit code, termination message, everything it printed."""
+
+    code: int
+    result: dict
+    output: str
+
+
+@pytest.fixture
+def workload(registry: RealRegistry, tmp_path: Path):
+    """Runs a workload's command like its pod would."""
+
+    def run(*command: str, password: str = PASSWORD, **env: str) -> Outcome:
+        secret = tmp_path / "secret"
+        secret.mkdir(exist_ok=True)
+        auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        (secret / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
+        log = tmp_path / "termination-log"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT_ROOT,
+            env={
+                **os.environ,
+                "DOCKER_CONFIG": str(secret),
+                "INSECURE_REGISTRIES": f"other:1,{registry.host}",
+                "TERMINATION_LOG": str(log),
+                **env,
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert "CANARY" not in output + log.read_text()
+        assert auth not in output + log.read_text()
+        return Outcome(done.returncode, json.loads(log.read_text()), output)
+
+    return run
+
+
+def push(workload, adapter: Path, image: str, **more: str) -> Outcome:
+    annotations = json.dumps({"sh.kaito.model.name": "phi-3-mini-128k-instruct", "io.kaito.run-id": "r1"})
+    return workload(
+        "include.workloads.adapter",
+        "push",
+        ADAPTER_DIR=str(adapter),
+        ADAPTER_IMAGE=image,
+        ADAPTER_ANNOTATIONS=annotations,
+        **more,
+    )
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    return write_adapter(tmp_path / "adapter")
+
+
+def test_push_verify_push_again_and_pull(registry: RealRegistry, workload, adapter: Path, tmp_path: Path):
+    image = f"{registry.host}/team/phi-adapter:0.0.1"
+    pushed = push(workload, adapter, image)
+    assert pushed.code == 0, pushed.output
+    assert pushed.result["pushed"] is True
+    assert pushed.result["reference"] == f"{registry.host}/team/phi-adapter@{pushed.result['digest']}"
+
+    content, headers = registry.get(
+        "team/phi-adapter/manifests/0.0.1", "application/vnd.oci.image.manifest.v1+json"
+    )
+    assert headers["Docker-Content-Digest"] == pushed.result["digest"]
+    assert f"sha256:{hashlib.sha256(content).hexdigest()}" == pushed.result["digest"]
+    manifest = json.loads(content)
+    assert manifest["annotations"]["sh.kaito.model.name"] == "phi-3-mini-128k-instruct"
+    assert [layer["digest"] for layer in manifest["layers"]] == [pushed.result["layer_digest"]]
+
+    again = push(workload, adapter, image)
+    assert again.code == 0
+    assert again.result == {**pushed.result, "pushed": False}
+
+    for version in (f"@{pushed.result['digest']}", ":0.0.1"):
+        pulled = workload(
+            "include.workloads.adapter",
+            "pull",
+            ADAPTER_IMAGE=f"{registry.host}/team/phi-adapter{version}",
+            ADAPTER_NAME="phi",
+            ADAPTERS_DIR=str(tmp_path / "adapters"),
+        )
+        assert pulled.code == 0, pulled.output
+        assert pulled.result["digest"] == pushed.result["digest"]
+        assert pulled.result["model"] == "phi-3-mini-128k-instruct"
+        assert [path.name for path in (tmp_path / "adapters").iterdir()] == ["phi"]
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            assert (tmp_path / "adapters/phi" / name).read_bytes() == (adapter / name).read_bytes()
+
+
+def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistry, workload, tmp_path: Path):
+    """What the early KAITO pushed: a base image's layers, then the adapter's, with other files around."""
+    old = build_image(write_adapter(tmp_path / "old", r=2), {}, _made(tmp_path / "w1"))
+    new = build_image(write_adapter(tmp_path / "new", r=8), {}, _made(tmp_path / "w2"))
+    from include.workloads.adapter.credentials import Credentials
+    from include.workloads.adapter.reference import parse_reference
+    from include.workloads.adapter.registry import RegistryClient, sha256
+
+    client = RegistryClient(
+        parse_reference(f"{registry.host}/team/layers:1"), Credentials("x", USER, PASSWORD), insecure=True
+    )
+    diff_ids = [json.loads(image.config)["rootfs"]["diff_ids"][0] for image in (old, new)]
+    config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode()
+    manifest = json.loads(new.manifest)
+    manifest["layers"] = json.loads(old.manifest)["layers"] + manifest["layers"]
+    manifest["config"] |= {"digest": sha256(config), "size": len(config)}
+    for image in (old, new):
+        client.put_blob(image.layer_digest, image.layer_path.open("rb").__enter__)
+    client.put_blob(sha256(config), lambda: config)
+    client.put_manifest("1", json.dumps(manifest).encode())
+
+    pulled = workload(
+        "include.workloads.adapter",
+        "pull",
+        ADAPTER_IMAGE=f"{registry.host}/team/layers:1",
+        ADAPTER_NAME="phi",
+        ADAPTERS_DIR=str(tmp_path / "adapters"),
+    )
+    assert pulled.code == 0, pulled.output
+    assert json.loads((tmp_path / "adapters/phi/adapter_config.json").read_text())["r"] == 8
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_wrong_password_is_a_fault_of_the_secret(registry: RealRegistry, workload, adapter: Path):
+    outcome = push(workload, adapter, f"{registry.host}/team/phi:1", password="CANARY-wrong")
+    assert outcome.code == 64
+    for part in (registry.host, "team/phi", ".dockerconfigjson", "401"):
+        assert part in outcome.result["error"]
+
+
+def test_an_incomplete_adapter_is_refused_before_the_registry_is_asked(workload, adapter: Path):
+    (adapter / "adapter_model.safetensors").unlink()
+    outcome = push(workload, adapter, "127.0.0.1:1/team/phi:1")
+    assert outcome.code == 65
+    assert "adapter_model.safetensors" in outcome.result["error"]
+
+
+def test_a_missing_image_is_named(registry: RealRegistry, workload, tmp_path: Path):
+    outcome = workload(
+        "include.workloads.adapter",
+        "pull",
+        ADAPTER_IMAGE=f"{registry.host}/team/none:9",
+        ADAPTER_NAME="phi",
+        ADAPTERS_DIR=str(tmp_path / "adapters"),
+    )
+    assert outcome.code == 64
+    assert "no image team/none with 9" in outcome.result["error"]
+    assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_a_blob_damaged_in_the_registry_is_not_served(
+    registry: RealRegistry, workload, adapter: Path, tmp_path: Path
+):
+    image = f"{registry.host}/team/damaged:1"
+    pushed = push(workload, adapter, image)
+    hexdigest = pushed.result["layer_digest"].removeprefix("sha256:")
+    blob = registry.root / f"storage/docker/registry/v2/blobs/sha256/{hexdigest[:2]}/{hexdigest}/data"
+    held = blob.read_bytes()
+    try:
+        blob.write_bytes(held[:-20] + b"\0" * 20)
+        outcome = workload(
+            "include.workloads.adapter",
+            "pull",
+            ADAPTER_IMAGE=image,
+            ADAPTER_NAME="phi",
+            ADAPTERS_DIR=str(tmp_path / "adapters"),
+        )
+    finally:
+        blob.write_bytes(held)
+    assert outcome.code == 75
+    assert "arrived changed" in outcome.result["error"]
+    assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_a_push_waits_for_a_registry_that_restarts(registry: RealRegistry, workload, adapter: Path):
+    registry.stop()
+    assert push(workload, adapter, f"{registry.host}/team/late:1").code == 75
+    registry.start()
+    assert push(workload, adapter, f"{registry.host}/team/late:1").code == 0
+
+
+def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_path: Path):
+    from include.workloads.adapter.credentials import Credentials
+    from include.workloads.adapter.reference import parse_reference
+    from include.workloads.adapter.registry import RegistryClient, sha256
+    from tests.unit.workloads.adapter.test_adapter_image import layer
+
+    client = RegistryClient(
+        parse_reference(f"{registry.host}/team/data:1"), Credentials("x", USER, PASSWORD), insecure=True
+    )
+    blob = layer(
+        tmp_path / "layer",
+        ("data/a.jsonl", b'{"prompt": "p", "completion": "c"}'),
+        ("data/b/c.csv", b"text\nx\n"),
+    ).read_bytes()
+    only = layer(tmp_path / "layer2", ("data/.wh.b", b""), ("etc/passwd", b"x")).read_bytes()
+    layers = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": sha256(b), "size": len(b)}
+        for b in (blob, only)
+    ]
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": sha256(b"{}"),
+            "size": 2,
+        },
+        "layers": layers,
+    }
+    for content in (blob, only, b"{}"):
+        client.put_blob(sha256(content), lambda content=content: content)
+    client.put_manifest("1", json.dumps(manifest).encode())
+    for _ in range(2):
+        outcome = workload(
+            "include.workloads.dataset",
+            DATASET_IMAGE=f"{registry.host}/team/data:1",
+            DATASET_OUTPUT=str(tmp_path / "out"),
+        )
+        assert outcome.code == 0, outcome.output
+        assert outcome.result["rows"] == 1
+    assert "nothing to do" in outcome.output
+    assert outcome.result["sources"][0]["url"].startswith(f"{registry.host}/team/data@sha256:")
+
+
+def test_a_stopped_push_is_transient(registry: RealRegistry, adapter: Path, tmp_path: Path):
+    """SIGTERM while the registry does not answer: a clean end with a message, exit 75."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        host = f"127.0.0.1:{mute.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "include.workloads.adapter", "push"],
+            cwd=PROJECT_ROOT,
+            env={
+                **os.environ,
+                "ADAPTER_DIR": str(adapter),
+                "ADAPTER_IMAGE": f"{host}/a:1",
+                "INSECURE_REGISTRIES": host,
+                "TERMINATION_LOG": str(tmp_path / "log"),
+            },
+            stdout=subprocess.PIPE,
+        )
+        connection, _ = mute.accept()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 75
+        connection.close()
+    assert json.loads((tmp_path / "log").read_text())["class"] == "transient"

