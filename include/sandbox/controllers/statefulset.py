@@ -141,24 +141,31 @@ class StatefulSetController(Controller):
                 await self._create(stateful_set, number, current if number < partition else update)
             if not parallel and (pod is None or not is_ready(pod) or is_terminating(pod)):
                 return
-        surplus = [pod for pod in reversed(pods) if ordinal(pod) >= wanted]
+        if await self._scale_down(stateful_set, [pod for pod in reversed(pods) if ordinal(pod) >= wanted]):
+            await self._roll(stateful_set, by_number, update, partition)
+
+    async def _scale_down(self, stateful_set: Object, surplus: list[Object]) -> bool:
+        """Remove pods beyond the wanted number, the highest first; False while in-order removal must wait."""
         for pod in surplus:
             if not is_terminating(pod):
                 await self._hand_over_claims(stateful_set, pod)
                 await remove(self.cluster, "pods", pod)
-                await self._tell(
-                    stateful_set, "Normal", "SuccessfulDelete", f"delete Pod {key_name(pod)} in StatefulSet"
+                message = (
+                    f"delete Pod {key_name(pod)} in StatefulSet {stateful_set['metadata']['name']} successful"
                 )
-            if not parallel:
-                return
-        await self._roll(stateful_set, [pod for pod in pods if ordinal(pod) < wanted], update, partition)
+                await self._tell(stateful_set, "Normal", "SuccessfulDelete", message)
+            if stateful_set["spec"].get("podManagementPolicy") != "Parallel":
+                return False
+        return True
 
-    async def _roll(self, stateful_set: Object, pods: list[Object], update: str, partition: int) -> None:
-        """Replace one pod of an older template, the highest first; wait for each to be ready again."""
-        if (stateful_set["spec"].get("updateStrategy") or {}).get("type") == "OnDelete":
+    async def _roll(self, stateful_set: Object, pods: dict[int, Object], update: str, partition: int) -> None:
+        """Replace one pod of an older template, the highest first; wait for each to be there and ready again."""
+        spec = stateful_set["spec"]
+        if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
             return
-        for pod in sorted(pods, key=ordinal, reverse=True):
-            if ordinal(pod) < partition or is_terminating(pod):
+        for number in reversed(range(partition, spec.get("replicas", 1))):
+            pod = pods.get(number)
+            if pod is None or is_terminating(pod):
                 return
             if pod["metadata"]["labels"].get(REVISION_LABEL) != update:
                 await remove(self.cluster, "pods", pod)
