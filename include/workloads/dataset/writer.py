@@ -23,6 +23,8 @@ from include.workloads.dataset.columns import Dropped, Kind, Usable
 GROUP_ROWS = 4096
 GROUP_CHARS = 32 << 20
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
 SCHEMAS = {
     Kind.MESSAGES: pa.schema(
         [
@@ -64,9 +66,8 @@ class RowWriter:
 
     def add(self, row: Usable, shown: str) -> Dropped | None:
         """Take one row, or say why not. UserDataError when it is of the other kind than the rows before it."""
-        line = json.dumps(row.value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         try:
-            encoded = line.encode()
+            encoded = _CANONICAL.encode(row.value).encode()
         except UnicodeEncodeError:
             return Dropped("text that is not valid Unicode")
         if self.kind is None:
