@@ -58,7 +58,11 @@ class LiveView:
         deadline = time.monotonic() + seconds
         with Live(console=self.console, auto_refresh=False, transient=False) as live:
             while time.monotonic() < deadline:
-                run, tasks = self.api.run(dag_id, run_id), self.api.tasks(dag_id, run_id)
+                try:
+                    run, tasks = self.api.run(dag_id, run_id), self.api.tasks(dag_id, run_id)
+                except httpx.TransportError:  # a busy API server; the run goes on without being watched
+                    time.sleep(POLL_SECONDS)
+                    continue
                 progress = self._progress()
                 if self.console.is_terminal:
                     live.update(self._table(tasks, progress), refresh=True)

@@ -131,7 +131,7 @@ def _secret(path: Path) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32))
+        path.write_text(secrets.token_urlsafe(64))  # HS512 wants a key of at least 64 bytes
     return path.read_text()
 
 
