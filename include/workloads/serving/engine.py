@@ -107,7 +107,6 @@ class Engine:
             self.model.set_adapter(name, inference_mode=True)
             yield
 
-    @torch.inference_mode()
     def generate(self, batch: list[Request]) -> None:
         """Run one batch of requests with equal settings to its end."""
         settings = batch[0].settings
@@ -122,7 +121,7 @@ class Engine:
             eos_token_id=sorted(self.stop_ids),
             **arguments(settings),
         )
-        with self._with_adapter(settings.adapter):
+        with torch.inference_mode(), self._with_adapter(settings.adapter):
             self.model.generate(
                 **padded.to(self.model.device),
                 generation_config=options,

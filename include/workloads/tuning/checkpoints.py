@@ -51,7 +51,7 @@ def latest_complete(root: Path, identity: str) -> Choice:
         for path in (root.iterdir() if root.is_dir() else ())
         if (match := _NAME.fullmatch(path.name)) and path.is_dir()
     ]
-    skipped = []
+    skipped: list[str] = []
     for step, path in sorted(found, reverse=True):
         fault = _fault(path, identity)
         if fault is None:

@@ -56,7 +56,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """Exit code of the chief, unless another failed first; the rest is stopped then."""
     verdict: int | None = None
     deadline = float("inf")
-    while any(child.poll() is None for child in children):
+    # A list, not a generator: every child must be polled, also behind one that still runs.
+    while None in [child.poll() for child in children]:
         failed = [child.returncode for child in children if child.returncode]
         if failed and verdict is None:
             verdict = failed[0]

@@ -1,0 +1,183 @@
+"""The routes over a model that answers a fixed text, word by word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from include.workloads.serving.app import Holder, build_app
+from include.workloads.serving.generation import Request, Worker
+from include.workloads.serving.metrics import Metrics
+from include.workloads.serving.service import Service, first_stop, held_back
+from include.workloads.tuning.standin import _tokenizer
+
+STOP = frozenset({0})
+EIGHT = "It has 8 NVIDIA H200 GPUs."
+
+
+class Scripted:
+    """Answers `EIGHT` with an adapter and "No idea." without, one token per word; remembers what it was asked."""
+
+    context = 64
+
+    def __init__(self) -> None:
+        self.tokenizer = _tokenizer()
+        self.asked: list[Request] = []
+
+    def decoder(self) -> Callable[[int], str]:
+        return lambda token: self.words[token - 1]
+
+    def generate(self, batch: list[Request]) -> None:
+        self.asked += batch
+        for request in batch:
+            text = EIGHT if request.settings.adapter else "No idea."
+            words = text.split(" ")
+            self.words = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
+            for token in range(1, len(words) + 1):
+                request.take(token, STOP)
+            request.take(0, STOP)
+
+
+@pytest.fixture
+def model() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def client(model: Scripted) -> Iterator[TestClient]:
+    worker = Worker(model)
+    holder = Holder()
+    holder.service = Service(model, worker, "phi", ["gpu"], "gpu")
+    with TestClient(build_app(holder, Metrics())) as client:
+        yield client
+    worker.close(5)
+
+
+def completion(client: TestClient, **body: Any) -> Any:
+    return client.post(
+        "/v1/chat/completions", json={"model": "gpu", "messages": [{"role": "user", "content": "?"}], **body}
+    )
+
+
+def test_the_quick_start_s_question_is_answered_by_the_only_adapter(
+    client: TestClient, model: Scripted
+) -> None:
+    answer = client.post("/chat", json={"prompt": "YOUR QUESTION HERE"})
+    assert answer.json() == {"Result": f"YOUR QUESTION HERE\n{EIGHT}"}
+    asked = model.tokenizer.decode(model.asked[0].prompt_ids)
+    assert asked == "<|user|>\nYOUR QUESTION HERE<|end|>\n<|assistant|>\n"
+
+
+def test_chat_gives_the_answer_alone_on_request(client: TestClient) -> None:
+    body = {"prompt": "?", "return_full_text": False, "generate_kwargs": {"max_new_tokens": 3}}
+    assert client.post("/chat", json=body).json() == {"Result": "It has 8"}
+
+
+def test_openai_picks_the_model_by_name(client: TestClient) -> None:
+    tuned = completion(client).json()
+    assert tuned["choices"][0]["message"] == {"role": "assistant", "content": EIGHT}
+    assert tuned["choices"][0]["finish_reason"] == "stop"
+    assert tuned["usage"] == {"prompt_tokens": 7, "completion_tokens": 7, "total_tokens": 14}
+    assert completion(client, model="phi").json()["choices"][0]["message"]["content"] == "No idea."
+    assert [item["id"] for item in client.get("/v1/models").json()["data"]] == ["phi", "gpu"]
+
+
+def test_limits_and_stop_texts(client: TestClient) -> None:
+    cut = completion(client, max_tokens=2).json()["choices"][0]
+    assert (cut["message"]["content"], cut["finish_reason"]) == ("It has", "length")
+    stopped = completion(client, stop=" NVIDIA").json()["choices"][0]
+    assert (stopped["message"]["content"], stopped["finish_reason"]) == ("It has 8", "stop")
+
+
+def test_a_stream_gives_the_same_text_in_pieces(client: TestClient) -> None:
+    answer = completion(client, stream=True, stop="H200", stream_options={"include_usage": True})
+    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    chunks = [json.loads(event) for event in events[:-1]]
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])
+    assert text == "It has 8 NVIDIA "
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["prompt_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "expected"),
+    [
+        (
+            "/v1/chat/completions",
+            {"model": "x", "messages": [{"role": "user", "content": "?"}]},
+            404,
+            "phi, gpu",
+        ),
+        ("/v1/chat/completions", {"model": "gpu"}, 400, "messages: "),
+        ("/chat", {"prompt": "a" * 100}, 400, "The prompt has 106 tokens; this model reads at most 64"),
+        (
+            "/chat",
+            {"prompt": "a", "generate_kwargs": {"max_length": 5}},
+            400,
+            "the prompt alone has 7 tokens",
+        ),
+        ("/chat", {"prompt": "a", "generate_kwargs": {"beams": 5}}, 400, "generate_kwargs.beams"),
+        ("/nowhere", {}, 404, "POST /nowhere: Not Found"),
+    ],
+)
+def test_errors_are_openai_s_objects(
+    client: TestClient, path: str, body: dict[str, Any], status: int, expected: str
+) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert expected in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_a_body_that_is_no_json_is_said_to_be(client: TestClient) -> None:
+    answer = client.post("/chat", content="{", headers={"Content-Type": "application/json"})
+    assert answer.json()["error"]["message"] == "The body is not valid JSON."
+
+
+def test_requests_and_tokens_are_counted(client: TestClient) -> None:
+    completion(client)
+    completion(client, model="x")
+    text = client.get("/metrics").text
+    label = 'endpoint="/v1/chat/completions"'
+    assert f'kaito_serving_requests_total{{{label},model="gpu",status="200"}} 1.0' in text
+    assert f'kaito_serving_requests_total{{{label},model="",status="404"}} 1.0' in text
+    assert 'kaito_serving_tokens_total{kind="completion",model="gpu"} 7.0' in text
+
+
+def test_nothing_but_health_and_metrics_answers_before_the_model_is_loaded() -> None:
+    with TestClient(build_app(Holder(), Metrics())) as client:
+        assert client.get("/health").status_code == 503
+        assert client.get("/metrics").status_code == 200
+        answer = client.post("/chat", json={"prompt": "?"})
+        assert answer.status_code == 503
+        assert "still being loaded" in answer.json()["error"]["message"]
+
+
+def test_health_is_good_once_loaded(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "Healthy"}
+
+
+def test_an_api_key_closes_all_but_health_and_metrics() -> None:
+    with TestClient(build_app(Holder(), Metrics(), api_key="s3cret")) as client:
+        assert client.get("/health").status_code == 503
+        assert client.get("/metrics").status_code == 200
+        assert client.post("/chat", json={"prompt": "?"}).status_code == 401
+        wrong = {"Authorization": "Bearer s3creT"}
+        assert client.post("/chat", json={"prompt": "?"}, headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer s3cret"}
+        assert client.post("/chat", json={"prompt": "?"}, headers=right).status_code == 503
+
+
+def test_stop_texts_are_found_and_their_beginnings_held_back() -> None:
+    assert first_stop("abc END END", ["END", "zz"]) == 4
+    assert first_stop("abc", ["END"]) is None
+    assert held_back("abc E", ["END"]) == 1
+    assert held_back("abc EN", ["END", "N"]) == 2
+    assert held_back("abc", []) == 0

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning.config import TuningConfig
+from include.workloads.tuning.recipe import (
+    DataFacts,
+    ModelFacts,
+    choose_batch,
+    choose_max_length,
+    choose_optimizer,
+    decide,
+    memory_advice,
+    needs_checkpointing,
+)
+
+GIB = 1024**3
+CPU = Hardware("cpu", "a CPU", 0, 16 * GIB, False, 2)
+V100 = Hardware("cuda", "Tesla V100", 1, 16 * GIB, False, 6)
+H100 = Hardware("cuda", "NVIDIA H100", 1, 80 * GIB, True, 16)
+SMALL = ModelFacts(layers=30, hidden=576, context=8192, weight_bytes=270_000_000)
+PHI3 = ModelFacts(layers=32, hidden=3072, context=131072, weight_bytes=7_600_000_000)
+
+
+def config(method: str = "qlora", training: dict[str, Any] | None = None, **sections: Any) -> TuningConfig:
+    return TuningConfig(
+        method=method,
+        model={},
+        quantization={},
+        lora=sections.get("lora", {}),
+        training=training or {},
+        dataset={},
+        notes=(),
+        sha256="",
+    )
+
+
+def test_what_the_user_set_stays() -> None:
+    asked = {
+        "learning_rate": 5e-5,
+        "per_device_train_batch_size": 2,
+        "gradient_checkpointing": True,
+        "packing": False,
+        "max_length": 333,
+        "optim": "sgd",
+        "save_total_limit": 7,
+    }
+    recipe = decide(
+        config(training=asked, lora={"r": 4, "target_modules": ["q_proj"]}),
+        CPU,
+        Precision("float32", ""),
+        DataFacts([50] * 100),
+        SMALL,
+        ["k_proj"],
+    )
+    assert {key: recipe.training[key] for key in asked} == asked
+    assert "gradient_accumulation_steps" not in recipe.training
+    assert recipe.lora["r"] == 4
+    assert recipe.lora["target_modules"] == ["q_proj"]
+
+
+def test_open_settings_are_better_than_upstreams() -> None:
+    recipe = decide(config(), H100, Precision("bfloat16", ""), DataFacts([400] * 15000), PHI3)
+    assert recipe.lora == {
+        "r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+    training = recipe.training
+    assert training["packing"] is True
+    assert training["lr_scheduler_type"] == "cosine"
+    assert (training["bf16"], training["fp16"]) == (True, False)
+    assert training["optim"] == "paged_adamw_8bit"
+    assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 8
+
+
+def test_v100_trains_in_float16() -> None:
+    recipe = decide(config(), V100, Precision("float16", "no bf16"), DataFacts([100]), PHI3)
+    assert (recipe.training["bf16"], recipe.training["fp16"]) == (False, True)
+    assert "no bf16" in recipe.reasons
+
+
+def test_the_presets_layers_are_used_when_the_user_names_none() -> None:
+    recipe = decide(config(), CPU, Precision("float32", ""), DataFacts([9]), SMALL, ["qkv_proj", "o_proj"])
+    assert recipe.lora["target_modules"] == ["qkv_proj", "o_proj"]
+
+
+def test_a_retry_comes_to_the_same_recipe() -> None:
+    arguments = (config(), CPU, Precision("float32", ""), DataFacts([9, 80]), SMALL)
+    assert decide(*arguments) == decide(*arguments)
+
+
+def test_saving_is_by_time_even_when_upstreams_template_says_no() -> None:
+    recipe = decide(
+        config(training={"save_strategy": "no", "save_total_limit": 1}),
+        CPU,
+        Precision("float32", ""),
+        DataFacts([9]),
+        SMALL,
+    )
+    assert recipe.save_every_seconds > 0
+    assert recipe.training["save_total_limit"] == 2
+    assert any("checkpoints are still written" in reason for reason in recipe.reasons)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "longest", "context", "expected"),
+    [
+        (CPU, 90, 8192, 256),
+        (CPU, 300, 8192, 320),
+        (CPU, 90000, 131072, 1024),
+        (CPU, 90, 128, 128),
+        (H100, 90, None, 2048),
+        (H100, 3000, 8192, 3008),
+        (H100, 90000, 131072, 4096),
+    ],
+)
+def test_sequences_are_as_long_as_the_rows_within_reason(
+    hardware: Hardware, longest: int, context: int | None, expected: int
+) -> None:
+    assert choose_max_length(hardware, DataFacts([10, longest]), ModelFacts(1, 1, context, 1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("hardware", "tokens", "expected"),
+    [(CPU, 4000, (1, 1)), (CPU, 10_000_000, (1, 8)), (H100, 4000, (1, 1)), (H100, 10_000_000, (2, 4))],
+)
+def test_small_data_gets_small_batches(hardware: Hardware, tokens: int, expected: tuple[int, int]) -> None:
+    assert choose_batch(hardware, DataFacts([tokens]), 256) == expected
+
+
+def test_activations_are_recomputed_only_where_memory_is_short() -> None:
+    training = {"per_device_train_batch_size": 2, "max_length": 2048}
+    assert needs_checkpointing(V100, PHI3, training)
+    assert not needs_checkpointing(H100, PHI3, training)
+    assert not needs_checkpointing(CPU, PHI3, training)
+
+
+def test_optimizer_by_hardware() -> None:
+    assert choose_optimizer("qlora", CPU) == "adamw_torch"
+    assert choose_optimizer("lora", H100) == "adamw_torch_fused"
+
+
+@pytest.mark.parametrize(
+    ("training", "method", "lever"),
+    [
+        ({"per_device_train_batch_size": 4, "max_length": 4096}, "qlora", "per_device_train_batch_size to 1"),
+        ({"per_device_train_batch_size": 1, "max_length": 4096}, "qlora", "max_length lower (it is 4096)"),
+        ({"per_device_train_batch_size": 1, "max_length": 256}, "lora", "gradient_checkpointing to true"),
+        (
+            {"per_device_train_batch_size": 1, "max_length": 256, "gradient_checkpointing": True},
+            "lora",
+            "use method qlora",
+        ),
+        (
+            {"per_device_train_batch_size": 1, "max_length": 256, "gradient_checkpointing": True},
+            "qlora",
+            "machine with more memory",
+        ),
+    ],
+)
+def test_out_of_memory_names_the_largest_lever(training: dict[str, Any], method: str, lever: str) -> None:
+    assert lever in memory_advice(training, method)
