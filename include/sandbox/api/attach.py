@@ -1,4 +1,4 @@
-"""`attach` over websockets: a running container's output in the channel protocol of remotecommand.
+"""`attach` over websockets: what a running container prints from now on, in the channel protocol of remotecommand.
 
 Input is accepted and dropped: processes in the sandbox have no standard input.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType, web
 
 from include.sandbox.api.errors import bad_request
+from include.sandbox.api.negotiation import flag
 
 if TYPE_CHECKING:
     from include.sandbox.api.logs import LogReader
@@ -47,7 +48,7 @@ async def attach(request: web.Request, reader: LogReader) -> web.StreamResponse:
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=30, autoping=True)
     await socket.prepare(request)
     channels = Channels(socket)
-    tty, wants_error = request.query.get("tty") in ("true", "1"), request.query.get("stderr") in ("true", "1")
+    tty, wants_error = flag(request.query, "tty"), flag(request.query, "stderr")
 
     async def output() -> None:
         async for lines in reader.lines():

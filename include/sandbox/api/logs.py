@@ -15,6 +15,7 @@ from typing import Any
 
 from include.sandbox.api.errors import INVALID, FieldError, bad_request, invalid
 from include.sandbox.api.meta import parsed_time
+from include.sandbox.api.negotiation import flag
 from include.sandbox.api.writing import now
 
 Json = dict[str, Any]
@@ -37,10 +38,6 @@ class LogOptions:
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> LogOptions:
         """From the query; raises ApiError (400, 422)."""
-
-        def flag(name: str) -> bool:
-            return query.get(name) in ("true", "1")
-
         since = None
         if (seconds := _number(query, "sinceSeconds", least=1)) is not None:
             since = now() - timedelta(seconds=seconds)
@@ -50,8 +47,8 @@ class LogOptions:
             except ValueError as error:
                 raise bad_request(f"sinceTime: {error}") from error
         return cls(
-            follow=flag("follow"),
-            timestamps=flag("timestamps"),
+            follow=flag(query, "follow"),
+            timestamps=flag(query, "timestamps"),
             tail=_number(query, "tailLines", least=0),
             since=since,
             limit=_number(query, "limitBytes", least=1),
@@ -115,8 +112,10 @@ class LogReader:
 
     def _all_lines(self) -> list[Line]:
         kept: deque[Line] = deque(maxlen=self._options.tail)
-        while batch := self._fresh():
-            kept.extend(line for line in batch if self._wanted(line))
+        before = -1
+        while self._offset != before:
+            before = self._offset
+            kept.extend(line for line in self._fresh() if self._wanted(line))
         return list(kept)
 
     def _fresh(self) -> list[Line]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from include.sandbox.api import protobuf
 from include.sandbox.api.errors import ApiError, bad_request
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Form:
 def wanted_form(request: web.Request) -> Form:
     """The first acceptable form of the Accept header; raises ApiError (406) when there is none."""
     header = request.headers.get("Accept", "*/*")
-    pretty = request.query.get("pretty") in ("true", "1")
+    pretty = flag(request.query, "pretty")
     for clause in header.split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
         options = dict(part.split("=", 1) for part in parameters if "=" in part)
@@ -55,6 +57,11 @@ def encoded(value: Any, form: Form) -> tuple[bytes, str]:
     return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode(), _JSON
 
 
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A switch in a query, as the real server reads it: present and neither false nor 0."""
+    return query.get(name, "false").lower() not in ("false", "0")
+
+
 async def body_of(request: web.Request) -> Any:
     """The decoded body; None when it is empty. Raises ApiError (400, 415)."""
     raw = await request.read()
@@ -64,7 +71,9 @@ async def body_of(request: web.Request) -> Any:
 
 
 def decoded(raw: bytes, media: str) -> Any:
-    if media in ("application/vnd.kubernetes.protobuf", "application/cbor"):
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode(raw)
+    if media == "application/cbor":
         message = f"the body of the request was in an unknown format - accepted media types include: {_TYPES}"
         raise ApiError(415, "UnsupportedMediaType", message)
     try:

@@ -14,7 +14,7 @@ from include.sandbox.api.errors import ApiError, FieldError, bad_request, invali
 from include.sandbox.api.forms import Former
 from include.sandbox.api.listing import Page, listed
 from include.sandbox.api.meta import copied_object
-from include.sandbox.api.negotiation import body_of, encoded
+from include.sandbox.api.negotiation import body_of, encoded, flag
 from include.sandbox.api.patch import APPLY_PATCHES, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from include.sandbox.api.watching import HttpWatch
 from include.sandbox.api.writing import WriteOptions, from_storage
@@ -92,7 +92,7 @@ class ObjectRequests:
     # reading
 
     async def _get(self, request: web.Request, address: Address) -> web.StreamResponse:
-        if request.query.get("watch") in ("true", "1"):
+        if flag(request.query, "watch"):
             return await self._watch(request, address)
         obj = from_storage(address.info, self.cluster.stored(address.info, address.key))
         return self._one(request, address, obj)
@@ -102,7 +102,7 @@ class ObjectRequests:
         return await HttpWatch(self.cluster, address, request, former.watch_shape(), self.striker).run()
 
     async def _list(self, request: web.Request, address: Address) -> web.StreamResponse:
-        if request.query.get("watch") in ("true", "1"):
+        if flag(request.query, "watch"):
             return await self._watch(request, address)
         page = listed(self.cluster, address, request.query)
         return self._page(request, address, page)
@@ -266,7 +266,7 @@ def write_options(request: web.Request, needs_version: bool = False) -> WriteOpt
     return WriteOptions(
         manager=manager[:128],
         dry_run=_dry_run(query.getall("dryRun", [])),
-        force=query.get("force") in ("true", "1"),
+        force=flag(query, "force"),
         validation=validation,
         needs_version=needs_version,
     )

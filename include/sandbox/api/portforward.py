@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _CHANNEL_PROTOCOLS = ("v4.channel.k8s.io", "channel.k8s.io")
 _CHUNK = 32 * 1024
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+    b"X-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n"
+)
 
 
 class Forwarder:
@@ -116,19 +120,12 @@ async def _tunnel(request: web.Request, host: str) -> web.StreamResponse:
 
 async def _upgraded(request: web.Request, host: str) -> web.StreamResponse:
     """Take the connection over from HTTP: 101, then SPDY frames in both directions."""
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "SPDY/3.1",
-        "X-Stream-Protocol-Version": "portforward.k8s.io",
-    }
-    response = web.Response(status=101, headers=headers)
-    response.force_close()
-    await response.prepare(request)
     protocol, transport = request.protocol, request.transport
     if transport is None:
         raise ApiError(400, "BadRequest", "the connection is gone")
     reader = asyncio.StreamReader()
     protocol.set_parser(_RawParser(reader))  # type: ignore[arg-type]
+    transport.write(_SWITCHING)
     forwarder = Forwarder(host)
 
     async def write(data: bytes) -> None:
@@ -144,7 +141,7 @@ async def _upgraded(request: web.Request, host: str) -> web.StreamResponse:
         connection.end()
         forwarder.stop()
         transport.close()
-    return response
+    return web.Response()
 
 
 class _RawParser:

@@ -12,6 +12,7 @@ from include.sandbox.api.attach import attach
 from include.sandbox.api.errors import ApiError, bad_request, method_not_allowed, not_implemented
 from include.sandbox.api.logs import LogOptions, LogReader, shown
 from include.sandbox.api.meta import dig
+from include.sandbox.api.negotiation import flag
 from include.sandbox.api.portforward import port_forward
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class StreamRequests:
             await response.prepare(request)
             await response.write_eof()
             return response
-        run = containers.log_run(pod, container, query.get("previous") in ("true", "1"))
+        run = containers.log_run(pod, container, flag(query, "previous"))
         await response.prepare(request)
         left = options.limit
         try:
@@ -95,7 +96,9 @@ class StreamRequests:
                 f"container {container} not found in pod {pod['metadata']['name']}: it is not running"
             )
         run = int(status.get("restartCount") or 0)
-        return await attach(request, self._reader(address, pod, container, run, LogOptions(follow=True)))
+        return await attach(
+            request, self._reader(address, pod, container, run, LogOptions(follow=True, tail=0))
+        )
 
     @staticmethod
     async def _port_forward(request: web.Request, pod: Json) -> web.StreamResponse:

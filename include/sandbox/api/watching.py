@@ -11,6 +11,7 @@ from aiohttp import web
 
 from include.sandbox.api.errors import FORBIDDEN, ApiError, FieldError, invalid
 from include.sandbox.api.listing import number
+from include.sandbox.api.negotiation import flag
 from include.sandbox.api.watch import Watch
 from include.sandbox.api.writing import from_storage
 
@@ -47,8 +48,8 @@ class HttpWatch:
         self._shape = shape
         self._striker = striker
         query = request.query
-        self._bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        self._send_initial = query.get("sendInitialEvents") in ("true", "1")
+        self._bookmarks = flag(query, "allowWatchBookmarks")
+        self._send_initial = flag(query, "sendInitialEvents")
         self._seconds = number(query, "timeoutSeconds") or random.uniform(1, 2) * _MINIMUM_SECONDS  # noqa: S311
         self._since = str(number(query, "resourceVersion") or "")
         self._check()
