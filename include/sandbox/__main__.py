@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import logging
 import sys
@@ -92,7 +93,15 @@ def _up(args: argparse.Namespace, layout: Layout) -> int:
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-        asyncio.run(service.run(layout, args.port, timings))
+        try:
+            asyncio.run(service.run(layout, args.port, timings))
+        except (service.AlreadyRunning, service.RegistryProblem) as problem:
+            raise lifecycle.SandboxProblem(str(problem)) from problem
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            told = f"Port {args.port} is taken. Give another with --port, or leave it out for a free one."
+            raise lifecycle.SandboxProblem(told) from error
         return 0
     options = ["--port", str(args.port)]
     for name in ("boot", "gpu", "node_monitor_grace", "restart_backoff"):

@@ -38,9 +38,11 @@ from include.sandbox.faults import FaultKind, Faults
 from include.sandbox.layout import Layout, Timings
 from include.sandbox.node.agent import NodeAgent
 from include.sandbox.process_file import own_record
-from include.sandbox.registry import Registry, is_free
+from include.sandbox.registry import Registry, RegistryProblem, is_free
 
 log = logging.getLogger(__name__)
+
+__all__ = ["AlreadyRunning", "RegistryProblem", "run"]
 
 HOST = "127.0.0.1"
 
@@ -117,6 +119,7 @@ async def _install(cluster: Cluster, agent: NodeAgent) -> None:
     except ApiError as error:
         if error.code != CONFLICT:
             raise
+    await agent.sweep()
     await agent.ensure_cpu_node()
     await agent.beat()
 

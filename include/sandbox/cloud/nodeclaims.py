@@ -6,6 +6,7 @@ finalizer. It must never remove a Node of a living machine before its pods have 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from fnmatch import fnmatchcase
@@ -31,6 +32,7 @@ from include.sandbox.node import machine
 FINALIZER = "karpenter.sh/termination"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
+PLACE = {"topology.kubernetes.io/region": "sandbox", "topology.kubernetes.io/zone": "sandbox-1"}
 TYPES = ("Launched", "Registered", "Initialized")
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 BOOTING_SHARE = 0.8  # of the boot delay until the Node appears, not ready yet
@@ -72,8 +74,7 @@ def build_node(claim: Object, type_: MachineType) -> Object:
         "kaito.sh/machine-type": "gpu",
         **({"accelerator": "nvidia"} if type_.resource == "nvidia.com/gpu" else {}),
         "karpenter.sh/registered": "true",
-        "topology.kubernetes.io/region": "sandbox",
-        "topology.kubernetes.io/zone": "sandbox-1",
+        **PLACE,
     }
     spec = claim["spec"]
     taints = [*(spec.get("taints") or []), *(spec.get("startupTaints") or [])]
@@ -107,7 +108,7 @@ class NodeClaimController(Controller):
         self._timings = timings
         self._seen: dict[str, float] = {}  # claim uid -> when its launch began, finer than a timestamp
         self._refused: dict[str, float] = {}  # claim uid -> pause before the next try
-        self._doomed: dict[str, str] = {}
+        self._doomed: set[str] = set()  # nodes whose machine a fault takes
         feeds.subscribe("nodes", self._node_changed)
         feeds.subscribe("pods", self._pod_changed)
         for kind in (FaultKind.NODE_LOSS, FaultKind.SPOT_EVICTION):
@@ -137,11 +138,16 @@ class NodeClaimController(Controller):
             self.enqueue(("", claim["metadata"]["name"]))
 
     def _lose_nodes(self, fault: Fault, active: bool) -> None:
+        """Node loss at once, a spot eviction after its notice (`value` seconds)."""
+        notice = fault.value or 0.0 if fault.kind == FaultKind.SPOT_EVICTION else 0.0
         for node in self.feeds.known("nodes"):
             name = node["metadata"]["name"]
-            if active and machine.is_managed(node) and fnmatchcase(name, fault.target):
-                self._doomed[name] = fault.kind
-                self._node_changed("SYNC", node)
+            if active and name != machine.CPU_NODE and fnmatchcase(name, fault.target):
+                asyncio.get_running_loop().call_later(notice, self._doom, node)
+
+    def _doom(self, node: Object) -> None:
+        self._doomed.add(node["metadata"]["name"])
+        self._node_changed("SYNC", node)
 
     # --- one claim ------------------------------------------------------------------------------------------------
 
@@ -185,9 +191,17 @@ class NodeClaimController(Controller):
             sizes = {"capacity": type_.capacity, "allocatable": type_.capacity}
             launched = {"providerID": provider_id(claim), "imageID": "sandbox-image", **sizes}
             claim = await self._note(claim, {"Launched": ("True", "Launched", "")}, launched)
+            claim = await self._label(claim, type_)
             metadata = claim["metadata"]
             self._ledger.start(node_name(claim), type_.name, metadata["name"], metadata.get("labels") or {})
         return await self._register(claim, node, type_)
+
+    async def _label(self, claim: Object, type_: MachineType) -> Object:
+        """What karpenter writes on a launched claim, and its printer columns show."""
+        labels = {INSTANCE_TYPE: type_.name, "karpenter.sh/capacity-type": "on-demand", **PLACE}
+        return await self.cluster.patch(
+            NODECLAIMS, claim["metadata"]["name"], {"metadata": {"labels": labels}}
+        )
 
     async def _register(self, claim: Object, node: Object | None, type_: MachineType) -> float | None:
         """From a launched machine to a Ready claim; returns seconds until the next step."""
@@ -301,7 +315,7 @@ class NodeClaimController(Controller):
     async def _lose(self, node: Object) -> Object:
         """The machine vanishes; nobody tells the cluster but the missing heartbeats."""
         name = node["metadata"]["name"]
-        self._doomed.pop(name, None)
+        self._doomed.discard(name)
         return await self.cluster.patch("nodes", name, {"metadata": {"annotations": {machine.LOST: "true"}}})
 
     async def _collect_lost(self, claim: Object, node: Object) -> float | None:

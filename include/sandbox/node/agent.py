@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -116,6 +117,16 @@ class NodeAgent:
             for pod in self._feeds.known("pods"):
                 if pod["spec"].get("nodeName") == name:
                     self._pod_changed("SYNC", pod)
+
+    async def sweep(self) -> None:
+        """Remove files of pods that no longer exist, which a killed sandbox may have left."""
+        pods, _ = await self._cluster.list("pods")
+        living = {pod["metadata"]["uid"] for pod in pods}
+        for folder in (self._layout.pods, self._layout.logs, self._layout.memory_volumes):
+            if folder.is_dir():
+                for leftover in folder.iterdir():
+                    if leftover.name not in living:
+                        await asyncio.to_thread(shutil.rmtree, leftover, True)
 
     async def ensure_cpu_node(self) -> None:
         """The permanent CPU node, with this machine's capacity."""

@@ -74,7 +74,8 @@ def identity(pod: Object, container: Object, image: images.Image) -> tuple[int, 
 async def prepare(around: PodSurroundings, container: Object, image: images.Image, attempt: int) -> Prepared:
     """Raises ConfigProblem or VolumeProblem with the kubelet's sentence."""
     user, group = identity(around.pod, container, image)
-    env = await around.environment.build(container, image.env)
+    # HOME as runc sets it; the environment of the manifest wins.
+    env = await around.environment.build(container, {"HOME": "/root" if user == 0 else "/", **image.env})
     message_file = around.folder / "containers" / container["name"] / f"{attempt}.message"
     message_file.parent.mkdir(parents=True, exist_ok=True)
     message_file.touch()

@@ -194,3 +194,20 @@ async def test_a_restarted_sandbox_carries_on(cluster, faults, ledger, make_clai
     await settle(again)
     assert (await states(cluster))["Ready"] == ("True", "Ready")
     assert len(ledger.rentals()) == 1
+
+
+async def test_a_spot_eviction_comes_after_its_notice(cluster, controller, faults, make_claim):
+    stored = await make_claim()
+    await settle(controller)
+    feeds = asyncio.create_task(controller.feeds.run())
+    try:
+        await asyncio.sleep(0.05)
+        faults.set(Fault(FaultKind.SPOT_EVICTION, target=node_name(stored), value=0.1))
+        await controller.reconcile(KEY)
+        assert not machine.is_lost(await the_node(cluster))
+        await asyncio.sleep(0.15)
+        await controller.reconcile(KEY)
+        assert machine.is_lost(await the_node(cluster))
+    finally:
+        feeds.cancel()
+        await asyncio.gather(feeds, return_exceptions=True)
