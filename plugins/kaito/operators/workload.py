@@ -40,7 +40,8 @@ class PodGone(AirflowFailException):
 class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
     """Runs one workload pod of a Workspace and returns its result.
 
-    Subclasses give the manifest (``pod``), what must exist before it (``prepare``) and the phases to report.
+    Subclasses give the manifest, what must exist before it (``prepare``), the name of its container and the phases to
+    report. The name is a class attribute, because the task comes back from the triggerer as a new object.
     """
 
     #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
@@ -95,12 +96,10 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         """Hand a complete manifest to the provider's operator, which adds its labels and a random suffix."""
         self.pod_template_dict = manifest
         self.namespace = manifest["metadata"].get("namespace")
-        self.base_container_name = manifest["spec"]["containers"][0]["name"]
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back from the triggerer: read the result, let the provider clean up, and judge."""
         run = self.this_run(context)
-        self.base_container_name = event.get("base_container_name") or self.base_container_name
         failure: Exception | None = None
         try:
             super().trigger_reentry(context, event)
@@ -172,6 +171,7 @@ def _parse(message: str | None) -> dict[str, Any]:
 class FetchDatasetOperator(WorkloadPodOperator):
     """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
 
+    BASE_CONTAINER_NAME = "dataset"
     done = conditions.Phase.DATASET_READY
     failed = conditions.Phase.DATASET_FAILED
 
@@ -190,6 +190,7 @@ class FetchDatasetOperator(WorkloadPodOperator):
 class TuneOperator(WorkloadPodOperator):
     """Tunes on the run's GPU machines; a second try goes on from the last checkpoint."""
 
+    BASE_CONTAINER_NAME = "tuning"
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
     failed = conditions.Phase.TUNING_FAILED
@@ -240,6 +241,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
     :param tuning_task_id: the task whose result says how.
     """
 
+    BASE_CONTAINER_NAME = "adapter"
     working = conditions.Phase.PUBLISHING
     done = conditions.Phase.PUBLISHED
     failed = conditions.Phase.PUBLISH_FAILED

@@ -40,7 +40,6 @@ def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metada
 def tune(cluster: FakeCluster) -> TuneOperator:
     operator = TuneOperator(task_id="tune")
     operator.__dict__["cluster"] = cluster
-    operator.base_container_name = "tuning"
     return operator
 
 
@@ -159,8 +158,28 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
     assert environment["DATASET_URLS"] == '["https://example.com/train.parquet?sig=SECRET"]'
     assert ("persistentvolumeclaims", f"{NAME}-work") in cluster.writes
-    assert operator.base_container_name == "dataset"
     assert operator.log_pod_spec_on_failure is False
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        FetchDatasetOperator(task_id="fetch_dataset"),
+        TuneOperator(task_id="tune"),
+        PublishAdapterOperator(
+            task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
+        ),
+    ],
+)
+def test_a_task_that_comes_back_knows_its_container(
+    operator: WorkloadPodOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    """Logs and results are read in another process than the one that made the pod."""
+    operator.__dict__["cluster"] = cluster
+    run = operator.this_run(context)
+    assert (
+        operator.pod_manifest(run, context)["spec"]["containers"][0]["name"] == operator.base_container_name
+    )
 
 
 def test_tuning_takes_the_authors_config(
