@@ -37,7 +37,7 @@ class MemoryMeter:
     """Samples the memory of everything the demo started, and keeps the peak."""
 
     pids: Callable[[], set[int]]
-    period: float = 3.0
+    period: float = 8.0  # reading PSS walks every page table: not for free
     peak_bytes: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
 
