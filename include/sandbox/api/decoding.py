@@ -5,6 +5,8 @@ The words are those of the real decoder, because people search for them.
 
 from __future__ import annotations
 
+import base64
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +108,20 @@ class _Walk:
             fits = isinstance(value, bool)
         else:
             fits = isinstance(value, str)
+            if fits and type_.schema.get("format") == "byte":
+                self.base64(value)
         if not fits:
             self.refuse(value, path, type_, parent)
         return value
+
+    def base64(self, text: str) -> None:
+        try:
+            base64.b64decode(text, validate=True)
+        except ValueError as error:
+            wrong = re.search(r"[^A-Za-z0-9+/=]", text)
+            place = wrong.start() if wrong else len(text)
+            message = f"{_cannot(self.info)}: illegal base64 data at input byte {place}"
+            raise bad_request(message) from error
 
     def refuse(self, value: Any, path: str, type_: Type, parent: Type) -> None:
         names = ((bool, "bool"), (str, "string"), ((int, float), "number"), (dict, "object"), (list, "array"))

@@ -85,7 +85,7 @@ def compared(type_: Type, old: Any, new: Any) -> Comparison:
 
 
 def _compare(type_: Type, old: Any, new: Any, path: Path, result: Comparison) -> None:
-    if old is new:
+    if old is new or (old is not _ABSENT and new is not _ABSENT and old == new):
         return
     present = [value for value in (old, new) if value is not _ABSENT]
     leaf = any(is_leaf(type_, value) for value in present) or not any(present)
