@@ -65,5 +65,5 @@ def test_field_selectors() -> None:
         predicate = field_predicate(text, "pods")
         assert predicate is not None
         assert predicate(pod) is fits
-    with pytest.raises(ApiError, match="field label not supported: spec.image"):
+    with pytest.raises(ApiError, match=r"field label not supported: spec\.image"):
         field_predicate("spec.image=x", "pods")
