@@ -19,6 +19,8 @@ from include.sandbox.node.volumes import Mount
 
 PIPE_LIMIT = 256 * 1024
 START_ERROR = 128  # the runtime's exit code for a command that cannot be started
+#: Pods share this machine's few cores with the control plane, for which a real node reserves some.
+BEHIND_THE_CONTROL_PLANE = ("nice", "-n", "5")
 
 
 class StartProblem(Exception):
@@ -69,6 +71,7 @@ class ContainerProcess:
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
+                *BEHIND_THE_CONTROL_PLANE,
                 *walls,
                 "--info-fd",
                 str(writing),
