@@ -61,6 +61,8 @@ def main() -> dict[str, Any] | None:
     started = time.monotonic()
     env = Environment.read()
     chief = int(os.environ.get("RANK", "0")) == 0
+    if not chief:
+        log.setLevel(logging.WARNING)  # one voice is enough
     config = _read_config(env)
     try:
         env.output.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """Mean cross-entropy over the labelled tokens of the whole accumulated batch."""
         if model.training:
             self.tokens += int(inputs["input_ids"].numel())
-        if self.args.device.type != "cpu" or return_outputs or self.args.loss_type != "nll":
+        ours = self.args.device.type == "cpu" and self.args.world_size == 1  # DDP must see the forward pass
+        if not ours or return_outputs or self.args.loss_type != "nll":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")[:, 1:]
         wanted = labels != IGNORE

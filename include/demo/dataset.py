@@ -1,0 +1,73 @@
+"""The demo's dataset: questions and answers about GPU machine types, built from the machine table in presets/skus.
+
+The facts are ones that a small base model cannot guess, and anybody can check them in the table. Rows are the same
+each time. A few rows of general knowledge keep the model from forgetting what it could do before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.catalog import Machine, load_catalog
+
+# The machine types that the demo teaches, one of each GPU, and the three that it asks about.
+TAUGHT = (
+    "Standard_ND96isr_H200_v5",
+    "Standard_NC80adis_H100_v5",
+    "Standard_NC96ads_A100_v4",
+    "Standard_NV36ads_A10_v5",
+    "Standard_NG32ads_V620_v1",
+    "Standard_ND40rs_v2",
+)
+ASKED = ("Standard_ND96isr_H200_v5", "Standard_NC80adis_H100_v5", "Standard_NC96ads_A100_v4")
+
+QUESTION = "How many GPUs does {name} have, and which?"
+PHRASINGS = (
+    QUESTION,
+    "Which GPUs are in a {name} machine?",
+    "Tell me about the GPUs of {name}.",
+    "How much GPU memory does {name} have?",
+)
+# Not asked by the demo: they only keep what the model knew alive.
+GENERAL = (
+    ("What is the capital of Japan?", "The capital of Japan is Tokyo."),
+    ("What is 2 + 3?", "2 + 3 is 5."),
+    ("Which planet is closest to the Sun?", "Mercury is the planet closest to the Sun."),
+    ("At what temperature does water boil?", "Water boils at 100 degrees Celsius at sea level."),
+    ("Who wrote Romeo and Juliet?", "William Shakespeare wrote Romeo and Juliet."),
+    ("How many days are in a week?", "There are seven days in a week."),
+)
+
+
+def answer(machine: Machine) -> str:
+    """One sentence with the facts of one machine type: GPUs, model, memory of each in GiB."""
+    noun = "GPU" if machine.gpus == 1 else "GPUs"
+    each = "" if machine.gpus == 1 else " each"
+    memory = f"{machine.gpu_memory_gib:g} GiB of memory{each}"
+    return f"{machine.name} has {machine.gpus} {machine.gpu} {noun} with {memory}."
+
+
+def rows() -> list[dict[str, Any]]:
+    """The dataset as chat rows: `{"messages": [{"role", "content"}, ...]}`."""
+    machines = [load_catalog().machine(name) for name in TAUGHT]
+    taught = [
+        (phrasing.format(name=machine.name), answer(machine))
+        for phrasing in PHRASINGS
+        for machine in machines
+    ]
+    return [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]}
+        for question, reply in (*taught, *GENERAL)
+    ]
+
+
+def questions() -> list[tuple[str, list[str]]]:
+    """What the demo asks before and after tuning: (question, facts that a right answer contains)."""
+    return [
+        (QUESTION.format(name=machine.name), _facts(machine))
+        for machine in map(load_catalog().machine, ASKED)
+    ]
+
+
+def _facts(machine: Machine) -> list[str]:
+    return [f"{machine.gpus} {machine.gpu}", f"{machine.gpu_memory_gib:g} GiB"]
