@@ -108,6 +108,9 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 30,
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.2,
         "SCHEDULER__ENABLE_HEALTH_CHECK": False,
+        # How late a worker notices that its task ended. At the default of 5 s a short pod is done before the worker
+        # has reported that the task went to wait for it, and the scheduler takes the task for lost.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
         "LOGGING__WORKER_LOG_SERVER_PORT": free_port(),
         "LOGGING__TRIGGER_LOG_SERVER_PORT": free_port(),
         "KAITO__WEIGHTS_MIRROR": weights,
@@ -119,6 +122,8 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         "AIRFLOW_HOME": str(home),
         "KUBECONFIG": str(sandbox.kubeconfig),
+        # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
         "PYTHONPATH": str(PROJECT_ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         # Never asks a proxy for a loopback address.
@@ -186,10 +191,12 @@ def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> A
 def _healthy(server: AirflowServer) -> bool:
     try:
         health = httpx.get(f"{server.url}/api/v2/monitor/health", timeout=5, trust_env=False).json()
+        # The API server builds the API of the workers at its first request, which takes seconds: now, not in a run.
+        warm = httpx.get(f"{server.url}/execution/health", timeout=60, trust_env=False).is_success
     except (httpx.HTTPError, json.JSONDecodeError):
         return False
     parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-    return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+    return warm and all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
 
 def _known_dags(server: AirflowServer) -> set[str]:
