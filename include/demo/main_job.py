@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ class MainJob:
                 f'\n$ curl -X POST {url} -H "Content-Type: application/json" -d \'{{"prompt": "..."}}\'',
                 soft_wrap=True,
             )
-            with http:
+            with closing(http):
                 tuned = scenario.ask_service(url, http)
             self._show(tuned)
             self.summary["nodes_left"] = kubectl("get", "nodeclaims", "-o", "name").split()
