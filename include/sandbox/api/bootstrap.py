@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from include.sandbox.api.meta import dig
+
 if TYPE_CHECKING:
     from include.sandbox.api.store import Cluster
 
@@ -25,6 +27,45 @@ def fill(cluster: Cluster) -> None:
         },
     }
     _ensure(cluster, "services", service, "default")
+
+
+def publish(cluster: Cluster, host: str, port: int, authority: str) -> None:
+    """Say inside the cluster where the API server is and what certificate to trust."""
+    cluster.root_certificate = authority
+    for _, entry in list(cluster.storage.entries("namespaces")):
+        if not dig(entry.obj, "metadata", "deletionTimestamp"):
+            root_certificate(cluster, entry.obj["metadata"]["name"])
+    ports = [{"name": "https", "port": port, "protocol": "TCP"}]
+    subsets = [{"addresses": [{"ip": host}], "ports": ports}]
+    _replace(cluster, "endpoints", {"metadata": {"name": "kubernetes"}, "subsets": subsets})
+    labels = {"kubernetes.io/service-name": "kubernetes"}
+    endpoints = [{"addresses": [host], "conditions": {"ready": True}}]
+    _replace(
+        cluster,
+        "endpointslices.discovery.k8s.io",
+        {
+            "metadata": {"name": "kubernetes", "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": ports,
+        },
+    )
+
+
+def root_certificate(cluster: Cluster, namespace: str) -> None:
+    """Every namespace has the certificate authority in a ConfigMap."""
+    if cluster.root_certificate:
+        data = {"ca.crt": cluster.root_certificate}
+        _replace(cluster, "configmaps", {"metadata": {"name": "kube-root-ca.crt"}, "data": data}, namespace)
+
+
+def _replace(cluster: Cluster, resource: str, obj: Json, namespace: str = "default") -> None:
+    info = cluster.kinds.named(resource)
+    key = (namespace, obj["metadata"]["name"])
+    if cluster.storage.get(info.key, key) is None:
+        cluster.create_now(info, obj, namespace)
+    else:
+        cluster.change_now(info, key, lambda current: {**current, **obj, "metadata": current["metadata"]})
 
 
 def _ensure(cluster: Cluster, resource: str, obj: Json, namespace: str | None) -> None:

@@ -6,11 +6,13 @@ The words are those of the real decoder, because people search for them.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from include.sandbox.api.errors import bad_request
+from include.sandbox.api.errors import INVALID, ApiError, FieldError, bad_request, invalid
+from include.sandbox.api.meta import copied
 from include.sandbox.api.quantity import canonical
 from include.sandbox.api.shapes import OBJECT_META, Type, built_in
 
@@ -35,14 +37,40 @@ def decode(info: Resource, obj: Json, options: WriteOptions) -> None:
 
     Raises ApiError (400) for wrong types, and for unknown fields when the request asked for strictness.
     """
+    given = copied(obj) if options.form == "patch" else obj
     walk = _Walk(info)
-    walk.struct(type_of(info), obj, "", typed=info.custom is None)
-    if not walk.unknown or options.validation == "Ignore":
+    try:
+        walk.struct(type_of(info), obj, "", typed=info.custom is None)
+    except _Undecodable as error:
+        raise _refusal(info, given, options, str(error)) from error
+    if not walk.unknown:
         return
+    if options.form == "apply":
+        undeclared = ", ".join(f".{path}: field not declared in schema" for path in walk.unknown)
+        raise ApiError(500, "", f"failed to create typed patch object ({_titled(info, obj)}): {undeclared}")
     found = [f'unknown field "{path}"' for path in walk.unknown]
     if options.validation == "Strict":
-        raise bad_request(f"{_cannot(info)}: strict decoding error: {', '.join(found)}")
-    options.warnings.extend(found)
+        raise _refusal(info, given, options, f"strict decoding error: {', '.join(found)}")
+    if options.validation == "Warn":
+        options.warnings.extend(found)
+
+
+class _Undecodable(Exception):
+    """A wrong type, in the decoder's words."""
+
+
+def _refusal(info: Resource, given: Json, options: WriteOptions, why: str) -> ApiError:
+    """A body is refused as a bad request, the outcome of a patch as invalid."""
+    if options.form != "patch":
+        return bad_request(f"{_cannot(info)}: {why}")
+    text = json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    return invalid("", "", "", [FieldError("patch", INVALID, text, why)])
+
+
+def _titled(info: Resource, obj: Json) -> str:
+    meta = obj.get("metadata") or {}
+    place = f"{meta['namespace']}/" if meta.get("namespace") else ""
+    return f"{place}{meta.get('name', '')}; {info.group}/{info.version}, Kind={info.kind}"
 
 
 def _cannot(info: Resource) -> str:
@@ -95,7 +123,7 @@ class _Walk:
             try:
                 return canonical(value)
             except ValueError as error:
-                raise bad_request(f"{_cannot(self.info)}: {error}") from error
+                raise _Undecodable(str(error)) from error
         if wanted == "intorstring":
             fits = isinstance(value, (str, int)) and not isinstance(value, bool)
         elif wanted == "integer":
@@ -120,8 +148,7 @@ class _Walk:
         except ValueError as error:
             wrong = re.search(r"[^A-Za-z0-9+/=]", text)
             place = wrong.start() if wrong else len(text)
-            message = f"{_cannot(self.info)}: illegal base64 data at input byte {place}"
-            raise bad_request(message) from error
+            raise _Undecodable(f"illegal base64 data at input byte {place}") from error
 
     def refuse(self, value: Any, path: str, type_: Type, parent: Type) -> None:
         names = ((bool, "bool"), (str, "string"), ((int, float), "number"), (dict, "object"), (list, "array"))
@@ -129,9 +156,8 @@ class _Walk:
         bare = ".".join(part.split("[")[0] for part in path.split("."))
         struct = parent.name.rsplit(".", 1)[-1] or self.info.kind
         wanted = type_.name.rsplit(".", 1)[-1] or self._go_type(type_)
-        raise bad_request(
-            f"{_cannot(self.info)}: json: cannot unmarshal {given} into Go struct field {struct}.{bare} "
-            f"of type {wanted}"
+        raise _Undecodable(
+            f"json: cannot unmarshal {given} into Go struct field {struct}.{bare} of type {wanted}"
         )
 
     def _go_type(self, type_: Type) -> str:

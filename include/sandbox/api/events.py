@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ Json = dict[str, Any]
 
 _LIFETIME = timedelta(hours=1)  # --event-ttl of a real API server
 _SWEEP_AT = 500
+_KNOWN_LIMIT = 5_000
 _MESSAGE_LIMIT = 1024
 
 
@@ -24,18 +25,13 @@ def record(cluster: Cluster, regarding: Json, type_: str, reason: str, message: 
     involved = reference(regarding)
     namespace = involved.get("namespace") or "default"
     message = message[:_MESSAGE_LIMIT]
-    identity = "\x00".join(
-        (
-            involved.get("uid", ""),
-            involved.get("name", ""),
-            involved.get("kind", ""),
-            type_,
-            reason,
-            message,
-            component,
-        )
-    )
-    name = f"{involved.get('name', 'unknown')}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    about = (involved.get("uid"), involved.get("name"), involved.get("kind"))
+    identity = (namespace, *about, type_, reason, message, component)
+    if len(cluster.known_events) > _KNOWN_LIMIT:
+        cluster.known_events.clear()
+    # Named by the moment, as client-go does: kubectl shows events of one second in the order of their names.
+    fresh = f"{involved.get('name', 'unknown')}.{time.time_ns():x}"
+    name = cluster.known_events.setdefault(identity, fresh)
     info = cluster.kinds.named("events")
     found = cluster.storage.get("events", (namespace, name))
     if found is not None:

@@ -50,6 +50,7 @@ class Lifecycle:
             self._serve(new)
         elif info.key == "namespaces" and old is None:
             bootstrap.service_account(self._cluster, key[1])
+            bootstrap.root_certificate(self._cluster, key[1])
 
     def dropped(self, info: Resource, key: Key, obj: Json) -> None:
         if info.key == definitions.KEY:

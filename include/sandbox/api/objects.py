@@ -16,6 +16,7 @@ from include.sandbox.api.listing import Page, listed
 from include.sandbox.api.meta import copied_object
 from include.sandbox.api.negotiation import body_of, encoded, flag
 from include.sandbox.api.patch import APPLY_PATCHES, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
+from include.sandbox.api.strategies import strategy_of
 from include.sandbox.api.watching import HttpWatch
 from include.sandbox.api.writing import WriteOptions, from_storage
 
@@ -144,8 +145,16 @@ class ObjectRequests:
     async def _replace(self, request: web.Request, address: Address) -> web.StreamResponse:
         body, options = await self._body(request), write_options(request, needs_version=True)
         _check_name(body, address)
+        if self._may_create(address):
+            created = await self.cluster.create(address.info, body, address.namespace, options)
+            return self._one(request, address, created, 201, options)
         new = self.cluster.change_now(address.info, address.key, lambda _: body, _view(address), options)
         return self._one(request, address, new, 200, options)
+
+    def _may_create(self, address: Address) -> bool:
+        """Some kinds are made by a PUT to where nothing is."""
+        absent = self.cluster.storage.get(address.info.key, address.key) is None
+        return absent and address.subresource is None and strategy_of(address.info.key).creates_on_update
 
     async def _patch(self, request: web.Request, address: Address) -> web.StreamResponse:
         media = request.content_type
@@ -153,7 +162,8 @@ class ObjectRequests:
             raise _unsupported_patch(address)
         if media == STRATEGIC_PATCH and address.info.custom is not None:
             raise _unsupported_patch(address)
-        body, options = await body_of(request), write_options(request)
+        body = await body_of(request)
+        options = write_options(request, form="apply" if media in APPLY_PATCHES else "patch")
         if media not in APPLY_PATCHES:
             new = self.cluster.change_now(
                 address.info,
@@ -254,7 +264,7 @@ def _deprecations(address: Address) -> list[str]:
     return [warning] if warning else []
 
 
-def write_options(request: web.Request, needs_version: bool = False) -> WriteOptions:
+def write_options(request: web.Request, needs_version: bool = False, form: str = "body") -> WriteOptions:
     """The query's fieldManager, fieldValidation, force and dryRun; raises ApiError for values there are not."""
     query = request.query
     validation = query.get("fieldValidation") or "Warn"
@@ -268,6 +278,7 @@ def write_options(request: web.Request, needs_version: bool = False) -> WriteOpt
         dry_run=_dry_run(query.getall("dryRun", [])),
         force=flag(query, "force"),
         validation=validation,
+        form=form,
         needs_version=needs_version,
     )
 

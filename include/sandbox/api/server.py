@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from include.sandbox.api import address as addresses
-from include.sandbox.api import discovery
+from include.sandbox.api import bootstrap, discovery
 from include.sandbox.api.auth import Tokens, User, authenticated
 from include.sandbox.api.certificates import CertPaths
 from include.sandbox.api.errors import ApiError, internal, method_not_allowed, no_such_path
@@ -180,6 +180,7 @@ async def serve(
     site = web.TCPSite(runner, host, port, ssl_context=tls.server_context() if tls else None)
     await site.start()
     server.own_address = f"{host}:{bound_port(runner)}"
+    bootstrap.publish(cluster, host, bound_port(runner), tls.ca.read_text() if tls else "")
     return runner
 
 

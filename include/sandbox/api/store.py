@@ -40,6 +40,10 @@ class Cluster:
         self.state_dir = state_dir
         self.site = ClusterSite(self.storage)
         self.kinds = Kinds(BUILTINS)
+        self.root_certificate = ""  # PEM, once a server publishes one
+        self.known_events: dict[
+            tuple[str | None, ...], str
+        ] = {}  # what an event says -> its name, to count it
         self.collector = Collector(self)
         self.lifecycle = Lifecycle(self)
         self.lifecycle.restore()
@@ -210,6 +214,7 @@ class Cluster:
         if live is None and subresource is not None:
             raise not_found(info.plural, info.group, key[1])
         writing.check_kind(info, config)
+        writing.place(info, config, key[0] or None)
         decoding.decode(info, config, options)
         new, shares = apply.applied(info, live, config, options.manager, subresource, options.force)
         if live is None:

@@ -30,7 +30,7 @@ def _admit_pod(obj: Json, site: Site) -> None:
     pod_rules.check_service_account(obj, site)
 
 
-_PATH_NAMES = Strategy(name_rule="path")
+_PATH_NAMES = Strategy(name_rule="path", creates_on_update=True)
 
 STRATEGIES: dict[str, Strategy] = {
     definitions.KEY: Strategy(
@@ -123,8 +123,9 @@ STRATEGIES: dict[str, Strategy] = {
         default_propagation="Orphan",
     ),
     "cronjobs.batch": Strategy(default=workloads.cron_job, initial_status={}),
-    "events": Strategy(),
-    "leases.coordination.k8s.io": Strategy(unconditional_update=False),
+    "events": Strategy(creates_on_update=True),
+    "endpoints": Strategy(creates_on_update=True),
+    "leases.coordination.k8s.io": Strategy(unconditional_update=False, creates_on_update=True),
     "roles.rbac.authorization.k8s.io": _PATH_NAMES,
     "rolebindings.rbac.authorization.k8s.io": _PATH_NAMES,
     "clusterroles.rbac.authorization.k8s.io": _PATH_NAMES,

@@ -58,5 +58,6 @@ class Strategy:
     name_rule: str = "subdomain"  # subdomain, label, path
     default_propagation: str = "Background"
     unconditional_update: bool = True
+    creates_on_update: bool = False
     returns_deleted: bool = False
     generation_annotations: bool = False  # annotations count as desired state (deployments)

@@ -51,6 +51,7 @@ class WriteOptions:
     dry_run: bool = False
     force: bool = False
     validation: str = "Ignore"  # Ignore, Warn or Strict: what to do about unknown fields
+    form: str = "body"  # body, patch or apply: how refusals are worded
     needs_version: bool = False  # a PUT over HTTP: kinds that demand a resourceVersion do so
     warnings: list[str] = field(default_factory=list)
 

@@ -216,22 +216,22 @@ async def test_who_is_let_in(http: Client, path: str, token: str, code: int) -> 
 
 
 async def test_bodies_and_answers(http: Client) -> None:
-    path = "/api/v1/namespaces/default/configmaps"
+    path = "/api/v1/namespaces/default/secrets"
     assert (await http.ask("POST", path, data=b"{"))[0] == 400
     assert (await http.ask("POST", path, data=b"x", headers={"Content-Type": "application/cbor"}))[0] == 415
-    assert (await http.ask("POST", "/api/v1/configmaps", json={}))[0] == 405
+    assert (await http.ask("POST", "/api/v1/secrets", json={}))[0] == 405
     status, made = await http.ask("POST", path, json={"metadata": {"name": "c"}})
-    assert (status, made["kind"]) == (201, "ConfigMap")
+    assert (status, made["kind"]) == (201, "Secret")
     yaml_type = {"Content-Type": "application/yaml"}
     assert (await http.ask("POST", path, data=b"metadata: {name: d}", headers=yaml_type))[0] == 201
     status, listed = await http.ask("GET", path)
     assert [item["metadata"]["name"] for item in listed["items"]] == ["c", "d"]
-    assert (listed["kind"], "kind" in listed["items"][0]) == ("ConfigMapList", False)
+    assert (listed["kind"], "kind" in listed["items"][0]) == ("SecretList", False)
     status, _ = await http.ask("GET", path, headers={"Accept": "application/vnd.kubernetes.protobuf"})
     assert status == 406
     merge = {"Content-Type": "application/merge-patch+json"}
-    _, patched = await http.ask("PATCH", f"{path}/c", json={"data": {"a": "b"}}, headers=merge)
-    assert patched["data"] == {"a": "b"}
+    _, patched = await http.ask("PATCH", f"{path}/c", json={"stringData": {"a": "b"}}, headers=merge)
+    assert patched["data"] == {"a": "Yg=="}
     status, answer = await http.ask("DELETE", f"{path}/c")
     assert (status, answer["status"], answer["details"]["name"]) == (200, "Success", "c")
     status, answer = await http.ask("DELETE", path)
@@ -266,11 +266,51 @@ async def test_an_expired_watch_says_so_in_the_stream(http: Client) -> None:
 
 
 async def test_a_watch_list_marks_the_end_of_the_initial_state(http: Client) -> None:
-    await http.cluster.create("configmaps", {"metadata": {"name": "c"}})
+    await http.cluster.create("secrets", {"metadata": {"name": "c"}})
     query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
     async with http.session.get(
-        f"{http.url}/api/v1/namespaces/default/configmaps?{query}", ssl=http.tls
+        f"{http.url}/api/v1/namespaces/default/secrets?{query}", ssl=http.tls
     ) as answer:
         events = [yaml.safe_load(line) async for line in answer.content]
     assert [event["type"] for event in events] == ["ADDED", "BOOKMARK"]
     assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+
+async def test_refusals_are_worded_by_the_kind_of_request(http: Client) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    base = "/api/v1/namespaces/default/pods"
+    await http.ask("POST", base, json=pod)
+    wrong = {"spec": {"unknown": 1}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    status, body = await http.ask("PATCH", f"{base}/p?fieldValidation=Strict", json=wrong, headers=merge)
+    assert (status, body["details"]["causes"][0]["field"]) == (422, "patch")
+    assert 'strict decoding error: unknown field "spec.unknown"' in body["message"]
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    config = {"apiVersion": "v1", "kind": "Pod", **pod, **wrong}
+    status, body = await http.ask("PATCH", f"{base}/p?fieldManager=m", json=config, headers=apply)
+    assert status == 500
+    assert body["message"] == (
+        "failed to create typed patch object (default/p; /v1, Kind=Pod): .spec.unknown: field not declared in schema"
+    )
+    status, body = await http.ask("POST", f"{base}?fieldValidation=Strict", json={**pod, "unknown": 1})
+    assert (status, body["reason"]) == (400, "BadRequest")
+
+
+async def test_a_lease_is_made_by_a_put(http: Client) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/leader"
+    status, made = await http.ask(
+        "PUT", path, json={"metadata": {"name": "leader"}, "spec": {"holderIdentity": "a"}}
+    )
+    assert status == 201
+    status, body = await http.ask("PUT", path, json={"metadata": {"name": "leader"}})
+    assert (status, body["details"]["causes"][0]["field"]) == (422, "metadata.resourceVersion")
+    made["spec"]["holderIdentity"] = "b"
+    assert (await http.ask("PUT", path, json=made))[0] == 200
+
+
+async def test_the_cluster_knows_its_own_address(http: Client) -> None:
+    _, endpoints = await http.ask("GET", "/api/v1/namespaces/default/endpoints/kubernetes")
+    assert endpoints["subsets"][0]["ports"][0]["port"] == int(http.url.rsplit(":", 1)[1])
+    await http.ask("POST", "/api/v1/namespaces", json={"metadata": {"name": "extra"}})
+    _, config = await http.ask("GET", "/api/v1/namespaces/extra/configmaps/kube-root-ca.crt")
+    assert "BEGIN CERTIFICATE" in config["data"]["ca.crt"]
