@@ -17,6 +17,8 @@ _MODE = 0o644
 def pod(obj: Json) -> None:
     spec = obj.get("spec")
     if isinstance(spec, dict):
+        if spec.get("enableServiceLinks") is None:
+            spec["enableServiceLinks"] = True
         pod_spec(spec)
 
 
@@ -119,7 +121,6 @@ def admit_pod(obj: Json) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("serviceAccountName", "default")
     spec.setdefault("serviceAccount", spec["serviceAccountName"])
-    spec.setdefault("enableServiceLinks", True)
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
     tolerations = spec.setdefault("tolerations", [])
