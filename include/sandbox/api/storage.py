@@ -12,7 +12,7 @@ import sqlite3
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from include.sandbox.api.errors import expired
 
@@ -44,6 +44,10 @@ class Entry:
         if self._text is None:
             self._text = json.dumps(self.obj, ensure_ascii=False, separators=(",", ":")).encode()
         return self._text
+
+    def copy(self) -> Json:
+        """A private copy of the object."""
+        return cast("Json", json.loads(self.text()))
 
 
 @dataclass(slots=True, frozen=True)

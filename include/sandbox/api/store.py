@@ -83,7 +83,7 @@ class Cluster:
         info = self.resource(resource)
         matches = self.predicate(info, label_selector, field_selector)
         found = [
-            copied_object(from_storage(info, entry.obj))
+            from_storage(info, entry.copy())
             for _, entry in self.storage.entries(info.key, namespace)
             if matches is None or matches(entry.obj)
         ]
@@ -103,7 +103,7 @@ class Cluster:
         """
         info = self.resource(resource)
         async for kind, entry in Watch(self.storage, info.key, namespace, since):
-            yield kind, copied_object(from_storage(info, entry.obj))
+            yield kind, from_storage(info, entry.copy())
 
     # writing
 
