@@ -400,7 +400,7 @@ def test_a_statefulset_answers_through_its_service_by_address_and_by_name(sandbo
     assert sandbox.logs("asks").strip() == "ws-0ws-0ws-1"
     sandbox.apps.delete_namespaced_stateful_set("ws", "default")
     sandbox.gone(lambda: sandbox.pod("ws-0"), "the set's pods")
-    with pytest.raises(urllib.error.URLError):
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
         DIRECT.open(f"http://{address}:8080/", timeout=5)
 
 
