@@ -63,7 +63,9 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         known = self._told(run)
         if known is None:
             self.report(run, conditions.Phase.FAILED, f"Airflow run {ti.run_id} {cause}.")
-        raise AirflowFailException(f"The run {cause}. {known or ''}".strip())
+        verdict = f"The run {cause}. {known or ''}".strip()
+        self.log.error("%s", verdict)
+        raise AirflowFailException(verdict)
 
     def _told(self, run: Run) -> str | None:
         """Return the failure that a step has already written into the Workspace's conditions."""

@@ -187,6 +187,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     ) -> AirflowFailException:
         """Return the verdict; if the Workspace exists, its conditions tell it too."""
         lines = "\n".join(f"  - {fault}" for fault in faults)
+        for fault in faults:
+            self.log.error("%s", fault)
         metadata = _mapping(document.get("metadata"))
         if metadata.get("uid"):
             run = Run(dict(document), None, None, names.run_id_label(run_id))

@@ -112,6 +112,7 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         try:
             result = self._result(failure, event)
         except Exception as error:
+            self.log.error("%s", error)
             self.report(run, self.failed, str(error))
             raise
         self.log.info("Result: %s", json.dumps(result, sort_keys=True))

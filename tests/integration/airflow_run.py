@@ -1,0 +1,189 @@
+"""One sandbox and one `airflow standalone` for all tests that drive real runs, and the words to drive them with."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from include.demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
+from include.demo.cluster import Kubectl
+from include.demo.stack import DemoError, Sandbox
+
+SECRET = "push"
+PRESET = "phi-3-mini-128k-instruct"
+RUN_SECONDS = 420
+T = TypeVar("T")
+
+# The quick start's YAML, to the letter.
+QUICK_START = """\
+apiVersion: kaito.sh/v1alpha1
+kind: Workspace
+metadata:
+  name: workspace-tuning-phi-3
+resource:
+  instanceType: "Standard_NC6s_v3"
+  labelSelector:
+    matchLabels:
+      app: tuning-phi-3
+tuning:
+  preset:
+    name: phi-3-mini-128k-instruct
+  method: qlora
+  input:
+    urls:
+      - "https://huggingface.co/datasets/philschmid/dolly-15k-oai-style/resolve/main/data/train-00000-of-00001-54e3756291ca09c6.parquet?download=true"
+  output:
+    image: "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1"  # where the adapter goes
+    imagePushSecret: ACR_REGISTRY_SECRET_HERE
+"""
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def dataset_server(folder: Path) -> Iterator[str]:
+    """Serve a small Parquet file as a hub would; yields its URL."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} plus {n}?"},
+                {"role": "assistant", "content": f"It is {n + n}."},
+            ]
+        }
+        for n in range(24)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    (folder / "empty.jsonl").write_text("")
+    handler = functools.partial(_Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/train.parquet"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Stack:
+    """What a test drives: the cluster with kubectl, Airflow through its REST API."""
+
+    sandbox: Sandbox
+    api: AirflowApi
+    dataset_url: str
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self.sandbox.kubeconfig)
+
+    def get(self, *arguments: str) -> Any:
+        """Return what `kubectl get ... -o json` says; None when there is no such object."""
+        try:
+            return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        except DemoError as error:
+            if "not found" in str(error):
+                return None
+            raise
+
+    def apply_push_secret(self) -> None:
+        login = f"{self.sandbox.registry_user}:{self.sandbox.registry_password}"
+        auth = base64.b64encode(login.encode()).decode()
+        self.kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": SECRET},
+                "type": "kubernetes.io/dockerconfigjson",
+                "stringData": {
+                    ".dockerconfigjson": json.dumps({"auths": {self.sandbox.registry: {"auth": auth}}})
+                },
+            }
+        )
+
+    def quick_start(self, name: str = "workspace-tuning-phi-3") -> dict[str, Any]:
+        """Return the quick start's Workspace with this machine's dataset, registry and secret."""
+        document: dict[str, Any] = yaml.safe_load(QUICK_START)
+        document["metadata"]["name"] = name
+        document["tuning"]["input"]["urls"] = [self.dataset_url]
+        document["tuning"]["output"] = {
+            "image": f"{self.sandbox.registry}/{name}:0.0.1",
+            "imagePushSecret": SECRET,
+        }
+        return document
+
+    def run_id(self, name: str) -> str:
+        metadata = self.get("workspace", name)["metadata"]
+        return f"default.{name}.{metadata['uid'][:8]}.g{metadata['generation']}"
+
+    def start(self, name: str, dag: str = "kaito_tune") -> str:
+        """Start the run of a Workspace that is in the cluster; returns the run's id."""
+        run_id = self.run_id(name)
+        self.api.trigger(dag, run_id, {"workspace": {"metadata": {"name": name, "namespace": "default"}}})
+        return run_id
+
+    def states(self, run_id: str, dag: str = "kaito_tune") -> dict[str, str | None]:
+        return {task["task_id"]: task["state"] for task in self.api.tasks(dag, run_id)}
+
+    def follow(self, run_id: str, dag: str = "kaito_tune") -> str:
+        """Wait until a run has ended and return its state."""
+        return wait(lambda: _ended(self.api.run(dag, run_id)), RUN_SECONDS, f"the end of {run_id}")
+
+    def log(self, run_id: str, task_id: str, dag: str = "kaito_tune") -> str:
+        task = next(task for task in self.api.tasks(dag, run_id) if task["task_id"] == task_id)
+        return "\n".join(self.api.log_tail(dag, run_id, task, lines=400))
+
+    def condition(self, name: str, type_: str) -> dict[str, Any]:
+        status = self.get("workspace", name).get("status") or {}
+        return next((c for c in status.get("conditions") or [] if c["type"] == type_), {})
+
+    def claims_of(self, name: str) -> list[str]:
+        """Return the names of a Workspace's NodeClaims."""
+        return self.kubectl("get", "nodeclaims", "-l", f"kaito.sh/workspace={name}", "-o", "name").split()
+
+    def pods_of(self, name: str) -> list[str]:
+        return self.kubectl("get", "pods", "-l", f"kaito.sh/workspace={name}", "-o", "name").split()
+
+    def registry_digest(self, repository: str, tag: str) -> str:
+        """Return an image's digest as the registry itself reports it."""
+        reply = httpx.head(
+            f"http://{self.sandbox.registry}/v2/{repository}/manifests/{tag}",
+            headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+            auth=(self.sandbox.registry_user, self.sandbox.registry_password),
+            trust_env=False,
+        )
+        return str(reply.raise_for_status().headers["Docker-Content-Digest"])
+
+
+def _ended(run: dict[str, Any]) -> str | None:
+    return str(run["state"]) if run["state"] in TERMINAL_RUN_STATES else None
+
+
+def wait(look: Callable[[], T | None], seconds: float, what: str) -> T:
+    """Look until there is something to see.
+
+    :raises TimeoutError: nothing came within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if seen := look():
+            return seen
+        time.sleep(0.3)
+    raise TimeoutError(f"{what} did not come within {seconds:.0f} s")

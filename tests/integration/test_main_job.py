@@ -1,0 +1,260 @@
+"""The main job as a user does it: kubectl, Airflow, a real registry, on tiny stand-in weights.
+
+One sandbox and one Airflow serve all tests of this file. The tests that cost nothing (bad input) come with the ones
+that run everything, because they must hold in the same installation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from include.demo import stack as processes
+from include.demo.airflow_api import AirflowApi
+from include.workloads.tuning.standin import make_standin
+from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+NAME = "workspace-tuning-phi-3"
+DAGS = {"kaito_tune", "kaito_serve"}
+TUNING_CONFIG = """\
+training_config:
+  QuantizationConfig: {load_in_4bit: true, bnb_4bit_quant_type: nf4}
+  LoraConfig: {r: 4, lora_alpha: 8}
+  TrainingArguments: {max_steps: 4000, per_device_train_batch_size: 1, save_strategy: steps, save_steps: 50}
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Sandbox, registry and Airflow with stand-in weights under the quick start's preset name."""
+    state, weights = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("weights")
+    make_standin(weights / PRESET)
+    weights.chmod(0o755)
+    sandbox = processes.start_sandbox(state)
+    try:
+        processes.start_airflow(sandbox, weights)
+        server = processes.wait_for_airflow(state, DAGS, seconds=300)
+        with dataset_server(tmp_path_factory.mktemp("data")) as url, AirflowApi(server) as api:
+            found = Stack(sandbox, api, url)
+            found.kubectl("apply", "-f", str(Path(processes.PROJECT_ROOT) / "presets" / "crds"))
+            found.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=20s")
+            found.apply_push_secret()
+            yield found
+    finally:
+        processes.stop_airflow(state)
+        processes.stop_sandbox(state)
+
+
+@pytest.fixture(scope="module")
+def main_job(stack: Stack) -> tuple[Stack, str]:
+    """The quick start, applied and run to its end; returns the run's id."""
+    stack.kubectl.apply(stack.quick_start())
+    run_id = stack.start(NAME)
+    state = stack.follow(run_id)
+    assert state == "success", {
+        task: stack.log(run_id, task) for task, s in stack.states(run_id).items() if s == "failed"
+    }
+    return stack, run_id
+
+
+class TestQuickStart:
+    """What the quick start promises, after one run."""
+
+    def test_kubectl_shows_its_columns(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        header, row = stack.kubectl("get", "workspace", NAME).splitlines()
+        assert header.split() == [
+            "NAME",
+            "INSTANCE",
+            "RESOURCEREADY",
+            "INFERENCEREADY",
+            "WORKSPACEREADY",
+            "AGE",
+        ]
+        assert row.split()[:5] == [NAME, "Standard_NC6s_v3", "True", "True", "True"]
+
+    def test_the_service_has_its_name_and_ports(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        header, row = stack.kubectl("get", "svc", NAME).splitlines()
+        assert header.split() == ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
+        assert row.split()[4] == "80/TCP,29500/TCP"
+
+    def test_chat_answers_through_the_cluster_ip(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
+        reply = httpx.post(
+            f"http://{address}/chat", json={"prompt": "What is 2 plus 2?"}, timeout=120, trust_env=False
+        )
+        assert reply.status_code == 200
+        assert isinstance(reply.json()["Result"], str)
+        assert stack.api.xcom("kaito_tune", run_id, "serve.ask")["answer"] is not None
+
+    def test_the_adapter_is_served_by_the_registrys_digest(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        digest = stack.registry_digest(NAME, "0.0.1")
+        pushed = stack.api.xcom("kaito_tune", run_id, "publish_adapter")
+        assert pushed["digest"] == digest
+        assert stack.get("workspace", NAME)["status"]["adapter"]["digest"] == digest
+        init = stack.get("statefulset", NAME)["spec"]["template"]["spec"]["initContainers"]
+        assert any(f"@{digest}" in str(container["env"]) for container in init)
+
+    def test_the_tuning_machines_were_released_before_the_push(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        tasks = {task["task_id"]: task for task in stack.api.tasks("kaito_tune", run_id)}
+        assert tasks["release_gpu_pool"]["end_date"] < tasks["publish_adapter"]["start_date"]
+        labels = [claim["metadata"]["labels"] for claim in stack.get("nodeclaims")["items"]]
+        pools = [label["kaito.sh/pool"] for label in labels if label["kaito.sh/workspace"] == NAME]
+        assert pools == ["serving"]
+
+    def test_only_the_service_is_left(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        assert stack.pods_of(NAME) == [f"pod/{NAME}-0"]
+
+    def test_progress_of_the_tuning_is_in_the_tasks_log(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        assert "step" in stack.log(run_id, "tune")
+
+    def test_the_digest_of_the_dataset_is_in_the_result(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        result = stack.api.xcom("kaito_tune", run_id, "fetch_dataset")
+        assert result["rows"] == 24
+        assert result["digest"].startswith("sha256:")
+
+    def test_starting_it_again_is_a_no_op(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        before = stack.api.run("kaito_tune", run_id)
+        assert stack.start(NAME) == run_id
+        assert stack.api.run("kaito_tune", run_id) == before
+
+
+def conf_run(stack: Stack, run_id: str, document: dict[str, Any], dag: str = "kaito_tune") -> str:
+    stack.api.trigger(dag, run_id, {"workspace": document})
+    return stack.follow(run_id, dag)
+
+
+class TestBadInput:
+    """Refused with every reason, before anything exists."""
+
+    def test_every_fault_is_named_and_nothing_is_made(self, stack: Stack) -> None:
+        document = copy.deepcopy(stack.quick_start("bad"))
+        document["resource"]["instanceType"] = "Standard_NC6s_v33"
+        document["tuning"] |= {"method": "dora", "preset": {"name": "phi-3-mini-128k-instrukt"}}
+        document["tuning"]["input"]["urls"] = ["ftp://example.com/x"]
+        document["tuning"]["output"]["imagePushSecret"] = "absent"
+        assert conf_run(stack, "bad-1", document) == "failed"
+        text = stack.log("bad-1", "preflight")
+        for word in ("Standard_NC6s_v33", "dora", "phi-3-mini-128k-instrukt", "ftp", "absent"):
+            assert word in text
+        states = stack.states("bad-1")
+        assert states.pop("preflight") == "failed"
+        assert set(states.values()) == {"upstream_failed"}
+        assert stack.get("workspace", "bad") is None
+
+        assert stack.pods_of("bad") == stack.claims_of("bad") == []
+
+    @pytest.mark.parametrize("both", [True, False])
+    def test_tuning_and_inference_are_either_or(self, stack: Stack, both: bool) -> None:
+        document = stack.quick_start("either")
+        if both:
+            document["inference"] = {"preset": {"name": PRESET}}
+        else:
+            document.pop("tuning")
+        run_id = f"either-{both}"
+        assert conf_run(stack, run_id, document) == "failed"
+        assert "tuning" in stack.log(run_id, "preflight")
+        assert stack.claims_of("either") == []
+
+    def test_a_dataset_that_cannot_be_fetched_costs_no_gpu(self, stack: Stack) -> None:
+        document = stack.quick_start("unreachable")
+        document["tuning"]["input"]["urls"] = [stack.dataset_url.replace("train.parquet", "empty.jsonl")]
+        stack.kubectl.apply(document)
+        run_id = stack.start("unreachable")
+        assert stack.follow(run_id) == "failed"
+        states = stack.states(run_id)
+        assert states["fetch_dataset"] == "failed"
+        assert states["create_gpu_pool"] == "upstream_failed"
+        assert stack.claims_of("unreachable") == []
+        told = stack.condition("unreachable", "DatasetReady")
+        assert (told["status"], told["reason"]) == ("False", "DatasetFailed")
+        assert told["message"] in stack.condition("unreachable", "WorkspaceSucceeded")["message"]
+        assert stack.pods_of("unreachable") == []
+
+
+def running_tuning(stack: Stack, name: str) -> tuple[str, str]:
+    """Start a tuning that takes long and return (run id, pod) once its pod trains."""
+    document = stack.quick_start(name)
+    document["tuning"]["config"] = f"{name}-config"
+    stack.kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"{name}-config"},
+            "data": {"training_config.yaml": TUNING_CONFIG},
+        },
+        document,
+    )
+    run_id = stack.start(name)
+    query = (
+        "pods",
+        "-l",
+        f"kaito.sh/workspace={name},kaito.sh/component=tuning",
+        "--field-selector=status.phase=Running",
+    )
+
+    def pod() -> str | None:
+        if stack.api.run("kaito_tune", run_id)["state"] == "failed":
+            raise AssertionError(stack.condition(name, "WorkspaceSucceeded"))
+        found = stack.get(*query)["items"]
+        return str(found[0]["metadata"]["name"]) if found else None
+
+    return run_id, wait(pod, 240, f"the tuning pod of {name}")
+
+
+class TestStopping:
+    """However a tuning ends, its machines go, the run is red, and the Workspace says why."""
+
+    def test_a_deleted_pod(self, stack: Stack) -> None:
+        run_id, pod = running_tuning(stack, "killed")
+        stack.kubectl("delete", "pod", pod, "--wait=false")
+        assert stack.follow(run_id) == "failed"
+        states = stack.states(run_id)
+        assert (states["tune"], states["release_gpu_pool"], states["publish_adapter"]) == (
+            "failed",
+            "success",
+            "upstream_failed",
+        )
+        assert stack.claims_of("killed") == []
+        assert stack.pods_of("killed") == []
+        assert "deleted" in stack.condition("killed", "WorkspaceSucceeded")["message"]
+
+    def test_a_run_that_a_user_marks_as_failed(self, stack: Stack) -> None:
+        run_id, _ = running_tuning(stack, "stopped")
+        path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
+        stack.api._http.patch(path, json={"state": "failed"}).raise_for_status()
+        wait(lambda: stack.states(run_id)["finish"] == "failed" or None, 120, "the end of finish")
+        assert stack.follow(run_id) == "failed"
+        assert stack.states(run_id)["release_gpu_pool"] == "success"
+        assert stack.claims_of("stopped") == []
+        assert wait(lambda: not stack.pods_of("stopped") or None, 60, "the end of the pod")
+        assert "tune" in stack.condition("stopped", "WorkspaceSucceeded")["message"]
+
+
+def test_secrets_never_reach_airflow(stack: Stack) -> None:
+    assert (
+        stack.sandbox.registry_password
+        not in (stack.sandbox.state_dir / "airflow/standalone.log").read_text()
+    )
+    assert stack.get("secret", SECRET) is not None
+
+
+def test_the_plugin_loads_without_errors(stack: Stack) -> None:
+    assert stack.api.import_errors() == []
+    errors = stack.api._http.get("/api/v2/plugins/importErrors").raise_for_status().json()
+    assert errors["import_errors"] == []
