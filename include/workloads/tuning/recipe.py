@@ -26,6 +26,7 @@ TRAINING_DEFAULTS: Mapping[str, Any] = {
     "seed": 42,
 }
 PACK_CPU, PACK_CUDA = 256, 2048  # tokens a packed row holds when no single row is longer
+UPDATES_PER_EPOCH = 20  # at least, where the data allows
 LONGEST_CPU, LONGEST_CUDA = 1024, 4096  # longer rows are cut unless the user sets max_length
 BYTES_PER_ACTIVATION = (
     34  # bytes a token leaves per layer and hidden unit at 16 bits (Korthikanti et al. 2022, eq. 2)
@@ -111,11 +112,15 @@ def decide(
 
 
 def choose_max_length(hardware: Hardware, data: DataFacts, model: ModelFacts) -> int:
-    """Long enough for the longest row, up to a cap; at least a good packing size; never beyond the context."""
+    """As long as the longest row, up to a cap; longer where packing still leaves some 20 updates an epoch.
+
+    Never beyond the model's context. A few rows need many updates more than they need long sequences: 30 rows about
+    machine types were learnt in 135 updates of one row, and not in 50 of three (SmolLM2-135M, same tokens in all).
+    """
     cpu = hardware.device == "cpu"
-    longest = max(data.lengths, default=0)
-    rounded = math.ceil(min(longest, LONGEST_CPU if cpu else LONGEST_CUDA) / 64) * 64
-    length = max(PACK_CPU if cpu else PACK_CUDA, rounded)
+    longest = min(max(data.lengths, default=0), LONGEST_CPU if cpu else LONGEST_CUDA)
+    pack = min(PACK_CPU if cpu else PACK_CUDA, data.tokens / UPDATES_PER_EPOCH)
+    length = math.ceil(max(longest, pack) / 64) * 64
     return min(length, model.context) if model.context else length
 
 
@@ -125,7 +130,7 @@ def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[
     Packed sequences of a batch are laid end to end, so more at a time helps a GPU only; a CPU is busy with one.
     """
     sequences = math.ceil(data.tokens / max_length)
-    total = max(1, min(8, sequences // 20 // max(1, hardware.gpus)))
+    total = max(1, min(8, sequences // UPDATES_PER_EPOCH // max(1, hardware.gpus)))
     if hardware.device == "cpu":
         return 1, total
     batch = min(total, 2)

@@ -39,7 +39,8 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Mean cross-entropy over the labelled tokens of the whole accumulated batch."""
         if model.training:
-            self.tokens += int(inputs["input_ids"].numel())
+            real = inputs.get("attention_mask")  # packed batches have none, and no padding either
+            self.tokens += int(inputs["input_ids"].numel() if real is None else real.sum())
         ours = self.args.device.type == "cpu" and self.args.world_size == 1  # DDP must see the forward pass
         if not ours or return_outputs or self.args.loss_type != "nll":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

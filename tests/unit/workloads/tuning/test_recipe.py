@@ -109,21 +109,23 @@ def test_saving_is_by_time_even_when_upstreams_template_says_no() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hardware", "longest", "context", "expected"),
+    ("hardware", "rows", "context", "expected"),
     [
-        (CPU, 90, 8192, 256),
-        (CPU, 300, 8192, 320),
-        (CPU, 90000, 131072, 1024),
-        (CPU, 90, 128, 128),
-        (H100, 90, None, 2048),
-        (H100, 3000, 8192, 3008),
-        (H100, 90000, 131072, 4096),
+        (CPU, [90] * 30, 8192, 192),  # 2700 tokens: 135 a sequence would give 20 updates, rounded up
+        (CPU, [90] * 1000, 8192, 256),
+        (CPU, [10, 300], 8192, 320),
+        (CPU, [90000], 131072, 1024),
+        (CPU, [90] * 1000, 128, 128),
+        (H100, [90] * 30, None, 192),
+        (H100, [90] * 10000, None, 2048),
+        (H100, [3000], 8192, 3008),
+        (H100, [90000], 131072, 4096),
     ],
 )
-def test_sequences_are_as_long_as_the_rows_within_reason(
-    hardware: Hardware, longest: int, context: int | None, expected: int
+def test_sequences_are_as_long_as_the_rows_and_the_updates_allow(
+    hardware: Hardware, rows: list[int], context: int | None, expected: int
 ) -> None:
-    assert choose_max_length(hardware, DataFacts([10, longest]), ModelFacts(1, 1, context, 1)) == expected
+    assert choose_max_length(hardware, DataFacts(rows), ModelFacts(1, 1, context, 1)) == expected
 
 
 @pytest.mark.parametrize(
