@@ -8,12 +8,14 @@ what a failure means: 64 and 65 are the author's to fix and are never tried agai
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from kubernetes.client.exceptions import ApiException
 
 from include import manifests
 from include.workspace import conditions
@@ -31,6 +33,7 @@ TRY_AGAIN = 75
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800
 LOG_SECONDS = 2
+PATIENT_POLL = 0.3
 
 
 class PodGone(AirflowFailException):
@@ -46,6 +49,9 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
 
     #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
     template_fields = ("kubernetes_conn_id",)
+    #: How long to stay in the worker, in seconds, before the wait moves to the triggerer: what ends sooner than the
+    #: way there and back (two to three seconds) should not go.
+    patience: ClassVar[float] = 8
     working: ClassVar[conditions.Phase | None] = None
     done: ClassVar[conditions.Phase]
     failed: ClassVar[conditions.Phase]
@@ -96,6 +102,21 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         """Hand a complete manifest to the provider's operator, which adds its labels and a random suffix."""
         self.pod_template_dict = manifest
         self.namespace = manifest["metadata"].get("namespace")
+
+    def invoke_defer_method(self, last_log_time: Any = None, context: Context | None = None) -> None:
+        """Move the wait to the triggerer, unless the pod ends at once: then the provider goes on without it."""
+        deadline = time.monotonic() + self.patience
+        while self.pod is not None and time.monotonic() < deadline:
+            try:
+                seen = self.hook.get_pod(self.pod.metadata.name, self.pod.metadata.namespace)
+            except ApiException as error:
+                self.log.warning("The pod could not be read (%s); the triggerer goes on.", error.reason)
+                break
+            if seen.status is not None and seen.status.phase in ("Succeeded", "Failed"):
+                self.pod = seen
+                break
+            time.sleep(PATIENT_POLL)
+        super().invoke_defer_method(last_log_time=last_log_time, context=context)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back from the triggerer: read the result, let the provider clean up, and judge."""
@@ -192,6 +213,7 @@ class TuneOperator(WorkloadPodOperator):
     """Tunes on the run's GPU machines; a second try goes on from the last checkpoint."""
 
     BASE_CONTAINER_NAME = "tuning"
+    patience = 0
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
     failed = conditions.Phase.TUNING_FAILED

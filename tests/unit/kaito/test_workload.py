@@ -250,3 +250,47 @@ def test_an_adapter_for_a_volume_is_not_pushed(
     context["ti"].xcoms["preflight"]["workspace"]["tuning"]["output"] = output
     assert publish.execute(context) == {"volume": True}
     assert cluster.condition(NAME, "AdapterPublished")["status"] == "True"
+
+
+class Deferred(Exception):
+    """The provider's operator went on to its own deferral."""
+
+
+@pytest.fixture
+def defers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def go(self: Any, **_: Any) -> None:
+        raise Deferred(getattr(self.pod.status, "phase", None))
+
+    monkeypatch.setattr(KubernetesPodOperator, "invoke_defer_method", go)
+
+
+def pod_in(phase: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        metadata=SimpleNamespace(name="p", namespace="n"), status=SimpleNamespace(phase=phase)
+    )
+
+
+def fetch_that_sees(*phases: str) -> FetchDatasetOperator:
+    operator, seen = FetchDatasetOperator(task_id="fetch_dataset"), list(phases)
+    operator.pod = pod_in("Pending")
+    hook = SimpleNamespace(get_pod=lambda name, namespace: pod_in(seen.pop(0) if len(seen) > 1 else seen[0]))
+    operator.__dict__["hook"] = hook
+    return operator
+
+
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+def test_a_short_pod_never_goes_to_the_triggerer(defers: None, end: str) -> None:
+    with pytest.raises(Deferred, match=end):
+        fetch_that_sees("Pending", end).invoke_defer_method()
+
+
+def test_a_long_pod_goes_to_the_triggerer_after_a_moment(
+    defers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FetchDatasetOperator, "patience", 0.05)
+    with pytest.raises(Deferred, match="Pending"):
+        fetch_that_sees("Running").invoke_defer_method()
+
+
+def test_tuning_goes_to_the_triggerer_at_once() -> None:
+    assert TuneOperator.patience == 0
