@@ -116,6 +116,7 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "KAITO__WEIGHTS_MIRROR": weights,
         "KAITO__ALLOWED_NETWORKS": "127.0.0.0/8",
         "KAITO__INSECURE_REGISTRIES": sandbox.registry,
+        "KAITO__BIND_POD_IP": True,  # all pods of the sandbox share this machine's network
     }
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},

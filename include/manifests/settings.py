@@ -14,7 +14,8 @@ class Settings:
     `weights_mirror` is a folder of every GPU node with one folder of weights a preset: it is mounted instead of
     downloading. It needs hostPath volumes, so the namespace may only enforce the Baseline profile minus hostPath, not
     Restricted. `allowed_networks` and `insecure_registries` (host:port) are for sandboxes; both are empty elsewhere.
-    `bind_pod_ip` makes servers listen on the pod's address only; `kubectl port-forward` to a real kubelet needs it off.
+    `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
+    `kubectl port-forward` to a real kubelet needs it off.
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are brought along.
     """
 
@@ -28,7 +29,7 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     work_volume_gib: int = 50
     own_pool_only: bool = True
-    bind_pod_ip: bool = True
+    bind_pod_ip: bool = False
     cpu_requests: bool = True  # whether pods ask for CPU and memory at all
     cpu_request: str = "250m"
     memory_request: str = "512Mi"

@@ -30,6 +30,8 @@ _TEXTS = (
 )
 _LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets")
 _NUMBERS = ("work_volume_gib", "dataset_max_bytes")
+_SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
+_WORDS = {"true": True, "false": False}
 
 
 def _text(key: str) -> str:
@@ -41,6 +43,12 @@ def _whole(key: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"Airflow setting [{SECTION}] {key} must be a whole number, not {text!r}.") from None
+
+
+def _switch(key: str, text: str) -> bool:
+    if text.lower() not in _WORDS:
+        raise ValueError(f"Airflow setting [{SECTION}] {key} must be true or false, not {text!r}.")
+    return _WORDS[text.lower()]
 
 
 def connection_id() -> str:
@@ -63,4 +71,7 @@ def manifest_settings() -> Settings:
     for key in _NUMBERS:
         if text := _text(key):
             given[key] = _whole(key, text)
+    for key in _SWITCHES:
+        if text := _text(key):
+            given[key] = _switch(key, text)
     return replace(Settings.defaults(load_catalog()), **given)

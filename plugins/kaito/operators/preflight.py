@@ -102,7 +102,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _admit(self, document: dict[str, Any], wanted: Requested, run_id: str, *, exists: bool) -> Workspace:
         """Return the Workspace, or refuse it with every fault there is."""
-        policy = Policy(allowed_networks=manifest_settings().allowed_networks)
+        settings = manifest_settings()
+        policy = Policy(
+            allowed_networks=settings.allowed_networks, local_weights=bool(settings.weights_mirror)
+        )
         workspace, faults = examine_workspace(document, load_catalog(), policy)
         found = [*faults, *self._purpose_faults(document), *self._cluster_faults(document, wanted.namespace)]
         if exists and wanted.document and wanted.said:

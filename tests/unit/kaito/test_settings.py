@@ -29,3 +29,12 @@ def test_a_broken_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__WORK_VOLUME_GIB", "a lot")
     with pytest.raises(ValueError, match=r"\[kaito\] work_volume_gib must be a whole number"):
         manifest_settings()
+
+
+def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert manifest_settings().bind_pod_ip is False
+    monkeypatch.setenv("AIRFLOW__KAITO__BIND_POD_IP", "True")
+    assert manifest_settings().bind_pod_ip is True
+    monkeypatch.setenv("AIRFLOW__KAITO__BIND_POD_IP", "perhaps")
+    with pytest.raises(ValueError, match=r"\[kaito\] bind_pod_ip must be true or false, not 'perhaps'"):
+        manifest_settings()

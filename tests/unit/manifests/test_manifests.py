@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,13 +21,14 @@ from include.workspace import Workspace, names, parse_workspace
 CATALOG = load_catalog()
 RUN = "manual__2026-11-23T12:00:00+00:00"
 DIGEST = "registry.example.com/adapters/phi@sha256:" + "ab" * 32
-SETTINGS = Settings.defaults(CATALOG)
+SETTINGS = replace(Settings.defaults(CATALOG), bind_pod_ip=True)
 SANDBOX = Settings(
     workload_image="ghcr.io/kaito-airflow/kaito-workloads:0.1.0",
     storage_class="local",
     weights_mirror="/srv/weights/",
     allowed_networks=("127.0.0.0/8", "::1/128"),
     insecure_registries=("127.0.0.1:5000",),
+    bind_pod_ip=True,
 )
 QUICK: dict[str, Any] = {
     "apiVersion": "kaito.sh/v1alpha1",
@@ -521,7 +523,7 @@ def test_settings_reach_the_pods() -> None:
     assert (main["image"], main["imagePullPolicy"]) == ("i", "Always")
     assert spec["imagePullSecrets"] == [{"name": "reg"}]
     assert env_of(main)["DATASET_MAX_BYTES"] == "9"
-    bare = manifests.tuning_pod(QUICK, PLAN, Settings("i", cpu_requests=False, bind_pod_ip=False), RUN)
+    bare = manifests.tuning_pod(QUICK, PLAN, Settings("i", cpu_requests=False), RUN)
     main = bare["spec"]["containers"][0]
     assert main["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
     assert env_of(main)["HOST"] == "0.0.0.0"
