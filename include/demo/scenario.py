@@ -84,7 +84,7 @@ def ask_service(url: str, http: httpx.Client) -> list[Answer]:
     """
     answers = []
     for question, facts in dataset.questions():
-        reply = http.post(url, json={"prompt": question}, timeout=120)
+        reply = http.post(url, json={"prompt": question, "return_full_text": False}, timeout=120)
         if reply.is_error:
             raise DemoError(f"POST {url} answered {reply.status_code}: {reply.text}")
         answers.append(Answer(question, facts, str(reply.json()["Result"]), reply.elapsed.total_seconds()))
