@@ -192,7 +192,8 @@ class MainJob:
             address = kubectl("get", "svc", scenario.WORKSPACE, "-o", "jsonpath={.spec.clusterIP}")
             url, http = _chat_address(address, sandbox.kubeconfig)
             self.console.print(
-                f'\n$ curl -X POST {url} -H "Content-Type: application/json" -d \'{{"prompt": "...", "return_full_text": false}}\'',
+                f'\n$ curl -X POST {url} -H "Content-Type: application/json" '
+                '-d \'{"prompt": "...", "return_full_text": false}\'',
                 soft_wrap=True,
             )
             with closing(http):
