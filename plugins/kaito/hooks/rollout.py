@@ -6,6 +6,7 @@ kubelet's and the scheduler's own. Nothing here talks to the cluster.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,10 @@ START_REASONS = frozenset(
 HOPELESS_REASONS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 #: Container starts after which a crash is taken as lasting.
 CRASHES_ALLOWED = 3
+#: Exit codes of our workloads that mean "wrong input": the same start ends the same way.
+USER_EXIT_CODES = frozenset({64, 65})
+#: Causes that may pass (a registry comes back, a Secret is made), and the seconds after which they no longer do.
+STUCK_AFTER = {"ImagePullError": 300.0, "ContainerStartError": 120.0}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,15 @@ def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def _sentence(message: str) -> str:
+    """Return the error of a termination message that one of our workloads wrote, else the message itself."""
+    try:
+        left = json.loads(message)
+    except ValueError:
+        return message
+    return str(left["error"]) if isinstance(left, dict) and left.get("error") else message
+
+
 def _container_problem(pod: str, container: Mapping[str, Any]) -> RolloutStatus | None:
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason, said = waiting.get("reason") or "", waiting.get("message") or ""
@@ -76,11 +90,10 @@ def _container_problem(pod: str, container: Mapping[str, Any]) -> RolloutStatus 
     if reason in START_REASONS:
         return RolloutStatus(False, "ContainerStartError", f"{where}: {reason}: {said}")
     if reason == "CrashLoopBackOff" or ended:
-        cause = ended.get("message") or said or ended.get("reason") or ""
-        message = (
-            f"{where}: ended with exit code {ended.get('exitCode')} after {restarts} restart(s): {cause}"
-        )
-        return RolloutStatus(False, "ContainerCrashLoopBackOff", message, lasting)
+        cause = _sentence(ended.get("message") or said or ended.get("reason") or "")
+        message = f"{where}: ended with exit code {ended.get('exitCode')}: {cause}"
+        hopeless = ended.get("exitCode") in USER_EXIT_CODES
+        return RolloutStatus(False, "ContainerCrashLoopBackOff", message, lasting or hopeless)
     return None
 
 

@@ -116,7 +116,7 @@ class WorkspaceTrigger(BaseTrigger):
                 if note not in said:
                     said.add(note)
                     self.log.warning("%s", note)
-            if seen.message != last.message:
+            if (seen.message, seen.failed) != (last.message, last.failed):
                 await self._tell(hook, seen)
             last = seen
             if over:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from include.workspace import conditions, names
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.rollout import rollout_status
+from kaito.hooks.rollout import STUCK_AFTER, RolloutStatus, rollout_status
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 
@@ -22,16 +24,27 @@ class RolloutReadyTrigger(WorkspaceTrigger):
         conditions.Phase.INFERENCE_FAILED,
     )
 
+    #: What keeps the service from being ready, and since when (monotonic seconds).
+    _cause: tuple[str, float] | None = None
+
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         stateful_set = await hook.find(STATEFUL_SET, self.workspace, self.namespace)
         pods = await hook.list(
             POD, self.namespace, labels={names.WORKSPACE: self.workspace, names.COMPONENT: "serving"}
         )
-        status = rollout_status(stateful_set, pods)
+        status = self._patience(rollout_status(stateful_set, pods))
         events = [] if status.ready else await hook.list(EVENT, self.namespace, fields="type=Warning")
         mine = {pod["metadata"]["uid"] for pod in pods}
         notes = tuple(_line(e) for e in events if (e.get("involvedObject") or {}).get("uid") in mine)
         return Observation(status.ready, status.message, status.failed, status.reason, notes=notes)
+
+    def _patience(self, status: RolloutStatus) -> RolloutStatus:
+        """Give up on a cause that should have passed by now."""
+        now = time.monotonic()
+        if self._cause is None or self._cause[0] != status.reason:
+            self._cause = (status.reason, now)
+        stuck = now - self._cause[1] > STUCK_AFTER.get(status.reason, float("inf"))
+        return replace(status, failed=True) if stuck else status
 
 
 def _line(event: Mapping[str, Any]) -> str:

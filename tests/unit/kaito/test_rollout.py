@@ -149,6 +149,14 @@ def test_the_kubelets_own_words_are_the_reason(status: dict[str, Any], reason: s
     assert (found.reason, found.failed) == (reason, failed)
 
 
+def test_a_workload_that_names_a_wrong_input_is_not_started_again_and_again() -> None:
+    said = '{"error": "there is no adapter at r/a:1", "class": "data"}'
+    ended = container(terminated={"exitCode": 65, "message": said})
+    found = rollout_status(stateful_set(), [pod(initContainerStatuses=[ended])])
+    assert found.failed
+    assert found.message.endswith("ended with exit code 65: there is no adapter at r/a:1")
+
+
 def test_a_deleted_stateful_set_never_becomes_ready() -> None:
     assert rollout_status(None, []).failed
 

@@ -9,6 +9,7 @@ import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.hooks import cluster as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, ClusterError
+from kaito.hooks.rollout import STUCK_AFTER
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger
@@ -141,6 +142,19 @@ async def test_a_service_that_cannot_start_fails_with_the_reason(cluster: FakeCl
     cluster.add(POD, broken)
     assert isinstance(await ending(RolloutReadyTrigger(**WHICH)), TaskFailedEvent)
     assert cluster.condition(NAME, "InferenceReady")["reason"] == "ImagePullError"
+
+
+async def test_an_image_that_cannot_be_pulled_for_long_ends_the_wait(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STUCK_AFTER, "ImagePullError", 0.05)
+    cluster.add(STATEFUL_SET, stateful_set())
+    waiting = {"name": "serving", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "401"}}}
+    broken = pod(containerStatuses=[waiting])
+    broken["metadata"]["labels"] = {"kaito.sh/workspace": NAME, "kaito.sh/component": "serving"}
+    cluster.add(POD, broken)
+    assert isinstance(await ending(RolloutReadyTrigger(**WHICH)), TaskFailedEvent)
+    assert "401" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
 
 
 class Scripted(WorkspaceTrigger):
