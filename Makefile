@@ -15,7 +15,7 @@ TESTS ?= tests
 # uv picks the build of torch that fits this machine (CPU, or the CUDA version of its driver).
 FIND_LINKS := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 TORCH_BACKEND ?= $(if $(wildcard $(FIND_LINKS)/torch-*.whl),,auto)
-UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(PY) --no-progress \
+UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(PY) --no-progress --compile-bytecode \
               $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
 
 .PHONY: help
