@@ -78,8 +78,30 @@ def load_model(
         attn_implementation="sdpa",
         **options,
     )
+    if quantization is not None and hardware.device == "cpu":
+        model = _decode_once(model, hardware, precision)
     model.config.use_cache = False
     return model
+
+
+#: Share of a CPU pod's memory that decoded base weights may take; activations, adapter and optimiser need the rest.
+DECODED_SHARE = 0.4
+
+
+def _decode_once(model: Any, hardware: Hardware, precision: Precision) -> Any:
+    """On a CPU with room, keep the quantised weights decoded: the same numbers as decoding them in every pass.
+
+    What QLoRA rounds stays rounded to 4 bits; only the saving of memory is given up, which is what a GPU needs it for.
+    Decoding took 1.4 of the 2.3 seconds of a step of one row (SmolLM2-135M, two AVX2 cores).
+    """
+    import torch
+
+    size = model.num_parameters() * getattr(torch, precision.dtype).itemsize
+    if size > DECODED_SHARE * hardware.memory_bytes:
+        log.info("The base weights stay in 4 bits: decoded they would take %.1f GiB.", size / 2**30)
+        return model
+    log.info("The base weights were rounded to 4 bits and are kept decoded (%.1f GiB).", size / 2**30)
+    return model.dequantize(dtype=getattr(torch, precision.dtype))
 
 
 def _bits_and_bytes(asked: Mapping[str, Any], precision: Precision) -> Any:
