@@ -108,17 +108,16 @@ class MainJob:
 
     def _ask_base_and_wait_for_airflow(self) -> list[Answer]:
         """Ask the base model while Airflow starts: the two do not wait for each other."""
-        with ThreadPoolExecutor(1) as pool:
-            starting: Future[stack.AirflowServer] = pool.submit(
-                stack.wait_for_airflow, self.state_dir, {DAG_ID}
-            )
-            with self._timed("prepare_model", "Preparing SmolLM2-135M-Instruct (from its package, once)"):
-                weights = scenario.prepare_weights(self.weights_dir)
-            with self._timed("ask_base_model", "Asking the base model three questions"):
-                base = scenario.ask_base_model(weights)
-                self._show(base)
-            with self._timed("wait_for_airflow", "Waiting until Airflow is ready"):
-                server = starting.result()
+        pool = ThreadPoolExecutor(1)
+        starting: Future[stack.AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, {DAG_ID})
+        pool.shutdown(wait=False)  # an interrupt must not wait for Airflow to be ready first
+        with self._timed("prepare_model", "Preparing SmolLM2-135M-Instruct (from its package, once)"):
+            weights = scenario.prepare_weights(self.weights_dir)
+        with self._timed("ask_base_model", "Asking the base model three questions"):
+            base = scenario.ask_base_model(weights)
+            self._show(base)
+        with self._timed("wait_for_airflow", "Waiting until Airflow is ready"):
+            server = starting.result()
         self.console.print(f"    {server.url}  (user {server.username})")
         return base
 

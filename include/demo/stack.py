@@ -106,7 +106,7 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "API_AUTH__JWT_SECRET": _secret(home / "jwt_secret"),
         "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 30,
-        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.2,
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.4,
         "SCHEDULER__ENABLE_HEALTH_CHECK": False,
         # How late a worker notices that its task ended. At the default of 5 s a short pod is done before the worker
         # has reported that the task went to wait for it, and the scheduler takes the task for lost.
