@@ -69,22 +69,22 @@ class MainJob:
 
     def _run(self, begin: float) -> bool:
         with ExitStack() as cleanup:
-            sandbox = self._start(cleanup)
+            sandbox = self._start()
             memory = MemoryMeter(lambda: {os.getpid(), *self._pids()})
             memory.start()
             cleanup.callback(memory.stop)
-            base = self._ask_base_and_wait_for_airflow()
+            base, airflow = self._ask_base_and_wait_for_airflow()
             self._apply(sandbox, cleanup)
             clock = WorkClock(sandbox.kubeconfig)
             clock.start()
             cleanup.callback(clock.stop)
-            self._follow_run(sandbox, clock)
+            self._follow_run(sandbox, airflow, clock)
             tuned = self._ask_again(sandbox)
         self.seconds["total"] = round(time.monotonic() - begin, 1)
         self.summary["peak_memory_gib"] = round(memory.peak_bytes / 2**30, 2)
         return self._finish(base, tuned)
 
-    def _start(self, cleanup: ExitStack) -> stack.Sandbox:
+    def _start(self) -> stack.Sandbox:
         with self._timed(
             "start_sandbox", "Starting the sandbox (a one-machine cluster, cloud and registry) and Airflow"
         ):
@@ -97,16 +97,11 @@ class MainJob:
         return sandbox
 
     def _pids(self) -> set[int]:
-        files = (
-            self.state_dir / "airflow" / "airflow.pid",
-            self.state_dir / "sandbox.json",
-            self.state_dir / "registry.json",
-        )
-        return {
-            int(record["pid"]) for path in files if (record := stack.read_record(path)) and "pid" in record
-        }
+        """Airflow and the sandbox; pods and the registry run below the sandbox."""
+        files = (self.state_dir / "airflow" / "airflow.pid", self.state_dir / "sandbox.json")
+        return {int(record["pid"]) for path in files if (record := stack.read_record(path))}
 
-    def _ask_base_and_wait_for_airflow(self) -> list[Answer]:
+    def _ask_base_and_wait_for_airflow(self) -> tuple[list[Answer], stack.AirflowServer]:
         """Ask the base model while Airflow starts: the two do not wait for each other."""
         pool = ThreadPoolExecutor(1)
         starting: Future[stack.AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, {DAG_ID})
@@ -119,7 +114,7 @@ class MainJob:
         with self._timed("wait_for_airflow", "Waiting until Airflow is ready"):
             server = starting.result()
         self.console.print(f"    {server.url}  (user {server.username})")
-        return base
+        return base, server
 
     def _apply(self, sandbox: stack.Sandbox, cleanup: ExitStack) -> None:
         dataset = scenario.DatasetServer(self.state_dir / "dataset")
@@ -134,11 +129,10 @@ class MainJob:
             (self.state_dir / "workspace.yaml").write_text(scenario.show_yaml(document) + "\n")
             self.console.print(f"    {kubectl('apply', '-f', str(self.state_dir / 'workspace.yaml'))}")
 
-    def _follow_run(self, sandbox: stack.Sandbox, clock: WorkClock) -> None:
+    def _follow_run(self, sandbox: stack.Sandbox, server: stack.AirflowServer, clock: WorkClock) -> None:
         kubectl = Kubectl(sandbox.kubeconfig)
         uid = kubectl("get", "workspace", scenario.WORKSPACE, "-o", "jsonpath={.metadata.uid}")
         run_id = f"{scenario.NAMESPACE}.{scenario.WORKSPACE}.{uid[:8]}.g1"
-        server = stack.wait_for_airflow(self.state_dir, {DAG_ID})
         with self._timed("run", f"Airflow run {run_id} of {DAG_ID}"), AirflowApi(server) as api:
             api.trigger(
                 DAG_ID,
