@@ -23,6 +23,7 @@ def at(seconds: float) -> dt.datetime:
         ([(10, 20), (15, 30), (50, 60)], 70),
         ([(50, 60), (10, 20)], 80),
         ([(90, 150)], 90),
+        ([(10, 60), (20, 30)], 50),
         ([(200, 300)], 100),
     ],
 )
@@ -41,6 +42,12 @@ def test_idle_is_the_time_that_no_span_covers(work: list[tuple[int, int]], idle:
 )
 def test_an_answer_knows_only_with_every_fact(text: str, knows: bool) -> None:
     assert Answer("q", ["1 NVIDIA V100"], text, 0.1).knows is knows
+
+
+def test_an_answer_with_one_of_two_facts_does_not_know() -> None:
+    facts = ["8 NVIDIA H200", "141 GiB"]
+    assert Answer("q", facts, "It has 8 NVIDIA H200 GPUs with 141 GiB each.", 0.1).knows
+    assert not Answer("q", facts, "It has 8 NVIDIA H200 GPUs with 80 GiB each.", 0.1).knows
 
 
 def test_the_summary_is_replaced_in_one_piece(tmp_path) -> None:
