@@ -1,0 +1,160 @@
+"""The words between the reconciler's pure core and its shell: what was seen, and what is to be done.
+
+The shell (plugins/kaito) fills `Observed` from lists of the cluster and from Airflow, calls `decide`, and carries a
+`Decision` out in this order: finalizer, status (fenced by resourceVersion and generation), the other actions in their
+order, events. An action must be safe to repeat, since the shell may die between any two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.workspace import Fault
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything about one Workspace that was seen at one moment, as the cluster's own dicts.
+
+    `pods`, `stateful_sets`, `services`, `volume_claims`, `node_claims` and `revisions` carry the Workspace's labels or
+    its name; `nodes` are those of its NodeClaims. `config_maps` has each ConfigMap that the Workspace names, with a
+    digest of its data, or None where it is missing. `runs` has the state of each Airflow run that was asked about
+    ("queued", "running", "success", "failed"), None where Airflow knows no such run. `progress` is what the running
+    tuning pod said last. `upstream` names the controller of upstream KAITO that runs in this cluster, "" without one.
+    """
+
+    pods: Sequence[Object] = ()
+    stateful_sets: Sequence[Object] = ()
+    services: Sequence[Object] = ()
+    volume_claims: Sequence[Object] = ()
+    node_claims: Sequence[Object] = ()
+    nodes: Sequence[Object] = ()
+    revisions: Sequence[Object] = ()
+    config_maps: Mapping[str, str | None] = field(default_factory=dict)
+    runs: Mapping[str, str | None] = field(default_factory=dict)
+    progress: Object | None = None
+    upstream: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event about the Workspace; `type` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Put our finalizer on the Workspace."""
+
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropFinalizer:
+    """Take our finalizer, and no other, off the Workspace."""
+
+    finalizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Set annotations of the Workspace; None removes one."""
+
+    annotations: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Start a DAG run, or do nothing when there is one of this id that is not over."""
+
+    dag_id: str
+    run_id: str
+    conf: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """Delete one object of ours, guarded by its uid; `why` is for the log."""
+
+    kind: str
+    name: str
+    namespace: str | None
+    uid: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Give a NodeClaim (and its Node) of an earlier run to another: set the label kaito.sh/run-id, guarded by uid."""
+
+    name: str
+    uid: str
+    run_label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyObject:
+    """Create or update one object of ours, such as a ControllerRevision."""
+
+    manifest: Mapping[str, Any]
+
+
+Action = AddFinalizer | DropFinalizer | Annotate | StartRun | DeleteObject | HandOver | ApplyObject
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about one Workspace.
+
+    `status` is the whole new status, None when it stays as it is. `situation` is one word for logs and metrics
+    ("invalid", "starting", "running", "superseding", "ready", "succeeded", "failed", "repairing", "paused",
+    "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing changes; None: no need.
+    """
+
+    situation: str
+    status: Mapping[str, Any] | None = None
+    actions: tuple[Action, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a decision needs to know of the installation.
+
+    `faults(workspace, old)` gives every fault of the Workspace (schema, rules, cluster: missing Secrets), on update
+    against `old`, the document of the last accepted generation (None on first sight); it is called only when a
+    generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
+    `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
+    """
+
+    faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]
+    machine_of: Any  # Callable[[Object], str]
+    price_of: Any  # Callable[[str], float | None]
+    run_url: Any  # Callable[[str, str], str]
+    release_deadline: float = 1800.0
+
+
+__all__ = [
+    "Action",
+    "AddFinalizer",
+    "Annotate",
+    "ApplyObject",
+    "Decision",
+    "DeleteObject",
+    "DropFinalizer",
+    "Event",
+    "Fault",
+    "HandOver",
+    "Object",
+    "Observed",
+    "StartRun",
+    "Surroundings",
+]
