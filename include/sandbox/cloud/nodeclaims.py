@@ -6,16 +6,14 @@ finalizer. It must never remove a Node of a living machine before its pods have 
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from include.sandbox.api.store import ApiError
 from include.sandbox.cloud.crds import NODECLAIMS
 from include.sandbox.cloud.ledger import Ledger
 from include.sandbox.cloud.machines import MachineType, UnknownMachine, find_machine_type
+from include.sandbox.cloud.nodes import BOOTING_SHARE, INSTANCE_TYPE, REGION, NodeLife, capacity_fault
 from include.sandbox.controllers.ownership import (
     condition_of,
     is_finished,
@@ -24,18 +22,17 @@ from include.sandbox.controllers.ownership import (
     seconds_since,
     set_condition,
 )
-from include.sandbox.controllers.reconciler import NOT_FOUND, Controller, Feeds, Key, Object, read, remove
+from include.sandbox.controllers.reconciler import Controller, Feeds, Key, Object, read, remove
 from include.sandbox.faults import Fault, FaultKind, Faults
 from include.sandbox.layout import Timings
 from include.sandbox.node import machine
 
 FINALIZER = "karpenter.sh/termination"
-INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
-PLACE = {"topology.kubernetes.io/region": "sandbox", "topology.kubernetes.io/zone": "sandbox-1"}
+ZONE = "1"
+PLACE = {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": f"{REGION}-1"}
 TYPES = ("Launched", "Registered", "Initialized")
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
-BOOTING_SHARE = 0.8  # of the boot delay until the Node appears, not ready yet
 
 
 class LaunchProblem(Exception):
@@ -88,10 +85,10 @@ def build_node(claim: Object, type_: MachineType) -> Object:
 def refusal(faults: Faults, claim: str, instance_type: str) -> str | None:
     """What the cloud answers instead of a machine, in Azure's words, when such a fault is set."""
     asked = f'creating instance failed, agentPool.BeginCreateOrUpdate for "{claim}" failed: '
-    if fault := faults.strike(FaultKind.QUOTA, instance_type):
+    if fault := capacity_fault(faults, FaultKind.QUOTA, instance_type):
         told = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
         return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
-    if fault := faults.strike(FaultKind.NO_CAPACITY, instance_type):
+    if fault := capacity_fault(faults, FaultKind.NO_CAPACITY, instance_type, ZONE):
         told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
         return f"{asked}ERROR CODE: AllocationFailed. {fault.message or told}"
     return None
@@ -108,20 +105,25 @@ class NodeClaimController(Controller):
         self._timings = timings
         self._seen: dict[str, float] = {}  # claim uid -> when its launch began, finer than a timestamp
         self._refused: dict[str, float] = {}  # claim uid -> pause before the next try
-        self._doomed: set[str] = set()  # nodes whose machine a fault takes
+        self._life = NodeLife(
+            cluster,
+            feeds,
+            faults,
+            timings,
+            owned=lambda node: bool(claims_of(node)),
+            changed=lambda node: self._node_changed("SYNC", node),
+            notice=DISRUPTED,
+        )
         feeds.subscribe("nodes", self._node_changed)
         feeds.subscribe("pods", self._pod_changed)
-        for kind in (FaultKind.NODE_LOSS, FaultKind.SPOT_EVICTION):
-            faults.listen(kind, self._lose_nodes)
         for kind in (FaultKind.QUOTA, FaultKind.NO_CAPACITY, FaultKind.SLOW_BOOT):
             faults.listen(kind, self._look_again)
 
     # --- what wakes it --------------------------------------------------------------------------------------------
 
     def _node_changed(self, _event: str, node: Object) -> None:
-        for owner in node["metadata"].get("ownerReferences") or []:
-            if owner.get("kind") == "NodeClaim":
-                self.enqueue(("", owner["name"]))
+        for name in claims_of(node):
+            self.enqueue(("", name))
 
     def _pod_changed(self, event: str, pod: Object) -> None:
         node = self.feeds.known_one("nodes", ("", pod["spec"].get("nodeName") or ""))
@@ -137,18 +139,6 @@ class NodeClaimController(Controller):
         for claim in self.feeds.known(NODECLAIMS):
             self.enqueue(("", claim["metadata"]["name"]))
 
-    def _lose_nodes(self, fault: Fault, active: bool) -> None:
-        """Node loss at once, a spot eviction after its notice (`value` seconds)."""
-        notice = fault.value or 0.0 if fault.kind == FaultKind.SPOT_EVICTION else 0.0
-        for node in self.feeds.known("nodes"):
-            name = node["metadata"]["name"]
-            if active and name != machine.CPU_NODE and fnmatchcase(name, fault.target):
-                asyncio.get_running_loop().call_later(notice, self._doom, node)
-
-    def _doom(self, node: Object) -> None:
-        self._doomed.add(node["metadata"]["name"])
-        self._node_changed("SYNC", node)
-
     # --- one claim ------------------------------------------------------------------------------------------------
 
     async def reconcile(self, key: Key) -> float | None:
@@ -156,8 +146,8 @@ class NodeClaimController(Controller):
         if claim is None:
             return None
         node = await read(self.cluster, "nodes", ("", node_name(claim)))
-        if node is not None and node["metadata"]["name"] in self._doomed:
-            node = await self._lose(node)
+        if node is not None:
+            node = await self._life.strike(node)
         if is_terminating(claim):
             return await self._terminate(claim, node)
         if FINALIZER not in (claim["metadata"].get("finalizers") or []):
@@ -205,17 +195,13 @@ class NodeClaimController(Controller):
 
     async def _register(self, claim: Object, node: Object | None, type_: MachineType) -> float | None:
         """From a launched machine to a Ready claim; returns seconds until the next step."""
-        age, boot = self._age(claim), self._boot_seconds(type_.name)
+        age, boot = self._age(claim), self._life.boot_seconds(type_.name)
         if node is None:
             if age < boot * BOOTING_SHARE:
                 missing = ("Unknown", "NodeNotFound", "Node not registered with cluster")
                 await self._note(claim, {"Registered": missing, "Initialized": missing})
                 return boot * BOOTING_SHARE - age
-            node = await self.cluster.create("nodes", build_node(claim, type_))
-            node["status"] = machine.node_status(
-                node["metadata"]["name"], type_.capacity_without_gpus, ready=False
-            )
-            node = await self.cluster.update("nodes", node, subresource="status")
+            node = await self._life.register(build_node(claim, type_), type_.capacity_without_gpus)
         registered = {"Registered": ("True", "Registered", "")}
         ready = (condition_of(node, "Ready") or {}).get("status") == "True"
         if not ready and age < boot:
@@ -223,45 +209,21 @@ class NodeClaimController(Controller):
             await self._note(claim, waits, {"nodeName": node["metadata"]["name"]})
             return boot - age
         if not ready:
-            node = await self._boot(node)
+            node = await self._life.boot(node)
+            labels = {"metadata": {"labels": {"karpenter.sh/initialized": "true"}}}
+            node = await self.cluster.patch("nodes", node["metadata"]["name"], labels)
         await self._note(
             claim,
             {**registered, "Initialized": ("True", "Initialized", "")},
             {"nodeName": node["metadata"]["name"]},
         )
-        return await self._offer_gpus(node, type_.capacity, age - boot)
-
-    async def _boot(self, node: Object) -> Object:
-        if (condition_of(node, "Ready") or {}).get("reason") == "NodeStatusUnknown":
-            return node  # the heartbeat brings it back
-        node["status"]["conditions"] = machine.node_conditions(ready=True)
-        node = await self.cluster.update("nodes", node, subresource="status")
-        name = node["metadata"]["name"]
-        await self.cluster.event(
-            node, "Normal", "NodeReady", f"Node {name} status is now: NodeReady", "kubelet"
-        )
-        patch = {"metadata": {"labels": {"karpenter.sh/initialized": "true"}}}
-        return await self.cluster.patch("nodes", name, patch)
-
-    async def _offer_gpus(self, node: Object, capacity: dict[str, str], ready_for: float) -> float | None:
-        """The device plugin's part: GPUs become allocatable a little after the Node is Ready."""
-        if (node["status"].get("allocatable") or {}) == capacity:
-            return None
-        if ready_for < self._timings.gpu:
-            return self._timings.gpu - ready_for
-        node["status"] |= {"capacity": capacity, "allocatable": capacity}
-        await self.cluster.update("nodes", node, subresource="status")
-        return None
+        return await self._life.offer_gpus(node, type_.capacity, age - boot)
 
     def _age(self, claim: Object) -> float:
         begun = self._seen.get(claim["metadata"]["uid"])
         if begun is not None:
             return time.monotonic() - begun
         return seconds_since(claim["metadata"]["creationTimestamp"])
-
-    def _boot_seconds(self, instance_type: str) -> float:
-        slow = self._faults.peek(FaultKind.SLOW_BOOT, instance_type)
-        return self._timings.boot + (slow.value or 0.0 if slow else 0.0)
 
     async def _refuse(self, claim: Object, message: str) -> float:
         """Launched=Unknown with the cloud's words, as gpu-provisioner leaves it; tried again for ever, ever slower."""
@@ -278,54 +240,22 @@ class NodeClaimController(Controller):
         if FINALIZER not in (claim["metadata"].get("finalizers") or []):
             return None
         if node is not None:
-            if not machine.is_lost(node) and not await self._drained(node):
+            if not await self._life.drained(node, DISRUPTED, "karpenter"):
                 return 1.0
             await self._note(claim, {"InstanceTerminating": ("True", "InstanceTerminating", "")})
             claim = await self.cluster.get(NODECLAIMS, claim["metadata"]["name"])
-            await self._remove_node(node)
+            await self._life.remove(node)
         self._ledger.stop(node_name(claim))
         self._seen.pop(claim["metadata"]["uid"], None)
         claim["metadata"]["finalizers"] = [f for f in claim["metadata"]["finalizers"] if f != FINALIZER]
         await self.cluster.update(NODECLAIMS, claim)
         return None
 
-    async def _drained(self, node: Object) -> bool:
-        """Keep new pods away and end the present ones; True when none is left."""
-        name = node["metadata"]["name"]
-        taints = node["spec"].get("taints") or []
-        if not any(taint["key"] == DISRUPTED["key"] for taint in taints):
-            await self.cluster.patch("nodes", name, {"spec": {"taints": [*taints, DISRUPTED]}})
-        pods, _ = await self.cluster.list("pods", field_selector=f"spec.nodeName={name}")
-        for pod in pods:
-            if not is_terminating(pod):
-                await self.cluster.event(
-                    pod, "Normal", "Evicted", "Evicted pod: the node is being removed", "karpenter"
-                )
-                await remove(self.cluster, "pods", pod)
-        return not any(not is_finished(pod) for pod in pods)
-
-    async def _remove_node(self, node: Object) -> None:
-        await remove(self.cluster, "nodes", node)
-        try:
-            await self.cluster.patch("nodes", node["metadata"]["name"], {"metadata": {"finalizers": None}})
-        except ApiError as error:
-            if error.code != NOT_FOUND:
-                raise
-
-    async def _lose(self, node: Object) -> Object:
-        """The machine vanishes; nobody tells the cluster but the missing heartbeats."""
-        name = node["metadata"]["name"]
-        self._doomed.discard(name)
-        return await self.cluster.patch("nodes", name, {"metadata": {"annotations": {machine.LOST: "true"}}})
-
     async def _collect_lost(self, claim: Object, node: Object) -> float | None:
         """Once the Node is known to be silent, give up the claim of a machine that is gone (karpenter's collection)."""
-        ready = condition_of(node, "Ready") or {}
-        if ready.get("status") != "Unknown":
-            return None  # the node lifecycle will say so, and that wakes this again
-        waited = seconds_since(ready["lastTransitionTime"])
-        if waited < self._timings.lost_node_removal:
-            return self._timings.lost_node_removal - waited + 0.05
+        left = self._life.silence_left(node)
+        if left is None or left > 0:
+            return None if left is None else left + 0.05
         await remove(self.cluster, NODECLAIMS, claim)
         return None
 
@@ -355,8 +285,12 @@ class NodeClaimController(Controller):
         return await self.cluster.update(NODECLAIMS, {**claim, "status": status}, subresource="status")
 
 
+def claims_of(node: Object) -> list[str]:
+    """The names of the NodeClaims that own a node."""
+    return [o["name"] for o in node["metadata"].get("ownerReferences") or [] if o.get("kind") == "NodeClaim"]
+
+
 def is_terminating_claim(feeds: Feeds, node: Object) -> bool:
     """Whether the claim behind a node is being deleted, as far as the feeds know."""
-    names = [o["name"] for o in node["metadata"].get("ownerReferences") or [] if o.get("kind") == "NodeClaim"]
-    claims = (feeds.known_one(NODECLAIMS, ("", name)) for name in names)
+    claims = (feeds.known_one(NODECLAIMS, ("", name)) for name in claims_of(node))
     return any(claim is not None and is_terminating(claim) for claim in claims)
