@@ -1,74 +1,93 @@
-"""Reads YAML that nobody has vouched for: size, depth, aliases and duplicate keys are checked before it is built.
+"""Reads YAML that nobody has vouched for: its size, depth, aliases and duplicate keys are checked as it is built.
 
-It exists because a YAML library alone is not a safe door: libyaml overflows the C stack on deep nesting, a few
-aliases expand to gigabytes, and of two equal keys the last one silently wins. It must never raise anything but
-BadDocument, and never spend more than linear time on what it refuses.
+One pass over the parser's events gives values and places (building.py). It must never raise anything but BadDocument,
+and never spend more than linear time and memory on what it refuses.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
+from include.workspace.building import MAX_DEPTH, MAX_NODES, BadDocument, Builder, Document
+from include.workspace.places import Place
+
+__all__ = ["BadDocument", "Document", "Place", "check_depth", "decode", "load_all", "load_one", "read"]
+
 MAX_BYTES = 1024 * 1024  # etcd takes 1.5 MiB with all its overhead
-MAX_DEPTH = 64  # a pod template nests about 12 deep
-MAX_NODES = 100_000  # scalars, lists and mappings, after aliases are expanded
+MAX_BAD = 20  # broken documents of one text that are reported before the rest is left alone
 
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class BadDocument(ValueError):
-    """A text that is no usable YAML; the message is a sentence for its author."""
-
-
-class _Loader(_Base):  # type: ignore[misc]  # the C or the pure Python loader
-    """YAML as Kubernetes reads it: no dates, no merge keys, no duplicate keys, text keys only."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise BadDocument(f"line {key.start_mark.line + 1}: a key must be text")
-            if key.value in seen:
-                raise BadDocument(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
-            seen.add(key.value)
-        built = {key.value: self.construct_object(value, deep=True) for key, value in node.value}
-        return built
-
-
-_JSON_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "int", "null"))
-# Dates stay text, as in JSON; "=" and "<<" are text as well.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in _JSON_TAGS]
-    for first, resolvers in _Base.yaml_implicit_resolvers.items()
-}
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its parser is used
+_SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
+# What YAML 1.1 lets a stream hold; libyaml refuses the rest too, but without a line.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def decode(data: str | bytes) -> str:
-    """The text of a document. Raises BadDocument when it is too large or not UTF-8."""
+    """The text of a document without its byte order mark. Raises BadDocument: too large, not UTF-8, binary."""
+    if len(data) > MAX_BYTES:  # before anything is copied
+        raise BadDocument(f"the document has more than {MAX_BYTES} bytes; at most that many are read")
     try:
         raw = data if isinstance(data, bytes) else data.encode("utf-8")
         text = raw.decode("utf-8")
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise BadDocument(f"the document is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except UnicodeError as error:
+        raise _not_utf8(data, error) from None
     if len(raw) > MAX_BYTES:
         raise BadDocument(f"the document has {len(raw)} bytes; at most {MAX_BYTES} are read")
+    text = text.removeprefix("\ufeff")
+    found = _FORBIDDEN.search(text)
+    if found:
+        line, column = _position(text, found.start())
+        reason = f"not YAML: the character U+{ord(found[0]):04X} may not stand in it; is this a binary file?"
+        raise BadDocument(reason, line, column)
     return text
+
+
+def read(data: str | bytes) -> Iterator[Document | BadDocument]:
+    """The documents of a YAML stream, empty ones left out; a broken one is given as what is wrong with it.
+
+    Never raises. After a broken document reading goes on at the next `---` line, as other documents are fine.
+    """
+    try:
+        text = decode(data)
+    except BadDocument as error:
+        yield error
+        return
+    start, first_line, budget, bad = 0, 1, MAX_NODES, 0
+    seen: tuple[int, int] | None = None
+    while True:
+        builder = Builder(text, first_line, budget)
+        try:
+            yield from _parsed(builder, text[start:])
+            return
+        except BadDocument as error:
+            if seen != (
+                error.line,
+                error.column,
+            ):  # a broken `---` line is met again when reading goes on there
+                yield error
+                bad += 1
+            seen = error.line, error.column
+            budget = builder.budget
+            after = _next_document(text, start, error.line)
+        if after is None or bad == MAX_BAD or budget <= 0:
+            return
+        first_line += text.count("\n", start, after)
+        start = after
 
 
 def load_all(data: str | bytes) -> Iterator[Any]:
     """The documents of a YAML stream, empty ones left out. Raises BadDocument."""
-    text = decode(data)
-    try:
-        _measure(text)
-        loaded = list(yaml.load_all(text, Loader=_Loader))
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        if isinstance(error, BadDocument):
-            raise
-        raise BadDocument(f"the document is not YAML: {_reason(error)}") from None
-    return iter([document for document in loaded if document is not None])
+    found = []
+    for document in read(data):
+        if isinstance(document, BadDocument):
+            raise document
+        found.append(document.value)
+    return iter(found)
 
 
 def load_one(data: str | bytes) -> Any:
@@ -99,42 +118,67 @@ def _children(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _measure(text: str) -> None:
-    """Walks the parser's events, which needs no recursion, and refuses what would be dangerous to build."""
-    sizes: dict[str, int] = {}  # expanded size of each complete anchored node
-    stack: list[tuple[str, int]] = [("", 0)]  # open collections: anchor, and values so far
-    for event in yaml.parse(text, Loader=_Base):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        if isinstance(event, yaml.CollectionStartEvent):
-            sizes.pop(event.anchor or "", None)  # an alias inside the collection would stand for itself
-            stack.append((event.anchor or "", 1))
-            size = 0
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = stack.pop()
-            sizes[anchor] = size
-        else:
-            size = _leaf_size(event, sizes, line)
-        owner, so_far = stack[-1]
-        stack[-1] = (owner, so_far + size)
-        if len(stack) > MAX_DEPTH:
-            raise BadDocument(f"line {line}: the document nests deeper than {MAX_DEPTH} levels")
-        if so_far + size > MAX_NODES:
-            raise BadDocument(f"line {line}: the document expands to more than {MAX_NODES} values")
+def _parsed(builder: Builder, text: str) -> Iterator[Document]:
+    first_line = builder.first_line
+    try:
+        yield from builder.documents(yaml.parse(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column + 1) if mark else (0, 1)
+        reason = f"not YAML: {_problem(error, text, line, first_line)}"
+        raise BadDocument(reason, first_line + line, column) from None
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        if isinstance(error, BadDocument):
+            raise
+        raise BadDocument(f"not YAML: {error}", first_line, 1) from None
 
 
-def _leaf_size(event: yaml.Event, sizes: dict[str, int], line: int) -> int:
-    """The number of values that an event stands for, when it is no collection's start or end."""
-    if isinstance(event, yaml.ScalarEvent):
-        sizes[event.anchor or ""] = 1
-        return 1
-    if not isinstance(event, yaml.AliasEvent):
-        return 0
-    if event.anchor not in sizes:
-        raise BadDocument(f"line {line}: the alias *{event.anchor} stands for nothing complete")
-    return sizes[event.anchor]
+def _problem(error: yaml.MarkedYAMLError, text: str, line: int, first_line: int) -> str:
+    """The parser's words, and for the two mistakes that it cannot name, ours."""
+    source = _line(text, line)
+    if "\t" in source[: len(source) - len(source.lstrip())]:
+        return "the line is indented with a tab; YAML takes spaces"
+    if "{{" in source or "{%" in source:
+        return f"{error.problem}; this looks like a template: render it first"
+    begun = error.context_mark
+    if error.problem and error.context and begun and begun.line != line:
+        return f"{error.problem} ({error.context} that begins on line {first_line + begun.line})"
+    return str(error.problem or error.context or "it cannot be read")
 
 
-def _reason(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
+def _line(text: str, number: int) -> str:
+    start = 0
+    for _ in range(number):
+        start = text.find("\n", start) + 1
+        if not start:
+            return ""
+    end = text.find("\n", start)
+    return text[start:] if end < 0 else text[start:end]
+
+
+def _next_document(text: str, start: int, line: int) -> int | None:
+    """The offset of the first `---` line that may begin a document after the broken one."""
+    offset, current = start, text.count("\n", 0, start) + 1
+    while current < line:
+        offset = text.find("\n", offset) + 1
+        if not offset:
+            return None
+        current += 1
+    found = _SEPARATOR.search(text, max(offset, start + 1))
+    return found.start() if found else None
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    """Line and column, both from 1."""
+    return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
+
+
+def _not_utf8(data: str | bytes, error: UnicodeError) -> BadDocument:
+    if isinstance(data, bytes) and data[:2] in _UTF16:
+        return BadDocument("the document is not UTF-8 but UTF-16; save it as UTF-8", 1, 1)
+    at = getattr(error, "start", 0)
+    line = (data.count(b"\n", 0, at) if isinstance(data, bytes) else data.count("\n", 0, at)) + 1
+    reason = getattr(error, "reason", "")
+    return BadDocument(
+        f"the document is not UTF-8 text ({reason} at byte {at}); is this a binary file?", line, 1
+    )
