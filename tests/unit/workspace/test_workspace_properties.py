@@ -6,7 +6,6 @@ import contextlib
 import string
 from typing import Any
 
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from include.workspace.dialect import API_VERSIONS
 from include.workspace.images import parse_image
 from include.workspace.training_config import config_faults
 from include.workspace.urls import redact, url_fault
+from include.workspace.writing import write_yaml
 
 CATALOG = load_catalog()
 
@@ -107,7 +107,7 @@ def workspaces(draw: st.DrawFn) -> dict[str, Any]:
 def test_parse_dump_parse_is_identity(document: dict[str, Any]) -> None:
     workspace = parse_workspace(document)
     assert workspace.to_dict() == document
-    again = parse_workspace(yaml.safe_dump(workspace.to_dict()))
+    again = parse_workspace(write_yaml(workspace.to_dict()))
     assert again.to_dict() == document
     assert again == workspace
 
