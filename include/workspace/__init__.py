@@ -8,8 +8,13 @@ from include.workspace.conditions import ConditionType, Phase, Reason, StaleGene
 from include.workspace.crd import workspace_crd
 from include.workspace.faults import Fault, WorkspaceInvalid
 from include.workspace.models import Workspace
-from include.workspace.parse import admit_workspace, examine_workspace, parse_workspace
-from include.workspace.rules import Policy, validate
+from include.workspace.parse import (
+    admit_workspace,
+    examine_update,
+    examine_workspace,
+    parse_workspace,
+)
+from include.workspace.rules import Policy, update_faults, validate
 
 __all__ = [
     "ConditionType",
@@ -23,9 +28,11 @@ __all__ = [
     "admit_workspace",
     "conditions",
     "crd",
+    "examine_update",
     "examine_workspace",
     "names",
     "parse_workspace",
+    "update_faults",
     "validate",
     "workspace_crd",
 ]

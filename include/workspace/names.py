@@ -32,6 +32,7 @@ NODE_IMAGE_FAMILY = "kaito.sh/node-image-family"
 NODE_CLASS_NAME = "kaito.sh/node-class-name"
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
+MODEL_STREAMING = "kaito.sh/model-streaming"
 
 # Labels that a labelSelector may not choose: the controller owns them (contract 4.1).
 RESERVED_LABELS = frozenset(

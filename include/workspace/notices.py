@@ -23,7 +23,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.PERFORMANCE_MODE,
         names.USE_LOCAL_WEIGHTS,
         "kaito.sh/disable-benchmark",
-        "kaito.sh/model-streaming",
+        names.MODEL_STREAMING,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",
         "kaito.sh/upgrade-start-time",

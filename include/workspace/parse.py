@@ -17,7 +17,7 @@ from include.workspace import documents
 from include.workspace.faults import Fault, WorkspaceInvalid, did_you_mean
 from include.workspace.models import API_VERSIONS, BETA_ONLY, BETA_ONLY_TUNING, V1ALPHA1, Workspace
 from include.workspace.names import KIND
-from include.workspace.rules import Policy, validate
+from include.workspace.rules import Policy, update_faults, validate
 
 Path = tuple[str | int, ...]
 
@@ -45,6 +45,43 @@ def examine_workspace(
         fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault.path, known)
     ]
     return workspace, faults + later
+
+
+def examine_update(
+    data: Mapping[str, Any] | str | bytes,
+    before: Mapping[str, Any] | None,
+    catalog: Catalog,
+    policy: Policy | None = None,
+) -> tuple[Workspace | None, list[Fault]]:
+    """As `examine_workspace`, and what may not be changed (X1 to X16) besides.
+
+    `before` is the Workspace as it was last accepted: its document, or the data of its ControllerRevision
+    ({"resource", "inference", "tuning"}). One that cannot be read counts as none: then only create's rules apply.
+    """
+    workspace, faults = _read(data)
+    if workspace is None:
+        return None, faults
+    old = _previous(before, workspace)
+    found = (
+        validate(workspace, catalog, policy=policy)
+        if old is None
+        else update_faults(old, workspace, catalog, policy)
+    )
+    known = {fault.path for fault in faults}
+    return workspace, faults + [fault for fault in found if not _covered(fault.path, known)]
+
+
+def _previous(before: Any, new: Workspace) -> Workspace | None:
+    """The earlier state; what a ControllerRevision does not hold (apiVersion, metadata) is taken from the new one."""
+    if not isinstance(before, Mapping) or not (before.get("tuning") or before.get("inference")):
+        return None
+    like = new.to_dict()
+    frame = {key: before.get(key) or like[key] for key in ("apiVersion", "kind", "metadata")}
+    halves = {key: before[key] for key in ("resource", "inference", "tuning") if before.get(key) is not None}
+    try:
+        return Workspace.model_validate(frame | halves)
+    except ValidationError:
+        return _partial(frame | halves)
 
 
 def admit_workspace(

@@ -14,6 +14,7 @@ from include.workspace.faults import Fault
 from include.workspace.models import Workspace
 from include.workspace.rules import inference, resource, tuning, whole
 from include.workspace.rules.context import Context, Policy, Rule
+from include.workspace.rules.update import still_allowed, transition_faults
 
 RULES: tuple[Rule, ...] = (*whole.RULES, *resource.RULES, *inference.RULES, *tuning.RULES)
 
@@ -31,4 +32,22 @@ def validate(
     return [fault for rule in RULES for fault in rule(context)]
 
 
-__all__ = ["RULES", "Policy", "validate"]
+def update_faults(
+    old: Workspace, new: Workspace, catalog: Catalog, policy: Policy | None = None
+) -> list[Fault]:
+    """Every fault of `new` as the next state of `old`: what may not be changed, then all that create checks too.
+
+    `old` is the Workspace as it was last accepted (its annotations count for X15 and X16). KAITO re-checks little on
+    update; here nothing that create refuses can be edited in.
+    """
+    settings = policy or Policy()
+    found = transition_faults(old, new, settings)
+    told = {fault.path for fault in found}
+    return found + [
+        fault
+        for fault in validate(new, catalog, policy=settings)
+        if fault.path not in told and not still_allowed(fault, old, new)
+    ]
+
+
+__all__ = ["RULES", "Policy", "transition_faults", "update_faults", "validate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from include.catalog import Catalog, Machine, Model
 from include.workspace.faults import Fault
@@ -26,6 +26,47 @@ class Policy:
     byo: bool = False  # nodes are brought along; nothing is provisioned
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded
     node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
+    # KAITO's feature gates that admission asks about, off as in KAITO.
+    mig: bool = False  # enableMIG: nodes that are brought along may be used by the slice
+    accelerator: bool = False  # enableAccelerator: single GPUs of such a node may be used
+    model_streaming: bool = False  # ModelStreaming: weights are streamed from a mirror
+    cloud: str = "azure"  # for streaming: which cloud's storage drivers are needed
+    csi_drivers: tuple[str, ...] | None = None  # those that the cluster has, None when nobody has looked
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names of a catalogue: as their owners spell them, and in lower case for looking up."""
+
+    models: frozenset[str]
+    machines: frozenset[str]
+    models_lower: frozenset[str]
+    machines_lower: frozenset[str]
+
+
+class _Same:
+    """A catalogue as a cache's key: by identity, since it is large and never changes."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    def __hash__(self) -> int:
+        return id(self.catalog)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.catalog is self.catalog
+
+
+@lru_cache(maxsize=8)
+def _known(same: _Same) -> Known:
+    models = frozenset(name for model in same.catalog.models for name in model.all_names)
+    machines = frozenset(machine.name for machine in same.catalog.machines)
+    return Known(
+        models,
+        machines,
+        frozenset(name.lower() for name in models),
+        frozenset(name.lower() for name in machines),
+    )
 
 
 @dataclass(frozen=True)
@@ -37,19 +78,20 @@ class Context:
     policy: Policy
 
     @cached_property
+    def known(self) -> Known:
+        return _known(_Same(self.catalog))
+
+    @cached_property
     def model(self) -> Model | None:
         """The preset's record, or None when there is no preset or no such record (other rules say so)."""
-        try:
-            return self.catalog.model(self.ws.preset.name) if self.ws.preset else None
-        except KeyError:
-            return None
+        name = self.ws.preset.name if self.ws.preset else ""
+        # Asked first, because the catalogue looks for the nearest name before it says that there is none.
+        return self.catalog.model(name) if name.lower() in self.known.models_lower else None
 
     @cached_property
     def machine(self) -> Machine | None:
-        try:
-            return self.catalog.machine(self.ws.instance_type)
-        except KeyError:
-            return None
+        name = self.ws.instance_type
+        return self.catalog.machine(name) if name.lower() in self.known.machines_lower else None
 
     @property
     def runtime(self) -> str:

@@ -34,8 +34,7 @@ def preset_is_known(context: Context) -> Iterator[Fault]:
 def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) -> Iterator[Fault]:
     """The preset exists (`rule`), and a gated one comes with a secret (I8); shared with tuning."""
     if context.model is None:
-        known = {name for model in context.catalog.models for name in model.all_names}
-        hint = did_you_mean(preset.name, known)
+        hint = did_you_mean(preset.name, context.known.models)
         if hint.startswith("known here"):
             hint = f"{len(context.catalog.models)} presets are known; see presets/models"
         yield Fault(f"{path}.name", preset.name, rule, "is not a known preset", hint)
@@ -98,6 +97,8 @@ def _adapter_faults(context: Context, path: str, adapter: AdapterSpec) -> Iterat
             yield Fault(f"{path}.source.name", source.name, "A3", "a valid name is required", hint)
         if source.urls:
             yield Fault(f"{path}.source.urls", None, "A5", "adapters cannot come from URLs", "use an image")
+        elif not source.image and source.volume_source is None:
+            yield Fault(f"{path}.source", None, "A4", "needs an image or a volumeSource, and has neither")
         else:
             yield from source_faults(context, f"{path}.source", source)
     if adapter.strength is not None:

@@ -74,10 +74,10 @@ def machine_is_known(context: Context) -> Iterator[Fault]:
     if context.policy.byo or not given:
         return
     if context.machine is None:
-        cloud = [name for name in context.catalog.machine_names() if name.startswith("Standard_")]
-        hint = did_you_mean(given, context.catalog.machine_names())
+        hint = did_you_mean(given, context.known.machines)
         if hint.startswith("known here"):
-            hint = f"known are {len(context.catalog.machines)} types, such as {', '.join(cloud[:3])}"
+            some = sorted(n for n in context.known.machines if n.startswith("Standard_"))[:3]
+            hint = f"known are {len(context.catalog.machines)} types, such as {', '.join(some)}"
         yield Fault("resource.instanceType", given, "R13", "is not a known GPU machine type", hint)
     elif not context.machine.nvidia:
         message = f"has no NVIDIA GPU but {context.machine.gpu}, and the workloads need CUDA"

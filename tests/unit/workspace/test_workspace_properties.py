@@ -23,7 +23,11 @@ word = st.text(string.ascii_lowercase + string.digits + "-.", min_size=1, max_si
 texts = st.one_of(word, st.text(max_size=30))
 labels = st.dictionaries(word, texts, max_size=3)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 2**40) | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda children: (
         st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=10), children, max_size=3)
     ),

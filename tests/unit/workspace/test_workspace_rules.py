@@ -97,7 +97,7 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("A1", {"inference.adapters": [{}]}, "inference.adapters[0].source"),
     ("A3", {"inference.adapters": [{"source": {"image": "r.example.com/a:1"}}]}, "inference.adapters[0].source.name"),
     ("A3", {"inference.adapters": [{"source": {"name": "../x", "image": "r.example.com/a:1"}}]}, "inference.adapters[0].source.name"),
-    ("U5", {"inference.adapters": [{"source": {"name": "a"}}]}, "inference.adapters[0].source"),  # A4 upstream
+    ("A4", {"inference.adapters": [{"source": {"name": "a"}}]}, "inference.adapters[0].source"),
     ("A5", {"inference.adapters": [{"source": {"name": "a", "urls": ["https://x.example.com/a"]}}]}, "inference.adapters[0].source.urls"),
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "much"}]}, "inference.adapters[0].strength"),
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "1.5"}]}, "inference.adapters[0].strength"),
