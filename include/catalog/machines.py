@@ -7,17 +7,24 @@ a cloud for anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from include.catalog.models import GIB
+from include.catalog.models import GIB, STRICT, Status
 
 BF16_SINCE = (8, 0)  # Ampere; KAITO's rule too (kaito pkg/sku: compute capability >= 8.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine type. `gpu_memory_gib` is the memory of one GPU in GiB, `usd_per_hour` the list price or None."""
+    """One machine type. `gpu_memory_gib` is the memory of one GPU in GiB.
 
+    `usd_per_hour` is the list price, or None when it is not known; `price_as_of` (year and month) and `price_region`
+    say when and where it was valid. `cloud` is "byo" for nodes that somebody brings along.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
     name: str
     cloud: str
     gpu: str
@@ -27,7 +34,8 @@ class Machine:
     nvme: bool = False
     usd_per_hour: float | None = None
     price_as_of: str | None = None
-    status: str = "current"
+    price_region: str | None = None
+    status: Status = "current"
     last_release: str | None = None
 
     @property

@@ -6,8 +6,15 @@ them. It must never hold a figure that depends on a machine: that is include.cat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
+Status = Literal["current", "deprecated"]
+Attention = Literal["MHA", "GQA", "MQA", "MLA"]
+Dtype = Literal["bfloat16", "float16", "auto"]
+
+STRICT: Mapping[str, Any] = {"extra": "forbid", "strict": True}  # how include.catalog.checking reads a record
 GIB = 1024**3
 PINNED_LENGTH = 40  # hex digits of a hub commit
 
@@ -16,6 +23,7 @@ PINNED_LENGTH = 40  # hex digits of a hub commit
 class ModelShape:
     """The numbers of the architecture that memory estimates need, from the model's config.json."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
     hidden: int
     layers: int
     heads: int
@@ -34,24 +42,30 @@ class ModelShape:
 class Tuning:
     """How a preset is tuned: the linear layers that LoRA reaches, by their names in transformers."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
     supported: bool = False
     target_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One preset. `weights_gib` is the size of the weight files in GiB, `context` is in tokens."""
+    """One preset. `weights_gib` is the size of the weight files in GiB, `context` is in tokens.
 
+    `load_format`, `tokenizer_mode` and `vllm_args` are for KAITO's vLLM server: the first two name a format of files
+    ("auto" or "mistral"), the last holds flags without their dashes, a bare flag with the value "".
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
     name: str
     hf_id: str
     revision: str
-    status: str
+    status: Status
     architecture: str
     weights_gib: float
     context: int
-    attention: str
+    attention: Attention
     kv_bytes_per_token: int
-    dtype: str
+    dtype: Dtype
     aliases: tuple[str, ...] = ()
     parameters: str | None = None
     quantization: str | None = None
@@ -60,6 +74,9 @@ class Model:
     chat_template: str | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    load_format: Literal["auto", "mistral"] = "auto"
+    tokenizer_mode: str = "auto"
+    vllm_args: Mapping[str, str] = field(default_factory=dict, hash=False)
     last_release: str | None = None
     shape: ModelShape | None = None
     tuning: Tuning = Tuning()
