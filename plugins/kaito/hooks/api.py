@@ -177,11 +177,18 @@ def apply(kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Req
     )
 
 
-def delete(kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> Request:
-    """Delete one object; ``uid`` guards against deleting a newer object of the same name."""
+def delete(
+    kind: Kind, name: str, namespace: str | None = None, uid: str | None = None, version: str | None = None
+) -> Request:
+    """Delete one object.
+
+    ``uid`` guards against deleting a newer object of the same name, ``version`` (its resourceVersion) against one
+    that somebody has changed since it was read.
+    """
     body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-    if uid:
-        body["preconditions"] = {"uid": uid}
+    guards = {"uid": uid, "resourceVersion": version}
+    if any(guards.values()):
+        body["preconditions"] = {key: value for key, value in guards.items() if value}
     return Request("DELETE", kind.path(name, namespace), (), body)
 
 

@@ -33,20 +33,30 @@ STATUS_ATTEMPTS = 8
 
 
 class StaleWorkspace(RuntimeError):
-    """The Workspace has moved on: it was deleted, made anew, or has a newer generation than this run serves."""
+    """The Workspace has moved on: it is going or gone, made anew, or has a newer generation than this run serves."""
 
 
-def fence(live: dict[str, Any] | None, name: str, uid: str, generation: int) -> dict[str, Any]:
-    """Return the live Workspace if it still is the one that this run was started for, else raise StaleWorkspace."""
+def fence(
+    live: dict[str, Any] | None, name: str, uid: str, generation: int, *, even_deleting: bool = False
+) -> dict[str, Any]:
+    """Return the live Workspace if it still is the one that this run was started for, else raise StaleWorkspace.
+
+    :param even_deleting: for what serves the deletion itself. The API server counts a deletion as a new generation.
+    """
     if live is None:
         raise StaleWorkspace(f"Workspace {name} was deleted; this run serves an object that is gone.")
     metadata = live["metadata"]
     if uid and metadata.get("uid") != uid:
         raise StaleWorkspace(f"Workspace {name} was deleted and made again; this run serves the earlier one.")
-    if int(metadata.get("generation") or 0) > generation:
+    if metadata.get("deletionTimestamp"):
+        if even_deleting:
+            return live
+        raise StaleWorkspace(f"Workspace {name} is being deleted: this run ends here, and its machines go.")
+    seen = int(metadata.get("generation") or 0)
+    if seen > generation:
         raise StaleWorkspace(
-            f"Workspace {name} was edited: it is at generation {metadata['generation']}, "
-            f"this run serves generation {generation}."
+            f"Workspace {name} was edited: this run serves generation {generation}, "
+            f"which is superseded by generation {seen}."
         )
     return live
 
@@ -111,14 +121,25 @@ class KaitoClusterHook(KubernetesHook):
             return self.send(api.create(kind, manifest)), True
         return existing, False
 
-    def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> bool:
-        """Ask for one object's deletion; returns False when there was nothing to delete."""
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        uid: str | None = None,
+        version: str | None = None,
+    ) -> bool:
+        """Ask for one object's deletion; returns False when there was nothing to delete.
+
+        :param uid: delete only this object, not a newer one of its name.
+        :param version: delete it only as it was seen at this resourceVersion.
+        """
         try:
-            self.send(api.delete(kind, name, namespace, uid))
+            self.send(api.delete(kind, name, namespace, uid, version))
         except ClusterError as error:
             if error.status == 404:
                 return False
-            if error.status == 409 and uid:  # a newer object of that name: not ours to delete
+            if error.status == 409 and uid:  # not the object that was meant: not ours to delete
                 return False
             raise
         return True
@@ -138,15 +159,24 @@ class KaitoClusterHook(KubernetesHook):
             time.sleep(poll)
 
     def patch_status(
-        self, name: str, namespace: str, next_status: NextStatus, *, uid: str, generation: int
+        self,
+        name: str,
+        namespace: str,
+        next_status: NextStatus,
+        *,
+        uid: str,
+        generation: int,
+        even_deleting: bool = False,
     ) -> dict[str, Any] | None:
         """Write the Workspace's status, fenced by ``uid`` and ``generation``.
 
         :param next_status: gets the live Workspace, returns its new status (None: nothing to write).
+        :param even_deleting: as :func:`fence` takes it.
         :raises StaleWorkspace: a newer generation has been seen, or the Workspace is gone.
         """
         for _ in range(STATUS_ATTEMPTS):
-            live = fence(self.find(api.WORKSPACE, name, namespace), name, uid, generation)
+            found = self.find(api.WORKSPACE, name, namespace)
+            live = fence(found, name, uid, generation, even_deleting=even_deleting)
             status = next_status(live)
             if status is None or status == live.get("status"):
                 return live
@@ -209,11 +239,19 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
         return (await self.send(api.listing(kind, namespace, labels, fields))).get("items") or []
 
     async def patch_status(
-        self, name: str, namespace: str, next_status: NextStatus, *, uid: str, generation: int
+        self,
+        name: str,
+        namespace: str,
+        next_status: NextStatus,
+        *,
+        uid: str,
+        generation: int,
+        even_deleting: bool = False,
     ) -> dict[str, Any] | None:
         """As :meth:`KaitoClusterHook.patch_status`."""
         for _ in range(STATUS_ATTEMPTS):
-            live = fence(await self.find(api.WORKSPACE, name, namespace), name, uid, generation)
+            found = await self.find(api.WORKSPACE, name, namespace)
+            live = fence(found, name, uid, generation, even_deleting=even_deleting)
             status = next_status(live)
             if status is None or status == live.get("status"):
                 return live

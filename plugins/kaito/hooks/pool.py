@@ -20,6 +20,8 @@ from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 
 GPU_RESOURCE = "nvidia.com/gpu"
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
+#: A claim that boots is written by its cloud now and then; its deletion, guarded by its version, has to fall between.
+DELETE_ATTEMPTS = 5
 
 
 class Purpose(StrEnum):
@@ -207,6 +209,10 @@ def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str
     return PoolStatus(members, False, reason, message, failure)
 
 
+def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [name for claim in claims if (name := (claim.get("status") or {}).get("nodeName"))]
+
+
 class NodeClaimPool:
     """Karpenter-core's API: one NodeClaim for each machine (gpu-provisioner, or any controller that serves it)."""
 
@@ -241,13 +247,31 @@ class NodeClaimPool:
         return made
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
-        """Ask for the deletion of the run's NodeClaims; returns their names and those of their Nodes."""
-        claims = self.hook.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id})
-        for claim in claims:
-            if not _deleting(claim):
-                self.hook.delete(NODE_CLAIM, claim["metadata"]["name"])
-        nodes = [(claim.get("status") or {}).get("nodeName") for claim in claims]
-        return [claim["metadata"]["name"] for claim in claims] + [node for node in nodes if node]
+        """Ask for the deletion of the run's NodeClaims; returns their names and those of their Nodes.
+
+        A claim that was handed to another run since it was listed has another resourceVersion, and stays.
+        """
+        going, held = self._let_go(key, run_id)
+        return [claim["metadata"]["name"] for claim in (*going, *held)] + _node_names(going)
+
+    def _let_go(self, key: PoolKey, run_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the run's claims that are going, and those that changed at each attempt to delete them."""
+        going: list[dict[str, Any]] = []
+        held: list[dict[str, Any]] = []
+        for _ in range(DELETE_ATTEMPTS):
+            going, held = [], []
+            for claim in self.hook.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id}):
+                metadata = claim["metadata"]
+                gone = _deleting(claim) or self.hook.delete(
+                    NODE_CLAIM,
+                    metadata["name"],
+                    uid=metadata["uid"],
+                    version=metadata.get("resourceVersion"),
+                )
+                (going if gone else held).append(claim)
+            if not held:
+                break
+        return going, held
 
     def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
         """Delete the run's machines and return when claims and Nodes are gone.
@@ -255,12 +279,13 @@ class NodeClaimPool:
         :raises TimeoutError: something is still there after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        seen: set[str] = set()
+        nodes: set[str] = set()
         while True:
-            claims = self.delete(key, run_id)
-            seen.update(claims)
+            going, held = self._let_go(key, run_id)
+            nodes.update(_node_names(going))
             # A Node may outlive its claim where the cloud's controller is not the one that deletes it.
-            left = claims or sorted(name for name in seen if self.hook.find(NODE, name))
+            left = [claim["metadata"]["name"] for claim in (*going, *held)]
+            left = left or sorted(name for name in nodes if self.hook.find(NODE, name))
             if not left:
                 return
             if time.monotonic() > deadline:

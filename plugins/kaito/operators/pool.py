@@ -51,9 +51,14 @@ class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
         try:
             self.live_workspace(run)
             made = machines.create(pool)
-        except (PoolTaken, StaleWorkspace) as error:
+            # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
+            self.live_workspace(run)
+        except PoolTaken as error:
             self.report(run, conditions.Phase.NODES_FAILED, str(error))
             raise AirflowFailException(str(error)) from None
+        except StaleWorkspace as stale:
+            machines.delete(key, run.run_id)
+            raise AirflowFailException(str(stale)) from None
         except Exception as error:
             machines.delete(key, run.run_id)
             self.report(

@@ -41,6 +41,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.writes: list[tuple[str, str]] = []
+        self.deleted: list[tuple[str, str]] = []
         self.refuse: dict[tuple[str, str], ClusterError] = {}
         self.answers: list[Any] = []
         self.lingering: set[str] = set()
@@ -95,9 +96,20 @@ class FakeCluster:
         self.writes.append((kind.plural, metadata["name"]))
         return copy.deepcopy(self.add(kind, manifest)), True
 
-    def delete(self, kind: Kind, name: str, namespace: str | None = None, uid: str | None = None) -> bool:
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        uid: str | None = None,
+        version: str | None = None,
+    ) -> bool:
         self._check("delete", kind)
+        found = self.objects.get(self._key(kind, name, namespace), {}).get("metadata", {})
+        if (uid and found.get("uid") != uid) or (version and found.get("resourceVersion") != version):
+            return False
         self.writes.append((kind.plural, f"-{name}"))
+        self.deleted.append((kind.plural, name))
         if name in self.lingering:
             return True
         return self.objects.pop(self._key(kind, name, namespace), None) is not None
@@ -106,9 +118,17 @@ class FakeCluster:
         self.delete(kind, name, namespace)
 
     def patch_status(
-        self, name: str, namespace: str, next_status: hooks.NextStatus, *, uid: str, generation: int
+        self,
+        name: str,
+        namespace: str,
+        next_status: hooks.NextStatus,
+        *,
+        uid: str,
+        generation: int,
+        even_deleting: bool = False,
     ) -> dict[str, Any] | None:
-        live = hooks.fence(self.find(WORKSPACE, name, namespace), name, uid, generation)
+        found = self.find(WORKSPACE, name, namespace)
+        live = hooks.fence(found, name, uid, generation, even_deleting=even_deleting)
         status = next_status(live)
         if status is not None:
             self.objects[self._key(WORKSPACE, name, namespace)]["status"] = status

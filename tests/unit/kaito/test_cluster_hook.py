@@ -118,12 +118,28 @@ def test_a_status_that_is_the_same_is_not_written(hook_for: Any) -> None:
     [
         (None, "was deleted"),
         (live() | {"metadata": {"uid": "other"}}, "made again"),
-        (live(generation=2), "edited"),
+        (live(generation=2), "superseded by generation 2"),
+        ({"metadata": {"uid": "u", "generation": 2, "deletionTimestamp": "2026-11-23T00:00:00Z"}}, "deleted"),
     ],
 )
 def test_a_run_may_not_write_for_a_workspace_that_moved_on(seen: dict[str, Any] | None, words: str) -> None:
     with pytest.raises(StaleWorkspace, match=words):
         fence(seen, "w", "u", 1)
+
+
+def test_what_serves_the_deletion_may_still_write() -> None:
+    going = live(generation=2)
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    assert fence(going, "w", "u", 1, even_deleting=True) is going
+    with pytest.raises(StaleWorkspace):
+        fence(going, "w", "other", 1, even_deleting=True)
+
+
+def test_a_deletion_names_the_object_as_it_was_seen(hook_for: Any) -> None:
+    hook, client = hook_for({}, refusal(409, "Conflict"))
+    assert hook.delete(POD, "p", "n", uid="u", version="7")
+    assert client.calls[0]["body"]["preconditions"] == {"uid": "u", "resourceVersion": "7"}
+    assert not hook.delete(POD, "p", "n", uid="u", version="7"), "somebody changed it"
 
 
 class WatchedClient:

@@ -154,6 +154,25 @@ def test_delete_takes_only_the_runs_own_machines(cluster: FakeCluster) -> None:
     assert [c["metadata"]["name"] for c in cluster.list(NODE_CLAIM)] == ["theirs"]
 
 
+def test_a_claim_that_is_handed_over_while_it_is_being_released_stays(cluster: FakeCluster) -> None:
+    """The label is what the list saw; between the list and the deletion a newer run may have taken the machine."""
+    cluster.add(NODE_CLAIM, claim("a", node="n1"))
+    cluster.add(NODE, node("n1"))
+    listed = cluster.list
+
+    def then_handed_over(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        seen = listed(*args, **kwargs)
+        metadata = cluster.objects["nodeclaims", "", "a"]["metadata"]
+        metadata["labels"]["kaito.sh/run-id"] = "run-2"
+        metadata["resourceVersion"] = "2"
+        return seen
+
+    cluster.list = then_handed_over  # type: ignore[method-assign]
+    NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
+    assert cluster.deleted == []
+    assert ("nodeclaims", "", "a") in cluster.objects
+
+
 def test_release_returns_when_the_machines_are_gone_and_complains_when_they_stay(
     cluster: FakeCluster,
 ) -> None:

@@ -74,6 +74,34 @@ def test_another_runs_machines_are_not_taken(cluster: FakeCluster, context: dict
     assert len(claims(cluster)) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"deletionTimestamp": "2026-11-23T00:00:00Z", "generation": 2}, "being deleted"),
+        ({"generation": 3}, "superseded by generation 3"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_run_whose_workspace_moved_on_leaves_no_machines(
+    cluster: FakeCluster, context: dict[str, Any], change: dict[str, Any], words: str, when: str
+) -> None:
+    metadata = cluster.objects["workspaces", "default", NAME]["metadata"]
+    create_one = cluster.get_or_create
+
+    def then_changed(kind: Any, manifest: Any) -> Any:
+        metadata.update(change)
+        return create_one(kind, manifest)
+
+    if when == "before":
+        metadata.update(change)
+    cluster.get_or_create = then_changed  # type: ignore[method-assign]
+    with pytest.raises(AirflowFailException, match=words):
+        create(cluster).execute(context)
+    assert claims(cluster) == []
+    assert len(cluster.deleted) == (1 if when == "meanwhile" else 0)
+    assert cluster.condition(NAME, "WorkspaceSucceeded") == {}, "a run that is over writes no status"
+
+
 def test_no_rollout_skips_the_rest(cluster: FakeCluster, context: dict[str, Any]) -> None:
     context["ti"].xcoms["preflight"]["serving_plan"] = None
     with pytest.raises(AirflowSkipException):
