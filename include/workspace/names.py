@@ -32,6 +32,13 @@ NODE_IMAGE_FAMILY = "kaito.sh/node-image-family"
 NODE_CLASS_NAME = "kaito.sh/node-class-name"
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
+RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
+PAUSED = "kaito.sh/paused"  # "true": nothing is done, only observed
+MANAGED_BY = "kaito.sh/managed-by"  # "airflow": ours even where upstream's controller runs
+FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
+REVISION_OF = "workspace.kaito.io/name"
+REVISION_HASH = "workspace.kaito.io/hash"
+REVISION = "workspace.kaito.io/revision"
 MODEL_STREAMING = "kaito.sh/model-streaming"
 
 # Labels that a labelSelector may not choose: the controller owns them (contract 4.1).
@@ -53,6 +60,7 @@ RESERVED_LABELS = frozenset(
 )
 
 LABEL_VALUE_MAX = 63
+_RUN_ID_END = re.compile(r"\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r\d+)?$")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -69,6 +77,27 @@ def run_id(workspace: Mapping[str, Any]) -> str:
     """The id of the one DAG run of this Workspace's generation: <namespace>.<name>.<uid8>.g<generation>."""
     meta = workspace["metadata"]
     return f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.g{generation(workspace)}"
+
+
+def attempt_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
+    """The id of this generation's attempt-th run: `run_id` for the first, with .r<attempt> for later ones."""
+    return _attempt(run_id(workspace), attempt)
+
+
+def release_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
+    """The id of the attempt-th run that releases a deleted Workspace: <namespace>.<name>.<uid8>.release[.r<attempt>]."""
+    meta = workspace["metadata"]
+    return _attempt(f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.release", attempt)
+
+
+def _attempt(run: str, attempt: int) -> str:
+    return run if attempt <= 1 else f"{run}.r{attempt}"
+
+
+def served_by(run_id: str) -> tuple[str, int] | None:
+    """(first 8 characters of the uid, generation) of the Workspace that a run serves; None when its id is not ours."""
+    found = _RUN_ID_END.search(run_id)
+    return (found["uid"], int(found["generation"])) if found else None
 
 
 def namespace(workspace: Mapping[str, Any]) -> str:

@@ -17,9 +17,12 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from include.workspace import conditions
+from include.workspace import conditions, names
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
+from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
+
+#: How soon a wait notices that its Workspace is going or has a newer generation, in seconds.
+FENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Observation:
     :param reason: the condition's reason, where the provider gave one.
     :param nodes: the machines it is about.
     :param notes: further lines worth printing once, such as Kubernetes events.
+    :param stale: the Workspace has moved on; its status is no longer this wait's to write.
     """
 
     ready: bool
@@ -39,6 +43,29 @@ class Observation:
     reason: str | None = None
     nodes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stale: bool = False
+
+
+@dataclass(frozen=True)
+class Served:
+    """Which Workspace a wait is for."""
+
+    uid: str
+    generation: int
+
+
+def served(live: Mapping[str, Any] | None, name: str, run_id: str) -> Served:
+    """Return what a run serves: by its id when that names it, else the Workspace as it is first seen.
+
+    :raises StaleWorkspace: it is gone, or another one has its name.
+    """
+    if live is None:
+        raise StaleWorkspace(f"Workspace {name} was deleted.")
+    metadata = live["metadata"]
+    uid, generation = names.served_by(run_id) or ("", int(metadata.get("generation") or 1))
+    if not str(metadata.get("uid") or "").startswith(uid):
+        raise StaleWorkspace(f"Workspace {name} was deleted and made again; this run serves the earlier one.")
+    return Served(str(metadata.get("uid") or ""), generation)
 
 
 class WorkspaceTrigger(BaseTrigger):
@@ -85,8 +112,8 @@ class WorkspaceTrigger(BaseTrigger):
         self.kubernetes_conn_id = kubernetes_conn_id
         self.timeout_seconds = timeout_seconds
         self.poll_seconds = poll_seconds
-        #: The Workspace as this wait first saw it; its generation is the one that is served.
-        self._served: dict[str, Any] | None = None
+        self._served: Served | None = None
+        self._fenced_at = float("-inf")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Every constructor argument is kept under its own name, so it can be read back from the instance."""
@@ -131,15 +158,32 @@ class WorkspaceTrigger(BaseTrigger):
 
     async def _look(self, hook: AsyncKaitoClusterHook) -> Observation:
         try:
+            await self._fence(hook)
             return await self.observe(hook)
+        except StaleWorkspace as stale:
+            return Observation(False, str(stale), failed=True, stale=True)
         except ClusterError as error:
             if error.transient:
                 return Observation(False, f"The Kubernetes API is not reachable, trying again: {error}")
             return Observation(False, f"The Kubernetes API refused: {error}", failed=True)
 
+    async def _fence(self, hook: AsyncKaitoClusterHook) -> None:
+        """Make sure, now and then, that the Workspace still is what this wait is for. Raises StaleWorkspace."""
+        if time.monotonic() - self._fenced_at < FENCE_SECONDS:
+            return
+        live = await hook.find(WORKSPACE, self.workspace, self.namespace)
+        if self._served is None:
+            task = getattr(self, "task_instance", None)
+            self._served = served(live, self.workspace, getattr(task, "run_id", ""))
+        fence(live, self.workspace, self._served.uid, self._served.generation)
+        self._fenced_at = time.monotonic()
+
     async def _tell(self, hook: AsyncKaitoClusterHook, seen: Observation) -> None:
         """Put the news into the log and the Workspace's conditions; a status that cannot be written is no failure."""
         (self.log.error if seen.failed else self.log.info)("%s", seen.message)
+        if seen.stale or self._served is None:
+            return
+        mine = self._served
         ready, waiting, never = self.phases
         phase = ready if seen.ready else never if seen.failed else waiting
 
@@ -150,20 +194,13 @@ class WorkspaceTrigger(BaseTrigger):
                 message=seen.message,
                 reason=seen.reason,
                 nodes=seen.nodes or None,
+                generation=mine.generation,
                 now=datetime.now(UTC),
             )
 
         try:
-            self._served = self._served or await hook.find(WORKSPACE, self.workspace, self.namespace)
-            if self._served is None:
-                return
-            metadata = self._served["metadata"]
             await hook.patch_status(
-                self.workspace,
-                self.namespace,
-                news,
-                uid=metadata["uid"],
-                generation=int(metadata.get("generation") or 1),
+                self.workspace, self.namespace, news, uid=mine.uid, generation=mine.generation
             )
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The Workspace's status could not be written: %s", error)

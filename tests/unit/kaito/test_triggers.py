@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.hooks import cluster as hooks
-from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, ClusterError
+from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.rollout import STUCK_AFTER
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
@@ -169,14 +170,68 @@ class Scripted(WorkspaceTrigger):
         return first
 
 
-async def test_news_is_said_once_and_a_deleted_workspace_does_not_matter(
-    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_news_is_said_once(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     booting = Observation(False, "booting", notes=("pulling the image",))
     Scripted.script = (booting, booting, Observation(True, "ready"))
-    cluster.objects.pop(("workspaces", "default", NAME))
     trigger, lines = Scripted(**WHICH), []
     for level in ("info", "warning", "error"):
         monkeypatch.setattr(trigger.log, level, lambda text, *args: lines.append(text % args))
     assert isinstance(await ending(trigger), TaskSuccessEvent)
     assert lines[1:] == ["pulling the image", "booting", "ready"]
+
+
+def in_run(run_id: str) -> WorkspaceTrigger:
+    trigger = pool_trigger()
+    trigger._task_instance = SimpleNamespace(run_id=run_id)
+    return trigger
+
+
+GOING = {"deletionTimestamp": "2026-11-23T00:00:00Z", "generation": 2}
+
+
+@pytest.mark.parametrize(
+    ("run_id", "change", "words"),
+    [
+        ("default.w.0123abcd.g1", {"generation": 3}, "superseded by generation 3"),
+        ("default.w.0123abcd.g1.r2", {"generation": 3}, "superseded by generation 3"),
+        ("default.w.0123abcd.g1", {"uid": "4567abcd-0000"}, "made again"),
+        ("default.w.0123abcd.g1", GOING, "being deleted"),
+        ("by-hand", GOING, "being deleted"),
+        ("by-hand", None, "was deleted"),
+    ],
+)
+async def test_a_wait_whose_workspace_moved_on_ends_at_once_and_writes_nothing(
+    cluster: FakeCluster,
+    run_id: str,
+    change: dict[str, Any] | None,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even when the machines it waited for are ready: they may be another run's by now."""
+    cluster.add(NODE_CLAIM, own_claim(ready_claim("a", "n1")))
+    cluster.add(NODE, node("n1"))
+    if change is None:
+        cluster.objects.pop(("workspaces", "default", NAME))
+    else:
+        cluster.objects["workspaces", "default", NAME]["metadata"].update(change)
+    trigger, lines = in_run(run_id), []
+    monkeypatch.setattr(trigger.log, "error", lambda text, *args: lines.append(text % args))
+    assert isinstance(await ending(trigger), TaskFailedEvent)
+    assert words in lines[0]
+    assert all("status" not in obj for obj in cluster.list(WORKSPACE))
+
+
+async def test_a_wait_notices_while_it_waits(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "FENCE_SECONDS", 0.0)
+    booting = Observation(False, "booting")
+    Scripted.script = (booting,) * 3
+    trigger = Scripted(**WHICH)
+    looked = trigger.observe
+
+    async def then_edited(hook: Any) -> Observation:
+        cluster.objects["workspaces", "default", NAME]["metadata"]["generation"] = 2
+        return await looked(hook)
+
+    monkeypatch.setattr(trigger, "observe", then_edited)
+    assert isinstance(await ending(trigger), TaskFailedEvent)
+    assert len(Scripted.script) == 2

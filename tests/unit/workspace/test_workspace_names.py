@@ -77,3 +77,16 @@ def test_the_owner_reference() -> None:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("run_id", "expected"),
+    [
+        ("team-a.llama.0123abcd.g3", ("0123abcd", 3)),
+        ("team-a.llama.0123abcd.g3.r12", ("0123abcd", 3)),
+        ("team-a.llama.0123abcd.release", None),
+        ("manual__2026-11-23T00:00:00+00:00", None),
+    ],
+)
+def test_a_run_id_tells_what_it_serves(run_id: str, expected: tuple[str, int] | None) -> None:
+    assert names.served_by(run_id) == expected
