@@ -141,7 +141,7 @@ def test_a_plan_explains_itself() -> None:
         "(1 NVIDIA V100 each) in float16."
     )
     assert text[1].startswith(
-        "It needs about 4.1 GiB of the 16.0 GiB of each GPU, most of it for base weights"
+        "It needs about 5.0 GiB of the 16.0 GiB of each GPU, most of it for base weights"
     )
     assert text[2] == "The machines cost about 3.06 USD an hour (list price of 2024-06)."
     assert all(sentence.endswith(".") for sentence in text)

@@ -1,0 +1,161 @@
+"""How much memory LoRA and QLoRA tuning takes on one GPU, term by term.
+
+The activation terms count what autograd keeps in this project's trainer (transformers' blocks with sdpa, peft, TRL
+under 16-bit autocast); tests/bench/plan_memory.py holds each term against the real trainer. Data-parallel training
+keeps a full copy on each GPU. It must never read a Workspace, and every constant names its source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from include.catalog import layers
+from include.catalog.memory import CUDA_CONTEXT, Terms
+from include.catalog.models import Model, ModelShape
+from include.catalog.training_shape import TrainingShape
+
+# bitsandbytes: a float scale for 64 weights; QLoRA (arXiv 2305.14314, section 3): 0.127 bits with the scales quantised
+NF4_BITS, NF4_DOUBLE_BITS = 4 + 32 / 64, 4 + 0.127
+SCALE_BYTES = 4  # LLM.int8 (arXiv 2208.07339): a float scale for each output row
+PAGED = 4096  # bitsandbytes keeps tensors with fewer elements in 32-bit optimizer state (min_8bit_size)
+ADAPTER_BYTES = 4 + 2  # the trainer keeps adapters in fp32; autocast caches a 16-bit copy (torch.autocast)
+GRADIENT_BYTES = 4
+ADAM_BYTES, ADAM_8BIT_BYTES = (
+    8.0,
+    2 + 2 * 4 / 256,
+)  # two moments; 8-bit with a float scale for 256 (arXiv 2110.02861)
+NORM_BYTES = 4  # RMSNorm and LayerNorm compute in fp32 and keep their input
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768  # TRL 1.16 kernels/chunked_logprob.py: logits made tile by tile
+LOGIT_BYTES = (
+    10  # of a trainer that keeps all logits: 16-bit value 2, fp32 copy for the loss 4, its gradient 4
+)
+FRAGMENTATION = 0.1  # of what comes and goes: PyTorch's caching allocator, with expandable segments at most that
+
+
+def tuning_memory(model: Model, method: str, training: TrainingShape | None = None) -> Terms:
+    """Memory in bytes of LoRA or QLoRA tuning on one GPU, term by term.
+
+    `method` is "lora" (16-bit base weights) or "qlora" (NF4, or int8 when the config says load_in_8bit). Where
+    `training` leaves checkpointing open, it counts as on: the trainer turns it on when memory is short.
+    Raises ValueError for a model whose shape the catalogue does not hold: its tuning cannot be estimated.
+    """
+    training = training or TrainingShape()
+    shape = model.shape
+    if shape is None:
+        raise ValueError(f"{model.name} has no shape in presets/models, so its tuning memory is unknown")
+    trained = trained_parameters(model, training)
+    largest = max(inputs * outputs for inputs, outputs in layers.linear_layers(model).values())
+    terms = [
+        ("base weights", base_weights(model, method, training)),
+        ("adapter", trained * ADAPTER_BYTES),
+        ("gradients", trained * GRADIENT_BYTES * (2 if training.processes > 1 else 1)),  # DDP's buckets
+        ("optimizer", round(trained * optimizer_bytes(_optimizer(method, training)))),
+        ("activations", activations(model, training)),
+        ("logits and loss", logits(shape, training)),
+        (
+            "dequantised layer",
+            0 if method == "lora" else 2 * largest,
+        ),  # bitsandbytes decodes one layer at a time
+        ("CUDA context", CUDA_CONTEXT),
+    ]
+    lasting = ("base weights", "CUDA context")  # allocated once, so they leave no gaps
+    fragmentation = round(FRAGMENTATION * sum(size for term, size in terms if term not in lasting))
+    return [(term, size) for term, size in [*terms, ("fragmentation", fragmentation)] if size]
+
+
+def base_weights(model: Model, method: str, training: TrainingShape | None = None) -> int:
+    """Bytes of the frozen weights: linear layers of the blocks in the method's bits; embeddings, norms and the output
+    head stay in 16 bit (transformers' bitsandbytes integration leaves the output head and all that is not linear).
+    """
+    training = training or TrainingShape()
+    count = model.shape.layers if model.shape else 0
+    linear = layers.block_parameters(model) * count
+    others = max(model.weights_bytes // 2 - linear, 0)
+    if method == "lora":
+        return 2 * (linear + others)
+    if training.load_in_8bit:
+        rows = sum(outputs for _, outputs in layers.linear_layers(model).values()) * count
+        return linear + SCALE_BYTES * rows + 2 * others
+    bits = NF4_DOUBLE_BITS if training.double_quant else NF4_BITS
+    return round(linear * bits / 8) + 2 * others
+
+
+def trained_parameters(model: Model, training: TrainingShape) -> int:
+    """Parameters with a gradient: the adapter, and whole vocabulary matrices that modules_to_save names."""
+    adapter = layers.adapter_parameters(model, training.rank, training.target_modules)
+    matrix = model.shape.vocab * model.shape.hidden if model.shape else 0
+    return adapter + training.vocabulary_copies * matrix
+
+
+def optimizer_bytes(name: str) -> float:
+    """Optimizer state a trained parameter, in bytes, by the name of TrainingArguments.optim (transformers)."""
+    name = name.lower()
+    eighth = "8bit" in name
+    if "adafactor" in name:
+        return 0.1  # factored: a row and a column of the matrix (arXiv 1804.04235)
+    if name.startswith("sgd"):
+        return 0.0  # transformers passes no momentum
+    if any(part in name for part in ("lion", "rmsprop", "adagrad")):
+        return ADAM_8BIT_BYTES / 2 if eighth else ADAM_BYTES / 2  # one moment
+    if "ademamix" in name:
+        return ADAM_8BIT_BYTES * 1.5 if eighth else ADAM_BYTES * 1.5  # three
+    return ADAM_8BIT_BYTES if eighth else ADAM_BYTES
+
+
+def _optimizer(method: str, training: TrainingShape) -> str:
+    return training.optimizer or ("paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused")
+
+
+def block_activations(model: Model, training: TrainingShape) -> int:
+    """Bytes that the backward pass of one block needs, for all tokens of a forward pass.
+
+    Counted tensor by tensor: two norms in fp32; queries, repeated keys and values and the output of attention with
+    its log-sum-exp; the attention mask of packed rows as a 16-bit bias; the inner values of the feed-forward part; a
+    16-bit copy of each adapted layer's input and the rank-sized value behind it. In the manner of arXiv 2205.05198,
+    section 4.1, whose 34 bytes a hidden unit hold for a square block that is trained in full.
+    """
+    shape = model.shape
+    if shape is None:
+        return 0
+    query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    fused = model.architecture in layers.FUSED_ATTENTION
+    values = query + 2 * keys if fused else query  # a view keeps the whole fused projection alive
+    attention = 2 * (3 * query + values) + 4 * shape.heads
+    gated = 1 if model.architecture in layers.UNGATED else 3
+    adapted = layers.targets(model, training.target_modules).values()
+    copies = sum(2 * inputs + 2 * training.rank for inputs, _ in adapted)
+    token = 2 * NORM_BYTES * shape.hidden + attention + 2 * gated * shape.intermediate + copies
+    return training.tokens * token + mask(training)
+
+
+def mask(training: TrainingShape) -> int:
+    """Bytes of one 16-bit attention mask: packed rows of a batch are laid end to end, so it is their sum squared."""
+    length = training.tokens if training.packing else training.sequence_length
+    return 2 * length * length * (1 if training.packing else training.batch_size)
+
+
+def activations(model: Model, training: TrainingShape) -> int:
+    """Bytes kept between forward and backward; with checkpointing the input of each block and one block in full."""
+    shape = model.shape
+    if shape is None:
+        return 0
+    block = block_activations(model, training)
+    last = training.tokens * shape.hidden * NORM_BYTES  # the norm before the output head
+    if training.gradient_checkpointing is False:
+        return shape.layers * block + last
+    return shape.layers * training.tokens * shape.hidden * 2 + block + last
+
+
+def logits(shape: ModelShape, training: TrainingShape) -> int:
+    """Bytes of the output head: TRL's tile with the fp32 gradient of its input, or all logits and their copies."""
+    if not training.tiled_loss:
+        return training.tokens * shape.vocab * LOGIT_BYTES
+    tile = min(training.tokens, TILE_TOKENS) * min(shape.vocab, TILE_VOCABULARY) * 2
+    return tile + training.tokens * shape.hidden * (4 + 2)
+
+
+def smaller(training: TrainingShape) -> TrainingShape:
+    """The same run with half of the tokens at a time: fewer sequences first, then shorter ones."""
+    if training.batch_size > 1:
+        return replace(training, batch_size=training.batch_size // 2)
+    return replace(training, sequence_length=max(1, training.sequence_length // 2))
