@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from include.catalog import Machine, sizing
+from include.catalog import sizing
 from include.workspace import names
 from include.workspace.faults import Fault, did_you_mean
 from include.workspace.rules.context import DNS_SUBDOMAIN, Context, Rule
 from include.workspace.selector import as_label, asked_labels, node_labels
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-QLORA_CAPABILITY = (6, 0)  # bitsandbytes 0.50 installation guide: NF4 needs compute capability 6.0
 
 
 def selector_means_labels(context: Context) -> Iterator[Fault]:
@@ -91,20 +90,19 @@ def tuning_fits(context: Context) -> Iterator[Fault]:
         return
     if not model.tuning.supported or ws.method not in ("lora", "qlora"):
         return
-    if ws.method == "qlora" and machine.capability < QLORA_CAPABILITY:
-        message = f"{machine.gpu} has compute capability {machine.compute_capability}; 4-bit kernels need 6.0"
-        yield Fault("resource.instanceType", ws.instance_type, "F9", message, _bigger(context))
+    # A config of the user's own may choose shorter sequences: then only what no config can avoid counts.
+    training = sizing.TrainingShape.least() if ws.tuning.config else sizing.TrainingShape.modest()
+    if too_old := sizing.kernels_missing(ws.method, machine):
+        yield Fault("resource.instanceType", ws.instance_type, "F9", too_old, _hint(context, training))
     if names.BYPASS_RESOURCE_CHECKS in ws.annotations:
         return
-    # A config of the user's own may choose shorter sequences: then only what no config can avoid counts.
-    training = sizing.TrainingShape(sequence_length=1, rank=1) if ws.tuning.config else None
     needed = sizing.total(sizing.tuning_memory(model, ws.method, training))
     if needed > machine.gpu_memory_bytes:
         message = (
             f"{ws.method} tuning of {model.name} needs about {sizing.gib(needed)} on a GPU, but one {machine.gpu} "
             f"has {sizing.gib(machine.gpu_memory_bytes)}"
         )
-        yield Fault("resource.instanceType", ws.instance_type, "F9", message, _bigger(context, needed))
+        yield Fault("resource.instanceType", ws.instance_type, "F9", message, _hint(context, training))
 
 
 def serving_fits(context: Context) -> Iterator[Fault]:
@@ -119,27 +117,19 @@ def serving_fits(context: Context) -> Iterator[Fault]:
         f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
         f"one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
     )
-    yield Fault("resource.instanceType", ws.instance_type, "R16", message, _bigger(context, serving=True))
+    yield Fault("resource.instanceType", ws.instance_type, "R16", message, _hint(context))
 
 
-def _bigger(context: Context, needed: int = 0, serving: bool = False) -> str:
-    """A hint that names the smallest machines of the same cloud that would do."""
+def _hint(context: Context, training: sizing.TrainingShape | None = None) -> str:
+    """Names the cheapest machines of the same cloud that would do, for serving when no training settings are given."""
     model, current = context.model, context.machine
     if model is None or current is None:
         return ""
-
-    def enough(machine: Machine) -> bool:
-        return sizing.single_node_fits(model, machine) if serving else machine.gpu_memory_bytes >= needed
-
-    candidates = [
-        machine
-        for machine in context.catalog.machines
-        if machine.cloud == current.cloud and machine.bf16 and not machine.deprecated and enough(machine)
-    ]
-    candidates.sort(key=lambda machine: (machine.usd_per_hour or float("inf"), machine.gpus, machine.name))
-    if not candidates:
-        return "choose a smaller preset"
-    return f"{' or '.join(machine.name for machine in candidates[:2])} would do"
+    purpose: sizing.Purpose = "tuning" if training else "serving"
+    choices = sizing.recommend(
+        model, purpose, context.ws.method, context.catalog, cloud=current.cloud, shape=training
+    )
+    return sizing.would_do(choices)
 
 
 RULES: tuple[Rule, ...] = (
