@@ -1,7 +1,7 @@
 """x-kubernetes-validations: rules in the Common Expression Language, evaluated where the library for it is installed.
 
-A rule that the library cannot compile or run (Kubernetes has extensions of its own) is skipped with a log line: the
-sandbox must not refuse what a real cluster would accept.
+Kubernetes' own functions come from `cel_functions`. A rule that the library still cannot compile or run is skipped with
+a log line, once: the sandbox must not refuse what a real cluster would accept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from functools import lru_cache
 from typing import Any
 
+from include.sandbox.api.cel_functions import FUNCTIONS
 from include.sandbox.api.errors import INVALID, FieldError
 
 Json = dict[str, Any]
@@ -66,8 +67,13 @@ def _evaluated(text: str, names: Json) -> Any:
     try:
         return program(names)
     except Exception as error:
-        log.debug("CEL rule %r could not be evaluated: %s", text, error)
+        _say_once(text, str(error))
         return None
+
+
+@lru_cache(maxsize=1024)
+def _say_once(text: str, why: str) -> None:
+    log.warning("CEL rule %r cannot be evaluated by the sandbox and is skipped: %s", text, why)
 
 
 @lru_cache(maxsize=1024)
@@ -81,4 +87,8 @@ def _program(text: str) -> Any:
     except Exception as error:
         log.warning("CEL rule %r is not understood by the sandbox and is skipped: %s", text, error)
         return None
-    return compiled.execute
+
+    def run(names: Json) -> Any:
+        return compiled.execute(library.Context(variables=names, functions=dict(FUNCTIONS)))
+
+    return run

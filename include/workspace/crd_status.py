@@ -1,0 +1,129 @@
+"""The schema of a Workspace's status: KAITO's fields, and those that say what KAITO does not show.
+
+`conditions` is a map by type, so that server-side apply lets each controller own its conditions and leaves the others'
+alone; as the plain list of KAITO's own definition it would be one atom that the last writer owns whole. Unknown fields
+are kept: a status that another controller or a newer release writes must survive our version of the definition. Both
+API versions carry all fields, since a write through v1alpha1 would otherwise erase what v1beta1 shows (contract 1.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def _text(description: str) -> Schema:
+    return {"type": "string", "description": description}
+
+
+def _integer(description: str) -> Schema:
+    return {"type": "integer", "format": "int64", "description": description}
+
+
+def _number(description: str) -> Schema:
+    return {"type": "number", "description": description}
+
+
+def _moment(description: str) -> Schema:
+    return {"type": "string", "format": "date-time", "description": description}
+
+
+def _object(description: str, **properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+CONDITION: Schema = {
+    "type": "object",
+    "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+    "properties": {
+        "type": {"type": "string", "maxLength": 316},
+        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+        "lastTransitionTime": {"type": "string", "format": "date-time"},
+        "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
+        "message": {"type": "string", "maxLength": 32768},
+    },
+}
+
+KAITO: dict[str, Schema] = {
+    "workerNodes": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Names of the Workspace's nodes, sorted.",
+    },
+    "conditions": {
+        "type": "array",
+        "items": CONDITION,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "description": "What is known about each part of the Workspace.",
+    },
+    "state": _text("Pending, Running, Succeeded, Failed, Ready or NotReady."),
+    "targetNodeCount": {
+        "type": "integer",
+        "format": "int32",
+        "description": "The number of nodes that the workload needs.",
+    },
+    "performance": _object(
+        "Measured performance of the server.",
+        metrics={
+            "type": "object",
+            "description": "Metrics by name, such as peakTokensPerMinute: description, value, unit and config.",
+            "additionalProperties": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+    ),
+}
+
+OURS: dict[str, Schema] = {
+    "adapter": _object(
+        "The pushed adapter image; not in KAITO's own definition.",
+        image=_text("The reference that was pushed to, with its tag."),
+        digest=_text("sha256 digest of the pushed manifest."),
+        reference=_text("The image by digest: what the server pulls."),
+    ),
+    "progress": _object(
+        "What the running tuning said last; not in KAITO's own definition.",
+        step=_integer("Optimizer steps done."),
+        total=_integer("Optimizer steps in all."),
+        epoch=_number("Passes over the data done."),
+        loss=_number("Training loss of the last logged step."),
+        tokensPerSecond=_number("Tokens trained a second, all GPUs together."),
+        etaSeconds=_number("Seconds left at this speed."),
+    ),
+    "run": _object(
+        "The Airflow run that works for this generation; not in KAITO's own definition.",
+        id=_text("Id of the DAG run."),
+        dag=_text("Id of the DAG."),
+        url=_text("The run's page in Airflow."),
+        attempt=_integer("1 for the first run of this generation."),
+        rerun=_text("The last value of the rerun request that was followed."),
+    ),
+    "cost": _object(
+        "Cost of the Workspace's machines at list prices; not in KAITO's own definition.",
+        usd=_number("US dollars so far."),
+        usdPerHour=_number("US dollars an hour while all its machines are held."),
+        gpuHours=_number("GPU hours so far."),
+        estimatedUsd=_number("US dollars that the plan expects in all."),
+    ),
+    "retry": _object(
+        "A failure that is tried again; not in KAITO's own definition.",
+        failures=_integer("Failures in a row."),
+        after=_moment("The next attempt is not before this moment."),
+        message=_text("Why the last attempt failed."),
+    ),
+}
+
+
+def status_schema() -> Schema:
+    """The structural schema of `.status`."""
+    return {
+        "type": "object",
+        "properties": KAITO | OURS,
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
