@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from include.catalog.models import GIB, STRICT, Status
 
+BYO = "byo"  # the cloud of nodes that somebody brings along
 BF16_SINCE = (8, 0)  # Ampere; KAITO's rule too (kaito pkg/sku: compute capability >= 8.0)
 
 
