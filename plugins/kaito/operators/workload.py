@@ -13,16 +13,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
 from include import manifests
-from include.workspace import conditions
-from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM
+from include.workspace import conditions, names
+from kaito.hooks.api import CONFIG_MAP, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask
+from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
 from kaito.settings import connection_id, manifest_settings
+from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,14 +34,13 @@ TRY_AGAIN = 75
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800
 LOG_SECONDS = 2
-PATIENT_POLL = 0.3
 
 
 class PodGone(AirflowFailException):
     """Somebody deleted the pod while it worked: taken as an order to stop, so it is not tried again."""
 
 
-class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
+class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     """Runs one workload pod of a Workspace and returns its result.
 
     Subclasses give the manifest, what must exist before it (``prepare``), the name of its container and the phases to
@@ -69,8 +69,10 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
             # The pod's spec holds the dataset's URL, which may be signed.
             "log_pod_spec_on_failure": False,
             "log_events_on_failure": True,
+            "random_name_suffix": False,
         }
         super().__init__(**{**settings, **kwargs})
+        self._run: Run | None = None
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         """Return the pod to run."""
@@ -99,12 +101,26 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         return super().execute(context)
 
     def _use(self, manifest: dict[str, Any]) -> None:
-        """Hand a complete manifest to the provider's operator, which adds its labels and a random suffix."""
+        """Hand a complete manifest to the provider's operator, which adds its labels."""
         self.pod_template_dict = manifest
         self.namespace = manifest["metadata"].get("namespace")
 
+    def defer(self, *, trigger: Any, method_name: str, **kwargs: Any) -> None:
+        """Wait with the fenced trigger in place of the provider's."""
+        if self._run is not None:
+            arguments = trigger.serialize()[1]
+            trigger = WorkloadPodTrigger(
+                workspace=self._run.name,
+                workspace_uid=self._run.uid,
+                generation=self._run.generation,
+                **arguments,
+            )
+        super().defer(trigger=trigger, method_name=method_name, **kwargs)
+
     def invoke_defer_method(self, last_log_time: Any = None, context: Context | None = None) -> None:
         """Move the wait to the triggerer, unless the pod ends at once: then the provider goes on without it."""
+        if context is not None:
+            self._run = self.this_run(context)
         deadline = time.monotonic() + self.patience
         while self.pod is not None and time.monotonic() < deadline:
             try:
@@ -121,6 +137,9 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back from the triggerer: read the result, let the provider clean up, and judge."""
         run = self.this_run(context)
+        if event.get("status") == SUPERSEDED:
+            self._stop(run, event)
+            raise AirflowFailException(event["message"])
         failure: Exception | None = None
         try:
             super().trigger_reentry(context, event)
@@ -133,6 +152,8 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         try:
             result = self._result(failure, event)
         except Exception as error:
+            if isinstance(error, PodGone):
+                self._stop_if_stale(run)
             self.log.error("%s", error)
             self.report(run, self.failed, str(error))
             raise
@@ -140,6 +161,22 @@ class WorkloadPodOperator(WorkspaceTask, KubernetesPodOperator):
         self.finished(run, result)
         context["ti"].xcom_push(key="return_value", value=result)
         return result
+
+    def _stop(self, run: Run, event: Mapping[str, Any]) -> None:
+        """Delete the pod, if it still is this run's."""
+        found = self.cluster.find(POD, event["name"], event["namespace"])
+        metadata = (found or {}).get("metadata") or {}
+        if (metadata.get("labels") or {}).get(names.RUN_ID) == run.run_id:
+            self.cluster.delete(POD, event["name"], event["namespace"], uid=metadata["uid"])
+
+    def _stop_if_stale(self, run: Run) -> None:
+        """Raise the true cause where the pod was deleted because the Workspace has moved on."""
+        try:
+            self.live_workspace(run)
+        except StaleWorkspace as stale:
+            raise AirflowFailException(str(stale)) from None
+        except ClusterError as error:
+            self.log.warning("Workspace %s could not be read: %s", run.name, error)
 
     def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the pod left, or raise what its end means."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from kaito.hooks.api import CONFIG_MAP
+from kaito.hooks.api import CONFIG_MAP, POD
 from kaito.operators.base import Run
 from kaito.operators.workload import (
     FetchDatasetOperator,
@@ -19,6 +21,7 @@ from kaito.operators.workload import (
     WorkloadPodOperator,
     provenance,
 )
+from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 
@@ -199,6 +202,48 @@ def test_a_workspace_that_was_edited_stops_its_old_run(
     cluster.objects["workspaces", "default", NAME]["metadata"]["generation"] = 2
     with pytest.raises(AirflowFailException, match="generation 2"):
         tune.execute(context)
+
+
+def test_a_wait_that_found_its_workspace_superseded_stops_the_pod_and_writes_nothing(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    mine = cluster.add(POD, {"metadata": {"name": "p", "labels": {"kaito.sh/run-id": RUN_ID}}})
+    event = {**EVENT, "status": SUPERSEDED, "message": "superseded by generation 2"}
+    with pytest.raises(AirflowFailException, match="superseded by generation 2"):
+        tune.trigger_reentry(context, event)
+    assert cluster.find(POD, "p") is None
+    assert "status" not in cluster.objects["workspaces", "default", NAME]
+    cluster.add(POD, {"metadata": {**mine["metadata"], "labels": {"kaito.sh/run-id": "another"}}})
+    with pytest.raises(AirflowFailException):
+        tune.trigger_reentry(context, event)
+    assert cluster.find(POD, "p") is not None, "a pod of that name that is another run's"
+
+
+@pytest.mark.parametrize("pod", [None, ended_pod(143, deleted="2026-11-23T00:00:00Z")])
+def test_a_pod_that_was_deleted_for_a_newer_generation_says_so(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster, pod: Any
+) -> None:
+    cluster.objects["workspaces", "default", NAME]["metadata"]["generation"] = 2
+    comes_back(tune, pod, AirflowException("not found"))
+    with pytest.raises(AirflowFailException, match="superseded by generation 2"):
+        tune.trigger_reentry(context, {**EVENT, "status": "error"})
+
+
+def test_the_wait_for_a_pod_is_fenced(
+    tune: TuneOperator, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = SimpleNamespace(extra_dejson={})
+    monkeypatch.setattr(BaseHook, "get_connection", lambda _: known)
+    tune.__dict__["hook"] = SimpleNamespace()
+    context["ti"].start_date = datetime.now(UTC)
+    tune.pod = pod_in("Pending")
+    tune.pod.status.container_statuses = None
+    with pytest.raises(TaskDeferred) as deferred:
+        tune.invoke_defer_method(context=context)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "kaito.triggers.workload.WorkloadPodTrigger"
+    assert (arguments["workspace"], arguments["generation"], arguments["pod_name"]) == (NAME, 1, "p")
+    assert WorkloadPodTrigger(**arguments).serialize() == (path, arguments)
 
 
 @pytest.fixture

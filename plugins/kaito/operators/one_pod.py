@@ -1,0 +1,116 @@
+"""One pod for a step of a generation, whoever asks for it and how often.
+
+The pod's name is fixed, so that the API server itself refuses a second one. A task that starts again (a retry, a worker
+that died, a database that was lost with all its memory of pods) goes on with the pod of its run that works or has ended
+unread. The provider's operator would delete a pod that has ended, and train again. Never touches another run's pod
+while that works for the same generation.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk.exceptions import AirflowException
+from kubernetes.client.exceptions import ApiException
+
+from include.workspace import names
+from kaito.hooks.api import POD, selector
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from kaito.hooks.cluster import KaitoClusterHook
+
+PATIENT_POLL = 0.3
+ENDED = ("Succeeded", "Failed")
+# The kubelet's grace period, and time to notice.
+GONE_SECONDS = 90.0
+
+
+class Standing(Enum):
+    """What a pod of a step is to the run that asks for one."""
+
+    OURS = auto()  # this run's, and nobody has read its end: go on with it
+    USELESS = (
+        auto()
+    )  # judged by an earlier try, left by an older generation, or ended for another run: it goes
+    IN_THE_WAY = auto()  # on its way out, or at work for another run of this generation: wait
+
+
+class OnePodOperator(KubernetesPodOperator):
+    """Runs a pod under the name that its manifest gives, or goes on with the one that is there."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def cluster(self) -> KaitoClusterHook:
+            raise NotImplementedError
+
+    def get_or_create_pod(self, pod_request_obj: Any, context: Context) -> Any:
+        """Return this step's pod: the one of this run that works or has ended unread, else a new one.
+
+        :raises AirflowException: another pod of this name, or of an older generation, does not go.
+        """
+        wanted = pod_request_obj.metadata
+        deadline = time.monotonic() + GONE_SECONDS
+        while True:
+            pods = self._pods_of_this_step(wanted)
+            for pod in pods:
+                if self._standing(pod, wanted) is Standing.OURS:
+                    self.log.info("Going on with pod %s, which is %s.", pod.metadata.name, pod.status.phase)
+                    return pod
+            if not pods and (made := self._create(pod_request_obj)) is not None:
+                return made
+            if time.monotonic() > deadline:
+                held = ", ".join(f"{p.metadata.name} of run {_run_of(p)}" for p in pods)
+                raise AirflowException(
+                    f"No pod {wanted.name} could be made in {GONE_SECONDS:.0f} s: "
+                    f"{held or 'a pod of that name that is not ours'} is still there."
+                )
+            time.sleep(PATIENT_POLL)
+
+    def _create(self, pod_request_obj: Any) -> Any:
+        try:
+            return self.pod_manager.create_pod(pod=pod_request_obj)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            return None
+
+    def _pods_of_this_step(self, wanted: Any) -> list[Any]:
+        """Return the pods that this step has already; those that nobody wants are told to go."""
+        own = {key: wanted.labels[key] for key in (names.WORKSPACE, names.COMPONENT)}
+        found = self.client.list_namespaced_pod(
+            namespace=wanted.namespace, label_selector=selector(own)
+        ).items
+        for pod in found:
+            if self._standing(pod, wanted) is Standing.USELESS:
+                self.log.info("Pod %s is of no use any more: deleting it.", pod.metadata.name)
+                self.cluster.delete(POD, pod.metadata.name, wanted.namespace, uid=pod.metadata.uid)
+        return list(found)
+
+    def _standing(self, pod: Any, wanted: Any) -> Standing:
+        """Judge a pod of this step; see :class:`Standing`."""
+        if pod.metadata.deletion_timestamp is not None:
+            return Standing.IN_THE_WAY
+        if pod.metadata.name != wanted.name:
+            # The fence was passed a moment ago. Whatever is newer than this run is not this run's to judge.
+            older = _generation(pod.metadata.name) < _generation(wanted.name)
+            return Standing.USELESS if older else Standing.IN_THE_WAY
+        judged = (pod.metadata.labels or {}).get(self.POD_CHECKED_KEY) == "True"
+        if _run_of(pod) == wanted.labels.get(names.RUN_ID):
+            return Standing.USELESS if judged else Standing.OURS
+        return Standing.USELESS if pod.status.phase in ENDED else Standing.IN_THE_WAY
+
+
+def _run_of(pod: Any) -> str | None:
+    return (pod.metadata.labels or {}).get(names.RUN_ID)
+
+
+def _generation(pod_name: str) -> int:
+    found = re.search(r"-g(\d+)-[a-z]+$", pod_name)
+    return int(found[1]) if found else 0

@@ -1,0 +1,90 @@
+"""Waits for a workload pod, and for the moment when nobody wants it any more.
+
+The provider's trigger knows the pod alone. This one also looks at the Workspace now and then: when that is going or has
+a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. It never deletes anything; the
+task does, when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
+from airflow.triggers.base import TriggerEvent
+
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
+from kaito.triggers.base import FENCE_SECONDS
+
+#: The event's status when the Workspace has moved on.
+SUPERSEDED = "superseded"
+
+
+class WorkloadPodTrigger(KubernetesPodTrigger):
+    """As the provider's trigger, and fenced.
+
+    :param workspace: name of the Workspace that the pod works for.
+    :param workspace_uid: its uid.
+    :param generation: the generation that the run serves.
+    :param fence_seconds: pause between two looks at the Workspace.
+    """
+
+    def __init__(
+        self,
+        *,
+        workspace: str,
+        workspace_uid: str,
+        generation: int,
+        fence_seconds: float = FENCE_SECONDS,
+        **pod: Any,
+    ) -> None:
+        super().__init__(**pod)
+        self.workspace = workspace
+        self.workspace_uid = workspace_uid
+        self.generation = generation
+        self.fence_seconds = fence_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        own = {
+            "workspace": self.workspace,
+            "workspace_uid": self.workspace_uid,
+            "generation": self.generation,
+            "fence_seconds": self.fence_seconds,
+        }
+        return f"{__name__}.{type(self).__qualname__}", {**super().serialize()[1], **own}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        pod = asyncio.create_task(self._pod_event())
+        stale = asyncio.create_task(self._until_stale())
+        try:
+            await asyncio.wait({pod, stale}, return_when=asyncio.FIRST_COMPLETED)
+            if pod.done():
+                yield pod.result()
+                return
+            self._fired_event = True
+            found = {"status": SUPERSEDED, "name": self.pod_name, "namespace": self.pod_namespace}
+            yield TriggerEvent({**found, "message": stale.result()})
+        finally:
+            for task in (pod, stale):
+                task.cancel()
+            await asyncio.gather(pod, stale, return_exceptions=True)
+
+    async def _pod_event(self) -> TriggerEvent:
+        async for event in super().run():
+            return event
+        raise RuntimeError("The wait for the pod ended without a word.")
+
+    async def _until_stale(self) -> str:
+        """Return why the Workspace is no longer this run's, as soon as it is not."""
+        hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
+        while True:
+            try:
+                live = await hook.find(WORKSPACE, self.workspace, self.pod_namespace)
+                fence(live, self.workspace, self.workspace_uid, self.generation)
+            except StaleWorkspace as moved_on:
+                return str(moved_on)
+            except ClusterError as error:
+                self.log.warning("The Workspace could not be looked at, trying again: %s", error)
+            await asyncio.sleep(self.fence_seconds)

@@ -1,0 +1,133 @@
+"""One pod for a step of a generation: found again by a run that starts anew, and never made twice."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException
+from kaito.operators import one_pod
+from kaito.operators.workload import TuneOperator
+from kubernetes.client.exceptions import ApiException
+
+from tests.unit.kaito.conftest import FakeCluster
+
+LABELS = {"kaito.sh/workspace": "w", "kaito.sh/component": "tuning"}
+
+
+def a_pod(
+    name: str = "w-g2-tuning",
+    phase: str = "Running",
+    going: bool = False,
+    run: str = "run-1",
+    judged: bool = False,
+) -> Any:
+    metadata = SimpleNamespace(
+        name=name,
+        namespace="n",
+        uid=f"uid-{name}",
+        labels={**LABELS, "kaito.sh/run-id": run, **({"already_checked": "True"} if judged else {})},
+        deletion_timestamp="2026-11-23T00:00:00Z" if going else None,
+    )
+    return SimpleNamespace(metadata=metadata, status=SimpleNamespace(phase=phase))
+
+
+class Pods:
+    """The pods of a namespace; each look sees the next list, the last one for ever."""
+
+    def __init__(self, *looks: list[Any], taken: bool = False) -> None:
+        self.looks, self.made, self.deleted, self.taken = list(looks), [], [], taken
+
+    def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+        assert label_selector == "kaito.sh/component=tuning,kaito.sh/workspace=w"
+        return SimpleNamespace(items=self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
+
+    def create_pod(self, pod: Any) -> Any:
+        if self.taken:
+            raise ApiException(status=409, reason="AlreadyExists")
+        self.made.append(pod)
+        return pod
+
+    def delete(self, kind: Any, name: str, namespace: str, uid: str) -> bool:
+        self.deleted.append((name, uid))
+        return True
+
+
+def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(one_pod, "PATIENT_POLL", 0)
+    monkeypatch.setattr(one_pod, "GONE_SECONDS", 0.05)
+    operator = TuneOperator(task_id="tune")
+    operator.__dict__.update(cluster=pods, client=pods, pod_manager=pods)
+    return operator.get_or_create_pod(a_pod(), {})
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running", "Succeeded", "Failed"])
+def test_the_pod_of_this_run_is_taken_up_whatever_it_has_reached(
+    phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended unread counts: the provider would delete that pod and train again."""
+    there = a_pod(phase=phase)
+    pods = Pods([there])
+    assert ask(pods, monkeypatch) is there
+    assert pods.made == pods.deleted == []
+
+
+def test_without_a_pod_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = Pods([])
+    assert ask(pods, monkeypatch) is pods.made[0]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        a_pod(phase="Failed", judged=True),
+        a_pod("w-g1-tuning", run="run-0"),
+        a_pod(phase="Succeeded", run="run-0"),
+    ],
+    ids=["judged by an earlier try", "of an older generation", "ended for another run"],
+)
+def test_what_is_of_no_use_goes_before_a_new_one_comes(left: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = Pods([left], [])
+    ask(pods, monkeypatch)
+    assert pods.deleted == [(left.metadata.name, left.metadata.uid)]
+    assert len(pods.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("w-g2-tuning", "run-0"), ("w-g3-tuning", "run-3")],
+    ids=["another run of this generation", "a newer generation"],
+)
+def test_a_pod_that_works_for_somebody_else_is_never_touched(
+    name: str, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = Pods([a_pod(name, run=run)])
+    with pytest.raises(AirflowException, match=run):
+        ask(pods, monkeypatch)
+    assert pods.made == pods.deleted == []
+
+
+def test_a_pod_on_its_way_out_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = Pods([a_pod(going=True)], [a_pod(going=True)], [])
+    ask(pods, monkeypatch)
+    assert pods.deleted == []
+    assert len(pods.made) == 1
+
+
+def test_a_name_that_a_stranger_holds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AirflowException, match="not ours"):
+        ask(Pods([], taken=True), monkeypatch)
+
+
+def test_two_that_ask_at_once_get_one_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other's create came first: the API server refuses ours, and the next look finds the pod."""
+    there = a_pod()
+    assert ask(Pods([], [there], taken=True), monkeypatch) is there
+
+
+def test_the_name_is_the_manifests_own(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    operator = TuneOperator(task_id="tune")
+    operator.__dict__.update(cluster=cluster, hook=SimpleNamespace(is_in_cluster=False))
+    operator._use(operator.pod_manifest(operator.this_run(context), context))
+    assert operator.build_pod_request_obj().metadata.name == "workspace-tuning-phi-3-g1-tuning"
