@@ -27,12 +27,14 @@ EPILOG = """examples:
 
 The sandbox is a development tool. Use KUBECONFIG with a real cluster for anything else."""
 FAULT_HELP = """kinds, with what --target (a shell pattern) and --value mean:
-  quota, no-capacity         instance type
+  quota                      instance type
+  no-capacity, sku           instance type, or TYPE@ZONE
+  auth                       "METHOD /path" of Azure; value: 403 (default) or 401
   slow-boot                  instance type; value: seconds more to boot
   node-loss, spot-eviction   node (once); value of spot-eviction: seconds of notice
   pod-kill, oom              namespace/pod (once)
   registry-down              -
-  api-error                  "METHOD /path"; value: HTTP status (500)
+  api-error                  "METHOD /path" of Kubernetes or Azure; value: HTTP status (500)
   api-throttle               "METHOD /path"; value: Retry-After in seconds
   api-latency                "METHOD /path"; value: seconds
   watch-drop                 "/path" (once)"""
@@ -110,6 +112,8 @@ def _up(args: argparse.Namespace, layout: Layout) -> int:
     print(
         f"# API server {described['apiserver']}, registry {described['registry']}, process {described['pid']}"
     )
+    azure = described["azure"]
+    print(f"# Azure {azure['baseUrl']}, token in {azure['tokenFile']}, trust {azure['certificateAuthority']}")
     print(f"export KUBECONFIG={layout.kubeconfig}")
     return 0
 

@@ -57,6 +57,16 @@ class Layout:
         return self.root / "ledger.jsonl"
 
     @property
+    def arm(self) -> Path:
+        """Agent pools and their operations."""
+        return self.root / "arm.json"
+
+    @property
+    def arm_token(self) -> Path:
+        """The bearer token of the sandbox's Azure."""
+        return self.root / "arm-token"
+
+    @property
     def registry(self) -> Path:
         return self.root / "registry"
 

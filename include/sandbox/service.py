@@ -18,10 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from aiohttp import web
+
 from include.sandbox.api import certificates
 from include.sandbox.api.server import bound_port, serve
 from include.sandbox.api.store import ApiError, Cluster
+from include.sandbox.arm import account
+from include.sandbox.arm import server as arm
+from include.sandbox.arm.state import ArmState
 from include.sandbox.cloud import crds
+from include.sandbox.cloud.agentpools import AgentPoolController
 from include.sandbox.cloud.ledger import Ledger
 from include.sandbox.cloud.nodeclaims import NodeClaimController
 from include.sandbox.controllers.deployment import DeploymentController
@@ -58,6 +64,8 @@ class Machinery:
     feeds: Feeds
     agent: NodeAgent
     proxy: ServiceProxy
+    agent_pools: AgentPoolController
+    arm_state: ArmState
     controllers: list[Controller]
 
     @classmethod
@@ -65,6 +73,8 @@ class Machinery:
         feeds = Feeds(cluster, timings.resync)
         agent = NodeAgent(cluster, feeds, faults, layout, timings)
         proxy = ServiceProxy(cluster, feeds)
+        ledger, arm_state = Ledger(layout.ledger), ArmState(layout.arm)
+        agent_pools = AgentPoolController(cluster, feeds, faults, ledger, timings, arm_state)
         controllers: list[Controller] = [
             Scheduler(cluster, feeds),
             StatefulSetController(cluster, feeds),
@@ -74,10 +84,11 @@ class Machinery:
             EndpointsController(cluster, feeds),
             VolumeBinder(cluster, feeds, layout.volumes),
             NodeLifecycle(cluster, feeds, timings.node_monitor_grace),
-            NodeClaimController(cluster, feeds, faults, Ledger(layout.ledger), timings),
+            NodeClaimController(cluster, feeds, faults, ledger, timings),
+            agent_pools,
             proxy,
         ]
-        return cls(feeds, agent, proxy, controllers)
+        return cls(feeds, agent, proxy, agent_pools, arm_state, controllers)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -157,17 +168,34 @@ async def run(layout: Layout, port: int, timings: Timings) -> None:
         port = stable_port(layout.root / "port", port)
         runner = await serve(cluster, HOST, port, paths, {token: "sandbox-admin"}, layout.logs, faults)
         stack.push_async_callback(runner.cleanup)
+        azure = await _serve_azure(layout, paths, machinery, faults)
+        stack.push_async_callback(azure.cleanup)
         work = asyncio.create_task(machinery.run())
         stack.push_async_callback(_end, work)
         stack.push_async_callback(machinery.close)
         await starting
         faults.listen(FaultKind.REGISTRY_DOWN, registry.set_down)
-        _describe(layout, bound_port(runner), registry, paths.ca, token)
+        _describe(layout, bound_port(runner), bound_port(azure), registry, paths.ca, token)
         stack.callback(layout.description.unlink, missing_ok=True)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, work}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
+
+
+async def _serve_azure(
+    layout: Layout, paths: certificates.CertPaths, machinery: Machinery, faults: Faults
+) -> web.AppRunner:
+    """Azure Resource Manager, on the port that it had before if that is free."""
+    token = admin_token(layout.arm_token)
+    port = stable_port(layout.root / "arm-port", 0)
+
+    def changed(pool: str) -> None:
+        machinery.agent_pools.enqueue(("", pool))
+
+    runner = await arm.serve(HOST, port, paths, token, machinery.arm_state, faults, changed)
+    (layout.root / "arm-port").write_text(str(bound_port(runner)))
+    return runner
 
 
 async def _end(work: asyncio.Task[None]) -> None:
@@ -176,13 +204,24 @@ async def _end(work: asyncio.Task[None]) -> None:
         await work
 
 
-def _describe(layout: Layout, port: int, registry: Registry, authority: Path, token: str) -> None:
+def _describe(
+    layout: Layout, port: int, arm_port: int, registry: Registry, authority: Path, token: str
+) -> None:
     (layout.root / "port").write_text(str(port))
     server = f"https://{HOST}:{port}"
     certificates.write_kubeconfig(layout.kubeconfig, server, authority, token)
     described = {
         "apiserver": server,
         "registry": registry.address,
+        "azure": {
+            "baseUrl": f"https://{HOST}:{arm_port}",
+            "subscriptionId": account.SUBSCRIPTION,
+            "resourceGroup": account.GROUP,
+            "cluster": account.CLUSTER,
+            "location": account.LOCATION,
+            "certificateAuthority": str(authority),
+            "tokenFile": str(layout.arm_token),
+        },
         "pid": os.getpid(),
         "kubeconfig": str(layout.kubeconfig),
         "stateDir": str(layout.root),

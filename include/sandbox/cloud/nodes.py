@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any
 
-from include.sandbox.api.store import ApiError
+from include.sandbox.api.store import ApiError, Cluster
 from include.sandbox.controllers.ownership import condition_of, is_finished, is_terminating, seconds_since
 from include.sandbox.controllers.reconciler import NOT_FOUND, Feeds, Object, remove
 from include.sandbox.faults import Fault, FaultKind, Faults
@@ -40,7 +39,7 @@ class NodeLife:
 
     def __init__(
         self,
-        cluster: Any,
+        cluster: Cluster,
         feeds: Feeds,
         faults: Faults,
         timings: Timings,

@@ -145,7 +145,8 @@ class Controller:
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        feeds.subscribe(self.resource, lambda _event, obj: self.enqueue(key_of(obj)))
+        if self.resource:  # without one, its keys come from elsewhere
+            feeds.subscribe(self.resource, lambda _event, obj: self.enqueue(key_of(obj)))
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the cluster one step nearer to what the object asks; return seconds until it must be called again."""
