@@ -3,3 +3,40 @@
 It exists so that every situation can be tested in milliseconds, thousands of them at random. It must never talk to a
 cluster, to Airflow or to the clock: those who do hand it what they saw, and carry out what it decides.
 """
+
+from include.reconcile.contract import (
+    Action,
+    AddFinalizer,
+    Annotate,
+    ApplyObject,
+    Decision,
+    DeleteObject,
+    DropFinalizer,
+    Event,
+    HandOver,
+    Observed,
+    StartRun,
+    Surroundings,
+)
+from include.reconcile.decide import decide
+from include.reconcile.due import due, runs_to_ask
+from include.reconcile.fingerprint import fingerprint
+
+__all__ = [
+    "Action",
+    "AddFinalizer",
+    "Annotate",
+    "ApplyObject",
+    "Decision",
+    "DeleteObject",
+    "DropFinalizer",
+    "Event",
+    "HandOver",
+    "Observed",
+    "StartRun",
+    "Surroundings",
+    "decide",
+    "due",
+    "fingerprint",
+    "runs_to_ask",
+]

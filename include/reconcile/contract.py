@@ -3,6 +3,10 @@
 The shell (plugins/kaito) fills `Observed` from lists of the cluster and from Airflow, calls `decide`, and carries a
 `Decision` out in this order: finalizer, status (fenced by resourceVersion and generation), the other actions in their
 order, events. An action must be safe to repeat, since the shell may die between any two of them.
+
+A decision holds for the Workspace that was seen: a status write proves it by its resourceVersion. Before the actions
+of a decision without a status the shell reads the Workspace once more and drops the decision when its resourceVersion
+is another. Observe Workspaces before their children, never after.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.workspace import Fault
+from include.workspace.transitions import Event
 
 Object = Mapping[str, Any]
 
@@ -38,15 +43,6 @@ class Observed:
     runs: Mapping[str, str | None] = field(default_factory=dict)
     progress: Object | None = None
     upstream: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A Kubernetes Event about the Workspace; `type` is Normal or Warning."""
-
-    type: str
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

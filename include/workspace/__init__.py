@@ -18,6 +18,7 @@ from include.workspace.rules import Policy, update_faults, validate
 
 __all__ = [
     "ConditionType",
+    "Event",
     "Fault",
     "Phase",
     "Policy",
@@ -32,6 +33,7 @@ __all__ = [
     "examine_workspace",
     "names",
     "parse_workspace",
+    "transition_events",
     "update_faults",
     "validate",
     "workspace_crd",

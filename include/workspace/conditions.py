@@ -181,6 +181,8 @@ STEPS: Mapping[Phase, Step] = {
 # Conditions that only make sense for a tuning, or only when something is served.
 _TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
 _INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}
+# Why a run may work on a service that the same generation already had (status.run.cause).
+REPAIRS = frozenset({"repair", "inputs"})
 
 
 def fence(status: Mapping[str, Any] | None, generation: int) -> None:
@@ -252,18 +254,50 @@ def progress(
         raise StaleGeneration(
             f"the Workspace is at generation {newer}; a run for {run_for} may not write its status"
         )
-    step, tuning, served = STEPS[phase], workspace.get("tuning") is not None, serves(workspace)
+    step, tuning = STEPS[phase], workspace.get("tuning") is not None
+    repair = repairs(status, run_for)
+    left = _left_alone(phase, tuning, serves(workspace), repair)
     conditions = list(status.get("conditions") or ())
     for index, (kind, value, default) in enumerate(step.writes):
-        if (kind in _TUNING_ONLY and not tuning) or (kind == T.INFERENCE_READY and not served):
+        if kind in left:
             continue
         own = reason if reason and (index == 0 or kind == T.RESOURCE_READY) else default
         conditions = set_condition(conditions, kind, value, own, message, run_for, now)
     status["conditions"] = conditions
     if step.state:
-        status["state"] = step.state if tuning else _INFERENCE_STATES.get(step.state, step.state)
-    _observe(status, phase, nodes, target_nodes, adapter)
+        status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
+    _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
     return status
+
+
+def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:
+    """Whether the run that `status.run` names brings back a service of a generation that was finished before."""
+    run = (status or {}).get("run") or {}
+    return run.get("generation") == generation and run.get("cause") in REPAIRS
+
+
+def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool) -> set[ConditionType]:
+    """The condition types that a phase does not write for this Workspace.
+
+    A repair concerns the service only: what the tuning has reached stays reached, and a service that still answers
+    while it is prepared says so until it is rolled.
+    """
+    left: set[ConditionType] = set()
+    if not tuning or repair:
+        left |= set(_TUNING_ONLY)
+    if not served or (repair and phase == Phase.ACCEPTED):
+        left.add(T.INFERENCE_READY)
+    if repair and tuning:
+        left.add(T.WORKSPACE_SUCCEEDED)
+    return left
+
+
+def _state(state: str, tuning: bool, repair: bool, before: str) -> str:
+    if tuning:
+        return before if repair and before else state
+    if repair and state in ("Pending", "Running"):
+        return "NotReady"
+    return _INFERENCE_STATES.get(state, state)
 
 
 status_for = progress
@@ -275,6 +309,7 @@ def _observe(
     nodes: Sequence[str] | None,
     target_nodes: int | None,
     adapter: Mapping[str, Any] | None,
+    keep_adapter: bool,
 ) -> None:
     """Fills the parts of the status that are not conditions."""
     if nodes is not None:
@@ -287,7 +322,7 @@ def _observe(
         status["adapter"] = {
             key: adapter[key] for key in ("image", "digest", "reference") if adapter.get(key)
         }
-    elif phase == Phase.ACCEPTED:
+    elif phase == Phase.ACCEPTED and not keep_adapter:
         status.pop("adapter", None)
 
 

@@ -85,7 +85,7 @@ def attempt_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
 
 
 def release_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
-    """The id of the attempt-th run that releases a deleted Workspace: <namespace>.<name>.<uid8>.release[.r<attempt>]."""
+    """The id of the attempt-th run that releases a deleted Workspace: <namespace>.<name>.<uid8>.release."""
     meta = workspace["metadata"]
     return _attempt(f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.release", attempt)
 

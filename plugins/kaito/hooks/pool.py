@@ -1,27 +1,47 @@
 """GPU pools: the seam between what a Workspace needs and who provides the machines.
 
 A provider creates, deletes and observes a pool; operators and triggers only know :class:`GpuPoolProvider`. Whether a
-pool is ready, and why not, is decided by pure functions over the objects the cloud reports, so that the synchronous
-and the asyncio side cannot disagree. A provider never touches a machine that its run did not ask for.
+pool is ready, and why not, is decided by pure functions (`include.reconcile.pools`), so that the synchronous and the
+asyncio side cannot disagree. A provider never touches a machine that its run did not ask for.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from include.reconcile.pools import (
+    FailureClass,
+    PoolStatus,
+    classify,
+    deleting,
+    instance_types,
+    pool_status,
+)
 from include.workspace import names
 from kaito.hooks.api import NODE, NODE_CLAIM
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 
-GPU_RESOURCE = "nvidia.com/gpu"
-INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 #: A claim that boots is written by its cloud now and then; its deletion, guarded by its version, has to fall between.
 DELETE_ATTEMPTS = 5
+
+
+__all__ = [
+    "FailureClass",
+    "GpuPool",
+    "GpuPoolProvider",
+    "NodeClaimPool",
+    "PoolKey",
+    "PoolStatus",
+    "PoolTaken",
+    "Purpose",
+    "classify",
+    "observe_node_claims",
+    "pool_status",
+]
 
 
 class Purpose(StrEnum):
@@ -29,49 +49,6 @@ class Purpose(StrEnum):
 
     TUNING = "tuning"
     SERVING = "serving"
-
-
-class FailureClass(StrEnum):
-    """Why machines do not come; the class decides whether waiting can help."""
-
-    QUOTA = "quota"
-    CAPACITY = "capacity"
-    AUTH = "auth"
-    CONFIG = "config"
-    TRANSIENT = "transient"
-    TIMEOUT = "timeout"
-
-
-# The clouds' own words, as Karpenter's and AKS's providers pass them on in a NodeClaim condition.
-_CLASSES: tuple[tuple[FailureClass, str], ...] = (
-    (FailureClass.QUOTA, r"quota|LimitExceeded|exceeding approved"),
-    (
-        FailureClass.CAPACITY,
-        r"SkuNotAvailable|NotAvailableForSubscription|Insufficient\w*Capacity|AllocationFail|Overconstrained"
-        r"|no capacity|out of capacity|not enough capacity|currently not available",
-    ),
-    (
-        FailureClass.AUTH,
-        r"AuthorizationFailed|Unauthorized|Forbidden|InvalidAuthentication|does not have permission",
-    ),
-    (
-        FailureClass.CONFIG,
-        r"InvalidParameter|BadRequest|NotSupported|not supported|Invalid\w*Type|NodeClassNotFound",
-    ),
-)
-#: Waiting does not help against these: the run stops and says so.
-FINAL_CLASSES = frozenset(
-    {FailureClass.QUOTA, FailureClass.CAPACITY, FailureClass.AUTH, FailureClass.CONFIG, FailureClass.TIMEOUT}
-)
-
-
-def classify(reason: str, message: str) -> FailureClass:
-    """Sort a provider's failure; what is not recognised may pass by itself."""
-    text = f"{reason} {message}"
-    for failure, pattern in _CLASSES:
-        if re.search(pattern, text, re.IGNORECASE):
-            return failure
-    return FailureClass.TRANSIENT
 
 
 @dataclass(frozen=True)
@@ -104,21 +81,6 @@ class GpuPool:
     claims: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class PoolStatus:
-    """What is there of a pool. ``message`` is the provider's own sentence where it gave one."""
-
-    nodes: tuple[str, ...]
-    ready: bool
-    reason: str
-    message: str
-    failure_class: FailureClass | None = None
-
-    @property
-    def failed(self) -> bool:
-        return self.failure_class in FINAL_CLASSES
-
-
 class GpuPoolProvider(Protocol):
     """What every way to get GPU machines must offer."""
 
@@ -134,79 +96,6 @@ class GpuPoolProvider(Protocol):
 
 class PoolTaken(RuntimeError):
     """Another run holds this pool."""
-
-
-def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
-    conditions = (obj.get("status") or {}).get("conditions") or []
-    return next((c for c in conditions if c.get("type") == type_), {})
-
-
-def _deleting(obj: Mapping[str, Any]) -> bool:
-    return bool(obj["metadata"].get("deletionTimestamp"))
-
-
-def _instance_types(claim: Mapping[str, Any]) -> list[str]:
-    requirements = (claim.get("spec") or {}).get("requirements") or []
-    return next((r.get("values") or [] for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), [])
-
-
-def _claim_problem(claim: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return (reason, message) of the first lifecycle step that is not done, None when the claim is ready."""
-    name = claim["metadata"]["name"]
-    if _condition(claim, "Ready").get("status") == "True":
-        return None
-    for step in ("Launched", "Registered", "Initialized", "Ready"):
-        condition = _condition(claim, step)
-        if condition.get("status") == "True":
-            continue
-        reason = condition.get("reason") or f"Not{step}"
-        message = condition.get("message") or f"waiting until the machine is {step.lower()}"
-        return reason, f"NodeClaim {name}: {message}"
-    return None
-
-
-def _node_problem(claim: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Return (reason, message) when the claim's Node is not ready for GPU work, None when it is.
-
-    A Node is Ready minutes before its GPUs are allocatable (drivers, device plugin): both are asked for.
-    """
-    name = (claim.get("status") or {}).get("nodeName") or ""
-    node = nodes.get(name)
-    if node is None:
-        return "NodeNotReady", f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
-    ready = _condition(node, "Ready")
-    if ready.get("status") != "True":
-        return "NodeNotReady", f"Node {name} is not Ready: {ready.get('message') or 'no report yet'}"
-    gpus = ((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, "0")
-    if int(gpus) < 1:
-        return "NodePluginsNotReady", f"Node {name} is Ready but offers no {GPU_RESOURCE} yet"
-    return None
-
-
-def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]) -> PoolStatus:
-    """Judge a pool by its NodeClaims and the cluster's Nodes."""
-    by_name = {node["metadata"]["name"]: node for node in nodes}
-    live = [claim for claim in claims if not _deleting(claim)]
-    if not live:
-        return PoolStatus(
-            (),
-            False,
-            "NodeClaimMissing",
-            "The pool has no NodeClaims: they were deleted.",
-            FailureClass.CONFIG,
-        )
-    members = tuple(sorted(n for c in live if (n := (c.get("status") or {}).get("nodeName"))))
-    problems = [p for claim in live if (p := _claim_problem(claim) or _node_problem(claim, by_name))]
-    if not problems:
-        return PoolStatus(
-            members, True, "NodesReady", f"{len(members)} GPU node(s) ready: {', '.join(members)}"
-        )
-    classed = [(classify(*problem), *problem) for problem in problems]
-    # The worst cause speaks for the pool: a quota error is the news, not the sibling that still boots.
-    failure, reason, message = next((c for c in classed if c[0] in FINAL_CLASSES), classed[0])
-    if len(problems) > 1:
-        message = f"{message} ({len(live) - len(problems)} of {len(live)} machines ready)"
-    return PoolStatus(members, False, reason, message, failure)
 
 
 def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -228,9 +117,9 @@ class NodeClaimPool:
         :raises PoolTaken: another run is tuning on this pool.
         """
         existing = self.hook.list(NODE_CLAIM, labels=pool.key.labels)
-        for claim in [claim for claim in existing if _deleting(claim)]:
+        for claim in [claim for claim in existing if deleting(claim)]:
             self.hook.delete_and_wait(NODE_CLAIM, claim["metadata"]["name"], timeout=600)
-        live = [c for c in existing if not _deleting(c) and pool.instance_type in _instance_types(c)]
+        live = [c for c in existing if not deleting(c) and pool.instance_type in instance_types(c)]
         owners = {c["metadata"].get("labels", {}).get(names.RUN_ID) for c in live} - {pool.run_id, None}
         if owners and pool.key.purpose == Purpose.TUNING:
             raise PoolTaken(
@@ -262,7 +151,7 @@ class NodeClaimPool:
             going, held = [], []
             for claim in self.hook.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id}):
                 metadata = claim["metadata"]
-                gone = _deleting(claim) or self.hook.delete(
+                gone = deleting(claim) or self.hook.delete(
                     NODE_CLAIM,
                     metadata["name"],
                     uid=metadata["uid"],

@@ -1,0 +1,44 @@
+"""When to try again: exponential, capped, and the same every time.
+
+Without jitter, since one reconciler serves all Workspaces and a decision must be repeatable. Never reads the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from include.workspace.conditions import timestamp
+
+FIRST_SECONDS = 5.0
+CAP_SECONDS = 300.0
+
+
+def seconds(failures: int) -> float:
+    """The pause in seconds after that many failures in a row: 5, 10, 20 ... 300."""
+    return min(CAP_SECONDS, FIRST_SECONDS * 2.0 ** min(max(failures - 1, 0), 16))
+
+
+def failed(retry: Mapping[str, Any] | None, now: datetime, message: str) -> dict[str, Any]:
+    """The next `status.retry` after one more failure."""
+    failures = int((retry or {}).get("failures") or 0) + 1
+    after = timestamp(now + timedelta(seconds=seconds(failures)))
+    return {"failures": failures, "after": after, "message": message}
+
+
+def moment(text: Any) -> datetime | None:
+    """A Kubernetes time as a datetime; None when it is missing or is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
+
+
+def wait(retry: Mapping[str, Any] | None, now: datetime) -> float:
+    """Seconds until `status.retry` allows the next attempt, 0.0 when it is allowed now."""
+    after = moment((retry or {}).get("after"))
+    return max(0.0, (after - now).total_seconds()) if after else 0.0

@@ -1,0 +1,230 @@
+"""One Workspace and what was seen of it, in the words that the decisions use.
+
+It answers questions of the moment and decides nothing. What belongs to somebody else never shows in it, except by
+`strangers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from include.reconcile.contract import Object, Observed, Surroundings
+from include.workspace import names
+from include.workspace.conditions import ConditionType, Reason, condition
+from include.workspace.dialect import serves
+
+TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
+TUNING, SERVING = "tuning", "serving"
+#: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
+RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
+#: Why a run was started, as status.run.cause keeps it.
+SPEC, RERUN, REPAIR, INPUTS, DELETED, FOUND = "spec", "rerun", "repair", "inputs", "deleted", "found"
+#: How far a run is, as status.run.state keeps it.
+WAITING, STARTED, SUCCESS, FAILED = "waiting", "started", "success", "failed"
+OVER = frozenset({SUCCESS, FAILED})
+
+
+def deleting(obj: Object) -> bool:
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def label(obj: Object, key: str) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(key) or "")
+
+
+def controller(obj: Object) -> Mapping[str, Any] | None:
+    """The owner reference of whoever controls an object."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def phase(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase") or "")
+
+
+def ended(pod: Object) -> bool:
+    """Whether a pod's containers will never run again."""
+    return phase(pod) in ("Succeeded", "Failed")
+
+
+def machine(claim: Object) -> str:
+    """The instance type that a NodeClaim asks for."""
+    requirements = (claim.get("spec") or {}).get("requirements") or ()
+    values = next((r.get("values") for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), None)
+    return str(values[0]) if values else ""
+
+
+def node_of(claim: Object) -> str:
+    return str((claim.get("status") or {}).get("nodeName") or "")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A Workspace, what was seen, the moment, and the installation."""
+
+    workspace: Object
+    observed: Observed
+    now: datetime
+    surroundings: Surroundings
+
+    @cached_property
+    def meta(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.workspace["metadata"]
+        return found
+
+    @cached_property
+    def annotations(self) -> Mapping[str, str]:
+        return self.meta.get("annotations") or {}
+
+    @property
+    def name(self) -> str:
+        return str(self.meta["name"])
+
+    @property
+    def namespace(self) -> str:
+        return names.namespace(self.workspace)
+
+    @property
+    def uid(self) -> str:
+        return str(self.meta.get("uid") or "")
+
+    @cached_property
+    def generation(self) -> int:
+        return names.generation(self.workspace)
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        return self.workspace.get("status") or {}
+
+    @property
+    def tunes(self) -> bool:
+        return self.workspace.get("tuning") is not None
+
+    @cached_property
+    def serves(self) -> bool:
+        return serves(self.workspace)
+
+    @property
+    def home_dag(self) -> str:
+        """The DAG that does what the Workspace asks for."""
+        return TUNE if self.tunes else SERVE
+
+    @property
+    def finalizer(self) -> bool:
+        return names.FINALIZER in (self.meta.get("finalizers") or ())
+
+    @property
+    def paused(self) -> bool:
+        return self.annotations.get(names.PAUSED) == "true"
+
+    @property
+    def rerun(self) -> str:
+        return self.annotations.get(names.RERUN) or ""
+
+    @cached_property
+    def machine(self) -> str:
+        """The canonical machine type, "" when nodes are brought along or the type is unknown."""
+        return str(self.surroundings.machine_of(self.workspace) or "")
+
+    def mine(self, obj: Object) -> bool:
+        """Whether an object of our name is ours: by its controller, or by our labels where it has none."""
+        owner = controller(obj)
+        if owner is not None:
+            return owner.get("uid") == self.uid
+        return label(obj, names.WORKSPACE) == self.name and bool(label(obj, names.COMPONENT))
+
+    @cached_property
+    def stateful_set(self) -> Object | None:
+        """The service's StatefulSet, unless it is going or somebody else's."""
+        return next(
+            (
+                s
+                for s in self.observed.stateful_sets
+                if s["metadata"]["name"] == self.name and self.mine(s) and not deleting(s)
+            ),
+            None,
+        )
+
+    @cached_property
+    def sets(self) -> list[Object]:
+        return [s for s in self.observed.stateful_sets if self.mine(s)]
+
+    @cached_property
+    def services(self) -> list[Object]:
+        return [s for s in self.observed.services if self.mine(s)]
+
+    @cached_property
+    def volume_claims(self) -> list[Object]:
+        """The work volume; the volumes that a user brought carry other names and stay."""
+        own = names.work_volume(self.workspace)
+        return [v for v in self.observed.volume_claims if v["metadata"]["name"] == own and self.mine(v)]
+
+    @cached_property
+    def run_pods(self) -> list[Object]:
+        """The dataset, tuning and adapter pods of any run of this Workspace, earlier ones of its name included."""
+        return [
+            p for p in self.observed.pods if label(p, names.COMPONENT) in RUN_COMPONENTS and self._ours(p)
+        ]
+
+    @cached_property
+    def serving_pods(self) -> list[Object]:
+        return [p for p in self.observed.pods if label(p, names.COMPONENT) == SERVING and self._ours(p)]
+
+    def _ours(self, pod: Object) -> bool:
+        if label(pod, names.WORKSPACE) != self.name:
+            return False
+        owner = controller(pod)
+        if owner is None or (owner.get("kind") == names.KIND and owner.get("name") == self.name):
+            return True
+        uids = {s["metadata"].get("uid") for s in self.observed.stateful_sets if self.mine(s)}
+        return owner.get("kind") == "StatefulSet" and (
+            owner.get("uid") in uids or (not self.observed.stateful_sets and owner.get("name") == self.name)
+        )
+
+    @cached_property
+    def node_claims(self) -> list[Object]:
+        """This Workspace's NodeClaims, those that are going included; they are cluster-scoped, so labels own them."""
+        return [
+            c
+            for c in self.observed.node_claims
+            if label(c, names.WORKSPACE) == self.name
+            and label(c, names.WORKSPACE_NAMESPACE) == self.namespace
+            and label(c, names.POOL) in (TUNING, SERVING)
+        ]
+
+    def live_claims(self, purpose: str) -> list[Object]:
+        return [c for c in self.node_claims if label(c, names.POOL) == purpose and not deleting(c)]
+
+    def strangers(self) -> Iterator[tuple[str, str, str]]:
+        """(kind, name, owner) of objects that stand where ours must and belong to somebody else."""
+        own = names.work_volume(self.workspace)
+        needed: list[tuple[str, Sequence[Object], tuple[str, ...]]] = []
+        if self.serves:
+            both = (names.service(self.workspace), names.headless_service(self.workspace))
+            needed += [("StatefulSet", self.observed.stateful_sets, (self.name,))]
+            needed += [("Service", self.observed.services, both)]
+        if self.tunes:
+            needed += [("PersistentVolumeClaim", self.observed.volume_claims, (own,))]
+        for kind, objects, wanted in needed:
+            for obj in objects:
+                if obj["metadata"]["name"] in wanted and not self.mine(obj):
+                    owner = controller(obj) or {}
+                    who = f"{owner.get('kind')} {owner.get('name')}" if owner else "nobody that we know"
+                    yield kind, str(obj["metadata"]["name"]), who
+
+    def verdict(self, status: Mapping[str, Any]) -> str:
+        """What the conditions say of this generation: SUCCESS, FAILED, or "" while it is open.
+
+        WorkspaceReady is read, since every end writes it, and a repair too, which leaves WorkspaceSucceeded alone.
+        """
+        found = condition(status, ConditionType.WORKSPACE_READY)
+        if found is None or found.get("observedGeneration") != self.generation:
+            return ""
+        if found.get("status") == "True":
+            return SUCCESS
+        return FAILED if found.get("reason") == Reason.FAILED else ""

@@ -1,0 +1,76 @@
+"""When a Workspace must be looked at although nothing changes, and which runs have to be asked about then.
+
+Idle Workspaces cost nothing here: they are due by a change or by the resync only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from include.reconcile import backoff, progress
+from include.reconcile.case import OVER, RELEASE, RUN_COMPONENTS, STARTED, TUNING, WAITING, ended, label
+from include.reconcile.contract import Object
+from include.workspace import names
+
+RELEASE_SECONDS = 10.0
+
+
+def due(workspace: Object, last_look: datetime | None, now: datetime) -> float | None:
+    """Seconds until this Workspace is due (0.0: now), None when only a change makes it so.
+
+    `last_look` is when it was last handed to `decide`, None when it never was.
+    """
+    if last_look is None:
+        return 0.0
+    meta, status = workspace["metadata"], workspace.get("status") or {}
+    since = (now - last_look).total_seconds()
+    if names.FINALIZER not in (meta.get("finalizers") or ()):
+        return None
+    if meta.get("deletionTimestamp"):
+        return max(0.0, RELEASE_SECONDS - since)
+    if (meta.get("annotations") or {}).get(names.PAUSED) == "true":
+        return None
+    waits = [progress.look_seconds(status) - since] if _under_way(workspace, status) else []
+    if (after := backoff.moment((status.get("retry") or {}).get("after"))) is not None:
+        waits.append(
+            (after - max(now, last_look)).total_seconds() if after > last_look else progress.QUIET_SECONDS
+        )
+    return max(0.0, min(waits)) if waits else None
+
+
+def _under_way(workspace: Object, status: Mapping[str, Any]) -> bool:
+    run = status.get("run") or {}
+    return run.get("generation") == names.generation(workspace) and run.get("state") in (WAITING, STARTED)
+
+
+def runs_to_ask(workspace: Object, children: Iterable[Object] = ()) -> list[tuple[str, str]]:
+    """(DAG id, run id) of the runs whose state a decision needs; empty for what is idle.
+
+    `children` are the Workspace's pods and NodeClaims: a run that was over is asked about again when there is work of
+    its own, since somebody may have cleared its tasks.
+    """
+    run = (workspace.get("status") or {}).get("run") or {}
+    if not run.get("id") or run.get("state") == WAITING:
+        return []
+    going = bool(workspace["metadata"].get("deletionTimestamp"))
+    if going and run.get("dag") != RELEASE:
+        return []
+    if not going and run.get("generation") != names.generation(workspace):
+        return []
+    if run.get("state") in OVER and not _at_work(run, children):
+        return []
+    return [(str(run["dag"]), str(run["id"]))]
+
+
+def _at_work(run: Mapping[str, Any], children: Iterable[Object]) -> bool:
+    own = names.run_id_label(str(run["id"]))
+    for child in children:
+        if label(child, names.RUN_ID) != own:
+            continue
+        if label(child, names.POOL) == TUNING:
+            return True
+        if label(child, names.COMPONENT) in RUN_COMPONENTS and not ended(child):
+            return True
+    return False

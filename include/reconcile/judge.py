@@ -1,0 +1,114 @@
+"""First sight of a generation: may it run, and what stands in the way.
+
+Nothing is created for a Workspace with faults, and all faults are named at once. Faults that lie in the cluster (a
+missing Secret, a name that is taken) pass without an edit, so they are looked at again with back-off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from include.reconcile import attempts, backoff, leftovers, service
+from include.reconcile.case import FOUND, OVER, SPEC, Case
+from include.reconcile.contract import Decision, Fault, Object
+from include.reconcile.draft import Draft
+from include.workspace import names
+from include.workspace.conditions import ConditionType, Phase, Reason, condition, timestamp
+
+#: How long faults of the document itself wait for another look: only a new release of ours can lift them.
+DOCUMENT_SECONDS = 3600.0
+#: A run that this reconciler did not record may pause this long between two of its steps.
+UNRECORDED_SECONDS = 120.0
+TAKEN = "P6"
+
+
+def first_sight(draft: Draft) -> Decision:
+    """A generation without a run of its own: judge it, or wait until it may be judged again."""
+    case = draft.case
+    told = _told(case)
+    if told == "open":
+        return _unrecorded(draft)
+    if told == "final":
+        return attempts.adopt(draft, FOUND)
+    if told == "invalid" and (pause := backoff.wait(draft.retry, case.now)) > 0:
+        return refuse(draft, pause)
+    found = [*case.surroundings.faults(case.workspace, accepted_document(case)), *taken(case)]
+    if not found:
+        return attempts.begin(draft, cause=SPEC, attempt=1)
+    _invalid(draft, found, again=told == "invalid")
+    return refuse(draft, backoff.wait(draft.retry, case.now))
+
+
+def refuse(draft: Draft, pause: float) -> Decision:
+    """Let nothing stand that only a run may hold; a service of an earlier generation goes on."""
+    leftovers.release(draft)
+    service.admit_loss(draft)
+    draft.look_again(pause or None)
+    return draft.decision("invalid")
+
+
+def _told(case: Case) -> str:
+    """What the conditions say of a generation that has no run: "", "open", "invalid" or "final"."""
+    ready = condition(case.status, ConditionType.WORKSPACE_READY) or {}
+    if ready.get("observedGeneration") != case.generation:
+        return ""
+    resource = condition(case.status, ConditionType.RESOURCE_READY) or {}
+    refused = (
+        resource.get("observedGeneration") == case.generation
+        and resource.get("reason") == Reason.RESOURCE_FAILED
+        and ready.get("reason") == Reason.FAILED
+    )
+    if refused:
+        return "invalid"
+    return "final" if case.verdict(case.status) in OVER else "open"
+
+
+def _invalid(draft: Draft, found: Sequence[Fault], again: bool) -> None:
+    draft.reach(Phase.INVALID, "; ".join(str(fault) for fault in found))
+    if any(fault.rule[:1] in ("P", "M") for fault in found):
+        retry = backoff.failed(draft.retry if again else None, draft.case.now, "waiting for the cluster")
+    else:
+        after = timestamp(draft.case.now + timedelta(seconds=DOCUMENT_SECONDS))
+        retry = {"failures": 1, "after": after, "message": "waiting for an edit"}
+    draft.note(retry=retry)
+
+
+def _unrecorded(draft: Draft) -> Decision:
+    """Somebody started a run by hand: leave it alone while it shows signs of life, then take over."""
+    case = draft.case
+    changed = [backoff.moment(c.get("lastTransitionTime")) for c in case.status.get("conditions") or ()]
+    latest = max((at for at in changed if at), default=None)
+    quiet = (case.now - latest).total_seconds() if latest else UNRECORDED_SECONDS
+    if case.run_pods or case.node_claims or quiet < UNRECORDED_SECONDS:
+        draft.look_again(30.0)
+        return draft.decision("running")
+    return attempts.begin(draft, cause=SPEC, attempt=1)
+
+
+def accepted_document(case: Case) -> Object | None:
+    """The document of the last accepted generation, from its ControllerRevision; None on first sight."""
+    known = [r for r in case.observed.revisions if isinstance(r.get("data"), dict)]
+    if not known:
+        return None
+    wanted = case.annotations.get(names.REVISION_HASH)
+    exact = [r for r in known if (r["metadata"].get("annotations") or {}).get(names.REVISION_HASH) == wanted]
+    newest = max(exact or known, key=lambda r: int(r.get("revision") or 0))
+    data: dict[str, Any] = {key: value for key, value in newest["data"].items() if value is not None}
+    identity = {key: case.workspace[key] for key in ("apiVersion", "kind") if key in case.workspace}
+    return {**identity, "metadata": dict(case.meta), **data}
+
+
+def taken(case: Case) -> list[Fault]:
+    """A fault for each object of somebody else that stands where one of ours must."""
+    return [
+        Fault(
+            "metadata.name",
+            case.name,
+            TAKEN,
+            f"{kind} {name} exists and belongs to {owner}; it is not touched",
+            "remove that object or give the Workspace another name",
+        )
+        for kind, name, owner in case.strangers()
+    ]

@@ -1,0 +1,147 @@
+"""Whether a pool of GPU machines is ready, and if not, why not: a pure judgement of NodeClaims and Nodes.
+
+Operators, triggers and the reconciler share it, so that they cannot disagree; the messages are the cloud's own. It
+must never talk to a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+GPU_RESOURCE = "nvidia.com/gpu"
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
+
+
+class FailureClass(StrEnum):
+    """Why machines do not come; the class decides whether waiting can help."""
+
+    QUOTA = "quota"
+    CAPACITY = "capacity"
+    AUTH = "auth"
+    CONFIG = "config"
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+
+
+# The clouds' own words, as Karpenter's and AKS's providers pass them on in a NodeClaim condition.
+_CLASSES: tuple[tuple[FailureClass, str], ...] = (
+    (FailureClass.QUOTA, r"quota|LimitExceeded|exceeding approved"),
+    (
+        FailureClass.CAPACITY,
+        r"SkuNotAvailable|NotAvailableForSubscription|Insufficient\w*Capacity|AllocationFail|Overconstrained"
+        r"|no capacity|out of capacity|not enough capacity|currently not available",
+    ),
+    (
+        FailureClass.AUTH,
+        r"AuthorizationFailed|Unauthorized|Forbidden|InvalidAuthentication|does not have permission",
+    ),
+    (
+        FailureClass.CONFIG,
+        r"InvalidParameter|BadRequest|NotSupported|not supported|Invalid\w*Type|NodeClassNotFound",
+    ),
+)
+#: Waiting does not help against these: the run stops and says so.
+FINAL_CLASSES = frozenset(
+    {FailureClass.QUOTA, FailureClass.CAPACITY, FailureClass.AUTH, FailureClass.CONFIG, FailureClass.TIMEOUT}
+)
+
+
+def classify(reason: str, message: str) -> FailureClass:
+    """Sort a provider's failure; what is not recognised may pass by itself."""
+    text = f"{reason} {message}"
+    for failure, pattern in _CLASSES:
+        if re.search(pattern, text, re.IGNORECASE):
+            return failure
+    return FailureClass.TRANSIENT
+
+
+@dataclass(frozen=True)
+class PoolStatus:
+    """What is there of a pool. ``message`` is the provider's own sentence where it gave one."""
+
+    nodes: tuple[str, ...]
+    ready: bool
+    reason: str
+    message: str
+    failure_class: FailureClass | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.failure_class in FINAL_CLASSES
+
+
+def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c.get("type") == type_), {})
+
+
+def deleting(obj: Mapping[str, Any]) -> bool:
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def instance_types(claim: Mapping[str, Any]) -> list[str]:
+    requirements = (claim.get("spec") or {}).get("requirements") or []
+    return next((r.get("values") or [] for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), [])
+
+
+def _claim_problem(claim: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return (reason, message) of the first lifecycle step that is not done, None when the claim is ready."""
+    name = claim["metadata"]["name"]
+    if _condition(claim, "Ready").get("status") == "True":
+        return None
+    for step in ("Launched", "Registered", "Initialized", "Ready"):
+        condition = _condition(claim, step)
+        if condition.get("status") == "True":
+            continue
+        reason = condition.get("reason") or f"Not{step}"
+        message = condition.get("message") or f"waiting until the machine is {step.lower()}"
+        return reason, f"NodeClaim {name}: {message}"
+    return None
+
+
+def _node_problem(claim: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return (reason, message) when the claim's Node is not ready for GPU work, None when it is.
+
+    A Node is Ready minutes before its GPUs are allocatable (drivers, device plugin): both are asked for.
+    """
+    name = (claim.get("status") or {}).get("nodeName") or ""
+    node = nodes.get(name)
+    if node is None:
+        return "NodeNotReady", f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
+    ready = _condition(node, "Ready")
+    if ready.get("status") != "True":
+        return "NodeNotReady", f"Node {name} is not Ready: {ready.get('message') or 'no report yet'}"
+    gpus = ((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, "0")
+    if int(gpus) < 1:
+        return "NodePluginsNotReady", f"Node {name} is Ready but offers no {GPU_RESOURCE} yet"
+    return None
+
+
+def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]) -> PoolStatus:
+    """Judge a pool by its NodeClaims and the cluster's Nodes."""
+    by_name = {node["metadata"]["name"]: node for node in nodes}
+    live = [claim for claim in claims if not deleting(claim)]
+    if not live:
+        return PoolStatus(
+            (),
+            False,
+            "NodeClaimMissing",
+            "The pool has no NodeClaims: they were deleted.",
+            FailureClass.CONFIG,
+        )
+    members = tuple(sorted(n for c in live if (n := (c.get("status") or {}).get("nodeName"))))
+    problems = [p for claim in live if (p := _claim_problem(claim) or _node_problem(claim, by_name))]
+    if not problems:
+        return PoolStatus(
+            members, True, "NodesReady", f"{len(members)} GPU node(s) ready: {', '.join(members)}"
+        )
+    classed = [(classify(*problem), *problem) for problem in problems]
+    # The worst cause speaks for the pool: a quota error is the news, not the sibling that still boots.
+    failure, reason, message = next((c for c in classed if c[0] in FINAL_CLASSES), classed[0])
+    if len(problems) > 1:
+        message = f"{message} ({len(live) - len(problems)} of {len(live)} machines ready)"
+    return PoolStatus(members, False, reason, message, failure)

@@ -1,0 +1,138 @@
+"""Letting a deleted Workspace go: our finalizer stays until nothing of ours is left, then it is dropped, and only it.
+
+The work is done by runs of kaito_release. A deadline and an annotation end a release that is stuck, with a Warning
+that lists what was left. Objects of others, volumes that a user brought and the pushed adapter are never touched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from include.reconcile import backoff
+from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, STARTED, SUCCESS, Case
+from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
+from include.reconcile.draft import Draft
+from include.workspace import names
+from include.workspace.conditions import Phase
+from include.workspace.transitions import NORMAL, WARNING
+
+LOOK_SECONDS = 10.0
+
+
+def decide(case: Case) -> Decision:
+    """What to do about a Workspace with a deletionTimestamp."""
+    if not case.finalizer:
+        return Decision("deleting")
+    draft = Draft(case)
+    left = remains(case)
+    until = deadline(case)
+    forced = case.annotations.get(names.FORCE_RELEASE) == "true"
+    if forced or until <= 0:
+        return _let_go_anyway(draft, left, forced)
+    if not left and _nothing_under_way(case):
+        draft.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
+        draft.act(DropFinalizer(names.FINALIZER))
+        return draft.decision("deleting")
+    draft.look_again(min(LOOK_SECONDS, until))
+    draft.reach(Phase.DELETING, f"Releasing {in_words(left)}")
+    _ensure_run(draft)
+    return draft.decision("deleting")
+
+
+def deadline(case: Case) -> float:
+    """Seconds until the release is given up."""
+    since = backoff.moment(case.meta.get("deletionTimestamp"))
+    elapsed = (case.now - since).total_seconds() if since else 0.0
+    return case.surroundings.release_deadline - elapsed
+
+
+def remains(case: Case) -> list[tuple[str, str]]:
+    """(kind, name) of everything of ours that is still there, what is going included."""
+    kinds: list[tuple[str, list[Any]]] = [
+        ("Pod", [*case.run_pods, *case.serving_pods]),
+        ("StatefulSet", case.sets),
+        ("Service", case.services),
+        ("NodeClaim", case.node_claims),
+        ("PersistentVolumeClaim", case.volume_claims),
+    ]
+    return [(kind, str(obj["metadata"]["name"])) for kind, objects in kinds for obj in objects]
+
+
+def in_words(left: list[tuple[str, str]]) -> str:
+    """`2 Pods, 1 NodeClaim`, or `what a run may still hold`."""
+    counts = Counter(kind for kind, _ in left)
+    return (
+        ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items()) or "what a run may hold"
+    )
+
+
+def _nothing_under_way(case: Case) -> bool:
+    """Whether no run can make anything any more: none was started, or the last one is known to be over."""
+    run = case.status.get("run") or {}
+    if not run or run.get("state") in OVER:
+        return True
+    if run.get("dag") == RELEASE:
+        return case.observed.runs.get(str(run.get("id"))) == SUCCESS
+    return False
+
+
+def _let_go_anyway(draft: Draft, left: list[tuple[str, str]], forced: bool) -> Decision:
+    why = f"{names.FORCE_RELEASE} asks for it" if forced else "the deadline has passed"
+    if left:
+        listed = ", ".join(f"{kind} {name}" for kind, name in left)
+        draft.events.append(Event(WARNING, "ReleasedByForce", f"Let go, since {why}. Left behind: {listed}"))
+    else:
+        draft.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
+    draft.act(DropFinalizer(names.FINALIZER))
+    return draft.decision("deleting")
+
+
+def _ensure_run(draft: Draft) -> None:
+    """There is a release run under way, or the next one waits for its time."""
+    case = draft.case
+    run: dict[str, Any] = dict(draft.status.get("run") or {})
+    if run.get("dag") != RELEASE:
+        draft.note(retry=None)
+        return _start(draft, 1)
+    attempt = int(run.get("attempt") or 1)
+    if run.get("state") == STARTED:
+        seen = case.observed.runs.get(run["id"], "unasked")
+        if seen is None:
+            return _order(draft)
+        if seen not in OVER:
+            return None
+        # Over while something is left: what came later, or what this run could not end.
+        draft.note(run={**run, "state": seen}, retry=_again(draft, seen))
+        return None
+    if backoff.wait(draft.retry, case.now) > 0:
+        return None
+    return _start(draft, attempt + 1)
+
+
+def _again(draft: Draft, seen: str) -> dict[str, Any]:
+    words = "the release failed" if seen == FAILED else "something was left after the release"
+    return backoff.failed(draft.retry, draft.case.now, words)
+
+
+def _start(draft: Draft, attempt: int) -> None:
+    case = draft.case
+    run_id = names.release_run_id(case.workspace, attempt)
+    draft.note(
+        run={
+            "id": run_id,
+            "dag": RELEASE,
+            "attempt": attempt,
+            "generation": case.generation,
+            "rerun": str((draft.status.get("run") or {}).get("rerun") or ""),
+            "url": case.surroundings.run_url(RELEASE, run_id),
+            "cause": DELETED,
+            "state": STARTED,
+        }
+    )
+    _order(draft)
+
+
+def _order(draft: Draft) -> None:
+    conf = {"workspace": {"metadata": {"name": draft.case.name, "namespace": draft.case.namespace}}}
+    draft.act(StartRun(RELEASE, str(draft.status["run"]["id"]), conf))

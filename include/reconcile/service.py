@@ -1,0 +1,154 @@
+"""The truth about a service that no run is working on: does it answer, and if not, what would bring it back.
+
+Conditions follow the live objects. Pods that merely restart flip them; what is missing (the StatefulSet, a Service, a
+machine, a node) is a repair, which is a run of its own. It must never claim readiness that no ready replica backs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from include.reconcile import backoff
+from include.reconcile.case import SERVING, Case, node_of
+from include.reconcile.draft import Draft
+from include.reconcile.pools import pool_status
+from include.reconcile.rollout import rollout_status
+from include.workspace import names
+from include.workspace.conditions import ConditionType, Reason
+
+T, R = ConditionType, Reason
+#: A node that is not Ready may come back by itself for that long; then its machine is replaced.
+NODE_LOST_SECONDS = 60.0
+
+
+def answers(case: Case) -> bool:
+    """Whether all replicas of the service are ready."""
+    return case.stateful_set is not None and rollout_status(case.stateful_set, case.serving_pods).ready
+
+
+def replicas(case: Case) -> int:
+    """How many machines the service needs."""
+    found = case.stateful_set
+    if found is not None:
+        wanted = (found.get("spec") or {}).get("replicas")
+        return int(1 if wanted is None else wanted)
+    return int(case.status.get("targetNodeCount") or 1)
+
+
+def observe(draft: Draft) -> list[str]:
+    """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
+    case = draft.case
+    gone = [*missing(case), *lost_nodes(draft)]
+    _machines(draft)
+    verdict = rollout_status(case.stateful_set, case.serving_pods)
+    message = f"{'; '.join(gone)}: it will be brought back" if gone and not verdict.ready else verdict.message
+    if verdict.ready:
+        draft.condition(T.INFERENCE_READY, True, R.INFERENCE_SUCCESS, message)
+    else:
+        draft.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING if gone else verdict.reason, message)
+    _summary(draft, verdict.ready and not gone, message)
+    return gone
+
+
+def _summary(draft: Draft, ready: bool, message: str) -> None:
+    """WorkspaceReady and, for an inference Workspace, WorkspaceSucceeded and the state, as KAITO keeps them."""
+    draft.condition(T.WORKSPACE_READY, ready, R.READY if ready else R.PENDING, message)
+    if not draft.case.tunes:
+        draft.condition(T.WORKSPACE_SUCCEEDED, ready, R.SUCCEEDED if ready else R.PENDING, message)
+        draft.note(state="Ready" if ready else "NotReady")
+
+
+def _machines(draft: Draft) -> None:
+    case = draft.case
+    if not case.machine:
+        return  # nodes that were brought along are not ours to judge
+    pool = pool_status(case.live_claims(SERVING), case.observed.nodes)
+    claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
+    nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
+    whole = (pool.ready, R.RESOURCE_SUCCESS if pool.ready else pool.reason)
+    for kind, (value, reason) in (
+        (T.NODE_CLAIM_READY, claims),
+        (T.NODES_READY, nodes),
+        (T.RESOURCE_READY, whole),
+    ):
+        draft.condition(kind, value, reason, pool.message)
+
+
+def missing(case: Case) -> list[str]:
+    """The objects of the service that are not there, as sentences."""
+    found = []
+    if case.stateful_set is None:
+        found.append(f"StatefulSet {case.name} is gone")
+    have = {s["metadata"]["name"] for s in case.services}
+    for name in (names.service(case.workspace), names.headless_service(case.workspace)):
+        if name not in have:
+            found.append(f"Service {name} is gone")
+    if case.machine:
+        claims, wanted = len(case.live_claims(SERVING)), replicas(case)
+        if claims < wanted:
+            found.append(f"{wanted - claims} of {wanted} NodeClaim(s) are gone")
+    return found
+
+
+def lost_nodes(draft: Draft) -> list[str]:
+    """Nodes of live machines that are gone, or not Ready for too long; their NodeClaims are deleted."""
+    case = draft.case
+    nodes = {n["metadata"]["name"]: n for n in case.observed.nodes}
+    found = []
+    for claim in case.live_claims(SERVING):
+        name = node_of(claim)
+        if not name:
+            continue
+        left = _patience(case, nodes.get(name))
+        if left is None:
+            continue
+        if left > 0:
+            draft.look_again(left)
+            continue
+        found.append(f"Node {name} is lost" if name in nodes else f"Node {name} is gone")
+        draft.delete("NodeClaim", claim, found[-1])
+    return found
+
+
+def _patience(case: Case, node: Mapping[str, Any] | None) -> float | None:
+    """Seconds until a node counts as lost, 0 when it does, None while it is fine."""
+    if node is None:
+        return 0.0
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    ready: Mapping[str, Any] = next((c for c in conditions if c.get("type") == "Ready"), {})
+    if ready.get("status") == "True":
+        return None
+    since = backoff.moment(ready.get("lastTransitionTime"))
+    if since is None:
+        return NODE_LOST_SECONDS
+    return max(0.0, NODE_LOST_SECONDS - (case.now - since).total_seconds())
+
+
+def admit_loss(draft: Draft) -> None:
+    """Where a status must not improve (no run, or a failed one): take back what is no longer so."""
+    case = draft.case
+    verdict = rollout_status(case.stateful_set, case.serving_pods)
+    if not verdict.ready:
+        for kind in (T.INFERENCE_READY, T.WORKSPACE_READY):
+            if draft.says(kind) and (kind == T.INFERENCE_READY or case.serves):
+                draft.condition(
+                    kind,
+                    False,
+                    R.INFERENCE_PENDING if kind == T.INFERENCE_READY else R.PENDING,
+                    verdict.message,
+                )
+        if not case.tunes and draft.says(T.WORKSPACE_SUCCEEDED):
+            draft.condition(T.WORKSPACE_SUCCEEDED, False, R.PENDING, verdict.message)
+            draft.note(state="NotReady")
+    admit_release(draft)
+
+
+def admit_release(draft: Draft) -> None:
+    """No machine of ours is left: say so, instead of claiming nodes that are gone."""
+    case = draft.case
+    if not case.machine or any(case.live_claims(purpose) for purpose in ("tuning", "serving")):
+        return
+    for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
+        if draft.says(kind):
+            draft.condition(kind, False, R.NODES_RELEASED, "The machines were released")
