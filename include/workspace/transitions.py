@@ -65,7 +65,9 @@ def transition_events(old: Mapping[str, Any] | None, new: Mapping[str, Any] | No
 
 
 def _state_message(status: Mapping[str, Any], was: str, state: str) -> str:
-    told = next((c for c in status.get("conditions") or () if c.get("type") == SUMMARY), {})
+    told: Mapping[str, Any] = next(
+        (c for c in status.get("conditions") or () if c.get("type") == SUMMARY), {}
+    )
     whence = f"{was} -> {state}" if was else state
     return f"{whence}: {told['message']}" if told.get("message") else whence
 
