@@ -6,6 +6,8 @@ value is an error of a task, in words, and never breaks a DAG file.
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,29 @@ def _switch(key: str, text: str) -> bool:
 def connection_id() -> str:
     """Return the id of the Airflow connection to the cluster (``[kaito] kubernetes_conn_id``)."""
     return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
+
+
+def base_url() -> str:
+    """Return the address of Airflow's UI, without a slash at the end."""
+    return str(conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
+
+
+def deployment_id() -> str:
+    """Return what tells this Airflow deployment from every other one that may work on the same cluster.
+
+    ``[kaito] deployment_id`` where it is set. Else it is derived from what all triggerers of a deployment share and
+    no other deployment has: the key that encrypts their triggers' arguments. A host name would change with each
+    triggerer that takes over, and many installations leave the address of the UI at its default.
+    """
+    if given := _text("deployment_id"):
+        return given
+    secret = str(conf.get("core", "fernet_key", fallback="") or "") or socket.gethostname()
+    return "airflow-" + hashlib.sha256(f"{secret} {base_url()}".encode()).hexdigest()[:12]
+
+
+def lease_namespace() -> str:
+    """Return the namespace of the reconciler's Lease (``[kaito] lease_namespace``), "" for the default."""
+    return _text("lease_namespace")
 
 
 def manifest_settings() -> Settings:

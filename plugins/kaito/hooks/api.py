@@ -8,14 +8,18 @@ one line. Nothing here may import a Kubernetes client.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 FIELD_MANAGER = "kaito-airflow"
 JSON_TYPE = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+METADATA_EVENTS = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
+
+Labels = Mapping[str, str | Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,26 @@ CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 VOLUME_CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 STATEFUL_SET = Kind("apps", "v1", "statefulsets", "StatefulSet")
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
+CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+WEBHOOKS = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
+)
 CRD = Kind(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
+
+#: The kinds that the reconciler may be told to delete or to apply, by their names in a manifest.
+OWNED = {
+    kind.name: kind
+    for kind in (POD, SERVICE, CONFIG_MAP, VOLUME_CLAIM, STATEFUL_SET, NODE_CLAIM, CONTROLLER_REVISION)
+}
 
 
 def workspace_kind(api_version: str | None) -> Kind:
@@ -102,6 +123,8 @@ class ClusterError(RuntimeError):
         self.status = status
         self.reason = reason
         self.message = message
+        #: Seconds that the server asks to wait before the next try.
+        self.retry_after = 0.0
 
     @classmethod
     def from_response(cls, status: int | None, reason: str | None, body: Any) -> ClusterError:
@@ -120,9 +143,17 @@ class ClusterError(RuntimeError):
         return self.status in (0, 429) or self.status >= 500
 
 
-def selector(labels: Mapping[str, str]) -> str:
-    """Return a label selector that matches all of ``labels``."""
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+def selector(labels: Labels) -> str:
+    """Return a label selector that matches all of ``labels``: a value, one of several values, or (None) any value."""
+    terms = []
+    for key, value in sorted(labels.items()):
+        if value is None:
+            terms.append(key)
+        elif isinstance(value, str):
+            terms.append(f"{key}={value}")
+        else:
+            terms.append(f"{key} in ({','.join(sorted(value))})")
+    return ",".join(terms)
 
 
 def get(kind: Kind, name: str, namespace: str | None = None) -> Request:
@@ -130,18 +161,37 @@ def get(kind: Kind, name: str, namespace: str | None = None) -> Request:
 
 
 def listing(
-    kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None, fields: str = ""
+    kind: Kind,
+    namespace: str | None = None,
+    labels: Labels | None = None,
+    fields: str = "",
+    *,
+    limit: int = 0,
+    token: str = "",
+    metadata_only: bool = False,
 ) -> Request:
+    """List a collection, or one page of it: at most ``limit`` objects after ``token``."""
     query = []
     if labels:
         query.append(("labelSelector", selector(labels)))
     if fields:
         query.append(("fieldSelector", fields))
-    return Request("GET", kind.path(namespace=namespace), tuple(query))
+    if limit:
+        query.append(("limit", str(limit)))
+    if token:
+        query.append(("continue", token))
+    headers = {"Accept": METADATA_ONLY} if metadata_only else {}
+    return Request("GET", kind.path(namespace=namespace), tuple(query), headers=headers)
 
 
 def watching(
-    kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, version: str, seconds: int
+    kind: Kind,
+    namespace: str | None,
+    labels: Labels | None,
+    version: str,
+    seconds: int,
+    *,
+    metadata_only: bool = False,
 ) -> Request:
     """Watch from ``version`` for at most ``seconds``.
 
@@ -156,7 +206,8 @@ def watching(
         ("resourceVersion", version),
         ("timeoutSeconds", str(seconds)),
     )
-    return Request("GET", base.path, query, timeout=seconds + 10)
+    headers = {"Accept": METADATA_EVENTS} if metadata_only else {}
+    return Request("GET", base.path, query, timeout=seconds + 10, headers=headers)
 
 
 def create(kind: Kind, manifest: Mapping[str, Any]) -> Request:
@@ -192,10 +243,27 @@ def delete(
     return Request("DELETE", kind.path(name, namespace), (), body)
 
 
+def merge_patch(kind: Kind, name: str, namespace: str | None, change: Mapping[str, Any]) -> Request:
+    """Change some fields. ``metadata.uid`` or ``.resourceVersion`` in ``change`` makes it a 409 when they differ."""
+    query = (("fieldManager", FIELD_MANAGER),)
+    return Request("PATCH", kind.path(name, namespace), query, dict(change), MERGE_PATCH)
+
+
+def replace(kind: Kind, manifest: Mapping[str, Any]) -> Request:
+    """Write the whole object; the resourceVersion that it was read with makes a concurrent writer a 409."""
+    metadata = manifest["metadata"]
+    path = kind.path(metadata["name"], metadata.get("namespace"))
+    return Request("PUT", path, (("fieldManager", FIELD_MANAGER),), dict(manifest))
+
+
 def status_patch(kind: Kind, live: Mapping[str, Any], status: Mapping[str, Any]) -> Request:
-    """Write ``status`` onto ``live``; the resourceVersion makes a concurrent writer a 409 instead of a lost update."""
+    """Write ``status`` onto ``live``; the resourceVersion makes a concurrent writer a 409 instead of a lost update.
+
+    A merge patch leaves alone what it does not name, so what is to go is named as null.
+    """
     metadata = live["metadata"]
-    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": dict(status)}
+    change = _with_nulls(live.get("status") or {}, status)
+    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": change}
     return Request(
         "PATCH",
         kind.path(metadata["name"], metadata.get("namespace"), "status"),
@@ -203,6 +271,38 @@ def status_patch(kind: Kind, live: Mapping[str, Any], status: Mapping[str, Any])
         body,
         MERGE_PATCH,
     )
+
+
+def _with_nulls(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _with_nulls(old[key], value)
+        if isinstance(value, dict) and isinstance(old.get(key), dict)
+        else value
+        for key, value in new.items()
+    }
+    return {key: None for key in old if key not in new} | inner
+
+
+def status_apply(kind: Kind, live: Mapping[str, Any], status: Mapping[str, Any]) -> Request:
+    """Write our part of ``status`` by server-side apply, fenced like :func:`status_patch`.
+
+    Only for a kind whose conditions are a map by type: then other managers' conditions and fields stay theirs.
+    """
+    metadata = live["metadata"]
+    which = {key: metadata[key] for key in ("name", "namespace", "resourceVersion") if metadata.get(key)}
+    body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": which, "status": dict(status)}
+    return Request(
+        "PATCH",
+        kind.path(metadata["name"], metadata.get("namespace"), "status"),
+        (("fieldManager", FIELD_MANAGER), ("force", "true")),
+        body,
+        APPLY_PATCH,
+    )
+
+
+def pod_get(pod: str, namespace: str, path: str, *, port: int, timeout: float) -> Request:
+    """GET from a pod through the API server's pod proxy."""
+    return Request("GET", POD.path(f"{pod}:{port}", namespace, f"proxy/{path.lstrip('/')}"), timeout=timeout)
 
 
 def service_post(

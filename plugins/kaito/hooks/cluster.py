@@ -8,11 +8,11 @@ carry signed URLs.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import (
@@ -23,13 +23,15 @@ from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
 from kaito.hooks import api
-from kaito.hooks.api import ClusterError, Kind, Request
+from kaito.hooks.api import ClusterError, Kind, Labels, Request
 
 Status = dict[str, Any]
 NextStatus = Callable[[dict[str, Any]], Status | None]
 
-WATCH_SECONDS = 240
 STATUS_ATTEMPTS = 8
+#: Objects of the first page of a list, and the bytes that later pages aim at: parsing one must not stop an event loop.
+PAGE = 100
+PAGE_BYTES = 2_000_000
 
 
 class StaleWorkspace(RuntimeError):
@@ -59,6 +61,13 @@ def fence(
             f"which is superseded by generation {seen}."
         )
     return live
+
+
+def _refusal(response: Any, text: str) -> ClusterError:
+    error = ClusterError.from_response(response.status, response.reason, text)
+    after = response.headers.get("Retry-After") or ""
+    error.retry_after = float(after) if after.isdigit() else 0.0
+    return error
 
 
 class KaitoClusterHook(KubernetesHook):
@@ -199,7 +208,28 @@ class KaitoClusterHook(KubernetesHook):
 
 
 class AsyncKaitoClusterHook(AsyncKubernetesHook):
-    """The same access for triggers, which must never block the event loop."""
+    """The same access for triggers and for the reconciler, which must never block their event loop."""
+
+    #: The client of :meth:`connected`; without one, each request makes its own.
+    _client: Any = None
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Self]:
+        """Keep one client, and with it the connections to the API server, for many requests."""
+        async with self.get_conn() as client:
+            self._client = client
+            try:
+                yield self
+            finally:
+                self._client = None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        if self._client is not None:
+            yield self._client
+            return
+        async with self.get_conn() as client:
+            yield client
 
     async def send(self, request: Request) -> Any:
         try:
@@ -213,13 +243,28 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
 
     @generic_api_retry
     async def _send(self, request: Request) -> Any:
-        async with self.get_conn() as client:
+        async with self._connection() as client:
             try:
                 return await client.call_api(**request.arguments())
             except AsyncApiException as error:
                 if error.status == 409:
                     raise ClusterError.from_response(error.status, error.reason, error.body) from None
                 raise
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Send one request and give its answer unread, as aiohttp's response; one try."""
+        try:
+            async with self._connection() as client:
+                response = await client.call_api(**request.arguments(), _preload_content=False)
+                try:
+                    if response.status != 200:
+                        raise _refusal(response, await response.text())
+                    yield response
+                finally:
+                    response.close()
+        except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
+            raise ClusterError(0, "ConnectionFailed", str(error) or type(error).__name__) from error
 
     async def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         try:
@@ -237,6 +282,53 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
         fields: str = "",
     ) -> list[dict[str, Any]]:
         return (await self.send(api.listing(kind, namespace, labels, fields))).get("items") or []
+
+    async def pages(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Labels | None = None,
+        *,
+        metadata_only: bool = False,
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        """Yield a collection page by page, with the resourceVersion that all of it is of.
+
+        The size of a page follows the size of its objects: one with a megabyte of annotations counts for many.
+        """
+        token, limit = "", PAGE
+        while True:
+            request = api.listing(
+                kind, namespace, labels, limit=limit, token=token, metadata_only=metadata_only
+            )
+            text = await self._text(request)
+            answer = json.loads(text)
+            found = answer.get("items") or []
+            yield found, answer["metadata"]["resourceVersion"]
+            token = answer["metadata"].get("continue") or ""
+            if not token:
+                return
+            limit = max(1, min(500, len(found) * PAGE_BYTES // max(len(text), 1)))
+
+    @generic_api_retry
+    async def _text_of(self, request: Request) -> bytes:
+        async with self._connection() as client:
+            response = await client.call_api(**request.arguments(), _preload_content=False)
+            text: bytes = await response.read()
+            if response.status != 200:
+                error = AsyncApiException(status=response.status, reason=response.reason)
+                error.body, error.headers = text.decode(errors="replace"), response.headers
+                raise error
+            return text
+
+    async def _text(self, request: Request) -> bytes:
+        try:
+            return await self._text_of(request)
+        except AsyncApiException as error:
+            raise ClusterError.from_response(error.status, error.reason, error.body) from None
+        except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
+            raise ClusterError(
+                0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
+            ) from error
 
     async def patch_status(
         self,
@@ -261,46 +353,3 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
                 if error.status != 409:
                     raise
         raise ClusterError(409, "Conflict", f"Workspace {name}: somebody else keeps writing its status.")
-
-    async def watch(
-        self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """List, then watch, for ever: yields ``("LISTED", {"items": [...]})`` and then each change.
-
-        After 410 (our version is too old) and after a broken connection it lists again, so a consumer that treats
-        LISTED as the whole truth never misses a change.
-        """
-        while True:
-            try:
-                answer = await self.send(api.listing(kind, namespace, labels))
-                version = answer["metadata"]["resourceVersion"]
-                yield "LISTED", answer
-                while version:
-                    async for type_, changed in self._watch_once(kind, namespace, labels, version):
-                        version = changed["metadata"]["resourceVersion"]
-                        if type_ != "BOOKMARK":
-                            yield type_, changed
-            except ClusterError as error:
-                if error.status != 410:
-                    self.log.warning("The watch on %s broke off: %s", kind.plural, error)
-                    await asyncio.sleep(1)
-
-    async def _watch_once(
-        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None, version: str
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        request = api.watching(kind, namespace, labels, version, WATCH_SECONDS)
-        async with self.get_conn() as client:
-            try:
-                response = await client.call_api(**request.arguments(), _preload_content=False)
-                if response.status != 200:
-                    raise ClusterError.from_response(response.status, response.reason, await response.text())
-                async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise ClusterError(
-                            status.get("code", 0), status.get("reason", ""), status.get("message", "")
-                        )
-                    yield event["type"], event["object"]
-            except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
-                raise ClusterError(0, "ConnectionFailed", str(error)) from error

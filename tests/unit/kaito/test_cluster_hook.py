@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tenacity
 from kaito.hooks import api
-from kaito.hooks.api import CONFIG_MAP, POD, WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
+from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
 from kubernetes.client.exceptions import ApiException
 
 
@@ -140,64 +139,6 @@ def test_a_deletion_names_the_object_as_it_was_seen(hook_for: Any) -> None:
     assert hook.delete(POD, "p", "n", uid="u", version="7")
     assert client.calls[0]["body"]["preconditions"] == {"uid": "u", "resourceVersion": "7"}
     assert not hook.delete(POD, "p", "n", uid="u", version="7"), "somebody changed it"
-
-
-class WatchedClient:
-    """An asyncio client whose watches end as scripted."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.versions: list[str] = []
-
-    async def call_api(self, **arguments: Any) -> Any:
-        query = dict(arguments["query_params"])
-        if query.get("watch"):
-            self.versions.append(query["resourceVersion"])
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def stream(*events: tuple[str, dict[str, Any]]) -> Any:
-    async def content() -> Any:
-        for type_, obj in events:
-            yield json.dumps({"type": type_, "object": obj}).encode()
-
-    return SimpleNamespace(status=200, content=content())
-
-
-def obj(version: str) -> dict[str, Any]:
-    return {"metadata": {"name": "w", "resourceVersion": version}}
-
-
-async def test_a_watch_goes_on_from_its_bookmark_and_lists_again_after_410(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    client = WatchedClient(
-        {"metadata": {"resourceVersion": "5"}, "items": []},
-        stream(("MODIFIED", obj("6")), ("BOOKMARK", obj("9"))),
-        stream(("ERROR", {"code": 410, "reason": "Expired", "message": "too old"})),
-        {"metadata": {"resourceVersion": "20"}, "items": [obj("18")]},
-        stream(("DELETED", obj("21"))),
-    )
-
-    class Connection:
-        async def __aenter__(self) -> WatchedClient:
-            return client
-
-        async def __aexit__(self, *_: Any) -> None:
-            return None
-
-    hook = AsyncKaitoClusterHook(conn_id=None)
-    monkeypatch.setattr(hook, "get_conn", Connection)
-    seen = []
-    async for type_, _changed in hook.watch(WORKSPACE):
-        seen.append(type_)
-        if type_ == "DELETED":
-            break
-    assert seen == ["LISTED", "MODIFIED", "LISTED", "DELETED"]
-    assert client.versions == ["5", "9", "20"]
 
 
 def test_both_hooks_send_the_same_arguments() -> None:

@@ -1,0 +1,117 @@
+"""Kubernetes Events about Workspaces, for `kubectl describe`: told once, counted when they come again.
+
+As client-go aggregates: the same sentence about the same object is one Event whose count grows. The name of an Event
+is a digest of what it says, so that no memory is needed to find it again. An Event that cannot be written is never an
+error: the conditions say the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from include.workspace import names
+from include.workspace.conditions import timestamp
+from include.workspace.transitions import Event
+from kaito.hooks import api
+from kaito.hooks.api import EVENT, ClusterError, Request
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "kaito-airflow"
+#: The API server refuses more.
+MESSAGE_LENGTH = 1024
+#: An Event that comes again within that time is counted; a later one says anew when it began.
+SAME_SECONDS = 600.0
+
+Object = Mapping[str, Any]
+
+
+def manifest(workspace: Object, event: Event, now: datetime) -> dict[str, Any]:
+    """Return the Event object; the same event about the same Workspace has the same name."""
+    metadata = workspace["metadata"]
+    # What happens may happen again and tell it in other words each time; what lasts is told under one key.
+    said = event.once or f"{event.type} {event.reason} {event.message}"
+    digest = hashlib.sha256(f"{metadata.get('uid')} {said}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{digest}",
+            "namespace": names.namespace(workspace),
+        },
+        "involvedObject": {
+            "apiVersion": f"{names.GROUP}/{names.STORED_VERSION}",
+            "kind": names.KIND,
+            "name": metadata["name"],
+            "namespace": names.namespace(workspace),
+            "uid": metadata.get("uid"),
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:MESSAGE_LENGTH],
+        "count": 1,
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+    }
+
+
+def again(event: Event, old: Object, made: Object, now: datetime) -> Request | None:
+    """Return the request that counts an Event which is there already, None when there is nothing to count.
+
+    What lasts (``event.once``) is not counted at each look.
+    """
+    if event.once and old.get("message") == made["message"]:
+        return None
+    change: dict[str, Any] = {key: made[key] for key in ("type", "reason", "message", "lastTimestamp")}
+    change["count"] = int(old.get("count") or 1) + 1
+    last = _moment(old.get("lastTimestamp"))
+    if last is None or (now - last).total_seconds() > SAME_SECONDS:
+        change |= {"count": 1, "firstTimestamp": made["firstTimestamp"]}
+    version = old["metadata"].get("resourceVersion")
+    body = {"metadata": {"resourceVersion": version}, **change}
+    return api.merge_patch(EVENT, made["metadata"]["name"], made["metadata"]["namespace"], body)
+
+
+def tell(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:
+    """Write Events with the synchronous hook."""
+    for event in events:
+        now = datetime.now(UTC)
+        made = manifest(workspace, event, now)
+        try:
+            old, new = cluster.get_or_create(EVENT, made)
+            if not new and (request := again(event, old, made, now)):
+                cluster.send(request)
+        except ClusterError as error:
+            _not_told(event, error)
+
+
+async def tell_async(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:
+    """Write Events with the asyncio hook."""
+    for event in events:
+        now = datetime.now(UTC)
+        made = manifest(workspace, event, now)
+        try:
+            old, new = await cluster.get_or_create(EVENT, made)
+            if not new and (request := again(event, old, made, now)):
+                await cluster.send(request)
+        except ClusterError as error:
+            _not_told(event, error)
+
+
+def _not_told(event: Event, error: ClusterError) -> None:
+    if error.status != 409:  # somebody counted it at this moment
+        log.info("Event %s was not written: %s", event.reason, error)
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
