@@ -10,10 +10,13 @@ import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 CONNECT_SECONDS = 5.0
@@ -69,6 +72,14 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """The system's trusted certificates, read once: that takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 def http_fetch(url: str, token: str | None, limit: int) -> Answer:
     """GET a URL of the hub; see Fetch. Raises HubUnreachable or HubAnswerRefused."""
     import httpx  # not at module level: the catalogue is read where nothing is ever fetched
@@ -80,7 +91,7 @@ def http_fetch(url: str, token: str | None, limit: int) -> Answer:
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     host = urlsplit(url).hostname
     try:
-        with httpx.Client(timeout=timeout, follow_redirects=False) as client:
+        with httpx.Client(timeout=timeout, follow_redirects=False, verify=_tls()) as client:
             for _ in range(REDIRECTS_MAX + 1):
                 with client.stream("GET", url, headers=headers) as response:
                     if not response.has_redirect_location:
