@@ -1,17 +1,46 @@
 """`python -m include.workspace VERB`: see cli.py. It stands above the package, so that `check` can show the plan."""
 
-import sys
+from __future__ import annotations
 
-from include.workspace import Workspace
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from include.workspace.cli import main
 
+if TYPE_CHECKING:
+    from include.planning.plan import Plan
+    from include.workspace.models import Workspace
+    from include.workspace.rules import Policy
 
-def _explain(workspace: Workspace) -> list[str]:
+
+def plan_for(workspace: Workspace, training: Mapping[str, Any] | None, policy: Policy) -> Plan | None:
+    """The planner that `check` shows plans of; None for nodes that are brought along."""
     from include.catalog import load_catalog
     from include.planning import plan
 
-    return plan(workspace, load_catalog()).sentences()
+    if policy.byo and not workspace.instance_type:
+        return None  # the nodes' own labels decide, and only the cluster has them
+    return plan(workspace, load_catalog(), training)
+
+
+def run() -> int:
+    """The exit code, also when the reader of a pipe has gone (`| head`) or the user interrupts."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every line
+    try:
+        code = main(planner=plan_for)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to complain at exit
+        return 141  # as a shell calls the end by SIGPIPE
+    except KeyboardInterrupt:
+        return 130
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(explain=_explain))
+    sys.exit(run())

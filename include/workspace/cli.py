@@ -1,7 +1,7 @@
-"""The verbs of `python -m include.workspace`: check Workspaces, print the CRD or the schema.
+"""The command line of `python -m include.workspace`: which verb does what, and how it ends.
 
-For people and CI, before anything is applied. It must never import Airflow or a Kubernetes client: it starts in half a
-second and needs no cluster. Plans are printed by whoever passes `explain`, since planning stands on a higher floor.
+For people and CI, before anything is applied. It must never import Airflow or a Kubernetes client, and imports what a
+verb needs only when that verb runs. Plans are made by whoever passes `planner`: planning stands on a higher floor.
 """
 
 from __future__ import annotations
@@ -9,129 +9,94 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
-import yaml
+from include.workspace.command.arguments import parser
+from include.workspace.command.report import FINE, UNREADABLE
 
-from include.catalog import load_catalog
-from include.workspace import documents
-from include.workspace.crd import workspace_crd
-from include.workspace.faults import Fault
-from include.workspace.models import Workspace
-from include.workspace.names import GROUP, KIND
-from include.workspace.notices import notices
-from include.workspace.parse import examine_workspace
-from include.workspace.rules import Policy
+if TYPE_CHECKING:
+    from include.workspace.command.checking import Planner
 
-OK, FAULTY, UNREADABLE = 0, 1, 2
 CRD_FILE = "presets/crds/kaito.sh_workspaces.yaml"
 CRD_HEADER = "# Written by `python -m include.workspace crd`; a test compares. Do not edit.\n"
 
-Explain = Callable[[Workspace], list[str]]
-
 
 def main(
-    arguments: Sequence[str] | None = None, out: TextIO = sys.stdout, explain: Explain | None = None
+    arguments: Sequence[str] | None = None, out: TextIO | None = None, planner: Planner | None = None
 ) -> int:
     """Runs one verb and gives the exit code: 0 fine, 1 a Workspace has faults, 2 something could not be read."""
-    options = _parser().parse_args(arguments)
+    out = out or sys.stdout
+    options = parser().parse_args(arguments)
+    if options.verb == "check":
+        return _check(options, out, planner)
+    if options.verb == "convert":
+        return _convert(options, out)
+    if options.verb in ("models", "machines", "rules"):
+        return _list(options, out)
     if options.verb == "crd":
         out.write(crd_text())
-    elif options.verb == "schema":
-        json.dump(Workspace.model_json_schema(by_alias=True), out, indent=2)
-        out.write("\n")
-    else:
-        return _check(options, out, explain)
-    return OK
+        return FINE
+    from include.workspace.models import Workspace
+
+    out.write(json.dumps(Workspace.model_json_schema(by_alias=True), indent=2) + "\n")
+    return FINE
 
 
 def crd_text() -> str:
     """The CRD manifest as it is committed."""
+    import yaml
+
+    from include.workspace.crd import workspace_crd
+
     return CRD_HEADER + yaml.safe_dump(workspace_crd(), sort_keys=False, width=110)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m include.workspace",
-        description="Checks and describes KAITO Workspaces without a cluster.",
+def _check(options: argparse.Namespace, out: TextIO, planner: Planner | None) -> int:
+    from include.workspace.command import machine_readable, text
+    from include.workspace.command.checking import check
+    from include.workspace.command.sources import read_sources
+    from include.workspace.rules import Policy
+
+    policy = Policy(
+        allowed_networks=tuple(options.allow_network), byo=options.byo, local_weights=options.local_weights
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    check = verbs.add_parser(
-        "check",
-        help="say what is wrong with Workspaces, all faults at once",
-        description="Checks every Workspace of the files (YAML, several documents allowed). "
-        "Exit code 0: all fine; 1: some have faults; 2: a file could not be read.",
-    )
-    check.add_argument("files", nargs="+", metavar="FILE", help="a YAML file, or - for standard input")
-    check.add_argument(
-        "--allow-network",
-        action="append",
-        default=[],
-        metavar="CIDR",
-        help="private addresses that dataset URLs may name, such as 10.0.0.0/8 (may be repeated)",
-    )
-    verbs.add_parser("crd", help=f"print the CustomResourceDefinition (committed as {CRD_FILE})")
-    verbs.add_parser("schema", help="print the JSON schema of a Workspace")
-    return parser
+    report = check(read_sources(options.files), policy, planner)
+    if options.format == "json":
+        out.write(machine_readable.as_json(report) + "\n")
+    elif options.format == "github":
+        out.writelines(line + "\n" for line in machine_readable.as_annotations(report))
+    else:
+        out.writelines(line + "\n" for line in text.lines(report, text.Style.of(out), options.quiet))
+    return report.exit_code
 
 
-def _check(options: argparse.Namespace, out: TextIO, explain: Explain | None) -> int:
-    policy = Policy(allowed_networks=tuple(options.allow_network))
-    worst = OK
-    for name in options.files:
-        try:
-            raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        except OSError as error:
-            out.write(f"{name}: cannot be read: {error.strerror}\n")
-            worst = UNREADABLE
-            continue
-        for line, code in _examine(name, raw, policy, explain):
-            out.write(line + "\n")
-            worst = max(worst, code)
-    return worst
+def _convert(options: argparse.Namespace, out: TextIO) -> int:
+    from include.workspace.command.converting import convert_text
+    from include.workspace.command.sources import read_sources
+
+    code = FINE
+    for source in read_sources([options.file]):
+        written, problems = ("", [source.error]) if source.error else convert_text(source.data, options.to)
+        out.write(written)
+        for problem in problems:
+            sys.stderr.write(f"{source.name}: {problem}\n")
+            code = UNREADABLE
+    return code
 
 
-def _examine(name: str, raw: bytes, policy: Policy, explain: Explain | None) -> Iterator[tuple[str, int]]:
-    """The lines for one file, each with the exit code that it stands for."""
-    try:
-        found = list(documents.load_all(raw))
-    except documents.BadDocument as error:
-        yield f"{name}: {error}", FAULTY
-        return
-    if not found:
-        yield f"{name}: holds no document", FAULTY
-    for document in found:
-        if not _is_workspace(document):
-            kind = document.get("kind") if isinstance(document, Mapping) else None
-            yield f"{name}: passed over {kind or 'a document that is no object'}", OK
-            continue
-        workspace, faults = examine_workspace(document, load_catalog(), policy)
-        yield from _report(f"{name}: {_title(document)}", workspace, faults, explain)
+def _list(options: argparse.Namespace, out: TextIO) -> int:
+    from include.catalog import load_catalog
+    from include.workspace.command import listing
 
-
-def _report(
-    title: str, workspace: Workspace | None, faults: Sequence[Fault], explain: Explain | None
-) -> Iterator[tuple[str, int]]:
-    if faults or workspace is None:
-        yield f"{title}: {len(faults)} fault{'s' if len(faults) != 1 else ''}", FAULTY
-        for fault in faults:
-            yield f"  {fault}", FAULTY
-        return
-    yield f"{title}: OK", OK
-    for sentence in explain(workspace) if explain else notices(workspace, load_catalog()):
-        yield f"  {sentence}", OK
-
-
-def _is_workspace(document: Any) -> bool:
-    """Whether a document means to be a Workspace; a misspelt group or kind is the author's fault, not another kind."""
-    if not isinstance(document, Mapping):
-        return False
-    return document.get("kind") == KIND or str(document.get("apiVersion") or "").startswith(f"{GROUP}/")
-
-
-def _title(document: Mapping[str, Any]) -> str:
-    meta = document.get("metadata")
-    name = meta.get("name") if isinstance(meta, Mapping) else None
-    return f"Workspace {name or '(no name)'}"
+    if options.verb == "models":
+        columns, rows = listing.MODEL_COLUMNS, listing.models(load_catalog(), options.part)
+    else:
+        columns, rows = listing.MACHINE_COLUMNS, listing.machines(load_catalog(), options.part)
+    if options.json:
+        out.write(json.dumps(rows, indent=2) + "\n")
+    elif rows:
+        out.writelines(line + "\n" for line in listing.table(columns, rows))
+    else:
+        out.write(f"None of the {options.verb} holds {options.part!r}.\n")
+    return FINE

@@ -24,6 +24,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only its parser 
 _SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 # What YAML 1.1 lets a stream hold; libyaml refuses the rest too, but without a line.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEMPLATE = "this looks like a template: render it first"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -127,9 +128,11 @@ def _parsed(builder: Builder, text: str) -> Iterator[Document]:
         line, column = (mark.line, mark.column + 1) if mark else (0, 1)
         reason = f"not YAML: {_problem(error, text, line, first_line)}"
         raise BadDocument(reason, first_line + line, column) from None
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        if isinstance(error, BadDocument):
+    except BadDocument as error:
+        if "{{" not in _line(text, error.line - first_line):
             raise
+        raise BadDocument(f"{error.reason}; {_TEMPLATE}", error.line, error.column) from None
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise BadDocument(f"not YAML: {error}", first_line, 1) from None
 
 
@@ -139,7 +142,7 @@ def _problem(error: yaml.MarkedYAMLError, text: str, line: int, first_line: int)
     if "\t" in source[: len(source) - len(source.lstrip())]:
         return "the line is indented with a tab; YAML takes spaces"
     if "{{" in source or "{%" in source:
-        return f"{error.problem}; this looks like a template: render it first"
+        return f"{error.problem}; {_TEMPLATE}"
     begun = error.context_mark
     if error.problem and error.context and begun and begun.line != line:
         return f"{error.problem} ({error.context} that begins on line {first_line + begun.line})"

@@ -1,0 +1,5 @@
+"""What the verbs of `python -m include.workspace` do: reading files, checking them, showing what was found.
+
+Each verb is a function of values that the command line (include/workspace/cli.py) calls. Nothing here may import
+Airflow or a Kubernetes client, ask a cluster, or use the network: a check starts in half a second, anywhere.
+"""

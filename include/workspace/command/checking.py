@@ -1,0 +1,206 @@
+"""Checks the Workspaces of some texts, with the ConfigMaps among them that they use.
+
+All texts are read before anything is checked, since a ConfigMap may stand in another file than its Workspace. It must
+never raise for what a text holds: everything wrong is in the report, and every file is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from include.catalog import load_catalog
+from include.workspace import documents, training_config
+from include.workspace.command import config_maps
+from include.workspace.command.config_maps import ConfigMap
+from include.workspace.command.report import DocumentReport, FileReport, Finding, Problem, Report
+from include.workspace.command.sources import Source
+from include.workspace.documents import BadDocument, Place
+from include.workspace.faults import Fault
+from include.workspace.models import Workspace
+from include.workspace.names import GROUP, KIND
+from include.workspace.notices import notices
+from include.workspace.parse import examine_workspace
+from include.workspace.rules import Policy
+
+LISTS = ("List", f"{KIND}List")  # what `kubectl get -o yaml` prints
+OTHER_KINDS = ("InferenceSet", "ModelMirror", "MultiRoleInference", "RAGEngine")  # of the group kaito.sh
+PLAN_RULE = "P1"  # a Workspace that keeps every rule and still cannot be planned
+
+
+class Plan(Protocol):
+    """What the command needs of a plan; the planner stands on a higher floor."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+    def sentences(self) -> list[str]: ...
+
+
+class Planner(Protocol):
+    """Makes the plan of a valid Workspace; None where there is nothing to plan. Raises LookupError or ValueError."""
+
+    def __call__(
+        self, workspace: Workspace, training: Mapping[str, Any] | None, policy: Policy, /
+    ) -> Plan | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """One Kubernetes object of a file, on its own or in a List."""
+
+    file: str
+    value: Any
+    place: Place
+
+    @property
+    def kind(self) -> str:
+        kind = self.value.get("kind") if isinstance(self.value, Mapping) else None
+        return kind if isinstance(kind, str) else ""
+
+    def metadata(self, key: str) -> str:
+        meta = self.value.get("metadata") if isinstance(self.value, Mapping) else None
+        text = meta.get(key) if isinstance(meta, Mapping) else None
+        return text if isinstance(text, str) else ""
+
+
+def check(sources: Iterable[Source], policy: Policy, planner: Planner | None = None) -> Report:
+    """The report on every document of these texts."""
+    files: list[tuple[FileReport, list[_Object]]] = [_read(source) for source in sources]
+    maps = [
+        ConfigMap(one.file, one.metadata("namespace"), one.metadata("name"), one.value, one.place)
+        for _, objects in files
+        for one in objects
+        if one.kind == "ConfigMap"
+    ]
+    checker = _Checker(policy, planner, maps)
+    for file, objects in files:
+        file.documents += [checker.examine(one) for one in objects]
+    for file, _ in files:
+        for document in file.documents:
+            if document.kind == "ConfigMap" and (file.name, document.line) in checker.used:
+                document.passed_over, document.used = "checked with the Workspaces that use it", True
+    return Report([file for file, _ in files])
+
+
+def _read(source: Source) -> tuple[FileReport, list[_Object]]:
+    file = FileReport(source.name, walked=source.walked)
+    if source.error:
+        file.problems.append(Problem(source.name, 0, 0, source.error))
+        return file, []
+    objects: list[_Object] = []
+    for document in documents.read(source.data):
+        if isinstance(document, BadDocument):
+            problem = Problem(source.name, document.line or 1, document.column or 1, document.reason)
+            file.problems.append(problem)
+        else:
+            objects += _objects(source.name, document.value, document.place)
+    if not objects and not file.problems:
+        file.problems.append(Problem(source.name, 1, 1, "holds no document"))
+    if source.walked and GROUP.encode() not in source.data:
+        file.documents, file.problems = [_not_ours(problem) for problem in file.problems], []
+    return file, objects
+
+
+def _not_ours(problem: Problem) -> DocumentReport:
+    """A file that happened to lie in a folder, cannot be read, and nowhere speaks of Workspaces: a template, say."""
+    at = problem.line or 1, problem.column or 1
+    return DocumentReport(problem.file, *at, "", passed_over=problem.message, remarkable=True)
+
+
+def _objects(file: str, value: Any, place: Place) -> Iterator[_Object]:
+    """The objects of a document: itself, or the items of a List."""
+    items = value.get("items") if isinstance(value, Mapping) and value.get("kind") in LISTS else None
+    if not isinstance(items, list):
+        yield _Object(file, value, place)
+        return
+    for index, item in enumerate(items):
+        yield _Object(file, item, place.find(f"items[{index}]"))
+
+
+def is_workspace(value: Any) -> bool:
+    """Whether a document means to be a Workspace; a misspelt kind is the author's fault, not another kind."""
+    if not isinstance(value, Mapping):
+        return False
+    ours = str(value.get("apiVersion") or "").startswith(f"{GROUP}/")
+    return value.get("kind") == KIND or (ours and value.get("kind") not in OTHER_KINDS)
+
+
+class _Checker:
+    """Examines objects one by one; remembers which ConfigMaps were used."""
+
+    def __init__(self, policy: Policy, planner: Planner | None, maps: list[ConfigMap]) -> None:
+        self.policy = policy
+        self.planner = planner
+        self.maps = maps
+        self.catalog = load_catalog()
+        self.used: set[tuple[str, int]] = set()
+
+    def examine(self, one: _Object) -> DocumentReport:
+        report = DocumentReport(
+            one.file,
+            one.place.line,
+            one.place.column,
+            one.kind,
+            one.metadata("name"),
+            one.metadata("namespace"),
+        )
+        if not isinstance(one.value, Mapping):
+            report.passed_over = "not an object"
+        elif not is_workspace(one.value):
+            report.passed_over = "passed over, not a Workspace" if report.kind else "not a Workspace"
+        else:
+            self._workspace(one, report)
+        return report
+
+    def _workspace(self, one: _Object, report: DocumentReport) -> None:
+        report.kind = KIND
+        workspace, faults = examine_workspace(one.value, self.catalog, self.policy)
+        report.faults = [self._finding(one, fault) for fault in faults]
+        if workspace is None:
+            return
+        report.faults.sort(key=lambda finding: (finding.line, finding.column))
+        training = self._config_maps(workspace, report)
+        report.notices += notices(workspace, self.catalog)
+        if not report.faults and self.planner is not None:
+            self._plan(one, workspace, training, report)
+
+    def _finding(self, one: _Object, fault: Fault) -> Finding:
+        place = one.place.find(fault.path)
+        return Finding(one.file, place.line, place.column, fault)
+
+    def _plan(
+        self, one: _Object, workspace: Workspace, training: Mapping[str, Any] | None, report: DocumentReport
+    ) -> None:
+        try:
+            plan = self.planner(workspace, training, self.policy) if self.planner else None
+        except (LookupError, ValueError) as error:
+            fault = Fault("resource.instanceType", workspace.instance_type or None, PLAN_RULE, str(error))
+            report.faults.append(self._finding(one, fault))
+            return
+        if plan is not None:
+            report.plan, report.sentences = plan.to_dict(), plan.sentences()
+
+    def _config_maps(self, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any] | None:
+        """Checks the ConfigMaps that a Workspace uses; gives the training config that its plan is made with."""
+        training: Mapping[str, Any] | None = None
+        if workspace.tuning and workspace.tuning.config:
+            found = self._used("tuning.config", workspace.tuning.config, report)
+            if found:
+                key, method = training_config.KEY, workspace.method
+                report.faults += config_maps.findings(
+                    found, key, "M2", lambda text: training_config.config_faults(text, method)
+                )
+                training = config_maps.parsed(config_maps.content(found, key) or "")
+        if workspace.inference and workspace.inference.config:
+            self._used("inference.config", workspace.inference.config, report)
+        return training
+
+    def _used(self, path: str, name: str, report: DocumentReport) -> ConfigMap | None:
+        found = config_maps.find(self.maps, report.namespace, name)
+        if found is None:
+            notice = f"{path}: the ConfigMap {name} is not in these files, so its content was not checked."
+            report.notices.append(notice)
+            return None
+        self.used.add((found.file, found.place.line))
+        return found
