@@ -4,14 +4,18 @@ Builders are pure: values in, manifests out. They must never ask the cluster any
 a manifest; a Workspace reaches them as the dict that the cluster returned (or as a parsed Workspace with a uid).
 """
 
+from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, agent_pool
 from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
 from include.manifests.settings import Settings
 from include.manifests.tuning import adapter_pod, dataset_pod, tuning_config, tuning_pod, work_volume
 
 __all__ = [
+    "AgentPoolInvalid",
+    "AgentPoolOptions",
     "Settings",
     "adapter_pod",
+    "agent_pool",
     "dataset_pod",
     "node_claims",
     "services",

@@ -17,7 +17,7 @@ from include.workspace import Workspace, names
 from include.workspace.selector import node_labels
 
 NODE_POOL = "kaito"  # a pool that does not exist, so that Karpenter itself leaves the node alone
-TUNING_STORAGE = "1024Gi"  # KAITO's figure for tuning and templates
+TUNING_STORAGE_GIB = 1024  # KAITO's figure for tuning and templates
 SERVING_SPARE_GIB = 80  # KAITO: weights + 80 GiB
 DEFAULT_IMAGE_FAMILY = "ubuntu"
 
@@ -61,7 +61,7 @@ def _node_claim(ws: Workspace, plan: Plan, run_id: str, index: int, settings: Se
                 _requirement("kubernetes.io/os", "linux"),
                 *_cloud_requirements(plan.instance_type),
             ],
-            "resources": {"requests": {"storage": _storage(plan)}},
+            "resources": {"requests": {"storage": f"{storage_gib(plan)}Gi"}},
         },
     }
 
@@ -77,7 +77,8 @@ def _cloud_requirements(instance_type: str) -> list[Manifest]:
     return [{"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}]
 
 
-def _storage(plan: Plan) -> str:
+def storage_gib(plan: Plan) -> int:
+    """The disk of one machine in GiB: KAITO's figures."""
     if plan.purpose == "tuning" or not plan.weights_bytes:
-        return TUNING_STORAGE
-    return f"{math.floor(plan.weights_bytes / GIB + SERVING_SPARE_GIB)}Gi"
+        return TUNING_STORAGE_GIB
+    return math.floor(plan.weights_bytes / GIB + SERVING_SPARE_GIB)
