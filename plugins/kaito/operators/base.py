@@ -52,12 +52,14 @@ class Run:
     """What the first task decided for this run.
 
     :param run_id: the run's id as a label value.
+    :param adapter: what this very run published before its history was lost: it need not be made again.
     """
 
     document: dict[str, Any]
     plan: Plan | None
     serving_plan: Plan | None
     run_id: str
+    adapter: dict[str, Any] | None = None
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -97,6 +99,7 @@ class Run:
             plan=Plan.from_dict(value["plan"]),
             serving_plan=Plan.from_dict(serving) if serving else None,
             run_id=names.run_id_label(run_id),
+            adapter=value.get("adapter"),
         )
 
 

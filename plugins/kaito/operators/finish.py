@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.workspace import conditions
-from kaito.hooks.api import WORKSPACE, ClusterError
+from include.workspace import conditions, names
+from kaito.hooks.api import POD, WORKSPACE, ClusterError
+from kaito.hooks.pool import Purpose
 from kaito.operators.base import Run, WorkspaceTask
 
 if TYPE_CHECKING:
@@ -60,12 +61,29 @@ class FinishOperator(WorkspaceTask, BaseOperator):
             self.log.info("All steps of the run succeeded.")
             return
         run = self.this_run(context)
+        self._stop_pods(run)
         known = self._told(run)
         if known is None:
             self.report(run, conditions.Phase.FAILED, f"Airflow run {ti.run_id} {cause}.")
         verdict = f"The run {cause}. {known or ''}".strip()
         self.log.error("%s", verdict)
         raise AirflowFailException(verdict)
+
+    def _stop_pods(self, run: Run) -> None:
+        """Delete what still works for this run: a worker that died, or an order to stop, may have left a pod."""
+        labels = {
+            names.WORKSPACE: run.name,
+            names.WORKSPACE_NAMESPACE: run.namespace,
+            names.RUN_ID: run.run_id,
+        }
+        try:
+            for pod in self.cluster.list(POD, run.namespace, labels):
+                metadata = pod["metadata"]
+                if metadata["labels"].get(names.COMPONENT) != Purpose.SERVING:
+                    self.log.info("Pod %s was left behind: deleting it.", metadata["name"])
+                    self.cluster.delete(POD, metadata["name"], run.namespace, uid=metadata["uid"])
+        except ClusterError as error:
+            self.log.warning("The pods of run %s could not be looked at: %s", run.run_id, error)
 
     def _told(self, run: Run) -> str | None:
         """Return the failure that a step has already written into the Workspace's conditions."""

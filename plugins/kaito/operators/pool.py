@@ -12,7 +12,7 @@ from include import manifests
 from include.workspace import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolKey, PoolTaken
+from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolKey, PoolTaken, Purpose
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.settings import manifest_settings
 
@@ -43,6 +43,9 @@ class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
             raise AirflowSkipException(
                 f"Workspace {run.name} asks for no rollout (kaito.sh/rollout); the adapter image is the result."
             )
+        if run.adapter and self.purpose == Purpose.TUNING:
+            self.log.info("This run has published its adapter already: no machines are needed for tuning.")
+            return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
         key = PoolKey(run.name, run.namespace, self.purpose)
         claims = tuple(manifests.node_claims(run.workspace, plan, run.run_id, manifest_settings()))
         pool = GpuPool(key, run.run_id, plan.instance_type, claims)
@@ -110,8 +113,9 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
             self.log.info("The service runs on these machines: they stay.")
             return
         key = PoolKey(run.name, run.namespace, self.purpose)
-        if self.purpose == "serving":
-            self._withdraw(run)
+        if self.purpose == Purpose.SERVING and self._withdraw(run):
+            self.log.warning("The service still answers: it keeps its machines.")
+            return
         NodeClaimPool(self.cluster).delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
         )
@@ -123,13 +127,17 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[self.keep_if_succeeded])
         return bool(states.get(ti.run_id, {}).get(self.keep_if_succeeded) == "success")
 
-    def _withdraw(self, run: Run) -> None:
-        """Take back a service that this run made and that never answered; one that ran before is left alone."""
+    def _withdraw(self, run: Run) -> bool:
+        """Take back a service that this run made and that never answered; returns whether one is left that answers."""
         found = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
-        labels = (found or {}).get("metadata", {}).get("labels") or {}
-        status = (found or {}).get("status") or {}
-        if found and labels.get("kaito.sh/run-id") == run.run_id and not status.get("readyReplicas"):
+        if found is None or found["metadata"].get("deletionTimestamp"):
+            return False
+        labels = found["metadata"].get("labels") or {}
+        if (found.get("status") or {}).get("readyReplicas"):
+            return True
+        if labels.get("kaito.sh/run-id") == run.run_id:
             try:
                 self.cluster.delete(STATEFUL_SET, run.name, run.namespace, uid=found["metadata"]["uid"])
             except ClusterError as error:
                 self.log.warning("StatefulSet %s could not be taken back: %s", run.name, error)
+        return False

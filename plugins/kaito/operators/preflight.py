@@ -14,8 +14,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import load_catalog
-from include.planning import plan, plan_serving
+from include.planning import Plan, plan, plan_serving
 from include.workspace import Fault, Policy, Workspace, conditions, examine_workspace, names, workspace_crd
+from include.workspace.adapter import published
+from include.workspace.dialect import serves
 from include.workspace.training_config import KEY, config_faults
 from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.pool import Purpose
@@ -123,6 +125,13 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             else ("inference", "tuning", "kaito_tune")
         )
         if document.get(there) and not document.get(here):
+            if self.purpose == Purpose.SERVING and serves(document):
+                if published(document):
+                    return []
+                hint = "start kaito_tune, which serves it at the end"
+                return [
+                    Fault(there, None, "P2", "this Workspace has published no adapter to serve yet", hint)
+                ]
             return [
                 Fault(there, None, "P2", f"this DAG is for Workspaces with {here}", f"start {dag} instead")
             ]
@@ -212,22 +221,40 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
         catalog = load_catalog()
-        made = plan(workspace, catalog)
-        served = (
-            made
-            if self.purpose == "serving"
-            else plan_serving(workspace, catalog)
-            if workspace.rollout
-            else None
-        )
+        serving = plan_serving(workspace, catalog) if workspace.tuning and workspace.rollout else None
+        if self.purpose == Purpose.SERVING:
+            made = serving = serving or plan(workspace, catalog)
+        else:
+            made = plan(workspace, catalog)
+        return self._record(document, made, serving, run_id)
+
+    def _record(
+        self, document: dict[str, Any], made: Plan, served: Plan | None, run_id: str
+    ) -> dict[str, Any]:
+        """Leave the plans to the later tasks and tell the Workspace's author, unless this run goes on from before."""
         for part in (made, *([served] if served and served is not made else [])):
             for sentence in part.sentences():
                 self.log.info("%s", sentence)
         kept = redacted(document)
         serving = served.to_dict() if served else None
-        result = {"workspace": kept, "plan": made.to_dict(), "serving_plan": serving}
+        result: dict[str, Any] = {"workspace": kept, "plan": made.to_dict(), "serving_plan": serving}
+        if under_way(document, run_id):
+            self.log.info("This run was under way before: going on with what it reached.")
+            return {**result, "adapter": published(document)}
         self.report(Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0])
         return result
+
+
+def under_way(live: Mapping[str, Any], run_id: str) -> bool:
+    """Whether a run of this id has reached something of this generation and has no verdict: Airflow forgot about it."""
+    status, generation = live.get("status") or {}, names.generation(live)
+    mine = [c for c in status.get("conditions") or () if c.get("observedGeneration") == generation]
+    verdict = conditions.condition({"conditions": mine}, conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
+    return (
+        (status.get("run") or {}).get("id") == run_id
+        and verdict.get("reason") == conditions.Reason.PENDING
+        and any(c.get("status") == "True" for c in mine)
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

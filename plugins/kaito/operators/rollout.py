@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -9,8 +12,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.manifests.serving import adapters_of
-from include.workspace import conditions
-from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
+from include.workspace import conditions, names
+from include.workspace.adapter import published
+from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.settings import manifest_settings
@@ -18,9 +22,12 @@ from kaito.settings import manifest_settings
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.planning import Plan
+
 SERVICE_PORT = 80
 ANSWER_SECONDS = 180
 ANSWER_TOKENS = 64
+TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
 
 class RollOutOperator(WorkspaceTask, BaseOperator):
@@ -36,13 +43,13 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         run = self.this_run(context)
         try:
-            self.live_workspace(run)
+            live = self.live_workspace(run)
         except StaleWorkspace as stale:
             raise AirflowFailException(str(stale)) from None
         plan = run.serving_plan
         if plan is None:
             raise RuntimeError("A run without a serving plan came to the rollout.")
-        adapters = self._adapters(run, context)
+        adapters = self._adapters(run, live, context)
         for adapter in adapters:
             self.log.info("Adapter %s: %s", adapter["name"], adapter.get("image") or "from its volume")
         self.report(
@@ -51,24 +58,56 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
         try:
             for service in manifests.services(run.workspace):
                 self.cluster.apply(SERVICE, service)
-            made = self.cluster.apply(
-                STATEFUL_SET,
-                manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters),
-            )
+            made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
         except ClusterError as error:
             self.report(run, conditions.Phase.INFERENCE_FAILED, f"The rollout was refused: {error}")
             raise
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
-    def _adapters(self, run: Run, context: Context) -> list[dict[str, Any]]:
-        """Return the adapters to serve; the pushed one by its digest, never by a tag that may move."""
-        if self.adapter_task_id is None:
-            return adapters_of(run.workspace)
-        pushed = context["ti"].xcom_pull(task_ids=self.adapter_task_id)
+    def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
+        wanted = manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters)
+        inference = run.workspace.inference
+        config = inference.config if inference else None
+        data = (self.cluster.find(CONFIG_MAP, config, run.namespace) or {}).get("data") if config else None
+        return unrolled(wanted, self.cluster.find(STATEFUL_SET, run.name, run.namespace), data)
+
+    def _adapters(self, run: Run, live: Mapping[str, Any], context: Context) -> list[dict[str, Any]]:
+        """Return the adapters to serve; a pushed one by its digest, never by a tag that may move."""
         tuning = run.workspace.tuning
-        if pushed.get("volume") and tuning:
+        if tuning is None:
+            return adapters_of(run.workspace)
+        pushed = (
+            context["ti"].xcom_pull(task_ids=self.adapter_task_id)
+            if self.adapter_task_id
+            else published(live)
+        )
+        if not pushed:
+            raise AirflowFailException(f"Workspace {run.name} has published no adapter to serve.")
+        if pushed.get("volume"):
             return [{"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": "adapter"}]
         return [{"name": run.name, "image": pushed["reference"]}]
+
+
+def unrolled(
+    wanted: dict[str, Any], live: Mapping[str, Any] | None, config: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """Return the StatefulSet so that pods that already are what is wanted stay: a repair takes nothing down.
+
+    The pods' run label names the run that made them. When nothing else would change, they keep it.
+
+    :param config: data of the ConfigMap that the Workspace names; another one rolls the service.
+    """
+    template = wanted["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    bare = {key: value for key, value in labels.items() if key != names.RUN_ID}
+    plain = {**template, "metadata": {**template["metadata"], "labels": bare}}
+    text = json.dumps([plain, dict(config or {})], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    wanted["metadata"].setdefault("annotations", {})[TEMPLATE_DIGEST] = digest
+    if live and (live["metadata"].get("annotations") or {}).get(TEMPLATE_DIGEST) == digest:
+        old = ((live["spec"]["template"].get("metadata") or {}).get("labels") or {}).get(names.RUN_ID)
+        labels |= {names.RUN_ID: old} if old else {}
+    return wanted
 
 
 class AskOperator(WorkspaceTask, BaseOperator):

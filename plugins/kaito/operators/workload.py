@@ -91,6 +91,9 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
+        if run.adapter:
+            self.log.info("This run has published its adapter already: nothing to do.")
+            return {}
         try:
             self.live_workspace(run)
             self.prepare(run)
@@ -314,10 +317,10 @@ class PublishAdapterOperator(WorkloadPodOperator):
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
         output = run.workspace.tuning.output if run.workspace.tuning else None
-        if output is None or output.image:
+        if run.adapter is None and (output is None or output.image):
             return super().execute(context)
-        result = {"volume": True}
-        self.log.info("The Workspace wants no image: the adapter is on its output volume.")
+        result = run.adapter or {"volume": True}
+        self.log.info("%s", self.summary(result))
         context["ti"].xcom_push(key="return_value", value=result)
         self.finished(run, result)
         return result

@@ -34,7 +34,7 @@ class Observation:
     :param reason: the condition's reason, where the provider gave one.
     :param nodes: the machines it is about.
     :param notes: further lines worth printing once, such as Kubernetes events.
-    :param stale: the Workspace has moved on; its status is no longer this wait's to write.
+    :param silent: a matter for the log alone; the Workspace's status is not this wait's to write.
     """
 
     ready: bool
@@ -43,7 +43,7 @@ class Observation:
     reason: str | None = None
     nodes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    stale: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ class WorkspaceTrigger(BaseTrigger):
         self.poll_seconds = poll_seconds
         self._served: Served | None = None
         self._fenced_at = float("-inf")
+        #: The Workspace as the fence last saw it.
+        self.live: dict[str, Any] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Every constructor argument is kept under its own name, so it can be read back from the instance."""
@@ -161,7 +163,7 @@ class WorkspaceTrigger(BaseTrigger):
             await self._fence(hook)
             return await self.observe(hook)
         except StaleWorkspace as stale:
-            return Observation(False, str(stale), failed=True, stale=True)
+            return Observation(False, str(stale), failed=True, silent=True)
         except ClusterError as error:
             if error.transient:
                 return Observation(False, f"The Kubernetes API is not reachable, trying again: {error}")
@@ -175,13 +177,13 @@ class WorkspaceTrigger(BaseTrigger):
         if self._served is None:
             task = getattr(self, "task_instance", None)
             self._served = served(live, self.workspace, getattr(task, "run_id", ""))
-        fence(live, self.workspace, self._served.uid, self._served.generation)
+        self.live = fence(live, self.workspace, self._served.uid, self._served.generation)
         self._fenced_at = time.monotonic()
 
     async def _tell(self, hook: AsyncKaitoClusterHook, seen: Observation) -> None:
         """Put the news into the log and the Workspace's conditions; a status that cannot be written is no failure."""
         (self.log.error if seen.failed else self.log.info)("%s", seen.message)
-        if seen.stale or self._served is None:
+        if seen.silent or self._served is None:
             return
         mine = self._served
         ready, waiting, never = self.phases

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from include.workspace import conditions
+from include.workspace.adapter import published
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pool import PoolKey, observe_node_claims
+from kaito.hooks.pool import PoolKey, Purpose, observe_node_claims
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 
@@ -37,6 +38,8 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
         self.purpose = purpose
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
+        if self.purpose == Purpose.TUNING and published(self.live):
+            return Observation(True, "The adapter is published already: no machines are needed.", silent=True)
         pool = await observe_node_claims(hook, PoolKey(self.workspace, self.namespace, self.purpose))
         why = f"{pool.failure_class}: " if pool.failed else ""
         reason = None if pool.ready else pool.reason
