@@ -86,13 +86,9 @@ def _convert(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def _list(options: argparse.Namespace, out: TextIO) -> int:
-    from include.catalog import load_catalog
     from include.workspace.command import listing
 
-    if options.verb == "models":
-        columns, rows = listing.MODEL_COLUMNS, listing.models(load_catalog(), options.part)
-    else:
-        columns, rows = listing.MACHINE_COLUMNS, listing.machines(load_catalog(), options.part)
+    columns, rows = listing.of(options.verb, options.part)
     if options.json:
         out.write(json.dumps(rows, indent=2) + "\n")
     elif rows:

@@ -17,7 +17,7 @@ Checks and explains KAITO Workspaces on this machine: no cluster, no cloud, no c
 EXAMPLES = f"""\
 examples:
   {PROGRAM} check workspace.yaml        is it right? what machine, memory and money does it take?
-  {PROGRAM} check examples              every Workspace below a folder
+  {PROGRAM} check deploy/               every Workspace below a folder
   {PROGRAM} models phi                  presets whose name holds "phi"
   {PROGRAM} machines A100               machine types with that GPU
   {PROGRAM} crd | kubectl apply -f -    teach a cluster what a Workspace is
@@ -43,7 +43,7 @@ examples:
   {PROGRAM} check --quiet deploy/                 only what is wrong; nothing when all is fine
   {PROGRAM} check --format json deploy/           for programs (--json is short for it)
   {PROGRAM} check --format github deploy/         annotations in a GitHub workflow
-  {PROGRAM} check --byo examples/serve-own-nodes.yaml
+  {PROGRAM} check --byo examples/serving-own-nodes.yaml
 """
 CONVERT = """\
 Prints the documents of a file with each Workspace in the other version of the API. Everything else is printed as it

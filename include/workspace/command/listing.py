@@ -1,4 +1,4 @@
-"""What the catalogue holds, as tables for people and JSON for programs: models and machines.
+"""What a Workspace can name, as tables for people and rows for programs: models, machines; and the rules.
 
 It must never print a figure that the catalogue does not hold: what is unknown is an empty cell, or null.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from include.catalog import Catalog, Machine, Model
+from include.catalog import Catalog, Machine, Model, load_catalog
+from include.workspace.command.rule_texts import SENTENCES, topic
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -27,6 +28,25 @@ def machines(catalog: Catalog, part: str = "") -> list[Row]:
         found, key=lambda one: (one.deprecated, one.cloud, one.gpus * one.gpu_memory_gib, one.name)
     )
     return [_machine(machine) for machine in ordered]
+
+
+def rules(part: str = "") -> list[Row]:
+    """The rules whose id is `part`, or whose sentence or topic holds it."""
+    rows = [{"id": rule, "about": topic(rule), "rule": text} for rule, text in SENTENCES.items()]
+    return [
+        row
+        for row in rows
+        if part.upper() == row["id"] or (part.upper() not in SENTENCES and _holds(part, row.values()))
+    ]
+
+
+def of(verb: str, part: str) -> tuple[Sequence[Column], list[Row]]:
+    """The columns and rows of one of the verbs models, machines and rules."""
+    if verb == "rules":
+        return RULE_COLUMNS, rules(part)
+    if verb == "models":
+        return MODEL_COLUMNS, models(load_catalog(), part)
+    return MACHINE_COLUMNS, machines(load_catalog(), part)
 
 
 def _model(model: Model) -> Row:
@@ -71,6 +91,11 @@ MODEL_COLUMNS: Sequence[Column] = (
     ("HUB", lambda row: row["id"]),
     ("ALIASES", lambda row: ", ".join(row["aliases"])),
     ("NOTE", lambda row: _dropped(row)),
+)
+RULE_COLUMNS: Sequence[Column] = (
+    ("ID", lambda row: row["id"]),
+    ("ABOUT", lambda row: row["about"]),
+    ("RULE", lambda row: row["rule"]),
 )
 MACHINE_COLUMNS: Sequence[Column] = (
     ("NAME", lambda row: row["name"]),
