@@ -81,6 +81,12 @@ def lease_namespace() -> str:
     return _text("lease_namespace")
 
 
+def hub_lookup() -> bool:
+    """Return whether models that are no presets are looked up on the hub (``[kaito] hub_lookup``, default true)."""
+    text = _text("hub_lookup")
+    return _switch("hub_lookup", text) if text else True
+
+
 def manifest_settings() -> Settings:
     """Return what the installation decides about the objects that are made; unset keys keep their defaults.
 

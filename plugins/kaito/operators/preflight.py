@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.catalog import load_catalog
 from include.planning import Plan, plan, plan_serving
 from include.workspace import Fault, Policy, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
@@ -21,6 +20,7 @@ from include.workspace.dialect import serves
 from include.workspace.training_config import KEY, config_faults
 from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.pool import Purpose
+from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.settings import manifest_settings
@@ -39,6 +39,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``
     """
 
+    lookup: Lookup  # which models this run's Workspace may name; set when the task runs
+
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
@@ -53,6 +55,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 "run with the whole Workspace."
             )
         document = as_written(live) if live else self._with_namespace(wanted)
+        self.lookup = look_up(document, lambda: self._hub_token(document, wanted.namespace))
         workspace = self._admit(document, wanted, context["run_id"], exists=live is not None)
         if live is None:
             document = self._apply(document)
@@ -108,15 +111,34 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         policy = Policy(
             allowed_networks=settings.allowed_networks, local_weights=bool(settings.weights_mirror)
         )
-        workspace, faults = examine_workspace(document, load_catalog(), policy)
+        workspace, faults = examine_workspace(document, self.lookup.catalog, policy)
+        faults = self.lookup.with_doubt(faults)
         found = [*faults, *self._purpose_faults(document), *self._cluster_faults(document, wanted.namespace)]
         if exists and wanted.document and wanted.said:
             found += self._difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
             found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
+        if self.lookup.transient and found == [self.lookup.fault]:
+            raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
+
+    def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
+        """Return the token of the preset's Secret; it opens a gated model for this look and goes no further."""
+        preset = _mapping(
+            (_mapping(document.get("tuning")) or _mapping(document.get("inference"))).get("preset")
+        )
+        name = _mapping(preset.get("presetOptions")).get("modelAccessSecret")
+        if not isinstance(name, str) or not name:
+            return None
+        try:
+            return token_in(self.cluster.find(SECRET, name, namespace))
+        except ClusterError as error:
+            if error.status == 403:
+                self.log.info("May not read Secret %s (%s); asking the hub without a token.", name, error)
+                return None
+            raise
 
     def _purpose_faults(self, document: Mapping[str, Any]) -> list[Fault]:
         here, there, dag = (
@@ -220,7 +242,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             raise AirflowFailException(f"The API server refused the Workspace: {error}") from None
 
     def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
-        catalog = load_catalog()
+        catalog = self.lookup.catalog
         serving = plan_serving(workspace, catalog) if workspace.tuning and workspace.rollout else None
         if self.purpose == Purpose.SERVING:
             made = serving = serving or plan(workspace, catalog)
