@@ -44,7 +44,8 @@ def peer(weights: Path, data: Path) -> None:
         weights, quantization_config=quantization, dtype=torch.bfloat16
     )
     model = prepare_model_for_kbit_training(model)
-    table = Dataset.from_parquet(str(data / "train.parquet")).select(range(PEER_ROWS))
+    table = Dataset.from_parquet(str(data / "train.parquet"))
+    table = table.select(range(min(PEER_ROWS, len(table))))
     settings = SFTConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=1,
@@ -115,7 +116,7 @@ def run_peer(folder: Path, weights: Path) -> float:
         "--peer",
         str(folder),
     ]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(done.stdout.strip().splitlines()[-1])["tokens_per_second"])
 
 
