@@ -145,6 +145,21 @@ def serving_params() -> dict[str, Param]:
     }
 
 
+def release_params() -> dict[str, Param]:
+    """Return the form of ``kaito_release``."""
+    return {
+        **_identity("workspace-phi-3"),
+        "delete": Param(
+            False,
+            type="boolean",
+            title="Delete it",
+            section="Workspace",
+            description="Delete the Workspace first, if nobody has.",
+        ),
+        "workspace": _last_fields()["workspace"],
+    }
+
+
 @dataclass(frozen=True)
 class Requested:
     """What a run was asked for.

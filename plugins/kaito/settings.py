@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from include.manifests import Settings
 
 SECTION = "kaito"
+#: Clouds take minutes to take a machine back, seldom a quarter of an hour.
+RELEASE_DEADLINE = 1800.0
 DEFAULT_CONNECTION = "kubernetes_default"
 
 _TEXTS = (
@@ -85,6 +87,12 @@ def hub_lookup() -> bool:
     """Return whether models that are no presets are looked up on the hub (``[kaito] hub_lookup``, default true)."""
     text = _text("hub_lookup")
     return _switch("hub_lookup", text) if text else True
+
+
+def release_deadline() -> float:
+    """Return how long the release of a deleted Workspace may take, in seconds (``[kaito] release_deadline``)."""
+    text = _text("release_deadline")
+    return float(_whole("release_deadline", text)) if text else RELEASE_DEADLINE
 
 
 def manifest_settings() -> Settings:

@@ -94,7 +94,7 @@ def _sensors(bag: DagBag) -> list[WorkspaceSensor]:
 
 def test_waits_start_in_the_triggerer_and_end_in_time(bag: DagBag) -> None:
     sensors = _sensors(bag)
-    assert len(sensors) == 5
+    assert len(sensors) == 6
     for sensor in sensors:
         assert sensor.start_from_trigger
         assert sensor.start_trigger_args.timeout > sensor.ready_within
@@ -144,6 +144,13 @@ def test_the_form_offers_the_catalogue_and_starts_as_the_quick_start(tune: DAG) 
     assert params["workspace"].value is None
     assert all(param.schema.get("section") for param in params.values())
     tune.params.validate()
+
+
+def test_a_workspace_is_let_go_last(bag: DagBag) -> None:
+    release = bag.dags["kaito_release"]
+    assert [task.task_id for task in release.topological_sort()] == ["release", "wait_until_gone", "let_go"]
+    assert release.schedule is None
+    release.params.validate()
 
 
 def test_the_serving_form_is_valid_as_it_stands(serve: DAG) -> None:

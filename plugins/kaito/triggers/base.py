@@ -80,6 +80,8 @@ class WorkspaceTrigger(BaseTrigger):
 
     #: What is waited for, as a sentence's object.
     subject = "the Workspace"
+    #: Whether this wait serves the deletion itself.
+    even_deleting = False
     #: What ready, not yet and never mean for the Workspace's conditions.
     phases: tuple[conditions.Phase, conditions.Phase, conditions.Phase]
 
@@ -169,15 +171,20 @@ class WorkspaceTrigger(BaseTrigger):
                 return Observation(False, f"The Kubernetes API is not reachable, trying again: {error}")
             return Observation(False, f"The Kubernetes API refused: {error}", failed=True)
 
+    def serve(self, live: Mapping[str, Any] | None) -> Served:
+        """Return which Workspace this wait is for, decided at the first look. Raises StaleWorkspace."""
+        if self._served is None:
+            task = getattr(self, "task_instance", None)
+            self._served = served(live, self.workspace, getattr(task, "run_id", ""))
+        return self._served
+
     async def _fence(self, hook: AsyncKaitoClusterHook) -> None:
         """Make sure, now and then, that the Workspace still is what this wait is for. Raises StaleWorkspace."""
         if time.monotonic() - self._fenced_at < FENCE_SECONDS:
             return
         live = await hook.find(WORKSPACE, self.workspace, self.namespace)
-        if self._served is None:
-            task = getattr(self, "task_instance", None)
-            self._served = served(live, self.workspace, getattr(task, "run_id", ""))
-        self.live = fence(live, self.workspace, self._served.uid, self._served.generation)
+        mine = self.serve(live)
+        self.live = fence(live, self.workspace, mine.uid, mine.generation)
         self._fenced_at = time.monotonic()
 
     async def _tell(self, hook: AsyncKaitoClusterHook, seen: Observation) -> None:
@@ -202,7 +209,12 @@ class WorkspaceTrigger(BaseTrigger):
 
         try:
             await hook.patch_status(
-                self.workspace, self.namespace, news, uid=mine.uid, generation=mine.generation
+                self.workspace,
+                self.namespace,
+                news,
+                uid=mine.uid,
+                generation=mine.generation,
+                even_deleting=self.even_deleting,
             )
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The Workspace's status could not be written: %s", error)

@@ -1,0 +1,44 @@
+"""Let a deleted Workspace go.
+
+release everything of it -> wait until it is gone -> take our finalizer off
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+from kaito.operators.release import LetGoOperator, ReleaseOperator
+from kaito.params import release_params
+from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH
+from kaito.sensors.release import ReleasedSensor
+
+DOC = """
+### kaito_release: a Workspace goes, and nothing of it stays behind
+
+`kaito_reconcile` starts it for a Workspace that somebody deleted. By hand, with the Workspace's name:
+
+`{"workspace": {"metadata": {"name": "workspace-phi-3", "namespace": "default"}}}`
+
+A Workspace that nobody deleted is refused, unless the run is asked to delete it: `"delete": true`.
+
+* Pods, the service, GPU machines and the work volume `<name>-work` go. Runs that work on the Workspace notice within
+  seconds and end; their machines go with them.
+* The pushed adapter, the user's own volumes, ConfigMaps and Secrets stay.
+* Finalizers of others are left alone; `wait_until_gone` prints what is left, and by which finalizers.
+* What is stuck is given up after half an hour (setting `[kaito] release_deadline`, in seconds) or at once with the
+  annotation `kaito.sh/force-release: "true"`; a Warning event lists what was left.
+"""
+
+with DAG(
+    dag_id="kaito_release",
+    schedule=None,
+    params=release_params(),
+    default_args=DEFAULT_ARGS,
+    max_active_runs=64,
+    tags=["kaito", "control"],
+    doc_md=DOC,
+) as dag:
+    release = ReleaseOperator(task_id="release", **WHICH)
+    wait_until_gone = ReleasedSensor(task_id="wait_until_gone", **WHICH)
+    let_go = LetGoOperator(task_id="let_go", **{**WHICH, **RELEASE_RETRIES})
+
+    release >> wait_until_gone >> let_go

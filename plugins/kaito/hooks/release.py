@@ -1,0 +1,205 @@
+"""What a Workspace that is being deleted still has in the cluster, and the one write that lets it go.
+
+Whose an object is, when a release is given up and what is said then are the reconciler's own judgements
+(`include.reconcile`), so that the two cannot disagree. A user's volumes, Secrets, ConfigMaps and images are never in
+here, and neither is what somebody else controls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from include.reconcile import release
+from include.reconcile.case import Case, controller, deleting
+from include.reconcile.contract import Observed, Surroundings
+from include.workspace import names
+from kaito.hooks import api
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    NODE,
+    NODE_CLAIM,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+    VOLUME_CLAIM,
+    WORKSPACE,
+    ClusterError,
+    Kind,
+    Request,
+)
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+
+Object = Mapping[str, Any]
+
+#: In the order in which they are told to go: who makes pods before the pods, and machines after what works on them.
+KINDS = (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_CLAIM, VOLUME_CLAIM, NODE)
+CONFLICTS = 8
+
+
+@dataclass(frozen=True)
+class Left:
+    """Something of the Workspace that is still there."""
+
+    kind: Kind
+    obj: Object
+
+    @property
+    def name(self) -> str:
+        return str(self.obj["metadata"]["name"])
+
+    def __str__(self) -> str:
+        held = ", ".join(self.obj["metadata"].get("finalizers") or ())
+        return f"{self.kind.name} {self.name}" + (f" (finalizers: {held})" if held else "")
+
+
+@dataclass(frozen=True)
+class Remains:
+    """One look at a Workspace that is going.
+
+    :param forced: why it is let go whatever is left, "" while there is time.
+    """
+
+    left: tuple[Left, ...]
+    forced: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(str(one) for one in self.left) or "nothing"
+
+
+def _selection(live: Object) -> dict[str, str]:
+    return {
+        names.WORKSPACE: str(live["metadata"]["name"]),
+        names.WORKSPACE_NAMESPACE: names.namespace(live),
+    }
+
+
+def judge(
+    live: Object, found: Mapping[str, Sequence[Object]], deadline: float, now: datetime | None = None
+) -> Remains:
+    """Say what of the objects that carry the Workspace's labels is its own.
+
+    :param found: objects by the plural of their kind.
+    :param deadline: seconds after its deletion at which a Workspace is let go whatever is left.
+    """
+
+    def nothing(*_: Any) -> Any:
+        return ""
+
+    observed = Observed(
+        pods=found[POD.plural],
+        stateful_sets=found[STATEFUL_SET.plural],
+        services=found[SERVICE.plural],
+        volume_claims=found[VOLUME_CLAIM.plural],
+        node_claims=found[NODE_CLAIM.plural],
+    )
+    surroundings = Surroundings(nothing, nothing, nothing, nothing, release_deadline=deadline)
+    case = Case(live, observed, now or datetime.now(UTC), surroundings)
+    own: dict[str, Sequence[Object]] = {
+        STATEFUL_SET.plural: case.sets,
+        SERVICE.plural: case.services,
+        POD.plural: [*case.run_pods, *case.serving_pods],
+        CONFIG_MAP.plural: [
+            c for c in found[CONFIG_MAP.plural] if (controller(c) or {}).get("uid") == case.uid
+        ],
+        NODE_CLAIM.plural: case.node_claims,
+        VOLUME_CLAIM.plural: case.volume_claims,
+        # A Node goes with its machine; whoever brought a node of their own did not give it our pool's label.
+        NODE.plural: [n for n in found[NODE.plural] if names.POOL in (n["metadata"].get("labels") or {})],
+    }
+    forced = ""
+    if case.annotations.get(names.FORCE_RELEASE) == "true":
+        forced = f"{names.FORCE_RELEASE} asks for it"
+    elif release.deadline(case) <= 0:
+        forced = f"the deadline of {deadline:.0f} s has passed"
+    return Remains(tuple(Left(kind, obj) for kind in KINDS for obj in own[kind.plural]), forced)
+
+
+def look(cluster: KaitoClusterHook, live: Object, deadline: float) -> Remains:
+    """Look once at what is left of a Workspace."""
+    found: dict[str, Sequence[Object]] = {}
+    for kind in KINDS:
+        try:
+            found[kind.plural] = cluster.list(kind, _scope(kind, live), _selection(live))
+        except ClusterError as error:
+            found[kind.plural] = _without(error)
+    return judge(live, found, deadline)
+
+
+async def look_async(cluster: AsyncKaitoClusterHook, live: Object, deadline: float) -> Remains:
+    """As :func:`look`, for triggers."""
+
+    async def one(kind: Kind) -> Sequence[Object]:
+        try:
+            return await cluster.list(kind, _scope(kind, live), _selection(live))
+        except ClusterError as error:
+            return _without(error)
+
+    answers = await asyncio.gather(*(one(kind) for kind in KINDS))
+    return judge(live, {kind.plural: found for kind, found in zip(KINDS, answers, strict=True)}, deadline)
+
+
+def _scope(kind: Kind, live: Object) -> str | None:
+    return names.namespace(live) if kind.namespaced else None
+
+
+def _without(error: ClusterError) -> Sequence[Object]:
+    """A kind that this cluster does not have, such as NodeClaims where machines come by other ways, leaves nothing."""
+    if error.status != 404:
+        raise error
+    return ()
+
+
+def tell_to_go(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
+    """Ask for the deletion of what is left, guarded by uid, and return what was asked now.
+
+    Nodes are left to whoever takes their machines away.
+    """
+    asked = []
+    for one in remains.left:
+        metadata = one.obj["metadata"]
+        if one.kind is NODE or deleting(one.obj):
+            continue
+        if cluster.delete(one.kind, one.name, metadata.get("namespace"), uid=metadata["uid"]):
+            asked.append(str(one))
+    return asked
+
+
+def _finalizers(live: Object, wanted: Sequence[str]) -> Request:
+    metadata = live["metadata"]
+    change = {"resourceVersion": metadata["resourceVersion"], "finalizers": list(wanted)}
+    return api.merge_patch(WORKSPACE, metadata["name"], names.namespace(live), {"metadata": change})
+
+
+def hold(cluster: KaitoClusterHook, live: Object) -> None:
+    """Put our finalizer on a Workspace that is about to be deleted, so that its machines do not outlive it."""
+    finalizers = live["metadata"].get("finalizers") or []
+    if names.FINALIZER not in finalizers:
+        cluster.send(_finalizers(live, [*finalizers, names.FINALIZER]))
+
+
+def let_go(cluster: KaitoClusterHook, name: str, namespace: str, uid: str) -> bool:
+    """Take our finalizer, and no other, off a Workspace; returns False when there was nothing to take off.
+
+    :raises ClusterError: somebody else writes the Workspace all the time.
+    """
+    for _ in range(CONFLICTS):
+        live = cluster.find(WORKSPACE, name, namespace)
+        if live is None or live["metadata"].get("uid") != uid or not deleting(live):
+            return False
+        finalizers = live["metadata"].get("finalizers") or []
+        if names.FINALIZER not in finalizers:
+            return False
+        try:
+            cluster.send(_finalizers(live, [other for other in finalizers if other != names.FINALIZER]))
+        except ClusterError as error:
+            if error.status == 404:
+                return False
+            if error.status != 409:
+                raise
+        else:
+            return True
+    raise ClusterError(409, "Conflict", f"Workspace {name}: somebody else keeps writing it.")

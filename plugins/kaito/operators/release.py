@@ -1,0 +1,135 @@
+"""A Workspace goes: everything of it is told to go, and when nothing is left our finalizer is taken off.
+
+Each step may run twice, at once, or after the other side (`kaito_reconcile`) has done it already. Nothing is touched
+for a Workspace that nobody is deleting, and never a user's volume, Secret or image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from include.workspace import conditions, names
+from include.workspace.transitions import WARNING, Event
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.events import tell
+from kaito.hooks.release import Remains, hold, let_go, look, tell_to_go
+from kaito.operators.base import WorkspaceTask
+from kaito.settings import release_deadline
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ReleaseTask(WorkspaceTask, BaseOperator):
+    """What both steps share.
+
+    :param workspace: name of the Workspace. (templated)
+    :param namespace: its namespace. (templated)
+    """
+
+    template_fields = ("workspace", "namespace")
+
+    def __init__(self, *, workspace: str, namespace: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.workspace = workspace
+        self.namespace = namespace
+
+    def find(self) -> dict[str, Any] | None:
+        return self.cluster.find(WORKSPACE, self.workspace, self.namespace)
+
+    def look(self, live: Mapping[str, Any]) -> Remains:
+        return look(self.cluster, live, release_deadline())
+
+    def say(self, live: Mapping[str, Any], message: str) -> None:
+        """Tell the Workspace's author how far its release is."""
+
+        def news(now_live: Mapping[str, Any]) -> dict[str, Any]:
+            phase = conditions.Phase.DELETING
+            return conditions.progress(now_live, phase, message=message, now=datetime.now(UTC))
+
+        generation = names.generation(live)
+        uid = live["metadata"]["uid"]
+        try:
+            self.cluster.patch_status(
+                self.workspace, self.namespace, news, uid=uid, generation=generation, even_deleting=True
+            )
+        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
+            self.log.info("The status of Workspace %s was not written: %s", self.workspace, error)
+
+
+class ReleaseOperator(ReleaseTask):
+    """Tells everything of a deleted Workspace to go.
+
+    :returns: the uid of the Workspace that goes; None when it is gone already.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        live = self.find()
+        if live is None:
+            self.log.info("Workspace %s/%s is gone already.", self.namespace, self.workspace)
+            return {"uid": None}
+        if not live["metadata"].get("deletionTimestamp"):
+            live = self._delete(live, asked=bool(context["params"].get("delete")))
+        remains = self.look(live)
+        for one in tell_to_go(self.cluster, remains):
+            self.log.info("Told to go: %s", one)
+        self.say(live, f"Releasing: {remains}")
+        return {"uid": live["metadata"]["uid"]}
+
+    def _delete(self, live: dict[str, Any], *, asked: bool) -> dict[str, Any]:
+        which = f"Workspace {self.namespace}/{self.workspace}"
+        if not asked:
+            raise AirflowFailException(
+                f"{which} is not being deleted, so nothing of it is released. Delete it with "
+                f"`kubectl delete workspace {self.workspace} -n {self.namespace}`, or start this run with delete: true."
+            )
+        self.log.info("%s is deleted, since this run was asked to.", which)
+        hold(self.cluster, live)
+        self.cluster.delete(WORKSPACE, self.workspace, self.namespace, uid=live["metadata"]["uid"])
+        return self.find() or live
+
+
+class LetGoOperator(ReleaseTask):
+    """Takes our finalizer off when nothing is left, or when the release is given up.
+
+    :param gone_within: seconds that what a racing task made meanwhile has to go; the task's retries then ask again.
+    :param poll_seconds: pause between two looks.
+    """
+
+    def __init__(self, *, gone_within: float = 60.0, poll_seconds: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gone_within = gone_within
+        self.poll_seconds = poll_seconds
+
+    def execute(self, context: Context) -> None:
+        uid = (context["ti"].xcom_pull(task_ids="release") or {}).get("uid")
+        deadline = time.monotonic() + self.gone_within
+        while True:
+            live = self.find()
+            if live is None or live["metadata"].get("uid") != uid:
+                self.log.info("Workspace %s/%s is gone.", self.namespace, self.workspace)
+                return
+            remains = self.look(live)
+            for one in tell_to_go(self.cluster, remains):
+                self.log.info("Made meanwhile, told to go: %s", one)
+            if not remains.left or remains.forced:
+                break
+            if time.monotonic() > deadline:
+                raise AirflowException(f"Still there: {remains}.")
+            time.sleep(self.poll_seconds)
+        if remains.left:
+            self._tell_what_is_left(live, remains)
+        if let_go(self.cluster, self.workspace, self.namespace, uid):
+            self.log.info("Our finalizer is off Workspace %s/%s.", self.namespace, self.workspace)
+
+    def _tell_what_is_left(self, live: Mapping[str, Any], remains: Remains) -> None:
+        message = f"Let go, since {remains.forced}. Left behind: {remains}"
+        self.log.warning("%s", message)
+        tell(self.cluster, live, [Event(WARNING, "ReleasedByForce", message)])
