@@ -1,8 +1,8 @@
 """GPU pools as AKS agent pools: one pool with all machines of a plan, as the body that Azure's REST API takes.
 
-The shape follows KAITO's gpu-provisioner (contract 5.8) and sets what that leaves out: mode, tags, spot, zones, the GPU
-driver. It must never set the label `karpenter.sh/nodepool`: gpu-provisioner deletes pools that have it and a Workspace's
-label but no NodeClaim. Names are deterministic; another machine type or zone has another name, since neither can change.
+The shape follows KAITO's gpu-provisioner (contract 5.8) and sets what that leaves out: mode, tags, spot, zones, driver.
+It must never set the label `karpenter.sh/nodepool`: gpu-provisioner deletes pools that have it and a Workspace's label
+but no NodeClaim. Names are deterministic; another machine type or zone, which cannot change, has another name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from include.planning import Plan
 from include.workspace import Workspace, names
 from include.workspace.selector import node_labels
 
-MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER
+MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER  # include.reconcile.agent_pools reads it
 WORKSPACE_TAG, NAMESPACE_TAG = "kaito-workspace", "kaito-namespace"
 RUN_TAG, PURPOSE_TAG = "kaito-run-id", "kaito-pool"
 MACHINE_TYPE_LABEL = "kaito.sh/machine-type"

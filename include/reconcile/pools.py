@@ -29,19 +29,24 @@ class FailureClass(StrEnum):
 
 # The clouds' own words, as Karpenter's and AKS's providers pass them on in a NodeClaim condition.
 _CLASSES: tuple[tuple[FailureClass, str], ...] = (
-    (FailureClass.QUOTA, r"quota|LimitExceeded|exceeding approved"),
+    # Before the quota, because Azure ends this sentence with a link to its quota page.
+    (FailureClass.CAPACITY, r"is not allowed in your subscription"),
+    (FailureClass.QUOTA, r"quota|LimitExceeded|CountLimit|LimitReached|exceeding approved"),
     (
         FailureClass.CAPACITY,
         r"SkuNotAvailable|NotAvailableForSubscription|Insufficient\w*Capacity|AllocationFail|Overconstrained"
-        r"|no capacity|out of capacity|not enough capacity|currently not available",
+        r"|no capacity|out of capacity|(not enough|not have sufficient) capacity|currently not available",
     ),
     (
         FailureClass.AUTH,
-        r"AuthorizationFailed|Unauthorized|Forbidden|InvalidAuthentication|does not have permission",
+        r"AuthorizationFailed|AuthenticationFailed|Unauthorized|Forbidden|InvalidAuthentication"
+        r"|ExpiredAuthenticationToken|does not have (permission|authorization)",
     ),
     (
         FailureClass.CONFIG,
-        r"InvalidParameter|BadRequest|NotSupported|not supported|Invalid\w*Type|NodeClassNotFound",
+        r"InvalidParameter|BadRequest|NotSupported|not supported|Invalid\w*Type|NodeClassNotFound"
+        r"|PropertyChangeNotAllowed|(Resource|ResourceGroup|Subscription)NotFound|InvalidSubscription|UnmarshalError"
+        r"|InvalidRequest|Invalid\w*ApiVersion|InvalidTagName|RequestDisallowedByPolicy|ScopeLocked",
     ),
 )
 #: Waiting does not help against these: the run stops and says so.
@@ -68,10 +73,11 @@ class PoolStatus:
     reason: str
     message: str
     failure_class: FailureClass | None = None
+    ended: bool = False  # the provider has given up: waiting cannot help, whatever the class
 
     @property
     def failed(self) -> bool:
-        return self.failure_class in FINAL_CLASSES
+        return self.ended or self.failure_class in FINAL_CLASSES
 
 
 def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
@@ -104,14 +110,18 @@ def _claim_problem(claim: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _node_problem(claim: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Return (reason, message) when the claim's Node is not ready for GPU work, None when it is.
+    node = nodes.get((claim.get("status") or {}).get("nodeName") or "")
+    if node is None:
+        return "NodeNotReady", f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
+    return node_problem(node)
+
+
+def node_problem(node: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return (reason, message) when a Node is not ready for GPU work, None when it is.
 
     A Node is Ready minutes before its GPUs are allocatable (drivers, device plugin): both are asked for.
     """
-    name = (claim.get("status") or {}).get("nodeName") or ""
-    node = nodes.get(name)
-    if node is None:
-        return "NodeNotReady", f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
+    name = node["metadata"]["name"]
     ready = _condition(node, "Ready")
     if ready.get("status") != "True":
         return "NodeNotReady", f"Node {name} is not Ready: {ready.get('message') or 'no report yet'}"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from include.manifests import Settings, node_claims
+from include.planning import Plan
 from include.reconcile.pools import (
     FailureClass,
     PoolStatus,
@@ -31,6 +33,7 @@ DELETE_ATTEMPTS = 5
 
 __all__ = [
     "FailureClass",
+    "ForeignPool",
     "GpuPool",
     "GpuPoolProvider",
     "NodeClaimPool",
@@ -59,6 +62,11 @@ class PoolKey:
     namespace: str
     purpose: str
 
+    @classmethod
+    def of(cls, workspace: Mapping[str, Any], purpose: str) -> PoolKey:
+        """The pool of a Workspace as the cluster returned it."""
+        return cls(str(workspace["metadata"]["name"]), names.namespace(workspace), purpose)
+
     @property
     def labels(self) -> dict[str, str]:
         return {
@@ -72,7 +80,8 @@ class PoolKey:
 class GpuPool:
     """The machines that a run wants.
 
-    :param claims: one manifest for each machine, with deterministic names.
+    :param claims: what the provider is to make, with deterministic names: one manifest for each machine, or the body
+        of one pool (see :meth:`GpuPoolProvider.request`).
     """
 
     key: PoolKey
@@ -80,9 +89,17 @@ class GpuPool:
     instance_type: str
     claims: tuple[Mapping[str, Any], ...]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of what is made: NodeClaims or agent pools."""
+        return [str(claim.get("name") or claim["metadata"]["name"]) for claim in self.claims]
+
 
 class GpuPoolProvider(Protocol):
     """What every way to get GPU machines must offer."""
+
+    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+        """Say what this provider would make for a plan; asks nobody."""
 
     def create(self, pool: GpuPool) -> list[str]:
         """Make what is missing of the pool; returns the names that this call made."""
@@ -90,12 +107,19 @@ class GpuPoolProvider(Protocol):
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
         """Ask for the deletion of what the run made; returns the names of what is going."""
 
+    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
+        """Delete what the run made and return when it is gone. Raises TimeoutError, in seconds."""
+
     def observe(self, key: PoolKey) -> PoolStatus:
         """Say what is there now."""
 
 
 class PoolTaken(RuntimeError):
     """Another run holds this pool."""
+
+
+class ForeignPool(PoolTaken):
+    """Something of that name exists that is not ours: it is not touched."""
 
 
 def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -107,6 +131,11 @@ class NodeClaimPool:
 
     def __init__(self, hook: KaitoClusterHook) -> None:
         self.hook = hook
+
+    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+        """Return the pool of a plan: one NodeClaim for each machine."""
+        claims = node_claims(workspace, plan, run_id, settings)
+        return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, tuple(claims))
 
     def create(self, pool: GpuPool) -> list[str]:
         """Make the missing NodeClaims.

@@ -1,0 +1,107 @@
+"""Which provider makes GPU machines, and with what options: Airflow's configuration, section ``[kaito]``.
+
+The one place that knows all providers; operators and triggers ask here and know only their interface. Azure's SDK is
+imported only where it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from airflow.sdk import conf
+
+from include.manifests import AgentPoolOptions
+from include.reconcile.pools import PoolStatus
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pool import GpuPoolProvider, NodeClaimPool, PoolKey, observe_node_claims
+
+SECTION = "kaito"
+DEFAULT_AZURE_CONNECTION = "azure_default"
+_WORDS = {"true": True, "false": False}
+
+
+class ProviderName(StrEnum):
+    """The values of ``[kaito] pool_provider``."""
+
+    NODE_CLAIM = "nodeclaim"
+    AKS = "aks"
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """An installation's choice of provider, and what agent pools are made with."""
+
+    provider: ProviderName = ProviderName.NODE_CLAIM
+    azure_conn_id: str = DEFAULT_AZURE_CONNECTION
+    options: AgentPoolOptions = field(default_factory=AgentPoolOptions)
+
+
+def _text(key: str) -> str:
+    return str(conf.get(SECTION, key, fallback="") or "").strip()
+
+
+def pool_settings() -> PoolSettings:
+    """Read the settings; unset keys keep their defaults.
+
+    :raises ValueError: a setting is not what it must be.
+    """
+    given = _text("pool_provider") or ProviderName.NODE_CLAIM
+    known = ", ".join(ProviderName)
+    try:
+        name = ProviderName(given.lower())
+    except ValueError:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] pool_provider must be one of {known}, not {given!r}."
+        ) from None
+    options = AgentPoolOptions(
+        spot=_switch("pool_spot"),
+        spot_max_price=_price("pool_spot_max_price"),
+        zones=tuple(zone.strip() for zone in _text("pool_zones").split(",") if zone.strip()),
+        gpu_driver=_text("pool_gpu_driver") or "Install",
+        subnet_id=_text("pool_subnet_id"),
+    )
+    return PoolSettings(name, _text("azure_conn_id") or DEFAULT_AZURE_CONNECTION, options)
+
+
+def _switch(key: str) -> bool:
+    text = _text(key).lower() or "false"
+    if text not in _WORDS:
+        raise ValueError(f"Airflow setting [{SECTION}] {key} must be true or false, not {text!r}.")
+    return _WORDS[text]
+
+
+def _price(key: str) -> float:
+    text = _text(key) or "-1"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] {key} must be US dollars an hour, or -1 for the on-demand price, "
+            f"not {text!r}."
+        ) from None
+
+
+def provider(cluster: KaitoClusterHook, settings: PoolSettings | None = None) -> GpuPoolProvider:
+    """Return the provider that the settings choose."""
+    chosen = settings or pool_settings()
+    if chosen.provider == ProviderName.AKS:
+        from kaito.hooks.aks import AksHook
+        from kaito.hooks.pools.agent_pools import AgentPools
+
+        return AgentPools(cluster, AksHook(chosen.azure_conn_id), chosen.options)
+    return NodeClaimPool(cluster)
+
+
+async def observe(
+    cluster: AsyncKaitoClusterHook, key: PoolKey, settings: PoolSettings | None = None
+) -> PoolStatus:
+    """As :meth:`GpuPoolProvider.observe`, for triggers."""
+    chosen = settings or pool_settings()
+    if chosen.provider == ProviderName.AKS:
+        from kaito.hooks.aks import AksHook
+        from kaito.hooks.pools.agent_pools import observe_agent_pools
+
+        async with AksHook(chosen.azure_conn_id) as aks:
+            return await observe_agent_pools(cluster, aks, key)
+    return await observe_node_claims(cluster, key)

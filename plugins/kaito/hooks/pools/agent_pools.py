@@ -1,0 +1,191 @@
+"""GPU machines as AKS agent pools: one pool for a run, made and taken back through Azure Resource Manager.
+
+The same interface as :class:`kaito.hooks.pool.NodeClaimPool`. Only pools with our tag and our labels are ever changed
+or deleted, and a deletion is guarded by the eTag that was read: a pool that has changed since is looked at again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from include.manifests import AgentPoolOptions, Settings, agent_pool
+from include.planning import Plan
+from include.reconcile.agent_pools import (
+    ENDED_STATES,
+    LEAVING_STATES,
+    agent_pool_status,
+    belongs,
+    is_ours,
+    labels,
+    machines,
+    nodes_of,
+    properties,
+    state,
+)
+from include.reconcile.pools import PoolStatus
+from include.workspace import names
+from kaito.hooks.aks import AksHook
+from kaito.hooks.api import NODE
+from kaito.hooks.azure_account import AksError
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
+
+Pool = dict[str, Any]
+
+#: How often a pool that changes between reading and deleting it is read again.
+DELETE_ATTEMPTS = 5
+#: Azure takes some minutes for an operation; who comes second waits for it.
+BUSY_SECONDS = 900.0
+
+
+class AgentPools:
+    """AKS agent pools (``azure-mgmt-containerservice``).
+
+    :param options: spot, zones and what else an installation or a retry decides.
+    :param poll: seconds between two looks while an earlier pool goes away.
+    """
+
+    def __init__(
+        self,
+        hook: KaitoClusterHook,
+        aks: AksHook,
+        options: AgentPoolOptions | None = None,
+        *,
+        poll: float = 2.0,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
+        self.hook = hook
+        self.aks = aks
+        self.options = options or AgentPoolOptions()
+        self.poll = poll
+        self.busy_seconds = busy_seconds
+
+    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+        """Return the pool of a plan: one agent pool with all machines. Raises AgentPoolInvalid."""
+        body = agent_pool(workspace, plan, run_id, self.options)
+        return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, (body,))
+
+    def create(self, pool: GpuPool) -> list[str]:
+        """Ask for the agent pool, or take up the one that an earlier attempt asked for; does not wait for machines.
+
+        A pool that Azure gave up on is taken away first. A serving pool that another run made is used again.
+
+        :raises PoolTaken: another run is tuning on this Workspace's pool.
+        :raises ForeignPool: a pool of that name is not ours.
+        :raises AksError: Azure refused; ``classify`` sorts its code and message.
+        """
+        existing = [p for p in self.aks.list_pools() if belongs(p, pool.key.labels)]
+        live = [p for p in existing if state(p) not in LEAVING_STATES | ENDED_STATES]
+        self._check_owner(pool, live)
+        if self._enough(pool, live):
+            return []
+        made = []
+        for body in pool.claims:
+            self._clear(body, existing)
+            found, created = self.aks.begin_create(body, timeout=self.busy_seconds)
+            if created:
+                made.append(str(body["name"]))
+            elif not belongs(found, pool.key.labels):
+                raise ForeignPool(_foreign(found))
+            elif machines(found) < body["properties"]["count"]:
+                self.aks.begin_update(body, etag=_etag(found), timeout=self.busy_seconds)
+                made.append(str(body["name"]))
+        return made
+
+    def _check_owner(self, pool: GpuPool, live: list[Pool]) -> None:
+        run = names.run_id_label(pool.run_id)
+        owners = {labels(p).get(names.RUN_ID) or "" for p in live} - {run, ""}
+        if owners and pool.key.purpose == Purpose.TUNING:
+            raise PoolTaken(
+                f"Run {', '.join(sorted(owners))} holds the tuning machines of Workspace {pool.key.workspace}: "
+                "wait until it ends, or stop it."
+            )
+
+    def _enough(self, pool: GpuPool, live: list[Pool]) -> bool:
+        """Whether the pools that are there have the machines that are wanted."""
+        wanted = sum(int(body["properties"]["count"]) for body in pool.claims)
+        same = [p for p in live if properties(p).get("vmSize") == pool.instance_type]
+        return sum(machines(p) for p in same) >= wanted
+
+    def _clear(self, body: Mapping[str, Any], existing: list[Pool]) -> None:
+        """Take away an earlier pool of this name that cannot be used, and wait until it is gone."""
+        earlier = next((p for p in existing if p["name"] == body["name"]), None)
+        if earlier is None or state(earlier) not in LEAVING_STATES | ENDED_STATES:
+            return
+        if state(earlier) in ENDED_STATES:
+            self.aks.begin_delete(str(earlier["name"]), etag=_etag(earlier), timeout=self.busy_seconds)
+        deadline = time.monotonic() + self.busy_seconds
+        while self.aks.find(str(earlier["name"])) is not None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"AgentPool {earlier['name']} is still there {self.busy_seconds:.0f} s after its deletion."
+                )
+            time.sleep(self.poll)
+
+    def delete(self, key: PoolKey, run_id: str) -> list[str]:
+        """Ask for the deletion of the run's agent pools; returns their names and those of their Nodes."""
+        pools = self._let_go(key, run_id, self.busy_seconds)
+        gone = nodes_of(pools, self.hook.list(NODE)) if pools else []
+        return [str(pool["name"]) for pool in pools] + [node["metadata"]["name"] for node in gone]
+
+    def _let_go(self, key: PoolKey, run_id: str, timeout: float) -> list[Pool]:
+        """Ask for the deletion of the run's pools as they were read; returns those that are still there."""
+        wanted = {**key.labels, names.RUN_ID: names.run_id_label(run_id)}
+        pools: list[Pool] = []
+        for _ in range(DELETE_ATTEMPTS):
+            pools, changed = [p for p in self.aks.list_pools() if belongs(p, wanted)], False
+            for pool in pools:
+                if state(pool) in LEAVING_STATES:
+                    continue
+                try:
+                    self.aks.begin_delete(str(pool["name"]), etag=_etag(pool), timeout=timeout)
+                except AksError as error:
+                    if not error.stale:
+                        raise
+                    changed = True
+            if not changed:
+                break
+        return pools
+
+    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
+        """Delete the run's agent pools and return when they and their Nodes are gone.
+
+        :raises TimeoutError: something is still there after ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        nodes: set[str] = set()
+        while True:
+            pools = self._let_go(key, run_id, max(0.0, deadline - time.monotonic()))
+            if pools:
+                nodes.update(node["metadata"]["name"] for node in nodes_of(pools, self.hook.list(NODE)))
+            left = [str(pool["name"]) for pool in pools]
+            left = left or sorted(name for name in nodes if self.hook.find(NODE, name))
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
+            time.sleep(poll)
+
+    def observe(self, key: PoolKey) -> PoolStatus:
+        pools = [pool for pool in self.aks.list_pools() if belongs(pool, key.labels)]
+        return agent_pool_status(pools, self.hook.list(NODE))
+
+
+async def observe_agent_pools(hook: AsyncKaitoClusterHook, aks: AksHook, key: PoolKey) -> PoolStatus:
+    """As :meth:`AgentPools.observe`, for triggers."""
+    pools = [pool for pool in await aks.async_list_pools() if belongs(pool, key.labels)]
+    return agent_pool_status(pools, await hook.list(NODE))
+
+
+def _etag(pool: Pool) -> str:
+    return str(properties(pool).get("eTag") or "")
+
+
+def _foreign(pool: Pool) -> str:
+    whose = "of another Workspace" if is_ours(pool) else "that this project did not make"
+    return (
+        f"The AKS cluster has an agent pool {pool['name']} {whose}; it is not touched. Delete or rename it, or give "
+        "the Workspace another name."
+    )
