@@ -1,0 +1,98 @@
+"""What `python -m include.workspace check` costs: its start, and a hundred Workspaces, valid and invalid.
+
+    python tests/bench/check_speed.py [repetitions]
+
+Prints a table: the median of several fresh processes in seconds, and the ratio to a bare start that only imports yaml
+and pydantic. The cost of a hundred Workspaces is the run with them less the start. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+MANY = 100
+TUNING = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {{name: tune-{index}, namespace: ml}}
+resource:
+  instanceType: {machine}
+  labelSelector:
+    matchLabels: {{app: tune-{index}}}
+tuning:
+  preset: {{name: {preset}}}
+  {method}: qlora
+  input:
+    urls: [{url}]
+  output:
+    image: registry.example.com/adapters/phi:{index}
+    {push}: push-secret
+"""
+GOOD = {
+    "machine": "Standard_NC24ads_A100_v4",
+    "preset": "phi-3-mini-128k-instruct",
+    "method": "method",
+    "url": "https://example.com/train.parquet",
+    "push": "imagePushSecret",
+}
+# Misspelt names are the dearest faults: each is compared with all known ones.
+BAD = {
+    "machine": "Standard_NC24ads_A10{index}_v4x",
+    "preset": "phi-3-minni-{index}",
+    "method": "metod",
+    "url": "http://127.0.0.1/x",
+    "push": "imagePushSecrett",
+}
+
+
+def workspaces(fields: dict[str, str], count: int = MANY) -> str:
+    """That many Workspaces, each with names of its own."""
+    documents = []
+    for index in range(count):
+        own = {key: value.format(index=index) for key, value in fields.items()}
+        documents.append(TUNING.format(index=index, **own))
+    return "---\n".join(documents)
+
+
+def seconds(repetitions: int, *command: str) -> float:
+    """The median time of a command in fresh processes."""
+    times = []
+    for _ in range(repetitions):
+        begin = time.perf_counter()
+        done = subprocess.run([sys.executable, *command], cwd=PROJECT_ROOT, capture_output=True)
+        times.append(time.perf_counter() - begin)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{command}: exit code {done.returncode}\n{done.stderr.decode()}")
+    return statistics.median(times)
+
+
+def main(repetitions: int) -> None:
+    """Measure, and print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"one": workspaces(GOOD, 1), "valid": workspaces(GOOD), "invalid": workspaces(BAD)}
+        for name, text in files.items():
+            (Path(folder) / f"{name}.yaml").write_text(text)
+        check = ("-m", "include.workspace", "check")
+        bare = seconds(repetitions, "-c", "import yaml, pydantic")
+        rows = [
+            ("bare start: import yaml, pydantic", bare),
+            ("--help", seconds(repetitions, "-m", "include.workspace", "--help")),
+            ("start: check of one Workspace", seconds(repetitions, *check, f"{folder}/one.yaml")),
+        ]
+        start = rows[-1][1]
+        for name in ("valid", "invalid"):
+            whole = seconds(repetitions, *check, f"{folder}/{name}.yaml")
+            rows.append((f"{MANY} {name} Workspaces, beyond the start", whole - start))
+    print(f"{'median of ' + str(repetitions):45} seconds   x bare start")
+    for name, took in rows:
+        print(f"{name:45} {took:7.2f}   {took / bare:7.1f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
