@@ -22,10 +22,14 @@ NODE_PORTS = range(30000, 32768)
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
+FIRST_FREE = 10  # low addresses are for the fixed services
+
+
 class ClusterSite:
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, start: int = 0) -> None:
+        """`start` (any number) is where addresses begin, so that two sandboxes on one machine seldom meet."""
         self._storage = storage
-        self._next = 10  # low addresses are for the fixed services
+        self._next = FIRST_FREE + start % (SERVICE_RANGE.num_addresses - FIRST_FREE - 2)
 
     def _services(self) -> Iterator[Json]:
         return (entry.obj for _, entry in self._storage.entries("services"))
@@ -41,7 +45,7 @@ class ClusterSite:
         for _ in range(SERVICE_RANGE.num_addresses):
             self._next = self._next % (SERVICE_RANGE.num_addresses - 2) + 1
             address = str(SERVICE_RANGE[self._next])
-            if self._next > 1 and address not in used:
+            if self._next > FIRST_FREE and address not in used:
                 return address
         raise ApiError(
             500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full"

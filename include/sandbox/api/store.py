@@ -6,6 +6,7 @@ server would refuse. Everything runs on one event loop, and no method gives up c
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Cluster:
         """Open or make `state_dir`/cluster.db; None keeps everything in memory."""
         self.storage = Storage(state_dir / "cluster.db" if state_dir else None)
         self.state_dir = state_dir
-        self.site = ClusterSite(self.storage)
+        self.site = ClusterSite(self.storage, zlib.crc32(str(state_dir).encode()) if state_dir else 0)
         self.kinds = Kinds(BUILTINS)
         self.root_certificate = ""  # PEM, once a server publishes one
         self.known_events: dict[

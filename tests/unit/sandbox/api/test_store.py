@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from include.sandbox.api.site import FIRST_FREE, SERVICE_RANGE, ClusterSite
 from include.sandbox.api.store import ApiError, Cluster, WriteOptions
 
 Json = dict[str, Any]
@@ -140,6 +141,31 @@ async def test_service_addresses(cluster: Cluster) -> None:
     assert (await cluster.update("services", replacement))["spec"]["clusterIP"] == first["spec"]["clusterIP"]
     with pytest.raises(ApiError, match="may not change once set"):
         await cluster.update("services", service("a", clusterIP="127.96.9.9", clusterIPs=["127.96.9.9"]))
+
+
+async def test_two_sandboxes_on_one_machine_give_out_other_addresses(tmp_path: Path) -> None:
+    """Both listen on this machine's loopback: the second could not serve what the first has."""
+    given = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        sandbox = Cluster(tmp_path / folder)
+        made = [
+            await sandbox.create(
+                "services", {"metadata": {"name": f"s{n}"}, "spec": {"ports": [{"port": 80}]}}
+            )
+            for n in range(20)
+        ]
+        given.append({service["spec"]["clusterIP"] for service in made})
+        sandbox.close()
+    assert [len(addresses) for addresses in given] == [20, 20]
+    assert not given[0] & given[1]
+
+
+async def test_addresses_start_over_at_the_end_of_the_range() -> None:
+    sandbox = Cluster(None)
+    sandbox.site = ClusterSite(sandbox.storage, start=SERVICE_RANGE.num_addresses - FIRST_FREE - 4)
+    given = [sandbox.site.allocate_cluster_ip("") for _ in range(4)]
+    assert given == ["127.96.255.253", "127.96.255.254", "127.96.0.11", "127.96.0.12"]
 
 
 async def test_scale_patches_the_replicas(cluster: Cluster) -> None:
