@@ -25,6 +25,8 @@ _SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 # What YAML 1.1 lets a stream hold; libyaml refuses the rest too, but without a line.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TEMPLATE = "this looks like a template: render it first"
+# How JSON writes a character beyond U+FFFF, which YAML takes as one escape only.
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -58,6 +60,8 @@ def read(data: str | bytes) -> Iterator[Document | BadDocument]:
     except BadDocument as error:
         yield error
         return
+    if text.lstrip()[:1] in ("{", "["):
+        text = _PAIR.sub(_one_escape, text)
     start, first_line, budget, bad = 0, 1, MAX_NODES, 0
     seen: tuple[int, int] | None = None
     while True:
@@ -111,6 +115,11 @@ def check_depth(data: object) -> None:
         if not level:
             return
     raise BadDocument(f"the document nests deeper than {MAX_DEPTH} levels")
+
+
+def _one_escape(pair: re.Match[str]) -> str:
+    high, low = int(pair[2], 16), int(pair[3], 16)
+    return f"{pair[1]}\\U{0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF):08x}"
 
 
 def _children(value: object) -> list[object]:
