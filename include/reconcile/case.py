@@ -131,6 +131,11 @@ class Case:
         """The canonical machine type, "" when nodes are brought along or the type is unknown."""
         return str(self.surroundings.machine_of(self.workspace) or "")
 
+    @property
+    def claims_machines(self) -> bool:
+        """Whether this Workspace's machines are NodeClaims, so that a missing one is news."""
+        return bool(self.machine) and self.surroundings.node_claims
+
     def mine(self, obj: Object) -> bool:
         """Whether an object of our name is ours: by its controller, or by our labels where it has none."""
         owner = controller(obj)

@@ -129,6 +129,8 @@ class Surroundings:
     against `old`, the document of the last accepted generation (None on first sight); it is called only when a
     generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
     `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
+    `release_deadline` is in seconds. `node_claims` is off where machines are not NodeClaims (agent pools, nodes that
+    were brought along): then their absence means nothing.
     """
 
     faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]
@@ -136,6 +138,7 @@ class Surroundings:
     price_of: Any  # Callable[[str], float | None]
     run_url: Any  # Callable[[str, str], str]
     release_deadline: float = 1800.0
+    node_claims: bool = True
 
 
 __all__ = [

@@ -58,14 +58,19 @@ def _with_run(draft: Draft) -> Decision:
     seen = case.observed.runs.get(run["id"], "unasked")
     if run["state"] == WAITING:
         return attempts.proceed(draft)
-    if run["state"] in OVER and seen in ("queued", "running"):
-        draft.note(run={**run, "state": STARTED})  # somebody cleared its tasks in Airflow
-    elif run["state"] == STARTED and seen is None and case.verdict(draft.status) not in OVER:
-        return attempts.proceed(draft)
-    elif run["state"] == STARTED and (seen in OVER or seen is None):
+    told = case.verdict(case.status)
+    if run["state"] == STARTED and told == SUCCESS:
+        draft.note(run={**run, "state": SUCCESS})  # what is left of the run makes nothing and takes nothing
+    elif run["state"] == STARTED:
+        if seen is None and told not in OVER:
+            return attempts.proceed(draft)
+        if seen is not None and seen not in OVER:
+            return _under_way(draft)
         attempts.settle(draft, seen)
-    if draft.run["state"] == STARTED:
-        return _under_way(draft)
+    elif seen in ("queued", "running"):
+        return _under_way(draft)  # somebody cleared its tasks in Airflow
+    elif told in OVER and told != run["state"]:
+        draft.note(run={**run, "state": told})  # ... and that is how it ended
     if draft.run["rerun"] != case.rerun:
         return _rerun(draft)
     return _finished(draft) if draft.run["state"] == SUCCESS else _failed(draft)
@@ -73,6 +78,7 @@ def _with_run(draft: Draft) -> Decision:
 
 def _under_way(draft: Draft) -> Decision:
     leftovers.strays(draft)
+    service.admit_loss(draft)
     progress.report(draft)
     _worker_nodes(draft)
     revisions.record(draft)
@@ -174,7 +180,7 @@ def _digest_changed(draft: Draft, name: str) -> bool:
 def _worker_nodes(draft: Draft) -> None:
     """The nodes of our machines, Ready or not, as KAITO lists them (contract 3.4)."""
     case = draft.case
-    if case.machine:
+    if case.claims_machines:
         found = {node_of(c) for purpose in ("tuning", "serving") for c in case.live_claims(purpose)}
         wanted = sorted(found - {""})
         if wanted != list(draft.status.get("workerNodes") or ()):

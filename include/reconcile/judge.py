@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from include.reconcile import attempts, backoff, leftovers, service
+from include.reconcile import attempts, backoff, leftovers, progress, service
 from include.reconcile.case import FOUND, OVER, SPEC, Case
 from include.reconcile.contract import Decision, Fault, Object
 from include.reconcile.draft import Draft
@@ -28,8 +28,9 @@ def first_sight(draft: Draft) -> Decision:
     """A generation without a run of its own: judge it, or wait until it may be judged again."""
     case = draft.case
     told = _told(case)
-    if told == "open":
-        return _unrecorded(draft)
+    if told == "open" and _alive(case):
+        draft.look_again(progress.QUIET_SECONDS)
+        return draft.decision("running")
     if told == "final":
         return attempts.adopt(draft, FOUND)
     if told == "invalid" and (pause := backoff.wait(draft.retry, case.now)) > 0:
@@ -55,12 +56,9 @@ def _told(case: Case) -> str:
     if ready.get("observedGeneration") != case.generation:
         return ""
     resource = condition(case.status, ConditionType.RESOURCE_READY) or {}
-    refused = (
-        resource.get("observedGeneration") == case.generation
-        and resource.get("reason") == Reason.RESOURCE_FAILED
-        and ready.get("reason") == Reason.FAILED
-    )
-    if refused:
+    if resource.get("observedGeneration") != case.generation:
+        return ""  # no run begins without saying so there
+    if resource.get("reason") == Reason.RESOURCE_FAILED and ready.get("reason") == Reason.FAILED:
         return "invalid"
     return "final" if case.verdict(case.status) in OVER else "open"
 
@@ -75,16 +73,12 @@ def _invalid(draft: Draft, found: Sequence[Fault], again: bool) -> None:
     draft.note(retry=retry)
 
 
-def _unrecorded(draft: Draft) -> Decision:
-    """Somebody started a run by hand: leave it alone while it shows signs of life, then take over."""
-    case = draft.case
+def _alive(case: Case) -> bool:
+    """Whether a run that somebody started by hand, and that is not recorded, shows signs of life."""
     changed = [backoff.moment(c.get("lastTransitionTime")) for c in case.status.get("conditions") or ()]
     latest = max((at for at in changed if at), default=None)
     quiet = (case.now - latest).total_seconds() if latest else UNRECORDED_SECONDS
-    if case.run_pods or case.node_claims or quiet < UNRECORDED_SECONDS:
-        draft.look_again(30.0)
-        return draft.decision("running")
-    return attempts.begin(draft, cause=SPEC, attempt=1)
+    return bool(case.run_pods or case.node_claims) or quiet < UNRECORDED_SECONDS
 
 
 def accepted_document(case: Case) -> Object | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from include.reconcile import backoff
+from include.reconcile import backoff, cost, service
 from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, STARTED, SUCCESS, Case
 from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
 from include.reconcile.draft import Draft
@@ -36,6 +36,8 @@ def decide(case: Case) -> Decision:
         return draft.decision("deleting")
     draft.look_again(min(LOOK_SECONDS, until))
     draft.reach(Phase.DELETING, f"Releasing {in_words(left)}")
+    service.admit_loss(draft)
+    cost.account(draft, busy=True)
     _ensure_run(draft)
     return draft.decision("deleting")
 
@@ -84,6 +86,9 @@ def _let_go_anyway(draft: Draft, left: list[tuple[str, str]], forced: bool) -> D
         draft.events.append(Event(WARNING, "ReleasedByForce", f"Let go, since {why}. Left behind: {listed}"))
     else:
         draft.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
+    for claim in draft.case.node_claims:
+        # Nothing else would ask for it any more: a claim has no owner that takes it along.
+        draft.delete("NodeClaim", claim, "its Workspace is let go")
     draft.act(DropFinalizer(names.FINALIZER))
     return draft.decision("deleting")
 

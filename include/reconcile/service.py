@@ -61,8 +61,8 @@ def _summary(draft: Draft, ready: bool, message: str) -> None:
 
 def _machines(draft: Draft) -> None:
     case = draft.case
-    if not case.machine:
-        return  # nodes that were brought along are not ours to judge
+    if not case.claims_machines:
+        return  # agent pools and nodes that were brought along are not ours to judge
     pool = pool_status(case.live_claims(SERVING), case.observed.nodes)
     claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
     nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
@@ -84,7 +84,7 @@ def missing(case: Case) -> list[str]:
     for name in (names.service(case.workspace), names.headless_service(case.workspace)):
         if name not in have:
             found.append(f"Service {name} is gone")
-    if case.machine:
+    if case.claims_machines:
         claims, wanted = len(case.live_claims(SERVING)), replicas(case)
         if claims < wanted:
             found.append(f"{wanted - claims} of {wanted} NodeClaim(s) are gone")
@@ -147,7 +147,7 @@ def admit_loss(draft: Draft) -> None:
 def admit_release(draft: Draft) -> None:
     """No machine of ours is left: say so, instead of claiming nodes that are gone."""
     case = draft.case
-    if not case.machine or any(case.live_claims(purpose) for purpose in ("tuning", "serving")):
+    if not case.claims_machines or any(case.live_claims(purpose) for purpose in ("tuning", "serving")):
         return
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
         if draft.says(kind):
