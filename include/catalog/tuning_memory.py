@@ -17,19 +17,17 @@ from include.catalog.training_shape import TrainingShape
 # bitsandbytes: a float scale for 64 weights; QLoRA (arXiv 2305.14314, section 3): 0.127 bits with the scales quantised
 NF4_BITS, NF4_DOUBLE_BITS = 4 + 32 / 64, 4 + 0.127
 SCALE_BYTES = 4  # LLM.int8 (arXiv 2208.07339): a float scale for each output row
-PAGED = 4096  # bitsandbytes keeps tensors with fewer elements in 32-bit optimizer state (min_8bit_size)
 ADAPTER_BYTES = 4 + 2  # the trainer keeps adapters in fp32; autocast caches a 16-bit copy (torch.autocast)
 GRADIENT_BYTES = 4
-ADAM_BYTES, ADAM_8BIT_BYTES = (
-    8.0,
-    2 + 2 * 4 / 256,
-)  # two moments; 8-bit with a float scale for 256 (arXiv 2110.02861)
+# Two moments; in 8 bits with a float scale for 256 values (arXiv 2110.02861).
+ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
 NORM_BYTES = 4  # RMSNorm and LayerNorm compute in fp32 and keep their input
-TILE_TOKENS, TILE_VOCABULARY = 4096, 32768  # TRL 1.16 kernels/chunked_logprob.py: logits made tile by tile
-LOGIT_BYTES = (
-    10  # of a trainer that keeps all logits: 16-bit value 2, fp32 copy for the loss 4, its gradient 4
-)
-FRAGMENTATION = 0.1  # of what comes and goes: PyTorch's caching allocator, with expandable segments at most that
+# TRL 1.16 kernels/chunked_logprob.py and add_fused_lm_head: one buffer of so many tokens and so much vocabulary.
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
+# Of a trainer that keeps all logits: the 16-bit value 2; log-softmax, its gradient and the loss's gradient 4 each.
+LOGIT_BYTES = 14
+# Of what comes and goes: gaps of PyTorch's caching allocator, with expandable segments at most that.
+FRAGMENTATION = 0.1
 
 
 def tuning_memory(model: Model, method: str, training: TrainingShape | None = None) -> Terms:
@@ -150,7 +148,7 @@ def logits(shape: ModelShape, training: TrainingShape) -> int:
     """Bytes of the output head: TRL's tile with the fp32 gradient of its input, or all logits and their copies."""
     if not training.tiled_loss:
         return training.tokens * shape.vocab * LOGIT_BYTES
-    tile = min(training.tokens, TILE_TOKENS) * min(shape.vocab, TILE_VOCABULARY) * 2
+    tile = min(training.tokens, TILE_TOKENS) * TILE_VOCABULARY * 2
     return tile + training.tokens * shape.hidden * (4 + 2)
 
 

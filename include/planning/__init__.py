@@ -1,8 +1,21 @@
-"""Decides what a Workspace gets: machines, precision, memory, price; and says why in sentences.
+"""Decides what a Workspace gets: machines, precision, memory, time, price; and says why in sentences.
 
-Everything here is a pure function of a Workspace and the catalogue. It must never create anything.
+Everything here is a pure function of a Workspace, its configs and the catalogue. It must never create anything.
 """
 
-from include.planning.plan import Plan, plan, plan_serving
+from include.catalog.choice import Choice, recommend
+from include.planning.estimate import Estimate
+from include.planning.launch import launch_arguments, server_environment
+from include.planning.plan import Plan, fallbacks, plan, plan_serving
 
-__all__ = ["Plan", "plan", "plan_serving"]
+__all__ = [
+    "Choice",
+    "Estimate",
+    "Plan",
+    "fallbacks",
+    "launch_arguments",
+    "plan",
+    "plan_serving",
+    "recommend",
+    "server_environment",
+]

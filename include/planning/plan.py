@@ -1,161 +1,201 @@
-"""The plan of one GPU pool: which machine, how many, in which precision, with what memory, at what price.
+"""Decides the plan of a Workspace's pools from the catalogue and the user's configs.
 
-A plan is a value: it travels between tasks as a small dict and explains itself. It must never be edited after it was
-made, and it only describes a valid Workspace (run the rules first: an unknown preset is a KeyError here).
+Pure functions. They only describe a valid Workspace (run the rules first: an unknown preset is a KeyError here), and
+they must never create anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from include.catalog import Catalog, Machine, Model, sizing
+from include.planning import precision, throughput
+from include.planning.inference_config import asked_context
+from include.planning.pool_plan import TEMPLATE, Plan, Purpose
+from include.workspace import names
 from include.workspace.models import Workspace
 from include.workspace.notices import notices
 
-Purpose = Literal["tuning", "serving"]
-Strategy = Literal["exact", "kaito"]
+__all__ = ["Plan", "Purpose", "fallbacks", "plan", "plan_serving"]
 
 TIGHT = 0.9  # above this share of a GPU a plan warns
-TEMPLATE = "template"  # plan.model of a Workspace with a pod template of its own
-NODES_MAX = 64
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one pool needs. `memory` is (term, bytes) for one GPU, `gpu_memory_bytes` what that GPU has."""
-
-    purpose: Purpose
-    model: str
-    model_id: str
-    revision: str
-    instance_type: str
-    node_count: int
-    gpus_per_node: int
-    dtype: str
-    gpu: str = ""
-    method: str = ""
-    target_modules: tuple[str, ...] = ()
-    memory: tuple[tuple[str, int], ...] = ()
-    gpu_memory_bytes: int = 0
-    weights_bytes: int = 0
-    estimate_usd_per_hour: float | None = None
-    price_as_of: str | None = None
-    warnings: tuple[str, ...] = field(default_factory=tuple)
-
-    @property
-    def memory_bytes(self) -> int:
-        """The whole estimate for one GPU."""
-        return sum(size for _, size in self.memory)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON for XCom; `from_dict` gives the same plan back."""
-        return asdict(self) | {
-            "memory": [[term, size] for term, size in self.memory],
-            "warnings": list(self.warnings),
-            "target_modules": list(self.target_modules),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan of a dict that `to_dict` made."""
-        fields = dict(data)
-        fields["memory"] = tuple((str(term), int(size)) for term, size in fields.get("memory", ()))
-        fields["warnings"] = tuple(fields.get("warnings", ()))
-        fields["target_modules"] = tuple(fields.get("target_modules", ()))
-        return cls(**fields)
-
-    def sentences(self) -> list[str]:
-        """The plan in words, warnings last."""
-        nodes = (
-            f"{self.node_count} x {self.instance_type}"
-            if self.instance_type
-            else f"{self.node_count} node(s)"
-        )
-        work = f"tune {self.model} with {self.method}" if self.purpose == "tuning" else f"serve {self.model}"
-        gpus = f"{self.gpus_per_node} {self.gpu or 'GPU'} each"
-        found = [f"The plan is to {work} on {nodes} ({gpus}) in {self.dtype}."]
-        if self.memory:
-            top = sorted(self.memory, key=lambda term: -term[1])[:3]
-            parts = ", ".join(f"{term} {sizing.gib(size)}" for term, size in top)
-            found.append(
-                f"It needs about {sizing.gib(self.memory_bytes)} of the {sizing.gib(self.gpu_memory_bytes)} of each "
-                f"GPU, most of it for {parts}."
-            )
-        if self.estimate_usd_per_hour is not None:
-            found.append(
-                f"The machines cost about {self.estimate_usd_per_hour:.2f} USD an hour "
-                f"(list price of {self.price_as_of})."
-            )
-        else:
-            found.append("The price of this machine type is not known.")
-        return found + [f"Warning: {warning}" for warning in self.warnings]
-
-
-def plan(ws: Workspace, catalog: Catalog, training: Mapping[str, Any] | None = None) -> Plan:
+def plan(ws: Workspace, catalog: Catalog, config: Mapping[str, Any] | None = None) -> Plan:
     """The plan of the Workspace's first pool: tuning for a tuning, serving otherwise.
 
-    `training` is the parsed training_config.yaml when the user brings one; it decides the memory estimate.
-    Raises KeyError (with a suggestion) for an unknown preset or machine, ValueError for a preset that is not tunable.
+    `config` is what the user's ConfigMap holds, parsed: the training_config.yaml of a tuning, which decides memory and
+    time, or the inference_config.yaml of a service, which decides the context.
+    Raises KeyError (with a suggestion) for an unknown preset or machine, ValueError for a preset that is not tunable
+    and DoesNotFit (a ValueError) for a model that the machine cannot serve.
     """
     if not ws.is_tuning:
-        return plan_serving(ws, catalog)
+        return plan_serving(ws, catalog, config=config)
     model, machine = catalog.model(ws.preset.name if ws.preset else ""), catalog.machine(ws.instance_type)
-    shape = sizing.TrainingShape.from_config(training or {})
-    memory = sizing.tuning_memory(model, ws.method, shape)
-    dtype, precision = _dtype(model, machine)
-    warnings = [*precision, *_room(memory, machine), *notices(ws, catalog), *_spare_gpus(machine)]
+    asked = sizing.TrainingShape.from_config(config or {})
+    return _tuning(model, machine, ws.method, asked, notices(ws, catalog))
+
+
+def plan_serving(
+    ws: Workspace,
+    catalog: Catalog,
+    *,
+    strategy: sizing.Strategy = "exact",
+    context: int | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan of the serving pool: of an inference Workspace, or of a finished tuning that is rolled out.
+
+    Strategy "exact" plans this project's server, which spreads one model over the GPUs of one machine; "kaito"
+    reproduces the node count of KAITO v0.12's estimator for its own server, which spans machines. `context` in tokens
+    is what must fit, by default the inference config's max-model-len, or 2048. The annotation that passes over
+    resource checks turns a refusal into a warning.
+    Raises KeyError for unknown names and DoesNotFit when the model does not fit.
+    """
+    machine = catalog.machine(ws.instance_type)
+    if ws.preset is None:
+        return _template(ws, machine, notices(ws, catalog))
+    model = catalog.model(ws.preset.name)
+    wanted = context or asked_context(config)
+    trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
+    return _serving(model, machine, wanted, strategy, trusted, notices(ws, catalog))
+
+
+def fallbacks(made: Plan, machine_types: Sequence[str], catalog: Catalog) -> list[Plan]:
+    """The same work on other machines, in the order given: only those where it is proven to fit.
+
+    A tuning keeps its settings. Unknown machines, machines without NVIDIA GPUs, and the plan's own are left out.
+    """
+    if not made.model_id:
+        return []
+    model = catalog.model(made.model)
+    found: list[Plan] = []
+    for name in dict.fromkeys(machine_types):
+        try:
+            machine = catalog.machine(name)
+        except KeyError:
+            continue
+        if machine.name == made.instance_type or machine.name in {plan.instance_type for plan in found}:
+            continue
+        if sizing.judge(model, made.purpose, made.method, machine, made.training).fits:
+            found.append(
+                _tuning(model, machine, made.method, made.training or sizing.TrainingShape(), [])
+                if made.purpose == "tuning"
+                else _serving(model, machine, None, "exact", False, [])
+            )
+    return found
+
+
+def _tuning(
+    model: Model, machine: Machine, method: str, asked: sizing.TrainingShape, notes: Sequence[str]
+) -> Plan:
+    training = asked.settled(model, method, machine)
+    memory = sizing.tuning_memory(model, method, training)
+    dtype, warnings = precision.dtype(model, machine)
+    if old := sizing.kernels_missing(method, machine, training.load_in_8bit):
+        warnings.append(f"{machine.name} {old}.")
+    many = (
+        f" Each of its {machine.gpus} GPUs trains on its own share of the rows." if machine.gpus > 1 else ""
+    )
     return Plan(
         purpose="tuning",
-        method=ws.method,
-        target_modules=model.tuning.target_modules,
+        method=method,
+        target_modules=training.target_modules or model.tuning.target_modules,
         node_count=1,
         dtype=dtype,
         memory=tuple(memory),
-        warnings=tuple(warnings),
+        training=training,
+        tokens_per_second=round(throughput.training_tokens_per_second(model, machine, method, training), 1),
+        why=f"A tuning runs on one machine.{many}",
+        warnings=(*warnings, *_room(memory, machine, "shorter sequences"), *notes),
         **_common(model, machine, 1),
     )
 
 
-def plan_serving(
-    ws: Workspace, catalog: Catalog, *, strategy: Strategy = "exact", context: int = 2048
+def _serving(
+    model: Model,
+    machine: Machine,
+    wanted: int | None,
+    strategy: sizing.Strategy,
+    trusted: bool,
+    notes: Sequence[str],
 ) -> Plan:
-    """The plan of the serving pool: of an inference Workspace, or of a finished tuning that is rolled out.
-
-    Strategy "exact" takes the fewest nodes whose GPUs hold weights, KV cache and overhead; "kaito" reproduces the node
-    count of KAITO v0.12's estimator. `context` is in tokens. Raises KeyError for unknown names and
-    sizing.DoesNotFit when no number of nodes would do.
-    """
-    machine = catalog.machine(ws.instance_type)
-    if ws.preset is None:
-        return _plan_template(ws, catalog, machine)
-    model = catalog.model(ws.preset.name)
-    nodes = (
-        sizing.serving_nodes(model, machine, context)
-        if strategy == "kaito"
-        else _fewest(model, machine, context)
-    )
+    context = sizing.context_of(model, wanted)
+    nodes, why, doubts = _nodes(model, machine, context, wanted, strategy, trusted)
     memory = sizing.serving_memory(model, machine, context, nodes)
-    dtype, precision = _dtype(model, machine)
-    warnings = [*precision, *_room(memory, machine), *notices(ws, catalog)]
+    dtype, warnings = precision.dtype(model, machine)
+    longest = max(sizing.max_model_len(model, machine, nodes), context)
     return Plan(
         purpose="serving",
         node_count=nodes,
         dtype=dtype,
         memory=tuple(memory),
-        warnings=tuple(warnings),
+        max_model_len=min(longest, context) if wanted else longest,
+        kv_cache_tokens=sizing.kv_cache_tokens(model, machine, nodes),
+        why=why,
+        warnings=(*doubts, *warnings, *_room(memory, machine, "a shorter context"), *notes),
         **_common(model, machine, nodes),
     )
 
 
+def _nodes(
+    model: Model,
+    machine: Machine,
+    context: int,
+    wanted: int | None,
+    strategy: sizing.Strategy,
+    trusted: bool,
+) -> tuple[int, str, list[str]]:
+    """Machines, the sentence that says why so many, and warnings. Raises DoesNotFit."""
+    if strategy == "kaito":
+        nodes = sizing.serving_nodes(model, machine, wanted or sizing.DEFAULT_CONTEXT)
+        return nodes, f"KAITO's estimator asks for {nodes} for a context of {context:,} tokens.", []
+    if sizing.single_node_fits(model, machine, context):
+        return 1, "One machine holds the model.", []
+    needed = sizing.total(sizing.serving_memory(model, machine, context))
+    short = (
+        f"serving {model.name} with a context of {context:,} tokens needs {sizing.gib(needed)} on each of "
+        f"{machine.gpus} GPU(s) of one {machine.name}, but one {machine.gpu} has "
+        f"{sizing.gib(machine.gpu_memory_bytes)}"
+    )
+    if trusted:
+        return 1, "", [f"{short}; it is tried because resource checks are passed over."]
+    try:
+        more = f"it would take {sizing.exact_nodes(model, machine, context)} of them"
+    except sizing.DoesNotFit as error:
+        raise sizing.DoesNotFit(f"{short}; {error}") from None
+    raise sizing.DoesNotFit(f"{short}; {more}, and the server of this project runs on one machine")
+
+
+def _template(ws: Workspace, machine: Machine, notes: Sequence[str]) -> Plan:
+    """A pod template says itself what it runs; only the machines are ours."""
+    return Plan(
+        purpose="serving",
+        model=TEMPLATE,
+        model_id="",
+        revision="",
+        node_count=ws.node_count,
+        dtype="auto",
+        why="A pod template says itself what it needs.",
+        warnings=tuple(notes),
+        **_machine(machine, ws.node_count),
+    )
+
+
 def _common(model: Model, machine: Machine, nodes: int) -> dict[str, Any]:
-    price = None if machine.usd_per_hour is None else round(machine.usd_per_hour * nodes, 4)
     return {
         "model": model.name,
         "model_id": model.hf_id,
         "revision": model.revision,
         "weights_bytes": model.weights_bytes,
+        **_machine(machine, nodes),
+    }
+
+
+def _machine(machine: Machine, nodes: int) -> dict[str, Any]:
+    price = None if machine.usd_per_hour is None else round(machine.usd_per_hour * nodes, 4)
+    return {
         "instance_type": machine.name,
         "gpus_per_node": machine.gpus,
         "gpu": machine.gpu,
@@ -165,55 +205,9 @@ def _common(model: Model, machine: Machine, nodes: int) -> dict[str, Any]:
     }
 
 
-def _plan_template(ws: Workspace, catalog: Catalog, machine: Machine) -> Plan:
-    """A pod template says itself what it runs; only the machines are ours."""
-    price = None if machine.usd_per_hour is None else round(machine.usd_per_hour * ws.node_count, 4)
-    return Plan(
-        purpose="serving",
-        model=TEMPLATE,
-        model_id="",
-        revision="",
-        instance_type=machine.name,
-        node_count=ws.node_count,
-        gpus_per_node=machine.gpus,
-        gpu=machine.gpu,
-        dtype="auto",
-        gpu_memory_bytes=machine.gpu_memory_bytes,
-        estimate_usd_per_hour=price,
-        price_as_of=machine.price_as_of,
-        warnings=tuple(notices(ws, catalog)),
-    )
-
-
-def _fewest(model: Model, machine: Machine, context: int) -> int:
-    for nodes in range(1, NODES_MAX + 1):
-        if sizing.total(sizing.serving_memory(model, machine, context, nodes)) <= machine.gpu_memory_bytes:
-            return nodes
-    raise sizing.DoesNotFit(f"{model.name} does not fit {NODES_MAX} machines of type {machine.name}")
-
-
-def _dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
-    """The precision of compute, and a warning where the GPU decides it."""
-    if model.dtype != "bfloat16" or machine.bf16:
-        return model.dtype, []
-    warning = (
-        f"{machine.gpu} has no bfloat16 (compute capability {machine.compute_capability}, 8.0 is needed), "
-        f"so float16 is used."
-    )
-    return "float16", [warning]
-
-
-def _room(memory: Sequence[tuple[str, int]], machine: Machine) -> list[str]:
-    needed = sum(size for _, size in memory)
+def _room(memory: sizing.Terms, machine: Machine, remedy: str) -> list[str]:
+    needed = sizing.total(memory)
     if needed <= TIGHT * machine.gpu_memory_bytes:
         return []
     share = needed / machine.gpu_memory_bytes
-    return [
-        f"the estimate takes {share:.0%} of one {machine.gpu}; shorter sequences or a bigger GPU are safer."
-    ]
-
-
-def _spare_gpus(machine: Machine) -> list[str]:
-    if machine.gpus == 1:
-        return []
-    return [f"{machine.name} has {machine.gpus} GPUs, all of them reserved for the one tuning pod."]
+    return [f"the estimate takes {share:.0%} of one {machine.gpu}; {remedy} or a bigger GPU are safer."]

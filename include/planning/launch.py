@@ -1,0 +1,95 @@
+"""What a server is started with: the environment of ours, and the flags of vLLM as KAITO v0.12 chooses them.
+
+The user's inference config is merged over the defaults, so the last word is theirs. It must never start anything, and
+it leaves out what the pod itself knows (addresses, volumes, secrets).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.catalog import Catalog
+from include.planning.inference_config import server_flags
+from include.planning.pool_plan import Plan
+
+# KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
+UTILISATION, UTILISATION_A10 = 0.84, 0.82
+DATA_PARALLEL_SHARE = 0.5  # weights below this share of one GPU: a copy on each instead of a part
+EVENTS = {"kv-events-config": json.dumps({"enable_kv_cache_events": True}, separators=(",", ":"))}
+WEIGHTS = "/workspace/weights"
+PERFORMANCE_MODES = ("interactivity", "throughput")
+
+
+def server_environment(plan: Plan, adapters: Sequence[str] = ()) -> dict[str, str]:
+    """Environment of this project's server (include/workloads/serving): name, precision, the adapter of /chat."""
+    found = {"SERVED_MODEL_NAME": plan.model, "DTYPE": plan.dtype}
+    return found | ({"KAITO_DEFAULT_ADAPTER": adapters[0]} if len(adapters) == 1 else {})
+
+
+def launch_arguments(
+    plan: Plan,
+    catalog: Catalog,
+    *,
+    adapters: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+    performance_mode: str | None = None,
+) -> list[str]:
+    """The flags of `vllm serve` for a serving plan: KAITO's defaults, the preset's own, then the user's.
+
+    `config` is the parsed inference_config.yaml; its `vllm` mapping wins key by key, in any mix of dashes and
+    underscores, and a false value removes a flag. Raises ValueError for a plan that serves no preset.
+    """
+    if plan.purpose != "serving" or not plan.model_id:
+        raise ValueError(f"a plan to {plan.purpose} {plan.model} has no server of its own to start")
+    model = catalog.model(plan.model)
+    flags: dict[str, Any] = {
+        "model": plan.model_id,
+        "served-model-name": plan.model,
+        "download-dir": WEIGHTS,
+        "code-revision": plan.revision,
+        "revision": plan.revision,
+        "dtype": plan.dtype,
+        "gpu-memory-utilization": UTILISATION_A10 if plan.gpu == "NVIDIA A10" else UTILISATION,
+        "max-model-len": plan.max_model_len or "auto",
+        **_layout(plan),
+        **EVENTS,
+        "load-format": _unless_auto(model.load_format),
+        "tokenizer-mode": _unless_auto(model.tokenizer_mode),
+        "chat-template": model.chat_template and f"/workspace/chat_templates/{model.chat_template}",
+        "tool-call-parser": model.tool_parser,
+        "enable-auto-tool-choice": bool(model.tool_parser),
+        "reasoning-parser": model.reasoning_parser,
+        "enable-lora": bool(adapters),
+        "performance-mode": performance_mode if performance_mode in PERFORMANCE_MODES else None,
+        **{name: value or True for name, value in model.vllm_args.items()},
+    }
+    flags |= server_flags(config)
+    return [part for name, value in flags.items() for part in _flag(name, value)]
+
+
+def _layout(plan: Plan) -> dict[str, Any]:
+    """KAITO's tiers: a copy on each GPU for small models, one over all GPUs, a pipeline over several machines."""
+    if plan.node_count > 1:
+        return {
+            "tensor-parallel-size": plan.gpus_per_node,
+            "pipeline-parallel-size": plan.node_count,
+            "distributed-executor-backend": "ray",
+        }
+    if plan.gpus_per_node > 1 and plan.weights_bytes < DATA_PARALLEL_SHARE * plan.gpu_memory_bytes:
+        return {"data-parallel-size": plan.gpus_per_node, "tensor-parallel-size": 1}
+    return {"tensor-parallel-size": plan.gpus_per_node}
+
+
+def _unless_auto(value: str) -> str | None:
+    return None if value == "auto" else value
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [f"--{name}"]
+    text = json.dumps(value, separators=(",", ":")) if isinstance(value, Mapping | list) else str(value)
+    return [f"--{name}={text}"]

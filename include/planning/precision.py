@@ -1,0 +1,52 @@
+"""In which number format a GPU computes, and what it says about the user's wish.
+
+Facts by generation: bfloat16 matrix units came with Ampere (compute capability 8.0); Volta (7.0) and Turing (7.5)
+have float16 ones only; Pascal (6.x) and older have none, so 16 bits save memory and no time. NF4 has no matrix units
+on any of them: bitsandbytes decodes a layer to 16 bits and multiplies there, which a V100 can do as well.
+It must never choose a machine.
+"""
+
+from __future__ import annotations
+
+from include.catalog import Machine, Model
+
+TENSOR_CORES = (7, 0)
+# vLLM, "Supported Hardware" of quantisation: the oldest generation with a kernel. NVFP4 without Blackwell is decoded.
+QUANTISED_SINCE = {
+    "awq": (7, 5),
+    "gptq": (7, 0),
+    "fp8": (8, 0),
+    "float-quantized": (8, 0),
+    "mxfp4": (8, 0),
+    "pack-quantized": (8, 0),
+    "nvfp4-pack-quantized": (8, 0),
+    "mixed_precision": (8, 0),
+}
+
+
+def dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
+    """The format of compute ("bfloat16", "float16" or "auto") and a warning where the GPU decides it.
+
+    "auto" is for weights that are quantised in their files: the runtime reads the format there.
+    """
+    warnings = _old_kernels(model, machine)
+    if model.dtype == "float16" or machine.bf16:
+        return model.dtype, warnings
+    chosen = "float16" if model.dtype == "bfloat16" or not machine.bf16 else model.dtype
+    warnings.append(
+        f"{machine.gpu} has no bfloat16 (compute capability {machine.compute_capability}, 8.0 is needed), "
+        f"so {chosen} is used."
+    )
+    if machine.capability < TENSOR_CORES:
+        warnings.append(f"{machine.gpu} has no matrix units for 16 bits: expect it to be slow.")
+    return chosen, warnings
+
+
+def _old_kernels(model: Model, machine: Machine) -> list[str]:
+    needed = QUANTISED_SINCE.get((model.quantization or "").lower())
+    if needed is None or machine.capability >= needed:
+        return []
+    return [
+        f"the {model.quantization} weights of {model.name} need compute capability {needed[0]}.{needed[1]}, but "
+        f"{machine.gpu} has {machine.compute_capability}."
+    ]

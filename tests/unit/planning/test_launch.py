@@ -1,0 +1,97 @@
+"""What servers are started with: KAITO's flags by layout, the preset's own, and the user's last word."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from include.catalog import load_catalog
+from include.planning import Plan, launch_arguments, plan_serving, server_environment
+from tests.unit.planning.test_plan import serving, tuning
+
+CATALOG = load_catalog()
+
+
+def arguments(preset: str, machine: str, strategy: Any = "exact", **more: Any) -> list[str]:
+    made = plan_serving(serving(preset, machine), CATALOG, strategy=strategy)
+    return launch_arguments(made, CATALOG, **more)
+
+
+def test_a_small_model_gets_a_copy_on_each_gpu() -> None:
+    found = arguments("phi-4-mini-instruct", "Standard_NC48ads_A100_v4")
+    assert "--data-parallel-size=2" in found
+    assert "--tensor-parallel-size=1" in found
+
+
+def test_a_big_model_is_split_over_the_gpus_of_a_machine() -> None:
+    found = arguments("llama-3.3-70b-instruct", "Standard_NC96ads_A100_v4")
+    assert "--tensor-parallel-size=4" in found
+    assert not any("pipeline" in part for part in found)
+
+
+def test_kaitos_server_spans_machines() -> None:
+    found = arguments("llama-3.3-70b-instruct", "Standard_NC48ads_A100_v4", "kaito")
+    assert {
+        "--tensor-parallel-size=2",
+        "--pipeline-parallel-size=2",
+        "--distributed-executor-backend=ray",
+    } <= set(found)
+
+
+def test_an_a10_leaves_more_memory_free() -> None:
+    assert "--gpu-memory-utilization=0.82" in arguments("phi-4-mini-instruct", "Standard_NV36ads_A10_v5")
+    assert "--gpu-memory-utilization=0.84" in arguments("phi-4-mini-instruct", "Standard_NC24ads_A100_v4")
+
+
+def test_the_preset_s_own_flags_are_there() -> None:
+    found = arguments("llama-3.1-8b-instruct", "Standard_NC24ads_A100_v4")
+    assert "--tool-call-parser=llama3_json" in found
+    assert "--enable-auto-tool-choice" in found
+    assert f"--revision={CATALOG.model('llama-3.1-8b-instruct').revision}" in found
+    assert "--dtype=bfloat16" in found
+    assert "--enable-lora" not in found
+
+
+def test_the_users_flags_win_in_any_spelling() -> None:
+    config = {"vllm": {"max_model_len": 4096, "enable-lora": False, "trust-remote-code": True, "seed": 0}}
+    found = arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine"], config=config)
+    assert "--max-model-len=4096" in found
+    assert sum(part.startswith("--max-model-len") for part in found) == 1
+    assert "--enable-lora" not in found
+    assert "--trust-remote-code" in found
+    assert "--seed=0" in found
+
+
+@pytest.mark.parametrize("config", [None, {}, {"vllm": None}, {"vllm": [1]}])
+def test_a_config_without_flags_changes_nothing(config: Any) -> None:
+    machine = "Standard_NC24ads_A100_v4"
+    assert arguments("phi-4", machine, config=config) == arguments("phi-4", machine)
+
+
+def test_adapters_turn_lora_on() -> None:
+    assert "--enable-lora" in arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine"])
+
+
+def test_only_known_performance_modes_are_passed() -> None:
+    machine = "Standard_NC24ads_A100_v4"
+    assert "--performance-mode=throughput" in arguments("phi-4", machine, performance_mode="throughput")
+    assert not any("performance" in part for part in arguments("phi-4", machine, performance_mode="balanced"))
+
+
+def test_our_server_gets_its_name_precision_and_only_adapter() -> None:
+    made = plan_serving(tuning(), CATALOG)
+    assert server_environment(made, ["mine"]) == {
+        "SERVED_MODEL_NAME": "phi-3-mini-128k-instruct",
+        "DTYPE": "float16",
+        "KAITO_DEFAULT_ADAPTER": "mine",
+    }
+    assert "KAITO_DEFAULT_ADAPTER" not in server_environment(made, ["mine", "yours"])
+
+
+def test_a_template_has_no_launch_arguments() -> None:
+    made = dataclasses.replace(plan_serving(tuning(), CATALOG), model_id="")
+    with pytest.raises(ValueError, match="has no server of its own"):
+        launch_arguments(made, CATALOG)
+    assert Plan.from_dict(made.to_dict()) == made
