@@ -1,4 +1,4 @@
-"""Rules for the content of a tuning ConfigMap, key `training_config.yaml` (contract 2.9).
+"""Rules for the content of a tuning ConfigMap, key `training_config.yaml` (contract 2.9), key by key.
 
 The content is only known once somebody has read the ConfigMap, so these rules take its text. They must never raise:
 whatever the text is, the answer is a list of faults.
@@ -12,6 +12,7 @@ from typing import Any
 
 from include.workspace import documents
 from include.workspace.faults import Fault, did_you_mean
+from include.workspace.training_keys import ignored_keys, key_faults
 
 KEY = "training_config.yaml"
 ROOT = "training_config"
@@ -27,7 +28,7 @@ QUANTIZATION = f"{ROOT}.QuantizationConfig"
 
 
 def config_faults(text: str, method: str) -> list[Fault]:
-    """Everything wrong with a `training_config.yaml` for this method ("lora" or "qlora"): M3 to M9."""
+    """Everything wrong with a `training_config.yaml` for this method ("lora" or "qlora"): M3 to M9, F11, F12."""
     try:
         loaded = documents.load_one(text)
     except documents.BadDocument as error:
@@ -35,7 +36,22 @@ def config_faults(text: str, method: str) -> list[Fault]:
     config = loaded.get(ROOT) if isinstance(loaded, Mapping) else None
     if not isinstance(config, Mapping):
         return [Fault(KEY, None, "M3", f"must hold a mapping named {ROOT}")]
-    return [*_sections(config), *_quantization(config, method), *_output_dir(config)]
+    stray = [
+        Fault(str(key), None, "M3", f"stands beside {ROOT}", f"sections belong below {ROOT}")
+        for key in loaded
+        if key != ROOT
+    ]
+    return [*stray, *_sections(config), *_quantization(config, method), *_output_dir(config)]
+
+
+def config_notices(text: str) -> list[str]:
+    """Sentences about keys of a training config that the trainer takes and does not need."""
+    try:
+        loaded = documents.load_one(text)
+    except documents.BadDocument:
+        return []
+    config = loaded.get(ROOT) if isinstance(loaded, Mapping) else None
+    return ignored_keys(config) if isinstance(config, Mapping) else []
 
 
 def _sections(config: Mapping[str, Any]) -> Iterator[Fault]:
@@ -48,6 +64,8 @@ def _sections(config: Mapping[str, Any]) -> Iterator[Fault]:
             )
         elif content is not None and not isinstance(content, Mapping):
             yield Fault(path, content, "M3", "must be a mapping")
+        elif content is not None:
+            yield from key_faults(name, content, path)
 
 
 def _quantization(config: Mapping[str, Any], method: str) -> Iterator[Fault]:

@@ -1,0 +1,179 @@
+"""inference_config.yaml, key by key: V4 to V7, and what KAITO lets the server die of."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from workspaces import SERVING, changed
+
+from include.catalog import load_catalog
+from include.workspace import parse_workspace
+from include.workspace.dialect import V1ALPHA1
+from include.workspace.inference_config import (
+    FILE,
+    KINDS,
+    LIMITS,
+    check_inference_config,
+    config_notices,
+    inference_config_faults,
+)
+
+CATALOG = load_catalog()
+MODEL = CATALOG.model("phi-4-mini-instruct")
+A100, V100 = CATALOG.machine("Standard_NC24ads_A100_v4"), CATALOG.machine("Standard_NC6s_v3")
+
+# KAITO's own template and the values of its published examples.
+TEMPLATE = "kv_cache_cpu_memory_utilization: 0.5\nvllm:\n  cpu-offload-gb: 0\n"
+EXAMPLE = """
+max_probe_steps: 6
+vllm:
+  cpu-offload-gb: 0
+  gpu-memory-utilization: 0.95
+  swap-space: 4
+  max-model-len: 8192
+  max-seq-len-to-capture: 8192
+  num-scheduler-steps: 1
+  enable-chunked-prefill: false
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEMPLATE,
+        EXAMPLE,
+        "vllm: {}",
+        "vllm:",
+        "{}",
+        "vllm: {max-model-len: '4096', max_num_seqs: 8, enforce-eager: ''}",
+        "vllm: {no-enable-prefix-caching: '', trust-remote-code: false}",
+        "vllm: {'compilation-config.pass_config.fuse_allreduce_rms': False}",
+        'vllm: {speculative-config: \'{"method": "ngram"}\'}',
+        "vllm: {max-lora-rank: 64, dtype: float16, port: 5000}",
+    ],
+)
+def test_fine(text: str) -> None:
+    assert inference_config_faults(text, MODEL, A100) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "path"),
+    [
+        ("a: [1", "V4", "inference_config.yaml"),
+        ("", "V4", "inference_config.yaml"),
+        ("- vllm", "V4", "inference_config.yaml"),
+        ("vllm: 3", "V4", "vllm"),
+        ("vllm: {limit-mm-per-prompt: {image: 1}}", "V4", "vllm.limit-mm-per-prompt"),
+        ("vllm: {allowed-origins: ['*']}", "V4", "vllm.allowed-origins"),
+        ("vllm: {max-model-len: auto}", "V5", "vllm.max-model-len"),
+        ("vllm: {max-model-len: 4096.5}", "V5", "vllm.max-model-len"),
+        ("vllm: {max_model_len: 8k}", "V5", "vllm.max_model_len"),
+        ("vllm: {max-model-len: 131073}", "V6", "vllm.max-model-len"),
+        ("vllm: {max-model-len: 0}", "F12", "vllm.max-model-len"),
+        ("vlm: {max-model-len: 4096}", "F11", "vlm"),
+        ("max-model-len: 4096", "F11", "max-model-len"),
+        ("vllm: {max-modle-len: 4096}", "F11", "vllm.max-modle-len"),
+        ("vllm: {max-num-seqs: 1, max_num_seqs: 2}", "F11", "vllm.max_num_seqs"),
+        ("vllm: {api-key: hunter2}", "F11", "vllm.api-key"),
+        ("vllm: {hf-token: hunter2}", "F11", "vllm.hf-token"),
+        ("vllm: {trust-remote-code: true}", "F11", "vllm.trust-remote-code"),
+        ("vllm: {gpu-memory-utilization: 95}", "F12", "vllm.gpu-memory-utilization"),
+        ("vllm: {gpu-memory-utilization: much}", "F12", "vllm.gpu-memory-utilization"),
+        ("vllm: {enforce-eager: maybe}", "F12", "vllm.enforce-eager"),
+        ("vllm: {speculative-config: ngram}", "F12", "vllm.speculative-config"),
+        ("vllm: {max-num-seqs: ''}", "F12", "vllm.max-num-seqs"),
+        ("vllm: {dtype: bfloat61}", "F12", "vllm.dtype"),
+        ("vllm: {max-lora-rank: 24}", "F12", "vllm.max-lora-rank"),
+        ("vllm: {port: 8000}", "F12", "vllm.port"),
+        ("kv_cache_cpu_memory_utilization: 5", "F12", "kv_cache_cpu_memory_utilization"),
+        ("max_probe_steps: few", "F12", "max_probe_steps"),
+        ("vllm: {tensor-parallel-size: 2}", "F13", "vllm.tensor-parallel-size"),
+    ],
+)
+def test_rule(text: str, rule: str, path: str) -> None:
+    assert [(f.rule, f.path) for f in inference_config_faults(text, MODEL, A100)] == [(rule, path)]
+
+
+def test_what_an_old_gpu_cannot_do() -> None:
+    text = "vllm: {dtype: bfloat16, max-model-len: 131072}"
+    faults = inference_config_faults(text, MODEL, V100)
+    assert [(f.rule, f.path) for f in faults] == [("F13", "vllm.dtype"), ("F13", "vllm.max-model-len")]
+    assert "NVIDIA V100 has no bfloat16" in str(faults[0])
+    assert inference_config_faults(text, MODEL, None) == [], "an unknown machine is not judged"
+
+
+def test_more_gpus_take_a_longer_context_apart() -> None:
+    four = CATALOG.machine("Standard_NC96ads_A100_v4")
+    assert inference_config_faults("vllm: {tensor-parallel-size: 4}", MODEL, four) == []
+    assert inference_config_faults("vllm: {tensor-parallel-size: 4}", MODEL, A100, 4) == []
+    assert len(inference_config_faults("vllm: {tensor-parallel-size: 4}", MODEL, A100, 2)) == 1
+
+
+def test_v1alpha1_wants_a_length_where_gpus_are_small_or_nodes_are_several() -> None:
+    """V7."""
+    many = CATALOG.machine("Standard_NC24s_v3")  # four V100 of 16 GiB
+    assert many.gpus == 4
+    found = inference_config_faults(TEMPLATE, MODEL, many, 1, V1ALPHA1)
+    assert [(f.rule, f.path) for f in found] == [("V7", "vllm.max-model-len")]
+    assert [f.rule for f in inference_config_faults(TEMPLATE, MODEL, A100, 2, V1ALPHA1)] == ["V7"]
+    assert inference_config_faults(TEMPLATE, MODEL, A100, 1, V1ALPHA1) == []
+    assert inference_config_faults(TEMPLATE, MODEL, many, 2) == []
+    assert inference_config_faults("vllm: {max_model_len: 2048}", MODEL, many, 1, V1ALPHA1) == []
+
+
+def test_a_secret_is_never_shown() -> None:
+    for text in ("vllm: {api-key: hunter2}", "vllm: {api-key: [hunter2]}", "vllm: {hf-token: {a: hunter2}}"):
+        faults = inference_config_faults(text, MODEL, A100)
+        assert faults
+        assert "hunter2" not in "\n".join(map(str, faults))
+
+
+def test_hints() -> None:
+    [fault] = inference_config_faults("vllm: {gpu-memory-utilisation: 0.9}", MODEL, A100)
+    assert fault.hint == "did you mean gpu-memory-utilization?"
+    [fault] = inference_config_faults("max_model_len: 4096", MODEL, A100)
+    assert fault.hint == "write it below vllm"
+
+
+def test_a_workspace_s_own_model_and_machine_are_compared() -> None:
+    ws = parse_workspace(SERVING)
+    assert [f.rule for f in check_inference_config(ws, "vllm: {max-model-len: 999999}", CATALOG)] == ["V6"]
+    notes = {"metadata.annotations": {"kaito.sh/runtime": "transformers"}}
+    other = parse_workspace(changed(SERVING, notes))
+    assert check_inference_config(other, "vllm: {max-model-len: 999999}", CATALOG) == [], "as in KAITO"
+
+
+def test_the_author_is_told_that_our_server_chooses_itself() -> None:
+    [notice] = config_notices(EXAMPLE)
+    assert "gpu-memory-utilization" in notice
+    assert config_notices("{}") == config_notices("a: [") == []
+
+
+def test_the_list_of_arguments_is_sound() -> None:
+    content = yaml.safe_load(FILE.read_text())
+    listed = [name for kind in KINDS for name in content[kind].split()]
+    assert len(listed) == len(set(listed)) > 200
+    assert {*content["choices"], *content["refused"], *LIMITS} <= set(listed)
+    assert set(content) == {*KINDS, "choices", "refused"}
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=9)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=9), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@given(st.text(max_size=60), values)
+def test_nothing_but_faults_ever_comes_out(text: str, value: object) -> None:
+    for whole in (
+        text,
+        yaml.safe_dump({"vllm": {text: value, "max-model-len": value}}),
+        yaml.safe_dump(value),
+    ):
+        for fault in inference_config_faults(whole, MODEL, A100, 3, V1ALPHA1):
+            assert str(fault).endswith(f"[{fault.rule}]")
+        config_notices(whole)
