@@ -17,6 +17,8 @@ from include.planning import Plan, plan, plan_serving
 from include.workspace import Fault, Policy, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
 from include.workspace.dialect import serves
+from include.workspace.inference_config import KEY as INFERENCE_KEY
+from include.workspace.inference_config import check_inference_config
 from include.workspace.training_config import KEY, config_faults
 from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.pool import Purpose
@@ -113,7 +115,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         )
         workspace, faults = examine_workspace(document, self.lookup.catalog, policy)
         faults = self.lookup.with_doubt(faults)
-        found = [*faults, *self._purpose_faults(document), *self._cluster_faults(document, wanted.namespace)]
+        found = [*faults, *self._purpose_faults(document)]
+        found += self._cluster_faults(document, wanted.namespace, workspace)
         if exists and wanted.document and wanted.said:
             found += self._difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
@@ -168,8 +171,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             for path in differences(parts, live)
         ]
 
-    def _cluster_faults(self, document: Mapping[str, Any], namespace: str) -> list[Fault]:
-        """Return what the Workspace refers to and the cluster does not have, by name; contents are not looked at."""
+    def _cluster_faults(
+        self, document: Mapping[str, Any], namespace: str, workspace: Workspace | None
+    ) -> list[Fault]:
+        """Return what the Workspace refers to and the cluster does not have, and what its ConfigMaps get wrong."""
         found: list[Fault] = []
         tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
         push = _mapping(tuning.get("output")).get("imagePushSecret")
@@ -177,15 +182,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             found += self._secret_faults("tuning.output.imagePushSecret", push, namespace)
         for path, secret in _pull_secrets(tuning, inference):
             found += self._secret_faults(path, secret, namespace)
-        for section, owner, key in (
-            ("tuning", tuning, KEY),
-            ("inference", inference, "inference_config.yaml"),
-        ):
+        for section, owner, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
             name = owner.get("config")
             if isinstance(name, str) and name:
-                found += self._config_faults(
-                    f"{section}.config", name, namespace, key, str(tuning.get("method")).lower()
-                )
+                found += self._config_faults(f"{section}.config", name, namespace, key, workspace)
         return found
 
     def _secret_faults(self, path: str, name: str, namespace: str) -> list[Fault]:
@@ -207,14 +207,21 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             ]
         return []
 
-    def _config_faults(self, path: str, name: str, namespace: str, key: str, method: str) -> list[Fault]:
+    def _config_faults(
+        self, path: str, name: str, namespace: str, key: str, workspace: Workspace | None
+    ) -> list[Fault]:
         found = self.cluster.find(CONFIG_MAP, name, namespace)
         if found is None:
             hint = f"kubectl create configmap {name} -n {namespace} --from-file={key}"
             return [Fault(path, name, "P5", f"there is no such ConfigMap in namespace {namespace}", hint)]
-        if key not in (found.get("data") or {}):
+        text = (found.get("data") or {}).get(key)
+        if text is None:
             return [Fault(path, name, "P5", f"the ConfigMap has no key {key}")]
-        return config_faults(found["data"][key], method) if key == KEY else []
+        if workspace is None:
+            return []
+        if key == KEY:
+            return config_faults(text, workspace.method)
+        return check_inference_config(workspace, text, self.lookup.catalog)
 
     def _refusal(
         self, wanted: Requested, document: Mapping[str, Any], faults: list[Fault], run_id: str

@@ -183,3 +183,31 @@ def test_the_api_servers_refusal_is_the_verdict(cluster: FakeCluster, workspace:
     document = {**copy.deepcopy(QUICK_START), "metadata": {"name": "other"}}
     with pytest.raises(AirflowFailException, match="admission webhook said no"):
         preflight(cluster, {"workspace": document})
+
+
+def _serving(cluster: FakeCluster, config: str) -> dict[str, Any]:
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "mine"}, "data": {"inference_config.yaml": config}})
+    return {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "serve"},
+        "resource": {
+            "instanceType": "Standard_NC24ads_A100_v4",
+            "labelSelector": {"matchLabels": {"app": "serve"}},
+        },
+        "inference": {"preset": {"name": "phi-4-mini-instruct"}, "config": "mine"},
+    }
+
+
+def test_the_content_of_the_inference_config_is_checked(cluster: FakeCluster) -> None:
+    document = _serving(cluster, "vllm: {max-model-len: 9999999, enforce-eagr: true}")
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, {"workspace": document}, purpose="serving")
+    assert "context window has 131072 tokens" in str(refused.value)
+    assert "did you mean enforce-eager?" in str(refused.value)
+    assert cluster.writes == []
+
+
+def test_a_good_inference_config_is_accepted(cluster: FakeCluster) -> None:
+    document = _serving(cluster, "vllm: {max-model-len: 8192, cpu-offload-gb: 0}")
+    assert preflight(cluster, {"workspace": document}, purpose="serving")["plan"]
