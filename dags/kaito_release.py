@@ -34,6 +34,8 @@ with DAG(
     params=release_params(),
     default_args=DEFAULT_ARGS,
     max_active_runs=64,
+    # The reconciler starts its runs; those of a paused DAG would wait for ever.
+    is_paused_upon_creation=False,
     tags=["kaito", "control"],
     doc_md=DOC,
 ) as dag:

@@ -29,6 +29,8 @@ with DAG(
     params=serving_params(),
     default_args=DEFAULT_ARGS,
     max_active_runs=16,
+    # The reconciler starts its runs; those of a paused DAG would wait for ever.
+    is_paused_upon_creation=False,
     tags=["kaito", "serving"],
     doc_md=DOC,
     # No dagrun_timeout, ever: it would skip the teardown that releases the GPUs.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-APPROVED_TAGS = {"kaito", "tuning", "serving"}
+APPROVED_TAGS = {"kaito", "tuning", "serving", "control"}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def bag() -> DagBag:
 
 def test_no_import_errors(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    assert set(bag.dags) >= {"kaito_tune", "kaito_serve"}
+    assert set(bag.dags) >= {"kaito_tune", "kaito_serve", "kaito_reconcile"}
 
 
 def test_every_dag_has_approved_tags(bag: DagBag) -> None:

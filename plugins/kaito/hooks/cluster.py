@@ -283,6 +283,19 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
     ) -> list[dict[str, Any]]:
         return (await self.send(api.listing(kind, namespace, labels, fields))).get("items") or []
 
+    async def get_or_create(self, kind: Kind, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """As :meth:`KaitoClusterHook.get_or_create`."""
+        metadata = manifest["metadata"]
+        try:
+            return await self.send(api.create(kind, manifest)), True
+        except ClusterError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        existing = await self.find(kind, metadata["name"], metadata.get("namespace"))
+        if existing is None:  # it was deleted between the two calls
+            return await self.send(api.create(kind, manifest)), True
+        return existing, False
+
     async def pages(
         self,
         kind: Kind,

@@ -219,7 +219,8 @@ def in_flight(workspace: Object) -> bool:
     """Whether a run works on this generation of the Workspace and has no verdict yet."""
     metadata, status = workspace["metadata"], workspace.get("status") or {}
     run = status.get("run") or {}
-    if metadata.get("deletionTimestamp") or run.get("generation") != names.generation(workspace):
+    current = run.get("generation") == names.generation(workspace) and run.get("state") == "started"
+    if metadata.get("deletionTimestamp") or not current:
         return False
     told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
     verdict = told.get("status") == "True" or told.get("reason") == conditions.Reason.FAILED

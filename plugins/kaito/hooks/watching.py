@@ -53,7 +53,8 @@ class Change:
     """One piece of news.
 
     ``type`` is PAGE (some objects of a new list), LISTED (the list is complete: what was not in it is gone), ADDED,
-    MODIFIED, DELETED, BOOKMARK, or ABSENT (there is no such kind, or we may not see it). ``version`` is where a watch that has seen this goes on.
+    MODIFIED, DELETED, BOOKMARK, or ABSENT (there is no such kind, or we may not see it). ``version`` is where a watch
+    that has seen this goes on.
     """
 
     type: str

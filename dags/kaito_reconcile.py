@@ -1,0 +1,55 @@
+"""Bring every Workspace of the cluster to what it asks for.
+
+wait for changes (in the triggerer) -> reconcile -> and again, for ever
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG
+from kaito.operators.reconcile import ReconcileOperator
+from kaito.pipelines import DEFAULT_ARGS
+from kaito.sensors.changes import WorkspaceChangesSensor
+
+DOC = """
+### kaito_reconcile: `kubectl apply` is all a user needs
+
+Unpause it, and every Workspace of the cluster is looked after: checked, tuned, served, repaired, released. It starts
+runs of `kaito_tune`, `kaito_serve` and `kaito_release`; those must not be paused, or their Workspaces wait (their
+conditions say so).
+
+* **wait_for_changes** holds no worker. It watches Workspaces and what they own, and looks at all of them every five
+  minutes. Its log says which Workspaces are handed over, and why.
+* **reconcile** compares these Workspaces with the cluster, writes their conditions, and starts what is due. Its log
+  has one line for each Workspace that it did something about.
+* Nothing is kept in Airflow: a run that fails, or a database that is lost, costs only time. A failed run is followed
+  by the next one.
+* **One deployment acts.** The Lease `kaito-airflow-reconciler` (in `kaito-system`, or in `default` where that does
+  not exist) names it; any other Airflow on the same cluster stays passive, says so in the log of `wait_for_changes`,
+  and takes over half a minute after the holder is gone.
+* To leave one Workspace alone for a while: annotation `kaito.sh/paused: "true"` on it. To start it over:
+  `kaito.sh/rerun` with any new value.
+* In a cluster where upstream KAITO's controller runs, only Workspaces with `kaito.sh/managed-by: airflow` are touched.
+
+Each look is a run of this DAG, so its history grows fast: give `airflow db clean` a schedule.
+"""
+
+with DAG(
+    dag_id="kaito_reconcile",
+    schedule="@continuous",
+    # Without one the first interval is empty and begins where the next one begins: Airflow takes that for a run that
+    # exists already, and the schedule ends after its first run.
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    max_active_runs=1,
+    catchup=False,
+    # Acting on a whole cluster is an administrator's decision.
+    is_paused_upon_creation=True,
+    default_args=DEFAULT_ARGS,
+    tags=["kaito", "control"],
+    doc_md=DOC,
+) as dag:
+    wait_for_changes = WorkspaceChangesSensor(task_id="wait_for_changes", resync=timedelta(minutes=5))
+    reconcile = ReconcileOperator(task_id="reconcile", changes_task_id="wait_for_changes")
+
+    wait_for_changes >> reconcile

@@ -1,0 +1,124 @@
+"""Carries out what was decided about one Workspace, one action after the other; each may be repeated.
+
+Guards go with every request: an object is deleted or handed over only if it still is the one that was seen. What is
+gone already is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import singledispatchmethod
+from typing import Any
+
+from include.reconcile import (
+    Action,
+    AddFinalizer,
+    Annotate,
+    ApplyObject,
+    DeleteObject,
+    DropFinalizer,
+    HandOver,
+    StartRun,
+)
+from include.workspace import names
+from kaito.hooks import api
+from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.runs import AirflowRuns
+
+Object = Mapping[str, Any]
+
+
+class Actions:
+    """What can be done about one Workspace; :attr:`live` is the Workspace after the last write."""
+
+    def __init__(self, hook: AsyncKaitoClusterHook, runs: AirflowRuns, live: dict[str, Any]) -> None:
+        self.hook, self.runs, self.live = hook, runs, live
+
+    async def do(self, action: Action) -> str:
+        """Carry one action out; returns what was done in words, "" when there was nothing to do.
+
+        :raises ClusterError: the cluster refused it. 409: the object is another one by now.
+        :raises RunRefused: Airflow would not start the run.
+        """
+        return str(await self._do(action))
+
+    @singledispatchmethod
+    async def _do(self, action: Any) -> str:
+        raise TypeError(f"There is no way to carry out {type(action).__name__}.")
+
+    @_do.register
+    async def _(self, action: AddFinalizer) -> str:
+        have = list(self._metadata().get("finalizers") or ())
+        if action.finalizer in have:
+            return ""
+        await self._patch({"finalizers": [*have, action.finalizer]})
+        return "finalizer added"
+
+    @_do.register
+    async def _(self, action: DropFinalizer) -> str:
+        have = list(self._metadata().get("finalizers") or ())
+        if action.finalizer not in have:
+            return ""
+        await self._patch({"finalizers": [f for f in have if f != action.finalizer]})
+        return "finalizer dropped: the Workspace may go"
+
+    @_do.register
+    async def _(self, action: Annotate) -> str:
+        have = self._metadata().get("annotations") or {}
+        if all(have.get(key) == value for key, value in action.annotations.items()):
+            return ""
+        await self._patch({"annotations": dict(action.annotations)}, guarded=False)
+        return ""
+
+    @_do.register
+    async def _(self, action: StartRun) -> str:
+        started = await self.runs.start(action.dag_id, action.run_id, action.conf)
+        return f"{action.dag_id} run {action.run_id} {'started' if started else 'exists'}"
+
+    @_do.register
+    async def _(self, action: DeleteObject) -> str:
+        kind = OWNED[action.kind]
+        try:
+            await self.hook.send(api.delete(kind, action.name, action.namespace, action.uid or None))
+        except ClusterError as error:
+            if error.status in (404, 409):  # gone, or another object of that name
+                return ""
+            raise
+        return f"{action.kind} {action.name} deleted ({action.why})"
+
+    @_do.register
+    async def _(self, action: HandOver) -> str:
+        change = {"labels": {names.RUN_ID: action.run_label}}
+        request = api.merge_patch(NODE_CLAIM, action.name, None, {"metadata": {"uid": action.uid, **change}})
+        try:
+            claim = await self.hook.send(request)
+        except ClusterError as error:
+            if error.status in (404, 409, 422):  # another uid is an invalid change to the API server
+                return ""
+            raise
+        if node := (claim.get("status") or {}).get("nodeName"):
+            try:
+                await self.hook.send(api.merge_patch(NODE, node, None, {"metadata": change}))
+            except ClusterError as error:
+                if error.status not in (403, 404):
+                    raise
+        return f"NodeClaim {action.name} handed to run {action.run_label}"
+
+    @_do.register
+    async def _(self, action: ApplyObject) -> str:
+        kind = OWNED[action.manifest["kind"]]
+        await self.hook.send(api.apply(kind, action.manifest))
+        return ""
+
+    def _metadata(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.live["metadata"]
+        return found
+
+    async def _patch(self, change: Object, *, guarded: bool = True) -> None:
+        """Change the Workspace's metadata: this very Workspace, and for lists as it was read."""
+        guards = ("uid", "resourceVersion") if guarded else ("uid",)
+        body = {**{key: self._metadata()[key] for key in guards if self._metadata().get(key)}, **change}
+        metadata = self._metadata()
+        request = api.merge_patch(WORKSPACE, metadata["name"], metadata.get("namespace"), {"metadata": body})
+        self.live = await self.hook.send(request)

@@ -1,0 +1,323 @@
+"""One pass of the reconciler: see, decide, carry out, for many Workspaces at once.
+
+The decisions are made in include.reconcile. This part reads the cluster once for all, writes the first news of every
+Workspace before the slower work of any, and keeps the troubles of one Workspace from the others: they go into its
+status, with a time for the next attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from include.reconcile import AddFinalizer, Decision, Surroundings, decide, runs_to_ask
+from include.reconcile.backoff import failed
+from include.workspace import Fault, conditions
+from include.workspace.conditions import ConditionType, Reason
+from include.workspace.transitions import WARNING, Event, transition_events
+from kaito.hooks import events, references
+from kaito.hooks.actions import Actions
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.fingerprints import Key
+from kaito.hooks.runs import AirflowRuns, RunRefused
+from kaito.hooks.snapshot import NODE_CLAIM, POD, Snapshot, progress_of, take
+from kaito.hooks.status import StatusWriter
+
+if TYPE_CHECKING:
+    import logging
+
+Object = Mapping[str, Any]
+#: Workspaces that are worked on at the same time.
+CONCURRENCY = 8
+#: More than that for one Workspace, and it is left for the next pass.
+SECONDS_EACH = 60.0
+#: Times that a decision is made again because somebody wrote to the Workspace meanwhile.
+ATTEMPTS = 3
+
+
+class _Unseen(Exception):
+    """What this Workspace names has not been looked up yet."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What decisions need to know of the installation: ``faults(document, before, found)`` and the rest by name."""
+
+    faults: Callable[[Object, Object | None, references.Found], list[Fault]]
+    machine_of: Callable[[Object], str]
+    price_of: Callable[[str], float | None]
+    run_url: Callable[[str, str], str]
+
+
+@dataclass
+class Outcome:
+    """What came of a pass. ``unsettled`` failed in a way that could not even be written into their status."""
+
+    looked: int = 0
+    changed: int = 0
+    troubled: int = 0
+    unsettled: list[Key] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.looked} Workspace(s) looked at, {self.changed} changed, {self.troubled} in trouble"
+
+
+@dataclass
+class _Case:
+    """One Workspace on its way through the pass."""
+
+    key: Key
+    live: dict[str, Any]
+    decision: Decision
+    done: list[str] = field(default_factory=list)
+    trouble: str = ""
+    settled: bool = True
+    gone: bool = False
+
+
+class Pass:
+    """One look at some Workspaces.
+
+    :param log: gets one line for each Workspace that something was done about.
+    """
+
+    def __init__(
+        self,
+        hook: AsyncKaitoClusterHook,
+        runs: AirflowRuns,
+        installation: Installation,
+        log: logging.Logger,
+        *,
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        self.hook, self.runs, self.installation, self.log = hook, runs, installation, log
+        self.writer = StatusWriter(hook)
+        self.snapshot = Snapshot()
+        self._found: dict[Key, references.Found] = {}
+        self._states: dict[tuple[str, str], str | None] = {}
+        self._progress: dict[Key, Object | None] = {}
+        self._slots = asyncio.Semaphore(concurrency)
+        self._surroundings = Surroundings(
+            faults=self._faults,
+            machine_of=installation.machine_of,
+            price_of=installation.price_of,
+            run_url=installation.run_url,
+        )
+
+    async def over(self, keys: Collection[Key] | None) -> Outcome:
+        """Look at these Workspaces (None: all), and do what is to be done.
+
+        :raises ClusterError: the cluster could not be read; nothing was done.
+        """
+        self.snapshot = await take(self.hook, keys)
+        await self._ask_runs()
+        outcome = Outcome(looked=len(self.snapshot.workspaces))
+        cases = [case for case in await self._decide_all(outcome) if _something(case.decision)]
+        await self._each(cases, self._write_first)
+        await self._each(cases, self._act)
+        for case in cases:
+            self._account(case, outcome)
+        return outcome
+
+    async def _ask_runs(self) -> None:
+        """Ask Airflow about the runs that matter, and running tuning pods how far they are."""
+        wanted: dict[Key, list[tuple[str, str]]] = {}
+        for key, workspace in self.snapshot.workspaces.items():
+            children = [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)]
+            if asked := runs_to_ask(workspace, children):
+                wanted[key] = asked
+        self._states = await self.runs.states(run for asked in wanted.values() for run in asked)
+        told = await asyncio.gather(*(self._in_slot(self._ask_pod(key)) for key in wanted))
+        self._progress = dict(zip(wanted, told, strict=True))
+
+    async def _ask_pod(self, key: Key) -> Object | None:
+        return await progress_of(self.hook, self.snapshot.of(key, POD))
+
+    async def _in_slot(self, work: Awaitable[Any]) -> Any:
+        async with self._slots:
+            return await work
+
+    async def _decide_all(self, outcome: Outcome) -> list[_Case]:
+        """Decide about all; what a few of them name is looked up on the way."""
+        found: list[_Case] = []
+        unseen: list[Key] = []
+        for number, (key, workspace) in enumerate(self.snapshot.workspaces.items()):
+            if number % 25 == 0:
+                await asyncio.sleep(0)  # the Lease is renewed meanwhile
+            try:
+                found.append(_Case(key, workspace, self._decide(key, workspace)))
+            except _Unseen:
+                unseen.append(key)
+            except Exception as error:
+                found.append(self._not_decided(key, workspace, error))
+        later = await asyncio.gather(*(self._in_slot(self._look_up_and_decide(key)) for key in unseen))
+        return [*found, *later]
+
+    async def _look_up_and_decide(self, key: Key) -> _Case:
+        workspace = self.snapshot.workspaces[key]
+        try:
+            async with asyncio.timeout(SECONDS_EACH):
+                self._found[key] = await references.look_up_async(self.hook, workspace, key[0])
+                return _Case(key, workspace, self._decide(key, workspace))
+        except Exception as error:
+            return self._not_decided(key, workspace, error)
+
+    def _not_decided(self, key: Key, workspace: dict[str, Any], error: Exception) -> _Case:
+        """A Workspace that cannot even be decided about must not stop the others."""
+        if not isinstance(error, ClusterError):
+            self.log.exception("Workspace %s/%s: no decision", *key)
+        case = _Case(key, workspace, Decision("undecided", events=(_trouble_event(_words(error)),)))
+        case.trouble = _words(error)
+        return case
+
+    def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
+        asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
+        runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
+        observed = self.snapshot.observed(key, runs, self._progress.get(key))
+        return decide(workspace, observed, datetime.now(UTC), self._surroundings)
+
+    def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
+        metadata = workspace["metadata"]
+        key = (metadata.get("namespace") or "default", metadata["name"])
+        if key not in self._found:
+            raise _Unseen(key)
+        return self.installation.faults(workspace, before, self._found[key])
+
+    async def _each(self, cases: Iterable[_Case], step: Callable[[_Case], Awaitable[None]]) -> None:
+        await asyncio.gather(*(self._guarded(case, step) for case in cases))
+
+    async def _guarded(self, case: _Case, step: Callable[[_Case], Awaitable[None]]) -> None:
+        """Run a step for one Workspace; what goes wrong in it is this Workspace's trouble only."""
+        if case.trouble or case.gone:
+            return
+        async with self._slots:
+            try:
+                async with asyncio.timeout(SECONDS_EACH):
+                    await step(case)
+            except TimeoutError:
+                case.trouble = f"took longer than {SECONDS_EACH:.0f} s"
+            except ClusterError as error:
+                case.gone = error.status == 404 and await self._is_gone(case)
+                case.trouble = "" if case.gone else _words(error)
+                case.settled = not error.transient
+            except RunRefused as error:
+                case.trouble = str(error)
+            except Exception as error:
+                self.log.exception("Workspace %s/%s: failed", *case.key)
+                case.trouble = _words(error)
+            if case.trouble:
+                await self._tell_trouble(case)
+
+    async def _is_gone(self, case: _Case) -> bool:
+        try:
+            return await self.hook.find(WORKSPACE, case.key[1], case.key[0]) is None
+        except ClusterError:
+            return False
+
+    async def _write_first(self, case: _Case) -> None:
+        """The finalizer and the status: what a user waits to see. Decided anew when somebody wrote meanwhile."""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._write(case)
+                return
+            except ClusterError as error:
+                if error.status != 409:
+                    raise
+            live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+            if live is None or live["metadata"]["uid"] != case.live["metadata"]["uid"]:
+                case.gone = True
+                return
+            case.live = live
+            case.decision = self._decide(case.key, live)
+        raise ClusterError(409, "Conflict", "somebody else keeps writing to it")
+
+    async def _write(self, case: _Case) -> None:
+        doer = Actions(self.hook, self.runs, case.live)
+        for action in case.decision.actions:
+            if isinstance(action, AddFinalizer):
+                await doer.do(action)
+        case.live = doer.live
+        if case.decision.status is not None:
+            case.live = await self.writer.write(doer.live, case.decision.status)
+
+    async def _act(self, case: _Case) -> None:
+        """Everything else, in its order."""
+        rest = [action for action in case.decision.actions if not isinstance(action, AddFinalizer)]
+        if rest and case.decision.status is None and not await self._still_so(case):
+            return
+        doer = Actions(self.hook, self.runs, case.live)
+        for action in rest:
+            if done := await doer.do(action):
+                case.done.append(done)
+        await events.tell_async(self.hook, case.live, case.decision.events)
+
+    async def _still_so(self, case: _Case) -> bool:
+        """A decision holds for the Workspace that was seen; a status that was written has proved it."""
+        seen = case.live["metadata"]
+        now = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+        return now is not None and now["metadata"]["resourceVersion"] == seen["resourceVersion"]
+
+    async def _tell_trouble(self, case: _Case) -> None:
+        """Put the trouble where the Workspace's author looks, with a time for the next attempt."""
+        try:
+            live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+            if live is None:
+                case.gone, case.trouble = True, ""
+                return
+            status = troubled(live, case.trouble, datetime.now(UTC))
+            written = await self.writer.write(live, status)
+            await events.tell_async(
+                self.hook,
+                written,
+                [_trouble_event(case.trouble), *transition_events(live.get("status"), status)],
+            )
+            case.settled = True
+        except (ClusterError, TimeoutError) as error:
+            self.log.warning("Workspace %s/%s: its status could not be written: %s", *case.key, error)
+
+    def _account(self, case: _Case, outcome: Outcome) -> None:
+        if case.gone:
+            self.log.info("%s/%s: gone", *case.key)
+            return
+        if case.trouble:
+            outcome.troubled += 1
+            self.log.error("%s/%s: %s: %s", *case.key, case.decision.situation, case.trouble)
+            if not case.settled:
+                outcome.unsettled.append(case.key)
+            return
+        outcome.changed += 1
+        state = (case.live.get("status") or {}).get("state") or "no state"
+        done = "; ".join(case.done) or ("status written" if case.decision.status is not None else "told")
+        self.log.info("%s/%s: %s (%s): %s", *case.key, case.decision.situation, state, done)
+
+
+def troubled(live: Object, message: str, now: datetime) -> dict[str, Any]:
+    """Return the status that tells of a trouble of the reconciler itself with this Workspace."""
+    status = dict(live.get("status") or {})
+    status["retry"] = failed(status.get("retry"), now, message)
+    told = conditions.condition(status, ConditionType.WORKSPACE_READY)
+    if told is None or (told["status"] == "False" and told["reason"] == Reason.PENDING):
+        generation = int(live["metadata"].get("generation") or 1)
+        for kind in (ConditionType.WORKSPACE_SUCCEEDED, ConditionType.WORKSPACE_READY):
+            status["conditions"] = conditions.set_condition(
+                status.get("conditions") or (), kind, False, Reason.PENDING, message, generation, now
+            )
+    return status
+
+
+def _trouble_event(message: str) -> Event:
+    return Event(WARNING, "ReconcileFailed", message, once=f"trouble {message}")
+
+
+def _something(decision: Decision) -> bool:
+    return decision.status is not None or bool(decision.actions or decision.events)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"took longer than {SECONDS_EACH:.0f} s"
+    return str(error) or type(error).__name__

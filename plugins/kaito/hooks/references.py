@@ -1,0 +1,141 @@
+"""What a Workspace names and the cluster must have: registry Secrets and ConfigMaps.
+
+Which ones they are and what is wrong with them is decided here without I/O, so that the first task of a run and the
+reconciler cannot disagree. Of a Secret only its type is looked at, never its contents.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from include.workspace import Fault, names
+from include.workspace.training_config import KEY, config_faults
+from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError, Kind
+
+log = logging.getLogger(__name__)
+
+DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
+INFERENCE_KEY = "inference_config.yaml"
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A place in a Workspace that names an object of its namespace; ``key`` is what a ConfigMap must have."""
+
+    kind: Kind
+    path: str
+    name: str
+    key: str = ""
+
+    @property
+    def which(self) -> tuple[str, str]:
+        return self.kind.plural, self.name
+
+
+#: What was found, by (plural, name): the object, None where there is none. A missing entry could not be looked at.
+Found = Mapping[tuple[str, str], Object | None]
+
+
+def references(document: Object) -> list[Reference]:
+    """Return what a Workspace names, in the order of its sections. Reads documents of any shape."""
+    tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
+    push = _mapping(tuning.get("output")).get("imagePushSecret")
+    found = [Reference(SECRET, "tuning.output.imagePushSecret", push)] if _text(push) else []
+    found += [Reference(SECRET, path, name) for path, name in _pull_secrets(tuning, inference)]
+    for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
+        if _text(part.get("config")):
+            found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
+    return found
+
+
+def faults(document: Object, found: Found) -> list[Fault]:
+    """Return a fault for each reference that leads to nothing, or to the wrong thing."""
+    namespace = names.namespace(document) if _mapping(document.get("metadata")) else "default"
+    method = str(_mapping(document.get("tuning")).get("method")).lower()
+    return [
+        fault
+        for reference in references(document)
+        if reference.which in found
+        for fault in _faults(reference, found[reference.which], namespace, method)
+    ]
+
+
+def _faults(reference: Reference, seen: Object | None, namespace: str, method: str) -> Iterator[Fault]:
+    path, name, kind = reference.path, reference.name, reference.kind.name
+    if reference.kind is SECRET:
+        rule = "P4"
+        hint = f"kubectl create secret docker-registry {name} -n {namespace} --docker-server=..."
+    else:
+        rule = "P5"
+        hint = f"kubectl create configmap {name} -n {namespace} --from-file={reference.key}"
+    if seen is None:
+        yield Fault(path, name, rule, f"there is no such {kind} in namespace {namespace}", hint)
+    elif reference.kind is SECRET:
+        if seen.get("type") != DOCKER_CONFIG:
+            told = f"the Secret's type is {seen.get('type')}, not {DOCKER_CONFIG}"
+            yield Fault(path, name, rule, told, hint)
+    elif reference.key not in (seen.get("data") or {}):
+        yield Fault(path, name, rule, f"the ConfigMap has no key {reference.key}")
+    elif reference.key == KEY:
+        yield from config_faults(seen["data"][KEY], method)
+
+
+def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, str], Object | None]:
+    """Find what a Workspace names, with the synchronous hook."""
+    found: dict[tuple[str, str], Object | None] = {}
+    for reference in _once(references(document)):
+        try:
+            found[reference.which] = cluster.find(reference.kind, reference.name, namespace)
+        except ClusterError as error:
+            _may_not(reference, error)
+    return found
+
+
+async def look_up_async(
+    cluster: Any, document: Object, namespace: str
+) -> dict[tuple[str, str], Object | None]:
+    """Find what a Workspace names, with the asyncio hook."""
+    found: dict[tuple[str, str], Object | None] = {}
+    for reference in _once(references(document)):
+        try:
+            found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
+        except ClusterError as error:
+            _may_not(reference, error)
+    return found
+
+
+def _may_not(reference: Reference, error: ClusterError) -> None:
+    """A Secret that we may not read is no fault; anything else that goes wrong is an error."""
+    if error.status != 403 or reference.kind is not SECRET:
+        raise error
+    log.info("May not read Secret %s (%s); the pod that needs it will tell.", reference.name, error)
+
+
+def _once(found: Iterable[Reference]) -> Iterable[Reference]:
+    return {reference.which: reference for reference in found}.values()
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pull_secrets(tuning: Object, inference: Object) -> list[tuple[str, str]]:
+    sources = [("tuning.input", _mapping(tuning.get("input")))]
+    adapters = inference.get("adapters")
+    for index, adapter in enumerate(adapters if isinstance(adapters, list) else []):
+        sources.append((f"inference.adapters[{index}].source", _mapping(_mapping(adapter).get("source"))))
+    return [
+        (f"{path}.imagePullSecrets[{index}]", secret)
+        for path, source in sources
+        for index, secret in enumerate(source.get("imagePullSecrets") or [])
+        if isinstance(secret, str)
+    ]

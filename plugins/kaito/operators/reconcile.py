@@ -1,0 +1,124 @@
+"""The reconciler's task: one event loop for all Workspaces that need a look."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseAsyncOperator
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+
+from kaito import settings
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.lease import RENEW_EVERY, Election
+from kaito.hooks.reconciling import Installation, Outcome, Pass
+from kaito.hooks.runs import AirflowRuns
+from kaito.sensors.changes import handed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.workspace import Fault
+
+
+class ReconcileOperator(BaseAsyncOperator):
+    """Compares Workspaces with the cluster, writes their conditions, starts what is due.
+
+    :param changes_task_id: the task that says which Workspaces, as WorkspaceChangesSensor does.
+    :param kubernetes_conn_id: Airflow connection to the cluster; default: setting ``[kaito] kubernetes_conn_id``.
+    """
+
+    def __init__(self, *, changes_task_id: str, kubernetes_conn_id: str | None = None, **kwargs: Any) -> None:
+        # The next run of the DAG is the next attempt; waiting for it inside of this one would delay everybody.
+        kwargs.setdefault("retries", 0)
+        super().__init__(**kwargs)
+        self.changes_task_id = changes_task_id
+        self.kubernetes_conn_id = kubernetes_conn_id or settings.connection_id()
+
+    async def aexecute(self, context: Context) -> dict[str, Any]:
+        given = handed(context["ti"].xcom_pull(task_ids=self.changes_task_id))
+        if given is None:
+            raise AirflowSkipException(f"Task {self.changes_task_id} named no Workspaces.")
+        self.log.info("To be looked at: %s", given["reason"])
+        keys = None if given["keys"] is None else [(namespace, name) for namespace, name in given["keys"]]
+        async with AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id).connected() as hook:
+            election = Election(hook, given["identity"], settings.base_url(), settings.lease_namespace())
+            standing = await election.stand(may_take=False)
+            if not standing.mine:
+                raise AirflowSkipException(standing.message)
+            async with _held(election):
+                outcome = await Pass(hook, AirflowRuns(), installation(), self.log).over(keys)
+            self.log.info("%s.", outcome)
+            if outcome.unsettled:
+                raise AirflowException(_unsettled(outcome))
+            await election.stand(may_take=False, done=given["token"])
+        return {"looked": outcome.looked, "changed": outcome.changed, "troubled": outcome.troubled}
+
+
+def _unsettled(outcome: Outcome) -> str:
+    some = ", ".join("/".join(key) for key in outcome.unsettled[:10])
+    return f"{len(outcome.unsettled)} Workspace(s) are looked at again soon: {some}"
+
+
+@asynccontextmanager
+async def _held(election: Election) -> AsyncIterator[None]:
+    """Renew the Lease while the work goes on; the work ends when it is lost."""
+    worker = asyncio.current_task()
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            if not (await election.stand(may_take=False)).mine and worker:
+                worker.cancel("another Airflow deployment holds the Lease")
+
+    keeper = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+
+
+def installation() -> Installation:
+    """Return what decisions need to know of this installation; the catalogue is read when it is first asked."""
+
+    def faults(
+        workspace: Mapping[str, Any], before: Mapping[str, Any] | None, found: Mapping[Any, Any]
+    ) -> list[Fault]:
+        from include.catalog import load_catalog
+        from include.workspace import Policy
+        from include.workspace.parse import examine_update
+        from kaito.hooks import references
+        from kaito.operators.base import as_written
+
+        given = settings.manifest_settings()
+        policy = Policy(allowed_networks=given.allowed_networks, local_weights=bool(given.weights_mirror))
+        document = as_written(workspace)
+        _, told = examine_update(document, before, load_catalog(), policy)
+        return [*told, *references.faults(document, found)]
+
+    def machine_of(workspace: Mapping[str, Any]) -> str:
+        from include.catalog import load_catalog
+
+        wanted = str((workspace.get("resource") or {}).get("instanceType") or "")
+        try:
+            return load_catalog().machine(wanted).name if wanted else ""
+        except KeyError:
+            return ""
+
+    def price_of(machine: str) -> float | None:
+        from include.catalog import load_catalog
+
+        try:
+            return load_catalog().machine(machine).usd_per_hour
+        except KeyError:
+            return None
+
+    base = settings.base_url()
+    return Installation(
+        faults=faults,
+        machine_of=machine_of,
+        price_of=price_of,
+        run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
+    )

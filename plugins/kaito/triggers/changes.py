@@ -1,0 +1,247 @@
+"""Waits, without a worker, until some Workspace needs a look; ends with the names of those that do.
+
+The API server's watches say what changed, the clock says what is due, and a resync every few minutes makes sure that
+nothing depends on either. The wait also holds the Lease that keeps two Airflow deployments apart: without it, it
+waits passively. It never decides anything about a Workspace and never writes to one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+
+from include.reconcile import due
+from include.workspace import names
+from kaito import settings
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    NODE,
+    NODE_CLAIM,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+    WORKSPACE,
+    ClusterError,
+    Kind,
+)
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.fingerprints import Key
+from kaito.hooks.lease import RENEW_EVERY, Election, Observation
+from kaito.hooks.view import ClusterView
+from kaito.hooks.watching import Backoff, changes
+
+#: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
+CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
+#: How often the clock is asked who is due.
+TICK = 1.0
+#: Names shown in the log when many Workspaces are handed out.
+SHOWN = 10
+
+#: What this triggerer process has seen, by connection: it outlives each single wait.
+_VIEWS: dict[str, ClusterView] = {}
+_LEASES: dict[str, Observation] = {}
+
+
+class WorkspaceChangesTrigger(BaseTrigger):
+    """Succeeds with ``{"keys": [[namespace, name], ...], "reason", "token", "identity"}``; ``keys`` None means all.
+
+    :param kubernetes_conn_id: Airflow connection to the cluster.
+    :param quiet_seconds: more changes that come within that time go along.
+    :param longest_seconds: no change waits longer than that for others.
+    :param resync_seconds: look at everything that often.
+    """
+
+    def __init__(
+        self,
+        *,
+        kubernetes_conn_id: str,
+        quiet_seconds: float = 0.2,
+        longest_seconds: float = 1.0,
+        resync_seconds: float = 300.0,
+    ) -> None:
+        super().__init__()
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.quiet_seconds = quiet_seconds
+        self.longest_seconds = longest_seconds
+        self.resync_seconds = resync_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        cls = type(self)
+        arguments = list(inspect.signature(cls.__init__).parameters)[1:]
+        return f"{cls.__module__}.{cls.__qualname__}", {name: getattr(self, name) for name in arguments}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        view = _VIEWS.setdefault(self.kubernetes_conn_id, ClusterView())
+        backoff, begin = Backoff(), time.monotonic()
+        while True:
+            hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
+            try:
+                async with hook.connected():
+                    wait = _Wait(self, hook, view, self._election(hook))
+                    event = await wait.until_due(begin + self.resync_seconds)
+            except ClusterError as error:
+                pause = backoff.next()
+                self.log.warning("The cluster cannot be watched, trying again in %.0f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                continue
+            if event is not None:
+                yield event
+                return
+
+    def _election(self, hook: AsyncKaitoClusterHook) -> Election:
+        seen = _LEASES.setdefault(self.kubernetes_conn_id, Observation())
+        return Election(
+            hook, settings.deployment_id(), settings.base_url(), settings.lease_namespace(), seen=seen
+        )
+
+
+class _Wait:
+    """One wait over one connection to the cluster."""
+
+    def __init__(
+        self,
+        trigger: WorkspaceChangesTrigger,
+        hook: AsyncKaitoClusterHook,
+        view: ClusterView,
+        election: Election,
+    ) -> None:
+        self.trigger, self.hook, self.view, self.election = trigger, hook, view, election
+        self.log = trigger.log
+        self.news = asyncio.Event()
+        self.kinds: list[Kind] = []
+        self.active = False
+        self.not_before = 0.0
+
+    async def until_due(self, deadline: float) -> TriggerEvent | None:
+        """Return the event that ends the wait; None when the Lease was lost and the wait begins again."""
+        if not await self._become_active(deadline):
+            return TaskSkippedEvent()
+        self.kinds = [WORKSPACE, *CHILDREN, *([CONFIG_MAP] if self.view.names_config_maps() else [])]
+        tasks = [asyncio.create_task(self._follow(kind)) for kind in self.kinds]
+        tasks.append(asyncio.create_task(self._hold_lease()))
+        try:
+            return await self._watch_and_wait(tasks, deadline)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _become_active(self, deadline: float) -> bool:
+        """Wait for the Lease; returns False when it is still another deployment's at the deadline."""
+        said = ""
+        while True:
+            standing = await self.election.stand()
+            if standing.mine:
+                break
+            if standing.message != said:
+                self.log.warning("%s", standing.message)
+                said = standing.message
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(RENEW_EVERY)
+        self.log.info("%s", standing.message)
+        if said:  # another deployment has acted meanwhile
+            self.view.forget()
+        if not self.view.settle(standing.last_pass):
+            pause = min(30.0, 2.0 ** min(self.view.refusals, 5))
+            self.log.warning(
+                "The last reconcile task did not end well: its Workspaces are due again in %.0f s.", pause
+            )
+            self.not_before = time.monotonic() + pause
+        self.active = True
+        return True
+
+    async def _hold_lease(self) -> None:
+        while self.active:
+            await asyncio.sleep(RENEW_EVERY)
+            standing = await self.election.stand()
+            if not standing.mine:
+                self.log.warning("%s", standing.message)
+                self.active = False
+        self.news.set()
+
+    async def _follow(self, kind: Kind) -> None:
+        """Keep the view up to date with one kind."""
+        labels = None if kind in (WORKSPACE, CONFIG_MAP) else {names.WORKSPACE: None}
+        since = self.view.versions.get(kind.plural, "")
+        async for change in changes(self.hook, kind, labels, since=since, metadata_only=kind is CONFIG_MAP):
+            self.view.take(kind.plural, change)
+            self.news.set()
+            if change.type == "PAGE":
+                await asyncio.sleep(0)
+
+    async def _watch_and_wait(
+        self, tasks: Sequence[asyncio.Task[None]], deadline: float
+    ) -> TriggerEvent | None:
+        first_seen: float | None = None
+        while self.active:
+            self.news.clear()
+            for task in tasks:
+                if task.done() and self.active:
+                    task.result()  # raises what ended it
+            now = time.monotonic()
+            if self._complete() and now >= self.not_before:
+                if self._everything_is_due():
+                    return self._hand_out(None, "first look" if self.view.resynced is None else "resync")
+                self._ask_the_clock()
+                if self.view.due:
+                    first_seen = first_seen or now
+                    if now - first_seen >= self.trigger.longest_seconds or not await self._more_news():
+                        return self._hand_out(dict(self.view.due), "")
+                    continue
+            if now > deadline and not self.view.workspaces:
+                return TaskSkippedEvent()
+            await self._news_within(TICK)
+        return None
+
+    def _complete(self) -> bool:
+        """Whether every kind was listed once: what is looked at before that would be looked at again."""
+        return all(kind.plural in self.view.versions for kind in self.kinds)
+
+    def _everything_is_due(self) -> bool:
+        now = time.time()
+        if not self.view.workspaces:
+            self.view.resynced = self.view.resynced or now
+            return False
+        return self.view.resynced is None or now - self.view.resynced >= self.trigger.resync_seconds
+
+    def _ask_the_clock(self) -> None:
+        now = datetime.now(UTC)
+        for key, workspace in self.view.workspaces.items():
+            if key not in self.view.due:
+                looked = self.view.looked.get(key)
+                if due(workspace, datetime.fromtimestamp(looked, UTC) if looked else None, now) == 0:
+                    self.view.due[key] = "its time has come"
+
+    async def _more_news(self) -> bool:
+        return await self._news_within(self.trigger.quiet_seconds)
+
+    async def _news_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _hand_out(self, due_keys: dict[Key, str] | None, reason: str) -> TriggerEvent:
+        token = uuid.uuid4().hex[:12]
+        keys = None if due_keys is None else sorted(due_keys)
+        if due_keys is None:
+            reason = f"{reason}, {len(self.view.workspaces)} Workspace(s)"
+        else:
+            shown = [f"{ns}/{name} ({due_keys[ns, name]})" for ns, name in (keys or [])[:SHOWN]]
+            reason = ", ".join(shown) + (
+                f" and {len(due_keys) - SHOWN} more" if len(due_keys) > SHOWN else ""
+            )
+        self.log.info("To be looked at: %s", reason)
+        self.view.hand_out(keys, token, time.time())
+        result = {"keys": keys, "reason": reason, "token": token, "identity": self.election.identity}
+        return TaskSuccessEvent(xcoms={"return_value": result})
