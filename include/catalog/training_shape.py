@@ -14,7 +14,7 @@ from include.catalog.machines import Machine
 from include.catalog.models import Model
 
 CHECKPOINTING_SHARE = 0.7  # the trainer's rule: above this share of a GPU it recomputes activations
-CHECKPOINTING_ACTIVATIONS = 34  # bytes a token, layer and hidden unit in that rule
+CHECKPOINTING_ACTIVATIONS = 72  # bytes a token, layer and hidden unit in that rule
 EMBEDDINGS = ("lm_head", "embed")  # names in modules_to_save that mean a whole vocabulary matrix
 
 
