@@ -47,6 +47,18 @@ def linear_layers(model: Model) -> dict[str, tuple[int, int]]:
     }
 
 
+def quantisable(model: Model) -> bool:
+    """Whether bitsandbytes reaches the model's layers: Falcon in transformers has linear layers of its own kind, which
+    are passed over with a warning and stay in 16 bits (transformers 5.23; tests/bench/plan_memory.py shows it).
+    """
+    return model.architecture != "FalconForCausalLM"
+
+
+def broadcasts_keys(model: Model) -> bool:
+    """Whether one key and value serve all heads unrepeated (Falcon 7B), which sdpa's fused kernels do not take."""
+    return model.architecture == "FalconForCausalLM" and model.shape is not None and model.shape.kv_heads == 1
+
+
 def block_parameters(model: Model) -> int:
     """Weights of the linear layers of one block: what quantisation reaches."""
     return sum(inputs * outputs for inputs, outputs in linear_layers(model).values())

@@ -6,7 +6,7 @@ Workspace. A memory estimate is a list of (term, bytes) for ONE GPU.
 """
 
 from include.catalog.choice import Choice, Purpose, judge, kernels_missing, recommend, would_do
-from include.catalog.layers import adapter_parameters, linear_layers
+from include.catalog.layers import adapter_parameters, linear_layers, quantisable
 from include.catalog.memory import CUDA_CONTEXT, DoesNotFit, Terms, gib, total
 from include.catalog.serving_memory import (
     BASE_OVERHEAD,
@@ -45,6 +45,7 @@ __all__ = [
     "kv_cache_tokens",
     "linear_layers",
     "max_model_len",
+    "quantisable",
     "recommend",
     "serving_memory",
     "serving_nodes",

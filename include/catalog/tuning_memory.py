@@ -21,7 +21,8 @@ ADAPTER_BYTES = 4 + 2  # the trainer keeps adapters in fp32; autocast caches a 1
 GRADIENT_BYTES = 4
 # Two moments; in 8 bits with a float scale for 256 values (arXiv 2110.02861).
 ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
-NORM_BYTES = 4  # RMSNorm and LayerNorm compute in fp32 and keep their input
+RMS_NORM_BYTES, LAYER_NORM_BYTES = 2 * 4, 2 * 2  # two norms a block: RMSNorm keeps its input in fp32
+INNER_VALUES = {"FalconForCausalLM": 1, "PhiForCausalLM": 4}  # kept by the feed-forward part; 3 with a gate
 # TRL 1.16 kernels/chunked_logprob.py and add_fused_lm_head: one buffer of so many tokens and so much vocabulary.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # Of a trainer that keeps all logits: the 16-bit value 2; log-softmax, its gradient and the loss's gradient 4 each.
@@ -69,7 +70,7 @@ def base_weights(model: Model, method: str, training: TrainingShape | None = Non
     count = model.shape.layers if model.shape else 0
     linear = layers.block_parameters(model) * count
     others = max(model.weights_bytes // 2 - linear, 0)
-    if method == "lora":
+    if method == "lora" or not layers.quantisable(model):
         return 2 * (linear + others)
     if training.load_in_8bit:
         rows = sum(outputs for _, outputs in layers.linear_layers(model).values()) * count
@@ -107,7 +108,7 @@ def _optimizer(method: str, training: TrainingShape) -> str:
 def block_activations(model: Model, training: TrainingShape) -> int:
     """Bytes that the backward pass of one block needs, for all tokens of a forward pass.
 
-    Counted tensor by tensor: two norms in fp32; queries, repeated keys and values and the output of attention with
+    Counted tensor by tensor: two norms; queries, repeated keys and values and the output of attention with
     its log-sum-exp; the attention mask of packed rows as a 16-bit bias; the inner values of the feed-forward part; a
     16-bit copy of each adapted layer's input and the rank-sized value behind it. In the manner of arXiv 2205.05198,
     section 4.1, whose 34 bytes a hidden unit hold for a square block that is trained in full.
@@ -116,13 +117,19 @@ def block_activations(model: Model, training: TrainingShape) -> int:
     if shape is None:
         return 0
     query, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    fused = model.architecture in layers.FUSED_ATTENTION
-    values = query + 2 * keys if fused else query  # a view keeps the whole fused projection alive
-    attention = 2 * (3 * query + values) + 4 * shape.heads
-    gated = 1 if model.architecture in layers.UNGATED else 3
+    if layers.broadcasts_keys(model):
+        # One key for many heads has no fused kernel: the probabilities of all heads are kept in fp32.
+        attention = 2 * (2 * query + 2 * keys) + 4 * shape.heads * training.tokens
+    else:
+        values = query + 2 * keys if model.architecture in layers.FUSED_ATTENTION else query
+        attention = (
+            2 * (3 * query + values) + 4 * shape.heads
+        )  # a view keeps the whole fused projection alive
+    norms = LAYER_NORM_BYTES if model.architecture in layers.UNGATED else RMS_NORM_BYTES
+    inner = INNER_VALUES.get(model.architecture, 3)
     adapted = layers.targets(model, training.target_modules).values()
     copies = sum(2 * inputs + 2 * training.rank for inputs, _ in adapted)
-    token = 2 * NORM_BYTES * shape.hidden + attention + 2 * gated * shape.intermediate + copies
+    token = norms * shape.hidden + attention + 2 * inner * shape.intermediate + copies
     return training.tokens * token + mask(training)
 
 
@@ -138,7 +145,7 @@ def activations(model: Model, training: TrainingShape) -> int:
     if shape is None:
         return 0
     block = block_activations(model, training)
-    last = training.tokens * shape.hidden * NORM_BYTES  # the norm before the output head
+    last = training.tokens * shape.hidden * 4  # the norm before the output head
     if training.gradient_checkpointing is False:
         return shape.layers * block + last
     return shape.layers * training.tokens * shape.hidden * 2 + block + last

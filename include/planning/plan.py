@@ -95,6 +95,8 @@ def _tuning(
     dtype, warnings = precision.dtype(model, machine)
     if old := sizing.kernels_missing(method, machine, training.load_in_8bit):
         warnings.append(f"{machine.name} {old}.")
+    if method == "qlora" and not sizing.quantisable(model):
+        warnings.append(f"the layers of {model.name} cannot be quantised, so qlora takes the memory of lora.")
     many = (
         f" Each of its {machine.gpus} GPUs trains on its own share of the rows." if machine.gpus > 1 else ""
     )

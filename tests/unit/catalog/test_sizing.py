@@ -11,12 +11,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.catalog import load_catalog, sizing
+from include.catalog import layers, load_catalog, sizing
 from include.catalog.models import GIB
+from include.catalog.serving_memory import kv_bytes_per_gpu
 from include.catalog.sizing import TrainingShape
+from include.catalog.training_shape import CHECKPOINTING_ACTIVATIONS
+from include.catalog.tuning_memory import optimizer_bytes
+from include.workloads.hardware import Hardware
+from include.workloads.tuning import recipe
 
 CATALOG = load_catalog()
 EXPECTED: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "kaito_estimated_nodes.yaml").read_text())
+DEFAULT = TrainingShape()
 TUNABLE = [model for model in CATALOG.models if model.tuning.supported]
 
 
@@ -110,3 +116,95 @@ def test_a_training_config_decides_the_shape(config: dict[str, Any], expected: T
 
 def test_sizes_are_written_for_people() -> None:
     assert sizing.gib(7 * GIB) == "7.0 GiB"
+
+
+def test_falcon_cannot_be_quantised() -> None:
+    """transformers leaves FalconLinear in 16 bits, so QLoRA of it saves no weights."""
+    model = CATALOG.model("falcon-7b")
+    assert sizing.base_weights(model, "qlora") == sizing.base_weights(model, "lora")
+
+
+def test_double_quantisation_saves_three_eighths_of_a_bit() -> None:
+    model = CATALOG.model("phi-4")
+    single = sizing.base_weights(model, "qlora", TrainingShape(double_quant=False))
+    saved = (single - sizing.base_weights(model, "qlora")) * 8 / (model.weights_bytes / 2)
+    assert 0.3 < saved < 0.375
+    assert single < sizing.base_weights(model, "qlora", TrainingShape(load_in_8bit=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_each"),
+    [("adamw_torch", 8), ("paged_adamw_8bit", 2.03125), ("sgd", 0), ("lion_8bit", 1.015625), ("no-such", 8)],
+)
+def test_optimizer_state_a_parameter(name: str, bytes_each: float) -> None:
+    assert optimizer_bytes(name) == bytes_each
+
+
+def test_the_trainer_s_own_choices_are_mirrored() -> None:
+    """The plan must be for what the trainer does: the same rule for checkpointing, with the same figures."""
+    assert (CHECKPOINTING_ACTIVATIONS, DEFAULT.rank) == (
+        recipe.BYTES_PER_ACTIVATION,
+        recipe.LORA_DEFAULTS["r"],
+    )
+    assert DEFAULT.sequence_length == recipe.PACK_CUDA
+    for model in TUNABLE:
+        assert model.shape
+        facts = recipe.ModelFacts(model.shape.layers, model.shape.hidden, model.context, model.weights_bytes)
+        for machine in CATALOG.machines:
+            settled = DEFAULT.settled(model, "lora", machine)
+            hardware = Hardware("cuda", machine.gpu, machine.gpus, machine.gpu_memory_bytes, True, 8)
+            asked = {"per_device_train_batch_size": 2, "max_length": settled.sequence_length}
+            assert settled.gradient_checkpointing == recipe.needs_checkpointing(hardware, facts, asked)
+            assert settled.optimizer == recipe.choose_optimizer("lora", hardware)
+
+
+# Falcon 7B keeps all attention probabilities, which the trainer's rule cannot see: its plans warn instead.
+ORDINARY = [model for model in TUNABLE if not layers.broadcasts_keys(model)]
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("model", ORDINARY, ids=lambda model: model.name)
+def test_what_the_trainer_keeps_fits_when_it_decides_to_keep_it(model: Any, method: str) -> None:
+    """Its rule sees the weights and the hidden size only; it may never say "keep" where the whole does not fit."""
+    for machine in CATALOG.machines:
+        training = DEFAULT.settled(model, method, machine)
+        if machine.nvidia and machine.gpu_memory_gib >= 16 and not training.gradient_checkpointing:
+            memory = sizing.tuning_memory(model, method, training)
+            assert sizing.total(memory) <= machine.gpu_memory_bytes, machine.name
+
+
+@given(st.sampled_from(ORDINARY), st.floats(16, 200), st.floats(0, 100), st.sampled_from(["lora", "qlora"]))
+def test_a_gpu_with_more_memory_never_stops_fitting(
+    model: Any, memory: float, more: float, method: str
+) -> None:
+    machine = dataclasses.replace(CATALOG.machine("Standard_NC24ads_A100_v4"), gpu_memory_gib=memory)
+    if sizing.judge(model, "tuning", method, machine, DEFAULT).fits:
+        larger = dataclasses.replace(machine, gpu_memory_gib=memory + more)
+        assert sizing.judge(model, "tuning", method, larger, DEFAULT).fits
+
+
+def test_machines_are_ranked_by_status_and_price() -> None:
+    found = sizing.recommend(CATALOG.model("phi-4"), "tuning", "lora", CATALOG, cloud="azure")
+    fitting = [choice.machine for choice in found if choice.fits]
+    assert [m.deprecated for m in fitting] == sorted(m.deprecated for m in fitting)
+    current = [m.usd_per_hour for m in fitting if not m.deprecated]
+    known = [price for price in current if price is not None]
+    assert current == sorted(known) + [None] * (len(current) - len(known))
+    assert {m.cloud for m in fitting} == {"azure"}
+    assert sizing.would_do(found).startswith("Standard_NC24ads_A100_v4 or ")
+
+
+def test_machines_that_do_not_fit_say_why() -> None:
+    found = sizing.recommend(CATALOG.model("phi-4"), "tuning", "qlora", CATALOG)
+    reasons = {choice.machine.name: choice.why_not for choice in found}
+    assert reasons["g4ad.xlarge"] == "has no NVIDIA GPU but AMD Radeon Pro V520"
+    assert "4-bit kernels need 6.0" in reasons["Standard_NV12s_v3"]
+    assert "needs 1" in reasons["Standard_NV6ads_A10_v5"]
+    assert sizing.would_do([choice for choice in found if not choice.fits]) == "choose a smaller preset"
+
+
+def test_kaito_divides_what_cannot_be_divided() -> None:
+    """MLA's latent is whole on every GPU of a tensor-parallel server; split by layers it is not."""
+    model = CATALOG.model("deepseek-r1-0528")
+    assert kv_bytes_per_gpu(model, 8, "tensors") == model.kv_bytes_per_token
+    assert kv_bytes_per_gpu(model, 8) == model.kv_bytes_per_token / 8

@@ -58,7 +58,7 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("T1", {"resource.count": 2}, "resource.count"),
     ("F7", {"resource.count": 0}, "resource.count"),
     ("T2", {"resource.partition": {"mode": "mig"}}, "resource.partition"),
-    ("F9", {"tuning.preset.name": "falcon-40b", "resource.instanceType": "Standard_NV36ads_A10_v5"}, "resource.instanceType"),
+    ("F9", {"tuning.preset.name": "phi-4", "tuning.method": "lora", "resource.instanceType": "Standard_NV36ads_A10_v5"}, "resource.instanceType"),
     ("F9", {"resource.instanceType": "Standard_NV12s_v3"}, "resource.instanceType"),  # M60: no 4-bit kernels
     ("R16", {"tuning.preset.name": "phi-4", "resource.instanceType": "Standard_NC6s_v3", "metadata.annotations": {"kaito.sh/rollout": "true"}}, "resource.instanceType"),
     ("U1", {"tuning.method": "dora"}, "tuning.method"),
@@ -142,7 +142,7 @@ def test_node_class_must_be_a_managed_one() -> None:
         {"tuning.input": {"image": "library/data"}},
         {"metadata.annotations": {"kaito.sh/node-image-family": " AzureLinux "}},
         # 131 GiB do not fit one A10, but the author asks for trust.
-        {"tuning.preset.name": "falcon-40b", "resource.instanceType": "Standard_NV36ads_A10_v5",
+        {"tuning.preset.name": "phi-4", "tuning.method": "lora", "resource.instanceType": "Standard_NV36ads_A10_v5",
          "metadata.annotations": {"kaito.sh/bypass-resource-checks": ""}},
     ],
 )  # fmt: skip
@@ -210,12 +210,13 @@ def test_hints_name_machines_that_would_do() -> None:
     document = changed(
         TUNING,
         {
-            "tuning.preset.name": "falcon-40b",
+            "tuning.preset.name": "phi-4",
+            "tuning.method": "lora",
             "resource.instanceType": "Standard_NV36ads_A10_v5",
         },
     )
     _, faults = examine_workspace(document, CATALOG)
-    assert "needs about 25.6 GiB on a GPU, but one NVIDIA A10 has 24.0 GiB" in faults[0].message
+    assert "needs about 29.8 GiB on a GPU, but one NVIDIA A10 has 24.0 GiB" in faults[0].message
     assert faults[0].hint == "Standard_NC24ads_A100_v4 or Standard_NC40ads_H100_v5 would do"
 
 
