@@ -15,6 +15,7 @@ from airflow.sdk import conf
 
 if TYPE_CHECKING:
     from include.manifests import Settings
+    from include.workspace import Policy
 
 SECTION = "kaito"
 #: Clouds take minutes to take a machine back, seldom a quarter of an hour.
@@ -58,6 +59,14 @@ def _switch(key: str, text: str) -> bool:
 def connection_id() -> str:
     """Return the id of the Airflow connection to the cluster (``[kaito] kubernetes_conn_id``)."""
     return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
+
+
+def policy() -> Policy:
+    """Return what the installation decides about what a Workspace may ask for."""
+    from include.workspace import Policy
+
+    given = manifest_settings()
+    return Policy(allowed_networks=given.allowed_networks, local_weights=bool(given.weights_mirror))
 
 
 def base_url() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from include.reconcile.backoff import failed
 from include.workspace import Fault, conditions
 from include.workspace.conditions import ConditionType, Reason
 from include.workspace.transitions import WARNING, Event, transition_events
-from kaito.hooks import events, references
+from kaito.hooks import events
 from kaito.hooks.actions import Actions
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
@@ -45,12 +45,15 @@ class _Unseen(Exception):
 
 @dataclass(frozen=True)
 class Installation:
-    """What decisions need to know of the installation: ``faults(document, before, found)`` and the rest by name."""
+    """What decisions need to know of the installation.
 
-    faults: Callable[[Object, Object | None, references.Found], list[Fault]]
-    machine_of: Callable[[Object], str]
-    price_of: Callable[[str], float | None]
-    run_url: Callable[[str, str], str]
+    :param surroundings: as decisions take them, but ``faults`` gets, after the Workspace and its last accepted
+        document, what ``look_up`` found for it.
+    :param look_up: finds what a judgement needs besides the Workspace.
+    """
+
+    surroundings: Surroundings
+    look_up: Callable[[AsyncKaitoClusterHook, Object], Awaitable[Any]]
 
 
 @dataclass
@@ -97,16 +100,11 @@ class Pass:
         self.hook, self.runs, self.installation, self.log = hook, runs, installation, log
         self.writer = StatusWriter(hook)
         self.snapshot = Snapshot()
-        self._found: dict[Key, references.Found] = {}
+        self._found: dict[Key, Any] = {}
         self._states: dict[tuple[str, str], str | None] = {}
         self._progress: dict[Key, Object | None] = {}
         self._slots = asyncio.Semaphore(concurrency)
-        self._surroundings = Surroundings(
-            faults=self._faults,
-            machine_of=installation.machine_of,
-            price_of=installation.price_of,
-            run_url=installation.run_url,
-        )
+        self._surroundings = replace(installation.surroundings, faults=self._faults)
 
     async def over(self, keys: Collection[Key] | None) -> Outcome:
         """Look at these Workspaces (None: all), and do what is to be done.
@@ -161,7 +159,7 @@ class Pass:
         workspace = self.snapshot.workspaces[key]
         try:
             async with asyncio.timeout(SECONDS_EACH):
-                self._found[key] = await references.look_up_async(self.hook, workspace, key[0])
+                self._found[key] = await self.installation.look_up(self.hook, workspace)
                 return _Case(key, workspace, self._decide(key, workspace))
         except Exception as error:
             return self._not_decided(key, workspace, error)
@@ -185,7 +183,8 @@ class Pass:
         key = (metadata.get("namespace") or "default", metadata["name"])
         if key not in self._found:
             raise _Unseen(key)
-        return self.installation.faults(workspace, before, self._found[key])
+        found: list[Fault] = self.installation.surroundings.faults(workspace, before, self._found[key])
+        return found
 
     async def _each(self, cases: Iterable[_Case], step: Callable[[_Case], Awaitable[None]]) -> None:
         await asyncio.gather(*(self._guarded(case, step) for case in cases))

@@ -1,7 +1,7 @@
 """What a Workspace names and the cluster must have: registry Secrets and ConfigMaps.
 
 Which ones they are and what is wrong with them is decided here without I/O, so that the first task of a run and the
-reconciler cannot disagree. Of a Secret only its type is looked at, never its contents.
+reconciler cannot disagree. Of a registry Secret only its type is looked at, never its contents.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from include.workspace import Fault, names
+from include.workspace import Fault, Workspace, names
+from include.workspace.inference_config import KEY as INFERENCE_KEY
+from include.workspace.inference_config import check_inference_config
 from include.workspace.training_config import KEY, config_faults
 from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError, Kind
+from kaito.lookup import token_in
+
+if TYPE_CHECKING:
+    from include.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
 DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
-INFERENCE_KEY = "inference_config.yaml"
 
 Object = Mapping[str, Any]
 
@@ -53,19 +58,24 @@ def references(document: Object) -> list[Reference]:
     return found
 
 
-def faults(document: Object, found: Found) -> list[Fault]:
-    """Return a fault for each reference that leads to nothing, or to the wrong thing."""
+def faults(document: Object, found: Found, workspace: Workspace | None, catalog: Catalog) -> list[Fault]:
+    """Return a fault for each reference that leads to nothing, to the wrong thing, or to a wrong configuration.
+
+    :param workspace: the document as it was read, None when it could not be: then no content is judged.
+    :param catalog: the models and machines that configurations are judged by.
+    """
     namespace = names.namespace(document) if _mapping(document.get("metadata")) else "default"
-    method = str(_mapping(document.get("tuning")).get("method")).lower()
     return [
         fault
         for reference in references(document)
         if reference.which in found
-        for fault in _faults(reference, found[reference.which], namespace, method)
+        for fault in _faults(reference, found[reference.which], namespace, workspace, catalog)
     ]
 
 
-def _faults(reference: Reference, seen: Object | None, namespace: str, method: str) -> Iterator[Fault]:
+def _faults(
+    reference: Reference, seen: Object | None, namespace: str, workspace: Workspace | None, catalog: Catalog
+) -> Iterator[Fault]:
     path, name, kind = reference.path, reference.name, reference.kind.name
     if reference.kind is SECRET:
         rule = "P4"
@@ -79,10 +89,33 @@ def _faults(reference: Reference, seen: Object | None, namespace: str, method: s
         if seen.get("type") != DOCKER_CONFIG:
             told = f"the Secret's type is {seen.get('type')}, not {DOCKER_CONFIG}"
             yield Fault(path, name, rule, told, hint)
-    elif reference.key not in (seen.get("data") or {}):
+    elif (text := (seen.get("data") or {}).get(reference.key)) is None:
         yield Fault(path, name, rule, f"the ConfigMap has no key {reference.key}")
-    elif reference.key == KEY:
-        yield from config_faults(seen["data"][KEY], method)
+    elif workspace is not None and reference.key == KEY:
+        yield from config_faults(text, workspace.method)
+    elif workspace is not None:
+        yield from check_inference_config(workspace, text, catalog)
+
+
+def hub_secret(document: Object) -> str | None:
+    """Return the name of the Secret whose token opens the preset's model on the hub."""
+    part = _mapping(document.get("tuning")) or _mapping(document.get("inference"))
+    name = _mapping(_mapping(part.get("preset")).get("presetOptions")).get("modelAccessSecret")
+    return name if _text(name) else None
+
+
+async def hub_token_async(cluster: Any, document: Object, namespace: str) -> str | None:
+    """Return the token of that Secret, for one question to the hub; it must go no further."""
+    name = hub_secret(document)
+    if name is None:
+        return None
+    try:
+        return token_in(await cluster.find(SECRET, name, namespace))
+    except ClusterError as error:
+        if error.status != 403:
+            raise
+        log.info("May not read Secret %s (%s); asking the hub without a token.", name, error)
+        return None
 
 
 def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, str], Object | None]:

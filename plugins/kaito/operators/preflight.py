@@ -14,23 +14,20 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.planning import Plan, plan, plan_serving
-from include.workspace import Fault, Policy, Workspace, conditions, examine_workspace, names, workspace_crd
+from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
 from include.workspace.dialect import serves
-from include.workspace.inference_config import KEY as INFERENCE_KEY
-from include.workspace.inference_config import check_inference_config
-from include.workspace.training_config import KEY, config_faults
-from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, ClusterError, workspace_kind
+from kaito.hooks import references
+from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.pool import Purpose
 from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
-from kaito.settings import manifest_settings
+from kaito.settings import policy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
 CRD_SECONDS = 20
 
 
@@ -109,14 +106,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _admit(self, document: dict[str, Any], wanted: Requested, run_id: str, *, exists: bool) -> Workspace:
         """Return the Workspace, or refuse it with every fault there is."""
-        settings = manifest_settings()
-        policy = Policy(
-            allowed_networks=settings.allowed_networks, local_weights=bool(settings.weights_mirror)
-        )
-        workspace, faults = examine_workspace(document, self.lookup.catalog, policy)
+        workspace, faults = examine_workspace(document, self.lookup.catalog, policy())
         faults = self.lookup.with_doubt(faults)
         found = [*faults, *self._purpose_faults(document)]
-        found += self._cluster_faults(document, wanted.namespace, workspace)
+        named = references.look_up(self.cluster, document, wanted.namespace)
+        found += references.faults(document, named, workspace, self.lookup.catalog)
         if exists and wanted.document and wanted.said:
             found += self._difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
@@ -129,11 +123,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
         """Return the token of the preset's Secret; it opens a gated model for this look and goes no further."""
-        preset = _mapping(
-            (_mapping(document.get("tuning")) or _mapping(document.get("inference"))).get("preset")
-        )
-        name = _mapping(preset.get("presetOptions")).get("modelAccessSecret")
-        if not isinstance(name, str) or not name:
+        name = references.hub_secret(document)
+        if name is None:
             return None
         try:
             return token_in(self.cluster.find(SECRET, name, namespace))
@@ -170,58 +161,6 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             Fault(path, None, "P3", "the Workspace in the cluster has another value here", hint)
             for path in differences(parts, live)
         ]
-
-    def _cluster_faults(
-        self, document: Mapping[str, Any], namespace: str, workspace: Workspace | None
-    ) -> list[Fault]:
-        """Return what the Workspace refers to and the cluster does not have, and what its ConfigMaps get wrong."""
-        found: list[Fault] = []
-        tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
-        push = _mapping(tuning.get("output")).get("imagePushSecret")
-        if isinstance(push, str) and push:
-            found += self._secret_faults("tuning.output.imagePushSecret", push, namespace)
-        for path, secret in _pull_secrets(tuning, inference):
-            found += self._secret_faults(path, secret, namespace)
-        for section, owner, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
-            name = owner.get("config")
-            if isinstance(name, str) and name:
-                found += self._config_faults(f"{section}.config", name, namespace, key, workspace)
-        return found
-
-    def _secret_faults(self, path: str, name: str, namespace: str) -> list[Fault]:
-        try:
-            secret = self.cluster.find(SECRET, name, namespace)
-        except ClusterError as error:
-            if error.status == 403:
-                self.log.info("May not read Secret %s (%s); the pod that needs it will tell.", name, error)
-                return []
-            raise
-        make = f"kubectl create secret docker-registry {name} -n {namespace} --docker-server=..."
-        if secret is None:
-            return [Fault(path, name, "P4", f"there is no such Secret in namespace {namespace}", make)]
-        if secret.get("type") != DOCKER_CONFIG:
-            return [
-                Fault(
-                    path, name, "P4", f"the Secret's type is {secret.get('type')}, not {DOCKER_CONFIG}", make
-                )
-            ]
-        return []
-
-    def _config_faults(
-        self, path: str, name: str, namespace: str, key: str, workspace: Workspace | None
-    ) -> list[Fault]:
-        found = self.cluster.find(CONFIG_MAP, name, namespace)
-        if found is None:
-            hint = f"kubectl create configmap {name} -n {namespace} --from-file={key}"
-            return [Fault(path, name, "P5", f"there is no such ConfigMap in namespace {namespace}", hint)]
-        text = (found.get("data") or {}).get(key)
-        if text is None:
-            return [Fault(path, name, "P5", f"the ConfigMap has no key {key}")]
-        if workspace is None:
-            return []
-        if key == KEY:
-            return config_faults(text, workspace.method)
-        return check_inference_config(workspace, text, self.lookup.catalog)
 
     def _refusal(
         self, wanted: Requested, document: Mapping[str, Any], faults: list[Fault], run_id: str
@@ -288,16 +227,3 @@ def under_way(live: Mapping[str, Any], run_id: str) -> bool:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _pull_secrets(tuning: Mapping[str, Any], inference: Mapping[str, Any]) -> list[tuple[str, str]]:
-    sources = [("tuning.input", _mapping(tuning.get("input")))]
-    adapters = inference.get("adapters")
-    for index, adapter in enumerate(adapters if isinstance(adapters, list) else []):
-        sources.append((f"inference.adapters[{index}].source", _mapping(_mapping(adapter).get("source"))))
-    return [
-        (f"{path}.imagePullSecrets[{index}]", secret)
-        for path, source in sources
-        for index, secret in enumerate(source.get("imagePullSecrets") or [])
-        if isinstance(secret, str)
-    ]

@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from include.catalog import load_catalog
+from include.reconcile import Surroundings
+from include.workspace import Fault, names
+from include.workspace.parse import examine_update
 from kaito import settings
+from kaito.hooks import references
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import RENEW_EVERY, Election
 from kaito.hooks.reconciling import Installation, Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
+from kaito.lookup import Lookup, look_up
+from kaito.operators.base import as_written
 from kaito.sensors.changes import handed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from include.workspace import Fault
 
 
 class ReconcileOperator(BaseAsyncOperator):
@@ -80,45 +86,57 @@ async def _held(election: Election) -> AsyncIterator[None]:
         keeper.cancel()
 
 
+@dataclass(frozen=True)
+class _Grounds:
+    """What a judgement about a Workspace stands on, besides the Workspace."""
+
+    document: dict[str, Any]
+    found: references.Found
+    lookup: Lookup
+
+
+async def _look_up(hook: AsyncKaitoClusterHook, workspace: Mapping[str, Any]) -> _Grounds:
+    """Look up what a Workspace names: in the cluster, and on the hub where it names a model of the hub."""
+    document = as_written(workspace)
+    namespace = names.namespace(workspace)
+    found = await references.look_up_async(hook, document, namespace)
+    token = await references.hub_token_async(hook, document, namespace)
+    lookup = await asyncio.to_thread(look_up, document, lambda: token)
+    if lookup.transient:
+        raise RuntimeError(str(lookup.fault))
+    return _Grounds(document, found, lookup)
+
+
+def _faults(workspace: Mapping[str, Any], before: Mapping[str, Any] | None, grounds: _Grounds) -> list[Fault]:
+    catalog = grounds.lookup.catalog
+    read, told = examine_update(grounds.document, before, catalog, settings.policy())
+    missing = references.faults(grounds.document, grounds.found, read, catalog)
+    return [*grounds.lookup.with_doubt(told), *missing]
+
+
+def _machine_of(workspace: Mapping[str, Any]) -> str:
+    wanted = str((workspace.get("resource") or {}).get("instanceType") or "")
+    try:
+        return load_catalog().machine(wanted).name if wanted else ""
+    except KeyError:
+        return ""
+
+
+def _price_of(machine: str) -> float | None:
+    try:
+        return load_catalog().machine(machine).usd_per_hour
+    except KeyError:
+        return None
+
+
 def installation() -> Installation:
-    """Return what decisions need to know of this installation; the catalogue is read when it is first asked."""
-
-    def faults(
-        workspace: Mapping[str, Any], before: Mapping[str, Any] | None, found: Mapping[Any, Any]
-    ) -> list[Fault]:
-        from include.catalog import load_catalog
-        from include.workspace import Policy
-        from include.workspace.parse import examine_update
-        from kaito.hooks import references
-        from kaito.operators.base import as_written
-
-        given = settings.manifest_settings()
-        policy = Policy(allowed_networks=given.allowed_networks, local_weights=bool(given.weights_mirror))
-        document = as_written(workspace)
-        _, told = examine_update(document, before, load_catalog(), policy)
-        return [*told, *references.faults(document, found)]
-
-    def machine_of(workspace: Mapping[str, Any]) -> str:
-        from include.catalog import load_catalog
-
-        wanted = str((workspace.get("resource") or {}).get("instanceType") or "")
-        try:
-            return load_catalog().machine(wanted).name if wanted else ""
-        except KeyError:
-            return ""
-
-    def price_of(machine: str) -> float | None:
-        from include.catalog import load_catalog
-
-        try:
-            return load_catalog().machine(machine).usd_per_hour
-        except KeyError:
-            return None
-
+    """Return what decisions need to know of this installation."""
     base = settings.base_url()
-    return Installation(
-        faults=faults,
-        machine_of=machine_of,
-        price_of=price_of,
+    surroundings = Surroundings(
+        faults=_faults,
+        machine_of=_machine_of,
+        price_of=_price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
+        release_deadline=settings.release_deadline(),
     )
+    return Installation(surroundings, _look_up)
