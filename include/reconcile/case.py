@@ -186,9 +186,12 @@ class Case:
         owner = controller(pod)
         if owner is None or (owner.get("kind") == names.KIND and owner.get("name") == self.name):
             return True
-        uids = {s["metadata"].get("uid") for s in self.observed.stateful_sets if self.mine(s)}
-        return owner.get("kind") == "StatefulSet" and (
-            owner.get("uid") in uids or (not self.observed.stateful_sets and owner.get("name") == self.name)
+        # Our label says component; a pod may outlive its StatefulSet for a while.
+        theirs = {s["metadata"].get("uid") for s in self.observed.stateful_sets if not self.mine(s)}
+        return (
+            owner.get("kind") == "StatefulSet"
+            and owner.get("name") == self.name
+            and owner.get("uid") not in theirs
         )
 
     @cached_property
