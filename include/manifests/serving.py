@@ -15,7 +15,7 @@ from include.catalog.models import GIB
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import Settings
-from include.planning import Plan
+from include.planning import Plan, server_environment
 from include.workspace import Workspace, names
 from include.workspace.dialect import V1ALPHA1
 
@@ -156,10 +156,8 @@ def _server(
         *env(
             WEIGHTS_PATH=pods.WEIGHTS_PATH,
             ADAPTERS_DIR=ADAPTERS_PATH,
-            SERVED_MODEL_NAME=plan.model,
-            DTYPE=plan.dtype,
             PORT=pods.PORT,
-            KAITO_DEFAULT_ADAPTER=adapters[0]["name"] if len(adapters) == 1 else None,
+            **server_environment(plan, [adapter["name"] for adapter in adapters]),
         ),
         *pods.listen(settings),
     ]
