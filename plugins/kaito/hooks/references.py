@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.workspace import Fault, Workspace, names
+from include.workspace import Fault, Workspace, documents, names
 from include.workspace.inference_config import KEY as INFERENCE_KEY
 from include.workspace.inference_config import check_inference_config
 from include.workspace.training_config import KEY, config_faults
@@ -95,6 +95,20 @@ def _faults(
         yield from config_faults(text, workspace.method)
     elif workspace is not None:
         yield from check_inference_config(workspace, text, catalog)
+
+
+def user_config(document: Object, found: Found) -> dict[str, Any]:
+    """Return the parsed configuration that the Workspace names; empty when it names none or it cannot be read."""
+    for reference in references(document):
+        if reference.kind is not CONFIG_MAP:
+            continue
+        text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
+        try:
+            loaded = documents.load_one(text) if isinstance(text, str) else None
+        except documents.BadDocument:  # `faults` says so
+            loaded = None
+        return dict(loaded) if isinstance(loaded, Mapping) else {}
+    return {}
 
 
 def hub_secret(document: Object) -> str | None:

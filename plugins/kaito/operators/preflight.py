@@ -38,6 +38,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``
     """
 
+    config: dict[str, Any]  # what the user's ConfigMap holds, parsed: memory, time and context are planned for it
     lookup: Lookup  # which models this run's Workspace may name; set when the task runs
 
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
@@ -111,6 +112,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         found = [*faults, *self._purpose_faults(document)]
         named = references.look_up(self.cluster, document, wanted.namespace)
         found += references.faults(document, named, workspace, self.lookup.catalog)
+        self.config = references.user_config(document, named)
         if exists and wanted.document and wanted.said:
             found += self._difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
@@ -191,9 +193,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         catalog = self.lookup.catalog
         serving = plan_serving(workspace, catalog) if workspace.tuning and workspace.rollout else None
         if self.purpose == Purpose.SERVING:
-            made = serving = serving or plan(workspace, catalog)
+            made = serving = serving or plan(workspace, catalog, self.config)
         else:
-            made = plan(workspace, catalog)
+            made = plan(workspace, catalog, self.config)
         return self._record(document, made, serving, run_id)
 
     def _record(

@@ -119,6 +119,22 @@ def test_the_content_of_the_training_config_is_checked(
         preflight(cluster, {"name": "workspace-tuning-phi-3"})
 
 
+def test_memory_and_time_are_planned_for_the_users_settings(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    defaults = preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+    cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]["tuning"]["config"] = "mine"
+    text = """
+training_config:
+  QuantizationConfig: {load_in_4bit: true}
+  TrainingArguments: {max_length: 8192, per_device_train_batch_size: 1}
+"""
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "mine"}, "data": {"training_config.yaml": text}})
+    made = preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+    assert made["training"]["sequence_length"] == 8192
+    assert sum(size for _, size in made["memory"]) > sum(size for _, size in defaults["memory"])
+
+
 def test_a_workspace_that_is_not_there_is_no_form_to_fill(cluster: FakeCluster) -> None:
     with pytest.raises(AirflowFailException, match="no Workspace nobody in namespace default"):
         preflight(cluster, {"name": "nobody"})
