@@ -5,7 +5,9 @@ Everything here is a pure function of values. It must never import Airflow, talk
 
 from include.workspace import conditions, crd, names
 from include.workspace.conditions import ConditionType, Phase, Reason, StaleGeneration
+from include.workspace.convert import convert
 from include.workspace.crd import workspace_crd
+from include.workspace.defaults import with_defaults
 from include.workspace.faults import Fault, WorkspaceInvalid
 from include.workspace.models import Workspace
 from include.workspace.parse import (
@@ -28,6 +30,7 @@ __all__ = [
     "WorkspaceInvalid",
     "admit_workspace",
     "conditions",
+    "convert",
     "crd",
     "examine_update",
     "examine_workspace",
@@ -36,5 +39,6 @@ __all__ = [
     "transition_events",
     "update_faults",
     "validate",
+    "with_defaults",
     "workspace_crd",
 ]

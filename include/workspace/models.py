@@ -196,9 +196,14 @@ class Workspace(ApiModel):
 
     @property
     def instance_type(self) -> str:
-        """The machine type as written, or v1alpha1's default; "" when there is neither."""
+        """The machine type as written, or v1alpha1's default; "" when there is neither.
+
+        A default is for what is absent: in v1alpha1 too, an empty text means none.
+        """
         given = self.resource.instance_type if self.resource else None
-        return given or (V1ALPHA1_INSTANCE_TYPE if self.dialect == V1ALPHA1 else "")
+        if given is not None:
+            return given
+        return V1ALPHA1_INSTANCE_TYPE if self.dialect == V1ALPHA1 else ""
 
     @property
     def node_count(self) -> int:

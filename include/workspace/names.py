@@ -40,6 +40,7 @@ REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
 REVISION = "workspace.kaito.io/revision"
 MODEL_STREAMING = "kaito.sh/model-streaming"
+CONVERSION_DATA = "kaito.sh/conversion-data"
 
 # Labels that a labelSelector may not choose: the controller owns them (contract 4.1).
 RESERVED_LABELS = frozenset(

@@ -24,6 +24,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.USE_LOCAL_WEIGHTS,
         "kaito.sh/disable-benchmark",
         names.MODEL_STREAMING,
+        names.CONVERSION_DATA,
         names.RERUN,
         names.PAUSED,
         names.MANAGED_BY,
