@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from include.workspace.command.checking import LISTS, is_workspace
-from include.workspace.convert import convert  # type: ignore[import-not-found]
+from include.workspace.convert import convert
 from include.workspace.documents import BadDocument, Document, decode, read
 from include.workspace.names import GROUP
 from include.workspace.writing import write_yaml
