@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from include.workspace import names
 from include.workspace.conditions import timestamp
-from include.workspace.transitions import Event
+from include.workspace.transitions import Event, transition_events
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, ClusterError, Request
 
@@ -77,6 +77,23 @@ def again(event: Event, old: Object, made: Object, now: datetime) -> Request | N
     version = old["metadata"].get("resourceVersion")
     body = {"metadata": {"resourceVersion": version}, **change}
     return api.merge_patch(EVENT, made["metadata"]["name"], made["metadata"]["namespace"], body)
+
+
+class News:
+    """Makes a Workspace's next status, and remembers what Events that change is worth.
+
+    :param make: gets the live Workspace, returns its new status.
+    """
+
+    def __init__(self, make: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._make = make
+        self.live: Object = {}
+        self.events: list[Event] = []
+
+    def __call__(self, live: dict[str, Any]) -> dict[str, Any]:
+        status = self._make(live)
+        self.live, self.events = live, transition_events(live.get("status"), status)
+        return status
 
 
 def tell(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:

@@ -18,6 +18,7 @@ from include.planning import Plan
 from include.workspace import Workspace, conditions, names, parse_workspace
 from include.workspace.dialect import LAST_APPLIED, dialect_of
 from include.workspace.urls import redact
+from kaito.hooks import events
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
@@ -127,19 +128,22 @@ class WorkspaceTask:
         return as_written(fence(live, run.name, run.uid, run.generation))
 
     def report(self, run: Run, phase: conditions.Phase | None, message: str, **more: Any) -> None:
-        """Write the Workspace's conditions. Never raises: the caller's own error matters more.
+        """Write the Workspace's conditions, and tell each one that turned as an Event.
+
+        Never raises: the caller's own error matters more.
 
         :param more: as ``conditions.progress`` takes it: ``reason``, ``nodes``, ``target_nodes``, ``adapter``.
         """
         if phase is None:
             return
 
-        def news(live: Mapping[str, Any]) -> dict[str, Any]:
+        def next_status(live: Mapping[str, Any]) -> dict[str, Any]:
             now = datetime.now(UTC)
             return conditions.progress(
                 live, phase, message=message, generation=run.generation, now=now, **more
             )
 
+        news = events.News(next_status)
         try:
             self.cluster.patch_status(
                 run.name,
@@ -148,5 +152,6 @@ class WorkspaceTask:
                 uid=run.uid,
                 generation=run.generation,
             )
+            events.tell(self.cluster, news.live, news.events)
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The status of Workspace %s could not be written: %s", run.name, error)

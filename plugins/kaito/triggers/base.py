@@ -18,6 +18,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from include.workspace import conditions, names
+from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
 
@@ -196,7 +197,7 @@ class WorkspaceTrigger(BaseTrigger):
         ready, waiting, never = self.phases
         phase = ready if seen.ready else never if seen.failed else waiting
 
-        def news(live: Mapping[str, Any]) -> dict[str, Any]:
+        def next_status(live: Mapping[str, Any]) -> dict[str, Any]:
             return conditions.progress(
                 live,
                 phase,
@@ -207,6 +208,7 @@ class WorkspaceTrigger(BaseTrigger):
                 now=datetime.now(UTC),
             )
 
+        news = events.News(next_status)
         try:
             await hook.patch_status(
                 self.workspace,
@@ -216,5 +218,6 @@ class WorkspaceTrigger(BaseTrigger):
                 generation=mine.generation,
                 even_deleting=self.even_deleting,
             )
+            await events.tell_async(hook, news.live, news.events)
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The Workspace's status could not be written: %s", error)
