@@ -201,3 +201,34 @@ def test_a_deleted_workspace_says_so() -> None:
     assert table(conditions.progress(QUICK, Phase.DELETING, message="m", now=NOW)) == {
         "WorkspaceDeleting": "True"
     }
+
+
+def repairing(document: dict[str, Any], phases: list[Phase]) -> list[dict[str, Any]]:
+    """The statuses of a run that brings back the service of a finished generation."""
+    done = run(document, TO_THE_END, adapter={"image": "r/a:1"})[-1]
+    record = {"id": "x.r2", "cause": "repair", "generation": document["metadata"]["generation"]}
+    return run({**document, "status": {**done, "run": record}}, phases)
+
+
+def test_a_repair_leaves_what_the_tuning_has_reached() -> None:
+    statuses = repairing(QUICK, [Phase.ACCEPTED, Phase.NODES_READY, Phase.INFERENCE_FAILED])
+    for status in statuses:
+        told = table(status)
+        assert told["DatasetReady"] == told["JobStarted"] == told["AdapterPublished"] == "True"
+        assert (told["WorkspaceSucceeded"], told["WorkspaceReady"]) == ("True", "False")
+        assert (status["state"], status["adapter"]) == ("Succeeded", {"image": "r/a:1"})
+    assert [table(status)["InferenceReady"] for status in statuses] == ["True", "True", "False"]
+
+
+def test_an_inference_workspace_in_repair_is_not_ready_rather_than_pending() -> None:
+    states = [s["state"] for s in repairing(SERVING, [Phase.ACCEPTED, Phase.ROLLING_OUT, Phase.SUCCEEDED])]
+    assert states == ["NotReady", "NotReady", "Ready"]
+
+
+def test_a_repair_of_an_earlier_generation_means_nothing_to_the_next_one() -> None:
+    done = run(QUICK, TO_THE_END, adapter={"image": "r/a:1"})[-1]
+    record = {"id": "x.r2", "cause": "repair", "generation": 1}
+    edited = changed({**QUICK, "status": {**done, "run": record}}, {"metadata.generation": 2})
+    status = run(edited, [Phase.ACCEPTED])[-1]
+    assert set(table(status).values()) == {"False"}
+    assert "adapter" not in status

@@ -90,3 +90,15 @@ def test_the_owner_reference() -> None:
 )
 def test_a_run_id_tells_what_it_serves(run_id: str, expected: tuple[str, int] | None) -> None:
     assert names.served_by(run_id) == expected
+
+
+def test_the_ids_of_later_attempts_and_of_releases() -> None:
+    assert names.attempt_run_id(TUNING) == names.attempt_run_id(TUNING, 1) == names.run_id(TUNING)
+    assert names.attempt_run_id(TUNING, 2) == "ml.tune-phi.0b1c2d3e.g3.r2"
+    assert names.release_run_id(TUNING) == "ml.tune-phi.0b1c2d3e.release"
+    assert names.release_run_id(TUNING, 3) == "ml.tune-phi.0b1c2d3e.release.r3"
+
+
+def test_a_run_id_tells_whom_it_serves() -> None:
+    assert names.served_by(names.attempt_run_id(TUNING, 2)) == ("0b1c2d3e", 3)
+    assert names.served_by("manual__2026-11-23T12:00:00+00:00") is None
