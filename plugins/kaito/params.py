@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from include.catalog import load_catalog
+from kaito.choices import machine_choices, model_choices
 
 QUICK_START_DATASET = (
     "https://huggingface.co/datasets/philschmid/dolly-15k-oai-style/resolve/main/data/"
@@ -48,22 +48,24 @@ def _identity(default_name: str) -> dict[str, Param]:
     }
 
 
-def _model(default_preset: str, default_machine: str) -> dict[str, Param]:
-    catalog, section = load_catalog(), "Model and machine"
+def _model(default_preset: str, default_machine: str, *, tunable: bool) -> dict[str, Param]:
+    section, presets, machines = "Model and machine", model_choices(tunable=tunable), machine_choices()
     return {
         "preset": _text(
             default_preset,
             "Preset",
             section,
-            "A model of the catalogue (presets/models).",
-            enum=catalog.model_names(),
+            "A model of the catalogue (presets/models); name one of the hub, org/model, in the Workspace object.",
+            enum=list(presets),
+            values_display=presets,
         ),
         "instance_type": _text(
             default_machine,
             "Instance type",
             section,
             "GPU machine type of the cloud.",
-            enum=catalog.machine_names(),
+            enum=list(machines),
+            values_display=machines,
         ),
     }
 
@@ -91,7 +93,7 @@ def tuning_params() -> dict[str, Param]:
     """Return the form of ``kaito_tune``; its defaults are the quick start's."""
     return {
         **_identity("workspace-tuning-phi-3"),
-        **_model("phi-3-mini-128k-instruct", "Standard_NC6s_v3"),
+        **_model("phi-3-mini-128k-instruct", "Standard_NC6s_v3", tunable=True),
         "method": _text(
             "qlora",
             "Method",
@@ -138,7 +140,7 @@ def serving_params() -> dict[str, Param]:
     """Return the form of ``kaito_serve``."""
     return {
         **_identity("workspace-phi-3"),
-        **_model("phi-3-mini-128k-instruct", "Standard_NC24ads_A100_v4"),
+        **_model("phi-3-mini-128k-instruct", "Standard_NC24ads_A100_v4", tunable=False),
         "adapter_image": _text(None, "Adapter image", "Adapter", "Image of a tuned adapter, best by digest."),
         "pull_secret": _text(None, "Pull secret", "Adapter", "Secret for the adapter's registry."),
         **_last_fields(),
