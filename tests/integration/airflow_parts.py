@@ -1,0 +1,163 @@
+"""Airflow with each of its processes on its own, so that a test can kill one and start it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+import psutil
+
+from include.demo.airflow_api import AirflowApi
+from include.demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_environment, free_port
+
+PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+START_SECONDS = 240
+#: How soon a deployment notices that a part of it died; the defaults take minutes, which is not what is tested.
+IMPATIENT = {
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "4",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "4",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+}
+
+
+class AirflowParts:
+    """One deployment of Airflow in a folder.
+
+    :param folder: becomes AIRFLOW_HOME.
+    :param weights: folder with the presets' weights.
+    """
+
+    def __init__(self, folder: Path, sandbox: Sandbox, weights: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.home, self.port = folder, free_port()
+        self.environment = {**airflow_environment(folder, sandbox, self.port, weights), **IMPATIENT}
+        self._running: dict[str, psutil.Popen] = {}
+        #: Everything that was ever seen to run, by id and start time, for `stop`.
+        self._seen: dict[tuple[int, float], psutil.Process] = {}
+
+    @property
+    def server(self) -> AirflowServer:
+        found = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
+        return AirflowServer(f"http://127.0.0.1:{self.port}", "admin", found["admin"], self.pid("api-server"))
+
+    def pid(self, part: str) -> int:
+        return int(self._running[part].pid)
+
+    def log(self, part: str) -> str:
+        return (self.home / f"{part}.log").read_text(errors="replace")
+
+    def migrate(self) -> None:
+        command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
+        subprocess.run(command, cwd=PROJECT_ROOT, env=self.environment, check=True, capture_output=True)
+
+    def start(self, *parts: str) -> None:
+        """Start parts in the background, each in a session of its own."""
+        for part in parts or PARTS:
+            with (self.home / f"{part}.log").open("ab") as log:
+                self._running[part] = psutil.Popen(
+                    [str(Path(sys.executable).with_name("airflow")), part],
+                    cwd=PROJECT_ROOT,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+
+    def wait(self, dags: set[str]) -> AirflowServer:
+        """Wait until all parts are healthy and the DAGs are known.
+
+        :raises TimeoutError: they are not within START_SECONDS.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            self._remember()
+            with contextlib.suppress(OSError, httpx.HTTPError, ValueError, KeyError):
+                health = httpx.get(
+                    f"http://127.0.0.1:{self.port}/api/v2/monitor/health", timeout=30, trust_env=False
+                ).json()
+                warm = httpx.get(
+                    f"http://127.0.0.1:{self.port}/execution/health", timeout=60, trust_env=False
+                ).is_success
+                parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+                if warm and all((health.get(part) or {}).get("status") == "healthy" for part in parts):
+                    with AirflowApi(self.server) as api:
+                        if dags <= all_dags(api):
+                            return self.server
+            time.sleep(0.5)
+        raise TimeoutError(f"Airflow was not ready within {START_SECONDS} s: see {self.home}/*.log")
+
+    def _remember(self) -> None:
+        for process in self._running.values():
+            for member in [process, *_children(process)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._seen[member.pid, member.create_time()] = member
+
+    def workers(self) -> list[psutil.Process]:
+        """Return what runs tasks: everything under the scheduler."""
+        return _children(self._running["scheduler"])
+
+    def kill(self, part: str) -> None:
+        """`kill -9` one part; "worker" is everything that runs tasks under the scheduler."""
+        self._remember()
+        if part == "worker":
+            _kill(self.workers())
+            return
+        process = self._running.pop(part)
+        # Its children live on, as they do when a process is killed for lack of memory. Only what holds the port goes.
+        _kill([process, *(_children(process) if part == "api-server" else [])])
+
+    def stop(self) -> None:
+        """End everything that this deployment ever started."""
+        self._remember()
+        for process in self._running.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+        psutil.wait_procs(list(self._running.values()), timeout=15)
+        _kill(self._seen.values())
+        self._running.clear()
+
+    def lose_the_database(self) -> None:
+        """Stop everything, forget everything, start again with an empty database."""
+        self.stop()
+        for path in self.home.glob("airflow.db*"):
+            path.unlink()
+        shutil.rmtree(self.home / "logs", ignore_errors=True)
+        self.migrate()
+        self.start()
+
+
+def all_dags(api: AirflowApi) -> set[str]:
+    """Return the ids of the DAGs that were parsed, paused ones too."""
+    found = api._http.get("/api/v2/dags").raise_for_status().json()["dags"]
+    return {str(dag["dag_id"]) for dag in found}
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = process.children(recursive=True)
+        return found
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL, by id and start time: psutil refuses an id that was given to somebody else."""
+    hit = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid != os.getpid():
+                process.kill()
+                hit.append(process)
+    psutil.wait_procs(hit, timeout=10)
