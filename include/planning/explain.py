@@ -72,9 +72,11 @@ def _price(plan: Plan) -> str:
 
 
 def _time(plan: Plan) -> str:
-    start = plan.estimate(0)
+    if not plan.model_id:
+        return ""  # a template's image and weights are not known
+    start = sum(seconds for phase, seconds in plan.estimate(0).phases if phase not in ("training", "release"))
     if plan.purpose == "serving":
-        return f"Its first answer is to be expected some {duration(start.seconds)} after the start."
+        return f"Its first answer is to be expected some {duration(start)} after the start, by estimate."
     if not plan.tokens_per_second:
         return ""
     million = MILLION / plan.tokens_per_second
@@ -82,5 +84,5 @@ def _time(plan: Plan) -> str:
     price = "" if usd is None else f" and {dollars(usd * million / 3600)}"
     return (
         f"By estimate, within a factor of two, a million training tokens take {duration(million)}{price}, after "
-        f"{duration(start.seconds)} for machines, image and weights."
+        f"{duration(start)} for machines, image and weights."
     )
