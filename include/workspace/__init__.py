@@ -16,7 +16,7 @@ from include.workspace.parse import (
     examine_workspace,
     parse_workspace,
 )
-from include.workspace.rules import Policy, update_faults, validate
+from include.workspace.rules import Policy, byo_faults, update_faults, validate
 
 __all__ = [
     "ConditionType",
@@ -29,6 +29,7 @@ __all__ = [
     "Workspace",
     "WorkspaceInvalid",
     "admit_workspace",
+    "byo_faults",
     "conditions",
     "convert",
     "crd",

@@ -42,7 +42,7 @@ def examine_workspace(
         return None, faults
     known = {fault.path for fault in faults}
     later = [
-        fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault.path, known)
+        fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault, known)
     ]
     return workspace, faults + later
 
@@ -68,7 +68,7 @@ def examine_update(
         else update_faults(old, workspace, catalog, policy)
     )
     known = {fault.path for fault in faults}
-    return workspace, faults + [fault for fault in found if not _covered(fault.path, known)]
+    return workspace, faults + [fault for fault in found if not _covered(fault, known)]
 
 
 def _previous(before: Any, new: Workspace) -> Workspace | None:
@@ -200,6 +200,10 @@ def _path(loc: Path) -> str:
     return text
 
 
+# Required mappings: an empty one stands in for what is missing, so that rules still see what is beside it.
+PLACEHOLDERS = frozenset({"input", "output", "labelSelector"})
+
+
 def _partial(data: Mapping[str, Any], attempts: int = 8) -> Workspace | None:
     """The Workspace without the parts that the schema refuses, so that the rules can still look at the rest."""
     rest: Any = copy.deepcopy(dict(data))
@@ -210,7 +214,9 @@ def _partial(data: Mapping[str, Any], attempts: int = 8) -> Workspace | None:
             for detail in error.errors(include_url=False):
                 missing = detail["type"] == "missing"
                 loc: Path = tuple(detail["loc"])
-                if not _remove(rest, loc[:-1] if missing else loc):
+                if missing and loc[-1] in PLACEHOLDERS:
+                    _get(rest, loc[:-1])[loc[-1]] = {}
+                elif not _remove(rest, loc[:-1] if missing else loc):
                     return None
     return None
 
@@ -228,8 +234,11 @@ def _remove(data: Any, loc: Path) -> bool:
     return owner is None or _remove(data, loc[:-1])
 
 
-def _covered(path: str, known: set[str]) -> bool:
+def _covered(fault: Fault, known: set[str]) -> bool:
     """Whether the schema has already complained about this field or about something in or around it."""
+    path = fault.path
+    if fault.rule == "C1":  # a half that could not be read is not a half that is missing
+        return any(other.split(".")[0] in ("inference", "tuning") for other in known)
 
     def inside(inner: str, outer: str) -> bool:
         return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from include.catalog import Catalog
 from include.workspace.faults import Fault
 from include.workspace.models import Workspace
-from include.workspace.rules import inference, resource, tuning, whole
+from include.workspace.rules import byo, inference, resource, tuning, whole
+from include.workspace.rules.byo import byo_faults
 from include.workspace.rules.context import Context, Policy, Rule
 from include.workspace.rules.update import still_allowed, transition_faults
 
-RULES: tuple[Rule, ...] = (*whole.RULES, *resource.RULES, *inference.RULES, *tuning.RULES)
+RULES: tuple[Rule, ...] = (*whole.RULES, *resource.RULES, *byo.RULES, *inference.RULES, *tuning.RULES)
 
 
 def validate(
@@ -50,4 +51,4 @@ def update_faults(
     ]
 
 
-__all__ = ["RULES", "Policy", "transition_faults", "update_faults", "validate"]
+__all__ = ["RULES", "Policy", "byo_faults", "transition_faults", "update_faults", "validate"]

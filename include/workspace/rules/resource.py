@@ -56,17 +56,6 @@ def count_is_possible(context: Context) -> Iterator[Fault]:
         yield Fault("resource.count", count, "T1", "tuning runs on a single node", "remove it or set it to 1")
 
 
-def partition_is_possible(context: Context) -> Iterator[Fault]:
-    """R12, T2."""
-    if context.ws.resource is None or context.ws.resource.partition is None:
-        return
-    if context.ws.is_tuning:
-        yield Fault("resource.partition", None, "T2", "a tuning needs whole GPUs", "remove it")
-    elif not context.policy.byo:
-        hint = "remove it, or bring nodes along"
-        yield Fault("resource.partition", None, "R12", "GPUs of provisioned nodes cannot be split", hint)
-
-
 def machine_is_known(context: Context) -> Iterator[Fault]:
     """R13, and F8 for machines that have no NVIDIA GPU."""
     given = context.ws.instance_type
@@ -117,7 +106,10 @@ def serving_fits(context: Context) -> Iterator[Fault]:
         f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
         f"one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
     )
-    yield Fault("resource.instanceType", ws.instance_type, "R16", message, _hint(context))
+    # R15 when not even all nodes together hold the weights, else R16: they would have to be spread over several nodes.
+    together = max(ws.node_count, 1) * machine.gpus * machine.gpu_memory_bytes
+    rule = "R15" if model.weights_bytes > together else "R16"
+    yield Fault("resource.instanceType", ws.instance_type, rule, message, _hint(context))
 
 
 def _hint(context: Context, training: sizing.TrainingShape | None = None) -> str:
@@ -137,7 +129,6 @@ RULES: tuple[Rule, ...] = (
     selector_leaves_a_label,
     labels_are_labels,
     count_is_possible,
-    partition_is_possible,
     machine_is_known,
     tuning_fits,
     serving_fits,

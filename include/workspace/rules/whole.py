@@ -11,6 +11,7 @@ from include.workspace.rules.context import DNS_LABEL, Context, Rule
 # A StatefulSet's pods carry its name plus 11 characters of revision hash in a label of at most 63.
 SERVED_NAME_MAX = 52
 IMAGE_FAMILIES = ("ubuntu", "azurelinux")
+STREAMING_DRIVERS = {"azure": "blob.csi.azure.com"}
 PERFORMANCE_MODES = ("balanced", "interactivity", "throughput")
 
 
@@ -81,10 +82,28 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
             yield Fault(f"metadata.annotations[{key}]", given, rule, "is not a value it can have", hint)
 
 
+def streaming_is_possible(context: Context) -> Iterator[Fault]:
+    """C9: weights that are streamed need a storage driver, which only some clouds have."""
+    policy, streaming = context.policy, context.ws.annotations.get(names.MODEL_STREAMING)
+    inference = context.ws.inference
+    if not policy.model_streaming or streaming == "disabled" or context.runtime != "vllm":
+        return
+    if inference is None or inference.preset is None:
+        return
+    path = f"metadata.annotations[{names.MODEL_STREAMING}]"
+    hint = f"set the annotation {names.MODEL_STREAMING}: disabled"
+    driver = STREAMING_DRIVERS.get(policy.cloud)
+    if driver is None:
+        yield Fault(path, streaming, "C9", f"weights cannot be streamed in the cloud {policy.cloud}", hint)
+    elif policy.csi_drivers is not None and driver not in policy.csi_drivers:
+        yield Fault(path, streaming, "C9", f"the CSI driver {driver} is not installed", hint)
+
+
 RULES: tuple[Rule, ...] = (
     name_is_a_label,
     name_can_be_served,
     exactly_one_half,
     machine_is_named,
     annotations_are_known_values,
+    streaming_is_possible,
 )
