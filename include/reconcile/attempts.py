@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.reconcile import backoff, leftovers, progress, revisions
+from include.reconcile import backoff, leftovers, progress, revisions, service
 from include.reconcile.case import (
     FAILED,
     INPUTS,
@@ -62,6 +62,7 @@ def begin(draft: Draft, *, cause: str, attempt: int, message: str = "") -> Decis
 def proceed(draft: Draft) -> Decision:
     """Start the recorded run unless pods of another run are still there: never two of them at work."""
     run = dict(draft.run)
+    service.admit_loss(draft)
     if leftovers.supersede(draft):
         draft.look_again(SUPERSEDING_SECONDS)
         return draft.decision("superseding")
@@ -103,8 +104,6 @@ def settle(draft: Draft, airflow_state: str | None) -> None:
 
 def _derived(draft: Draft, airflow_state: str | None) -> str:
     """The verdict over a run that ended without telling one."""
-    from include.reconcile import service
-
     run = draft.run
     if airflow_state == SUCCESS:
         if draft.case.serves and service.answers(draft.case):

@@ -156,6 +156,11 @@ class Case:
         )
 
     @cached_property
+    def service_stands(self) -> bool:
+        """Whether serving machines may be in use: by a StatefulSet, or by pods that outlive theirs."""
+        return self.stateful_set is not None or not all(ended(pod) for pod in self.serving_pods)
+
+    @cached_property
     def sets(self) -> list[Object]:
         return [s for s in self.observed.stateful_sets if self.mine(s)]
 

@@ -35,7 +35,7 @@ def supersede(draft: Draft) -> bool:
     tunes = draft.run["dag"] == TUNE
     for claim in case.live_claims(TUNING):
         _pass_on(draft, claim, wanted=tunes, free=not working)
-    if case.stateful_set is None:
+    if not case.service_stands:
         for claim in case.live_claims(SERVING):
             _pass_on(draft, claim, wanted=not tunes, free=True)
     return bool(working)
@@ -71,7 +71,7 @@ def release(draft: Draft) -> None:
     if not any(not ended(pod) for pod in case.run_pods):
         for claim in case.live_claims(TUNING):
             draft.delete("NodeClaim", claim, "no run is under way")
-    if case.stateful_set is None and not any(not ended(pod) for pod in case.serving_pods):
+    if not case.service_stands:
         for claim in case.live_claims(SERVING):
             draft.delete("NodeClaim", claim, "there is no service on it")
 
