@@ -7,11 +7,11 @@ never raise for what a text holds: everything wrong is in the report, and every 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from include.catalog import load_catalog
-from include.workspace import documents, training_config
+from include.workspace import documents
 from include.workspace.command import config_maps
 from include.workspace.command.config_maps import ConfigMap
 from include.workspace.command.report import DocumentReport, FileReport, Finding, Problem, Report
@@ -26,7 +26,7 @@ from include.workspace.rules import Policy
 
 LISTS = ("List", f"{KIND}List")  # what `kubectl get -o yaml` prints
 OTHER_KINDS = ("InferenceSet", "ModelMirror", "MultiRoleInference", "RAGEngine")  # of the group kaito.sh
-PLAN_RULE = "P1"  # a Workspace that keeps every rule and still cannot be planned
+PLAN_RULE = "N1"  # a Workspace that keeps every rule and still cannot be planned
 
 
 class Plan(Protocol):
@@ -135,6 +135,7 @@ class _Checker:
         self.maps = maps
         self.catalog = load_catalog()
         self.used: set[tuple[str, int]] = set()
+        self.judged: dict[tuple[int, str], list[Finding]] = {}
 
     def examine(self, one: _Object) -> DocumentReport:
         report = DocumentReport(
@@ -167,6 +168,8 @@ class _Checker:
 
     def _finding(self, one: _Object, fault: Fault) -> Finding:
         place = one.place.find(fault.path)
+        if fault.rule == "C4":
+            fault = replace(fault, hint=f"{fault.hint}; or check with --byo, where nodes are brought along")
         return Finding(one.file, place.line, place.column, fault)
 
     def _plan(
@@ -183,18 +186,34 @@ class _Checker:
 
     def _config_maps(self, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any] | None:
         """Checks the ConfigMaps that a Workspace uses; gives the training config that its plan is made with."""
-        training: Mapping[str, Any] | None = None
         if workspace.tuning and workspace.tuning.config:
             found = self._used("tuning.config", workspace.tuning.config, report)
-            if found:
-                key, method = training_config.KEY, workspace.method
-                report.faults += config_maps.findings(
-                    found, key, "M2", lambda text: training_config.config_faults(text, method)
-                )
-                training = config_maps.parsed(config_maps.content(found, key) or "")
+            return self._training(found, workspace.method, report) if found else None
         if workspace.inference and workspace.inference.config:
-            self._used("inference.config", workspace.inference.config, report)
-        return training
+            found = self._used("inference.config", workspace.inference.config, report)
+            if found:
+                self._serving(found, workspace, report)
+        return None
+
+    def _training(self, found: ConfigMap, method: str, report: DocumentReport) -> Mapping[str, Any]:
+        from include.workspace.training_config import KEY, config_faults, config_notices
+
+        text = config_maps.content(found, KEY)
+        key = (id(found), method)  # one ConfigMap may serve hundreds of Workspaces
+        if key not in self.judged:
+            self.judged[key] = config_maps.findings(
+                found, KEY, "M2", lambda text: config_faults(text, method)
+            )
+        report.faults += self.judged[key]
+        report.notices += [f"ConfigMap {found.name}: {notice}" for notice in config_notices(text or "")]
+        return config_maps.parsed(text or "")
+
+    def _serving(self, found: ConfigMap, workspace: Workspace, report: DocumentReport) -> None:
+        from include.workspace.inference_config import KEY, check_inference_config
+
+        report.faults += config_maps.findings(
+            found, KEY, "V3", lambda text: check_inference_config(workspace, text, self.catalog)
+        )
 
     def _used(self, path: str, name: str, report: DocumentReport) -> ConfigMap | None:
         found = config_maps.find(self.maps, report.namespace, name)

@@ -13,6 +13,7 @@ from typing import Any
 from include.workspace.command.checking import LISTS, is_workspace
 from include.workspace.convert import convert
 from include.workspace.documents import BadDocument, Document, decode, read
+from include.workspace.faults import WorkspaceInvalid
 from include.workspace.names import GROUP
 from include.workspace.writing import write_yaml
 
@@ -32,7 +33,11 @@ def convert_text(data: bytes, to: str) -> tuple[str, list[str]]:
         bad = [f"line {line + one.line}: {one.reason}" for one in found if isinstance(one, BadDocument)]
         problems += bad
         single = found[0] if len(found) == 1 and not bad else None
-        written.append(_converted(piece, single, to) if isinstance(single, Document) else piece)
+        try:
+            written.append(_converted(piece, single, to) if isinstance(single, Document) else piece)
+        except WorkspaceInvalid as error:
+            written.append(piece)
+            problems.append(f"line {line + found[0].place.line}: {'; '.join(map(str, error.faults))}")  # type: ignore[union-attr]
         line += piece.count("\n")
     return "".join(written), problems
 

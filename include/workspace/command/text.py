@@ -12,6 +12,7 @@ from typing import TextIO
 
 from include.workspace.command.report import DocumentReport, Finding, Problem, Report
 
+SHOWN = 200  # faults of one Workspace; --format json has them all
 _CODES = {"good": "32", "bad": "31;1", "note": "33", "place": "1", "dim": "2"}
 
 
@@ -72,7 +73,9 @@ def _workspace(document: DocumentReport, style: Style, quiet: bool) -> Iterator[
         return
     if not quiet:
         yield f"{at} {title}: {style('bad', _many(len(document.faults), 'fault'))}"
-    yield from (_fault(finding, style) for finding in document.faults)
+    yield from (_fault(finding, style) for finding in document.faults[:SHOWN])
+    if len(document.faults) > SHOWN:
+        yield f"{at} {title}: and {len(document.faults) - SHOWN} more faults"
 
 
 def _passed(document: DocumentReport) -> str:
@@ -84,7 +87,7 @@ def _passed(document: DocumentReport) -> str:
 def _explanation(document: DocumentReport) -> list[str]:
     """The plan's sentences; a plan repeats the notices as its warnings."""
     if document.sentences:
-        told = "\n".join(document.sentences)
+        told = {sentence.removeprefix("Warning: ") for sentence in document.sentences}
         return document.sentences + [f"Note: {notice}" for notice in document.notices if notice not in told]
     return [f"Note: {notice}" for notice in document.notices]
 
