@@ -1,4 +1,7 @@
-"""The table of built-in kinds: what a Kubernetes 1.36 API server serves, as far as the sandbox has a use for it."""
+"""The table of built-in kinds: what a Kubernetes 1.36 API server serves, as far as the sandbox has a use for it.
+
+Webhook configurations are kept and listed, as sign of who is installed; the sandbox calls no webhooks.
+"""
 
 from __future__ import annotations
 
@@ -170,6 +173,16 @@ BUILTINS: tuple[Resource, ...] = (
     _review("authorization.k8s.io", "LocalSubjectAccessReview", namespaced=True),
     _review("authentication.k8s.io", "SelfSubjectReview"),
     _review("authentication.k8s.io", "TokenReview"),
+    Resource(
+        "admissionregistration.k8s.io",
+        "v1",
+        "validatingwebhookconfigurations",
+        "ValidatingWebhookConfiguration",
+        namespaced=False,
+        categories=("api-extensions",),
+        tracks_generation=True,
+        definition="io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
+    ),
     Resource(
         "apiextensions.k8s.io",
         "v1",

@@ -37,6 +37,8 @@ CONCURRENCY = 8
 SECONDS_EACH = 60.0
 #: Times that a decision is made again because somebody wrote to the Workspace meanwhile.
 ATTEMPTS = 3
+#: How a trouble of this shell begins in status.retry; the decisions keep their own there.
+NOT_DONE = "Not carried out: "
 
 
 class _Unseen(Exception):
@@ -114,7 +116,8 @@ class Pass:
         self.snapshot = await take(self.hook, keys)
         await self._ask_runs()
         outcome = Outcome(looked=len(self.snapshot.workspaces))
-        cases = [case for case in await self._decide_all(outcome) if _something(case.decision)]
+        cases = [case for case in await self._decide_all() if case.trouble or _something(case.decision)]
+        await asyncio.gather(*(self._in_slot(self._tell_trouble(case)) for case in cases if case.trouble))
         await self._each(cases, self._write_first)
         await self._each(cases, self._act)
         for case in cases:
@@ -139,7 +142,7 @@ class Pass:
         async with self._slots:
             return await work
 
-    async def _decide_all(self, outcome: Outcome) -> list[_Case]:
+    async def _decide_all(self) -> list[_Case]:
         """Decide about all; what a few of them name is looked up on the way."""
         found: list[_Case] = []
         unseen: list[Key] = []
@@ -168,9 +171,7 @@ class Pass:
         """A Workspace that cannot even be decided about must not stop the others."""
         if not isinstance(error, ClusterError):
             self.log.exception("Workspace %s/%s: no decision", *key)
-        case = _Case(key, workspace, Decision("undecided", events=(_trouble_event(_words(error)),)))
-        case.trouble = _words(error)
-        return case
+        return _Case(key, workspace, Decision("undecided"), trouble=_words(error))
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
@@ -197,8 +198,8 @@ class Pass:
             try:
                 async with asyncio.timeout(SECONDS_EACH):
                     await step(case)
-            except TimeoutError:
-                case.trouble = f"took longer than {SECONDS_EACH:.0f} s"
+            except TimeoutError as error:
+                case.trouble, case.settled = _words(error), False
             except ClusterError as error:
                 case.gone = error.status == 404 and await self._is_gone(case)
                 case.trouble = "" if case.gone else _words(error)
@@ -252,7 +253,15 @@ class Pass:
         for action in rest:
             if done := await doer.do(action):
                 case.done.append(done)
+        case.live = await self._forget_trouble(doer.live)
         await events.tell_async(self.hook, case.live, case.decision.events)
+
+    async def _forget_trouble(self, live: dict[str, Any]) -> dict[str, Any]:
+        """What could not be carried out earlier was carried out now."""
+        status = live.get("status") or {}
+        if not str((status.get("retry") or {}).get("message") or "").startswith(NOT_DONE):
+            return live
+        return await self.writer.write(live, {key: value for key, value in status.items() if key != "retry"})
 
     async def _still_so(self, case: _Case) -> bool:
         """A decision holds for the Workspace that was seen; a status that was written has proved it."""
@@ -263,20 +272,18 @@ class Pass:
     async def _tell_trouble(self, case: _Case) -> None:
         """Put the trouble where the Workspace's author looks, with a time for the next attempt."""
         try:
-            live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
-            if live is None:
-                case.gone, case.trouble = True, ""
-                return
-            status = troubled(live, case.trouble, datetime.now(UTC))
-            written = await self.writer.write(live, status)
-            await events.tell_async(
-                self.hook,
-                written,
-                [_trouble_event(case.trouble), *transition_events(live.get("status"), status)],
-            )
-            case.settled = True
+            async with asyncio.timeout(SECONDS_EACH):
+                live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+                if live is None:
+                    case.gone, case.trouble = True, ""
+                    return
+                status = troubled(live, case.trouble, datetime.now(UTC))
+                written = await self.writer.write(live, status)
+                turned = transition_events(live.get("status"), status)
+                await events.tell_async(self.hook, written, [_trouble_event(case.trouble), *turned])
+                case.settled = True
         except (ClusterError, TimeoutError) as error:
-            self.log.warning("Workspace %s/%s: its status could not be written: %s", *case.key, error)
+            self.log.warning("Workspace %s/%s: its status could not be written: %s", *case.key, _words(error))
 
     def _account(self, case: _Case, outcome: Outcome) -> None:
         if case.gone:
@@ -297,7 +304,7 @@ class Pass:
 def troubled(live: Object, message: str, now: datetime) -> dict[str, Any]:
     """Return the status that tells of a trouble of the reconciler itself with this Workspace."""
     status = dict(live.get("status") or {})
-    status["retry"] = failed(status.get("retry"), now, message)
+    status["retry"] = failed(status.get("retry"), now, NOT_DONE + message)
     told = conditions.condition(status, ConditionType.WORKSPACE_READY)
     if told is None or (told["status"] == "False" and told["reason"] == Reason.PENDING):
         generation = int(live["metadata"].get("generation") or 1)

@@ -1,0 +1,404 @@
+"""One pass of the reconciler over a real API server (the sandbox's, in this process), with a scripted Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+from kaito.hooks import api, reconciling
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    CRD,
+    EVENT,
+    NODE_CLAIM,
+    POD,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    WORKSPACE,
+    ClusterError,
+    Kind,
+)
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.reconciling import Outcome, Pass
+from kaito.hooks.runs import AirflowRuns
+from kaito.operators.reconcile import installation
+
+from include.sandbox.cloud import crds
+from include.workspace import names, workspace_crd
+from tests.integration.api_server import Sandbox, served_sandbox
+from tests.unit.kaito.conftest import QUICK_START
+from tests.unit.kaito.test_reconcile_runs import Supervisor
+
+__all__ = ["served_sandbox"]
+KEY = ("default", "workspace-tuning-phi-3")
+
+
+class Installed:
+    """A cluster with the definitions installed, and the words of these tests."""
+
+    def __init__(self, hook: AsyncKaitoClusterHook, airflow: Supervisor) -> None:
+        self.hook, self.airflow = hook, airflow
+
+    async def apply(self, kind: Kind, manifest: dict[str, Any]) -> dict[str, Any]:
+        metadata = (
+            {"namespace": "default", **manifest["metadata"]} if kind.namespaced else manifest["metadata"]
+        )
+        document = {"apiVersion": kind.api_version, "kind": kind.name, **manifest, "metadata": metadata}
+        made: dict[str, Any] = await self.hook.send(api.create(kind, document))
+        return made
+
+    async def quick_start(self, name: str = KEY[1], **changes: Any) -> dict[str, Any]:
+        document = copy.deepcopy(QUICK_START)
+        document["metadata"]["name"] = name
+        document["tuning"] |= changes
+        text = json.dumps(document)
+        document["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": text}
+        kind = Kind("kaito.sh", "v1alpha1", "workspaces", "Workspace")
+        made: dict[str, Any] = await self.hook.send(api.create(kind, document))
+        return made
+
+    async def look(self, *keys: tuple[str, str], everything: bool = False) -> Outcome:
+        runs = AirflowRuns(self.airflow)
+        log = logging.getLogger("reconcile-test")
+        return await Pass(self.hook, runs, installation(), log).over(None if everything else keys or (KEY,))
+
+    async def get(self, name: str = KEY[1]) -> dict[str, Any]:
+        found = await self.hook.find(WORKSPACE, name, "default")
+        assert found is not None
+        return found
+
+    async def condition(self, kind: str, name: str = KEY[1]) -> dict[str, Any]:
+        told = ((await self.get(name)).get("status") or {}).get("conditions") or []
+        return next((c for c in told if c["type"] == kind), {})
+
+    async def events(self, name: str = KEY[1]) -> list[dict[str, Any]]:
+        return [e for e in await self.hook.list(EVENT, "default") if e["involvedObject"]["name"] == name]
+
+
+@pytest_asyncio.fixture
+async def cluster(sandbox: Sandbox) -> AsyncIterator[Installed]:
+    config = yaml.safe_load(sandbox.kubeconfig.read_text())
+    async with AsyncKaitoClusterHook(conn_id=None, config_dict=config).connected() as hook:
+        for definition in (workspace_crd(), *crds.definitions()):
+            await hook.send(api.create(CRD, definition))
+        dags = {"kaito_tune": False, "kaito_serve": False, "kaito_release": False}
+        installed = Installed(hook, Supervisor(dags))
+        await installed.apply(
+            SECRET,
+            {
+                "metadata": {"name": "push"},
+                "type": "kubernetes.io/dockerconfigjson",
+                "data": {".dockerconfigjson": "e30="},
+            },
+        )
+        yield installed
+
+
+async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
+    made = await cluster.quick_start()
+    outcome = await cluster.look()
+    seen = await cluster.get()
+    run_id = names.attempt_run_id(made, 1)
+    assert str(outcome) == "1 Workspace(s) looked at, 1 changed, 0 in trouble"
+    assert names.FINALIZER in seen["metadata"]["finalizers"]
+    assert seen["status"]["run"]["id"] == run_id
+    assert seen["status"]["state"] == "Pending"
+    assert (await cluster.condition("WorkspaceSucceeded"))["reason"] == "workspacePending"
+    assert cluster.airflow.runs == {("kaito_tune", run_id): "queued"}
+    assert len(await cluster.hook.list(CONTROLLER_REVISION, "default")) == 1
+    assert seen["metadata"]["annotations"][names.REVISION] == "1"
+    assert [event["reason"] for event in await cluster.events()] == ["Pending"]
+
+
+async def test_a_second_look_changes_nothing(cluster: Installed) -> None:
+    await cluster.quick_start()
+    await cluster.look()
+    before = await cluster.get()
+    cluster.airflow.runs = dict.fromkeys(cluster.airflow.runs, "running")
+    outcome = await cluster.look()
+    assert (outcome.looked, outcome.changed) == (1, 0)
+    assert (await cluster.get())["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    assert len(cluster.airflow.runs) == 1
+
+
+async def test_every_fault_stands_in_the_condition_and_nothing_is_made(cluster: Installed) -> None:
+    output = {"image": "registry.example.com/a:1", "imagePushSecret": "absent"}
+    await cluster.quick_start(output=output, preset={"name": "phi-3-mini-128k-instrukt"})
+    await cluster.look()
+    told = await cluster.condition("WorkspaceSucceeded")
+    assert (told["status"], told["reason"]) == ("False", "workspaceFailed")
+    assert "absent" in told["message"]
+    assert "phi-3-mini-128k-instrukt" in told["message"]
+    assert cluster.airflow.runs == {}
+    assert await cluster.hook.list(CONTROLLER_REVISION, "default") == []
+    assert any(event["type"] == "Warning" for event in await cluster.events())
+
+
+async def test_a_secret_that_comes_later_is_noticed(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = {"image": "registry.example.com/a:1", "imagePushSecret": "late"}
+    await cluster.quick_start(output=output)
+    await cluster.look()
+    assert "late" in (await cluster.condition("WorkspaceSucceeded"))["message"]
+    await cluster.apply(
+        SECRET,
+        {
+            "metadata": {"name": "late"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": "e30="},
+        },
+    )
+    live = await cluster.get()
+    live["status"]["retry"]["after"] = "2026-01-01T00:00:00Z"
+    await cluster.hook.send(api.status_patch(WORKSPACE, await cluster.get(), live["status"]))
+    await cluster.look()
+    assert len(cluster.airflow.runs) == 1
+    assert (await cluster.condition("WorkspaceSucceeded"))["reason"] == "workspacePending"
+
+
+async def test_what_others_wrote_survives(cluster: Installed) -> None:
+    await cluster.quick_start()
+    metadata = {
+        "finalizers": ["example.com/theirs"],
+        "labels": {"theirs": "1"},
+        "annotations": {"theirs": "2"},
+    }
+    await cluster.hook.send(api.merge_patch(WORKSPACE, KEY[1], "default", {"metadata": metadata}))
+    theirs = {
+        "type": "Theirs",
+        "status": "True",
+        "reason": "r",
+        "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    body = {"status": {"conditions": [theirs]}}
+    request = api.Request(
+        "PATCH",
+        WORKSPACE.path(KEY[1], "default", "status"),
+        (("fieldManager", "them"),),
+        body,
+        api.MERGE_PATCH,
+    )
+    await cluster.hook.send(request)
+    await cluster.look()
+    seen = await cluster.get()
+    assert set(seen["metadata"]["finalizers"]) == {"example.com/theirs", names.FINALIZER}
+    assert seen["metadata"]["labels"] == {"theirs": "1"}
+    assert seen["metadata"]["annotations"]["theirs"] == "2"
+    assert (await cluster.condition("Theirs"))["status"] == "True"
+    assert (await cluster.condition("WorkspaceSucceeded"))["status"] == "False"
+
+
+async def test_a_paused_dag_is_a_sentence_in_the_status_and_the_run_starts_when_it_is_on(
+    cluster: Installed,
+) -> None:
+    cluster.airflow.dags["kaito_tune"] = True
+    await cluster.quick_start()
+    outcome = await cluster.look()
+    assert outcome.troubled == 1
+    told = await cluster.condition("WorkspaceReady")
+    assert "kaito_tune is paused" in told["message"]
+    status = (await cluster.get())["status"]
+    assert status["retry"]["failures"] == 1
+    assert cluster.airflow.runs == {}
+    cluster.airflow.dags["kaito_tune"] = False
+    await cluster.look()
+    assert len(cluster.airflow.runs) == 1
+    assert (await cluster.get())["status"]["run"]["attempt"] == 1
+    assert "retry" not in (await cluster.get())["status"]
+
+
+async def test_a_run_that_airflow_forgot_is_started_under_the_same_id(cluster: Installed) -> None:
+    await cluster.quick_start()
+    await cluster.look()
+    before, cluster.airflow.runs = cluster.airflow.runs, {}
+    await cluster.look()
+    assert cluster.airflow.runs == before
+
+
+async def test_one_bad_workspace_does_not_touch_the_others(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("bad", "good"):
+        await cluster.quick_start(name)
+
+    decide = reconciling.decide
+
+    def poisoned(workspace: Any, *args: Any) -> Any:
+        if workspace["metadata"]["name"] == "bad":
+            raise ZeroDivisionError("a defect")
+        return decide(workspace, *args)
+
+    monkeypatch.setattr(reconciling, "decide", poisoned)
+    outcome = await cluster.look(everything=True)
+    assert (outcome.looked, outcome.troubled) == (2, 1)
+    assert (await cluster.get("good"))["status"]["run"]
+    status = (await cluster.get("bad"))["status"]
+    assert status["retry"]["message"] == "Not carried out: a defect"
+    assert [e["reason"] for e in await cluster.events("bad") if e["type"] == "Warning"] == ["ReconcileFailed"]
+
+
+async def test_a_slow_workspace_is_left_for_the_next_pass(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciling, "SECONDS_EACH", 0.2)
+    for name in ("slow", "quick"):
+        await cluster.quick_start(name)
+    send = cluster.hook.send
+
+    async def slowly(request: api.Request) -> Any:
+        if request.method == "PATCH" and "/slow" in request.path and request.content_type != api.MERGE_PATCH:
+            await asyncio.sleep(60)
+        return await send(request)
+
+    monkeypatch.setattr(cluster.hook, "send", slowly)
+    outcome = await cluster.look(everything=True)
+    assert outcome.troubled == 1
+    assert outcome.unsettled == [("default", "slow")]
+    assert (await cluster.get("quick"))["status"]["run"]
+
+
+async def test_an_edit_in_the_middle_is_decided_anew(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    send, edited = cluster.hook.send, []
+
+    async def edit_first(request: api.Request) -> Any:
+        if request.path.endswith("/status") and not edited:
+            edited.append(1)
+            change = {"tuning": {"output": {"image": "registry.example.com/adapters/phi:0.0.2"}}}
+            await send(api.merge_patch(WORKSPACE, KEY[1], "default", change))
+        return await send(request)
+
+    monkeypatch.setattr(cluster.hook, "send", edit_first)
+    await cluster.look()
+    seen = await cluster.get()
+    assert seen["metadata"]["generation"] == 2
+    assert seen["status"]["run"]["id"].endswith(".g2")
+    assert [run for _, run in cluster.airflow.runs] == [seen["status"]["run"]["id"]]
+
+
+async def test_a_workspace_that_goes_while_it_is_looked_at_is_no_trouble(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    send = cluster.hook.send
+
+    async def delete_first(request: api.Request) -> Any:
+        if request.method == "PATCH":
+            monkeypatch.setattr(cluster.hook, "send", send)
+            await send(api.delete(WORKSPACE, KEY[1], "default"))
+        return await send(request)
+
+    monkeypatch.setattr(cluster.hook, "send", delete_first)
+    outcome = await cluster.look()
+    assert outcome.troubled == 0
+    assert cluster.airflow.runs == {}
+
+
+async def test_a_workspace_that_is_gone_is_not_looked_at(cluster: Installed) -> None:
+    assert (await cluster.look()).looked == 0
+
+
+@pytest.mark.parametrize("upstream", ["deployment", "webhook"])
+async def test_where_kaitos_own_controller_runs_only_our_workspaces_are_touched(
+    cluster: Installed, upstream: str
+) -> None:
+    if upstream == "deployment":
+        container = {"name": "c", "image": "mcr.microsoft.com/aks/kaito/workspace:0.12.0"}
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
+        spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+        labels = {"app.kubernetes.io/name": "workspace"}
+        await cluster.apply(api.DEPLOYMENT, {"metadata": {"name": "kaito", "labels": labels}, "spec": spec})
+    else:
+        await cluster.apply(
+            api.WEBHOOKS, {"metadata": {"name": "validation.workspace.kaito.sh"}, "webhooks": []}
+        )
+    await cluster.quick_start()
+    await cluster.quick_start("ours")
+    note = {"metadata": {"annotations": {names.MANAGED_BY: "airflow"}}}
+    await cluster.hook.send(api.merge_patch(WORKSPACE, "ours", "default", note))
+    for _ in range(2):
+        await cluster.look(everything=True)
+    theirs = await cluster.get()
+    assert "status" not in theirs
+    assert "finalizers" not in theirs["metadata"]
+    assert [(e["reason"], e["count"]) for e in await cluster.events()] == [("ManagedByUpstream", 1)]
+    assert (await cluster.get("ours"))["status"]["run"]
+    assert len(cluster.airflow.runs) == 1
+
+
+async def test_a_service_of_somebody_else_is_named_and_left_alone(cluster: Installed) -> None:
+    theirs = await cluster.apply(SERVICE, {"metadata": {"name": KEY[1]}, "spec": {"ports": [{"port": 1}]}})
+    await cluster.quick_start()
+    for everything in (False, True):
+        await cluster.look(everything=everything)
+    assert KEY[1] in (await cluster.condition("WorkspaceSucceeded"))["message"]
+    assert "Service" in (await cluster.condition("WorkspaceSucceeded"))["message"]
+    assert cluster.airflow.runs == {}
+    assert (await cluster.hook.find(SERVICE, KEY[1], "default")) == theirs
+
+
+async def test_a_megabyte_of_annotations_is_no_trouble(cluster: Installed) -> None:
+    made = await cluster.quick_start()
+    note = {"metadata": {"annotations": {"example.com/note": "x" * 200_000}}}
+    await cluster.hook.send(api.merge_patch(WORKSPACE, made["metadata"]["name"], "default", note))
+    assert (await cluster.look()).troubled == 0
+
+
+async def test_a_cluster_that_does_not_know_node_claims_has_none(cluster: Installed) -> None:
+    await cluster.hook.send(api.delete(CRD, crds.NODECLAIMS))
+    await cluster.quick_start()
+    assert (await cluster.look()).troubled == 0
+
+
+async def test_what_we_may_not_see_is_never_taken_as_gone(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    text = cluster.hook._text_of
+
+    async def forbidden(request: api.Request) -> bytes:
+        if NODE_CLAIM.plural in request.path:
+            raise ClusterError(403, "Forbidden", "nodeclaims is forbidden")
+        return await text(request)
+
+    monkeypatch.setattr(cluster.hook, "_text_of", forbidden)
+    with pytest.raises(ClusterError, match="nodeclaims is forbidden"):
+        await cluster.look()
+    assert "status" not in await cluster.get()
+
+
+async def test_everything_of_a_workspace_is_found_in_both_ways_of_looking(cluster: Installed) -> None:
+    made = await cluster.quick_start()
+    label = {names.WORKSPACE: KEY[1], names.WORKSPACE_NAMESPACE: "default", names.COMPONENT: "tuning"}
+    pod = {"metadata": {"name": "p", "labels": label}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await cluster.apply(POD, pod)
+    await cluster.apply(CONFIG_MAP, {"metadata": {"name": "c"}, "data": {"a": "b"}})
+    claim = {
+        "metadata": {"name": "wsabc", "labels": label},
+        "spec": {"nodeClassRef": {"group": "g", "kind": "k", "name": "n"}, "requirements": []},
+    }
+    await cluster.apply(NODE_CLAIM, claim)
+    service = {"metadata": {"name": f"{KEY[1]}-headless"}, "spec": {"ports": [{"port": 1}]}}
+    await cluster.apply(SERVICE, service)
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await cluster.apply(STATEFUL_SET, {"metadata": {"name": KEY[1]}, "spec": spec})
+    for keys in ([KEY], None):
+        found = (await reconciling.take(cluster.hook, keys)).observed(KEY, {}, None)
+        assert [p["metadata"]["name"] for p in found.pods] == ["p"]
+        assert [c["metadata"]["name"] for c in found.node_claims] == ["wsabc"]
+        assert [s["metadata"]["name"] for s in found.services] == [f"{KEY[1]}-headless"]
+        assert [s["metadata"]["name"] for s in found.stateful_sets] == [made["metadata"]["name"]]
