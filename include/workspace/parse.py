@@ -41,9 +41,7 @@ def examine_workspace(
     if workspace is None:
         return None, faults
     known = {fault.path for fault in faults}
-    later = [
-        fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault, known)
-    ]
+    later = [fault for fault in validate(workspace, catalog, policy=policy) if not _covered(fault, known)]
     return workspace, faults + later
 
 
