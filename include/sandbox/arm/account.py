@@ -55,7 +55,6 @@ def pool_properties(pool: Pool) -> Json:
     spot = {"scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1.0} if pool.spot else {}
     asked = pool.properties
     found: Json = {
-        "count": 1,
         "osDiskSizeGB": 128,
         "osDiskType": "Managed",
         "kubeletDiskType": "OS",
@@ -72,7 +71,8 @@ def pool_properties(pool: Pool) -> Json:
         "enableFIPS": False,
         **spot,
         **{field: value for field, value in asked.items() if value not in ("", [])},
-        "currentOrchestratorVersion": KUBERNETES,
+        "count": pool.count,
+        "currentOrchestratorVersion": asked.get("orchestratorVersion") or KUBERNETES,
         "nodeImageVersion": node_image(asked),
         "provisioningState": pool.state,
         "eTag": pool.etag,

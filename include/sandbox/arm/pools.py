@@ -7,12 +7,23 @@ pool while an operation runs on the cluster: Azure refuses that with 409.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from include.sandbox.arm import account, errors
 from include.sandbox.arm.schema import check_name, check_properties, read_properties
-from include.sandbox.arm.state import CREATING, DELETING, SUCCEEDED, UPDATING, ArmState, Operation, Pool
+from include.sandbox.arm.state import (
+    CREATING,
+    DELETING,
+    SCALING,
+    STARTING,
+    STOPPING,
+    SUCCEEDED,
+    UPDATING,
+    ArmState,
+    Operation,
+    Pool,
+)
 from include.sandbox.cloud.machines import UnknownMachine, find_machine_type
 from include.sandbox.cloud.nodes import capacity_fault
 from include.sandbox.faults import FaultKind, Faults
@@ -93,7 +104,8 @@ class AgentPools:
         check_properties(wanted)
         pool = self.find(name)
         conditions.check(pool)
-        self._check_size(name, wanted)
+        if pool is None or "vmSize" in wanted:
+            self._check_size(name, wanted)
         if pool is None:
             return self._create(name, wanted)
         if pool is self._system:
@@ -120,7 +132,7 @@ class AgentPools:
         pool = self.find(name)
         if pool is None:
             raise errors.pool_not_found(name)
-        if pool.state not in (CREATING, UPDATING):
+        if pool.state not in SCALING:
             raise errors.nothing_to_abort(pool.name)
         operation = self.state.cancel(pool)
         self._changed(pool.name)
@@ -143,13 +155,16 @@ class AgentPools:
         self._check_idle()
         kept = {key: pool.properties[key] for key in (*FIXED, "count") if key in pool.properties}
         fresh = {**kept, **wanted}
+        if set(wanted) == {"powerState"}:
+            fresh = {**pool.properties, **wanted}
         if fresh == pool.properties and len(pool.machines) == pool.count and pool.state == SUCCEEDED:
             return Answer(200, account.pool_resource(pool), headers={"ETag": f'"{pool.etag}"'})
-        more = int(fresh.get("count", 1)) - len(pool.machines)
-        if more > 0:
-            self._check_available(pool, more)
+        after = replace(pool, properties=fresh)
+        if after.count > len(pool.machines):
+            self._check_available(after, after.count - len(pool.machines))
+        power = (STOPPING if after.stopped else STARTING) if after.stopped != pool.stopped else UPDATING
         pool.properties = fresh
-        operation = self.state.begin(pool, UPDATING)
+        operation = self.state.begin(pool, power)
         self._changed(pool.name)
         return self._accepted(pool, operation)
 
@@ -163,6 +178,8 @@ class AgentPools:
 
     def _check_size(self, name: str, wanted: Json) -> None:
         """The size has to exist; from here on it is spelt as the cloud spells it."""
+        if not wanted.get("vmSize"):
+            raise errors.invalid_parameter("agentPoolProfile.vmSize", "vmSize is required")
         try:
             wanted["vmSize"] = find_machine_type(wanted["vmSize"]).name
         except UnknownMachine:

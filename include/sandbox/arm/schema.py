@@ -76,6 +76,7 @@ ENUMS: Mapping[str, tuple[str, ...]] = {
     "gpuInstanceProfile": ("MIG1g", "MIG2g", "MIG3g", "MIG4g", "MIG7g"),
 }
 GPU_DRIVERS = ("Install", "None")
+POWER_STATES = ("Running", "Stopped")
 NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
 MAX_COUNT, MAX_DISK_GB = 1000, 2048
 ZONES = ("1", "2", "3")
@@ -164,8 +165,6 @@ def check_name(name: str) -> None:
 
 def check_properties(properties: Json) -> None:
     """Refuse what no agent pool can have. Raises ArmError (400) with the first fault, as the service does."""
-    if not properties.get("vmSize"):
-        raise invalid_parameter(f"{_FIELD}.vmSize", "vmSize is required")
     least = 1 if properties.get("mode") == "System" else 0
     count = properties.get("count", 1)
     if not least <= count <= MAX_COUNT:
@@ -177,6 +176,9 @@ def check_properties(properties: Json) -> None:
         )
     _check_zones(properties)
     _check_spot(properties)
+    power = (properties.get("powerState") or {}).get("code")
+    if power not in (None, *POWER_STATES):
+        raise invalid_parameter(f"{_FIELD}.powerState.code", f"'{power}' is not one of Running, Stopped")
     driver = (properties.get("gpuProfile") or {}).get("driver")
     if driver is not None and driver not in GPU_DRIVERS:
         raise invalid_parameter(f"{_FIELD}.gpuProfile.driver", f"'{driver}' is not one of Install, None")

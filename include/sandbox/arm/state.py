@@ -16,10 +16,13 @@ from uuid import uuid4
 Json = dict[str, Any]
 
 CREATING, UPDATING, DELETING, CANCELING = "Creating", "Updating", "Deleting", "Canceling"
+STOPPING, STARTING = "Stopping", "Starting"
 SUCCEEDED, FAILED, CANCELED = "Succeeded", "Failed", "Canceled"
 IN_PROGRESS = "InProgress"
 #: While a pool of the cluster is in one of these, no other operation may start.
-BUSY = frozenset({CREATING, UPDATING, DELETING, CANCELING})
+BUSY = frozenset({CREATING, UPDATING, DELETING, CANCELING, STOPPING, STARTING})
+#: In these, machines are added or taken until there are as many as wanted.
+SCALING = frozenset({CREATING, UPDATING, STOPPING, STARTING})
 
 
 def timestamp() -> str:
@@ -68,8 +71,13 @@ class Pool:
     machines: list[VirtualMachine] = field(default_factory=list)
 
     @property
+    def stopped(self) -> bool:
+        return bool((self.properties.get("powerState") or {}).get("code") == "Stopped")
+
+    @property
     def count(self) -> int:
-        return int(self.properties.get("count", 1))
+        """How many machines there are to be."""
+        return 0 if self.stopped else int(self.properties.get("count", 1))
 
     @property
     def instance_type(self) -> str:

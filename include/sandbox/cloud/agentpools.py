@@ -20,10 +20,9 @@ from include.sandbox.arm.state import (
     BUSY,
     CANCELED,
     CANCELING,
-    CREATING,
     DELETING,
+    SCALING,
     SUCCEEDED,
-    UPDATING,
     ArmState,
     Pool,
     VirtualMachine,
@@ -168,10 +167,10 @@ class AgentPoolController(Controller):
         if pool.state == CANCELING:
             self._state.finish(pool, CANCELED)
             return None
-        if pool.state in (CREATING, UPDATING) and not self._allocate(pool):
+        if pool.state in SCALING and not self._allocate(pool):
             return None
         waits = [await self._machine(pool, vm) for vm in list(pool.machines)]
-        if pool.state in (CREATING, UPDATING) and await self._settled(pool):
+        if pool.state in SCALING and await self._settled(pool):
             self._state.finish(pool, SUCCEEDED)
         return min((wait for wait in waits if wait is not None), default=None)
 

@@ -100,6 +100,31 @@ async def test_scaling_down_takes_the_newest_machine(azure):
     assert [node["metadata"]["name"] for node in await azure.nodes()] == [node_name("wsgpu", 0)]
 
 
+async def test_a_stopped_pool_has_no_machines_and_costs_nothing(azure):
+    await azure.put(count=2)
+    await azure.settled()
+    answer = await azure.call("PUT", POOL, {"properties": {"powerState": {"code": "Stopped"}}})
+    assert answer.status == 201
+    shown = answer.body["properties"]
+    assert (shown["provisioningState"], shown["count"], shown["powerState"]) == (
+        "Stopping",
+        0,
+        {"code": "Stopped"},
+    )
+    assert await azure.settled() == "Succeeded"
+    assert await azure.nodes() == []
+    assert all(rental.stopped for rental in azure.ledger.rentals())
+    await azure.call("PUT", POOL, {"properties": {"powerState": {"code": "Running"}}})
+    assert await azure.settled() == "Succeeded"
+    assert len(await azure.nodes()) == 2
+
+
+async def test_machines_without_gpus_are_pools_too(azure):
+    assert (await azure.put(vmSize="Standard_DS2_v2", count=1, osType="Linux")).status == 201
+    assert await azure.settled() == "Succeeded"
+    assert (await azure.nodes())[0]["status"]["allocatable"]["cpu"] == "2"
+
+
 async def test_a_deleted_pool_is_drained_first(azure, cluster):
     await azure.put(count=1)
     await azure.settled()

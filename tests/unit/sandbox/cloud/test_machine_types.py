@@ -24,6 +24,12 @@ def test_other_makers_gpus_have_other_names():
     assert find_machine_type("Standard_NG32ads_V620_v1").resource == "amd.com/gpu"
 
 
+def test_machines_without_gpus_are_what_their_name_says():
+    found = find_machine_type("Standard_D8s_v5")
+    assert (found.capacity["cpu"], found.capacity["memory"]) == ("8", "32Gi")
+    assert not any("/" in resource for resource in found.capacity)
+
+
 def test_an_unknown_type_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownMachine, match="Standard_NC6s_v4"):
         find_machine_type("Standard_NC6s_v4")
