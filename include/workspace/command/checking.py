@@ -136,6 +136,7 @@ class _Checker:
         self.catalog = load_catalog()
         self.used: set[tuple[str, int]] = set()
         self.judged: dict[tuple[int, str], list[Finding]] = {}
+        self.parsed: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
 
     def examine(self, one: _Object) -> DocumentReport:
         report = DocumentReport(
@@ -205,8 +206,12 @@ class _Checker:
                 found, KEY, "M2", lambda text: config_faults(text, method)
             )
         report.faults += self.judged[key]
-        report.notices += [f"ConfigMap {found.name}: {notice}" for notice in config_notices(text or "")]
-        return config_maps.parsed(text or "")
+        if id(found) not in self.parsed:
+            notices = [f"ConfigMap {found.name}: {notice}" for notice in config_notices(text or "")]
+            self.parsed[id(found)] = config_maps.parsed(text or ""), notices
+        training, told = self.parsed[id(found)]
+        report.notices += told
+        return training
 
     def _serving(self, found: ConfigMap, workspace: Workspace, report: DocumentReport) -> None:
         from include.workspace.inference_config import KEY, check_inference_config
