@@ -5,6 +5,7 @@ a manifest; a Workspace reaches them as the dict that the cluster returned (or a
 """
 
 from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, agent_pool
+from include.manifests.node_pools import node_pool
 from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
 from include.manifests.settings import Settings
@@ -18,6 +19,7 @@ __all__ = [
     "agent_pool",
     "dataset_pod",
     "node_claims",
+    "node_pool",
     "services",
     "stateful_set",
     "tuning_config",

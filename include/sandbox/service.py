@@ -30,6 +30,7 @@ from include.sandbox.cloud import crds
 from include.sandbox.cloud.agentpools import AgentPoolController
 from include.sandbox.cloud.ledger import Ledger
 from include.sandbox.cloud.nodeclaims import NodeClaimController
+from include.sandbox.cloud.nodepools import NodePoolController
 from include.sandbox.controllers.deployment import DeploymentController
 from include.sandbox.controllers.endpoints import EndpointsController
 from include.sandbox.controllers.job import JobController
@@ -85,6 +86,7 @@ class Machinery:
             VolumeBinder(cluster, feeds, layout.volumes),
             NodeLifecycle(cluster, feeds, timings.node_monitor_grace),
             NodeClaimController(cluster, feeds, faults, ledger, timings),
+            NodePoolController(cluster, feeds),
             agent_pools,
             proxy,
         ]

@@ -47,12 +47,24 @@ def instance_type_of(claim: Object) -> str:
     raise LaunchProblem(f"the claim has no requirement {INSTANCE_TYPE} with a value")
 
 
+def _in_node_pool(claim: Object) -> bool:
+    """Whether karpenter made the claim for a NodePool, rather than KAITO for gpu-provisioner."""
+    return any(o.get("kind") == "NodePool" for o in claim["metadata"].get("ownerReferences") or [])
+
+
 def node_name(claim: Object) -> str:
+    if _in_node_pool(claim):
+        return f"aks-{claim['metadata']['name']}"
     number = zlib.crc32(claim["metadata"]["uid"].encode()) % 10**8
     return f"aks-{claim['metadata']['name']}-{number:08d}-vmss000000"
 
 
 def provider_id(claim: Object) -> str:
+    if _in_node_pool(claim):
+        return (
+            "azure:///subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/mc_sandbox/providers/"
+            f"Microsoft.Compute/virtualMachines/{node_name(claim)}"
+        )
     vmss = node_name(claim).removesuffix("000000")
     return (
         "azure:///subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/mc_sandbox/providers/"
@@ -63,12 +75,11 @@ def provider_id(claim: Object) -> str:
 def build_node(claim: Object, type_: MachineType) -> Object:
     """The claim's Node as the cloud registers it: labels and taints of the claim, finalizer, owner."""
     name = claim["metadata"]["name"]
+    pool = {"agentpool": name, "kubernetes.azure.com/agentpool": name, "kaito.sh/machine-type": "gpu"}
     labels = {
         **(claim["metadata"].get("labels") or {}),
         INSTANCE_TYPE: type_.name,
-        "agentpool": name,
-        "kubernetes.azure.com/agentpool": name,
-        "kaito.sh/machine-type": "gpu",
+        **({} if _in_node_pool(claim) else pool),
         **({"accelerator": "nvidia"} if type_.resource == "nvidia.com/gpu" else {}),
         "karpenter.sh/registered": "true",
         **PLACE,

@@ -64,6 +64,7 @@ class AksHook(AzureBaseHook):
         self._sleep = sleep
         self._async_client: AsyncContainerServiceClient | None = None
         self._async_account: AksAccount | None = None
+        self._async_credential: Any = None
 
     @cached_property
     def account(self) -> AksAccount:
@@ -100,7 +101,7 @@ class AksHook(AzureBaseHook):
             with azure_errors(self.conn_id):
                 return self.connection.agent_pools.get(*self.account.place, name).as_dict()
         except AksError as error:
-            if error.status == 404 and "pool" in error.code.lower():
+            if error.no_such_pool:
                 return None
             raise
 
@@ -189,7 +190,7 @@ class AksHook(AzureBaseHook):
 
     def _when_idle(self, send: Callable[[], Any], what: str, timeout: float) -> Any:
         """Send a change; while another operation is in the way, wait by reading, and send again."""
-        deadline = time.monotonic() + timeout
+        deadline, wait = time.monotonic() + timeout, FIRST_WAIT
         while True:
             try:
                 with azure_errors(self.conn_id):
@@ -198,11 +199,11 @@ class AksHook(AzureBaseHook):
                 if not error.busy or time.monotonic() >= deadline:
                     raise
                 self.log.info("Azure is busy, %s waits: %s", what, error.message)
-            self._await_idle(deadline)
+            self._await_idle(deadline, wait)
+            wait = min(wait * 2, LONGEST_WAIT)  # the cluster itself may be busy, which its pools do not show
 
-    def _await_idle(self, deadline: float) -> None:
+    def _await_idle(self, deadline: float, wait: float) -> None:
         """Return when no pool of the cluster is in the middle of an operation, or at the deadline."""
-        wait = FIRST_WAIT
         while time.monotonic() < deadline:
             # Jitter, so that all who wait do not ask again in the same moment.
             self._sleep(min(wait * random.uniform(0.5, 1.5), max(0.0, deadline - time.monotonic())))  # noqa: S311
@@ -220,8 +221,9 @@ class AksHook(AzureBaseHook):
             conn = await get_async_connection(self.conn_id)
             extra = await get_async_extra_dejson(conn)
             account = self._async_account = AksAccount.from_connection(self.conn_id, conn, extra)
+            self._async_credential = async_credential(account)
             self._async_client = ContainerServiceClient(
-                async_credential(account), account.subscription, **account.options()
+                self._async_credential, account.subscription, **account.options()
             )
         return self._async_client
 
@@ -234,10 +236,11 @@ class AksHook(AzureBaseHook):
             return [pool.as_dict() async for pool in client.agent_pools.list(*account.place)]
 
     async def close(self) -> None:
-        """Close the asyncio client."""
+        """Close the asyncio client and its credential."""
         if self._async_client is not None:
             await self._async_client.close()
-            self._async_client = None
+            await self._async_credential.close()
+            self._async_client = self._async_credential = None
 
     async def __aenter__(self) -> AksHook:
         return self

@@ -30,6 +30,8 @@ RETRIES, LONGEST_RETRY = 5, 20  # of the SDK, on 429, 5xx and broken connections
 _BUSY_CODES = re.compile(
     r"OperationNotAllowed|AnotherOperationInProgress|OperationPreempted|Conflict", re.IGNORECASE
 )
+_BUSY = re.compile(r"in[- ]progress|is being|pending", re.IGNORECASE)
+_POOL = re.compile(r"agent ?pool", re.IGNORECASE)
 _ACTION = re.compile(r"perform action '(?P<action>[^']+)' over scope '(?P<scope>[^']+)'")
 
 
@@ -45,7 +47,14 @@ class AksError(RuntimeError):
     @property
     def busy(self) -> bool:
         """Whether another operation on the cluster is in the way; a later try may succeed."""
-        return self.status == 409 and bool(_BUSY_CODES.fullmatch(self.code)) and "in progress" in self.message
+        return (
+            self.status == 409 and bool(_BUSY_CODES.fullmatch(self.code)) and bool(_BUSY.search(self.message))
+        )
+
+    @property
+    def no_such_pool(self) -> bool:
+        """Whether the agent pool does not exist; a cluster or resource group that does not is another matter."""
+        return self.status == 404 and bool(_POOL.search(f"{self.code} {self.message}"))
 
     @property
     def stale(self) -> bool:

@@ -16,8 +16,8 @@ from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete, async_credential, credential
 from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolKey, PoolTaken, Purpose, classify
-from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.agent_pools import AgentPools, observe_agent_pools
+from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, pool_settings
+from kaito.hooks.pools.agent_pools import AgentPools
 
 from include.catalog import load_catalog
 from include.manifests import AgentPoolOptions, Settings
@@ -182,6 +182,23 @@ def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: 
     machines.delete_and_wait(KEY, "run-1", timeout=5, poll=0.02)
     assert azure.pools == {}
     assert all(rental.stopped for rental in azure.azure.ledger.rentals())
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"clusterName": "other"}, "managedClusters/other' under resource group 'sandbox' was not found"),
+        ({"resourceGroup": "other"}, "Resource group 'other' could not be found"),
+        ({"subscriptionId": "me"}, "subscription identifier 'me' is malformed"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_not_a_pool_that_is_missing(
+    azure: AzureThread, monkeypatch: pytest.MonkeyPatch, extra: dict[str, str], words: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_AKS", azure.connection(**extra))
+    with pytest.raises(AksError, match=words) as refused:
+        hook().find("wsgpu")
+    assert classify(refused.value.code, refused.value.message) is FailureClass.CONFIG
 
 
 def test_a_pool_of_another_generation_is_another_pool(machines: AgentPools) -> None:
@@ -381,8 +398,11 @@ async def test_triggers_see_the_same(azure: AzureThread, machines: AgentPools) -
         async def list(self, kind: Any) -> list[dict[str, Any]]:
             return azure.list(kind)
 
-    async with hook() as aks:
-        assert await observe_agent_pools(Nodes(), aks, KEY) == machines.observe(KEY)  # type: ignore[arg-type]
+    observer = PoolObserver(Nodes(), PoolSettings(ProviderName.AKS, CONN))  # type: ignore[arg-type]
+    async with observer:
+        for _ in range(2):
+            assert await observer.observe(KEY) == machines.observe(KEY)
+    assert await observer.observe(KEY) == machines.observe(KEY)
 
 
 def test_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +426,7 @@ def test_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("POOL_PROVIDER", "gke", "must be one of nodeclaim, aks"),
+        ("POOL_PROVIDER", "gke", "must be one of nodeclaim, nodepool, aks"),
         ("POOL_SPOT", "maybe", "true or false"),
         ("POOL_SPOT_MAX_PRICE", "cheap", "US dollars an hour"),
     ],

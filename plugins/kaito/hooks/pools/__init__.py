@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from airflow.sdk import conf
 
@@ -15,6 +16,10 @@ from include.manifests import AgentPoolOptions
 from include.reconcile.pools import PoolStatus
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pool import GpuPoolProvider, NodeClaimPool, PoolKey, observe_node_claims
+from kaito.hooks.pools.node_pools import NodePools, observe_node_pools
+
+if TYPE_CHECKING:
+    from kaito.hooks.aks import AksHook
 
 SECTION = "kaito"
 DEFAULT_AZURE_CONNECTION = "azure_default"
@@ -25,6 +30,7 @@ class ProviderName(StrEnum):
     """The values of ``[kaito] pool_provider``."""
 
     NODE_CLAIM = "nodeclaim"
+    NODE_POOL = "nodepool"
     AKS = "aks"
 
 
@@ -90,18 +96,41 @@ def provider(cluster: KaitoClusterHook, settings: PoolSettings | None = None) ->
         from kaito.hooks.pools.agent_pools import AgentPools
 
         return AgentPools(cluster, AksHook(chosen.azure_conn_id), chosen.options)
-    return NodeClaimPool(cluster)
+    return NodePools(cluster) if chosen.provider == ProviderName.NODE_POOL else NodeClaimPool(cluster)
 
 
-async def observe(
-    cluster: AsyncKaitoClusterHook, key: PoolKey, settings: PoolSettings | None = None
-) -> PoolStatus:
-    """As :meth:`GpuPoolProvider.observe`, for triggers."""
-    chosen = settings or pool_settings()
-    if chosen.provider == ProviderName.AKS:
-        from kaito.hooks.aks import AksHook
+class PoolObserver:
+    """Looks at pools for triggers, with one client to Azure for as long as the ``async with`` lasts.
+
+    Outside of one it works too, with a client for each look.
+    """
+
+    def __init__(self, cluster: AsyncKaitoClusterHook, settings: PoolSettings | None = None) -> None:
+        self.cluster = cluster
+        self.settings = settings or pool_settings()
+        self._aks: AksHook | None = None
+
+    async def __aenter__(self) -> PoolObserver:
+        if self.settings.provider == ProviderName.AKS:
+            from kaito.hooks.aks import AksHook
+
+            self._aks = AksHook(self.settings.azure_conn_id)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        aks, self._aks = self._aks, None
+        if aks is not None:
+            await aks.close()
+
+    async def observe(self, key: PoolKey) -> PoolStatus:
+        """As :meth:`GpuPoolProvider.observe`."""
+        if self.settings.provider == ProviderName.NODE_POOL:
+            return await observe_node_pools(self.cluster, key)
+        if self.settings.provider == ProviderName.NODE_CLAIM:
+            return await observe_node_claims(self.cluster, key)
+        if self._aks is None:
+            async with self:
+                return await self.observe(key)
         from kaito.hooks.pools.agent_pools import observe_agent_pools
 
-        async with AksHook(chosen.azure_conn_id) as aks:
-            return await observe_agent_pools(cluster, aks, key)
-    return await observe_node_claims(cluster, key)
+        return await observe_agent_pools(self.cluster, self._aks, key)

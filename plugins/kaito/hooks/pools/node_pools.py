@@ -1,0 +1,164 @@
+"""GPU machines as a Karpenter NodePool with static replicas: one pool for a run, Karpenter makes its NodeClaims.
+
+The same interface as :class:`kaito.hooks.pool.NodeClaimPool`. Replicas are only ever raised, and only NodePools with
+our labels are changed or deleted, as they were read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from include.manifests import Settings
+from include.manifests.node_pools import node_pool
+from include.planning import Plan
+from include.reconcile.pools import FailureClass, PoolStatus, deleting, instance_types, pool_status
+from include.workspace import names
+from kaito.hooks.api import NODE, NODE_CLAIM, Kind
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
+
+Object = Mapping[str, Any]
+
+NODE_POOL = Kind("karpenter.sh", "v1", "nodepools", "NodePool", namespaced=False)
+POOL_LABEL = "karpenter.sh/nodepool"
+DELETE_ATTEMPTS = 5
+GONE_SECONDS = 600.0
+
+
+def _replicas(pool: Object) -> int:
+    return int((pool.get("spec") or {}).get("replicas") or 0)
+
+
+def _labels(obj: Object) -> Mapping[str, str]:
+    return obj["metadata"].get("labels") or {}
+
+
+def _claims_of(pools: Iterable[Object], claims: Iterable[Object]) -> list[Object]:
+    wanted = {pool["metadata"]["name"] for pool in pools}
+    return [claim for claim in claims if _labels(claim).get(POOL_LABEL) in wanted]
+
+
+def node_pool_status(
+    pools: Iterable[Object], claims: Iterable[Object], nodes: Iterable[Object]
+) -> PoolStatus:
+    """Judge NodePools by their NodeClaims and the cluster's Nodes."""
+    live = [pool for pool in pools if not deleting(pool)]
+    if not live:
+        told = "There is no NodePool: it was deleted."
+        return PoolStatus((), False, "NodePoolMissing", told, FailureClass.CONFIG)
+    own = [claim for claim in _claims_of(live, claims) if not deleting(claim)]
+    wanted = sum(_replicas(pool) for pool in live)
+    status = pool_status(own, nodes) if own else None
+    if status is not None and (len(own) >= wanted or status.failed):
+        return status
+    told = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
+    return PoolStatus(
+        status.nodes if status else (), False, "NodeClaimNotReady", told, FailureClass.TRANSIENT
+    )
+
+
+class NodePools:
+    """Karpenter's NodePools with static replicas (Karpenter 1.8 or newer, AKS node auto-provisioning)."""
+
+    def __init__(self, hook: KaitoClusterHook) -> None:
+        self.hook = hook
+
+    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+        """Return the pool of a plan: one NodePool."""
+        manifest = node_pool(workspace, plan, run_id, settings)
+        return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, (manifest,))
+
+    def create(self, pool: GpuPool) -> list[str]:
+        """Make the NodePool, or raise the replicas of the one that is there.
+
+        :raises PoolTaken: another run is tuning on this pool.
+        :raises ForeignPool: a NodePool of that name is not ours.
+        """
+        made = []
+        for manifest in pool.claims:
+            name = str(manifest["metadata"]["name"])
+            found = self.hook.find(NODE_POOL, name)
+            if found is not None and deleting(found):
+                self.hook.delete_and_wait(NODE_POOL, name, timeout=GONE_SECONDS)
+            found, created = self.hook.get_or_create(NODE_POOL, manifest)
+            if not created:
+                self._check(pool, found)
+                created = self._raise(pool, manifest, found)
+            if created:
+                made.append(name)
+        return made
+
+    def _check(self, pool: GpuPool, found: Object) -> None:
+        name, has = found["metadata"]["name"], _labels(found)
+        if any(has.get(key) != value for key, value in pool.key.labels.items()):
+            raise ForeignPool(
+                f"The cluster has a NodePool {name} that this project did not make for Workspace "
+                f"{pool.key.workspace}; it is not touched. Delete it, or give the Workspace another name."
+            )
+        if pool.key.purpose == Purpose.TUNING and has.get(names.RUN_ID) != names.run_id_label(pool.run_id):
+            raise PoolTaken(
+                f"Run {has.get(names.RUN_ID)} holds the tuning machines of Workspace {pool.key.workspace}: "
+                "wait until it ends, or stop it."
+            )
+
+    def _raise(self, pool: GpuPool, manifest: Object, found: Object) -> bool:
+        """Ask for more machines, or for others, of a pool that is there; returns whether anything had to change."""
+        same = pool.instance_type in instance_types(found["spec"]["template"])
+        if same and _replicas(found) >= _replicas(manifest):
+            return False
+        self.hook.apply(NODE_POOL, manifest)
+        return True
+
+    def delete(self, key: PoolKey, run_id: str) -> list[str]:
+        """Ask for the deletion of the run's NodePools; returns their names and those of their Nodes."""
+        pools, nodes = self._let_go(key, run_id)
+        return [pool["metadata"]["name"] for pool in pools] + nodes
+
+    def _let_go(self, key: PoolKey, run_id: str) -> tuple[list[Object], list[str]]:
+        wanted = {**key.labels, names.RUN_ID: names.run_id_label(run_id)}
+        pools: list[Object] = []
+        for _ in range(DELETE_ATTEMPTS):
+            pools, held = self.hook.list(NODE_POOL, labels=wanted), False
+            for pool in pools:
+                metadata = pool["metadata"]
+                held |= not deleting(pool) and not self.hook.delete(
+                    NODE_POOL,
+                    metadata["name"],
+                    uid=metadata["uid"],
+                    version=metadata.get("resourceVersion"),
+                )
+            if not held:
+                break
+        claims = _claims_of(pools, self.hook.list(NODE_CLAIM)) if pools else []
+        return pools, [name for claim in claims if (name := (claim.get("status") or {}).get("nodeName"))]
+
+    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
+        """Delete the run's NodePools and return when they and their Nodes are gone.
+
+        :raises TimeoutError: something is still there after ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        seen: set[str] = set()
+        while True:
+            pools, nodes = self._let_go(key, run_id)
+            seen.update(nodes)
+            left = [pool["metadata"]["name"] for pool in pools]
+            left = left or sorted(name for name in seen if self.hook.find(NODE, name))
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
+            time.sleep(poll)
+
+    def observe(self, key: PoolKey) -> PoolStatus:
+        pools = self.hook.list(NODE_POOL, labels=key.labels)
+        return node_pool_status(pools, self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))
+
+
+async def observe_node_pools(hook: AsyncKaitoClusterHook, key: PoolKey) -> PoolStatus:
+    """As :meth:`NodePools.observe`, for triggers."""
+    pools = await hook.list(NODE_POOL, labels=key.labels)
+    claims = await hook.list(NODE_CLAIM, labels=key.labels)
+    return node_pool_status(pools, claims, await hook.list(NODE))
