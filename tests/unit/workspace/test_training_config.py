@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.workspace.training_config import config_faults
+from include.workspace.training_config import config_faults, config_notices
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
 
@@ -47,3 +47,33 @@ def test_rule(rule: str, method: str, text: str) -> None:
 )
 def test_fine(method: str, text: str) -> None:
     assert config_faults(text, method) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "rule", "words"),
+    [
+        ("LoraConfig: {rank: 8}", "F11", "is not a key that the trainer takes"),
+        ("LoraConfig: {lora_alpa: 8}", "F11", "did you mean lora_alpha?"),
+        ("LoraConfig: {r: 0}", "F12", "must be 1 or more"),
+        ("LoraConfig: {r: eight}", "F12", "must be a whole number"),
+        ("TrainingArguments: {save_strategy: epochs}", "F12", "did you mean epoch?"),
+        ("TrainingArguments: {max_seq_length: 4}", "F12", "must be 16 tokens or more"),
+        ("ModelConfig: {trust_remote_code: true}", "F11", "code that comes with a model is never run"),
+    ],
+)
+def test_every_key_and_value_is_judged(content: str, rule: str, words: str) -> None:
+    [fault] = config_faults(f"training_config:\n  {content}\n", "lora")
+    assert fault.rule == rule
+    assert words in str(fault)
+
+
+def test_a_token_in_a_config_is_never_shown() -> None:
+    [fault] = config_faults("training_config: {TrainingArguments: {hub_token: hunter2}}", "lora")
+    assert "hunter2" not in str(fault)
+
+
+def test_keys_without_effect_are_told() -> None:
+    text = "training_config: {DataCollator: {mlm: true}, LoraConfig: {r: 8}}"
+    assert config_faults(text, "lora") == []
+    [notice] = config_notices(text)
+    assert notice.startswith("DataCollator.mlm has no effect: ")

@@ -125,6 +125,12 @@ def test_streaming_that_is_possible_or_not_wished() -> None:
     assert validate(parse_workspace(TUNING), CATALOG, policy=Policy(model_streaming=True, cloud="aws")) == []
 
 
+def test_a_half_that_cannot_be_read_is_not_called_missing() -> None:
+    assert faults_of(changed(TUNING, {"tuning": 3})) == ["S5"]
+    both = changed(TUNING, {"tuning.inputs": {}, "inference": SERVING["inference"]})
+    assert faults_of(both) == ["S6", "C2"], "two halves are two halves, whatever is wrong in them"
+
+
 # Upstream defects (contract 10, peers 1.1) that live in this layer.
 
 
