@@ -52,6 +52,7 @@ def number(query: Mapping[str, str], name: str) -> int:
 def listed(cluster: Cluster, address: Address, query: Mapping[str, str]) -> Page:
     """The page of a collection that a query asks for."""
     info, storage = address.info, cluster.storage
+    storage.log(info.key)  # changes are kept from here on: a watch will go on from this list's version
     labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
     if address.name is not None:
         fields = f"{fields},metadata.name={address.name}" if fields else f"metadata.name={address.name}"

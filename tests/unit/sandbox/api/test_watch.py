@@ -38,6 +38,14 @@ async def test_resume_from_a_version(cluster: Cluster) -> None:
     assert revisions[0] > int(version)
 
 
+async def test_a_watch_goes_on_from_a_list_of_a_kind_that_nobody_has_written(cluster: Cluster) -> None:
+    address = Address(cluster.resource("secrets"), "default", None)
+    version = listed(cluster, address, {}).metadata()["resourceVersion"]
+    await make(cluster, "something-else")
+    await cluster.create("secrets", {"metadata": {"name": "s"}})
+    assert seen(await Watch(cluster.storage, "secrets", since=version).batch(0)) == [("ADDED", "s")]
+
+
 async def test_without_a_version_the_present_comes_first(cluster: Cluster) -> None:
     await make(cluster, "a")
     collected = []
