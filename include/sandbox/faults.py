@@ -42,13 +42,17 @@ NEEDS_VALUE = frozenset({FaultKind.SLOW_BOOT, FaultKind.API_LATENCY})
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is broken. `count` is how often it still strikes; None means until it is cleared."""
+    """One thing that is broken. `count` is how often it still strikes; None means until it is cleared.
+
+    `every` makes it strike at each n-th occasion only: 20 is one request in twenty.
+    """
 
     kind: FaultKind
     target: str = "*"
     value: float | None = None
     count: int | None = None
     message: str = ""
+    every: int = 1
     id: str = field(default_factory=lambda: uuid4().hex[:8])
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class Fault:
             value=None if value is None else float(value),
             count=None if count is None else int(count),
             message=str(data.get("message") or ""),
+            every=max(1, int(data.get("every") or 1)),
         )
 
 
@@ -83,6 +88,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._active: list[Fault] = []
+        self._occasions: dict[str, int] = {}
         self._listeners: list[tuple[FaultKind, Listener]] = []
 
     def active(self) -> list[Fault]:
@@ -111,8 +117,12 @@ class Faults:
         return next((f for f in self._active if f.kind == kind and fnmatchcase(target, f.target)), None)
 
     def strike(self, kind: FaultKind, target: str = "") -> Fault | None:
-        """Like `peek`, but a fault with a count has one less left afterwards."""
+        """Like `peek`, but only at each `every`-th call, and a fault with a count has one less left afterwards."""
         fault = self.peek(kind, target)
+        if fault is not None and fault.every > 1:
+            self._occasions[fault.id] = seen = self._occasions.get(fault.id, 0) + 1
+            if seen % fault.every:
+                return None
         if fault is None or fault.count is None:
             return fault
         left = fault.count - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 
 from include.demo.airflow_api import AirflowApi
 from include.demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sandbox
@@ -138,6 +140,13 @@ class ReconciledStack(Stack):
         found = [e for e in found if e["involvedObject"]["kind"] == "Workspace"]
         found.sort(key=lambda e: e["firstTimestamp"] or "")
         return [(e["type"], e["reason"], e["message"]) for e in found]
+
+    def restart_sandbox(self) -> None:
+        """`kill -9` the cluster, its API server and all that runs on it, and start it again with its state."""
+        process = psutil.Process(int(json.loads((self.sandbox.state_dir / "sandbox.pid").read_text())["pid"]))
+        process.kill()
+        process.wait(20)
+        start_sandbox(self.sandbox.state_dir)
 
     def kubectl_in_background(self, *arguments: str) -> subprocess.Popen[str]:
         """Start kubectl and return its process, output piped; the caller ends it."""

@@ -30,6 +30,12 @@ def test_a_count_is_used_up_by_strikes_and_not_by_looking(faults):
     assert faults.active() == []
 
 
+def test_one_in_so_many(faults):
+    faults.set(Fault.from_dict({"kind": "api-error", "every": 3, "count": 2}))
+    struck = [bool(faults.strike(FaultKind.API_ERROR, "GET /")) for _ in range(9)]
+    assert struck == [False, False, True, False, False, True, False, False, False]
+
+
 @pytest.mark.parametrize(
     ("query", "left"),
     [({}, []), ({"kind": "quota"}, ["slow-boot"]), ({"kind": "oom"}, ["quota", "slow-boot"])],
