@@ -206,8 +206,15 @@ def test_a_pool_of_another_generation_is_another_pool(machines: AgentPools) -> N
     assert wanted(machines).names != machines.request(edited, PLAN, "run-1", SETTINGS).names
 
 
-def test_one_operation_at_a_time_the_second_waits(azure: AzureThread, machines: AgentPools) -> None:
+def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
+    azure.break_(FaultKind.SLOW_BOOT, value=60)
     azure.put("other", count=1)
+
+    def wait(_: float) -> None:
+        azure.mend()  # the other pool's machines boot only when somebody waits for them
+        time.sleep(0.02)
+
+    machines = AgentPools(azure, AksHook(CONN, sleep=wait), busy_seconds=5)  # type: ignore[arg-type]
     pool = wanted(machines)
     assert machines.create(pool) == pool.names
     assert azure.pools["other"].state == "Succeeded"
