@@ -32,11 +32,12 @@ from kaito.hooks.api import (
     Request,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pools.node_pools import NODE_POOL
 
 Object = Mapping[str, Any]
 
-#: In the order in which they are told to go: who makes pods before the pods, and machines after what works on them.
-KINDS = (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_CLAIM, VOLUME_CLAIM, NODE)
+#: In the order in which they are told to go: who makes others before the others, machines after what works on them.
+KINDS = (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_POOL, NODE_CLAIM, VOLUME_CLAIM, NODE)
 CONFLICTS = 8
 
 
@@ -68,6 +69,10 @@ class Remains:
 
     def __str__(self) -> str:
         return "; ".join(str(one) for one in self.left) or "nothing"
+
+
+def _labels(obj: Object) -> Mapping[str, str]:
+    return obj["metadata"].get("labels") or {}
 
 
 def _selection(live: Object) -> dict[str, str]:
@@ -105,10 +110,11 @@ def judge(
         CONFIG_MAP.plural: [
             c for c in found[CONFIG_MAP.plural] if (controller(c) or {}).get("uid") == case.uid
         ],
+        NODE_POOL.plural: [p for p in found[NODE_POOL.plural] if names.POOL in _labels(p)],
         NODE_CLAIM.plural: case.node_claims,
         VOLUME_CLAIM.plural: case.volume_claims,
         # A Node goes with its machine; whoever brought a node of their own did not give it our pool's label.
-        NODE.plural: [n for n in found[NODE.plural] if names.POOL in (n["metadata"].get("labels") or {})],
+        NODE.plural: [n for n in found[NODE.plural] if names.POOL in _labels(n)],
     }
     forced = ""
     if case.annotations.get(names.FORCE_RELEASE) == "true":

@@ -24,6 +24,7 @@ from kaito.hooks.api import (
     Kind,
     Request,
 )
+from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.release import judge
 from kaito.operators.release import LetGoOperator, ReleaseOperator
 from kaito.triggers import base
@@ -101,6 +102,7 @@ def everything(cluster: Deletes, going: dict[str, Any]) -> None:
     child(cluster, SERVICE, f"{NAME}-headless", **{"kaito.sh/component": "serving"})
     child(cluster, CONFIG_MAP, f"{NAME}-g1-tuning", **{"kaito.sh/component": "tuning"})
     child(cluster, VOLUME_CLAIM, f"{NAME}-work", **{"kaito.sh/component": "tuning"})
+    child(cluster, NODE_POOL, "ws0", **{"kaito.sh/pool": "tuning", "kaito.sh/run-id": RUN_ID})
     child(cluster, NODE_CLAIM, "ws1", **{"kaito.sh/pool": "tuning", "kaito.sh/run-id": RUN_ID})
     child(cluster, NODE_CLAIM, "ws2", **{"kaito.sh/pool": "serving", "kaito.sh/run-id": "an-earlier-run"})
 
@@ -129,6 +131,7 @@ def test_everything_of_it_is_told_to_go(cluster: Deletes, everything: None) -> N
         ("services", f"{NAME}-headless"),
         ("pods", f"{NAME}-g1-tuning"),
         ("configmaps", f"{NAME}-g1-tuning"),
+        ("nodepools", "ws0"),
         ("nodeclaims", "ws1"),
         ("nodeclaims", "ws2"),
         ("persistentvolumeclaims", f"{NAME}-work"),
@@ -258,7 +261,7 @@ def test_a_node_that_outlives_its_machine_is_waited_for(cluster: Deletes, going:
     found = {
         kind: [] for kind in ("pods", "statefulsets", "services", "persistentvolumeclaims", "configmaps")
     }
-    remains = judge(going, {**found, "nodeclaims": [], "nodes": cluster.list(NODE)}, 1800.0)
+    remains = judge(going, {**found, "nodeclaims": [], "nodepools": [], "nodes": cluster.list(NODE)}, 1800.0)
     assert str(remains) == "Node aks-ws1"
     with pytest.raises(AirflowException, match="Node aks-ws1"):
         let_go(cluster)
