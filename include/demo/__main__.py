@@ -11,7 +11,8 @@ from types import FrameType
 from rich.console import Console
 
 from include.demo import stack
-from include.demo.main_job import DAG_ID, MainJob
+from include.demo.airflow_api import AirflowApi
+from include.demo.main_job import DAG_ID, DAGS, RECONCILER, MainJob
 from include.demo.stack import DemoError
 
 
@@ -68,7 +69,9 @@ def _start_airflow(state_dir: Path, console: Console) -> int:
     sandbox = stack.start_sandbox(state_dir)
     stack.start_airflow(sandbox, state_dir / "weights")
     console.print("==> starting Airflow")
-    server = stack.wait_for_airflow(state_dir, {DAG_ID})
+    server = stack.wait_for_airflow(state_dir, DAGS)
+    with AirflowApi(server) as api:
+        api.unpause(RECONCILER)
     console.print(
         f"Airflow:  {server.url}   user {server.username}   password {server.password}", soft_wrap=True
     )

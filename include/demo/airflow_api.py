@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from include.demo.stack import AirflowServer
+from include.demo.stack import AirflowServer, DemoError
 
+RUN_POLL_SECONDS = 0.3
 TERMINAL_RUN_STATES = {"success", "failed"}
 
 
@@ -35,9 +37,13 @@ class AirflowApi:
         self._http.close()
 
     def dag_ids(self) -> set[str]:
-        """Return the ids of the DAGs that were parsed and are not paused."""
-        dags = self._http.get("/api/v2/dags", params={"paused": False}).raise_for_status().json()["dags"]
+        """Return the ids of the DAGs that were parsed."""
+        dags = self._http.get("/api/v2/dags").raise_for_status().json()["dags"]
         return {str(dag["dag_id"]) for dag in dags}
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run: its schedule, and the runs that wait in its queue."""
+        self._http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
 
     def import_errors(self) -> list[str]:
         """Return the errors of DAG files that could not be parsed."""
@@ -57,6 +63,19 @@ class AirflowApi:
             self._http.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").raise_for_status().json()
         )
         return found
+
+    def wait_for_run(self, dag_id: str, run_id: str, seconds: float) -> None:
+        """Return when the run exists, whoever starts it.
+
+        :param seconds: give up after that long.
+        :raises DemoError: there is no such run by then.
+        """
+        deadline = time.monotonic() + seconds
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        while not self._http.get(path).is_success:
+            if time.monotonic() > deadline:
+                raise DemoError(f"no run {run_id} of {dag_id} within {seconds:.0f} s: see {self.server.url}")
+            time.sleep(RUN_POLL_SECONDS)
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances, oldest start first."""

