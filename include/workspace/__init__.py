@@ -17,6 +17,7 @@ from include.workspace.parse import (
     parse_workspace,
 )
 from include.workspace.rules import Policy, byo_faults, update_faults, validate
+from include.workspace.transitions import Event, transition_events
 
 __all__ = [
     "ConditionType",

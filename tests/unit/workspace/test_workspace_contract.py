@@ -215,3 +215,9 @@ def test_rules_that_are_notices_here() -> None:
     labels = {"resource.labelSelector.matchLabels": {"app": "x", "kaito.sh/workspace": "y"}}
     said = notices(parse_workspace(changed(TUNING, labels)), CATALOG)
     assert any("ignored" in sentence for sentence in said)
+
+
+def test_the_package_gives_every_name_that_it_promises() -> None:
+    import include.workspace
+
+    assert [name for name in include.workspace.__all__ if not hasattr(include.workspace, name)] == []
