@@ -1,0 +1,23 @@
+"""The plan's memory terms against the project's own trainer on small random models (tests/bench has more cases)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.plan_memory import estimate, measured_apart
+from tests.bench.small_models import CASES, Case
+
+pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(600)]
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [BY_NAME["llama-qlora"], BY_NAME["phi3-qlora-checkpointing"]],
+    ids=lambda case: case.name,
+)
+def test_each_term_is_what_the_trainer_takes(case: Case) -> None:
+    measured = measured_apart(case)
+    for term, planned in estimate(case, measured["weights file"]).items():
+        assert 0.9 <= planned / measured[term] <= 1.3, term
