@@ -6,6 +6,7 @@ Names are case-insensitive, as in Azure. The quota is large: a fault makes it sm
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,7 @@ CLUSTER_ID = (
 KUBERNETES = KUBELET_VERSION.removeprefix("v")
 VCPU_LIMIT = 1_000_000
 SYSTEM_POOL = "nodepool1"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def vcpus(instance_type: str) -> int:
@@ -48,6 +50,24 @@ def family(instance_type: str) -> str:
 def node_image(properties: Json) -> str:
     linux = str(properties.get("osSKU") or "").lower().startswith("azure")
     return "AKSAzureLinux-V3gen2-202611.10.0" if linux else "AKSUbuntu-2204gen2containerd-202611.10.0"
+
+
+def cluster_number() -> str:
+    """The eight digits that all scale sets of one cluster share."""
+    return f"{zlib.crc32(CLUSTER_ID.encode()) % 10**8:08d}"
+
+
+def scale_set(pool: str) -> str:
+    return f"aks-{pool}-{cluster_number()}-vmss"
+
+
+def machine_name(pool: str, index: int) -> str:
+    """aks-<pool>-<8 digits>-vmss00000N, N in base 36 as scale sets count."""
+    digits = ""
+    while index:
+        index, digit = divmod(index, 36)
+        digits = _DIGITS[digit] + digits
+    return scale_set(pool) + digits.rjust(6, "0")
 
 
 def pool_properties(pool: Pool) -> Json:

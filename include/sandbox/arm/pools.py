@@ -138,6 +138,28 @@ class AgentPools:
         self._changed(pool.name)
         return Answer(202, operation=operation, location=True)
 
+    def delete_machines(self, name: str, body: Any) -> Answer:
+        """Take these machines; the pool is smaller afterwards."""
+        pool = self.find(name)
+        if pool is None:
+            raise errors.pool_not_found(name)
+        names = body.get("machineNames") if isinstance(body, dict) else None
+        if not isinstance(names, list) or not names:
+            raise errors.invalid_parameter("machineNames", "names of machines are required")
+        have = {account.machine_name(pool.name, vm.index): vm for vm in pool.machines}
+        for wanted in names:
+            if wanted not in have:
+                raise errors.invalid_parameter(
+                    "machineNames", f"agent pool {pool.name} has no machine '{wanted}'"
+                )
+        self._check_idle()
+        for wanted in names:
+            have[wanted].leaving = True
+        pool.properties["count"] = sum(not vm.leaving for vm in pool.machines)
+        operation = self.state.begin(pool, UPDATING)
+        self._changed(pool.name)
+        return Answer(202, operation=operation, location=True)
+
     def _create(self, name: str, wanted: Json) -> Answer:
         self._check_idle()
         pool = Pool(name, {"count": 1, **wanted})

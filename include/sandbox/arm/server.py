@@ -145,10 +145,13 @@ class ArmServer:
             _only(request, "GET")
             return self._pools.list()
         if len(parts) == 2:
-            if parts[1].lower() != "abort":
+            action = parts[1].lower()
+            if action not in ("abort", "deletemachines"):
                 raise errors.no_such_route(request.path)
             _only(request, "POST")
-            return self._pools.abort(parts[0])
+            if action == "abort":
+                return self._pools.abort(parts[0])
+            return self._pools.delete_machines(parts[0], await _json(request))
         _only(request, "GET", "PUT", "DELETE")
         if request.method == "GET":
             return self._pools.get(parts[0])
@@ -285,8 +288,10 @@ def _action(request: web.Request) -> str:
     kind = "managedClusters/agentPools" if "/agentpools" in lower else "managedClusters"
     if "/microsoft.compute/" in lower:
         return f"Microsoft.Compute/{'skus' if lower.endswith('/skus') else 'locations/usages'}/read"
-    if lower.endswith("/abort"):
-        return "Microsoft.ContainerService/managedClusters/agentPools/abort/action"
+    if request.method == "POST":
+        return (
+            f"Microsoft.ContainerService/managedClusters/agentPools/{request.path.rpartition('/')[2]}/action"
+        )
     return f"Microsoft.ContainerService/{kind}/{_VERBS.get(request.method, 'read')}"
 
 

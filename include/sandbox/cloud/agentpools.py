@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-import zlib
 from typing import ClassVar
 
 from include.sandbox.api.store import Cluster
 from include.sandbox.arm import account
+from include.sandbox.arm.account import machine_name
 from include.sandbox.arm.errors import ArmError, allocation_failed
 from include.sandbox.arm.schema import read_taint
 from include.sandbox.arm.state import (
@@ -41,31 +41,12 @@ SPOT = {"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect
 EVICTED = {"key": "remediator.aks.microsoft.com/unschedulable", "effect": "NoSchedule"}
 CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 DRAIN_POLL = 1.0
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def cluster_number() -> str:
-    """The eight digits that all scale sets of one cluster share."""
-    return f"{zlib.crc32(account.CLUSTER_ID.encode()) % 10**8:08d}"
-
-
-def scale_set(pool: str) -> str:
-    return f"aks-{pool}-{cluster_number()}-vmss"
-
-
-def node_name(pool: str, index: int) -> str:
-    """aks-<pool>-<8 digits>-vmss00000N, N in base 36 as scale sets count."""
-    digits = ""
-    while index:
-        index, digit = divmod(index, 36)
-        digits = _DIGITS[digit] + digits
-    return scale_set(pool) + digits.rjust(6, "0")
 
 
 def provider_id(pool: str, index: int) -> str:
     return (
         f"azure:///subscriptions/{account.SUBSCRIPTION}/resourceGroups/{account.NODE_GROUP.lower()}/providers/"
-        f"Microsoft.Compute/virtualMachineScaleSets/{scale_set(pool)}/virtualMachines/{index}"
+        f"Microsoft.Compute/virtualMachineScaleSets/{account.scale_set(pool)}/virtualMachines/{index}"
     )
 
 
@@ -91,7 +72,7 @@ def node_labels(pool: Pool, type_: MachineType, vm: VirtualMachine) -> dict[str,
 
 def build_node(pool: Pool, type_: MachineType, vm: VirtualMachine) -> Object:
     taints = [read_taint(text) for text in account.pool_properties(pool).get("nodeTaints") or []]
-    name, labels = node_name(pool.name, vm.index), node_labels(pool, type_, vm)
+    name, labels = machine_name(pool.name, vm.index), node_labels(pool, type_, vm)
     return machine.build_node(name, name, labels, taints=taints, provider_id=provider_id(pool.name, vm.index))
 
 
@@ -186,7 +167,7 @@ class AgentPoolController(Controller):
                     self._fail(pool, allocation_failed(pool.instance_type, zone, fault.message))
                     return False
         for vm in pool.launch():
-            name = node_name(pool.name, vm.index)
+            name = machine_name(pool.name, vm.index)
             labels = account.pool_properties(pool).get("nodeLabels") or {}
             self._ledger.start(name, pool.instance_type, pool.name, labels)
         self._state.save()
@@ -198,7 +179,7 @@ class AgentPoolController(Controller):
     async def _settled(self, pool: Pool) -> bool:
         """Whether the pool has all its Nodes, Ready, and none too many."""
         for vm in pool.machines:
-            node = await read(self.cluster, "nodes", ("", node_name(pool.name, vm.index)))
+            node = await read(self.cluster, "nodes", ("", machine_name(pool.name, vm.index)))
             if vm.leaving or node is None or (condition_of(node, "Ready") or {}).get("status") != "True":
                 return False
         return len(pool.machines) == pool.count
@@ -207,7 +188,7 @@ class AgentPoolController(Controller):
 
     async def _machine(self, pool: Pool, vm: VirtualMachine) -> float | None:
         """Bring one machine a step further; returns seconds until the next."""
-        node = await read(self.cluster, "nodes", ("", node_name(pool.name, vm.index)))
+        node = await read(self.cluster, "nodes", ("", machine_name(pool.name, vm.index)))
         if node is not None:
             node = await self._life.strike(node)
         if vm.leaving:
@@ -250,7 +231,7 @@ class AgentPoolController(Controller):
         return None
 
     def _forget(self, pool: Pool, vm: VirtualMachine) -> None:
-        self._ledger.stop(node_name(pool.name, vm.index))
+        self._ledger.stop(machine_name(pool.name, vm.index))
         pool.machines.remove(vm)
         self._state.save()
 

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from include.sandbox.arm.account import CLUSTER_ID
-from include.sandbox.cloud.agentpools import cluster_number, node_name
+from include.sandbox.arm.account import CLUSTER_ID, cluster_number, machine_name
 from include.sandbox.controllers.ownership import condition_of, set_condition
 from include.sandbox.faults import Fault, FaultKind, Faults
 from include.sandbox.node import machine
@@ -23,9 +22,9 @@ async def azure(tmp_path, cluster, faults):
 
 
 def test_nodes_are_named_as_scale_sets_name_them():
-    assert node_name("wsgpu", 0) == f"aks-wsgpu-{cluster_number()}-vmss000000"
-    assert node_name("wsgpu", 35).endswith("-vmss00000z")
-    assert node_name("wsgpu", 36).endswith("-vmss000010")
+    assert machine_name("wsgpu", 0) == f"aks-wsgpu-{cluster_number()}-vmss000000"
+    assert machine_name("wsgpu", 35).endswith("-vmss00000z")
+    assert machine_name("wsgpu", 36).endswith("-vmss000010")
     assert len(cluster_number()) == 8
 
 
@@ -40,7 +39,7 @@ async def test_nodes_carry_akss_labels_and_taints_and_those_asked_for(azure):
     )
     assert await azure.settled() == "Succeeded"
     nodes = await azure.nodes()
-    assert [node["metadata"]["name"] for node in nodes] == [node_name("wsgpu", n) for n in range(3)]
+    assert [node["metadata"]["name"] for node in nodes] == [machine_name("wsgpu", n) for n in range(3)]
     labels = nodes[0]["metadata"]["labels"]
     assert (
         labels.items()
@@ -97,7 +96,24 @@ async def test_scaling_down_takes_the_newest_machine(azure):
     await azure.settled()
     await azure.put(count=1)
     assert await azure.settled() == "Succeeded"
-    assert [node["metadata"]["name"] for node in await azure.nodes()] == [node_name("wsgpu", 0)]
+    assert [node["metadata"]["name"] for node in await azure.nodes()] == [machine_name("wsgpu", 0)]
+
+
+async def test_single_machines_can_be_deleted_and_are_not_replaced(azure):
+    await azure.put(count=3)
+    await azure.settled()
+    gone = {"machineNames": [machine_name("wsgpu", 1)]}
+    answer = await azure.call("POST", f"{POOL}/deleteMachines", gone)
+    assert (answer.status, "Azure-AsyncOperation" in answer.headers, "Location" in answer.headers) == (
+        202,
+        True,
+        True,
+    )
+    assert await azure.settled() == "Succeeded"
+    assert [n["metadata"]["name"] for n in await azure.nodes()] == [machine_name("wsgpu", n) for n in (0, 2)]
+    assert (await azure.call("GET", POOL)).body["properties"]["count"] == 2
+    again = await azure.call("POST", f"{POOL}/deleteMachines", gone)
+    assert (again.status, again.body["error"]["code"]) == (400, "InvalidParameter")
 
 
 async def test_a_stopped_pool_has_no_machines_and_costs_nothing(azure):
@@ -128,7 +144,7 @@ async def test_machines_without_gpus_are_pools_too(azure):
 async def test_a_deleted_pool_is_drained_first(azure, cluster):
     await azure.put(count=1)
     await azure.settled()
-    name = node_name("wsgpu", 0)
+    name = machine_name("wsgpu", 0)
     spec = {"nodeName": name, "containers": [{"name": "main", "image": "busybox"}]}
     await cluster.create("pods", {"metadata": {"name": "tune"}, "spec": spec}, "default")
     await azure.call("DELETE", POOL)
@@ -143,7 +159,7 @@ async def test_a_deleted_pool_is_drained_first(azure, cluster):
 async def test_a_spot_eviction_gives_notice_and_then_takes_the_node_for_good(azure, cluster, faults):
     await azure.put(count=1, scaleSetPriority="Spot")
     await azure.settled()
-    name = node_name("wsgpu", 0)
+    name = machine_name("wsgpu", 0)
     await azure.until(lambda: azure.controller.feeds.known("nodes"), "the node is seen")
     faults.set(Fault(FaultKind.SPOT_EVICTION, name, 0.3))
     async with asyncio.timeout(5):
@@ -167,7 +183,7 @@ async def test_a_spot_eviction_gives_notice_and_then_takes_the_node_for_good(azu
     assert azure.ledger.rentals()[0].stopped
     await azure.put(count=1)
     await azure.settled()
-    assert [node["metadata"]["name"] for node in await azure.nodes()] == [node_name("wsgpu", 1)]
+    assert [node["metadata"]["name"] for node in await azure.nodes()] == [machine_name("wsgpu", 1)]
 
 
 async def test_a_restart_in_the_middle_of_a_creation_loses_nothing(tmp_path, cluster):
