@@ -16,6 +16,7 @@ from include.workspace.dialect import serves
 from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj, going, label
 
 OVER = ("success", "failed")
+SLOW = frozenset({"dataset", "tuning_pool", "tune", "serving_pool", "roll_out"})
 PATIENCE = 15  # looks at a thing that does not come
 SERVE_STEPS = ("serving_pool", "serving_nodes", "roll_out", "service_ready", "ask")
 STEPS: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +51,7 @@ class Run:
     answered: bool = False
     doomed: str = ""  # the step that will fail
     waits: int = 0
+    cleared: bool = False
 
     @property
     def label(self) -> str:
@@ -80,11 +82,10 @@ class Airflow:
         run.state = "running"
         if run.teardown is not None:
             return self._tear_down(run)
-        if run.dag != "kaito_release" and not self._current(run):
-            run.teardown = ["tuning", "serving"]
-            return None
         steps = STEPS[run.dag]
         name = steps[run.step]
+        if not self._through_the_fence(run, name):
+            return None
         step: Callable[[Run], bool] = getattr(self, f"_{name}")
         try:
             if run.doomed == name:
@@ -102,6 +103,17 @@ class Airflow:
             if run.step >= last:
                 run.state = "success"
         return None
+
+    def _through_the_fence(self, run: Run, name: str) -> bool:
+        """Whether the step may act now; slow ones look first and act later, when the Workspace may have moved on."""
+        if run.dag != "kaito_release" and not run.cleared:
+            if not self._current(run):
+                run.teardown = ["tuning", "serving"]
+                return False
+            run.cleared = name in SLOW
+            return not run.cleared
+        run.cleared = False
+        return True
 
     def _fail(self, run: Run, phase: Phase) -> None:
         for pod in self._own_pods(run):
@@ -178,11 +190,14 @@ class Airflow:
         return True
 
     def _pod(self, run: Run, component: str) -> bool:
-        """Create the pod, or adopt the one of this run."""
-        if any(label(p, names.COMPONENT) == component and not going(p) for p in self._own_pods(run)):
+        """Create the pod, or adopt the one of this run; never beside another one that has not gone yet."""
+        others = [p for p in self.cluster.children(component) if label(p, names.RUN_ID) != run.label]
+        own = [p for p in self._own_pods(run) if label(p, names.COMPONENT) == component]
+        if own and not going(own[0]):
             return True
         found = self.cluster.workspace
-        assert found is not None
+        if own or others or found is None:
+            return False
         meta = {
             "name": f"{names.pod(found, component)}-{self.cluster.count:x}",
             "namespace": NAMESPACE,
@@ -203,7 +218,8 @@ class Airflow:
 
     def _volume(self) -> None:
         found = self.cluster.workspace
-        assert found is not None
+        if found is None:
+            return
         meta = {
             "name": names.work_volume(found),
             "namespace": NAMESPACE,
@@ -229,7 +245,8 @@ class Airflow:
         if purpose == "tuning" and {label(c, names.RUN_ID) for c in claims} - {run.label}:
             raise Fail(Phase.NODES_FAILED)
         found = self.cluster.workspace
-        assert found is not None
+        if found is None:
+            return False
         if not claims:
             labels = {**names.labels(found, "pool", run.id), names.POOL: purpose}
             requirement = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [MACHINE]}
@@ -287,7 +304,8 @@ class Airflow:
 
     def _roll_out(self, run: Run) -> bool:
         found = self.cluster.workspace
-        assert found is not None
+        if found is None:
+            return False
         self._tell(run, Phase.ROLLING_OUT)
         labels, owner = names.labels(found, "serving", run.id), [names.owner_reference(found)]
         for name in (names.service(found), names.headless_service(found)):
