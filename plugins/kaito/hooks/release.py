@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.reconcile import release
+from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
 from include.reconcile.case import Case, controller, deleting
 from include.reconcile.contract import Observed, Surroundings
 from include.workspace import names
@@ -32,6 +33,7 @@ from kaito.hooks.api import (
     Request,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
 from kaito.hooks.pools.node_pools import NODE_POOL
 
 Object = Mapping[str, Any]
@@ -172,6 +174,21 @@ def tell_to_go(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
         if cluster.delete(one.kind, one.name, metadata.get("namespace"), uid=metadata["uid"]):
             asked.append(str(one))
     return asked
+
+
+def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]:
+    """Tell a Workspace's AKS agent pools to go, where machines come as such; returns the names of those still there."""
+    chosen = settings or pool_settings()
+    if chosen.provider != ProviderName.AKS:
+        return []
+    from kaito.hooks.aks import AksHook
+
+    aks = AksHook(chosen.azure_conn_id)
+    left = [pool for pool in aks.list_pools() if belongs(pool, _selection(live))]
+    for pool in left:
+        if state(pool) not in LEAVING_STATES:
+            aks.begin_delete(str(pool["name"]))
+    return [f"AgentPool {pool['name']} ({state(pool)})" for pool in left]
 
 
 def _finalizers(live: Object, wanted: Sequence[str]) -> Request:

@@ -19,7 +19,7 @@ from include.workspace.transitions import WARNING, Event
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.events import tell
-from kaito.hooks.release import Remains, hold, let_go, look, tell_to_go
+from kaito.hooks.release import Remains, agent_pools, hold, let_go, look, tell_to_go
 from kaito.operators.base import WorkspaceTask
 from kaito.settings import release_deadline
 
@@ -80,6 +80,8 @@ class ReleaseOperator(ReleaseTask):
         remains = self.look(live)
         for one in tell_to_go(self.cluster, remains):
             self.log.info("Told to go: %s", one)
+        for pool in agent_pools(live):
+            self.log.info("Told to go: %s", pool)
         self.say(live, f"Releasing: {remains}")
         return {"uid": live["metadata"]["uid"]}
 
@@ -119,17 +121,18 @@ class LetGoOperator(ReleaseTask):
             remains = self.look(live)
             for one in tell_to_go(self.cluster, remains):
                 self.log.info("Made meanwhile, told to go: %s", one)
-            if not remains.left or remains.forced:
+            pools = agent_pools(live)
+            words = "; ".join([*(str(one) for one in remains.left), *pools])
+            if not words or remains.forced:
                 break
             if time.monotonic() > deadline:
-                raise AirflowException(f"Still there: {remains}.")
+                raise AirflowException(f"Still there: {words}.")
             time.sleep(self.poll_seconds)
-        if remains.left:
-            self._tell_what_is_left(live, remains)
+        if words:
+            self._tell_what_is_left(live, f"Let go, since {remains.forced}. Left behind: {words}")
         if let_go(self.cluster, self.workspace, self.namespace, uid):
             self.log.info("Our finalizer is off Workspace %s/%s.", self.namespace, self.workspace)
 
-    def _tell_what_is_left(self, live: Mapping[str, Any], remains: Remains) -> None:
-        message = f"Let go, since {remains.forced}. Left behind: {remains}"
+    def _tell_what_is_left(self, live: Mapping[str, Any], message: str) -> None:
         self.log.warning("%s", message)
         tell(self.cluster, live, [Event(WARNING, "ReleasedByForce", message)])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
+from kaito.hooks import aks
 from kaito.hooks.api import (
     CONFIG_MAP,
     EVENT,
@@ -30,6 +31,7 @@ from kaito.operators.release import LetGoOperator, ReleaseOperator
 from kaito.triggers import base
 from kaito.triggers.release import ReleasedTrigger
 
+from include.reconcile.agent_pools import MANAGED_BY, MANAGED_BY_TAG
 from include.workspace import names
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_triggers import AsyncCluster, ending
@@ -266,6 +268,42 @@ def test_a_node_that_outlives_its_machine_is_waited_for(cluster: Deletes, going:
     with pytest.raises(AirflowException, match="Node aks-ws1"):
         let_go(cluster)
     assert cluster.deleted == [], "its cloud takes it away"
+
+
+class Azure:
+    """Two agent pools: one of the Workspace, one of another."""
+
+    def __init__(self) -> None:
+        tags = {MANAGED_BY_TAG: MANAGED_BY}
+        self.pools = [
+            {
+                "name": name,
+                "properties": {"tags": tags, "nodeLabels": labels, "provisioningState": "Succeeded"},
+            }
+            for name, labels in (("ours", OURS), ("theirs", {**OURS, "kaito.sh/workspace": "another"}))
+        ]
+
+    def list_pools(self) -> list[dict[str, Any]]:
+        return copy.deepcopy(self.pools)
+
+    def begin_delete(self, name: str) -> bool:
+        for pool in self.pools:
+            if pool["name"] == name:
+                pool["properties"]["provisioningState"] = "Deleting"
+        return True
+
+
+def test_agent_pools_go_too(cluster: Deletes, going: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = Azure()
+    monkeypatch.setattr(aks, "AksHook", lambda conn_id: azure)
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
+    release(cluster)
+    assert [p["properties"]["provisioningState"] for p in azure.pools] == ["Deleting", "Succeeded"]
+    with pytest.raises(AirflowException, match=r"AgentPool ours \(Deleting\)"):
+        let_go(cluster)
+    azure.pools.pop(0)
+    let_go(cluster)
+    assert going["metadata"]["finalizers"] == ["example.com/hold"]
 
 
 class TestTheWait:
