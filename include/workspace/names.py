@@ -35,6 +35,7 @@ USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 PAUSED = "kaito.sh/paused"  # "true": nothing is done, only observed
 MANAGED_BY = "kaito.sh/managed-by"  # "airflow": ours even where upstream's controller runs
+KEEP = "kaito.sh/keep"  # "true" on an object: the janitor leaves it alone
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
