@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from include.workspace.dialect import serves
+from include.workspace.names import RERUN
 from include.workspace.names import generation as generation_of
 
 MESSAGE_LENGTH = 1024
@@ -237,12 +238,14 @@ def progress(
     nodes: Sequence[str] | None = None,
     target_nodes: int | None = None,
     adapter: Mapping[str, Any] | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The status after a phase, from the Workspace as the cluster holds it NOW (read it just before).
 
     `generation` is the one that the run works for (default: the Workspace's own). `reason` replaces the reason of the
     phase's first condition, and of ResourceReady among its causes, such as a NodeClaim's own LaunchFailed. `nodes` are
-    node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}.
+    node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
+    {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way.
     Raises StaleGeneration when the cluster has moved on to a newer generation.
     """
     phase = Phase(phase)
@@ -255,6 +258,8 @@ def progress(
             f"the Workspace is at generation {newer}; a run for {run_for} may not write its status"
         )
     step, tuning = STEPS[phase], workspace.get("tuning") is not None
+    if begun is not None:
+        status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
     repair = repairs(status, run_for)
     left = _left_alone(phase, tuning, serves(workspace), repair)
     conditions = list(status.get("conditions") or ())
@@ -274,6 +279,25 @@ def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:
     """Whether the run that `status.run` names brings back a service of a generation that was finished before."""
     run = (status or {}).get("run") or {}
     return run.get("generation") == generation and run.get("cause") in REPAIRS
+
+
+def _recorded(
+    workspace: Mapping[str, Any], known: Mapping[str, Any], run: Mapping[str, Any], generation: int
+) -> dict[str, Any]:
+    """`status.run` after a run has begun, which somebody may have started by hand."""
+    same = known.get("generation") == generation
+    if known.get("id") == run["id"] or (same and known.get("state") in ("waiting", "started")):
+        return dict(known)
+    service_only = workspace.get("tuning") is not None and run["dag"] == "kaito_serve"
+    return {
+        "id": run["id"],
+        "dag": run["dag"],
+        "attempt": known.get("attempt", 1) if same else 1,
+        "generation": generation,
+        "rerun": ((workspace["metadata"].get("annotations") or {}).get(RERUN)) or "",
+        "cause": "repair" if service_only else "found",
+        "state": "started",
+    }
 
 
 def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool) -> set[ConditionType]:

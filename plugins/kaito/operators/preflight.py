@@ -38,7 +38,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``
     """
 
-    config: dict[str, Any]  # what the user's ConfigMap holds, parsed: memory, time and context are planned for it
+    config: dict[
+        str, Any
+    ]  # what the user's ConfigMap holds, parsed: memory, time and context are planned for it
     lookup: Lookup  # which models this run's Workspace may name; set when the task runs
 
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
@@ -211,7 +213,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
             return {**result, "adapter": published(document)}
-        self.report(Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0])
+        begun = {"id": run_id, "dag": self.dag_id}
+        self.report(
+            Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0], begun=begun
+        )
         return result
 
 

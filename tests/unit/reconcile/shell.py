@@ -159,6 +159,9 @@ class Shell:
         if foreign:
             assert decision.actions == ()
             assert decision.status is None
+        for start in decision.actions:
+            if isinstance(start, StartRun) and start.dag_id != "kaito_release":
+                judge_start(look, start)
         if decision.status is not None:
             judge_claims(look, decision.status)
 
@@ -194,6 +197,14 @@ class Shell:
 
 def self_paused(annotations: Mapping[str, str]) -> bool:
     return annotations.get(names.PAUSED) == "true"
+
+
+def judge_start(look: Look, start: StartRun) -> None:
+    """A run starts only when no pod of another one is left."""
+    own = ("", names.run_id_label(start.run_id))
+    for pod in look.observed.pods:
+        if label(pod, names.COMPONENT) in ("dataset", "tuning", "adapter"):
+            assert label(pod, names.RUN_ID) in own, f"{pod['metadata']['name']} is still there"
 
 
 def judge_claims(look: Look, status: Mapping[str, Any]) -> None:

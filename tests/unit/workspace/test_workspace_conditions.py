@@ -232,3 +232,32 @@ def test_a_repair_of_an_earlier_generation_means_nothing_to_the_next_one() -> No
     status = run(edited, [Phase.ACCEPTED])[-1]
     assert set(table(status).values()) == {"False"}
     assert "adapter" not in status
+
+
+def test_a_run_that_somebody_started_is_recorded_unless_another_is_under_way() -> None:
+    by_hand = {"id": "manual__1", "dag": "kaito_tune"}
+    first = run(QUICK, [Phase.ACCEPTED], begun=by_hand)[-1]
+    assert first["run"] == {
+        "id": "manual__1",
+        "dag": "kaito_tune",
+        "attempt": 1,
+        "generation": 1,
+        "rerun": "",
+        "cause": "found",
+        "state": "started",
+    }
+    ours = {"id": "ours", "generation": 1, "attempt": 2, "state": "started", "cause": "spec"}
+    assert run({**QUICK, "status": {"run": ours}}, [Phase.ACCEPTED], begun=by_hand)[-1]["run"] == ours
+    over = {**ours, "state": "failed"}
+    again = run({**QUICK, "status": {"run": over}}, [Phase.ACCEPTED], begun=by_hand)[-1]["run"]
+    assert (again["id"], again["attempt"], again["state"]) == ("manual__1", 2, "started")
+    older = changed({**QUICK, "status": {"run": ours}}, {"metadata.generation": 2})
+    assert run(older, [Phase.ACCEPTED], begun=by_hand)[-1]["run"]["attempt"] == 1
+
+
+def test_serving_a_tuned_workspace_by_hand_keeps_what_was_tuned() -> None:
+    done = run(QUICK, TO_THE_END, adapter={"image": "r/a:1"})[-1]
+    by_hand = {"id": "manual__1", "dag": "kaito_serve"}
+    status = run({**QUICK, "status": done}, [Phase.ACCEPTED], begun=by_hand)[-1]
+    assert (status["run"]["cause"], status["adapter"]) == ("repair", {"image": "r/a:1"})
+    assert table(status)["AdapterPublished"] == "True"
