@@ -32,6 +32,7 @@ DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
 ZONE = "1"
 PLACE = {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": f"{REGION}-1"}
 TYPES = ("Launched", "Registered", "Initialized")
+NO_MACHINES = "AllocationFailed"
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
 
 
@@ -101,7 +102,7 @@ def refusal(faults: Faults, claim: str, instance_type: str) -> str | None:
         return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
     if fault := capacity_fault(faults, FaultKind.NO_CAPACITY, instance_type, ZONE):
         told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
-        return f"{asked}ERROR CODE: AllocationFailed. {fault.message or told}"
+        return f"{asked}ERROR CODE: {NO_MACHINES}. {fault.message or told}"
     return None
 
 
@@ -180,6 +181,8 @@ class NodeClaimController(Controller):
                 if answer is not None:
                     raise LaunchProblem(answer)
         except (LaunchProblem, UnknownMachine) as problem:
+            if _in_node_pool(claim) and NO_MACHINES in str(problem):
+                return await self._give_up(claim, str(problem))
             return await self._refuse(claim, str(problem))
         self._refused.pop(uid, None)
         if node is None and (condition_of(claim, "Registered") or {}).get("status") == "True":
@@ -244,6 +247,18 @@ class NodeClaimController(Controller):
         await self.cluster.event(claim, "Warning", "LaunchFailed", message, "gpu-provisioner")
         return pause
 
+    async def _give_up(self, claim: Object, message: str) -> float | None:
+        """Karpenter deletes a claim that its cloud has no machine for; the NodePool makes another, for ever."""
+        uid = claim["metadata"]["uid"]
+        if uid not in self._refused:
+            self._refused[uid] = FIRST_RETRY
+            claim = await self._note(claim, {"Launched": ("Unknown", "LaunchFailed", message[:800])})
+            told = f"NodeClaim {claim['metadata']['name']} event: {message}"
+            await self.cluster.event(claim, "Warning", "InsufficientCapacityError", told, "karpenter")
+            return FIRST_RETRY
+        await remove(self.cluster, NODECLAIMS, claim)
+        return None
+
     # --- the end --------------------------------------------------------------------------------------------------
 
     async def _terminate(self, claim: Object, node: Object | None) -> float | None:
@@ -258,6 +273,7 @@ class NodeClaimController(Controller):
             await self._life.remove(node)
         self._ledger.stop(node_name(claim))
         self._seen.pop(claim["metadata"]["uid"], None)
+        self._refused.pop(claim["metadata"]["uid"], None)
         claim["metadata"]["finalizers"] = [f for f in claim["metadata"]["finalizers"] if f != FINALIZER]
         await self.cluster.update(NODECLAIMS, claim)
         return None

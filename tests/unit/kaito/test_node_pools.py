@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from kaito.hooks import pools
-from kaito.hooks.api import NODE, NODE_CLAIM
+from kaito.hooks.api import EVENT, NODE, NODE_CLAIM
 from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
 from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
 
@@ -79,6 +80,28 @@ def test_the_clouds_refusal_reaches_the_pool(cluster: FakeCluster) -> None:
     claim(cluster, name, "c0", Launched=("Unknown", "LaunchFailed", "SkuNotAvailable here"))
     status = machines.observe(KEY)
     assert (status.failed, status.failure_class) == (True, FailureClass.CAPACITY)
+
+
+@pytest.mark.parametrize(("age", "failed"), [(5, True), (500, False)])
+@pytest.mark.parametrize(("of", "ours"), [("{}", True), ("other", False), ("{}-more", False)])
+def test_what_karpenter_said_of_a_claim_that_it_deleted_again(
+    cluster: FakeCluster, age: int, failed: bool, of: str, ours: bool
+) -> None:
+    machines = NodePools(cluster)  # type: ignore[arg-type]
+    (name,) = machines.create(wanted(machines))
+    said = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+    event = {
+        "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "NodeClaim", "name": f"{of.format(name)}-x7k2p"},
+        "reason": "InsufficientCapacityError",
+        "message": "all requested instance types were unavailable during launch",
+        "lastTimestamp": said,
+    }
+    cluster.add(EVENT, event)
+    status = machines.observe(KEY)
+    assert status.failed is (failed and ours)
+    if status.failed:
+        assert (status.failure_class, status.message) == (FailureClass.CAPACITY, event["message"])
 
 
 def test_foreign_and_other_runs_pools_are_left_alone(cluster: FakeCluster) -> None:

@@ -6,16 +6,26 @@ our labels are changed or deleted, as they were read.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from include.manifests import Settings
 from include.manifests.node_pools import node_pool
 from include.planning import Plan
-from include.reconcile.pools import FailureClass, PoolStatus, deleting, instance_types, pool_status
+from include.reconcile.pools import (
+    FINAL_CLASSES,
+    FailureClass,
+    PoolStatus,
+    classify,
+    deleting,
+    instance_types,
+    pool_status,
+)
 from include.workspace import names
-from kaito.hooks.api import NODE, NODE_CLAIM, Kind
+from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
 
@@ -25,6 +35,9 @@ NODE_POOL = Kind("karpenter.sh", "v1", "nodepools", "NodePool", namespaced=False
 POOL_LABEL = "karpenter.sh/nodepool"
 DELETE_ATTEMPTS = 5
 GONE_SECONDS = 600.0
+NO_CAPACITY_EVENTS = "involvedObject.kind=NodeClaim,reason=InsufficientCapacityError"
+#: How long an event speaks for its pool: Karpenter tries again, and says so again, within a minute.
+EVENT_SECONDS = 120.0
 
 
 def _replicas(pool: Object) -> int:
@@ -40,10 +53,41 @@ def _claims_of(pools: Iterable[Object], claims: Iterable[Object]) -> list[Object
     return [claim for claim in claims if _labels(claim).get(POOL_LABEL) in wanted]
 
 
+def _made_claim(pool: Object, claim: str, at: datetime) -> bool:
+    """Whether a NodeClaim of this name, of that time, was this pool's and not an earlier one's."""
+    metadata = pool["metadata"]
+    since = metadata.get("creationTimestamp")
+    named = re.fullmatch(re.escape(metadata["name"]) + r"-[a-z0-9]+", claim) is not None
+    return named and (since is None or at >= datetime.fromisoformat(since))
+
+
+def _refusal(pools: Sequence[Object], events: Iterable[Object], now: datetime) -> PoolStatus | None:
+    """What Karpenter said lately of claims that it has deleted again because the cloud had no machine for them."""
+    for event in events:
+        about, said = event.get("involvedObject") or {}, event.get("lastTimestamp") or event.get("eventTime")
+        if about.get("kind") != "NodeClaim" or not said:
+            continue
+        at = datetime.fromisoformat(said)
+        recent = (now - at).total_seconds() < EVENT_SECONDS
+        if recent and any(_made_claim(pool, str(about.get("name")), at) for pool in pools):
+            reason, message = str(event.get("reason")), str(event.get("message"))
+            found = classify(reason, message)
+            failure = found if found in FINAL_CLASSES else FailureClass.CAPACITY
+            return PoolStatus((), False, reason, message, failure)
+    return None
+
+
 def node_pool_status(
-    pools: Iterable[Object], claims: Iterable[Object], nodes: Iterable[Object]
+    pools: Iterable[Object],
+    claims: Iterable[Object],
+    nodes: Iterable[Object],
+    events: Iterable[Object] = (),
+    now: datetime | None = None,
 ) -> PoolStatus:
-    """Judge NodePools by their NodeClaims and the cluster's Nodes."""
+    """Judge NodePools by their NodeClaims, the cluster's Nodes, and Karpenter's events of lacking capacity.
+
+    Karpenter deletes a claim that its cloud has no machine for and makes another, so that only the event remains.
+    """
     live = [pool for pool in pools if not deleting(pool)]
     if not live:
         told = "There is no NodePool: it was deleted."
@@ -51,7 +95,11 @@ def node_pool_status(
     own = [claim for claim in _claims_of(live, claims) if not deleting(claim)]
     wanted = sum(_replicas(pool) for pool in live)
     status = pool_status(own, nodes) if own else None
-    if status is not None and (len(own) >= wanted or status.failed):
+    if status is not None and (status.failed or (status.ready and len(own) >= wanted)):
+        return status
+    if refused := _refusal(live, events, now or datetime.now(UTC)):
+        return refused
+    if status is not None and len(own) >= wanted:
         return status
     told = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
     return PoolStatus(
@@ -154,11 +202,14 @@ class NodePools:
 
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = self.hook.list(NODE_POOL, labels=key.labels)
-        return node_pool_status(pools, self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))
+        claims = self.hook.list(NODE_CLAIM, labels=key.labels)
+        events = self.hook.list(EVENT, fields=NO_CAPACITY_EVENTS)
+        return node_pool_status(pools, claims, self.hook.list(NODE), events)
 
 
 async def observe_node_pools(hook: AsyncKaitoClusterHook, key: PoolKey) -> PoolStatus:
     """As :meth:`NodePools.observe`, for triggers."""
     pools = await hook.list(NODE_POOL, labels=key.labels)
     claims = await hook.list(NODE_CLAIM, labels=key.labels)
-    return node_pool_status(pools, claims, await hook.list(NODE))
+    events = await hook.list(EVENT, fields=NO_CAPACITY_EVENTS)
+    return node_pool_status(pools, claims, await hook.list(NODE), events)

@@ -10,6 +10,7 @@ from include.sandbox.cloud.nodeclaims import build_node, node_name
 from include.sandbox.cloud.nodepools import NodePoolController
 from include.sandbox.controllers.ownership import condition_of
 from include.sandbox.controllers.reconciler import Feeds
+from include.sandbox.faults import Fault, FaultKind
 
 KEY = ("", "ml-w-tuning")
 
@@ -119,3 +120,20 @@ async def test_a_pool_without_replicas_gets_no_machines(cluster, pools):
     await make(cluster, None)
     await pools.reconcile(KEY)
     assert await claims(cluster) == []
+
+
+async def test_a_claim_without_a_machine_is_given_up_and_made_again(cluster, pools, controller, faults):
+    faults.set(Fault(FaultKind.NO_CAPACITY))
+    await make(cluster, 1)
+    await pools.reconcile(KEY)
+    (first,) = await claims(cluster)
+    key = ("", first["metadata"]["name"])
+    assert await controller.reconcile(key) == 1.0
+    events, _ = await cluster.list("events", field_selector="reason=InsufficientCapacityError")
+    assert events[0]["involvedObject"]["name"] == first["metadata"]["name"]
+    await controller.reconcile(key)
+    await controller.reconcile(key)
+    assert await claims(cluster) == []
+    await pools.reconcile(KEY)
+    (second,) = await claims(cluster)
+    assert second["metadata"]["name"] != first["metadata"]["name"]
