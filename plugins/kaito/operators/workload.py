@@ -142,6 +142,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         run = self.this_run(context)
         if event.get("status") == SUPERSEDED:
             self._stop(run, event)
+            self.log.error("%s", event["message"])
             raise AirflowFailException(event["message"])
         failure: Exception | None = None
         try:
@@ -177,6 +178,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         try:
             self.live_workspace(run)
         except StaleWorkspace as stale:
+            self.log.error("%s", stale)
             raise AirflowFailException(str(stale)) from None
         except ClusterError as error:
             self.log.warning("Workspace %s could not be read: %s", run.name, error)
