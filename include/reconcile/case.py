@@ -211,6 +211,9 @@ class Case:
         ]
 
     def live_claims(self, purpose: str) -> list[Object]:
+        """Our machines for a purpose; none where another provider's objects stand behind the NodeClaims."""
+        if not self.surroundings.node_claims:
+            return []
         return [c for c in self.node_claims if label(c, names.POOL) == purpose and not deleting(c)]
 
     def strangers(self) -> Iterator[tuple[str, str, str]]:

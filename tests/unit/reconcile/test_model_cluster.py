@@ -218,9 +218,26 @@ class Life(RuleBasedStateMachine):
     def life(self, rounds: int) -> None:
         self._live(rounds)
 
-    @rule(rounds=st.integers(5, 30))
-    def long_life(self, rounds: int) -> None:
+    @rule(
+        rounds=st.integers(1, 18),
+        what=st.sampled_from(["crash", "reset", "edit", "edit", "rerun", "delete", "fail"]),
+        acts=st.integers(0, 6),
+    )
+    def in_the_middle_of_life(self, rounds: int, what: str, acts: int) -> None:
+        """Something happens at a random point of an ordinary life, and the shell may die at the next one."""
         self._live(rounds)
+        if what in ("crash", "reset"):
+            self.airflow_breaks(what)
+        elif what == "edit" and self.ws is not None and not going(self.ws):
+            self.edit_spec(names.generation(self.ws) + 1, "good")
+        elif what == "rerun":
+            self._annotate(names.RERUN, str(rounds))
+        elif what == "delete":
+            self.cluster.delete("Workspace", NAME)
+        else:
+            for run in self.airflow.runs.values():
+                run.doomed = STEPS[run.dag][min(run.step, len(STEPS[run.dag]) - 1)]
+        self._pass(acts)
 
     def _live(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -328,7 +345,7 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=5000 if THOROUGH else 400,
+    max_examples=5000 if THOROUGH else 700,
     stateful_step_count=60 if THOROUGH else 30,
     deadline=None,
     derandomize=not THOROUGH,

@@ -283,3 +283,37 @@ def test_pods_of_others_with_our_label_are_not_ours() -> None:
     pod = story.cluster.create("Pod", {"metadata": meta, "spec": {}, "status": {"phase": "Running"}})
     assert label(pod, names.WORKSPACE) == NAME
     assert story.decision().actions == ()
+
+
+def test_pods_of_another_run_go_while_ours_is_under_way() -> None:
+    story = Story().lives(tuning_pod_runs)
+    pod = story.cluster.children("tuning")[0]
+    labels = {**pod["metadata"]["labels"], names.RUN_ID: "somebody-else"}
+    meta = {**pod["metadata"], "name": "stray", "labels": labels}
+    story.cluster.create("Pod", {**pod, "metadata": meta})
+    decision = story.decision()
+    assert decision.situation == "running"
+    assert [a.name for a in of(decision, DeleteObject)] == ["stray"]
+
+
+def test_a_run_started_by_hand_that_nobody_recorded_is_left_alone_while_it_lives() -> None:
+    story = Story().lives(tuning_pod_runs)
+    status = {key: value for key, value in story.status.items() if key != "run"}
+    story.cluster.put("Workspace", {**story.ws, "status": status})
+    decision = story.decision()
+    assert (decision.situation, decision.actions) == ("running", ())
+    story.cluster.objects["Pod"].clear()
+    story.cluster.objects["NodeClaim"].clear()
+    assert story.decision().situation == "running"
+    story.cluster.advance(121)
+    assert story.decision().situation == "starting"
+
+
+def test_a_generation_that_an_unknown_run_has_finished_is_adopted() -> None:
+    story = Story().lives(settled)
+    status = {key: value for key, value in story.status.items() if key != "run"}
+    story.cluster.put("Workspace", {**story.ws, "status": status})
+    decision = story.reconcile()
+    assert not of(decision, StartRun)
+    assert (story.status["run"]["cause"], story.status["run"]["state"]) == ("found", "success")
+    assert of(story.annotate(rerun="1").decision(), StartRun)[0].run_id == names.attempt_run_id(story.ws, 2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from include.reconcile import AddFinalizer, DeleteObject, StartRun
+from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide
 from include.workspace import names
 from include.workspace.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, node_status
 from tests.unit.reconcile.story import (
     OTHER,
+    SURROUNDINGS,
     Story,
     deleted,
     of,
@@ -157,3 +160,15 @@ def test_a_stranger_in_place_of_a_lost_service_is_not_touched() -> None:
     assert "StatefulSet" not in deleted(decision)
     assert "belongs to Other theirs" in decision.events[-1].message
     assert story.condition("InferenceReady")[0] == "False"
+
+
+def test_where_machines_are_no_node_claims_their_absence_means_nothing() -> None:
+    story = Story("inference").lives(ready)
+    story.reconcile()
+    for name in list(story.cluster.objects["NodeClaim"]):
+        del story.cluster.objects["NodeClaim"][name]
+    look = story.look()
+    pools = replace(SURROUNDINGS, node_claims=False)
+    decision = decide(look.workspace, look.observed, look.now, pools)
+    assert (decision.situation, decision.actions) == ("ready", ())
+    assert decide(look.workspace, look.observed, look.now, SURROUNDINGS).situation == "starting"
