@@ -19,6 +19,7 @@ from kaito import settings
 from kaito.hooks import references
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import RENEW_EVERY, Election
+from kaito.hooks.pools import ProviderName, pool_settings
 from kaito.hooks.reconciling import Installation, Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
 from kaito.lookup import Lookup, look_up
@@ -138,5 +139,6 @@ def installation() -> Installation:
         price_of=_price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
         release_deadline=settings.release_deadline(),
+        node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,
     )
     return Installation(surroundings, _look_up)
