@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from include.catalog import load_catalog
@@ -156,7 +156,7 @@ def _usage(name: str, shown: str, current: int, limit: int) -> Json:
     }
 
 
-def usages(pools: Iterable[Pool], faults: Faults) -> list[Json]:
+def usages(pools: Collection[Pool], faults: Faults) -> list[Json]:
     """Microsoft.Compute's usages of the location; a quota fault shows as a limit that is reached."""
     used: dict[str, int] = {}
     total = 0
@@ -164,16 +164,15 @@ def usages(pools: Iterable[Pool], faults: Faults) -> list[Json]:
         cores = vcpus(pool.instance_type) * len(pool.machines)
         total += cores
         used[family(pool.instance_type)] = used.get(family(pool.instance_type), 0) + cores
-    found = [_usage("cores", "Total Regional vCPUs", total, VCPU_LIMIT)]
-    for name in _azure_sizes():
-        limit = VCPU_LIMIT
-        if faults.peek(FaultKind.QUOTA, name):
-            limit = used.get(family(name), 0)
-        entry = _usage(
-            family(name), f"Standard {family(name)[8:-6]} Family vCPUs", used.get(family(name), 0), limit
-        )
-        if not any(known["name"] == entry["name"] for known in found):
-            found.append(entry)
+    spot = sum(vcpus(pool.instance_type) * len(pool.machines) for pool in pools if pool.spot)
+    found = [
+        _usage("cores", "Total Regional vCPUs", total, VCPU_LIMIT),
+        _usage("lowPriorityCores", "Total Regional Low-priority vCPUs", spot, VCPU_LIMIT),
+    ]
+    short = {family(name) for name in _azure_sizes() if faults.peek(FaultKind.QUOTA, name)}
+    for name in dict.fromkeys(family(size) for size in _azure_sizes()):
+        limit = used.get(name, 0) if name in short else VCPU_LIMIT
+        found.append(_usage(name, f"Standard {name[8:-6]} Family vCPUs", used.get(name, 0), limit))
     return found
 
 

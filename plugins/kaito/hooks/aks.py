@@ -25,6 +25,7 @@ from kaito.hooks.azure_account import (
     azure_errors,
     credential,
 )
+from kaito.hooks.azure_offer import Wanted, offer_faults
 
 if TYPE_CHECKING:
     from azure.mgmt.containerservice import ContainerServiceClient
@@ -109,6 +110,24 @@ class AksHook(AzureBaseHook):
         """Return all agent pools of the cluster, foreign ones too."""
         with azure_errors(self.conn_id):
             return [pool.as_dict() for pool in self.connection.agent_pools.list(*self.account.place)]
+
+    def offer_faults(
+        self, instance_type: str, count: int, *, zones: tuple[str, ...] = (), spot: bool = False
+    ) -> list[str]:
+        """Ask Azure, before anything is made, whether it would refuse these machines and why; empty when it would not.
+
+        Needs the rights Microsoft.Compute/skus/read and Microsoft.Compute/locations/usages/read on the subscription.
+        """
+        from azure.mgmt.compute import ComputeManagementClient
+
+        account = self.account
+        with azure_errors(self.conn_id):
+            location = str(self.connection.managed_clusters.get(*account.place).location)
+            options = {**account.options(), "base_url": account.base_url}
+            with ComputeManagementClient(credential(account), account.subscription, **options) as compute:
+                skus = [s.as_dict() for s in compute.resource_skus.list(filter=f"location eq '{location}'")]
+                usages = [usage.as_dict() for usage in compute.usage.list(location)]
+        return offer_faults(Wanted(instance_type, count, location, zones, spot), skus, usages)
 
     # --- changing -------------------------------------------------------------------------------------------------
 

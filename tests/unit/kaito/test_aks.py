@@ -15,6 +15,7 @@ from kaito.hooks import pools
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete, async_credential, credential
+from kaito.hooks.azure_offer import Wanted, offer_faults
 from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolKey, PoolTaken, Purpose, classify
 from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, pool_settings
 from kaito.hooks.pools.agent_pools import AgentPools
@@ -138,6 +139,39 @@ def test_without_a_secret_the_environments_identity_is_used(monkeypatch: pytest.
 
     credential(AksAccount.from_connection(CONN, Nobody, extra))
     assert seen == {"managed_identity_client_id": "m", "workload_identity_tenant_id": "t"}
+
+
+# --- asking before ----------------------------------------------------------------------------------------------------
+
+
+def test_what_azure_would_refuse_is_known_before_anything_is_made(azure: AzureThread) -> None:
+    machine = PLAN.instance_type
+    assert hook().offer_faults(machine, 4, zones=("1",)) == []
+    assert hook().offer_faults(machine, 4, spot=True) == []
+    azure.break_(FaultKind.QUOTA, machine)
+    (fault,) = hook().offer_faults(machine.lower(), 4)
+    assert "need 24 vCPUs of quota standardNCSv3Family in sandbox: 0 of 0 are in use" in fault
+    assert "at least 24" in fault
+    azure.break_(FaultKind.SKU, machine)
+    told = " ".join(hook().offer_faults(machine, 1, zones=("9",)))
+    assert "does not offer Standard_NC6s_v3 to this subscription" in told
+    (fault,) = hook().offer_faults("Standard_Fantasy", 1)
+    assert fault == "Azure has no machine type Standard_Fantasy in location sandbox."
+    assert azure.pools == {}
+
+
+@pytest.mark.parametrize(
+    ("zones", "words"), [(("1",), None), (("2",), "in zone 2 of eastus; zones: 1"), (("4",), "in zone 4")]
+)
+def test_a_zone_that_is_restricted_is_not_offered(zones: tuple[str, ...], words: str | None) -> None:
+    sku = {
+        "name": "Standard_NC6s_v3",
+        "family": "f",
+        "locationInfo": [{"location": "EastUS", "zones": ["1", "2"]}],
+        "restrictions": [{"type": "Zone", "restrictionInfo": {"zones": ["2"]}, "reasonCode": "x"}],
+    }
+    faults = offer_faults(Wanted("Standard_NC6s_v3", 1, "eastus", zones), [sku], [])
+    assert (words is None and faults == []) or (words is not None and words in faults[0])
 
 
 # --- the life of a pool -----------------------------------------------------------------------------------------------
