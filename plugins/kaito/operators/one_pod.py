@@ -13,6 +13,7 @@ import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client.exceptions import ApiException
@@ -74,12 +75,14 @@ class OnePodOperator(KubernetesPodOperator):
             time.sleep(PATIENT_POLL)
 
     def _create(self, pod_request_obj: Any) -> Any:
+        """Return a new pod, None when there is one of that name (an answer here, so not asked again and again)."""
         try:
-            return self.pod_manager.create_pod(pod=pod_request_obj)
+            return self.pod_manager.run_pod_async(pod_request_obj)
         except ApiException as error:
-            if error.status != 409:
-                raise
-            return None
+            if error.status == 409:
+                return None
+            self.log.info("The pod could not be made (%s); trying again.", error.reason)
+        return self.pod_manager.create_pod(pod=pod_request_obj)
 
     def _pods_of_this_step(self, wanted: Any) -> list[Any]:
         """Return the pods that this step has already; those that nobody wants are told to go."""
@@ -91,7 +94,11 @@ class OnePodOperator(KubernetesPodOperator):
             if self._standing(pod, wanted) is Standing.USELESS:
                 self.log.info("Pod %s is of no use any more: deleting it.", pod.metadata.name)
                 self.cluster.delete(POD, pod.metadata.name, wanted.namespace, uid=pod.metadata.uid)
-        return list(found)
+        return found
+
+    @generic_api_retry
+    def _listed(self, namespace: str, labels: str) -> list[Any]:
+        return list(self.client.list_namespaced_pod(namespace=namespace, label_selector=labels).items)
 
     def _standing(self, pod: Any, wanted: Any) -> Standing:
         """Judge a pod of this step; see :class:`Standing`."""

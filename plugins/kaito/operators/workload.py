@@ -34,6 +34,9 @@ TRY_AGAIN = 75
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800
 LOG_SECONDS = 2
+# How long an API server may be away before a step that comes back is taken for failed; its pod works meanwhile.
+API_AWAY_SECONDS = 900.0
+API_AWAY_POLL = 2.0
 
 
 class PodGone(AirflowFailException):
@@ -47,6 +50,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     report. The name is a class attribute, because the task comes back from the triggerer as a new object.
     """
 
+    #: Each time that the API server is away for long, the wait comes back here with an error and goes on.
+    MAX_REDEFER_ATTEMPTS = 50
     #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
     template_fields = ("kubernetes_conn_id",)
     #: How long to stay in the worker, in seconds, before the wait moves to the triggerer: what ends sooner than the
@@ -144,6 +149,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             self._stop(run, event)
             self.log.error("%s", event["message"])
             raise AirflowFailException(event["message"])
+        self._await_api(event)
         failure: Exception | None = None
         try:
             super().trigger_reentry(context, event)
@@ -165,6 +171,19 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         self.finished(run, result)
         context["ti"].xcom_push(key="return_value", value=result)
         return result
+
+    def _await_api(self, event: Mapping[str, Any]) -> None:
+        """Return when the API server answers. What it is asked for is nothing that a cluster's trouble may end."""
+        deadline = time.monotonic() + API_AWAY_SECONDS
+        while True:
+            try:
+                self.cluster.find(POD, event["name"], event["namespace"])
+                return
+            except ClusterError as error:
+                if not error.transient or time.monotonic() > deadline:
+                    raise
+                self.log.warning("The API server is away, waiting for it: %s", error)
+            time.sleep(API_AWAY_POLL)
 
     def _stop(self, run: Run, event: Mapping[str, Any]) -> None:
         """Delete the pod, if it still is this run's."""
@@ -193,7 +212,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         sentence = left.get("error") or self._cause(ended, failure, event)
         if exit_code in USER_EXIT_CODES:
             raise AirflowFailException(sentence) from None
-        if self._deleted():
+        if self._deleted(event):
             raise PodGone(f"{self.task_id}: the pod was deleted while it worked; not tried again.") from None
         if getattr(ended, "reason", None) == "OOMKilled":
             raise AirflowFailException(
@@ -209,10 +228,11 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             base = statuses[0]
         return base.state.terminated if base is not None and base.state else None
 
-    def _deleted(self) -> bool:
+    def _deleted(self, event: Mapping[str, Any]) -> bool:
         """Whether somebody deleted the pod; an eviction (drain, spot, node loss) is not that and may be tried again."""
         if self.pod is None or self.pod.metadata is None:
-            return True
+            # Not seen is not gone: a pod that is there is taken up by the next try.
+            return self.cluster.find(POD, event["name"], event["namespace"]) is None
         marks = (self.pod.status.conditions if self.pod.status else None) or []
         evicted = any(c.type == "DisruptionTarget" and c.status == "True" for c in marks)
         return self.pod.metadata.deletion_timestamp is not None and not evicted

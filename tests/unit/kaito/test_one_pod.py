@@ -36,14 +36,22 @@ def a_pod(
 class Pods:
     """The pods of a namespace; each look sees the next list, the last one for ever."""
 
-    def __init__(self, *looks: list[Any], taken: bool = False) -> None:
-        self.looks, self.made, self.deleted, self.taken = list(looks), [], [], taken
+    def __init__(self, *looks: list[Any], taken: bool = False, busy: int = 0) -> None:
+        self.looks, self.made, self.deleted = list(looks), [], []
+        self.taken, self.busy = taken, busy
 
     def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
         assert label_selector == "kaito.sh/component=tuning,kaito.sh/workspace=w"
         return SimpleNamespace(items=self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
 
     def create_pod(self, pod: Any) -> Any:
+        self.made.append(pod)
+        return pod
+
+    def run_pod_async(self, pod: Any) -> Any:
+        if self.busy:
+            self.busy -= 1
+            raise ApiException(status=503, reason="ServiceUnavailable")
         if self.taken:
             raise ApiException(status=409, reason="AlreadyExists")
         self.made.append(pod)
@@ -76,6 +84,12 @@ def test_the_pod_of_this_run_is_taken_up_whatever_it_has_reached(
 def test_without_a_pod_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     pods = Pods([])
     assert ask(pods, monkeypatch) is pods.made[0]
+
+
+def test_a_busy_api_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = Pods([], busy=1)
+    ask(pods, monkeypatch)
+    assert len(pods.made) == 1
 
 
 @pytest.mark.parametrize(

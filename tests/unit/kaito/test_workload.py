@@ -12,7 +12,8 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from kaito.hooks.api import CONFIG_MAP, POD
+from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
+from kaito.operators import workload
 from kaito.operators.base import Run
 from kaito.operators.workload import (
     FetchDatasetOperator,
@@ -227,6 +228,37 @@ def test_a_pod_that_was_deleted_for_a_newer_generation_says_so(
     comes_back(tune, pod, AirflowException("not found"))
     with pytest.raises(AirflowFailException, match="superseded by generation 2"):
         tune.trigger_reentry(context, {**EVENT, "status": "error"})
+
+
+def test_an_api_server_that_is_away_is_waited_for(
+    tune: TuneOperator,
+    comes_back: Any,
+    context: dict[str, Any],
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pod goes on meanwhile: to call it lost would end a training for a restart of the control plane."""
+    monkeypatch.setattr(workload, "API_AWAY_POLL", 0)
+    find, away = cluster.find, [ClusterError(0, "ConnectionFailed", "refused")] * 3
+
+    def sometimes(*which: Any) -> Any:
+        if away:
+            raise away.pop()
+        return find(*which)
+
+    monkeypatch.setattr(cluster, "find", sometimes)
+    comes_back(tune, ended_pod(0, json.dumps({"steps": 3})))
+    assert tune.trigger_reentry(context, {**EVENT, "status": "error"})["steps"] == 3
+
+
+def test_a_pod_that_was_not_seen_but_is_there_is_taken_up_by_the_next_try(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    cluster.add(POD, {"metadata": {"name": "p"}})
+    comes_back(tune, None, AirflowException("connection reset"))
+    with pytest.raises(AirflowException) as failed:
+        tune.trigger_reentry(context, {**EVENT, "status": "error"})
+    assert not isinstance(failed.value, AirflowFailException)
 
 
 def test_the_wait_for_a_pod_is_fenced(
