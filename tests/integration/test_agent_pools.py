@@ -17,6 +17,7 @@ from kaito.hooks.api import EVENT, NODE, POD
 from kaito.hooks.cluster import KaitoClusterHook
 from kaito.hooks.pool import GpuPool, PoolKey
 from kaito.hooks.pools.agent_pools import AgentPools
+from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
 
 from include.catalog import load_catalog
 from include.manifests import AgentPoolOptions, Settings
@@ -85,7 +86,7 @@ class Cloud:
         return sorted(node["metadata"]["name"] for node in self.hook.list(NODE))
 
 
-def wanted(machines: AgentPools, run: str, nodes: int = 1) -> GpuPool:
+def wanted(machines: AgentPools | NodePools, run: str, nodes: int = 1) -> GpuPool:
     asked = replace(plan(parse_workspace(WORKSPACE), load_catalog()), node_count=nodes)
     return machines.request(WORKSPACE, asked, run, Settings(workload_image="w"))
 
@@ -106,7 +107,7 @@ def cloud(running: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     return running
 
 
-def ready(machines: AgentPools) -> Any:
+def ready(machines: AgentPools | NodePools) -> Any:
     return until(lambda: (s := machines.observe(KEY)).ready and s, "the pool is ready")
 
 
@@ -165,21 +166,50 @@ def test_a_spot_machine_is_announced_tainted_and_gone(cloud: Cloud) -> None:
     machines.create(wanted(machines, "run-3"))
     (node,) = ready(machines).nodes
     sandbox(cloud.state, "fault", "set", "spot-eviction", "--target", node, "--value", "1")
-    tainted = until(
-        lambda: (n := cloud.hook.find(NODE, node)) and [t["key"] for t in n["spec"].get("taints") or []],
-        "a look at the node",
-    )
-    until(
-        lambda: (
-            "remediator.aks.microsoft.com/unschedulable"
-            in [t["key"] for t in (cloud.hook.find(NODE, node) or {"spec": {}})["spec"].get("taints") or []]
-        ),
-        "the node is tainted",
-    )
-    assert "kubernetes.azure.com/scalesetpriority" in tainted
+
+    def taints() -> set[str]:
+        found = cloud.hook.find(NODE, node)
+        return {taint["key"] for taint in found["spec"].get("taints") or []} if found else set()
+
+    until(lambda: "remediator.aks.microsoft.com/unschedulable" in taints(), "the node is tainted")
+    assert "kubernetes.azure.com/scalesetpriority" in taints()
     reasons = [event["reason"] for event in cloud.hook.list(EVENT, fields=f"involvedObject.name={node}")]
     assert "PreemptScheduled" in reasons
     until(lambda: cloud.nodes() == BASELINE, "the node is gone")
     assert not machines.observe(KEY).ready
     machines.delete_and_wait(KEY, "run-3", timeout=30)
     assert all(rental.stopped for rental in cloud.ledger.rentals())
+
+
+def test_a_node_pool_brings_as_many_machines_as_replicas_and_takes_them_back(cloud: Cloud) -> None:
+    machines = NodePools(cloud.hook)
+    (name,) = machines.create(wanted(machines, "run-4"))
+    assert machines.create(wanted(machines, "run-4")) == []
+    assert len(ready(machines).nodes) == 1
+    assert machines.create(wanted(machines, "run-4", nodes=2)) == [name]
+    status = until(lambda: (s := machines.observe(KEY)).ready and len(s.nodes) == 2 and s, "two machines")
+    until(
+        lambda: (cloud.hook.find(NODE_POOL, name) or {})["status"]["nodes"] == 2, "the pool counts its nodes"
+    )
+    assert all(node.startswith(f"aks-{name}-") for node in status.nodes)
+    assert machines.delete(KEY, "run-5") == []
+    machines.delete_and_wait(KEY, "run-4", timeout=30)
+    assert cloud.nodes() == BASELINE
+    assert all(rental.stopped for rental in cloud.ledger.rentals())
+
+
+def test_a_node_pool_without_capacity_fails_in_the_clouds_words(cloud: Cloud) -> None:
+    sandbox(cloud.state, "fault", "set", "no-capacity", "--target", "Standard_NC6s_v3")
+    machines = NodePools(cloud.hook)
+    try:
+        machines.create(wanted(machines, "run-6"))
+        until(lambda: machines.observe(KEY).failed, "the pool fails")
+        for _ in range(10):  # whatever Karpenter has deleted or made again by now
+            status = machines.observe(KEY)
+            assert (status.failed, str(status.failure_class)) == (True, "capacity")
+            assert "sufficient capacity" in status.message
+            time.sleep(0.2)
+    finally:
+        sandbox(cloud.state, "fault", "clear")
+        machines.delete_and_wait(KEY, "run-6", timeout=30)
+    assert cloud.nodes() == BASELINE

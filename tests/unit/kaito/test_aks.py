@@ -52,7 +52,7 @@ def hook() -> AksHook:
 
 @pytest.fixture
 def machines(azure: AzureThread) -> AgentPools:
-    return AgentPools(azure, hook(), poll=0.02, busy_seconds=5)  # type: ignore[arg-type]
+    return AgentPools(azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
 
 
 def wanted(machines: AgentPools, run: str = "run-1", **changes: Any) -> GpuPool:
@@ -60,7 +60,7 @@ def wanted(machines: AgentPools, run: str = "run-1", **changes: Any) -> GpuPool:
 
 
 def eventually(check: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not (found := check()):
         assert time.monotonic() < deadline, f"waited for: {what}"
         time.sleep(0.02)
@@ -184,7 +184,7 @@ def test_a_pool_is_made_becomes_ready_and_goes(azure: AzureThread, machines: Age
     assert not machines.observe(KEY).ready
     status = eventually(lambda: (s := machines.observe(KEY)).ready and s, "the pool is ready")
     assert len(status.nodes) == 2
-    machines.delete_and_wait(KEY, "run-1", timeout=5, poll=0.02)
+    machines.delete_and_wait(KEY, "run-1", timeout=20, poll=0.02)
     assert azure.pools == {}
     assert all(rental.stopped for rental in azure.azure.ledger.rentals())
     assert machines.observe(KEY).reason == "AgentPoolMissing"
@@ -213,7 +213,7 @@ def test_a_crash_after_asking_is_made_good_by_asking_again(azure: AzureThread, m
 def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: AgentPools) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     machines.create(wanted(machines))
-    machines.delete_and_wait(KEY, "run-1", timeout=5, poll=0.02)
+    machines.delete_and_wait(KEY, "run-1", timeout=20, poll=0.02)
     assert azure.pools == {}
     assert all(rental.stopped for rental in azure.azure.ledger.rentals())
 
@@ -248,7 +248,7 @@ def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
         azure.mend()  # the other pool's machines boot only when somebody waits for them
         time.sleep(0.02)
 
-    machines = AgentPools(azure, AksHook(CONN, sleep=wait), busy_seconds=5)  # type: ignore[arg-type]
+    machines = AgentPools(azure, AksHook(CONN, sleep=wait), busy_seconds=20)  # type: ignore[arg-type]
     pool = wanted(machines)
     assert machines.create(pool) == pool.names
     assert azure.pools["other"].state == "Succeeded"
@@ -268,7 +268,7 @@ def test_two_at_once_make_one_pool(azure: AzureThread) -> None:
     made: list[list[str]] = []
 
     def create() -> None:
-        machines = AgentPools(azure, hook(), poll=0.02, busy_seconds=5)  # type: ignore[arg-type]
+        machines = AgentPools(azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
         made.append(machines.create(wanted(machines)))
 
     threads = [threading.Thread(target=create) for _ in range(3)]
@@ -403,7 +403,7 @@ def test_another_zone_is_another_pool_and_both_go_with_the_run(azure: AzureThrea
     assert azure.settled(first) == "Failed"
     (second,) = in_zone("2").create(wanted(in_zone("2")))
     assert azure.settled(second) == "Succeeded"
-    in_zone("2").delete_and_wait(KEY, "run-1", timeout=5, poll=0.02)
+    in_zone("2").delete_and_wait(KEY, "run-1", timeout=20, poll=0.02)
     assert azure.pools == {}
 
 

@@ -107,7 +107,7 @@ class Azure:
         )
 
     async def until(self, check: Any, what: str) -> Any:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not (found := check()):
                 await asyncio.sleep(0.01)
         return found
