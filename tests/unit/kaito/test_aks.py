@@ -348,6 +348,25 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
     assert azure.pools[name].state == "Succeeded"
 
 
+def test_a_janitor_sees_our_pools_only_and_deletes_what_it_saw(
+    azure: AzureThread, machines: AgentPools
+) -> None:
+    azure.put("foreign", count=1)
+    azure.settled("foreign")
+    (name,) = machines.create(wanted(machines))
+    azure.settled(name)
+    (seen,) = machines.owned()
+    assert seen["name"] == name
+    machines.create(wanted(machines, node_count=3))
+    azure.settled(name)
+    assert not machines.delete_as_seen(seen)
+    assert not machines.delete_as_seen(machines.aks.find("foreign") or {})
+    assert machines.delete_as_seen(machines.owned()[0])
+    assert azure.settled(name) == "gone"
+    assert not machines.delete_as_seen(seen)
+    assert list(azure.pools) == ["foreign"]
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,24 @@ class AgentPools:
                 raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
             time.sleep(poll)
 
+    def owned(self) -> list[Pool]:
+        """Return all agent pools that this project made, for whichever Workspace: what a janitor looks through."""
+        return [pool for pool in self.aks.list_pools() if is_ours(pool)]
+
+    def delete_as_seen(self, pool: Mapping[str, Any]) -> bool:
+        """Ask for the deletion of one of our pools if it still is as it was read.
+
+        :returns: False when it has changed since, is gone, or is not ours: then it is left alone.
+        """
+        if not is_ours(pool):
+            return False
+        try:
+            return self.aks.begin_delete(str(pool["name"]), etag=_etag(pool), timeout=self.busy_seconds)
+        except AksError as error:
+            if error.stale:
+                return False
+            raise
+
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = [pool for pool in self.aks.list_pools() if belongs(pool, key.labels)]
         return agent_pool_status(pools, self.hook.list(NODE))
@@ -179,7 +197,7 @@ async def observe_agent_pools(hook: AsyncKaitoClusterHook, aks: AksHook, key: Po
     return agent_pool_status(pools, await hook.list(NODE))
 
 
-def _etag(pool: Pool) -> str:
+def _etag(pool: Mapping[str, Any]) -> str:
     return str(properties(pool).get("eTag") or "")
 
 
