@@ -345,7 +345,7 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=5000 if THOROUGH else 700,
+    max_examples=5000 if THOROUGH else 500,
     stateful_step_count=60 if THOROUGH else 30,
     deadline=None,
     derandomize=not THOROUGH,
