@@ -250,11 +250,13 @@ class Pass:
         if rest and case.decision.status is None and not await self._still_so(case):
             return
         doer = Actions(self.hook, self.runs, case.live)
-        for action in rest:
-            if done := await doer.do(action):
-                case.done.append(done)
-        case.live = await self._forget_trouble(doer.live)
-        await events.tell_async(self.hook, case.live, case.decision.events)
+        try:
+            for action in rest:
+                if done := await doer.do(action):
+                    case.done.append(done)
+            case.live = await self._forget_trouble(doer.live)
+        finally:  # the status has turned, whatever became of the actions
+            await events.tell_async(self.hook, case.live, case.decision.events)
 
     async def _forget_trouble(self, live: dict[str, Any]) -> dict[str, Any]:
         """What could not be carried out earlier was carried out now."""

@@ -1,0 +1,228 @@
+"""`kubectl apply` is all a user needs: Workspaces drive Airflow, and their status is true whatever happens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.integration.airflow_run import PRESET, SECRET, wait
+from tests.integration.reconciled import FINALIZER, ReconciledStack
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+LEASE = "kaito-airflow-reconciler"
+
+
+def ask(stack: ReconciledStack, name: str, method: str = "POST", path: str = "/chat") -> Any:
+    """Ask a service through its cluster IP."""
+    address = stack.kubectl("get", "svc", name, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    body = {"prompt": "What is 2 plus 2?"} if method == "POST" else None
+    reply = httpx.request(method, f"http://{address}{path}", json=body, timeout=60, trust_env=False)
+    return reply.raise_for_status().json()
+
+
+def run_of(stack: ReconciledStack, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = (stack.get("workspace", name).get("status") or {}).get("run") or {}
+    return found
+
+
+def settled(stack: ReconciledStack, name: str, run_id: str) -> dict[str, Any]:
+    """Wait until the status says that a run with this id has succeeded."""
+
+    def look() -> dict[str, Any] | None:
+        run = run_of(stack, name)
+        assert run.get("state") != "failed" or run.get("id") != run_id, stack.condition(
+            name, "WorkspaceReady"
+        )
+        return run if run.get("id") == run_id and run.get("state") == "success" else None
+
+    return wait(look, 180, f"the end of run {run_id}")
+
+
+@pytest.fixture(scope="module")
+def tuned(reconciled_stack: ReconciledStack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The quick start, applied and nothing else; returns the Workspace's name."""
+    name = "workspace-tuning-phi-3"
+    file = tmp_path_factory.mktemp("apply") / "workspace.yaml"
+    Path(file).write_text(yaml.safe_dump(reconciled_stack.quick_start(name)))
+    reconciled_stack.kubectl("apply", "-f", str(file))
+    reconciled_stack.reaches(name, "WorkspaceReady")
+    return name
+
+
+class TestApply:
+    """What follows from `kubectl apply` alone."""
+
+    def test_the_quick_start_becomes_a_service(self, reconciled_stack: ReconciledStack, tuned: str) -> None:
+        stack = reconciled_stack
+        assert isinstance(ask(stack, tuned)["Result"], str)
+        row = stack.kubectl("get", "workspace", tuned).splitlines()[1].split()
+        assert row[2:5] == ["True", "True", "True"] or row.count("True") >= 3
+        workspace = stack.get("workspace", tuned)
+        assert FINALIZER in workspace["metadata"]["finalizers"]
+        assert workspace["metadata"]["annotations"]["workspace.kaito.io/revision"] == "1"
+        assert workspace["status"]["adapter"]["digest"] == stack.registry_digest(tuned, "0.0.1")
+        assert workspace["status"]["run"]["id"] == stack.run_id(tuned)
+        assert workspace["status"]["run"]["url"].startswith("http")
+
+    def test_its_story_is_told_by_events(self, reconciled_stack: ReconciledStack, tuned: str) -> None:
+        told = reconciled_stack.events(tuned)
+        assert told[0][1] == "Pending"
+        reasons = {reason for _, reason, _ in told}
+        assert {"DatasetChecked", "AdapterPushed", "Succeeded"} <= reasons
+        assert all(type_ == "Normal" for type_, _, _ in told)
+
+    def test_every_fault_stands_in_the_condition_and_nothing_is_made(
+        self, reconciled_stack: ReconciledStack
+    ) -> None:
+        stack = reconciled_stack
+        document = stack.quick_start("faulty")
+        document["tuning"]["preset"]["name"] = "phi-3-mini-128k-instrukt"
+        document["tuning"]["output"]["imagePushSecret"] = "absent"
+        stack.kubectl.apply(document)
+        told = wait(lambda: stack.condition("faulty", "WorkspaceReady") or None, 60, "a condition of faulty")
+        assert (told["status"], told["reason"]) == ("False", "workspaceFailed")
+        for word in ("phi-3-mini-128k-instrukt", "absent"):
+            assert word in told["message"]
+        assert stack.children("faulty") == []
+        assert "run" not in stack.get("workspace", "faulty")["status"]
+        stack.kubectl("delete", "workspace", "faulty", "--wait=false")
+        stack.gone("faulty")
+
+    def test_twenty_at_once_are_all_told_and_all_let_go(self, reconciled_stack: ReconciledStack) -> None:
+        stack = reconciled_stack
+        documents = []
+        for number in range(20):
+            document = stack.quick_start(f"many-{number}")
+            document["metadata"]["labels"] = {"batch": "many"}
+            document["tuning"]["output"]["imagePushSecret"] = "absent"
+            documents.append(document)
+        stack.kubectl.apply(*documents)
+
+        def judged() -> bool | None:
+            items = stack.get("workspaces", "-l", "batch=many")["items"]
+            told = [w for w in items if (w.get("status") or {}).get("conditions")]
+            return len(told) == 20 or None
+
+        wait(judged, 60, "the conditions of twenty Workspaces")
+        stack.kubectl("delete", "workspaces", "-l", "batch=many", "--wait=false")
+        wait(lambda: not stack.get("workspaces", "-l", "batch=many")["items"] or None, 90, "their end")
+
+
+class TestService:
+    """A live service follows its Workspace and comes back by itself."""
+
+    @pytest.fixture(scope="class")
+    def served(self, reconciled_stack: ReconciledStack) -> Iterator[str]:
+        stack, name = reconciled_stack, "served"
+        stack.kubectl.apply(stack.service(name))
+        settled(stack, name, wait(lambda: run_of(stack, name).get("id"), 60, "a run"))
+        yield name
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
+
+    def test_an_adapter_is_added(self, reconciled_stack: ReconciledStack, tuned: str, served: str) -> None:
+        stack = reconciled_stack
+        image = f"{stack.sandbox.registry}/{tuned}@{stack.registry_digest(tuned, '0.0.1')}"
+        stack.kubectl.apply(stack.service(served, adapter=image))
+        settled(stack, served, stack.run_id(served))
+        models = {model["id"] for model in ask(stack, served, "GET", "/v1/models")["data"]}
+        assert {"adapter", PRESET} <= models
+        revisions = stack.get("controllerrevisions", "-l", f"workspace.kaito.io/name={served}")["items"]
+        assert sorted(r["revision"] for r in revisions) == [1, 2]
+
+    def test_what_is_deleted_by_hand_comes_back(self, reconciled_stack: ReconciledStack, served: str) -> None:
+        stack = reconciled_stack
+        before = run_of(stack, served)["id"]
+        for kind in ("statefulset", "service"):
+            stack.kubectl("delete", kind, served, "--wait=false")
+        again = wait(lambda: ((r := run_of(stack, served)["id"]) != before and r) or None, 60, "a repair")
+        settled(stack, served, again)
+        assert run_of(stack, served)["cause"] == "repair"
+        assert isinstance(ask(stack, served)["Result"], str)
+        assert stack.condition(served, "WorkspaceReady")["status"] == "True"
+
+
+class TestRunsThatGetLost:
+    """Airflow may forget; the cluster does not."""
+
+    def test_a_run_deleted_in_the_middle_of_tuning_is_taken_up_again(
+        self, reconciled_stack: ReconciledStack
+    ) -> None:
+        stack, name = reconciled_stack, "forgotten"
+        stack.kubectl.apply(stack.tuning(name, steps=4000))
+        pod = stack.running_pod(name, "tuning")
+        run_id = stack.run_id(name)
+        path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
+        stack.api._http.delete(path).raise_for_status()
+        wait(lambda: stack.api._http.get(path).is_success or None, 90, "the run to be there again")
+        wait(lambda: stack.states(run_id).get("tune") == "deferred" or None, 90, "the pod to be adopted")
+        pods = [p["metadata"]["uid"] for p in stack.pods(name, "tuning")]
+        assert pods == [pod["metadata"]["uid"]]
+        progress = wait(
+            lambda: (stack.get("workspace", name)["status"].get("progress") or {}).get("step"),
+            60,
+            "the pod's progress in the status",
+        )
+        assert 0 < progress <= 4000
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
+
+
+@contextmanager
+def another_deployment(stack: ReconciledStack) -> Iterator[None]:
+    """Hold the Lease as another Airflow would, by renewing it."""
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            spec = {"holderIdentity": "another", "renewTime": now, "leaseDurationSeconds": 5}
+            note = {"annotations": {"kaito.sh/airflow": "http://another.example.com"}}
+            change = json.dumps({"metadata": note, "spec": spec})
+            stack.kubectl("patch", "lease", LEASE, "--type=merge", "-p", change)
+            over.wait(1)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_of_two_deployments_one_acts_and_the_other_takes_over(reconciled_stack: ReconciledStack) -> None:
+    stack = reconciled_stack
+    holder = stack.get("lease", LEASE)["spec"]["holderIdentity"]
+    with another_deployment(stack):
+        wait(
+            lambda: "reconciles this cluster" in said_by_the_wait(stack) or None,
+            60,
+            "the passive one to say so",
+        )
+        document = stack.quick_start("theirs")
+        document["tuning"]["output"]["imagePushSecret"] = f"{SECRET}-absent"
+        stack.kubectl.apply(document)
+        with pytest.raises(TimeoutError):
+            wait(lambda: stack.get("workspace", "theirs").get("status"), 6, "nothing")
+    wait(lambda: stack.get("workspace", "theirs").get("status"), 90, "the takeover")
+    assert stack.get("lease", LEASE)["spec"]["holderIdentity"] == holder
+    stack.kubectl("delete", "workspace", "theirs", "--wait=false")
+    stack.gone("theirs")
+
+
+def said_by_the_wait(stack: ReconciledStack) -> str:
+    """Return the log of the wait that is parked now."""
+    query = {"limit": 1, "order_by": "-run_after"}
+    runs = stack.api._http.get("/api/v2/dags/kaito_reconcile/dagRuns", params=query).json()["dag_runs"]
+    return stack.log(runs[0]["dag_run_id"], "wait_for_changes", "kaito_reconcile")
