@@ -63,6 +63,7 @@ def proceed(draft: Draft) -> Decision:
     """Start the recorded run unless pods of another run are still there: never two of them at work."""
     run = dict(draft.run)
     service.admit_loss(draft)
+    service.lost_nodes(draft)  # a machine without its node would keep the next run waiting
     if leftovers.supersede(draft):
         draft.look_again(SUPERSEDING_SECONDS)
         return draft.decision("superseding")

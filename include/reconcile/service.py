@@ -100,7 +100,7 @@ def lost_nodes(draft: Draft) -> list[str]:
         name = node_of(claim)
         if not name:
             continue
-        left = _patience(case, nodes.get(name))
+        left = _patience(case, claim, nodes.get(name))
         if left is None:
             continue
         if left > 0:
@@ -111,10 +111,15 @@ def lost_nodes(draft: Draft) -> list[str]:
     return found
 
 
-def _patience(case: Case, node: Mapping[str, Any] | None) -> float | None:
+def _patience(case: Case, claim: Mapping[str, Any], node: Mapping[str, Any] | None) -> float | None:
     """Seconds until a node counts as lost, 0 when it does, None while it is fine."""
     if node is None:
-        return 0.0
+        # A node that has just joined may be missing from a list that is a moment older.
+        told = (claim.get("status") or {}).get("conditions") or ()
+        joined = backoff.moment(
+            next((c.get("lastTransitionTime") for c in told if c["type"] == "Registered"), "")
+        )
+        return max(0.0, NODE_LOST_SECONDS - (case.now - joined).total_seconds()) if joined else 0.0
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready: Mapping[str, Any] = next((c for c in conditions if c.get("type") == "Ready"), {})
     if ready.get("status") == "True":

@@ -172,3 +172,15 @@ def test_where_machines_are_no_node_claims_their_absence_means_nothing() -> None
     decision = decide(look.workspace, look.observed, look.now, pools)
     assert (decision.situation, decision.actions) == ("ready", ())
     assert decide(look.workspace, look.observed, look.now, SURROUNDINGS).situation == "starting"
+
+
+def test_a_machine_that_lost_its_node_goes_even_if_the_shell_died_before_it_could_say_so() -> None:
+    story = Story("inference").lives(ready)
+    story.reconcile()
+    story.cluster.delete("Node", story.cluster.all("Node")[0]["metadata"]["name"])
+    look = story.look()
+    story.shell.carry_out(look, story.shell.decide(look), acts=1)
+    decision = story.decision()
+    assert deleted(decision) == ["NodeClaim"]
+    assert of(decision, StartRun)
+    story.lives(ready)
