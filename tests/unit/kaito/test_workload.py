@@ -249,6 +249,7 @@ def test_an_api_server_that_is_away_is_waited_for(
     monkeypatch.setattr(cluster, "find", sometimes)
     comes_back(tune, ended_pod(0, json.dumps({"steps": 3})))
     assert tune.trigger_reentry(context, {**EVENT, "status": "error"})["steps"] == 3
+    assert away == [], "it was asked until it answered, before the provider asked it"
 
 
 def test_a_pod_that_was_not_seen_but_is_there_is_taken_up_by_the_next_try(
