@@ -17,6 +17,7 @@ VALUE_LENGTH = 80
 NAME_LENGTH = 120  # of a misspelt name, compared with known ones
 CLOSE_LOOKS = 8  # known names that a misspelt one is compared with letter by letter
 LIKENESS = 0.6  # difflib's own cutoff
+HINTS = 50  # misspelt names of one document that get a suggestion; nobody reads more, and each takes time
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,27 @@ class WorkspaceInvalid(ValueError):
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = list(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class Hints:
+    """Suggestions for the misspelt names of one document: the first few get one, a flood of them gets none."""
+
+    def __init__(self, limit: int = HINTS) -> None:
+        self._left = limit
+
+    def nearest(self, name: str, known: frozenset[str]) -> str | None:
+        """As the function `nearest`, while there are suggestions left."""
+        if self._left <= 0:
+            return None
+        self._left -= 1
+        return nearest(name, known)
+
+    def did_you_mean(self, name: str, known: Iterable[str]) -> str:
+        """As the function `did_you_mean`, while there are suggestions left; then ""."""
+        if self._left <= 0:
+            return ""
+        self._left -= 1
+        return did_you_mean(name, known)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

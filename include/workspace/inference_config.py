@@ -21,7 +21,7 @@ import yaml
 from include.catalog import Catalog, Machine, Model, sizing
 from include.workspace import documents, names
 from include.workspace.dialect import V1ALPHA1, V1BETA1
-from include.workspace.faults import Fault, nearest
+from include.workspace.faults import Fault, Hints, nearest
 from include.workspace.models import Workspace
 from include.workspace.rules.context import Context, Policy
 
@@ -130,11 +130,12 @@ def config_notices(text: str) -> list[str]:
 
 
 def _root_faults(loaded: Mapping[Any, Any]) -> Iterator[Fault]:
+    hints = Hints()
     for key in loaded:
         if key not in ROOT_KEYS:
             arguments = _arguments().kinds
             below = str(key).replace("_", "-") in arguments
-            close = nearest(str(key), ROOT_KEYS)
+            close = hints.nearest(str(key), ROOT_KEYS)
             hint = f"write it below {ROOT}" if below else f"did you mean {close}?" if close else ""
             yield Fault(str(key), None, "F11", f"is no key of {KEY}", hint)
     offload = loaded.get(OFFLOAD)
@@ -148,7 +149,7 @@ def _root_faults(loaded: Mapping[Any, Any]) -> Iterator[Fault]:
 
 def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[Fault]:
     """Faults of single arguments; `values` gets the usable ones by their proper name."""
-    known = _arguments()
+    known, hints, all_names = _arguments(), Hints(), frozenset(_arguments().kinds)
     for raw, value in given.items():
         path, name = f"{ROOT}.{raw}", str(raw).replace("_", "-")
         head, dot, _ = name.partition(".")
@@ -166,7 +167,7 @@ def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[
         elif positive != name and known.kinds.get(positive) == "bool":
             values[positive] = False
         elif head not in known.kinds or dot:
-            close = nearest(name, frozenset(known.kinds))
+            close = hints.nearest(name, all_names)
             hint = f"did you mean {close}?" if close else "see `vllm serve --help`"
             yield Fault(path, None, "F11", "is no argument of the server", hint)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from include.catalog import Catalog
 from include.workspace import names
-from include.workspace.faults import did_you_mean
+from include.workspace.faults import HINTS, NAME_LENGTH, Hints
 from include.workspace.models import Workspace
 from include.workspace.rules.context import Context, Policy
 from include.workspace.selector import asked_labels
@@ -83,11 +83,21 @@ def _preset(context: Context) -> list[str]:
 
 
 def _annotations(ws: Workspace) -> list[str]:
-    unknown = [key for key in ws.annotations if key.startswith("kaito.sh/") and key not in KNOWN_ANNOTATIONS]
-    found = []
-    for key in sorted(unknown):
-        hint = did_you_mean(key, KNOWN_ANNOTATIONS)
+    unknown = sorted(
+        key for key in ws.annotations if key.startswith("kaito.sh/") and key not in KNOWN_ANNOTATIONS
+    )
+    found, hints = [], Hints()
+    for key in unknown[:HINTS]:
+        close = hints.nearest(key, KNOWN_ANNOTATIONS)
+        hint = f"; did you mean {close}?" if close else "."
+        found.append(f"annotation {_short(key)} is not known and has no effect{hint}")
+    if len(unknown) > HINTS:
         found.append(
-            f"annotation {key} is not known and has no effect{'; ' + hint if hint.startswith('did') else ''}."
+            f"{len(unknown) - HINTS} more annotations of kaito.sh/ are not known and have no effect."
         )
     return found
+
+
+def _short(key: str) -> str:
+    """An annotation's key as the API server would take it, or its beginning."""
+    return key if len(key) <= NAME_LENGTH else f"{key[:NAME_LENGTH]}..."

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from include.catalog import Catalog
 from include.workspace import documents
-from include.workspace.faults import Fault, WorkspaceInvalid, did_you_mean
+from include.workspace.faults import Fault, Hints, WorkspaceInvalid
 from include.workspace.models import API_VERSIONS, BETA_ONLY, BETA_ONLY_TUNING, V1ALPHA1, Workspace
 from include.workspace.names import KIND
 from include.workspace.rules import Policy, update_faults, validate
@@ -107,7 +107,8 @@ def _read(data: Mapping[str, Any] | str | bytes) -> tuple[Workspace | None, list
     try:
         return Workspace.model_validate(dict(loaded)), faults
     except ValidationError as error:
-        faults += [_fault(detail) for detail in error.errors(include_url=False)]
+        hints = Hints()
+        faults += [_fault(detail, hints) for detail in error.errors(include_url=False)]
     return _partial(loaded), faults
 
 
@@ -151,11 +152,11 @@ _MESSAGES = {
 }
 
 
-def _fault(detail: Any) -> Fault:
+def _fault(detail: Any, hints: Hints) -> Fault:
     """A pydantic error in our terms."""
     path, value = _path(detail["loc"]), detail["input"]
     if detail["type"] == "extra_forbidden":
-        return Fault(path, None, "S6", "is not a field of a Workspace", _field_hint(detail["loc"]))
+        return Fault(path, None, "S6", "is not a field of a Workspace", _field_hint(detail["loc"], hints))
     rule, message = _MESSAGES.get(detail["type"], ("S5", detail["msg"]))
     hint = ""
     if rule == "S5" and message == "must be text" and isinstance(value, bool | int | float):
@@ -164,7 +165,7 @@ def _fault(detail: Any) -> Fault:
     return Fault(path, shown, rule, message, hint)
 
 
-def _field_hint(loc: Path) -> str:
+def _field_hint(loc: Path, hints: Hints) -> str:
     """The nearest field at the same place of the schema."""
     model: Any = Workspace
     for step in loc[:-1]:
@@ -175,7 +176,7 @@ def _field_hint(loc: Path) -> str:
     known = [info.alias or name for name, info in model.model_fields.items()]
     if str(loc[-1]) == "spec":
         return "a Workspace has no spec: resource, tuning and inference stand beside metadata"
-    return did_you_mean(str(loc[-1]), known)
+    return hints.did_you_mean(str(loc[-1]), known)
 
 
 def _child_model(model: type[BaseModel], alias: str) -> type[BaseModel] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from include.workspace import documents
-from include.workspace.faults import Fault, did_you_mean
+from include.workspace.faults import Fault, Hints
 from include.workspace.training_keys import ignored_keys, key_faults
 
 KEY = "training_config.yaml"
@@ -56,16 +56,21 @@ def config_notices(text: str) -> list[str]:
 
 def _sections(config: Mapping[str, Any]) -> Iterator[Fault]:
     """M4."""
+    hints = Hints()
     for name, content in config.items():
         path = f"{ROOT}.{name}"
         if name not in SECTIONS:
             yield Fault(
-                path, None, "M4", "is not a section of a training config", did_you_mean(name, SECTIONS)
+                path,
+                None,
+                "M4",
+                "is not a section of a training config",
+                hints.did_you_mean(str(name), SECTIONS),
             )
         elif content is not None and not isinstance(content, Mapping):
             yield Fault(path, content, "M3", "must be a mapping")
         elif content is not None:
-            yield from key_faults(name, content, path)
+            yield from key_faults(name, content, path, hints)
 
 
 def _quantization(config: Mapping[str, Any], method: str) -> Iterator[Fault]:

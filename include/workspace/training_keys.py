@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from include.workspace.faults import Fault, nearest
+from include.workspace.faults import Fault, Hints, nearest
 
 FILE = Path(__file__).resolve().parents[2] / "presets" / "schemas" / "training_config.yaml"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -108,9 +108,15 @@ def _known() -> dict[str, Any]:
     return loaded
 
 
-def key_faults(section: str, values: Mapping[Any, Any], path: str) -> Iterator[Fault]:
-    """F11 and F12: every key of a section that the trainer does not take, and every value that it cannot use."""
-    known = _known()
+def key_faults(
+    section: str, values: Mapping[Any, Any], path: str, hints: Hints | None = None
+) -> Iterator[Fault]:
+    """F11 and F12: every key of a section that the trainer does not take, and every value that it cannot use.
+
+    `hints` are the suggestions that the whole file may still get.
+    """
+    known, hints = _known(), hints or Hints()
+    names = _names(section)
     taken: dict[str, str] = known["sections"].get(section, {})
     for raw_key, value in values.items():
         key, where = str(raw_key), f"{section}.{raw_key}"
@@ -126,14 +132,19 @@ def key_faults(section: str, values: Mapping[Any, Any], path: str) -> Iterator[F
         elif name in known["ignored"]:
             continue
         elif key not in taken:
-            names = frozenset(taken) | {
-                word.partition(".")[2] for word in known["ignored"] if word.startswith(f"{section}.")
-            }
-            close = nearest(key, names)
+            close = hints.nearest(key, names)
             hint = f"did you mean {close}?" if close else f"see {section} of the trainer's library"
             yield Fault(f"{path}.{raw_key}", None, "F11", "is not a key that the trainer takes", hint)
         else:
             yield from _value_faults(name, value, taken[key], f"{path}.{raw_key}")
+
+
+@cache
+def _names(section: str) -> frozenset[str]:
+    """The keys of a section that may be written: those that count, and those without effect."""
+    known = _known()
+    idle = {word.partition(".")[2] for word in known["ignored"] if word.startswith(f"{section}.")}
+    return frozenset(known["sections"].get(section, {})) | idle
 
 
 def ignored_keys(config: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,8 @@ import yaml
 from include.sandbox.api import certificates, server
 from include.sandbox.api.store import Cluster
 from include.sandbox.faults import Faults
-from include.workspace import convert, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.convert import convert
 from tests.integration.api_server import TOKEN, Sandbox
 
 pytestmark = [

@@ -11,6 +11,7 @@ from workspaces import SERVING, changed
 from include.catalog import load_catalog
 from include.workspace import parse_workspace
 from include.workspace.dialect import V1ALPHA1
+from include.workspace.faults import CLOSE_LOOKS, HINTS
 from include.workspace.inference_config import (
     FILE,
     KINDS,
@@ -177,3 +178,11 @@ def test_nothing_but_faults_ever_comes_out(text: str, value: object) -> None:
         for fault in inference_config_faults(whole, MODEL, A100, 3, V1ALPHA1):
             assert str(fault).endswith(f"[{fault.rule}]")
         config_notices(whole)
+
+
+def test_a_flood_of_unknown_arguments_is_told_whole_with_few_comparisons(comparisons: list[str]) -> None:
+    text = "vllm:\n" + "".join(f"  max-modell-len-{index}: 1\n" for index in range(5_000))
+    found = inference_config_faults(text, MODEL, A100)
+    assert len(found) == 5_000
+    assert found[0].hint == "did you mean max-model-len?"
+    assert 0 < len(comparisons) <= HINTS * (CLOSE_LOOKS + 1)

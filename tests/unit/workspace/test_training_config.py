@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from include.workspace.faults import CLOSE_LOOKS, HINTS
 from include.workspace.training_config import config_faults, config_notices
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
@@ -77,3 +78,12 @@ def test_keys_without_effect_are_told() -> None:
     assert config_faults(text, "lora") == []
     [notice] = config_notices(text)
     assert notice.startswith("DataCollator.mlm has no effect: ")
+
+
+def test_a_flood_of_unknown_keys_is_told_whole_with_few_comparisons(comparisons: list[str]) -> None:
+    keys = "".join(f"    learning_ratte_{index}: 1\n" for index in range(5_000))
+    both = "".join(f"    lora_alfa_{index}: 1\n" for index in range(5_000))
+    found = config_faults(QLORA + f"  TrainingArguments:\n{keys}  LoraConfig:\n{both}", "qlora")
+    assert len(found) == 10_000
+    assert found[0].hint == "did you mean learning_rate?"
+    assert 0 < len(comparisons) <= HINTS * (CLOSE_LOOKS + 1)

@@ -14,7 +14,8 @@ from test_workspace_properties import json_values, workspaces
 from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
-from include.workspace import WorkspaceInvalid, convert, parse_workspace, validate, with_defaults
+from include.workspace import WorkspaceInvalid, parse_workspace, validate, with_defaults
+from include.workspace.convert import convert
 from include.workspace.names import CONVERSION_DATA, ROLLOUT
 
 CATALOG = load_catalog()

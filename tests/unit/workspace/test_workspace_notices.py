@@ -10,6 +10,7 @@ from workspaces import SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import parse_workspace
+from include.workspace.faults import CLOSE_LOOKS, HINTS
 from include.workspace.notices import notices
 
 CATALOG = load_catalog()
@@ -44,3 +45,18 @@ def test_a_model_without_a_pinned_revision() -> None:
 def test_ordinary_workspaces_need_no_notice() -> None:
     for document in (TUNING, SERVING):
         assert notices(parse_workspace(document), CATALOG) == []
+
+
+def test_a_flood_of_unknown_annotations_costs_few_comparisons_and_few_lines(comparisons: list[str]) -> None:
+    unknown = {f"kaito.sh/roll-out-{index:05}": "x" for index in range(20_000)}
+    told = notices(parse_workspace(changed(TUNING, {"metadata.annotations": unknown})), CATALOG)
+    assert 0 < len(comparisons) <= HINTS * (CLOSE_LOOKS + 1)
+    assert told[0] == (
+        "annotation kaito.sh/roll-out-00000 is not known and has no effect; did you mean kaito.sh/rollout?"
+    )
+    assert told[HINTS:] == ["19950 more annotations of kaito.sh/ are not known and have no effect."]
+
+
+def test_an_endless_annotation_is_told_by_its_beginning() -> None:
+    document = changed(TUNING, {"metadata.annotations": {"kaito.sh/" + "x" * 100_000: "1"}})
+    assert len(notices(parse_workspace(document), CATALOG)[0]) < 250

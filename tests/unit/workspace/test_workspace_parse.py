@@ -10,6 +10,7 @@ import yaml
 from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
 
 from include.workspace import WorkspaceInvalid, parse_workspace
+from include.workspace.faults import CLOSE_LOOKS, HINTS
 
 
 def faults_of(document: Any) -> dict[str, str]:
@@ -138,3 +139,12 @@ def test_v1alpha1_has_a_default_machine_and_v1beta1_has_none() -> None:
     assert parse_workspace(without).instance_type == ""
     old = changed(without, {"apiVersion": "kaito.sh/v1alpha1"})
     assert parse_workspace(old).instance_type == "Standard_NC24ads_A100_v4"
+
+
+def test_a_flood_of_unknown_fields_is_told_whole_with_few_comparisons(comparisons: list[str]) -> None:
+    document = TUNING | {f"resorce{index}": 1 for index in range(10_000)}
+    with pytest.raises(WorkspaceInvalid) as error:
+        parse_workspace(document)
+    assert len(error.value.faults) == 10_000
+    assert error.value.faults[0].hint == "did you mean resource?"
+    assert 0 < len(comparisons) <= HINTS * (CLOSE_LOOKS + 1)
