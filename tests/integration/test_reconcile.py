@@ -152,30 +152,45 @@ class TestService:
         assert stack.condition(served, "WorkspaceReady")["status"] == "True"
 
 
-class TestRunsThatGetLost:
-    """Airflow may forget; the cluster does not."""
+class TestRuns:
+    """What a run tells while it works, and what is left when Airflow forgets it.
 
-    def test_a_run_deleted_in_the_middle_of_tuning_is_taken_up_again(
-        self, reconciled_stack: ReconciledStack
-    ) -> None:
-        stack, name = reconciled_stack, "forgotten"
+    Airflow deletes no run that is at work (409). Runs that are lost with its database: see test_reliability.py.
+    """
+
+    def test_a_tuning_tells_how_far_it_is(self, reconciled_stack: ReconciledStack) -> None:
+        stack, name = reconciled_stack, "long"
         stack.kubectl.apply(stack.tuning(name, steps=4000))
-        pod = stack.running_pod(name, "tuning")
-        run_id = stack.run_id(name)
-        path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
-        stack.api._http.delete(path).raise_for_status()
-        wait(lambda: stack.api._http.get(path).is_success or None, 90, "the run to be there again")
-        wait(lambda: stack.states(run_id).get("tune") == "deferred" or None, 90, "the pod to be adopted")
-        pods = [p["metadata"]["uid"] for p in stack.pods(name, "tuning")]
-        assert pods == [pod["metadata"]["uid"]]
-        progress = wait(
-            lambda: (stack.get("workspace", name)["status"].get("progress") or {}).get("step"),
-            60,
-            "the pod's progress in the status",
-        )
-        assert 0 < progress <= 4000
+        stack.running_pod(name, "tuning")
+
+        def told() -> dict[str, Any] | None:
+            progress: dict[str, Any] = stack.get("workspace", name)["status"].get("progress") or {}
+            return progress if progress.get("step") else None
+
+        progress = wait(told, 90, "the pod's progress in the status")
+        assert 0 < progress["step"] <= progress["total"] == 4000
+        assert len(stack.pods(name, "tuning")) == 1
         stack.kubectl("delete", "workspace", name, "--wait=false")
         stack.gone(name)
+
+    def test_a_run_that_is_deleted_after_its_end_is_not_made_again(
+        self, reconciled_stack: ReconciledStack, tuned: str
+    ) -> None:
+        stack = reconciled_stack
+        run_id = stack.run_id(tuned)
+        settled(stack, tuned, run_id)
+        path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
+        wait(
+            lambda: stack.api.run("kaito_tune", run_id)["state"] == "success" or None,
+            60,
+            "the end of its run",
+        )
+        stack.api._http.delete(path).raise_for_status()
+        stack.kubectl("label", "workspace", tuned, "look=again")
+        with pytest.raises(TimeoutError):
+            wait(lambda: stack.api._http.get(path).is_success or None, 8, "the run")
+        assert run_of(stack, tuned)["id"] == run_id
+        assert stack.condition(tuned, "WorkspaceReady")["status"] == "True"
 
 
 @contextmanager

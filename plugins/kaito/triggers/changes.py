@@ -41,6 +41,8 @@ from kaito.hooks.watching import Backoff, changes
 CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
 #: How often the clock is asked who is due.
 TICK = 1.0
+#: Whoever is due within that time goes along with those who are due now.
+TOGETHER = 3.0
 #: Names shown in the log when many Workspaces are handed out.
 SHOWN = 10
 
@@ -213,12 +215,19 @@ class _Wait:
         return self.view.resynced is None or now - self.view.resynced >= self.trigger.resync_seconds
 
     def _ask_the_clock(self) -> None:
+        """Note who is due; when somebody is, those who would be in a moment come along, to save a run of their own."""
         now = datetime.now(UTC)
+        soon: list[Key] = []
         for key, workspace in self.view.workspaces.items():
-            if key not in self.view.due:
-                looked = self.view.looked.get(key)
-                if due(workspace, datetime.fromtimestamp(looked, UTC) if looked else None, now) == 0:
-                    self.view.due[key] = "its time has come"
+            looked = self.view.looked.get(key)
+            left = due(workspace, datetime.fromtimestamp(looked, UTC) if looked else None, now)
+            if left is not None and left <= TOGETHER:
+                soon.append(key)
+                if left == 0:
+                    self.view.due.setdefault(key, "its time has come")
+        if self.view.due:
+            for key in soon:
+                self.view.due.setdefault(key, "its time comes soon")
 
     async def _more_news(self) -> bool:
         return await self._news_within(self.trigger.quiet_seconds)

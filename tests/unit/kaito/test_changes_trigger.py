@@ -204,6 +204,20 @@ async def test_due_times_end_the_wait(cluster: Watched) -> None:
     assert given(await cluster.wait())["reason"] == "default/a (its time has come)"
 
 
+async def test_whoever_is_due_in_a_moment_comes_along(cluster: Watched) -> None:
+    for name, seconds in (("now", -5), ("soon", 2), ("later", 60)):
+        made = await cluster.workspace(name)
+        retry = {
+            "failures": 1,
+            "after": timestamp(datetime.now(UTC) + timedelta(seconds=seconds)),
+            "message": "m",
+        }
+        await cluster.hook.send(api.status_patch(WORKSPACE, made, {"retry": retry}))
+    await cluster.done(await cluster.wait())
+    changes._VIEWS["c"].looked["default", "now"] -= 60
+    assert given(await cluster.wait())["keys"] == [("default", "now"), ("default", "soon")]
+
+
 async def test_a_resync_is_due_after_its_time_whatever_happened(cluster: Watched) -> None:
     await cluster.workspace("a")
     await cluster.done(await cluster.wait())
