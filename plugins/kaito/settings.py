@@ -37,6 +37,16 @@ _LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets")
 _NUMBERS = ("work_volume_gib", "dataset_max_bytes")
 _SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
 _WORDS = {"true": True, "false": False}
+#: KAITO's word for a gate of its admission -> the field of `Policy`.
+_GATES = {
+    "byo": "byo",
+    "enable_mig": "mig",
+    "enable_accelerator": "accelerator",
+    "model_streaming": "model_streaming",
+}
+#: Lists that stand for "nobody has looked" when they are not set.
+_NAMES = {"node_classes": "node_classes", "csi_drivers": "csi_drivers"}
+CLOUDS = ("azure", "aws", "arc")
 
 
 def _text(key: str) -> str:
@@ -56,17 +66,37 @@ def _switch(key: str, text: str) -> bool:
     return _WORDS[text.lower()]
 
 
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
 def connection_id() -> str:
     """Return the id of the Airflow connection to the cluster (``[kaito] kubernetes_conn_id``)."""
     return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
 
 
 def policy() -> Policy:
-    """Return what the installation decides about what a Workspace may ask for."""
+    """Return what the installation decides about what a Workspace may ask for.
+
+    The preflight and the reconciler both ask here. Gates and their defaults are KAITO's (``enableMIG``,
+    ``enableAccelerator``, ``ModelStreaming``, ``nodeProvisioner: byo``, ``CLOUD_PROVIDER``).
+
+    :raises ValueError: a setting is not what it must be.
+    """
     from include.workspace import Policy
 
-    given = manifest_settings()
-    return Policy(allowed_networks=given.allowed_networks, local_weights=bool(given.weights_mirror))
+    made = manifest_settings()
+    given: dict[str, Any] = {
+        field: _switch(key, text) for key, field in _GATES.items() if (text := _text(key))
+    }
+    given |= {field: _items(text) for key, field in _NAMES.items() if (text := _text(key))}
+    if cloud := _text("cloud_provider").lower():
+        if cloud not in CLOUDS:
+            raise ValueError(
+                f"Airflow setting [{SECTION}] cloud_provider must be one of {', '.join(CLOUDS)}, not {cloud!r}."
+            )
+        given["cloud"] = cloud
+    return Policy(allowed_networks=made.allowed_networks, local_weights=bool(made.weights_mirror), **given)
 
 
 def base_url() -> str:
@@ -115,7 +145,7 @@ def manifest_settings() -> Settings:
     given: dict[str, Any] = {key: text for key in _TEXTS if (text := _text(key))}
     for key in _LISTS:
         if text := _text(key):
-            given[key] = tuple(item.strip() for item in text.split(",") if item.strip())
+            given[key] = _items(text)
     for key in _NUMBERS:
         if text := _text(key):
             given[key] = _whole(key, text)

@@ -1,4 +1,4 @@
-"""What a Workspace names and the cluster must have: registry Secrets and ConfigMaps.
+"""What a Workspace names and the cluster must have: registry Secrets, ConfigMaps, and nodes that are brought along.
 
 Which ones they are and what is wrong with them is decided here without I/O, so that the first task of a run and the
 reconciler cannot disagree. Of a registry Secret only its type is looked at, never its contents.
@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.workspace import Fault, Workspace, documents, names
+from include.workspace import Fault, Workspace, byo_faults, documents, names
 from include.workspace.inference_config import KEY as INFERENCE_KEY
 from include.workspace.inference_config import check_inference_config
-from include.workspace.training_config import KEY, config_faults
-from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError, Kind
+from include.workspace.inference_config import config_notices as inference_notices
+from include.workspace.training_config import KEY, config_faults, config_notices
+from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, ClusterError, Kind
 from kaito.lookup import token_in
+from kaito.settings import policy
 
 if TYPE_CHECKING:
     from include.catalog import Catalog
@@ -42,6 +44,8 @@ class Reference:
         return self.kind.plural, self.name
 
 
+#: Where the list of all nodes stands among what was found, on an installation whose nodes are brought along.
+NODES = (NODE.plural, "")
 #: What was found, by (plural, name): the object, None where there is none. A missing entry could not be looked at.
 Found = Mapping[tuple[str, str], Object | None]
 
@@ -65,12 +69,27 @@ def faults(document: Object, found: Found, workspace: Workspace | None, catalog:
     :param catalog: the models and machines that configurations are judged by.
     """
     namespace = names.namespace(document) if _mapping(document.get("metadata")) else "default"
-    return [
+    told = [
         fault
         for reference in references(document)
         if reference.which in found
         for fault in _faults(reference, found[reference.which], namespace, workspace, catalog)
     ]
+    if NODES in found and workspace is not None:
+        listed = found[NODES]
+        told += byo_faults(workspace, None if listed is None else listed["items"], catalog, policy())
+    return told
+
+
+def notices(document: Object, found: Found) -> list[str]:
+    """Return sentences about what the configurations that a Workspace names hold in vain."""
+    told: list[str] = []
+    for reference in references(document):
+        text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
+        if reference.kind is CONFIG_MAP and isinstance(text, str):
+            judge = config_notices if reference.key == KEY else inference_notices
+            told += [f"ConfigMap {reference.name}: {notice}" for notice in judge(text)]
+    return told
 
 
 def _faults(
@@ -140,6 +159,11 @@ def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, s
             found[reference.which] = cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
+    if policy().byo:
+        try:
+            found[NODES] = {"items": cluster.list(NODE)}
+        except ClusterError as error:
+            found[NODES] = _no_nodes(error)
     return found
 
 
@@ -153,7 +177,19 @@ async def look_up_async(
             found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
+    if policy().byo:
+        try:
+            found[NODES] = {"items": await cluster.list(NODE)}
+        except ClusterError as error:
+            found[NODES] = _no_nodes(error)
     return found
+
+
+def _no_nodes(error: ClusterError) -> None:
+    """Nodes that we may not list are a fault of the installation, told as such; anything else is an error."""
+    if error.status != 403:
+        raise error
+    log.warning("May not list nodes, which is needed where they are brought along: %s", error)
 
 
 def _may_not(reference: Reference, error: ClusterError) -> None:

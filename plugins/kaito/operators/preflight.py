@@ -115,12 +115,17 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         named = references.look_up(self.cluster, document, wanted.namespace)
         found += references.faults(document, named, workspace, self.lookup.catalog)
         self.config = references.user_config(document, named)
+        for notice in references.notices(document, named):
+            self.log.warning("%s", notice)
         if exists and wanted.document and wanted.said:
             found += self._difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
             found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
         if self.lookup.transient and found == [self.lookup.fault]:
             raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
+        if policy().byo and not found:
+            what = "runs on nodes that are brought along ([kaito] byo) are not built yet"
+            found.append(Fault("resource", None, "P6", what, "run it where machines are made"))
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks.api import CONFIG_MAP, CRD, SECRET, WORKSPACE, ClusterError
+from kaito.hooks.api import CONFIG_MAP, CRD, NODE, SECRET, WORKSPACE, ClusterError
 from kaito.operators.preflight import PreflightOperator
 from kaito.params import tuning_params
 
@@ -227,3 +227,75 @@ def test_the_content_of_the_inference_config_is_checked(cluster: FakeCluster) ->
 def test_a_good_inference_config_is_accepted(cluster: FakeCluster) -> None:
     document = _serving(cluster, "vllm: {max-model-len: 8192, cpu-offload-gb: 0}")
     assert preflight(cluster, {"workspace": document}, purpose="serving")["plan"]
+
+
+@pytest.fixture
+def brought_along(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    """An installation that makes no machines, and a Workspace that names none."""
+    monkeypatch.setenv("AIRFLOW__KAITO__BYO", "true")
+    stored = cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]
+    stored["apiVersion"] = "kaito.sh/v1beta1"
+    del stored["resource"]["instanceType"]
+
+
+def node(**labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": "gpu-1", "labels": labels}}
+
+
+@pytest.mark.usefixtures("brought_along")
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([], r"resource.labelSelector: none of 0 nodes matches .*\[R9\]"),
+        ([node(app="tuning-phi-3")], r"node gpu-1: .*nvidia.com/gpu.* \[R10\]"),
+        (
+            [
+                node(
+                    app="tuning-phi-3",
+                    **{
+                        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
+                        "nvidia.com/gpu.count": "1",
+                        "nvidia.com/gpu.memory": "81920",
+                    },
+                )
+            ],
+            r"nodes that are brought along .* are not built yet; .* \[P6\]",
+        ),
+    ],
+)
+def test_nodes_that_are_brought_along_are_looked_at(
+    cluster: FakeCluster, nodes: list[dict[str, Any]], words: str
+) -> None:
+    for one in nodes:
+        cluster.add(NODE, one)
+    with pytest.raises(AirflowFailException, match=words) as refused:
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    assert "1 fault(s)" in str(refused.value)
+
+
+@pytest.mark.usefixtures("brought_along")
+def test_nodes_that_may_not_be_listed_are_a_fault(cluster: FakeCluster) -> None:
+    cluster.refuse["list", "nodes"] = ClusterError(403, "Forbidden", "nodes is forbidden")
+    with pytest.raises(AirflowFailException, match=r"nodes could not be listed \[R9\]"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+
+
+def test_where_machines_are_made_nodes_are_not_listed(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    cluster.refuse["list", "nodes"] = ClusterError(500, "Broken", "must not be asked")
+    assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+
+
+def test_keys_without_effect_are_logged(
+    cluster: FakeCluster, workspace: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]["tuning"]["config"] = "mine"
+    text = """
+training_config:
+  QuantizationConfig: {load_in_4bit: true}
+  ModelConfig: {cache_dir: /tmp/x}
+"""
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "mine"}, "data": {"training_config.yaml": text}})
+    preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    assert "ConfigMap mine: ModelConfig.cache_dir has no effect" in "".join(capfd.readouterr())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from kaito.settings import connection_id, manifest_settings
+from kaito.settings import connection_id, manifest_settings, policy
+
+from include.workspace import Policy
 
 
 def test_defaults_fit_a_real_cluster() -> None:
@@ -38,3 +42,45 @@ def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__BIND_POD_IP", "perhaps")
     with pytest.raises(ValueError, match=r"\[kaito\] bind_pod_ip must be true or false, not 'perhaps'"):
         manifest_settings()
+
+
+def test_gates_are_off_as_in_kaito() -> None:
+    assert policy() == Policy()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "field", "value"),
+    [
+        ("byo", "true", "byo", True),
+        ("enable_mig", "True", "mig", True),
+        ("enable_accelerator", "true", "accelerator", True),
+        ("model_streaming", "true", "model_streaming", True),
+        ("model_streaming", "false", "model_streaming", False),
+        ("node_classes", "default, fast", "node_classes", ("default", "fast")),
+        ("csi_drivers", "blob.csi.azure.com", "csi_drivers", ("blob.csi.azure.com",)),
+        ("cloud_provider", "AWS", "cloud", "aws"),
+        ("allowed_networks", "10.0.0.0/8", "allowed_networks", ("10.0.0.0/8",)),
+        ("weights_mirror", "http://mirror", "local_weights", True),
+    ],
+)
+def test_a_gate_of_admission(
+    monkeypatch: pytest.MonkeyPatch, key: str, text: str, field: str, value: Any
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", text)
+    assert policy() == Policy(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("byo", "1", "byo must be true or false"),
+        ("enable_mig", "on", "enable_mig must be true or false"),
+        ("enable_accelerator", "yes", "enable_accelerator must be true or false"),
+        ("model_streaming", "maybe", "model_streaming must be true or false"),
+        ("cloud_provider", "gcp", "cloud_provider must be one of azure, aws, arc, not 'gcp'"),
+    ],
+)
+def test_a_broken_gate_is_named(monkeypatch: pytest.MonkeyPatch, key: str, text: str, words: str) -> None:
+    monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", text)
+    with pytest.raises(ValueError, match=words):
+        policy()
