@@ -17,7 +17,7 @@ from include.workspace import names
 from include.workspace.conditions import timestamp
 from include.workspace.transitions import Event, transition_events
 from kaito.hooks import api
-from kaito.hooks.api import EVENT, ClusterError, Request
+from kaito.hooks.api import EVENT, WORKSPACE, ClusterError, Kind, Request
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,12 @@ SAME_SECONDS = 600.0
 Object = Mapping[str, Any]
 
 
-def manifest(workspace: Object, event: Event, now: datetime) -> dict[str, Any]:
-    """Return the Event object; the same event about the same Workspace has the same name."""
-    metadata = workspace["metadata"]
+def manifest(obj: Object, event: Event, now: datetime, kind: Kind = WORKSPACE) -> dict[str, Any]:
+    """Return the Event object; the same event about the same object has the same name.
+
+    Events about objects without a namespace stand in the namespace `default`, as Kubernetes wants it.
+    """
+    metadata = obj["metadata"]
     # What happens may happen again and tell it in other words each time; what lasts is told under one key.
     said = event.once or f"{event.type} {event.reason} {event.message}"
     digest = hashlib.sha256(f"{metadata.get('uid')} {said}".encode()).hexdigest()[:16]
@@ -41,13 +44,13 @@ def manifest(workspace: Object, event: Event, now: datetime) -> dict[str, Any]:
         "kind": "Event",
         "metadata": {
             "name": f"{metadata['name']}.{digest}",
-            "namespace": names.namespace(workspace),
+            "namespace": names.namespace(obj),
         },
         "involvedObject": {
-            "apiVersion": f"{names.GROUP}/{names.STORED_VERSION}",
-            "kind": names.KIND,
+            "apiVersion": kind.api_version,
+            "kind": kind.name,
             "name": metadata["name"],
-            "namespace": names.namespace(workspace),
+            **({"namespace": names.namespace(obj)} if kind.namespaced else {}),
             "uid": metadata.get("uid"),
         },
         "type": event.type,
@@ -109,11 +112,11 @@ def tell(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:
             _not_told(event, error)
 
 
-async def tell_async(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:
-    """Write Events with the asyncio hook."""
+async def tell_async(cluster: Any, obj: Object, events: Iterable[Event], kind: Kind = WORKSPACE) -> None:
+    """Write Events with the asyncio hook: about a Workspace, or about an object of another kind."""
     for event in events:
         now = datetime.now(UTC)
-        made = manifest(workspace, event, now)
+        made = manifest(obj, event, now, kind)
         try:
             old, new = await cluster.get_or_create(EVENT, made)
             if not new and (request := again(event, old, made, now)):

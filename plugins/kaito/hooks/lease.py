@@ -84,6 +84,24 @@ class Election:
         except ClusterError as error:
             return self._unknown(error)
 
+    async def seen_from_outside(self) -> Standing:
+        """Say whether this deployment may act, and write nothing: for what also works while nobody reconciles.
+
+        A Lease that another deployment left behind counts as held: nobody has watched it long enough to tell.
+        """
+        try:
+            found = await self.hook.find(LEASE, NAME, await self._namespace())
+        except ClusterError as error:
+            return self._unknown(error)
+        holder = ((found or {}).get("spec") or {}).get("holderIdentity") or ""
+        if found is None or not holder:
+            return Standing(True, "", "Nobody holds the reconciler's Lease.")
+        if holder == self.identity:
+            return Standing(
+                True, holder, f"This deployment ({holder}) holds Lease {_name(found)}.", self.where
+            )
+        return self._passive(found, holder)
+
     def lost(self) -> bool:
         """Whether our hold may have run out while we could not renew it."""
         return self.seen.renewed is None or self.clock() - self.seen.renewed > self.seconds * 2 / 3

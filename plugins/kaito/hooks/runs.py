@@ -60,6 +60,13 @@ class AirflowRuns:
                     found[dag_id, run_id] = await self._state(dag_id, run_id) if known else None
         return found
 
+    async def under_way(self, dag_id: str) -> bool:
+        """Return whether any run of a DAG is queued or running."""
+        from airflow.sdk.execution_time.comms import GetDRCount
+
+        answer = await self._send(GetDRCount(dag_id=dag_id, states=["queued", "running"]))
+        return int(answer.count) > 0
+
     async def start(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> bool:
         """Start a run; returns False when there is one of this id.
 
