@@ -162,6 +162,28 @@ def release_params() -> dict[str, Param]:
     }
 
 
+def janitor_params() -> dict[str, Param]:
+    """Return the form of ``kaito_janitor``; what is left empty is as the settings say."""
+    return {
+        "delete": Param(
+            None,
+            type=["null", "boolean"],
+            title="Delete orphans",
+            section="This sweep",
+            description="true: delete what nobody needs; false: only report it. Default: [kaito] janitor_delete.",
+        ),
+        "grace_minutes": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Grace time in minutes",
+            section="This sweep",
+            description="How long a thing must be there, and be an orphan, before it goes. "
+            "Default: [kaito] janitor_grace_minutes, or 15.",
+        ),
+    }
+
+
 @dataclass(frozen=True)
 class Requested:
     """What a run was asked for.

@@ -53,7 +53,8 @@ def _meta(name: str, component: str, owner: str, run: str, created: datetime, **
 
 
 def reference(kind: str, name: str, uid: str) -> Obj:
-    return {"kind": kind, "name": name, "uid": uid, "controller": True}
+    group = "kaito.sh/v1beta1" if kind == "Workspace" else "apps/v1"
+    return {"apiVersion": group, "kind": kind, "name": name, "uid": uid, "controller": True}
 
 
 def pod(

@@ -1,0 +1,220 @@
+"""The janitor's hands: sees everything of ours at once, and deletes what was judged to be an orphan.
+
+Children are read before Workspaces, so that nothing looks ownerless only because it is newer. What cannot be seen stops
+the sweep: it must never look as if it were not there. Deletions name the very object that was judged, and are dropped
+when its Workspace has changed since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from include.janitor import Questions, Rules, Snapshot, Thing, Verdict, judge, questions
+from include.janitor.contract import Key
+from include.reconcile.agent_pools import is_ours
+from include.workspace import names
+from kaito.hooks import api
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    NODE,
+    NODE_CLAIM,
+    POD,
+    SERVICE,
+    STATEFUL_SET,
+    VOLUME_CLAIM,
+    WORKSPACE,
+    ClusterError,
+    Kind,
+)
+from kaito.hooks.azure_account import AksError
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.hooks.runs import AirflowRuns
+from kaito.hooks.snapshot import upstream
+
+if TYPE_CHECKING:
+    import logging
+
+Object = dict[str, Any]
+
+KINDS = {
+    kind.name: kind for kind in (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_POOL, NODE_CLAIM, VOLUME_CLAIM)
+}
+#: Machines that were handed to another run since they were read have another version, and stay.
+GUARDED = frozenset({NODE_POOL.name, NODE_CLAIM.name})
+#: More nodes than that to look at, and all pods are read at once.
+FEW = 20
+#: Answers may bring up new questions, but not for ever.
+ROUNDS = 4
+
+
+class Azure(Protocol):
+    """What the janitor needs of AksHook."""
+
+    async def async_list_pools(self) -> list[Object]:
+        """Return all agent pools of the cluster."""
+
+    def begin_delete(self, name: str, *, etag: str | None = None, timeout: float = 600) -> bool:
+        """Ask for a pool's deletion."""
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """What came of one deletion. ``gone``: it was taken; ``trouble``: why it was refused, "" where it has changed."""
+
+    verdict: Verdict
+    gone: bool
+    trouble: str = ""
+
+
+class Sweep:
+    """One look at everything of ours, and the deletions that follow from it.
+
+    :param azure: where agent pools are; None where machines come by other ways.
+    """
+
+    def __init__(
+        self, hook: AsyncKaitoClusterHook, runs: AirflowRuns, azure: Azure | None, log: logging.Logger
+    ) -> None:
+        self.hook, self.runs, self.azure, self.log = hook, runs, azure, log
+        self.snapshot = Snapshot()
+
+    async def look(self, seen: dict[str, datetime], now: datetime, rules: Rules) -> list[Verdict]:
+        """See everything and judge it.
+
+        :param seen: when things were first seen as orphans.
+        :raises ClusterError: something could not be seen, so nothing can be judged.
+        """
+        self.snapshot = replace(await self._see(), seen=seen)
+        asked: set[Any] = set()
+        for _ in range(ROUNDS):
+            wanted = questions(self.snapshot, now, rules)
+            new = {*wanted.runs, *wanted.dags, *wanted.nodes, *wanted.namespaces} - asked
+            if not new:
+                break
+            asked |= new
+            self.snapshot = await self._answer(wanted)
+        return judge(self.snapshot, now, rules)
+
+    async def _see(self) -> Snapshot:
+        kinds = (POD, STATEFUL_SET, SERVICE, CONFIG_MAP, VOLUME_CLAIM, NODE_CLAIM, NODE_POOL)
+        found = await asyncio.gather(*(self._list(kind) for kind in kinds), self._agent_pools())
+        pods, sets, services, maps, volumes, claims, pools, agents = found
+        # After the children: see the module's docstring.
+        workspaces, upstreams = await asyncio.gather(self._workspaces(), upstream(self.hook))
+        nodes = [n async for page, _ in self.hook.pages(NODE) for n in page] if pools or agents else []
+        return Snapshot(
+            workspaces=workspaces,
+            pods=pods,
+            stateful_sets=sets,
+            services=services,
+            config_maps=maps,
+            volume_claims=volumes,
+            node_claims=claims,
+            node_pools=pools,
+            agent_pools=agents,
+            nodes=nodes,
+            upstream=upstreams,
+        )
+
+    async def _list(self, kind: Kind) -> list[Object]:
+        """Everything with our label; a cluster without Karpenter does not know its kinds: then there are none."""
+        try:
+            return [
+                obj async for page, _ in self.hook.pages(kind, None, {names.WORKSPACE: None}) for obj in page
+            ]
+        except ClusterError as error:
+            if error.status == 404 and kind in (NODE_CLAIM, NODE_POOL):
+                return []
+            raise
+
+    async def _workspaces(self) -> list[Object]:
+        return [obj async for page, _ in self.hook.pages(WORKSPACE) for obj in page]
+
+    async def _agent_pools(self) -> list[Object]:
+        if self.azure is None:
+            return []
+        return [pool for pool in await self.azure.async_list_pools() if is_ours(pool)]
+
+    async def _answer(self, wanted: Questions) -> Snapshot:
+        states = await self.runs.states(wanted.runs)
+        busy = {dag: await self.runs.under_way(dag) for dag in wanted.dags}
+        return replace(
+            self.snapshot,
+            runs={**self.snapshot.runs, **states},
+            busy={**self.snapshot.busy, **busy},
+            others=await self._others(wanted),
+        )
+
+    async def _others(self, wanted: Questions) -> list[Object]:
+        """Pods of anybody that may use what is about to go."""
+        if len(wanted.nodes) + len(wanted.namespaces) > FEW:
+            return [pod async for page, _ in self.hook.pages(POD) for pod in page]
+        found = await asyncio.gather(
+            *(self.hook.list(POD, fields=f"spec.nodeName={node}") for node in wanted.nodes),
+            *(self.hook.list(POD, namespace) for namespace in wanted.namespaces),
+        )
+        return [pod for pods in found for pod in pods]
+
+    async def delete(self, verdicts: Iterable[Verdict]) -> list[Deletion]:
+        """Ask for the deletion of each thing, in order; one that is refused does not stop the others."""
+        done: list[Deletion] = []
+        unchanged: dict[Key, bool] = {}
+        for verdict in verdicts:
+            try:
+                key = verdict.thing.workspace
+                if key not in unchanged:
+                    unchanged[key] = await self._unchanged(key)
+                gone = unchanged[key] and await self._delete(verdict.thing)
+                done.append(Deletion(verdict, gone))
+            except (ClusterError, AksError) as error:
+                done.append(Deletion(verdict, False, str(error)))
+        return done
+
+    async def _unchanged(self, key: Key) -> bool:
+        """Whether a Workspace is what it was when its things were judged: the same version, or still gone."""
+        live = await self.hook.find(WORKSPACE, key[1], key[0])
+        now = live and _version(live)
+        then = next(
+            (
+                _version(ws)
+                for ws in self.snapshot.workspaces
+                if (names.namespace(ws), ws["metadata"]["name"]) == key
+            ),
+            None,
+        )
+        return now == then
+
+    async def _delete(self, thing: Thing) -> bool:
+        """Return False when there was nothing to delete: it is gone, or is not the one any more that was judged."""
+        if thing.kind not in KINDS:
+            return await self._delete_agent_pool(thing)
+        version = thing.version if thing.kind in GUARDED else None
+        try:
+            await self.hook.send(
+                api.delete(KINDS[thing.kind], thing.name, thing.namespace, thing.uid, version)
+            )
+        except ClusterError as error:
+            if error.status in (404, 409):
+                return False
+            raise
+        return True
+
+    async def _delete_agent_pool(self, thing: Thing) -> bool:
+        if self.azure is None:
+            return False
+        try:
+            return await asyncio.to_thread(self.azure.begin_delete, thing.name, etag=thing.version)
+        except AksError as error:
+            if error.stale:
+                return False
+            raise
+
+
+def _version(workspace: Object) -> tuple[str, str]:
+    metadata = workspace["metadata"]
+    return str(metadata.get("uid")), str(metadata.get("resourceVersion"))
