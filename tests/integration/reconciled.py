@@ -24,6 +24,7 @@ from tests.integration.airflow_parts import AirflowParts
 from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
 
 DAGS = {"kaito_tune", "kaito_serve", "kaito_release", "kaito_reconcile"}
+LOOPS = {"kaito_reconcile", "kaito_janitor"}
 FINALIZER = "workspace.finalizer.kaito.sh"
 #: Everything namespaced that a Workspace may own.
 CHILDREN = ("pods", "statefulsets", "services", "persistentvolumeclaims", "configmaps", "controllerrevisions")
@@ -128,11 +129,11 @@ class ReconciledStack(Stack):
         wait(lambda: not self.children(name), 30, f"the end of what {name} owned")
 
     def in_flight(self) -> list[tuple[str, str]]:
-        """Return (DAG, run id) of the runs that are not over, the reconciler's own aside."""
+        """Return (DAG, run id) of the runs that are not over, those of the control loops aside."""
         query = {"state": ["queued", "running"], "limit": 100}
         reply = patiently(lambda: self.api._http.get("/api/v2/dags/~/dagRuns", params=query))
         runs = reply.raise_for_status().json()["dag_runs"]
-        return [(r["dag_id"], r["dag_run_id"]) for r in runs if r["dag_id"] != "kaito_reconcile"]
+        return [(r["dag_id"], r["dag_run_id"]) for r in runs if r["dag_id"] not in LOOPS]
 
     def events(self, name: str) -> list[tuple[str, str, str]]:
         """Return (type, reason, message) of the Events about a Workspace, oldest first."""
