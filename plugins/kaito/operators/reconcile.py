@@ -73,16 +73,23 @@ def _unsettled(outcome: Outcome) -> str:
 async def _held(election: Election) -> AsyncIterator[None]:
     """Renew the Lease while the work goes on; the work ends when it is lost."""
     worker = asyncio.current_task()
+    lost: list[str] = []
 
     async def renew() -> None:
-        while True:
+        while not lost:
             await asyncio.sleep(RENEW_EVERY)
-            if not (await election.stand(may_take=False)).mine and worker:
-                worker.cancel("another Airflow deployment holds the Lease")
+            standing = await election.stand(may_take=False)
+            if not standing.mine and worker:
+                lost.append(standing.message)
+                worker.cancel()
 
     keeper = asyncio.create_task(renew())
     try:
         yield
+    except asyncio.CancelledError:
+        if lost:
+            raise AirflowException(f"Stopped in the middle of the work. {lost[0]}") from None
+        raise
     finally:
         keeper.cancel()
 
