@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 SECTION = "kaito"
 #: Clouds take minutes to take a machine back, seldom a quarter of an hour.
 RELEASE_DEADLINE = 1800.0
-#: Longer than any step of a run that leaves its machines without a pod (an image pull, a back-off), in minutes.
-JANITOR_GRACE = 15.0
 DEFAULT_CONNECTION = "kubernetes_default"
 
 _TEXTS = (
@@ -41,7 +39,6 @@ _SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
 _WORDS = {"true": True, "false": False}
 #: KAITO's word for a gate of its admission -> the field of `Policy`.
 _GATES = {
-    "byo": "byo",
     "enable_mig": "mig",
     "enable_accelerator": "accelerator",
     "model_streaming": "model_streaming",
@@ -81,7 +78,8 @@ def policy() -> Policy:
     """Return what the installation decides about what a Workspace may ask for.
 
     The preflight and the reconciler both ask here. Gates and their defaults are KAITO's (``enableMIG``,
-    ``enableAccelerator``, ``ModelStreaming``, ``nodeProvisioner: byo``, ``CLOUD_PROVIDER``).
+    ``enableAccelerator``, ``ModelStreaming``, ``CLOUD_PROVIDER``); nodes are brought along where ``pool_provider`` is
+    ``byo``, as KAITO's ``nodeProvisioner`` says it.
 
     :raises ValueError: a setting is not what it must be.
     """
@@ -98,7 +96,12 @@ def policy() -> Policy:
                 f"Airflow setting [{SECTION}] cloud_provider must be one of {', '.join(CLOUDS)}, not {cloud!r}."
             )
         given["cloud"] = cloud
-    return Policy(allowed_networks=made.allowed_networks, local_weights=bool(made.weights_mirror), **given)
+    return Policy(
+        allowed_networks=made.allowed_networks,
+        byo=_text("pool_provider").lower() == "byo",
+        local_weights=bool(made.weights_mirror),
+        **given,
+    )
 
 
 def base_url() -> str:
@@ -134,23 +137,6 @@ def release_deadline() -> float:
     """Return how long the release of a deleted Workspace may take, in seconds (``[kaito] release_deadline``)."""
     text = _text("release_deadline")
     return float(_whole("release_deadline", text)) if text else RELEASE_DEADLINE
-
-
-def janitor_deletes() -> bool:
-    """Return whether the janitor deletes what it finds, or only reports it (``[kaito] janitor_delete``: false)."""
-    text = _text("janitor_delete")
-    return _switch("janitor_delete", text) if text else False
-
-
-def janitor_grace() -> float:
-    """Return how long a thing must be an orphan before it goes, in minutes (``[kaito] janitor_grace_minutes``)."""
-    text = _text("janitor_grace_minutes")
-    minutes = float(_whole("janitor_grace_minutes", text)) if text else JANITOR_GRACE
-    if minutes < 0:
-        raise ValueError(
-            f"Airflow setting [{SECTION}] janitor_grace_minutes must be 0 or more, not {text!r}."
-        )
-    return minutes
 
 
 def manifest_settings() -> Settings:

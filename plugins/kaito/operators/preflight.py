@@ -123,9 +123,6 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
         if self.lookup.transient and found == [self.lookup.fault]:
             raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
-        if policy().byo and not found:
-            what = "runs on nodes that are brought along ([kaito] byo) are not built yet"
-            found.append(Fault("resource", None, "P6", what, "run it where machines are made"))
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace

@@ -232,7 +232,7 @@ def test_a_good_inference_config_is_accepted(cluster: FakeCluster) -> None:
 @pytest.fixture
 def brought_along(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     """An installation that makes no machines, and a Workspace that names none."""
-    monkeypatch.setenv("AIRFLOW__KAITO__BYO", "true")
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "byo")
     stored = cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]
     stored["apiVersion"] = "kaito.sh/v1beta1"
     del stored["resource"]["instanceType"]
@@ -248,19 +248,6 @@ def node(**labels: str) -> dict[str, Any]:
     [
         ([], r"resource.labelSelector: none of 0 nodes matches .*\[R9\]"),
         ([node(app="tuning-phi-3")], r"node gpu-1: .*nvidia.com/gpu.* \[R10\]"),
-        (
-            [
-                node(
-                    app="tuning-phi-3",
-                    **{
-                        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
-                        "nvidia.com/gpu.count": "1",
-                        "nvidia.com/gpu.memory": "81920",
-                    },
-                )
-            ],
-            r"nodes that are brought along .* are not built yet; .* \[P6\]",
-        ),
     ],
 )
 def test_nodes_that_are_brought_along_are_looked_at(

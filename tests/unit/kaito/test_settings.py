@@ -51,7 +51,8 @@ def test_gates_are_off_as_in_kaito() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "field", "value"),
     [
-        ("byo", "true", "byo", True),
+        ("pool_provider", "byo", "byo", True),
+        ("pool_provider", "aks", "byo", False),
         ("enable_mig", "True", "mig", True),
         ("enable_accelerator", "true", "accelerator", True),
         ("model_streaming", "true", "model_streaming", True),
@@ -73,7 +74,6 @@ def test_a_gate_of_admission(
 @pytest.mark.parametrize(
     ("key", "text", "words"),
     [
-        ("byo", "1", "byo must be true or false"),
         ("enable_mig", "on", "enable_mig must be true or false"),
         ("enable_accelerator", "yes", "enable_accelerator must be true or false"),
         ("model_streaming", "maybe", "model_streaming must be true or false"),
