@@ -1,0 +1,92 @@
+"""What a Workspace names: found in documents of any shape, judged without looking into registry Secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kaito.hooks import references
+from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError
+
+from include.catalog import load_catalog
+from tests.unit.kaito.conftest import FakeCluster
+
+DOCKER = {"type": "kubernetes.io/dockerconfigjson"}
+DOCUMENT: dict[str, Any] = {
+    "metadata": {"name": "w", "namespace": "team"},
+    "tuning": {
+        "config": "training",
+        "input": {"image": "r/i:1", "imagePullSecrets": ["pull", "pull"]},
+        "output": {"image": "r/o:1", "imagePushSecret": "push"},
+    },
+}
+
+
+def told(found: dict[tuple[str, str], Any]) -> list[str]:
+    return [str(fault) for fault in references.faults(DOCUMENT, found, None, load_catalog())]
+
+
+def test_each_place_that_names_something_is_known() -> None:
+    assert [(r.kind.name, r.path, r.name) for r in references.references(DOCUMENT)] == [
+        ("Secret", "tuning.output.imagePushSecret", "push"),
+        ("Secret", "tuning.input.imagePullSecrets[0]", "pull"),
+        ("Secret", "tuning.input.imagePullSecrets[1]", "pull"),
+        ("ConfigMap", "tuning.config", "training"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"tuning": []},
+        {"tuning": {"output": "x", "input": None, "config": 3}},
+        {"inference": {"adapters": [7, {"source": []}]}},
+    ],
+)
+def test_documents_of_any_shape_can_be_read(document: dict[str, Any]) -> None:
+    assert references.references(document) == []
+
+
+def test_what_is_missing_and_what_is_of_the_wrong_kind_is_named_with_its_namespace() -> None:
+    found = {
+        ("secrets", "push"): None,
+        ("secrets", "pull"): {"type": "Opaque"},
+        ("configmaps", "training"): {"data": {"x": "y"}},
+    }
+    faults = told(found)
+    assert len(faults) == 4
+    assert "no such Secret in namespace team" in faults[0]
+    assert "the Secret's type is Opaque" in faults[1]
+    assert "no key training_config.yaml" in faults[3]
+
+
+def test_what_could_not_be_looked_at_is_no_fault() -> None:
+    assert told({("secrets", "pull"): DOCKER}) == []
+
+
+def test_each_object_is_looked_up_once(cluster: FakeCluster) -> None:
+    asked: list[str] = []
+    find = cluster.find
+    cluster.find = lambda kind, name, namespace=None: asked.append(name) or find(kind, name, namespace)  # type: ignore[method-assign]
+    found = references.look_up(cluster, DOCUMENT, "team")
+    assert asked == ["push", "pull", "training"]
+    assert set(found.values()) == {None}
+
+
+def test_a_secret_that_we_may_not_read_is_left_to_the_pod_and_anything_else_is_an_error(
+    cluster: FakeCluster,
+) -> None:
+    cluster.refuse["get", SECRET.plural] = ClusterError(403, "Forbidden", "secrets is forbidden")
+    assert set(references.look_up(cluster, DOCUMENT, "team")) == {("configmaps", "training")}
+    cluster.refuse["get", CONFIG_MAP.plural] = ClusterError(403, "Forbidden", "configmaps is forbidden")
+    with pytest.raises(ClusterError):
+        references.look_up(cluster, DOCUMENT, "team")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({}, None), ({"modelAccessSecret": "hub"}, "hub"), ({"modelAccessSecret": 3}, None)]
+)
+def test_the_secret_of_a_gated_model(options: dict[str, Any], name: str | None) -> None:
+    document = {"inference": {"preset": {"name": "m", "presetOptions": options}}}
+    assert references.hub_secret(document) == name
