@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import Asset, BaseAsyncOperator
-from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.observability import stats
 
 from include.janitor import Fate, Memory, Rules, Verdict
@@ -20,6 +21,7 @@ from include.workspace.transitions import NORMAL, Event
 from kaito import settings
 from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.azure_account import AksAccount, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import Election
 from kaito.hooks.pools import ProviderName, pool_settings
@@ -60,11 +62,11 @@ class SweepOperator(BaseAsyncOperator):
         grace = settings.janitor_grace() if params.get("grace_minutes") is None else params["grace_minutes"]
         async with (
             AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id).connected() as hook,
-            _azure() as azure,
+            azure() as pools,
         ):
             await self._may_act(hook)
             memory = Memory.load(await self._remembered(context), now)
-            sweep = Sweep(hook, AirflowRuns(), azure, self.log)
+            sweep = Sweep(hook, AirflowRuns(), pools, self.log)
             verdicts = await self._look(sweep, memory, now, Rules(timedelta(minutes=float(grace))))
             done = await sweep.delete(v for v in verdicts if v.fate == Fate.DELETE) if delete else []
             await self._tell(sweep, verdicts, done, delete=delete)
@@ -168,16 +170,29 @@ class SweepOperator(BaseAsyncOperator):
 
 
 @asynccontextmanager
-async def _azure() -> AsyncIterator[Azure | None]:
-    """Azure's agent pools, where the installation makes its machines of them."""
+async def azure() -> AsyncIterator[Azure | None]:
+    """Azure's agent pools, where there can be any of ours.
+
+    A Workspace that is gone does not tell any more which provider it chose, so the connection decides.
+    """
     chosen = pool_settings()
-    if chosen.provider != ProviderName.AKS:
+    if chosen.provider != ProviderName.AKS and not await _connected(chosen.azure_conn_id):
         yield None
         return
     from kaito.hooks.aks import AksHook
 
     async with AksHook(chosen.azure_conn_id) as hook:
         yield hook
+
+
+async def _connected(conn_id: str) -> bool:
+    """Whether a connection names an AKS cluster."""
+    try:
+        conn = await get_async_connection(conn_id)
+        AksAccount.from_connection(conn_id, conn, conn.extra_dejson)
+    except (AirflowNotFoundException, ConnectionIncomplete):
+        return False
+    return True
 
 
 def _object(verdict: Verdict) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Janitor:
         self.cluster, self.store, self.metrics, self.azure = cluster, Store(), [], None
         monkeypatch.setattr(janitor, "AsyncKaitoClusterHook", self._hook)
         monkeypatch.setattr(janitor, "AirflowRuns", lambda: AirflowRuns(cluster.airflow))
-        monkeypatch.setattr(janitor, "_azure", self._azure)
+        monkeypatch.setattr(janitor, "azure", self._azure)
         monkeypatch.setattr(
             janitor.stats, "incr", lambda name, tags: self.metrics.append((name, tags["kind"]))
         )
@@ -298,3 +298,26 @@ async def test_agent_pools_go_as_they_were_read_and_foreign_ones_stay(sweeper: J
     assert (await sweeper.sweep(delete=True))["deleted"] == 1
     assert azure.deleted == [("wsabc", "e1")]
     assert names.WORKSPACE in azure.pools[0]["properties"]["nodeLabels"]
+
+
+WHERE = '"subscriptionId": "s", "resourceGroup": "g", "clusterName": "c"'
+
+
+@pytest.mark.parametrize(
+    ("connection", "provider", "looked_at"),
+    [
+        (None, "nodeclaim", False),
+        ('{"conn_type": "azure"}', "nodeclaim", False),
+        ('{"conn_type": "azure", "extra": {' + WHERE + "}}", "nodeclaim", True),
+        (None, "aks", True),
+    ],
+)
+async def test_azure_is_looked_at_where_there_can_be_pools(
+    monkeypatch: pytest.MonkeyPatch, connection: str | None, provider: str, looked_at: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__AZURE_CONN_ID", "janitor_azure")
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", provider)
+    if connection:
+        monkeypatch.setenv("AIRFLOW_CONN_JANITOR_AZURE", connection)
+    async with janitor.azure() as pools:
+        assert (pools is not None) is looked_at
