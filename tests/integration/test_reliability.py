@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SLOW = "Standard_NC12s_v3"
 #: Some tens of seconds where nothing else runs.
-STEPS = 300
+STEPS = 150
 KINDS = "pods,nodes,nodeclaims,persistentvolumeclaims,persistentvolumes,statefulsets,services"
 
 
@@ -153,35 +153,28 @@ def test_a_tuning_survives_the_loss_of_airflows_database(reconciled_stack: Recon
     one_tuning_through(reconciled_stack, "without-history", lose_the_database)
 
 
-def in_every_phase(stack: ReconciledStack, tag: str) -> dict[str, Callable[[], Any]]:
-    """Apply a Workspace for each phase; returns by name how it is seen that it is in it."""
+def in_every_phase(stack: ReconciledStack, tag: str) -> None:
+    """Bring a Workspace into each phase: first those that stay there, then those that go on."""
 
-    def running(name: str, component: str) -> Callable[[], Any]:
-        return lambda: [p for p in stack.pods(name, component) if p["status"]["phase"] == "Running"]
+    def running(name: str, component: str) -> Any:
+        return [p for p in stack.pods(name, component) if p["status"]["phase"] == "Running"]
 
-    stack.fault("slow-boot", target=SLOW, value=25)
+    stack.fault("slow-boot", target=SLOW, value=20)
     fetch = stack.tuning(f"{tag}-fetch")
     fetch["tuning"]["input"]["urls"] = [f"http://{stack.hanging}/train.parquet"]
     push = stack.tuning(f"{tag}-push")
     push["tuning"]["output"]["image"] = f"{stack.hanging}/adapters/never:1"
+    pull = stack.service(f"{tag}-rollout", adapter=f"{stack.hanging}/adapters/never:1")
+    stack.kubectl.apply(fetch, push, stack.service(f"{tag}-ready"))
+    wait(lambda: running(f"{tag}-push", "adapter") or None, 240, "the push")
+    wait(lambda: running(f"{tag}-fetch", "dataset") or None, 60, "the fetch")
+    stack.reaches(f"{tag}-ready", "WorkspaceReady")
     stack.kubectl.apply(
-        fetch,
-        stack.tuning(f"{tag}-provision", machine=SLOW),
-        stack.tuning(f"{tag}-tune", steps=STEPS),
-        push,
-        stack.service(f"{tag}-rollout", adapter=f"{stack.hanging}/adapters/never:1"),
-        stack.service(f"{tag}-ready"),
+        stack.tuning(f"{tag}-tune", steps=STEPS), stack.tuning(f"{tag}-provision", machine=SLOW), pull
     )
-    return {
-        f"{tag}-ready": lambda: stack.condition(f"{tag}-ready", "WorkspaceReady").get("status") == "True",
-        f"{tag}-rollout": lambda: [
-            p for p in stack.pods(f"{tag}-rollout", "serving") if p["status"].get("podIP")
-        ],
-        f"{tag}-push": running(f"{tag}-push", "adapter"),
-        f"{tag}-fetch": running(f"{tag}-fetch", "dataset"),
-        f"{tag}-tune": running(f"{tag}-tune", "tuning"),
-        f"{tag}-provision": lambda: stack.claims_of(f"{tag}-provision"),
-    }
+    wait(lambda: running(f"{tag}-tune", "tuning") or None, 120, "the tuning")
+    wait(lambda: stack.pods(f"{tag}-rollout", "serving") or None, 60, "the rollout")
+    wait(lambda: stack.claims_of(f"{tag}-provision") or None, 60, "the machine")
 
 
 SCENARIOS: dict[str, Callable[[ReconciledStack], None]] = {
@@ -202,8 +195,7 @@ def test_every_phase_survives(reconciled_stack: ReconciledStack, what: str) -> N
     """What can go on succeeds; what waits for something that never comes is still at it, and goes when told to."""
     stack = reconciled_stack
     with nothing_left(stack), PodsSeen(stack) as seen:
-        for name, there in in_every_phase(stack, f"x-{what}").items():
-            wait(lambda there=there: there() or None, 240, f"{name} in its phase")
+        in_every_phase(stack, f"x-{what}")
         SCENARIOS[what](stack)
         for phase in ("tune", "provision"):
             succeeds(stack, f"x-{what}-{phase}")
@@ -211,7 +203,9 @@ def test_every_phase_survives(reconciled_stack: ReconciledStack, what: str) -> N
         assert told["status"] == "False"
         for phase in ("fetch", "push"):
             told = condition(stack, f"x-{what}-{phase}", "WorkspaceSucceeded")
-            assert told["reason"] == "workspacePending", f"{phase}: {told['message']}"
+            # Each try gives up after half a minute by itself, and says who did not answer.
+            by_itself = stack.hanging in told["message"]
+            assert told["reason"] == "workspacePending" or by_itself, f"{phase}: {told['message']}"
         wait(
             lambda: condition(stack, f"x-{what}-ready", "WorkspaceReady").get("status") == "True" or None,
             120,
