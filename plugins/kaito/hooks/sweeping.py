@@ -8,7 +8,7 @@ when its Workspace has changed since.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,8 +48,6 @@ KINDS = {
 GUARDED = frozenset({NODE_POOL.name, NODE_CLAIM.name})
 #: More nodes than that to look at, and all pods are read at once.
 FEW = 20
-#: Answers may bring up new questions, but not for ever.
-ROUNDS = 4
 
 
 class Azure(Protocol):
@@ -91,18 +89,17 @@ class Sweep:
         """
         self.snapshot = replace(await self._see(), seen=seen)
         asked: set[Any] = set()
-        for _ in range(ROUNDS):
+        while True:  # answers bring up new questions, about a number of things that does not grow
             wanted = questions(self.snapshot, now, rules)
             new = {*wanted.runs, *wanted.dags, *wanted.nodes, *wanted.namespaces} - asked
             if not new:
-                break
+                return judge(self.snapshot, now, rules)
             asked |= new
             self.snapshot = await self._answer(wanted)
-        return judge(self.snapshot, now, rules)
 
     async def _see(self) -> Snapshot:
         kinds = (POD, STATEFUL_SET, SERVICE, CONFIG_MAP, VOLUME_CLAIM, NODE_CLAIM, NODE_POOL)
-        found = await asyncio.gather(*(self._list(kind) for kind in kinds), self._agent_pools())
+        found = await _together(*(self._list(kind) for kind in kinds), self._agent_pools())
         pods, sets, services, maps, volumes, claims, pools, agents = found
         # After the children: see the module's docstring.
         workspaces, upstreams = await asyncio.gather(self._workspaces(), upstream(self.hook))
@@ -154,7 +151,7 @@ class Sweep:
         """Pods of anybody that may use what is about to go."""
         if len(wanted.nodes) + len(wanted.namespaces) > FEW:
             return [pod async for page, _ in self.hook.pages(POD) for pod in page]
-        found = await asyncio.gather(
+        found = await _together(
             *(self.hook.list(POD, fields=f"spec.nodeName={node}") for node in wanted.nodes),
             *(self.hook.list(POD, namespace) for namespace in wanted.namespaces),
         )
@@ -213,6 +210,16 @@ class Sweep:
             if error.stale:
                 return False
             raise
+
+
+async def _together(*questions: Coroutine[Any, Any, list[Object]]) -> list[list[Object]]:
+    """Ask all at once; the first refusal ends the others, which would go on trying for nothing."""
+    tasks = [asyncio.create_task(question) for question in questions]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _version(workspace: Object) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from include.workspace.transitions import NORMAL, Event
 from kaito import settings
 from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.azure_account import AksAccount, ConnectionIncomplete
+from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import Election
 from kaito.hooks.pools import ProviderName, pool_settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ORPHANS = Asset("kaito_orphans", uri="kaito://janitor/orphans")
 SEEN = "seen"
 METRIC = "kaito.janitor"
+UNSEEN = "Nothing is swept, since not everything could be seen: {}"
 #: Rows of the XCom and of the log; the rest is counted.
 MOST_ROWS, MOST_LINES = 200, 500
 
@@ -70,7 +71,8 @@ class SweepOperator(BaseAsyncOperator):
             verdicts = await self._look(sweep, memory, now, Rules(timedelta(minutes=float(grace))))
             done = await sweep.delete(v for v in verdicts if v.fate == Fate.DELETE) if delete else []
             await self._tell(sweep, verdicts, done, delete=delete)
-            await self._remember(context, Memory.of(verdicts, now))
+            gone = {deletion.verdict.thing.key for deletion in done if deletion.gone}
+            await self._remember(context, Memory.of((v for v in verdicts if v.thing.key not in gone), now))
         self._summary(verdicts, done, delete=delete)
         return report(verdicts, done, delete=delete)
 
@@ -88,9 +90,9 @@ class SweepOperator(BaseAsyncOperator):
                 raise AirflowSkipException(
                     "Nothing is swept: this cluster knows no Workspaces. Apply presets/crds first."
                 ) from error
-            raise AirflowException(
-                f"Nothing is swept, since not everything could be seen: {error}"
-            ) from error
+            raise AirflowException(UNSEEN.format(error)) from error
+        except AksError as error:
+            raise AirflowException(UNSEEN.format(error)) from error
         if sweep.snapshot.upstream:
             self.log.info(
                 "%s runs here: only Workspaces with %s: airflow count as ours.",

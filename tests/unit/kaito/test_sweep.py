@@ -150,6 +150,7 @@ async def test_with_delete_orphans_go_and_what_is_at_work_stays(sweeper: Janitor
         ("PersistentVolumeClaim", "gone-work"),
     }
     assert all("Workspace default/gone is gone" in e["message"] for e in told)
+    assert sweeper.store.kept["seen"]["seen"] == {}, "what is gone is forgotten"
     kinds = ["Pod", "NodeClaim", "PersistentVolumeClaim"]
     assert sweeper.metrics == [("kaito.janitor.deleted", kind) for kind in kinds]
 
@@ -282,6 +283,8 @@ class OneAgentPool:
         self.error: AksError | None = None
 
     async def async_list_pools(self) -> list[dict[str, Any]]:
+        if self.error and not self.error.stale:
+            raise self.error
         return self.pools
 
     def begin_delete(self, name: str, *, etag: str | None = None, timeout: float = 600) -> bool:
@@ -298,6 +301,44 @@ async def test_agent_pools_go_as_they_were_read_and_foreign_ones_stay(sweeper: J
     assert (await sweeper.sweep(delete=True))["deleted"] == 1
     assert azure.deleted == [("wsabc", "e1")]
     assert names.WORKSPACE in azure.pools[0]["properties"]["nodeLabels"]
+
+
+async def test_a_cloud_that_does_not_answer_stops_the_sweep(sweeper: Janitor) -> None:
+    sweeper.azure = azure = OneAgentPool()
+    azure.error = AksError(404, "ResourceNotFound", "there is no such cluster")
+    with pytest.raises(AirflowException, match="not everything could be seen"):
+        await sweeper.sweep(delete=True)
+
+
+async def test_an_agent_pool_that_changed_meanwhile_stays(sweeper: Janitor) -> None:
+    sweeper.azure = azure = OneAgentPool()
+    azure.error = AksError(412, "PreconditionFailed", "the pool has changed")
+    assert (await sweeper.sweep(delete=True))["deleted"] == 0
+
+
+@pytest.mark.usefixtures("orphaned")
+async def test_machines_are_judged_after_all_that_airflow_and_the_cluster_answer(sweeper: Janitor) -> None:
+    """Its run is over, which Airflow tells; its machine is in use all the same, which only a second look tells."""
+    sweeper.cluster.airflow.runs = dict.fromkeys(sweeper.cluster.airflow.runs, "failed")
+    hook = sweeper.cluster.hook
+    claim = await hook.find(NODE_CLAIM, f"{LIVE}tuning")
+    assert claim is not None
+    await hook.send(
+        api.Request(
+            "PATCH",
+            NODE_CLAIM.path(claim["metadata"]["name"], subresource="status"),
+            (),
+            {"status": {"nodeName": "gpu-1"}},
+            api.MERGE_PATCH,
+        )
+    )
+    containers = [{"name": "main", "image": "busybox"}]
+    await sweeper.cluster.apply(
+        POD, {"metadata": {"name": "notebook"}, "spec": {"nodeName": "gpu-1", "containers": containers}}
+    )
+    found = await sweeper.sweep(delete=True)
+    assert f"NodeClaim/{LIVE}tuning" in await sweeper.left()
+    assert f"Pod default/{LIVE}-g1-tuning-x7" in {row["object"] for row in found["orphans"]}
 
 
 WHERE = '"subscriptionId": "s", "resourceGroup": "g", "clusterName": "c"'
