@@ -54,17 +54,20 @@ def stateful_set(
     settings: Settings,
     run_id: str,
     adapters: Sequence[Mapping[str, Any]] = (),
+    config: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """The StatefulSet that serves the model.
 
     `adapters` are {"name", "image"} with the image by digest, and optionally "secret" (a dockerconfigjson secret; for
-    a tuning Workspace its own push secret is taken) or "volumeSource" in place of "image".
+    a tuning Workspace its own push secret is taken) or "volumeSource" in place of "image". `config` is the parsed
+    inference_config.yaml; as in KAITO, it counts for the runtime vllm only.
     """
     workspace = workspace_of(ws)
     if workspace.inference and workspace.inference.template is not None:
         template = _from_template(workspace, plan, settings, run_id)
     else:
-        template = _pod_template(workspace, plan, settings, run_id, adapters)
+        flags = {} if workspace.annotations.get(names.RUNTIME) == "transformers" else config
+        template = _pod_template(workspace, plan, settings, run_id, adapters, flags)
     document = workspace.to_dict()
     return {
         "apiVersion": "apps/v1",
@@ -118,7 +121,12 @@ def _service(ws: Workspace, name: str, spec: Manifest) -> Manifest:
 
 
 def _pod_template(
-    ws: Workspace, plan: Plan, settings: Settings, run_id: str, adapters: Sequence[Mapping[str, Any]]
+    ws: Workspace,
+    plan: Plan,
+    settings: Settings,
+    run_id: str,
+    adapters: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any] | None,
 ) -> Manifest:
     weights_volume, init_containers = pods.weights(ws, plan, settings)
     volumes = [weights_volume, pods.shared_memory(), {"name": "adapters", "emptyDir": {}}]
@@ -139,25 +147,22 @@ def _pod_template(
             pull, credentials = _pull(ws, settings, index, adapter)
             init_containers.append(pull)
             volumes += credentials
-    main = _server(ws, plan, settings, mounts, adapters)
+    served = server_environment(plan, [adapter["name"] for adapter in adapters], config)
+    main = _server(plan, settings, mounts, served)
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
     labels = names.labels(ws.to_dict(), "serving", run_id)
     return {"metadata": {"labels": labels}, "spec": spec | pods.gpu_placement(ws, plan, settings)}
 
 
 def _server(
-    ws: Workspace,
-    plan: Plan,
-    settings: Settings,
-    mounts: Sequence[Manifest],
-    adapters: Sequence[Mapping[str, Any]],
+    plan: Plan, settings: Settings, mounts: Sequence[Manifest], environment: Mapping[str, str]
 ) -> Manifest:
     variables = [
         *env(
             WEIGHTS_PATH=pods.WEIGHTS_PATH,
             ADAPTERS_DIR=ADAPTERS_PATH,
             PORT=pods.PORT,
-            **server_environment(plan, [adapter["name"] for adapter in adapters]),
+            **environment,
         ),
         *pods.listen(settings),
     ]

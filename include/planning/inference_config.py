@@ -21,5 +21,15 @@ def server_flags(config: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def asked_context(config: Mapping[str, Any] | None) -> int | None:
     """The `max-model-len` of an inference config in tokens, or None when there is no usable one."""
-    value = server_flags(config).get("max-model-len")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return whole(server_flags(config).get("max-model-len"), 1)
+
+
+def whole(value: Any, least: int) -> int | None:
+    """A whole number of at least so much, which may be written as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        number = int(value)
+    except ValueError:
+        return None
+    return number if number >= least else None

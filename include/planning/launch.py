@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.catalog import Catalog
-from include.planning.inference_config import server_flags
+from include.planning.inference_config import server_flags, whole
 from include.planning.pool_plan import Plan
 
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
@@ -19,13 +19,40 @@ UTILISATION, UTILISATION_A10 = 0.84, 0.82
 DATA_PARALLEL_SHARE = 0.5  # weights below this share of one GPU: a copy on each instead of a part
 EVENTS = {"kv-events-config": json.dumps({"enable_kv_cache_events": True}, separators=(",", ":"))}
 WEIGHTS = "/workspace/weights"
+DTYPES = {"half": "float16", "float": "float32"}  # vLLM's other words
 PERFORMANCE_MODES = ("interactivity", "throughput")
 
 
-def server_environment(plan: Plan, adapters: Sequence[str] = ()) -> dict[str, str]:
-    """Environment of this project's server (include/workloads/serving): name, precision, the adapter of /chat."""
+def server_environment(
+    plan: Plan, adapters: Sequence[str] = (), config: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Environment of this project's server (include/workloads/serving): name, precision, the adapter of /chat.
+
+    `config` is the parsed inference_config.yaml: what this server can do of its `vllm` mapping is done
+    (include.workspace.inference_config.APPLIED), the rest has no effect.
+    """
     found = {"SERVED_MODEL_NAME": plan.model, "DTYPE": plan.dtype}
-    return found | ({"KAITO_DEFAULT_ADAPTER": adapters[0]} if len(adapters) == 1 else {})
+    if len(adapters) == 1:
+        found["KAITO_DEFAULT_ADAPTER"] = adapters[0]
+    return found | _applied(plan, server_flags(config))
+
+
+def _applied(plan: Plan, flags: Mapping[str, Any]) -> dict[str, str]:
+    """The user's arguments as the server's environment."""
+    found: dict[str, str] = {}
+    for name, variable, least in (
+        ("max-model-len", "MAX_MODEL_LEN", 1),
+        ("max-num-seqs", "MAX_NUM_SEQS", 1),
+        ("seed", "SEED", 0),
+    ):
+        if (number := whole(flags.get(name), least)) is not None:
+            found[variable] = str(number)
+    dtype = str(flags.get("dtype") or "auto")
+    if dtype != "auto":
+        found["DTYPE"] = DTYPES.get(dtype, dtype)
+    if name := str(flags.get("served-model-name") or "").strip():
+        found |= {"SERVED_MODEL_NAME": name, "MODEL_ID": plan.model}
+    return found
 
 
 def launch_arguments(

@@ -3,14 +3,14 @@
 KAITO appends every key below `vllm:` to the server's command line and checks one of them; the rest shows when the
 server dies at its start, on machines that are already paid for. As with training_config.py, the content is only known
 once somebody has read the ConfigMap, so these rules take its text, and must never raise. The server of this project
-chooses what these arguments choose itself: `config_notices` says so.
+applies `APPLIED` of them and chooses the rest itself: `config_notices` says which.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 from include.catalog import Catalog, Machine, Model, sizing
 from include.workspace import documents, names
 from include.workspace.dialect import V1ALPHA1, V1BETA1
-from include.workspace.faults import Fault, Hints, nearest
+from include.workspace.faults import NAME_LENGTH, Fault, Hints, nearest
 from include.workspace.models import Workspace
 from include.workspace.rules.context import Context, Policy
 
@@ -29,6 +29,9 @@ KEY = "inference_config.yaml"
 ROOT = "vllm"
 OFFLOAD = "kv_cache_cpu_memory_utilization"
 ROOT_KEYS = frozenset({ROOT, OFFLOAD, "max_probe_steps"})
+# What this project's server does as well as vLLM's; include/planning/launch.py hands it over.
+APPLIED = ("dtype", "max-model-len", "max-num-seqs", "seed", "served-model-name")
+DEAD = {"max_probe_steps": "max_probe_steps (not used by KAITO v0.12 either)"}
 FILE = Path(__file__).resolve().parents[2] / "presets" / "schemas" / "vllm_arguments.yaml"
 KINDS = {
     "int": "a whole number",
@@ -38,6 +41,7 @@ KINDS = {
     "text": "text",
 }
 SERVICE_PORT = 5000
+LISTED = 30  # names that one sentence lists
 SMALL_GPU_GIB = 20  # KAITO's figure: below it, several GPUs need an explicit context (V7)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -117,16 +121,30 @@ def inference_config_faults(
 
 
 def config_notices(text: str) -> list[str]:
-    """Sentences about what is accepted and has no effect on the server of this project."""
+    """One sentence about which keys the server of this project applies and which have no effect on it; [] for none."""
     try:
         loaded = documents.load_one(text)
     except documents.BadDocument:
         return []
-    given = loaded.get(ROOT) if isinstance(loaded, Mapping) else None
-    if not isinstance(given, Mapping) or not given:
+    if not isinstance(loaded, Mapping):
         return []
-    listed = ", ".join(sorted(map(str, given)))
-    return [f"{KEY}: {listed}: checked, but this server chooses these itself; they are for vLLM's."]
+    given = loaded.get(ROOT)
+    arguments = sorted(map(str, given)) if isinstance(given, Mapping) else []
+    applied = [name for name in arguments if name.replace("_", "-") in APPLIED]
+    idle = [name for name in arguments if name not in applied]
+    idle += [DEAD.get(name, name) for name in sorted(ROOT_KEYS - {ROOT}) if name in loaded]
+    if not idle:
+        return []
+    does = f"this server applies {_listed(applied)}; " if applied else ""
+    have = "have" if len(idle) > 1 else "has"
+    return [f"{KEY}: {does}{_listed(idle)} {have} no effect on it (checked all the same, for vLLM's server)."]
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Names in a sentence; of very many the first."""
+    shown = [name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}..." for name in items[:LISTED]]
+    more = [f"{len(items) - LISTED} more"] if len(items) > LISTED else []
+    return ", ".join([*shown, *more])
 
 
 def _root_faults(loaded: Mapping[Any, Any]) -> Iterator[Fault]:

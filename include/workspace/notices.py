@@ -55,6 +55,8 @@ def _ignored(ws: Workspace) -> list[str]:
         found.append(
             "preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image."
         )
+    if ws.inference and ws.inference.config and ws.annotations.get(names.RUNTIME) == "transformers":
+        found.append("inference.config has no effect with the runtime transformers, as in KAITO.")
     found += [
         f"{path}: only the first secret is used." for path, secrets in _pull_secrets(ws) if len(secrets) > 1
     ]

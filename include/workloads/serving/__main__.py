@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("workload")
 
+MAX_NUM_SEQS = 8  # requests that run together, where nobody says how many
 GRACE_SECONDS = 25  # within the kubelet's default of 30
 
 
@@ -42,6 +43,9 @@ class Environment:
     port: int
     default_adapter: str | None
     api_key: str | None
+    max_model_len: int | None
+    max_num_seqs: int
+    seed: int | None
 
     @classmethod
     def read(cls) -> Environment:
@@ -58,7 +62,24 @@ class Environment:
             port=int(get("PORT", "5000")),
             default_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
             api_key=api_key,
+            max_model_len=_whole("MAX_MODEL_LEN", 1),
+            max_num_seqs=_whole("MAX_NUM_SEQS", 1) or MAX_NUM_SEQS,
+            seed=_whole("SEED", 0),
         )
+
+
+def _whole(variable: str, least: int) -> int | None:
+    """A whole number of the environment; None where it is not set."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise UserConfigError(f"{variable} is {text!r}; it must be a whole number, {least} or more.")
+    return number
 
 
 def choose_default(adapters: list[Adapter], wished: str | None) -> str | None:
@@ -85,9 +106,12 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
     for warning in check_base(adapters, {env.name, os.environ.get("MODEL_ID", "")} - {""}):
         log.warning("%s", warning)
     engine = Engine(env.weights, adapters, hardware, precision)
-    worker = Worker(engine)
+    if env.seed is not None:
+        engine.seed(env.seed)
+    worker = Worker(engine, max_batch=env.max_num_seqs)
     names = [adapter.name for adapter in adapters]
-    service = Service(engine, worker, env.name, names, choose_default(adapters, env.default_adapter))
+    default = choose_default(adapters, env.default_adapter)
+    service = Service(engine, worker, env.name, names, default, env.max_model_len)
     log.info("Model loaded successfully: %s in %.1f s", ", ".join(service.models), time.monotonic() - began)
     return service, worker
 

@@ -90,6 +90,11 @@ class Engine:
             _scale(self.model, adapter)
             log.info("Adapter added: %s (rank %s, strength %g)", adapter.name, adapter.rank, adapter.strength)
 
+    @staticmethod
+    def seed(seed: int) -> None:
+        """Begin the random numbers of sampling here; a request's own seed still counts for that request."""
+        torch.manual_seed(seed)
+
     def decoder(self) -> Callable[[int], str]:
         """A new function from one token id to the text that it completes: "" inside a character, or a special token."""
         stream = DecodeStream(skip_special_tokens=True)

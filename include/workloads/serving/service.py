@@ -55,8 +55,17 @@ class Service:
     """Names, defaults and limits around one worker."""
 
     def __init__(
-        self, loaded: Loaded, worker: Worker, name: str, adapters: Sequence[str], default_adapter: str | None
+        self,
+        loaded: Loaded,
+        worker: Worker,
+        name: str,
+        adapters: Sequence[str],
+        default_adapter: str | None,
+        max_model_len: int | None = None,
     ) -> None:
+        """`max_model_len` in tokens lowers what the model itself can read."""
+        self._context = min(loaded.context, max_model_len or loaded.context)
+        self._lowered = self._context < loaded.context
         self._loaded = loaded
         self._worker = worker
         self.name = name
@@ -120,12 +129,12 @@ class Service:
         raise ApiError(400, "This model has no chat template: ask it by prompt at /chat.", param="messages")
 
     def _limit(self, ask: Ask, prompt_tokens: int) -> int:
-        room = self._loaded.context - prompt_tokens
+        room = self._context - prompt_tokens
         if room < 1:
+            limit = "max-model-len lets this server read" if self._lowered else "this model reads"
             raise ApiError(
                 400,
-                f"The prompt has {prompt_tokens} tokens; this model reads at most {self._loaded.context} together with "
-                "its answer.",
+                f"The prompt has {prompt_tokens} tokens; {limit} at most {self._context} together with its answer.",
                 param="messages" if ask.messages else "prompt",
                 code="context_length_exceeded",
             )

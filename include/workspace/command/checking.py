@@ -19,7 +19,7 @@ from include.workspace.command.sources import Source
 from include.workspace.documents import BadDocument, Place
 from include.workspace.faults import Fault
 from include.workspace.models import Workspace
-from include.workspace.names import GROUP, KIND
+from include.workspace.names import GROUP, KIND, RUNTIME
 from include.workspace.notices import notices
 from include.workspace.parse import examine_workspace
 from include.workspace.rules import Policy
@@ -186,14 +186,13 @@ class _Checker:
             report.plan, report.sentences = plan.to_dict(), plan.sentences()
 
     def _config_maps(self, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any] | None:
-        """Checks the ConfigMaps that a Workspace uses; gives the training config that its plan is made with."""
+        """Checks the ConfigMaps that a Workspace uses; gives the config that its plan is made with."""
         if workspace.tuning and workspace.tuning.config:
             found = self._used("tuning.config", workspace.tuning.config, report)
             return self._training(found, workspace.method, report) if found else None
         if workspace.inference and workspace.inference.config:
             found = self._used("inference.config", workspace.inference.config, report)
-            if found:
-                self._serving(found, workspace, report)
+            return self._serving(found, workspace, report) if found else None
         return None
 
     def _training(self, found: ConfigMap, method: str, report: DocumentReport) -> Mapping[str, Any]:
@@ -213,12 +212,16 @@ class _Checker:
         report.notices += told
         return training
 
-    def _serving(self, found: ConfigMap, workspace: Workspace, report: DocumentReport) -> None:
-        from include.workspace.inference_config import KEY, check_inference_config
+    def _serving(self, found: ConfigMap, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any]:
+        from include.workspace.inference_config import KEY, check_inference_config, config_notices
 
         report.faults += config_maps.findings(
             found, KEY, "V3", lambda text: check_inference_config(workspace, text, self.catalog)
         )
+        text = config_maps.content(found, KEY) or ""
+        if workspace.annotations.get(RUNTIME) != "transformers":
+            report.notices += [f"ConfigMap {found.name}: {notice}" for notice in config_notices(text)]
+        return config_maps.parsed(text)
 
     def _used(self, path: str, name: str, report: DocumentReport) -> ConfigMap | None:
         found = config_maps.find(self.maps, report.namespace, name)

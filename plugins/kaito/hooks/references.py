@@ -84,6 +84,9 @@ def faults(document: Object, found: Found, workspace: Workspace | None, catalog:
 def notices(document: Object, found: Found) -> list[str]:
     """Return sentences about what the configurations that a Workspace names hold in vain."""
     told: list[str] = []
+    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    if notes.get(names.RUNTIME) == "transformers" and not document.get("tuning"):
+        return told  # the file has no effect at all: a notice of the Workspace says so
     for reference in references(document):
         text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
         if reference.kind is CONFIG_MAP and isinstance(text, str):
@@ -121,13 +124,17 @@ def user_config(document: Object, found: Found) -> dict[str, Any]:
     for reference in references(document):
         if reference.kind is not CONFIG_MAP:
             continue
-        text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
-        try:
-            loaded = documents.load_one(text) if isinstance(text, str) else None
-        except documents.BadDocument:  # `faults` says so
-            loaded = None
-        return dict(loaded) if isinstance(loaded, Mapping) else {}
+        return parsed(((found.get(reference.which) or {}).get("data") or {}).get(reference.key))
     return {}
+
+
+def parsed(text: Any) -> dict[str, Any]:
+    """Return the mapping that a configuration's text holds; empty where it holds none, which `faults` tells."""
+    try:
+        loaded = documents.load_one(text) if isinstance(text, str) else None
+    except documents.BadDocument:
+        loaded = None
+    return dict(loaded) if isinstance(loaded, Mapping) else {}
 
 
 def hub_secret(document: Object) -> str | None:

@@ -14,6 +14,8 @@ from include import manifests
 from include.manifests.serving import adapters_of
 from include.workspace import conditions, names
 from include.workspace.adapter import published
+from include.workspace.inference_config import KEY as INFERENCE_KEY
+from kaito.hooks import references
 from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask
@@ -65,10 +67,11 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
     def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
-        wanted = manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters)
         inference = run.workspace.inference
         config = inference.config if inference else None
         data = (self.cluster.find(CONFIG_MAP, config, run.namespace) or {}).get("data") if config else None
+        flags = references.parsed((data or {}).get(INFERENCE_KEY))
+        wanted = manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters, flags)
         return unrolled(wanted, self.cluster.find(STATEFUL_SET, run.name, run.namespace), data)
 
     def _adapters(self, run: Run, live: Mapping[str, Any], context: Context) -> list[dict[str, Any]]:

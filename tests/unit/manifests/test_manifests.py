@@ -527,3 +527,18 @@ def test_settings_reach_the_pods() -> None:
     main = bare["spec"]["containers"][0]
     assert main["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
     assert env_of(main)["HOST"] == "0.0.0.0"
+
+
+def test_the_users_server_arguments_reach_the_server_as_far_as_it_has_them() -> None:
+    config = {"vllm": {"max-model-len": 2048, "max_num_seqs": 4, "served-model-name": "phi", "swap-space": 4}}
+
+    def environment(ws: Workspace) -> dict[str, str]:
+        made = manifests.stateful_set(ws, plan(ws, CATALOG), SETTINGS, RUN, config=config)
+        [container] = made["spec"]["template"]["spec"]["containers"]
+        return {item["name"]: item.get("value", "") for item in container["env"]}
+
+    found = environment(parse_workspace(SERVE))
+    asked = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "SERVED_MODEL_NAME", "MODEL_ID")
+    assert [found.get(key) for key in asked] == ["2048", "4", "phi", "phi-4-mini-instruct"]
+    other = environment(with_(SERVE, "metadata", annotations={names.RUNTIME: "transformers"}))
+    assert [other.get(key) for key in asked] == [None, None, "phi-4-mini-instruct", None], "as in KAITO"

@@ -95,3 +95,20 @@ def test_a_template_has_no_launch_arguments() -> None:
     with pytest.raises(ValueError, match="has no server of its own"):
         launch_arguments(made, CATALOG)
     assert Plan.from_dict(made.to_dict()) == made
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"max_model_len": "4096"}, {"MAX_MODEL_LEN": "4096"}),
+        ({"max-num-seqs": 2, "seed": 0}, {"MAX_NUM_SEQS": "2", "SEED": "0"}),
+        ({"dtype": "half"}, {"DTYPE": "float16"}),
+        ({"dtype": "auto"}, {}),
+        ({"served-model-name": "gpu-helper"}, {"SERVED_MODEL_NAME": "gpu-helper", "MODEL_ID": "phi-4"}),
+        ({"max-model-len": True, "max-num-seqs": 0, "seed": "x", "swap-space": 4}, {}),
+    ],
+)
+def test_our_server_gets_what_it_can_apply(flags: dict[str, Any], expected: dict[str, str]) -> None:
+    made = plan_serving(serving("phi-4", "Standard_NC24ads_A100_v4"), CATALOG)
+    plain = {"SERVED_MODEL_NAME": "phi-4", "DTYPE": "bfloat16"}
+    assert server_environment(made, config={"vllm": flags}) == plain | expected

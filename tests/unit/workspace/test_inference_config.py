@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from workspaces import SERVING, changed
 
 from include.catalog import load_catalog
+from include.planning import plan_serving, server_environment
 from include.workspace import parse_workspace
 from include.workspace.dialect import V1ALPHA1
 from include.workspace.faults import CLOSE_LOOKS, HINTS
 from include.workspace.inference_config import (
+    APPLIED,
     FILE,
     KINDS,
     LIMITS,
+    _arguments,
     check_inference_config,
     config_notices,
     inference_config_faults,
@@ -146,10 +149,35 @@ def test_a_workspace_s_own_model_and_machine_are_compared() -> None:
     assert check_inference_config(other, "vllm: {max-model-len: 999999}", CATALOG) == [], "as in KAITO"
 
 
-def test_the_author_is_told_that_our_server_chooses_itself() -> None:
-    [notice] = config_notices(EXAMPLE)
-    assert "gpu-memory-utilization" in notice
-    assert config_notices("{}") == config_notices("a: [") == []
+def test_the_author_is_told_what_our_server_applies_and_what_not() -> None:
+    text = "max_probe_steps: 6\nvllm: {max_model_len: 2048, seed: 1, swap-space: 0, cpu-offload-gb: 0}"
+    assert config_notices(text) == [
+        "inference_config.yaml: this server applies max_model_len, seed; cpu-offload-gb, swap-space, max_probe_steps "
+        "(not used by KAITO v0.12 either) have no effect on it (checked all the same, for vLLM's server)."
+    ]
+    [notice] = config_notices("vllm: {gpu-memory-utilization: 0.5}")
+    assert notice.startswith("inference_config.yaml: gpu-memory-utilization has no effect on it")
+    assert (
+        config_notices("vllm: {max-model-len: 2048}") == config_notices("{}") == config_notices("a: [") == []
+    )
+
+
+def test_what_is_said_to_be_applied_is_handed_to_the_server() -> None:
+    made = plan_serving(parse_workspace(SERVING), CATALOG)
+    values = {
+        "dtype": "half",
+        "max-model-len": 4096,
+        "max-num-seqs": 2,
+        "seed": 7,
+        "served-model-name": "phi",
+    }
+    assert set(values) == set(APPLIED)
+    plain = server_environment(made)
+    for name, value in values.items():
+        assert server_environment(made, config={"vllm": {name: value}}) != plain, name
+    known = _arguments()
+    for name in {*known.kinds} - set(APPLIED):
+        assert server_environment(made, config={"vllm": {name: "1"}}) == plain, name
 
 
 def test_the_list_of_arguments_is_sound() -> None:

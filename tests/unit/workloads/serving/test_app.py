@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from include.workloads.contract import UserConfigError
+from include.workloads.serving.__main__ import Environment
 from include.workloads.serving.app import Holder, build_app
 from include.workloads.serving.generation import Request, Worker
 from include.workloads.serving.metrics import Metrics
@@ -181,3 +183,46 @@ def test_stop_texts_are_found_and_their_beginnings_held_back() -> None:
     assert held_back("abc E", ["END"]) == 1
     assert held_back("abc EN", ["END", "N"]) == 2
     assert held_back("abc", []) == 0
+
+
+def test_a_lowered_context_refuses_longer_prompts_and_shortens_answers(model: Scripted) -> None:
+    worker = Worker(model)
+    holder = Holder()
+    holder.service = Service(model, worker, "phi", [], None, max_model_len=20)
+    with TestClient(build_app(holder, Metrics())) as client:
+        refused = client.post("/chat", json={"prompt": "word " * 30})
+        answered = client.post("/chat", json={"prompt": "?", "generate_kwargs": {"max_new_tokens": 60}})
+    worker.close(5)
+    assert refused.status_code == 400
+    assert "max-model-len lets this server read at most 20 together with its answer" in refused.text
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    assert answered.status_code == 200
+    assert model.asked[0].max_new_tokens == 20 - len(model.asked[0].prompt_ids)
+
+
+def test_a_context_above_the_model_s_own_changes_nothing(model: Scripted, client: TestClient) -> None:
+    worker = Worker(model)
+    holder = Holder()
+    holder.service = Service(model, worker, "phi", [], None, max_model_len=10_000)
+    with TestClient(build_app(holder, Metrics())) as other:
+        refused = other.post("/chat", json={"prompt": "word " * 90})
+    worker.close(5)
+    assert "this model reads at most 64" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [("MAX_MODEL_LEN", "0"), ("MAX_NUM_SEQS", "many"), ("SEED", "-1")]
+)
+def test_a_broken_setting_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(UserConfigError, match=f"{variable} is '{text}'; it must be a whole number"):
+        Environment.read()
+
+
+def test_settings_have_defaults_and_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Environment.read()
+    assert (plain.max_model_len, plain.max_num_seqs, plain.seed) == (None, 8, None)
+    for variable, text in {"MAX_MODEL_LEN": "512", "MAX_NUM_SEQS": "3", "SEED": "0"}.items():
+        monkeypatch.setenv(variable, text)
+    read = Environment.read()
+    assert (read.max_model_len, read.max_num_seqs, read.seed) == (512, 3, 0)
