@@ -120,3 +120,14 @@ async def test_an_api_server_that_is_down_is_not_a_lost_run() -> None:
 
     with pytest.raises(AirflowRuntimeError):
         await AirflowRuns(Down()).states([("kaito_tune", "a")])
+
+
+async def test_only_not_found_means_lost() -> None:
+    class HalfDown(Supervisor):
+        async def asend(self, msg: Any) -> Any:
+            if isinstance(msg, GetDagRunState):
+                raise refused(500, "database is locked")
+            return await super().asend(msg)
+
+    with pytest.raises(AirflowRuntimeError):
+        await AirflowRuns(HalfDown(runs={("kaito_tune", "a"): "running"})).states([("kaito_tune", "a")])
