@@ -21,6 +21,8 @@ from include.demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_env
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 240
+#: A reconciler that has something in flight runs a task at least every ten seconds.
+WORK_SECONDS = 45
 #: How soon a deployment notices that a part of it died; the defaults take minutes, which is not what is tested.
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
@@ -104,15 +106,29 @@ class AirflowParts:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self._seen[member.pid, member.create_time()] = member
 
-    def workers(self) -> list[psutil.Process]:
-        """Return what runs tasks: everything under the scheduler."""
-        return _children(self._running["scheduler"])
+    def busy_workers(self) -> list[psutil.Process]:
+        """Return the workers that run a task now, with what they run.
+
+        Never an idle one: it holds the lock of LocalExecutor's queue while it waits, and a SIGKILL would leave that
+        locked for ever, which is Airflow's matter and ends with the scheduler's next start.
+        """
+        found = []
+        for worker in self._running["scheduler"].children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                title = " ".join(worker.cmdline())
+                if title.startswith("airflow worker") and "<idle>" not in title:
+                    found += [worker, *_children(worker)]
+        return found
 
     def kill(self, part: str) -> None:
-        """`kill -9` one part; "worker" is everything that runs tasks under the scheduler."""
+        """`kill -9` one part; "worker" is every worker that runs a task, as soon as there is one."""
         self._remember()
         if part == "worker":
-            _kill(self.workers())
+            deadline = time.monotonic() + WORK_SECONDS
+            while not (busy := self.busy_workers()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert busy, f"no task ran for {WORK_SECONDS} s"
+            _kill(busy)
             return
         process = self._running.pop(part)
         # Its children live on, as they do when a process is killed for lack of memory. Only what holds the port goes.
