@@ -168,9 +168,13 @@ def gpu_placement(ws: Workspace, plan: Plan, settings: Settings) -> Manifest:
     KAITO pins inference pods only, so two tunings with equal matchLabels may swap nodes (contract 10.1-4).
     """
     wanted = dict(node_labels(ws))
-    if settings.own_pool_only:
+    if settings.own_pool_only and not plan.own_nodes:
         wanted |= pool_labels(ws, plan.purpose)
-    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in sorted(wanted.items())]
+    expressions: list[Manifest] = [
+        {"key": key, "operator": "In", "values": [value]} for key, value in sorted(wanted.items())
+    ]
+    if plan.own_nodes:  # machines that were made for some Workspace are nobody's to share
+        expressions.append({"key": names.WORKSPACE, "operator": "DoesNotExist"})
     found: Manifest = {"tolerations": [dict(toleration) for toleration in TOLERATIONS]}
     if expressions:
         terms = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}

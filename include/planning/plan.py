@@ -7,6 +7,7 @@ they must never create anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, Model, sizing
@@ -22,19 +23,25 @@ __all__ = ["Plan", "Purpose", "fallbacks", "plan", "plan_serving"]
 TIGHT = 0.9  # above this share of a GPU a plan warns
 
 
-def plan(ws: Workspace, catalog: Catalog, config: Mapping[str, Any] | None = None) -> Plan:
+def plan(
+    ws: Workspace, catalog: Catalog, config: Mapping[str, Any] | None = None, machine: Machine | None = None
+) -> Plan:
     """The plan of the Workspace's first pool: tuning for a tuning, serving otherwise.
 
     `config` is what the user's ConfigMap holds, parsed: the training_config.yaml of a tuning, which decides memory and
-    time, or the inference_config.yaml of a service, which decides the context.
+    time, or the inference_config.yaml of a service, which decides the context. `machine` is what nodes that were
+    brought along are; without it, the catalogue's entry of the Workspace's machine type.
     Raises KeyError (with a suggestion) for an unknown preset or machine, ValueError for a preset that is not tunable
     and DoesNotFit (a ValueError) for a model that the machine cannot serve.
     """
     if not ws.is_tuning:
-        return plan_serving(ws, catalog, config=config)
-    model, machine = catalog.model(ws.preset.name if ws.preset else ""), catalog.machine(ws.instance_type)
+        return plan_serving(ws, catalog, config=config, machine=machine)
+    model = catalog.model(ws.preset.name if ws.preset else "")
     asked = sizing.TrainingShape.from_config(config or {})
-    return _tuning(model, machine, ws.method, asked, notices(ws, catalog))
+    made = _tuning(
+        model, machine or catalog.machine(ws.instance_type), ws.method, asked, notices(ws, catalog)
+    )
+    return replace(made, own_nodes=machine is not None)
 
 
 def plan_serving(
@@ -44,22 +51,25 @@ def plan_serving(
     strategy: sizing.Strategy = "exact",
     context: int | None = None,
     config: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
 ) -> Plan:
     """The plan of the serving pool: of an inference Workspace, or of a finished tuning that is rolled out.
 
     Strategy "exact" plans this project's server, which spreads one model over the GPUs of one machine; "kaito"
     reproduces the node count of KAITO v0.12's estimator for its own server, which spans machines. `context` in tokens
-    is what must fit, by default the inference config's max-model-len, or 2048. The annotation that passes over
-    resource checks turns a refusal into a warning.
+    is what must fit, by default the inference config's max-model-len, or 2048. `machine` is as for `plan`. The
+    annotation that passes over resource checks turns a refusal into a warning.
     Raises KeyError for unknown names and DoesNotFit when the model does not fit.
     """
-    machine = catalog.machine(ws.instance_type)
+    found = machine or catalog.machine(ws.instance_type)
     if ws.preset is None:
-        return _template(ws, machine, notices(ws, catalog))
-    model = catalog.model(ws.preset.name)
-    wanted = context or asked_context(config)
-    trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
-    return _serving(model, machine, wanted, strategy, trusted, notices(ws, catalog))
+        made = _template(ws, found, notices(ws, catalog))
+    else:
+        model = catalog.model(ws.preset.name)
+        wanted = context or asked_context(config)
+        trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
+        made = _serving(model, found, wanted, strategy, trusted, notices(ws, catalog))
+    return replace(made, own_nodes=machine is not None)
 
 
 def fallbacks(made: Plan, machine_types: Sequence[str], catalog: Catalog) -> list[Plan]:

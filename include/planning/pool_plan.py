@@ -22,7 +22,7 @@ class Plan:
 
     `training` are the settings of a tuning that memory and time were computed for, `tokens_per_second` of all GPUs
     together. Of a serving plan `max_model_len` is the longest context in tokens that fits, and `kv_cache_tokens` what
-    all requests together may hold.
+    all requests together may hold. `own_nodes`: they were brought along, so nothing marks them as this Workspace's.
     """
 
     purpose: Purpose
@@ -47,6 +47,7 @@ class Plan:
     price_as_of: str | None = None
     why: str = ""
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    own_nodes: bool = False
 
     @property
     def memory_bytes(self) -> int:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from include.reconcile.pools import FINAL_CLASSES, FailureClass, PoolStatus, classify, node_problem
+from include.reconcile.pools import (
+    FINAL_CLASSES,
+    FailureClass,
+    PoolStatus,
+    Stage,
+    classify,
+    node_problem,
+    node_stage,
+)
 from include.workspace import names
 
 AGENT_POOL_LABEL = "kubernetes.azure.com/agentpool"
@@ -99,4 +107,10 @@ def agent_pool_status(pools: Sequence[AgentPool], nodes: Iterable[Mapping[str, A
     # The worst cause speaks: a quota error is the news, not the sibling that still boots.
     ranked = sorted(problems, key=lambda p: (state(p[0]) not in ENDED_STATES, p[1][0] not in FINAL_CLASSES))
     pool, (failed, reason, message) = ranked[0]
-    return PoolStatus(members, False, reason, message, failed, ended=state(pool) in ENDED_STATES)
+    stages = (
+        node_stage(problem[1]) if len(nodes_of([own], joined)) >= machines(own) else Stage.LAUNCH
+        for own, problem in problems
+    )
+    slowest = min(stages, key=list(Stage).index)
+    ended = state(pool) in ENDED_STATES
+    return PoolStatus(members, False, reason, message, failed, ended=ended, stage=slowest)

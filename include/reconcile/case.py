@@ -134,7 +134,13 @@ class Case:
     @property
     def claims_machines(self) -> bool:
         """Whether this Workspace's machines are NodeClaims, so that a missing one is news."""
-        return bool(self.machine) and self.surroundings.node_claims
+        return bool(self.machine) and self.by_node_claims
+
+    @property
+    def by_node_claims(self) -> bool:
+        """Whether machines come as NodeClaims: the Workspace's annotation decides before the installation."""
+        chosen = self.annotations.get(names.POOL_PROVIDER)
+        return chosen == "nodeclaim" if chosen else self.surroundings.node_claims
 
     def mine(self, obj: Object) -> bool:
         """Whether an object of our name is ours: by its controller, or by our labels where it has none."""
@@ -212,7 +218,7 @@ class Case:
 
     def live_claims(self, purpose: str) -> list[Object]:
         """Our machines for a purpose; none where another provider's objects stand behind the NodeClaims."""
-        if not self.surroundings.node_claims:
+        if not self.by_node_claims:
             return []
         return [c for c in self.node_claims if label(c, names.POOL) == purpose and not deleting(c)]
 

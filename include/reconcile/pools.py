@@ -27,6 +27,22 @@ class FailureClass(StrEnum):
     TIMEOUT = "timeout"
 
 
+class Stage(StrEnum):
+    """How far a machine is that is not ready yet; each stage has a budget of its own."""
+
+    LAUNCH = "launch"
+    BOOT = "boot"
+    DRIVER = "driver"
+
+
+#: What Karpenter waits for before it says so, as our stages.
+_STEPS = {
+    "Launched": Stage.LAUNCH,
+    "Registered": Stage.BOOT,
+    "Initialized": Stage.DRIVER,
+    "Ready": Stage.DRIVER,
+}
+
 # The clouds' own words, as Karpenter's and AKS's providers pass them on in a NodeClaim condition.
 _CLASSES: tuple[tuple[FailureClass, str], ...] = (
     # Before the quota, because Azure ends this sentence with a link to its quota page.
@@ -74,6 +90,7 @@ class PoolStatus:
     message: str
     failure_class: FailureClass | None = None
     ended: bool = False  # the provider has given up: waiting cannot help, whatever the class
+    stage: Stage | None = None  # what the slowest machine is in while the pool is not ready
 
     @property
     def failed(self) -> bool:
@@ -94,26 +111,35 @@ def instance_types(claim: Mapping[str, Any]) -> list[str]:
     return next((r.get("values") or [] for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), [])
 
 
-def _claim_problem(claim: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return (reason, message) of the first lifecycle step that is not done, None when the claim is ready."""
+def _claim_problem(claim: Mapping[str, Any]) -> tuple[Stage, str, str] | None:
+    """Return (stage, reason, message) of the first lifecycle step that is not done, None when the claim is ready."""
     name = claim["metadata"]["name"]
     if _condition(claim, "Ready").get("status") == "True":
         return None
-    for step in ("Launched", "Registered", "Initialized", "Ready"):
+    for step, stage in _STEPS.items():
         condition = _condition(claim, step)
         if condition.get("status") == "True":
             continue
         reason = condition.get("reason") or f"Not{step}"
         message = condition.get("message") or f"waiting until the machine is {step.lower()}"
-        return reason, f"NodeClaim {name}: {message}"
+        return stage, reason, f"NodeClaim {name}: {message}"
     return None
 
 
-def _node_problem(claim: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
+def _node_problem(
+    claim: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]
+) -> tuple[Stage, str, str] | None:
     node = nodes.get((claim.get("status") or {}).get("nodeName") or "")
     if node is None:
-        return "NodeNotReady", f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
-    return node_problem(node)
+        told = f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
+        return Stage.BOOT, "NodeNotReady", told
+    problem = node_problem(node)
+    return (node_stage(problem[0]), *problem) if problem else None
+
+
+def node_stage(reason: str) -> Stage:
+    """The stage of a machine whose Node has a problem of this reason."""
+    return Stage.DRIVER if reason == "NodePluginsNotReady" else Stage.BOOT
 
 
 def node_problem(node: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -149,9 +175,10 @@ def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str
         return PoolStatus(
             members, True, "NodesReady", f"{len(members)} GPU node(s) ready: {', '.join(members)}"
         )
-    classed = [(classify(*problem), *problem) for problem in problems]
+    classed = [(classify(*problem[1:]), *problem[1:]) for problem in problems]
     # The worst cause speaks for the pool: a quota error is the news, not the sibling that still boots.
     failure, reason, message = next((c for c in classed if c[0] in FINAL_CLASSES), classed[0])
     if len(problems) > 1:
         message = f"{message} ({len(live) - len(problems)} of {len(live)} machines ready)"
-    return PoolStatus(members, False, reason, message, failure)
+    slowest = min((problem[0] for problem in problems), key=list(Stage).index)
+    return PoolStatus(members, False, reason, message, failure, stage=slowest)

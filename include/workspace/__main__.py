@@ -20,7 +20,7 @@ def plan_for(workspace: Workspace, training: Mapping[str, Any] | None, policy: P
     from include.catalog import load_catalog
     from include.planning import plan
 
-    if policy.byo and not workspace.instance_type:
+    if policy.of(workspace).byo and not workspace.instance_type:
         return None  # the nodes' own labels decide, and only the cluster has them
     return plan(workspace, load_catalog(), training)
 

@@ -36,6 +36,7 @@ RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 PAUSED = "kaito.sh/paused"  # "true": nothing is done, only observed
 MANAGED_BY = "kaito.sh/managed-by"  # "airflow": ours even where upstream's controller runs
 KEEP = "kaito.sh/keep"  # "true" on an object: the janitor leaves it alone
+POOL_PROVIDER = "kaito.sh/pool-provider"  # who makes the machines; beats the installation's setting
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
@@ -61,8 +62,12 @@ RESERVED_LABELS = frozenset(
     }
 )
 
+# What the annotation POOL_PROVIDER, and the installation's setting, may say.
+POOL_PROVIDERS = ("nodeclaim", "nodepool", "aks", "byo", "auto")
+
 LABEL_VALUE_MAX = 63
 _RUN_ID_END = re.compile(r"\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r\d+)?$")
+_ATTEMPT = re.compile(r"(?P<name>.+)\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r(?P<attempt>\d+))?")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -100,6 +105,23 @@ def served_by(run_id: str) -> tuple[str, int] | None:
     """(first 8 characters of the uid, generation) of the Workspace that a run serves; None when its id is not ours."""
     found = _RUN_ID_END.search(run_id)
     return (found["uid"], int(found["generation"])) if found else None
+
+
+def earlier_run(label: str, than: str) -> bool:
+    """Whether a run's label is of an earlier generation or attempt of the same Workspace name, so that it is over.
+
+    False too where an id does not tell: a run that somebody started with an id of their own, or one that was cut.
+    """
+    one, other = _ATTEMPT.fullmatch(label), _ATTEMPT.fullmatch(than)
+    if one is None or other is None or one["name"] != other["name"]:
+        return False
+    if one["uid"] != other["uid"]:
+        return True  # of a Workspace of this name that was deleted: there is one at a time
+    return _place(one) < _place(other)
+
+
+def _place(found: re.Match[str]) -> tuple[int, int]:
+    return int(found["generation"]), int(found["attempt"] or 1)
 
 
 def namespace(workspace: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.PAUSED,
         names.MANAGED_BY,
         names.FORCE_RELEASE,
+        names.POOL_PROVIDER,
         names.KEEP,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",

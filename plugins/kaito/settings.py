@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SECTION = "kaito"
 #: Clouds take minutes to take a machine back, seldom a quarter of an hour.
 RELEASE_DEADLINE = 1800.0
+#: Longer than any step of a run that leaves its machines without a pod (an image pull, a back-off), in minutes.
+JANITOR_GRACE = 15.0
 DEFAULT_CONNECTION = "kubernetes_default"
 
 _TEXTS = (
@@ -99,6 +101,7 @@ def policy() -> Policy:
     return Policy(
         allowed_networks=made.allowed_networks,
         byo=_text("pool_provider").lower() == "byo",
+        auto=_text("pool_provider").lower() == "auto",
         local_weights=bool(made.weights_mirror),
         **given,
     )
@@ -137,6 +140,23 @@ def release_deadline() -> float:
     """Return how long the release of a deleted Workspace may take, in seconds (``[kaito] release_deadline``)."""
     text = _text("release_deadline")
     return float(_whole("release_deadline", text)) if text else RELEASE_DEADLINE
+
+
+def janitor_deletes() -> bool:
+    """Return whether the janitor deletes what it finds, or only reports it (``[kaito] janitor_delete``: false)."""
+    text = _text("janitor_delete")
+    return _switch("janitor_delete", text) if text else False
+
+
+def janitor_grace() -> float:
+    """Return how long a thing must be an orphan before it goes, in minutes (``[kaito] janitor_grace_minutes``)."""
+    text = _text("janitor_grace_minutes")
+    minutes = float(_whole("janitor_grace_minutes", text)) if text else JANITOR_GRACE
+    if minutes < 0:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] janitor_grace_minutes must be 0 or more, not {text!r}."
+        )
+    return minutes
 
 
 def manifest_settings() -> Settings:

@@ -28,7 +28,7 @@ def validate(
     `allowed_networks` are CIDRs whose addresses dataset URLs may name although they are private; `policy` holds them
     and the cluster's other settings, and wins over `allowed_networks`.
     """
-    settings = policy or Policy(allowed_networks=tuple(allowed_networks))
+    settings = (policy or Policy(allowed_networks=tuple(allowed_networks))).of(ws)
     context = Context(ws, catalog, settings)
     return [fault for rule in RULES for fault in rule(context)]
 
@@ -41,7 +41,7 @@ def update_faults(
     `old` is the Workspace as it was last accepted (its annotations count for X15 and X16). KAITO re-checks little on
     update; here nothing that create refuses can be edited in.
     """
-    settings = policy or Policy()
+    settings = (policy or Policy()).of(new)
     found = transition_faults(old, new, settings)
     told = {fault.path for fault in found}
     return found + [

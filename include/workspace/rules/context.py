@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from include.catalog import Catalog, Machine, Model
 from include.workspace.faults import Fault
 from include.workspace.models import Workspace
-from include.workspace.names import RUNTIME
+from include.workspace.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
 
 DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(
@@ -24,6 +24,7 @@ class Policy:
 
     allowed_networks: tuple[str, ...] = ()
     byo: bool = False  # nodes are brought along; nothing is provisioned
+    auto: bool = False  # nodes are brought along by Workspaces that name no machine type
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded
     node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
     # KAITO's feature gates that admission asks about, off as in KAITO.
@@ -32,6 +33,15 @@ class Policy:
     model_streaming: bool = False  # ModelStreaming: weights are streamed from a mirror
     cloud: str = "azure"  # for streaming: which cloud's storage drivers are needed
     csi_drivers: tuple[str, ...] | None = None  # those that the cluster has, None when nobody has looked
+
+    def of(self, ws: Workspace) -> Policy:
+        """The settings as they are for this Workspace, whose annotation may name another provider of machines."""
+        given = ws.annotations.get(POOL_PROVIDER)
+        if given not in POOL_PROVIDERS:
+            given = "auto" if self.auto else None
+        if given is None:
+            return self
+        return replace(self, byo=given == "byo" or (given == "auto" and not ws.instance_type))
 
 
 @dataclass(frozen=True)

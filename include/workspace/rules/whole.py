@@ -71,6 +71,7 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
         (names.PERFORMANCE_MODE, "C6", PERFORMANCE_MODES),
         (names.USE_LOCAL_WEIGHTS, "C7", ("true", "false")),
         (names.ROLLOUT, "F2", ("true", "false")),
+        (names.POOL_PROVIDER, "F14", names.POOL_PROVIDERS),
     ]
     if context.policy.node_classes is not None and notes.get(names.NODE_CLASS_NAME):
         allowed.append((names.NODE_CLASS_NAME, "C8", context.policy.node_classes))

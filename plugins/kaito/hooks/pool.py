@@ -115,7 +115,14 @@ class GpuPoolProvider(Protocol):
 
 
 class PoolTaken(RuntimeError):
-    """Another run holds this pool."""
+    """Another run holds this pool.
+
+    :param runs: the labels of the runs that hold it, where they are known.
+    """
+
+    def __init__(self, message: str, runs: Iterable[str | None] = ()) -> None:
+        super().__init__(message)
+        self.runs = tuple(sorted(run for run in runs if run))
 
 
 class ForeignPool(PoolTaken):
@@ -153,7 +160,8 @@ class NodeClaimPool:
         if owners and pool.key.purpose == Purpose.TUNING:
             raise PoolTaken(
                 f"Run {', '.join(sorted(owners))} holds the tuning machines of Workspace {pool.key.workspace}: "
-                "wait until it ends, or stop it."
+                "wait until it ends, or stop it.",
+                owners,
             )
         have = {claim["metadata"]["name"] for claim in live}
         missing = [c for c in pool.claims if c["metadata"]["name"] not in have]

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from include.catalog import machine_from_labels
+from include.reconcile.own_nodes import own_nodes, unclaimed
 from include.workspace import Fault, Workspace, byo_faults, documents, names
 from include.workspace.inference_config import KEY as INFERENCE_KEY
 from include.workspace.inference_config import check_inference_config
@@ -21,7 +23,7 @@ from kaito.lookup import token_in
 from kaito.settings import policy
 
 if TYPE_CHECKING:
-    from include.catalog import Catalog
+    from include.catalog import Catalog, Machine
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +77,32 @@ def faults(document: Object, found: Found, workspace: Workspace | None, catalog:
         if reference.which in found
         for fault in _faults(reference, found[reference.which], namespace, workspace, catalog)
     ]
-    if NODES in found and workspace is not None:
+    if NODES in found and workspace is not None and (admitted := policy().of(workspace)).byo:
         listed = found[NODES]
-        told += byo_faults(workspace, None if listed is None else listed["items"], catalog, policy())
+        nodes = None if listed is None else unclaimed(listed["items"])
+        told += byo_faults(workspace, nodes, catalog, admitted)
     return told
+
+
+def own_machine(found: Found, workspace: Workspace) -> Machine | None:
+    """Return what the nodes are that were brought along for a Workspace, by their labels; None where none were.
+
+    :raises NodeLabelsIncomplete: the labels do not say it (for a preset, `faults` says so before).
+    """
+    listed = found.get(NODES)
+    if listed is None or not policy().of(workspace).byo:
+        return None
+    nodes = own_nodes(workspace, listed["items"])
+    return machine_from_labels(nodes[0]["metadata"].get("labels") or {}) if nodes else None
+
+
+def _may_bring(document: Object) -> bool:
+    """Whether the nodes must be looked at, told from a document of any shape: rather once too often."""
+    admitted, metadata = policy(), _mapping(document.get("metadata"))
+    given = _mapping(metadata.get("annotations")).get(names.POOL_PROVIDER)
+    if given not in names.POOL_PROVIDERS:
+        given = "auto" if admitted.auto else "byo" if admitted.byo else ""
+    return given == "byo" or (given == "auto" and not _mapping(document.get("resource")).get("instanceType"))
 
 
 def notices(document: Object, found: Found) -> list[str]:
@@ -166,7 +190,7 @@ def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, s
             found[reference.which] = cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
-    if policy().byo:
+    if _may_bring(document):
         try:
             found[NODES] = {"items": cluster.list(NODE)}
         except ClusterError as error:
@@ -184,7 +208,7 @@ async def look_up_async(
             found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
-    if policy().byo:
+    if _may_bring(document):
         try:
             found[NODES] = {"items": await cluster.list(NODE)}
         except ClusterError as error:

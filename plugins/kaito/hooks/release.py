@@ -34,6 +34,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
+from kaito.hooks.pools.choosing import azure_subscribed
 from kaito.hooks.pools.node_pools import NODE_POOL
 
 Object = Mapping[str, Any]
@@ -176,10 +177,18 @@ def tell_to_go(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
     return asked
 
 
+def _azure(settings: PoolSettings, live: Object) -> bool:
+    """Whether a Workspace's machines may be agent pools. `auto` may have chosen them when the cluster was another."""
+    given = (live["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER) or settings.provider
+    if given == ProviderName.AUTO:
+        return azure_subscribed(settings.azure_conn_id)
+    return bool(given == ProviderName.AKS)
+
+
 def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]:
     """Tell a Workspace's AKS agent pools to go, where machines come as such; returns the names of those still there."""
     chosen = settings or pool_settings()
-    if chosen.provider != ProviderName.AKS:
+    if not _azure(chosen, live):
         return []
     from kaito.hooks.aks import AksHook
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from include import manifests
-from include.workspace import conditions
+from include.reconcile.pools import FINAL_CLASSES
+from include.workspace import conditions, names
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolKey, PoolTaken, Purpose
+from kaito.hooks.pool import GpuPool, GpuPoolProvider, PoolKey, PoolTaken, Purpose
+from kaito.hooks.pools import provider
+from kaito.hooks.pools.choosing import choose, failure_class
+from kaito.hooks.pools.own_nodes import OwnNodes
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.settings import manifest_settings
 
@@ -21,9 +24,21 @@ if TYPE_CHECKING:
 
 # AKS takes several minutes to delete an agent pool.
 GONE_WITHIN = timedelta(minutes=20)
+#: A task that is killed has little time to wait for a cloud that is busy; the janitor takes up what is left.
+KILL_SECONDS = 15.0
 
 
-class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
+class PoolTask(WorkspaceTask):
+    """What both ends of a pool share."""
+
+    def machines(self, run: Run) -> GpuPoolProvider:
+        """Return who makes this run's machines: the Workspace's annotation decides, as it was when the run began."""
+        choice = choose(self.cluster, run.document)
+        self.log.info("%s", choice)
+        return provider(self.cluster, choice.settings, run.document)
+
+
+class CreateGpuPoolOperator(PoolTask, BaseOperator):
     """Asks for the run's GPU machines; skipped when the run needs none for this purpose.
 
     A setup that fails has no teardown, so it takes back what it made before it reports its own failure.
@@ -34,7 +49,7 @@ class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
-        self._made_for: tuple[PoolKey, str] | None = None
+        self._asked: tuple[GpuPoolProvider, PoolKey, str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         run = self.this_run(context)
@@ -46,44 +61,78 @@ class CreateGpuPoolOperator(WorkspaceTask, BaseOperator):
         if run.adapter and self.purpose == Purpose.TUNING:
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
             return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
-        key = PoolKey(run.name, run.namespace, self.purpose)
-        claims = tuple(manifests.node_claims(run.workspace, plan, run.run_id, manifest_settings()))
-        pool = GpuPool(key, run.run_id, plan.instance_type, claims)
-        machines = NodeClaimPool(self.cluster)
-        self._made_for = (key, run.run_id)
+        try:
+            machines = self.machines(run)
+            pool = machines.request(run.document, plan, run.run_id, manifest_settings())
+        except (
+            ValueError
+        ) as error:  # of the settings, the annotation, the connection, or what the cloud would refuse
+            raise self._refused(run, error) from None
+        self._asked = (machines, pool.key, run.run_id)
+        made = self._make(machines, pool, run)
+        what = f"{plan.node_count} x {plan.instance_type}"
+        self.log.info("%s: %s", what, ", ".join(pool.names) or "brought along")
+        self.report(run, conditions.Phase.NODES_PENDING, f"Waiting for {what}", target_nodes=plan.node_count)
+        return {"node_claims": pool.names, "made": made, "instance_type": plan.instance_type}
+
+    def _make(self, machines: GpuPoolProvider, pool: GpuPool, run: Run) -> list[str]:
+        """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
         try:
             self.live_workspace(run)
-            made = machines.create(pool)
+            made = self._create(machines, pool)
             # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
             self.live_workspace(run)
         except PoolTaken as error:
-            self.report(run, conditions.Phase.NODES_FAILED, str(error))
-            raise AirflowFailException(str(error)) from None
+            raise self._refused(run, error) from None
         except StaleWorkspace as stale:
-            machines.delete(key, run.run_id)
+            machines.delete(pool.key, run.run_id)
             raise AirflowFailException(str(stale)) from None
         except Exception as error:
-            machines.delete(key, run.run_id)
+            self._take_back(machines, pool)
+            if failure_class(error) in FINAL_CLASSES:
+                raise self._refused(run, error) from None
             self.report(
                 run, conditions.Phase.NODES_FAILED, f"The GPU machines could not be asked for: {error}"
             )
             raise
-        found = [claim["metadata"]["name"] for claim in claims]
-        self.log.info("%s machine(s) %s: %s", len(claims), plan.instance_type, ", ".join(found))
-        self.report(
-            run,
-            conditions.Phase.NODES_PENDING,
-            f"Waiting for {len(claims)} x {plan.instance_type}",
-            target_nodes=len(claims),
-        )
-        return {"node_claims": found, "made": made, "instance_type": plan.instance_type}
+        return made
+
+    def _create(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
+        try:
+            return machines.create(pool)
+        except PoolTaken as taken:
+            if not taken.runs or not all(names.earlier_run(run, pool.run_id) for run in taken.runs):
+                raise
+            held = taken.runs
+        for earlier in held:
+            # That run serves a Workspace that has moved on, and may have no teardown any more.
+            self.log.info("Run %s was superseded by this one: letting its machines go first.", earlier)
+            machines.delete_and_wait(pool.key, earlier, timeout=GONE_WITHIN.total_seconds())
+        return machines.create(pool)
+
+    def _refused(self, run: Run, error: Exception) -> AirflowFailException:
+        """Return the end of a task that no later try can bring further; the Workspace is told."""
+        classed = not isinstance(error, PoolTaken | ValueError)
+        told = f"{failure_class(error)}: {error}" if classed else str(error)
+        self.report(run, conditions.Phase.NODES_FAILED, told)
+        return AirflowFailException(told)
+
+    def _take_back(self, machines: GpuPoolProvider, pool: GpuPool) -> None:
+        """Let go what a failed creation made; its own error is the news, so this never raises."""
+        try:
+            machines.delete(pool.key, pool.run_id)
+        except Exception:
+            self.log.exception("What was made could not be taken back; releasing the Workspace tries again.")
 
     def on_kill(self) -> None:
-        if self._made_for:
-            NodeClaimPool(self.cluster).delete(*self._made_for)
+        if self._asked:
+            machines, key, run_id = self._asked
+            if hasattr(machines, "busy_seconds"):
+                machines.busy_seconds = KILL_SECONDS
+            machines.delete(key, run_id)
 
 
-class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
+class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
     """Lets the run's GPU machines go and returns when they are gone.
 
     :param purpose: ``tuning`` or ``serving``.
@@ -116,9 +165,13 @@ class ReleaseGpuPoolOperator(WorkspaceTask, BaseOperator):
         if self.purpose == Purpose.SERVING and self._withdraw(run):
             self.log.warning("The service still answers: it keeps its machines.")
             return
-        NodeClaimPool(self.cluster).delete_and_wait(
+        machines = self.machines(run)
+        machines.delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
         )
+        if isinstance(machines, OwnNodes):
+            self.log.info("The nodes were brought along: they stay.")
+            return
         self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
         self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.catalog import Machine, NodeLabelsIncomplete
 from include.planning import Plan, plan, plan_serving
 from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
@@ -41,6 +42,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     config: dict[
         str, Any
     ]  # what the user's ConfigMap holds, parsed: memory, time and context are planned for it
+    machine: Machine | None = None  # what the nodes are that were brought along
     lookup: Lookup  # which models this run's Workspace may name; set when the task runs
 
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
@@ -123,9 +125,21 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
         if self.lookup.transient and found == [self.lookup.fault]:
             raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
+        if workspace is not None and not found:
+            found += self._look_at_own_nodes(workspace, named)
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
+
+    def _look_at_own_nodes(self, workspace: Workspace, named: references.Found) -> list[Fault]:
+        """Remember what the nodes are that were brought along, to plan for them."""
+        try:
+            self.machine = references.own_machine(named, workspace)
+        except NodeLabelsIncomplete as error:
+            return [Fault("resource.labelSelector", None, "R10", str(error))]
+        if self.machine is None and policy().of(workspace).byo:
+            return [Fault("resource.labelSelector", None, "R9", "none of the cluster's nodes matches")]
+        return []
 
     def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
         """Return the token of the preset's Secret; it opens a gated model for this look and goes no further."""
@@ -195,11 +209,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
         catalog = self.lookup.catalog
-        serving = plan_serving(workspace, catalog) if workspace.tuning and workspace.rollout else None
+        served = workspace.tuning and workspace.rollout
+        serving = plan_serving(workspace, catalog, machine=self.machine) if served else None
         if self.purpose == Purpose.SERVING:
-            made = serving = serving or plan(workspace, catalog, self.config)
+            made = serving = serving or plan(workspace, catalog, self.config, self.machine)
         else:
-            made = plan(workspace, catalog, self.config)
+            made = plan(workspace, catalog, self.config, self.machine)
         return self._record(document, made, serving, run_id)
 
     def _record(

@@ -9,8 +9,8 @@ from kaito.sensors.base import WorkspaceSensor
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
-# Clouds take 5 to 15 minutes for a GPU machine with drivers; twice that means it will not come.
-NODES_READY_WITHIN = timedelta(minutes=30)
+# The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
+NODES_READY_WITHIN = timedelta(hours=2)
 # An image of 25 GB and weights of 100 GB come before the first answer.
 SERVICE_READY_WITHIN = timedelta(minutes=60)
 

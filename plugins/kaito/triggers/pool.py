@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
+
+from airflow.triggers.base import TriggerEvent
+
+from include.reconcile.pools import FINAL_CLASSES, FailureClass, Stage
 from include.workspace import conditions
 from include.workspace.adapter import published
-from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pool import PoolKey, Purpose, observe_node_claims
+from kaito.hooks.api import ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
+from kaito.hooks.pool import PoolKey, Purpose
+from kaito.hooks.pools import PoolObserver, budget_key, budgets
+from kaito.hooks.pools.choosing import choose_async, failure_class
 from kaito.triggers.base import Observation, WorkspaceTrigger
+
+_SLOW = {
+    Stage.LAUNCH: "The cloud did not launch all machines",
+    Stage.BOOT: "Not all machines that were launched joined the cluster and became Ready",
+    Stage.DRIVER: "Not all machines that joined offered their GPUs",
+}
 
 
 class GpuPoolReadyTrigger(WorkspaceTrigger):
     """Succeeds when all machines of a Workspace's pool are Ready and offer GPUs.
+
+    Each stage of a machine (launch, boot, driver) has a budget of its own, a setting; the slowest machine counts.
 
     :param purpose: ``tuning`` or ``serving``.
     """
@@ -36,11 +53,55 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
             poll_seconds=poll_seconds,
         )
         self.purpose = purpose
+        self._observer: PoolObserver | None = None
+        self._budgets: dict[Stage, float] = {}
+        self._spent: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
+        self._looked = 0.0
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        try:
+            async for event in super().run():
+                yield event
+        finally:
+            if self._observer is not None:
+                await self._observer.__aexit__()
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         if self.purpose == Purpose.TUNING and published(self.live):
             return Observation(True, "The adapter is published already: no machines are needed.", silent=True)
-        pool = await observe_node_claims(hook, PoolKey(self.workspace, self.namespace, self.purpose))
+        try:
+            pools = await self._pools(hook)
+            pool = await pools.observe(PoolKey(self.workspace, self.namespace, self.purpose))
+        except (ClusterError, StaleWorkspace):
+            raise
+        except (ValueError, RuntimeError) as error:  # of the settings, or Azure's
+            failure = failure_class(error)
+            return Observation(False, f"{failure}: {error}", failed=failure in FINAL_CLASSES)
+        if pool.ready:
+            return Observation(True, pool.message, nodes=pool.nodes)
+        if not pool.failed and (over := self._over(pool.stage)):
+            text = f"{FailureClass.TIMEOUT}: {over} Last seen: {pool.message}"
+            return Observation(False, text, failed=True, reason=pool.reason, nodes=pool.nodes)
         why = f"{pool.failure_class}: " if pool.failed else ""
-        reason = None if pool.ready else pool.reason
-        return Observation(pool.ready, why + pool.message, pool.failed, reason, pool.nodes)
+        return Observation(False, why + pool.message, pool.failed, pool.reason, pool.nodes)
+
+    async def _pools(self, hook: AsyncKaitoClusterHook) -> PoolObserver:
+        """Return who looks at this pool, chosen at the first look. Raises ValueError."""
+        if self._observer is None:
+            choice = await choose_async(hook, self.live)
+            self.log.info("%s", choice)
+            self._budgets = budgets()
+            self._observer = await PoolObserver(hook, choice.settings, self.live).__aenter__()
+            self._looked = time.monotonic()
+        return self._observer
+
+    def _over(self, stage: Stage | None) -> str:
+        """Count the time since the last look to its stage; returns a sentence when that stage took too long."""
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        if stage is None:
+            return ""
+        self._spent[stage] += passed
+        if self._spent[stage] <= self._budgets[stage]:
+            return ""
+        return f"{_SLOW[stage]} within {self._budgets[stage]:g} s ([kaito] {budget_key(stage)})."

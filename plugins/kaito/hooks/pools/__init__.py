@@ -6,17 +6,19 @@ imported only where it is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
 from include.manifests import AgentPoolOptions
-from include.reconcile.pools import PoolStatus
+from include.reconcile.pools import PoolStatus, Stage
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pool import GpuPoolProvider, NodeClaimPool, PoolKey, observe_node_claims
 from kaito.hooks.pools.node_pools import NodePools, observe_node_pools
+from kaito.hooks.pools.own_nodes import OwnNodes, observe_own_nodes
 
 if TYPE_CHECKING:
     from kaito.hooks.aks import AksHook
@@ -32,6 +34,8 @@ class ProviderName(StrEnum):
     NODE_CLAIM = "nodeclaim"
     NODE_POOL = "nodepool"
     AKS = "aks"
+    BYO = "byo"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,30 @@ class PoolSettings:
     provider: ProviderName = ProviderName.NODE_CLAIM
     azure_conn_id: str = DEFAULT_AZURE_CONNECTION
     options: AgentPoolOptions = field(default_factory=AgentPoolOptions)
+
+
+#: How long machines may take in each stage, in seconds: ``[kaito] pool_launch_seconds`` and so on. Clouds take 5 to 15
+#: minutes for a GPU machine with drivers in all.
+BUDGETS = {Stage.LAUNCH: 900.0, Stage.BOOT: 600.0, Stage.DRIVER: 900.0}
+
+
+def budgets() -> dict[Stage, float]:
+    """Read how long machines may stay in each stage, in seconds. Raises ValueError."""
+    found = {}
+    for stage, usual in BUDGETS.items():
+        text = _text(key := budget_key(stage))
+        try:
+            found[stage] = float(text) if text else usual
+        except ValueError:
+            found[stage] = 0.0
+        if not 0 < found[stage] < float("inf"):
+            raise ValueError(f"Airflow setting [{SECTION}] {key} must be seconds above 0, not {text!r}.")
+    return found
+
+
+def budget_key(stage: Stage) -> str:
+    """The setting of a stage's budget."""
+    return f"pool_{stage}_seconds"
 
 
 def _text(key: str) -> str:
@@ -88,26 +116,48 @@ def _price(key: str) -> float:
         ) from None
 
 
-def provider(cluster: KaitoClusterHook, settings: PoolSettings | None = None) -> GpuPoolProvider:
-    """Return the provider that the settings choose."""
+def provider(
+    cluster: KaitoClusterHook,
+    settings: PoolSettings | None = None,
+    workspace: Mapping[str, Any] | None = None,
+) -> GpuPoolProvider:
+    """Return the provider that the settings choose; `kaito.hooks.pools.choosing` chooses for a Workspace.
+
+    :param workspace: whose machines; needed where nodes are brought along.
+    :raises ValueError: `auto` was not resolved, or there is no Workspace where one is needed.
+    """
     chosen = settings or pool_settings()
     if chosen.provider == ProviderName.AKS:
         from kaito.hooks.aks import AksHook
         from kaito.hooks.pools.agent_pools import AgentPools
 
         return AgentPools(cluster, AksHook(chosen.azure_conn_id), chosen.options)
-    return NodePools(cluster) if chosen.provider == ProviderName.NODE_POOL else NodeClaimPool(cluster)
+    if chosen.provider == ProviderName.NODE_POOL:
+        return NodePools(cluster)
+    if chosen.provider == ProviderName.NODE_CLAIM:
+        return NodeClaimPool(cluster)
+    if chosen.provider == ProviderName.BYO and workspace is not None:
+        return OwnNodes(cluster, workspace)
+    raise ValueError(f"Provider {chosen.provider} needs a Workspace to choose for.")
 
 
 class PoolObserver:
     """Looks at pools for triggers, with one client to Azure for as long as the ``async with`` lasts.
 
     Outside of one it works too, with a client for each look.
+
+    :param workspace: whose machines; needed where nodes are brought along.
     """
 
-    def __init__(self, cluster: AsyncKaitoClusterHook, settings: PoolSettings | None = None) -> None:
+    def __init__(
+        self,
+        cluster: AsyncKaitoClusterHook,
+        settings: PoolSettings | None = None,
+        workspace: Mapping[str, Any] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.settings = settings or pool_settings()
+        self.workspace = workspace
         self._aks: AksHook | None = None
 
     async def __aenter__(self) -> PoolObserver:
@@ -124,10 +174,15 @@ class PoolObserver:
 
     async def observe(self, key: PoolKey) -> PoolStatus:
         """As :meth:`GpuPoolProvider.observe`."""
-        if self.settings.provider == ProviderName.NODE_POOL:
+        chosen = self.settings.provider
+        if chosen == ProviderName.NODE_POOL:
             return await observe_node_pools(self.cluster, key)
-        if self.settings.provider == ProviderName.NODE_CLAIM:
+        if chosen == ProviderName.NODE_CLAIM:
             return await observe_node_claims(self.cluster, key)
+        if chosen == ProviderName.BYO and self.workspace is not None:
+            return await observe_own_nodes(self.cluster, self.workspace)
+        if chosen != ProviderName.AKS:
+            raise ValueError(f"Provider {chosen} needs a Workspace to choose for.")
         if self._aks is None:
             async with self:
                 return await self.observe(key)

@@ -100,7 +100,8 @@ class AgentPools:
         if owners and pool.key.purpose == Purpose.TUNING:
             raise PoolTaken(
                 f"Run {', '.join(sorted(owners))} holds the tuning machines of Workspace {pool.key.workspace}: "
-                "wait until it ends, or stop it."
+                "wait until it ends, or stop it.",
+                owners,
             )
 
     def _enough(self, pool: GpuPool, live: list[Pool]) -> bool:

@@ -19,6 +19,7 @@ from include.reconcile.pools import (
     FINAL_CLASSES,
     FailureClass,
     PoolStatus,
+    Stage,
     classify,
     deleting,
     instance_types,
@@ -103,7 +104,12 @@ def node_pool_status(
         return status
     told = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
     return PoolStatus(
-        status.nodes if status else (), False, "NodeClaimNotReady", told, FailureClass.TRANSIENT
+        status.nodes if status else (),
+        False,
+        "NodeClaimNotReady",
+        told,
+        FailureClass.TRANSIENT,
+        stage=Stage.LAUNCH,
     )
 
 
@@ -148,7 +154,8 @@ class NodePools:
         if pool.key.purpose == Purpose.TUNING and has.get(names.RUN_ID) != names.run_id_label(pool.run_id):
             raise PoolTaken(
                 f"Run {has.get(names.RUN_ID)} holds the tuning machines of Workspace {pool.key.workspace}: "
-                "wait until it ends, or stop it."
+                "wait until it ends, or stop it.",
+                [has.get(names.RUN_ID)],
             )
 
     def _raise(self, pool: GpuPool, manifest: Object, found: Object) -> bool:

@@ -1,0 +1,163 @@
+"""Who makes a Workspace's machines: its annotation, else the installation's setting, and what `auto` means here.
+
+The choice is made anew at each step from what the cluster offers, so that a run that goes on after a crash, and the
+release of its Workspace, come to the same answer. `auto` guesses once for all kinds of clusters and says why; it must
+never touch anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow.providers.common.compat.connection import get_async_connection
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from include.reconcile.pools import classify
+from include.workspace import names, parse_workspace
+from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
+from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.pool import FailureClass, PoolKey, Purpose
+from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
+from kaito.hooks.pools.node_pools import NODE_POOL
+
+
+class NoProvider(ValueError):
+    """`auto` found nobody who could make machines; the message says what would help."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings with a provider that is never `auto`, and why it is this one."""
+
+    settings: PoolSettings
+    why: str
+
+    def __str__(self) -> str:
+        return f"GPU machines by provider {self.settings.provider}: {self.why}."
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a cluster and its Airflow have: the two kinds of Karpenter, and a connection to Azure."""
+
+    node_claims: bool
+    node_pools: bool
+    azure: bool
+
+
+def pick(offer: Offer, azure_conn_id: str) -> tuple[ProviderName, str]:
+    """Choose for a Workspace that names a machine type. Raises NoProvider."""
+    if offer.node_pools:
+        return ProviderName.NODE_POOL, "auto, and the cluster knows Karpenter's NodePools"
+    if offer.node_claims:
+        return ProviderName.NODE_CLAIM, "auto, and the cluster knows NodeClaims but no NodePools"
+    if offer.azure:
+        why = f"auto, and there is connection {azure_conn_id} with a subscription but no NodeClaims in the cluster"
+        return ProviderName.AKS, why
+    raise NoProvider(
+        "Provider auto found nobody who makes machines: the cluster knows neither NodeClaims nor NodePools, and "
+        f"Airflow connection {azure_conn_id} has no subscriptionId. Install Karpenter or the gpu-provisioner, add the "
+        "connection, or remove resource.instanceType to use nodes that are brought along."
+    )
+
+
+def _stated(workspace: Mapping[str, Any], settings: PoolSettings | None) -> Choice | None:
+    """What can be said without asking; None where `auto` has to look. Raises ValueError for an unknown name."""
+    found = settings or pool_settings()
+    given = (workspace["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER)
+    if given:
+        if given not in names.POOL_PROVIDERS:
+            known = ", ".join(names.POOL_PROVIDERS)
+            raise ValueError(f"Annotation {names.POOL_PROVIDER} must be one of {known}, not {given!r}.")
+        found = replace(found, provider=ProviderName(given))
+    if found.provider != ProviderName.AUTO:
+        why = f"annotation {names.POOL_PROVIDER}" if given else "setting [kaito] pool_provider or its default"
+        return Choice(found, why)
+    if not parse_workspace(workspace).instance_type:
+        return Choice(
+            replace(found, provider=ProviderName.BYO), "auto, and the Workspace names no instanceType"
+        )
+    return None
+
+
+def _picked(workspace: Mapping[str, Any], settings: PoolSettings | None, offer: Offer) -> Choice:
+    found = settings or pool_settings()
+    name, why = pick(offer, found.azure_conn_id)
+    return Choice(replace(found, provider=name), why)
+
+
+def choose(
+    cluster: KaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
+) -> Choice:
+    """Say who makes this Workspace's machines.
+
+    :raises ValueError: the setting or the annotation makes no sense, or `auto` finds nobody (NoProvider).
+    """
+    if stated := _stated(workspace, settings):
+        return stated
+    azure = (settings or pool_settings()).azure_conn_id
+
+    def knows(kind: Kind) -> bool:
+        try:
+            cluster.list(kind, labels=_some(workspace))
+        except ClusterError as error:
+            return _known(error)
+        return True
+
+    return _picked(workspace, settings, Offer(knows(NODE_CLAIM), knows(NODE_POOL), azure_subscribed(azure)))
+
+
+async def choose_async(
+    cluster: AsyncKaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
+) -> Choice:
+    """As :func:`choose`, for triggers."""
+    if stated := _stated(workspace, settings):
+        return stated
+    azure = (settings or pool_settings()).azure_conn_id
+
+    async def knows(kind: Kind) -> bool:
+        try:
+            await cluster.list(kind, labels=_some(workspace))
+        except ClusterError as error:
+            return _known(error)
+        return True
+
+    try:
+        connection = await get_async_connection(azure)
+        has = bool(connection.extra_dejson.get("subscriptionId"))
+    except AirflowNotFoundException:
+        has = False
+    return _picked(workspace, settings, Offer(await knows(NODE_CLAIM), await knows(NODE_POOL), has))
+
+
+def _some(workspace: Mapping[str, Any]) -> dict[str, str]:
+    """Few objects at most: it is asked whether the kind exists, with no right but the one that is needed anyway."""
+    return PoolKey.of(workspace, Purpose.TUNING).labels
+
+
+def _known(error: ClusterError) -> bool:
+    if error.status not in (403, 404):
+        raise error
+    return False
+
+
+def azure_subscribed(conn_id: str) -> bool:
+    """Whether there is a connection of this id that names an Azure subscription."""
+    try:
+        return bool(BaseHook.get_connection(conn_id).extra_dejson.get("subscriptionId"))
+    except AirflowNotFoundException:
+        return False
+
+
+def failure_class(error: Exception) -> FailureClass:
+    """Sort what a provider or its choice raised, as a pool's own failures are sorted."""
+    from kaito.hooks.azure_account import AksError
+
+    if isinstance(error, AksError):
+        return classify(error.code, error.message)
+    if isinstance(error, ClusterError) or not isinstance(error, ValueError):
+        return FailureClass.TRANSIENT
+    return FailureClass.CONFIG  # a setting, an annotation, a connection, or what AKS would refuse
