@@ -50,6 +50,7 @@ __all__ = [
     "workspace_crd",
 ]
 
+_MODULES = ("conditions", "crd", "names")
 _HOMES = {
     "conditions": ("ConditionType", "Phase", "Reason", "StaleGeneration"),
     "crd": ("workspace_crd",),
@@ -64,6 +65,8 @@ _HOME = {name: module for module, names_ in _HOMES.items() for name in names_}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from include.catalog.tunability import why_not
 from include.workspace.faults import Fault, did_you_mean
 from include.workspace.models import METHODS
 from include.workspace.rules.context import Context, Rule, secret_name_fault
@@ -37,7 +38,8 @@ def preset_can_be_tuned(context: Context) -> Iterator[Fault]:
     if model is not None and not model.tuning.supported:
         tunable = sorted(m.name for m in context.catalog.models if m.tuning.supported and not m.deprecated)
         hint = f"tunable presets: {', '.join(tunable)}"
-        yield Fault("tuning.preset.name", tuning.preset.name, "F10", "this preset cannot be tuned here", hint)
+        message = f"cannot be tuned here: {why_not(model)}"
+        yield Fault("tuning.preset.name", tuning.preset.name, "F10", message, hint)
 
 
 def config_is_a_name(context: Context) -> Iterator[Fault]:

@@ -32,7 +32,9 @@ def test_the_catalogue_is_complete() -> None:
     upstream |= {"phi-3-medium-4k-instruct", "phi-3-medium-128k-instruct", "phi-3.5-mini-instruct"}
     upstream |= {"qwen2.5-coder-7b-instruct", "qwen2.5-coder-32b-instruct", "mistral-7b"}
     tunable = {model.name for model in current if model.tuning.supported}
-    assert tunable == upstream | {"smollm2-135m-instruct"}
+    ours = {"smollm2-135m-instruct", "mistral-7b-instruct", "llama-3.1-8b-instruct", "llama-3.3-70b-instruct"}
+    ours |= {"deepseek-r1-distill-llama-8b", "deepseek-r1-distill-qwen-14b"}
+    assert tunable == upstream | ours
 
 
 def test_kaitos_short_names_are_names_here_in_any_letter_case() -> None:
