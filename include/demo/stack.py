@@ -125,12 +125,27 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "KUBECONFIG": str(sandbox.kubeconfig),
         # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
+        "AIRFLOW_CONN_AZURE_DEFAULT": azure_connection(sandbox.state_dir),
         "PYTHONPATH": str(PROJECT_ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         # Never asks a proxy for a loopback address.
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
     }
+
+
+def azure_connection(state_dir: Path) -> str:
+    """Return the Airflow connection to the sandbox's Azure, as JSON; its token stays in its file."""
+    described = json.loads((state_dir / "sandbox.json").read_text()).get("azure") or {}
+    extra = {
+        "subscriptionId": described.get("subscriptionId"),
+        "resourceGroup": described.get("resourceGroup"),
+        "clusterName": described.get("cluster"),
+        "base_url": described.get("baseUrl"),
+        "ca_file": described.get("certificateAuthority"),
+        "token_file": described.get("tokenFile"),
+    }
+    return json.dumps({"conn_type": "azure", "extra": {k: v for k, v in extra.items() if v}})
 
 
 def _secret(path: Path) -> str:
