@@ -1,0 +1,348 @@
+"""Who makes a Workspace's machines, what `auto` makes of a cluster, and what follows for operators and releases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from kaito.hooks import pools, release
+from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.azure_account import AksError
+from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolTaken
+from kaito.hooks.pools import PoolSettings, ProviderName, budgets
+from kaito.hooks.pools.choosing import NoProvider, choose, choose_async
+from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
+from kaito.hooks.pools.own_nodes import OwnNodes
+from kaito.operators import pool as operators
+
+from include.reconcile.pools import Stage
+from include.workspace import names, workspace_crd
+from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.unit.kaito.test_pool import node
+from tests.unit.kaito.test_pool_operators import create
+from tests.unit.kaito.test_pool_operators import release as release_task
+from tests.unit.kaito.test_preflight import preflight
+from tests.unit.kaito.test_triggers import AsyncCluster
+
+NAME = "workspace-tuning-phi-3"
+NO_KIND = ClusterError(404, "NotFound", "the server could not find the requested resource")
+AUTO = PoolSettings(ProviderName.AUTO, "azure_here")
+AZURE = json.dumps({"conn_type": "azure", "extra": {"subscriptionId": "s"}})
+GPU_LABELS = {
+    "app": "tuning-phi-3",
+    "nvidia.com/gpu.product": "Tesla-V100-PCIE-16GB",
+    "nvidia.com/gpu.count": "1",
+    "nvidia.com/gpu.memory": "16384",
+}
+
+
+def annotated(workspace: dict[str, Any], provider: str) -> dict[str, Any]:
+    workspace["metadata"]["annotations"] = {names.POOL_PROVIDER: provider}
+    return workspace
+
+
+def gpu_node(name: str, **labels: str) -> dict[str, Any]:
+    made = node(name)
+    made["metadata"]["labels"] = {**GPU_LABELS, **labels}
+    return made
+
+
+def test_without_a_word_machines_are_node_claims(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    assert choose(cluster, workspace).settings.provider == ProviderName.NODE_CLAIM  # type: ignore[arg-type]
+
+
+def test_the_annotation_beats_the_setting(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
+    assert choose(cluster, workspace).settings.provider == ProviderName.AKS  # type: ignore[arg-type]
+    chosen = choose(cluster, annotated(workspace, "nodepool"))  # type: ignore[arg-type]
+    assert chosen.settings.provider == ProviderName.NODE_POOL
+    assert names.POOL_PROVIDER in str(chosen)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "azure", "expected"),
+    [
+        ((), True, ProviderName.NODE_POOL),
+        ((NODE_POOL,), True, ProviderName.NODE_CLAIM),
+        ((NODE_POOL, NODE_CLAIM), True, ProviderName.AKS),
+        ((NODE_POOL, NODE_CLAIM), False, None),
+    ],
+)
+async def test_auto_takes_what_there_is_and_both_sides_agree(
+    cluster: FakeCluster,
+    workspace: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: tuple[Any, ...],
+    azure: bool,
+    expected: ProviderName | None,
+) -> None:
+    if azure:
+        monkeypatch.setenv("AIRFLOW_CONN_AZURE_HERE", AZURE)
+    for kind in lacks:
+        cluster.refuse["list", kind.plural] = NO_KIND
+    look: list[Callable[[], Any]] = [lambda: choose(cluster, workspace, AUTO)]  # type: ignore[arg-type]
+    if expected is None:
+        with pytest.raises(NoProvider, match=r"azure_here has no subscriptionId"):
+            look[0]()
+        return
+    chosen = look[0]()
+    assert chosen.settings.provider == expected
+    assert "auto, and" in str(chosen)
+    assert await choose_async(AsyncCluster(cluster), workspace, AUTO) == chosen  # type: ignore[arg-type]
+
+
+def test_auto_without_a_machine_type_means_nodes_that_were_brought_along(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    workspace["resource"]["instanceType"] = ""
+    chosen = choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
+    assert chosen.settings.provider == ProviderName.BYO
+    assert "no instanceType" in chosen.why
+
+
+def test_an_api_that_is_away_is_no_missing_kind(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.refuse["list", NODE_CLAIM.plural] = ClusterError(503, "ServiceUnavailable", "away")
+    with pytest.raises(ClusterError):
+        choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("nodepool", NodePools), ("nodeclaim", NodeClaimPool), ("byo", OwnNodes)]
+)
+def test_a_choice_becomes_its_provider(
+    cluster: FakeCluster, workspace: dict[str, Any], name: str, kind: type
+) -> None:
+    made = pools.provider(cluster, PoolSettings(ProviderName(name)), workspace)  # type: ignore[arg-type]
+    assert isinstance(made, kind)
+
+
+def test_auto_must_be_resolved_first(cluster: FakeCluster) -> None:
+    with pytest.raises(ValueError, match="auto needs a Workspace"):
+        pools.provider(cluster, AUTO)  # type: ignore[arg-type]
+
+
+def annotate_run(context: dict[str, Any], provider: str) -> None:
+    annotated(context["ti"].xcoms["preflight"]["workspace"], provider)
+
+
+def test_a_node_pool_is_made_and_let_go(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    annotate_run(context, "nodepool")
+    result = create(cluster).execute(context)
+    assert result["made"] == [pool["metadata"]["name"] for pool in cluster.list(NODE_POOL)] != []
+    assert cluster.list(NODE_CLAIM) == []
+    release_task(cluster).execute(context)
+    assert cluster.list(NODE_POOL) == []
+
+
+def test_nodes_that_were_brought_along_are_neither_made_nor_deleted(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    annotate_run(context, "byo")
+    cluster.add(NODE, gpu_node("mine"))
+    before = list(cluster.writes)
+    assert create(cluster).execute(context)["made"] == []
+    release_task(cluster).execute(context)
+    assert cluster.writes == before
+    assert [n["metadata"]["name"] for n in cluster.list(NODE)] == ["mine"]
+
+
+class Machines:
+    """A provider that answers as it is told."""
+
+    busy_seconds = 900.0
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.deleted = list(answers), []  # type: ignore[var-annotated]
+
+    def request(self, workspace: Any, plan: Any, run_id: str, settings: Any) -> GpuPool:
+        key = pools.PoolKey.of(workspace, plan.purpose)
+        return GpuPool(key, run_id, plan.instance_type, ({"name": "p"},))
+
+    def create(self, pool: GpuPool) -> list[str]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+    def delete(self, key: Any, run_id: str) -> list[str]:
+        self.deleted.append((run_id, self.busy_seconds))
+        return []
+
+    def delete_and_wait(self, key: Any, run_id: str, **_: Any) -> None:
+        self.deleted.append((run_id, 0.0))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machines]:
+    def provide(*answers: Any) -> Machines:
+        machines = Machines(*answers)
+        monkeypatch.setattr(operators, "provider", lambda *_: machines)
+        return machines
+
+    return provide
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (AksError(400, "QuotaExceeded", "0 of 24 cores left"), True),
+        (AksError(403, "AuthorizationFailed", "no right"), True),
+        (AksError(409, "OperationNotAllowed", "Another operation is in progress"), False),
+        (AksError(0, "ConnectionFailed", "Azure did not answer"), False),
+    ],
+)
+def test_what_azure_refuses_for_good_is_not_asked_again(
+    cluster: FakeCluster, context: dict[str, Any], told: Callable[..., Machines], error: AksError, ends: bool
+) -> None:
+    machines = told(error)
+    with pytest.raises(AirflowFailException if ends else AksError, match=error.message):
+        create(cluster).execute(context)
+    assert machines.deleted == [(RUN_ID, 900.0)], "what was asked for is taken back"
+    assert error.message in cluster.condition(NAME, "NodeClaimReady")["message"]
+
+
+def test_machines_of_a_run_that_was_superseded_go_first(
+    cluster: FakeCluster, context: dict[str, Any], told: Callable[..., Machines]
+) -> None:
+    earlier = RUN_ID.replace("0123abcd", "89abcdef")
+    machines = told(PoolTaken("taken", [earlier]), ["p"])
+    assert create(cluster).execute(context)["made"] == ["p"]
+    assert machines.deleted == [(earlier, 0.0)]
+
+
+@pytest.mark.parametrize("owner", [RUN_ID.replace(".g1", ".g2"), f"{RUN_ID}.r2", "manual", None])
+def test_machines_of_any_other_run_stay_its_own(
+    cluster: FakeCluster, context: dict[str, Any], told: Callable[..., Machines], owner: str | None
+) -> None:
+    machines = told(PoolTaken("another run holds it", [owner]))
+    with pytest.raises(AirflowFailException, match="another run holds it"):
+        create(cluster).execute(context)
+    assert machines.deleted == []
+
+
+def test_a_killed_task_does_not_wait_for_a_busy_cloud(
+    cluster: FakeCluster, context: dict[str, Any], told: Callable[..., Machines]
+) -> None:
+    machines = told(["p"])
+    operator = create(cluster)
+    operator.execute(context)
+    operator.on_kill()
+    assert machines.deleted == [(RUN_ID, operators.KILL_SECONDS)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("gke", "pool_provider must be one of"), ("auto", "auto found nobody")],
+)
+def test_a_choice_that_cannot_be_made_ends_the_run_in_words(
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", setting)
+    cluster.refuse["list", NODE_POOL.plural] = cluster.refuse["list", NODE_CLAIM.plural] = NO_KIND
+    with pytest.raises(AirflowFailException, match=words):
+        create(cluster).execute(context)
+
+
+# nodes that were brought along, before the run
+
+
+def own(workspace: dict[str, Any], cluster: FakeCluster) -> dict[str, Any]:
+    stored: dict[str, Any] = cluster.objects["workspaces", "default", NAME]
+    stored["resource"]["instanceType"] = ""
+    return annotated(stored, "byo")
+
+
+@pytest.fixture
+def established(cluster: FakeCluster) -> None:
+    definition = workspace_crd()
+    definition["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    cluster.add(CRD, definition)
+
+
+@pytest.mark.usefixtures("established")
+def test_own_nodes_are_planned_for_by_their_labels(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    own(workspace, cluster)
+    cluster.add(NODE, gpu_node("mine"))
+    cluster.add(NODE, gpu_node("theirs", **{names.WORKSPACE: "other", "nvidia.com/gpu.count": "8"}))
+    plan = preflight(cluster, {"name": NAME})["plan"]
+    assert plan["own_nodes"] is True
+    assert (plan["gpus_per_node"], plan["dtype"]) == (1, "float16")
+    assert plan["estimate_usd_per_hour"] is None
+
+
+@pytest.mark.usefixtures("established")
+@pytest.mark.parametrize(
+    ("labels", "rule"), [({"app": "other"}, "R9"), ({"nvidia.com/gpu.memory": "much"}, "R10"), (None, "R9")]
+)
+def test_own_nodes_that_will_not_do_are_refused_before_anything_starts(
+    cluster: FakeCluster, workspace: dict[str, Any], labels: dict[str, str] | None, rule: str
+) -> None:
+    own(workspace, cluster)
+    if labels is not None:
+        cluster.add(NODE, gpu_node("mine", **labels))
+    with pytest.raises(AirflowFailException, match=rf"\[{rule}\]"):
+        preflight(cluster, {"name": NAME})
+
+
+@pytest.mark.usefixtures("established")
+def test_an_annotation_that_names_nobody_is_a_fault(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    annotated(cluster.objects["workspaces", "default", NAME], "gke")
+    with pytest.raises(AirflowFailException, match=r"pool-provider.*use one of nodeclaim, nodepool, aks"):
+        preflight(cluster, {"name": NAME})
+
+
+# releases
+
+
+@pytest.mark.parametrize(
+    ("setting", "annotation", "asked"),
+    [("nodeclaim", "aks", True), ("aks", "nodepool", False), ("aks", "", True), ("auto", "", True)],
+)
+def test_a_release_asks_azure_where_it_may_have_made_machines(
+    workspace: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    annotation: str,
+    asked: bool,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_AZURE_DEFAULT", AZURE)
+    if annotation:
+        annotated(workspace, annotation)
+
+    class Azure:
+        looked = 0
+
+        def __init__(self, _: str) -> None: ...
+
+        def list_pools(self) -> list[Any]:
+            Azure.looked += 1
+            return []
+
+    monkeypatch.setattr("kaito.hooks.aks.AksHook", Azure)
+    assert release.agent_pools(workspace, PoolSettings(ProviderName(setting))) == []
+    assert Azure.looked == asked
+
+
+# budgets
+
+
+def test_each_stage_has_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert budgets() == pools.BUDGETS
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_BOOT_SECONDS", "12.5")
+    assert budgets()[Stage.BOOT] == 12.5
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "inf", "nan"])
+def test_a_budget_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_LAUNCH_SECONDS", value)
+    with pytest.raises(ValueError, match="pool_launch_seconds must be seconds above 0"):
+        budgets()
