@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 from include.workspace.cli import main
 
 if TYPE_CHECKING:
+    from include.catalog import Catalog
     from include.planning.plan import Plan
     from include.workspace.models import Workspace
     from include.workspace.rules import Policy
 
 
-def plan_for(workspace: Workspace, training: Mapping[str, Any] | None, policy: Policy) -> Plan | None:
+def plan_for(
+    workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog
+) -> Plan | None:
     """The planner that `check` shows plans of; None for nodes that are brought along."""
-    from include.catalog import load_catalog
     from include.planning import plan
 
     if policy.of(workspace).byo and not workspace.instance_type:
         return None  # the nodes' own labels decide, and only the cluster has them
-    return plan(workspace, load_catalog(), training)
+    return plan(workspace, catalog, config)
 
 
 def run() -> int:

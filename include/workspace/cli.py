@@ -55,13 +55,14 @@ def crd_text() -> str:
 def _check(options: argparse.Namespace, out: TextIO, planner: Planner | None) -> int:
     from include.workspace.command import machine_readable, text
     from include.workspace.command.checking import check
+    from include.workspace.command.hub_models import from_the_hub
     from include.workspace.command.sources import read_sources
     from include.workspace.rules import Policy
 
     policy = Policy(
         allowed_networks=tuple(options.allow_network), byo=options.byo, local_weights=options.local_weights
     )
-    report = check(read_sources(options.files), policy, planner)
+    report = check(read_sources(options.files), policy, planner, from_the_hub if options.hub else None)
     if options.format == "json":
         out.write(machine_readable.as_json(report) + "\n")
     elif options.format == "github":

@@ -43,7 +43,7 @@ examples:
   {PROGRAM} check --quiet deploy/                 only what is wrong; nothing when all is fine
   {PROGRAM} check --format json deploy/           for programs (--json is short for it)
   {PROGRAM} check --format github deploy/         annotations in a GitHub workflow
-  {PROGRAM} check --byo examples/serving-own-nodes.yaml
+  {PROGRAM} check --hub my-model.yaml             preset.name may be any org/model of the hub
 """
 CONVERT = """\
 Prints the documents of a file with each Workspace in the other version of the API. Everything else is printed as it
@@ -95,6 +95,11 @@ def _check(verbs: Any) -> None:
         "--byo",
         action="store_true",
         help="check for a cluster that makes no machines: nodes are brought along, chosen by labelSelector",
+    )
+    check.add_argument(
+        "--hub",
+        action="store_true",
+        help="ask the model hub about names like org/model (uses HF_TOKEN for gated ones, HF_ENDPOINT for a mirror)",
     )
     check.add_argument(
         "--local-weights",

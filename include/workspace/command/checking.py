@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from include.catalog import load_catalog
+from include.catalog import Catalog, load_catalog
 from include.workspace import documents
 from include.workspace.command import config_maps
 from include.workspace.command.config_maps import ConfigMap
+from include.workspace.command.hub_models import HubModels, Resolve
 from include.workspace.command.report import DocumentReport, FileReport, Finding, Problem, Report
 from include.workspace.command.sources import Source
 from include.workspace.documents import BadDocument, Place
@@ -41,7 +42,7 @@ class Planner(Protocol):
     """Makes the plan of a valid Workspace; None where there is nothing to plan. Raises LookupError or ValueError."""
 
     def __call__(
-        self, workspace: Workspace, training: Mapping[str, Any] | None, policy: Policy, /
+        self, workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog, /
     ) -> Plan | None: ...
 
 
@@ -64,8 +65,13 @@ class _Object:
         return text if isinstance(text, str) else ""
 
 
-def check(sources: Iterable[Source], policy: Policy, planner: Planner | None = None) -> Report:
-    """The report on every document of these texts."""
+def check(
+    sources: Iterable[Source],
+    policy: Policy,
+    planner: Planner | None = None,
+    resolve: Resolve | None = None,
+) -> Report:
+    """The report on every document of these texts; `resolve` asks the hub for models that are no presets."""
     files: list[tuple[FileReport, list[_Object]]] = [_read(source) for source in sources]
     maps = [
         ConfigMap(one.file, one.metadata("namespace"), one.metadata("name"), one.value, one.place)
@@ -73,7 +79,7 @@ def check(sources: Iterable[Source], policy: Policy, planner: Planner | None = N
         for one in objects
         if one.kind == "ConfigMap"
     ]
-    checker = _Checker(policy, planner, maps)
+    checker = _Checker(policy, planner, maps, HubModels(load_catalog(), resolve))
     for file, objects in files:
         file.documents += [checker.examine(one) for one in objects]
     for file, _ in files:
@@ -129,11 +135,13 @@ def is_workspace(value: Any) -> bool:
 class _Checker:
     """Examines objects one by one; remembers which ConfigMaps were used."""
 
-    def __init__(self, policy: Policy, planner: Planner | None, maps: list[ConfigMap]) -> None:
+    def __init__(
+        self, policy: Policy, planner: Planner | None, maps: list[ConfigMap], models: HubModels
+    ) -> None:
         self.policy = policy
         self.planner = planner
         self.maps = maps
-        self.catalog = load_catalog()
+        self.models = models
         self.used: set[tuple[str, int]] = set()
         self.judged: dict[tuple[int, str], list[Finding]] = {}
         self.parsed: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
@@ -157,27 +165,37 @@ class _Checker:
 
     def _workspace(self, one: _Object, report: DocumentReport) -> None:
         report.kind = KIND
-        workspace, faults = examine_workspace(one.value, self.catalog, self.policy)
+        catalog, doubt = self.models.of(one.value)
+        workspace, faults = examine_workspace(one.value, catalog, self.policy)
+        if doubt is not None:  # the hub's own reason in the place of "is not a known preset"
+            faults = [doubt, *(fault for fault in faults if fault.path != doubt.path)]
         report.faults = [self._finding(one, fault) for fault in faults]
         if workspace is None:
             return
         report.faults.sort(key=lambda finding: (finding.line, finding.column))
-        training = self._config_maps(workspace, report)
-        report.notices += notices(workspace, self.catalog)
+        config = self._config_maps(workspace, catalog, report)
+        report.notices += notices(workspace, catalog)
         if not report.faults and self.planner is not None:
-            self._plan(one, workspace, training, report)
+            self._plan(one, workspace, config, catalog, report)
 
     def _finding(self, one: _Object, fault: Fault) -> Finding:
         place = one.place.find(fault.path)
         if fault.rule == "C4":
             fault = replace(fault, hint=f"{fault.hint}; or check with --byo, where nodes are brought along")
+        elif fault.rule in ("I3", "U12") and "/" in str(fault.value):
+            fault = replace(fault, hint=f"{fault.hint}; or check with --hub, which asks the hub for models")
         return Finding(one.file, place.line, place.column, fault)
 
     def _plan(
-        self, one: _Object, workspace: Workspace, training: Mapping[str, Any] | None, report: DocumentReport
+        self,
+        one: _Object,
+        workspace: Workspace,
+        config: Mapping[str, Any] | None,
+        catalog: Catalog,
+        report: DocumentReport,
     ) -> None:
         try:
-            plan = self.planner(workspace, training, self.policy) if self.planner else None
+            plan = self.planner(workspace, config, self.policy, catalog) if self.planner else None
         except (LookupError, ValueError) as error:
             fault = Fault("resource.instanceType", workspace.instance_type or None, PLAN_RULE, str(error))
             report.faults.append(self._finding(one, fault))
@@ -185,14 +203,16 @@ class _Checker:
         if plan is not None:
             report.plan, report.sentences = plan.to_dict(), plan.sentences()
 
-    def _config_maps(self, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any] | None:
+    def _config_maps(
+        self, workspace: Workspace, catalog: Catalog, report: DocumentReport
+    ) -> Mapping[str, Any] | None:
         """Checks the ConfigMaps that a Workspace uses; gives the config that its plan is made with."""
         if workspace.tuning and workspace.tuning.config:
             found = self._used("tuning.config", workspace.tuning.config, report)
             return self._training(found, workspace.method, report) if found else None
         if workspace.inference and workspace.inference.config:
             found = self._used("inference.config", workspace.inference.config, report)
-            return self._serving(found, workspace, report) if found else None
+            return self._serving(found, workspace, catalog, report) if found else None
         return None
 
     def _training(self, found: ConfigMap, method: str, report: DocumentReport) -> Mapping[str, Any]:
@@ -212,11 +232,13 @@ class _Checker:
         report.notices += told
         return training
 
-    def _serving(self, found: ConfigMap, workspace: Workspace, report: DocumentReport) -> Mapping[str, Any]:
+    def _serving(
+        self, found: ConfigMap, workspace: Workspace, catalog: Catalog, report: DocumentReport
+    ) -> Mapping[str, Any]:
         from include.workspace.inference_config import KEY, check_inference_config, config_notices
 
         report.faults += config_maps.findings(
-            found, KEY, "V3", lambda text: check_inference_config(workspace, text, self.catalog)
+            found, KEY, "V3", lambda text: check_inference_config(workspace, text, catalog)
         )
         text = config_maps.content(found, KEY) or ""
         if workspace.annotations.get(RUNTIME) != "transformers":

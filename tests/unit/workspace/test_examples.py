@@ -20,7 +20,7 @@ FILES = sorted(EXAMPLES.glob("*.yaml"))
 
 def check(file: Path) -> dict[str, Any]:
     out = io.StringIO()
-    main(["check", "--json", *(["--byo"] if "own-nodes" in file.name else []), str(file)], out, plan_for)
+    main(["check", "--json", str(file)], out, plan_for)
     report: dict[str, Any] = json.loads(out.getvalue())
     return report
 
@@ -42,8 +42,16 @@ def test_the_table_names_every_example() -> None:
     assert sorted(named) == [file.name for file in FILES]
 
 
-def test_own_nodes_need_the_switch() -> None:
-    assert main(["check", "--quiet", str(EXAMPLES / "serving-own-nodes.yaml")], io.StringIO()) == 1
+def test_all_examples_at_once_are_fine() -> None:
+    assert main(["check", str(EXAMPLES)], io.StringIO(), plan_for) == 0
+
+
+def test_own_nodes_need_the_annotation_or_the_switch(tmp_path: Path) -> None:
+    text = (EXAMPLES / "serving-own-nodes.yaml").read_text()
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(re.sub(r"  annotations:\n    .*\n", "", text))
+    assert main(["check", "--quiet", str(bare)], io.StringIO()) == 1
+    assert main(["check", "--quiet", "--byo", str(bare)], io.StringIO()) == 0
 
 
 def test_the_quick_start_s_dialect_is_kept_field_by_field() -> None:
