@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from include.sandbox.api.custom import Version
+from include.sandbox.api.custom import Version, converted
 from include.sandbox.api.deletion_marks import CRD_CLEANUP
 from include.sandbox.api.errors import INVALID, REQUIRED, FieldError
 from include.sandbox.api.meta import dig, metadata, timestamp
@@ -134,6 +134,7 @@ def served(obj: Json) -> list[Resource]:
 def _resource(spec: Json, version: Json, storage: str) -> Resource:
     names, subresources = spec["names"], version.get("subresources") or {}
     schema = dig(version, "schema", "openAPIV3Schema") or {"type": "object"}
+    type_ = structural(schema)
     api_version = f"{spec['group']}/{version['name']}"
     stored_as = f"{spec['group']}/{storage}"
     return Resource(
@@ -151,7 +152,7 @@ def _resource(spec: Json, version: Json, storage: str) -> Resource:
         selectable=tuple(field["jsonPath"].lstrip(".") for field in version.get("selectableFields") or ()),
         custom=Version(
             schema=schema,
-            type=structural(schema),
+            type=type_,
             columns=tuple(version.get("additionalPrinterColumns") or ()),
             scale=subresources.get("scale"),
             storage_version=storage,
@@ -161,7 +162,7 @@ def _resource(spec: Json, version: Json, storage: str) -> Resource:
         if api_version == stored_as
         else Conversion(
             to_storage=lambda one: {**one, "apiVersion": stored_as},
-            from_storage=lambda one: {**one, "apiVersion": api_version},
+            from_storage=lambda one: converted(one, api_version, type_),
         ),
     )
 

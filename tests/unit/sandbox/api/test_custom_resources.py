@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,25 @@ async def test_two_versions_share_one_object(cluster: Cluster, make_definition: 
     assert cluster.resource("widgets.v1alpha1.example.com").custom.deprecation == (
         "example.com/v1alpha1 Widget is deprecated"
     )
+
+
+async def test_a_version_shows_only_the_fields_that_it_has(
+    cluster: Cluster, make_definition: MakeDefinition
+) -> None:
+    definition = make_definition(SPEC)
+    [version] = definition["spec"]["versions"]
+    older = copy.deepcopy(version) | {"name": "v1alpha1", "storage": False}
+    fields = older["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    del fields["name"], fields["nested"]["items"]["properties"]["value"]
+    definition["spec"]["versions"].append(older)
+    await cluster.create(CRDS, definition)
+    body = widget(name="abc", free={"any": [1]}, nested=[{"key": "a", "value": "x"}])
+    made = await cluster.create("widgets.v1.example.com", body)
+    seen = await cluster.get("widgets.v1alpha1.example.com", "w")
+    assert seen["apiVersion"] == "example.com/v1alpha1"
+    assert seen["metadata"] == made["metadata"]
+    assert seen["spec"] == {"size": 1, "mode": "fast", "free": {"any": [1]}, "nested": [{"key": "a"}]}
+    assert await cluster.get("widgets.v1.example.com", "w") == made, "what is stored is whole"
 
 
 @pytest.mark.parametrize(
