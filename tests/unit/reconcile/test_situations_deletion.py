@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from include.reconcile import DropFinalizer, StartRun
+from include.reconcile import DropFinalizer, Observed, StartRun, decide
 from include.workspace import names
 from tests.unit.reconcile.cluster import NAME, NAMESPACE
 from tests.unit.reconcile.story import (
     OTHER,
+    SURROUNDINGS,
     Story,
     of,
     ready,
@@ -92,3 +93,27 @@ def test_only_our_finalizer_matters() -> None:
     story.cluster.delete("Workspace", NAME)
     decision = story.decision()
     assert (decision.situation, decision.actions, decision.status) == ("deleting", (), None)
+
+
+@pytest.mark.parametrize(("provider", "at_once"), [("", True), ("nodeclaim", True), ("aks", False)])
+def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
+    provider: str, at_once: bool
+) -> None:
+    """A run that is over may have left an agent pool behind, and nothing of it is to be seen here."""
+    story = Story("tuning").lives(settled)
+    story.cluster.delete("Workspace", NAME)
+    look = story.look()
+    look.workspace["metadata"].setdefault("annotations", {})
+    if provider:
+        look.workspace["metadata"]["annotations"][names.POOL_PROVIDER] = provider
+    look.workspace["status"]["run"]["state"] = "failed"
+    decision = decide(look.workspace, Observed(), look.now, SURROUNDINGS)
+    assert bool(of(decision, DropFinalizer)) == at_once
+    if at_once:
+        return
+    started = of(decision, StartRun)[0]
+    assert started.dag_id == "kaito_release"
+    look.workspace["status"]["run"] = {"id": started.run_id, "dag": "kaito_release", "state": "started"}
+    for state, over in (("running", False), ("failed", False), ("success", True)):
+        seen = Observed(runs={started.run_id: state})
+        assert bool(of(decide(look.workspace, seen, look.now, SURROUNDINGS), DropFinalizer)) == over

@@ -1,0 +1,138 @@
+"""The wait for machines: each stage has its own budget, and every provider's own words are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
+from kaito.hooks import cluster as hooks
+from kaito.hooks.api import NODE, NODE_CLAIM
+from kaito.hooks.azure_account import AksError
+from kaito.triggers import base
+from kaito.triggers import pool as triggers
+from kaito.triggers.pool import GpuPoolReadyTrigger
+
+from include.reconcile.pools import FailureClass, PoolStatus, Stage
+from include.workspace import names
+from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_pool import claim
+from tests.unit.kaito.test_pool_choice import gpu_node
+from tests.unit.kaito.test_triggers import NAME, AsyncCluster, ending, own_claim, pool_trigger
+
+SLOW = {
+    Stage.LAUNCH: own_claim(claim("a")),
+    Stage.BOOT: own_claim(claim("a", Launched="True")),
+    Stage.DRIVER: own_claim(claim("a", Launched="True", Registered="True")),
+}
+
+
+@pytest.fixture(autouse=True)
+def in_memory(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every look takes ten seconds."""
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 10.0
+        return now[0]
+
+    class Time:
+        pass
+
+    Time.monotonic = staticmethod(monotonic)  # type: ignore[attr-defined]
+    monkeypatch.setattr(triggers, "time", Time)
+    return now
+
+
+def message(cluster: FakeCluster) -> str:
+    return str(cluster.condition(NAME, "ResourceReady")["message"])
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+async def test_a_stage_that_takes_too_long_ends_the_wait_and_names_its_setting(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, clock: list[float], stage: Stage
+) -> None:
+    for other in Stage:
+        monkeypatch.setenv(f"AIRFLOW__KAITO__POOL_{other.upper()}_SECONDS", "35" if other == stage else "5")
+    cluster.add(NODE_CLAIM, SLOW[stage])
+    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
+    assert message(cluster).startswith(f"{FailureClass.TIMEOUT}: ")
+    assert f"within 35 s ([kaito] pool_{stage}_seconds)" in message(cluster)
+    assert "Last seen: NodeClaim a: waiting until" in message(cluster)
+    assert clock[0] == 50.0, "the first look starts the clock, four more pass 35 s"
+
+
+class Azure:
+    """An observer that tells what the test wrote down."""
+
+    script: tuple[Any, ...] = ()
+    closed = 0
+
+    def __init__(self, *_: Any) -> None: ...
+
+    async def __aenter__(self) -> Azure:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        Azure.closed += 1
+
+    async def observe(self, _: Any) -> PoolStatus:
+        first, *rest = Azure.script
+        Azure.script = tuple(rest)
+        if isinstance(first, Exception):
+            raise first
+        return PoolStatus(*first[:-1], **first[-1])
+
+
+GAVE_UP = ((), False, "Canceled", "AgentPool p: Azure says Canceled", FailureClass.TRANSIENT, {"ended": True})
+READY = (("n",), True, "NodesReady", "1 GPU node(s) ready: n", {})
+BUSY = AksError(503, "ServiceUnavailable", "try later")
+DENIED = AksError(403, "AuthorizationFailed", "Grant the role")
+
+
+@pytest.mark.parametrize(
+    ("script", "well", "words"),
+    [
+        ((GAVE_UP,), False, "AgentPool p: Azure says Canceled"),
+        ((BUSY, READY), True, "1 GPU node(s) ready"),
+        ((DENIED,), False, "auth: AuthorizationFailed: Grant the role"),
+    ],
+)
+async def test_azures_words_are_told_and_its_client_is_closed(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, script: Any, well: bool, words: str
+) -> None:
+    monkeypatch.setattr(triggers, "PoolObserver", Azure)
+    Azure.script, Azure.closed = script, 0
+    event = await ending(pool_trigger())
+    assert isinstance(event, TaskSuccessEvent if well else TaskFailedEvent)
+    assert words in message(cluster)
+    assert Azure.closed == 1
+
+
+async def test_nodes_that_were_brought_along_are_waited_for(cluster: FakeCluster) -> None:
+    live = cluster.objects["workspaces", "default", NAME]
+    live["metadata"]["annotations"] = {names.POOL_PROVIDER: "byo"}
+    cluster.add(NODE, gpu_node("mine"))
+    event = await ending(pool_trigger())
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms["return_value"]["nodes"] == ["mine"]
+
+
+async def test_a_provider_that_nobody_knows_ends_the_wait(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "gke")
+    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
+    assert message(cluster).startswith("config: Airflow setting [kaito] pool_provider")
+
+
+def test_the_trigger_can_be_made_again() -> None:
+    path, arguments = pool_trigger().serialize()
+    assert path.endswith("GpuPoolReadyTrigger")
+    assert GpuPoolReadyTrigger(**arguments).serialize() == (path, arguments)
