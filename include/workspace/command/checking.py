@@ -27,6 +27,9 @@ from include.workspace.rules import Policy
 
 LISTS = ("List", f"{KIND}List")  # what `kubectl get -o yaml` prints
 OTHER_KINDS = ("InferenceSet", "ModelMirror", "MultiRoleInference", "RAGEngine")  # of the group kaito.sh
+NO_PLAN = (
+    "Its nodes are brought along: whether the model fits them is checked in the cluster, by their labels."
+)
 PLAN_RULE = "N1"  # a Workspace that keeps every rule and still cannot be planned
 
 
@@ -183,7 +186,8 @@ class _Checker:
         if fault.rule == "C4":
             fault = replace(fault, hint=f"{fault.hint}; or check with --byo, where nodes are brought along")
         elif fault.rule in ("I3", "U12") and "/" in str(fault.value):
-            fault = replace(fault, hint=f"{fault.hint}; or check with --hub, which asks the hub for models")
+            joint = " Or" if fault.hint.endswith("?") else "; or"
+            fault = replace(fault, hint=f"{fault.hint}{joint} check with --hub, which asks the hub for it")
         return Finding(one.file, place.line, place.column, fault)
 
     def _plan(
@@ -202,6 +206,8 @@ class _Checker:
             return
         if plan is not None:
             report.plan, report.sentences = plan.to_dict(), plan.sentences()
+        else:
+            report.sentences = [NO_PLAN]
 
     def _config_maps(
         self, workspace: Workspace, catalog: Catalog, report: DocumentReport

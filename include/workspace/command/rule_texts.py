@@ -22,6 +22,7 @@ TOPICS: Mapping[str, str] = {
     "X": "changes to a Workspace that exists",
     "F": "what KAITO does not check",
     "N": "the plan",
+    "P": "what a run finds in the cluster",
 }
 
 SENTENCES: Mapping[str, str] = {
@@ -118,6 +119,11 @@ SENTENCES: Mapping[str, str] = {
     "F13": "Arguments of the server fit the model and the machine.",
     "F14": "Annotation kaito.sh/pool-provider is nodeclaim, nodepool, aks, byo or auto.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
+    "P1": "The Workspace of a run is not being deleted.",
+    "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",
+    "P3": "A Workspace that is given to a run is as the one of its name in the cluster.",
+    "P4": "Registry secrets that a Workspace names exist and have the type kubernetes.io/dockerconfigjson.",
+    "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 
 

@@ -36,7 +36,7 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
     if context.model is None:
         hint = did_you_mean(preset.name, context.known.models)
         if hint.startswith("known here"):
-            hint = f"{len(context.catalog.models)} presets are known; see presets/models"
+            hint = f"{len(context.catalog.models)} presets are known; `python -m include.workspace models` lists them"
         yield Fault(f"{path}.name", preset.name, rule, "is not a known preset", hint)
     elif context.model.gated and not context.ws.model_access_secret and _must_download(context):
         hint = "name a secret whose key HF_TOKEN opens the model"

@@ -34,6 +34,7 @@ def test_an_example_passes_check_without_a_doubt(file: Path) -> None:
     workspace = next(one for one in report["files"][0]["documents"] if one["workspace"])
     assert all("deprecated" in notice for notice in workspace["notices"])  # the quick start's machine is
     assert workspace["plan"] or "own-nodes" in file.name
+    assert workspace["sentences"], "what it takes, or why that cannot be told"
 
 
 def test_the_table_names_every_example() -> None:

@@ -61,7 +61,7 @@ def test_without_the_switch_nobody_is_asked_and_the_hint_names_it() -> None:
     assert found.exit_code == 1
     for document in found.workspaces():
         [finding] = document.faults
-        assert finding.fault.hint.endswith("or check with --hub, which asks the hub for models")
+        assert finding.fault.hint.endswith("r check with --hub, which asks the hub for it")
 
 
 def test_presets_and_misspelt_names_are_not_asked_for(resolve: Resolve, asked: list[str]) -> None:
