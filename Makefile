@@ -85,7 +85,16 @@ lint: setup ## ruff, mypy (strict on include/), the floors (import-linter)
 
 .PHONY: test
 test: setup ## All tests, real processes included (TESTS=tests/unit for the fast ones)
+ifeq ($(TESTS),tests)
+	@$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/dags
+	@$(PY) -m pytest tests/integration
+else
 	@$(PY) -m pytest $(TESTS)
+endif
+
+.PHONY: test-reliability
+test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
+	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py
 
 .PHONY: crd
 crd: setup ## Write the Workspace CRD from the models
