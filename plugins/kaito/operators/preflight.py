@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.catalog import Machine, NodeLabelsIncomplete
+from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.planning import Plan, plan, plan_serving
 from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
@@ -139,7 +139,26 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return [Fault("resource.labelSelector", None, "R10", str(error))]
         if self.machine is None and policy().of(workspace).byo:
             return [Fault("resource.labelSelector", None, "R9", "none of the cluster's nodes matches")]
-        return []
+        return self._fit_faults(workspace, self.machine) if self.machine and workspace.is_tuning else []
+
+    def _fit_faults(self, workspace: Workspace, machine: Machine) -> list[Fault]:
+        """F9 and R16 for a tuning: what the rules ask of a machine type, asked of nodes that were brought along."""
+        if names.BYPASS_RESOURCE_CHECKS in workspace.annotations:
+            return []
+        catalog, found = self.lookup.catalog, []
+        made = plan(workspace, catalog, self.config, machine)
+        if made.memory_bytes > made.gpu_memory_bytes:
+            told = (
+                f"{made.method} tuning of {made.model} needs about {sizing.gib(made.memory_bytes)} on a GPU, but one "
+                f"{made.gpu} has {sizing.gib(made.gpu_memory_bytes)}"
+            )
+            found.append(Fault("resource.labelSelector", None, "F9", told, "select nodes with larger GPUs"))
+        try:
+            if workspace.rollout:
+                plan_serving(workspace, catalog, machine=machine)
+        except sizing.DoesNotFit as error:
+            found.append(Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes"))
+        return found
 
     def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
         """Return the token of the preset's Secret; it opens a gated model for this look and goes no further."""

@@ -294,6 +294,18 @@ def test_own_nodes_that_will_not_do_are_refused_before_anything_starts(
 
 
 @pytest.mark.usefixtures("established")
+def test_own_nodes_that_are_too_small_for_the_tuning_and_for_its_service_are_refused(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    own(workspace, cluster)
+    cluster.add(NODE, gpu_node("small", **{"nvidia.com/gpu.memory": "2048"}))
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, {"name": NAME})
+    assert "has 2.0 GiB; select nodes with larger GPUs [F9]" in str(refused.value)
+    assert "[R16]" in str(refused.value)
+
+
+@pytest.mark.usefixtures("established")
 def test_an_annotation_that_names_nobody_is_a_fault(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     annotated(cluster.objects["workspaces", "default", NAME], "gke")
     with pytest.raises(AirflowFailException, match=r"pool-provider.*use one of nodeclaim, nodepool, aks"):

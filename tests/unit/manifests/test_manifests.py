@@ -218,6 +218,16 @@ def test_brought_nodes_have_no_pool_labels() -> None:
     assert "kaito.sh" not in text
 
 
+def test_pods_on_own_nodes_keep_off_machines_that_were_made_for_somebody() -> None:
+    brought = replace(PLAN, own_nodes=True)
+    affinity = manifests.tuning_pod(QUICK, brought, SETTINGS, RUN)["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {"key": "app", "operator": "In", "values": ["tune"]},
+        {"key": "kaito.sh/workspace", "operator": "DoesNotExist"},
+    ]
+
+
 def test_gpu_requests_are_the_whole_machine() -> None:
     made = plan(parse_workspace(SERVE), CATALOG)
     main = manifests.stateful_set(SERVE, made, SETTINGS, RUN)["spec"]["template"]["spec"]["containers"][0]

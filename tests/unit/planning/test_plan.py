@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.catalog import load_catalog, sizing
+from include.catalog import load_catalog, machine_from_labels, sizing
 from include.planning import Plan, fallbacks, plan, plan_serving
 from include.workspace import Workspace, names, parse_workspace
 
@@ -57,6 +57,23 @@ def test_the_quick_start_plans_on_a_v100_in_float16_with_a_warning() -> None:
 def test_newer_gpus_compute_in_bfloat16_without_a_warning() -> None:
     made = plan(tuning(machine="Standard_NC24ads_A100_v4"), CATALOG)
     assert (made.dtype, made.warnings) == ("bfloat16", ())
+
+
+def test_nodes_that_were_brought_along_are_planned_for_as_what_their_labels_say() -> None:
+    labels = {
+        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
+        "nvidia.com/gpu.count": "4",
+        "nvidia.com/gpu.memory": "81920",
+    }
+    machine = machine_from_labels(labels)
+    for made in (
+        plan(tuning(machine=""), CATALOG, machine=machine),
+        plan_serving(tuning(machine=""), CATALOG, machine=machine),
+    ):
+        assert (made.own_nodes, made.gpus_per_node, made.dtype) == (True, 4, "bfloat16")
+        assert made.gpu_memory_bytes == 80 * 2**30
+        assert made.estimate_usd_per_hour is None
+        assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
 def test_names_are_canonical_whatever_was_written() -> None:

@@ -1,0 +1,97 @@
+"""Machines of other providers than NodeClaims, under real runs: made, worked on and gone; or left as they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kaito.hooks.aks import AksHook
+
+from include.demo.stack import azure_connection
+from include.sandbox.cloud.ledger import Ledger
+from include.workspace import names
+from tests.integration.airflow_run import wait
+from tests.integration.reconciled import ReconciledStack
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+MACHINE = "Standard_NC6s_v3"
+GPUS = {
+    "nvidia.com/gpu.product": "Tesla-V100-PCIE-16GB",
+    "nvidia.com/gpu.count": "1",
+    "nvidia.com/gpu.memory": "16384",
+}
+
+
+@pytest.fixture
+def azure(reconciled_stack: ReconciledStack, monkeypatch: pytest.MonkeyPatch) -> AksHook:
+    monkeypatch.setenv("AIRFLOW_CONN_AZURE_DEFAULT", azure_connection(reconciled_stack.sandbox.state_dir))
+    return AksHook()
+
+
+def apply(stack: ReconciledStack, name: str, provider: str, **resource: Any) -> None:
+    document = stack.tuning(name, steps=3)
+    document["metadata"]["annotations"][names.POOL_PROVIDER] = provider
+    document["resource"] |= resource
+    stack.kubectl.apply(document)
+
+
+def pools(azure: AksHook) -> list[str]:
+    return [pool["name"] for pool in azure.list_pools() if pool["properties"]["mode"] == "User"]
+
+
+def test_a_tuning_on_an_agent_pool_leaves_no_machine_behind(
+    reconciled_stack: ReconciledStack, azure: AksHook
+) -> None:
+    stack, name = reconciled_stack, "on-aks"
+    apply(stack, name, "aks")
+    pool = wait(lambda: next(iter(pools(azure)), None), 90, "an agent pool")
+    assert stack.claims_of(name) == []
+    pod = stack.running_pod(name, "tuning")
+    assert pod["spec"]["nodeName"].startswith(f"aks-{pool}-")
+    stack.reaches(name, "WorkspaceSucceeded")
+    assert pools(azure) == []
+    assert not stack.get("nodes", "-l", f"kaito.sh/workspace={name}")["items"]
+    rented = Ledger(stack.sandbox.state_dir / "ledger.jsonl").rentals()
+    assert [rental.stopped is not None for rental in rented if rental.claim == pool] == [True]
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+    stack.gone(name)
+
+
+def test_nodes_that_were_brought_along_are_used_and_stay(
+    reconciled_stack: ReconciledStack, azure: AksHook
+) -> None:
+    stack, name = reconciled_stack, "on-own-nodes"
+    azure.begin_create(
+        {
+            "name": "mine",
+            "properties": {
+                "count": 2,
+                "vmSize": MACHINE,
+                "mode": "User",
+                "osType": "Linux",
+                "type": "VirtualMachineScaleSets",
+                "nodeLabels": {"app": name},
+                "nodeTaints": ["sku=gpu:NoSchedule"],
+            },
+        }
+    )
+    try:
+        own = wait(lambda: _nodes(stack, name, 2), 60, "two nodes")
+        stack.kubectl("label", "nodes", *own, *(f"{key}={value}" for key, value in GPUS.items()))
+        apply(stack, name, "byo", instanceType="")
+        pod = stack.running_pod(name, "tuning")
+        assert pod["spec"]["nodeName"] in own
+        stack.reaches(name, "WorkspaceSucceeded")
+        assert stack.claims_of(name) == []
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
+        assert _nodes(stack, name, 2) == own
+        assert pools(azure) == ["mine"]
+    finally:
+        azure.begin_delete("mine")
+
+
+def _nodes(stack: ReconciledStack, app: str, many: int) -> list[str] | None:
+    found = [n["metadata"]["name"] for n in stack.get("nodes", "-l", f"app={app}")["items"]]
+    return sorted(found) if len(found) == many else None
