@@ -20,7 +20,6 @@ from include.reconcile.contract import (
 )
 from include.reconcile.decide import decide
 from include.reconcile.due import due, runs_to_ask
-from include.reconcile.fingerprint import fingerprint
 
 __all__ = [
     "Action",
@@ -37,6 +36,5 @@ __all__ = [
     "Surroundings",
     "decide",
     "due",
-    "fingerprint",
     "runs_to_ask",
 ]

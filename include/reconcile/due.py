@@ -34,8 +34,11 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
         return None
     waits = [progress.look_seconds(status) - since] if _under_way(workspace, status) else []
     if (after := backoff.moment((status.get("retry") or {}).get("after"))) is not None:
+        # A moment that the last look has already used up is followed by looks at the quiet pace.
         waits.append(
-            (after - max(now, last_look)).total_seconds() if after > last_look else progress.QUIET_SECONDS
+            (after - max(now, last_look)).total_seconds()
+            if after > last_look
+            else progress.QUIET_SECONDS - since
         )
     return max(0.0, min(waits)) if waits else None
 

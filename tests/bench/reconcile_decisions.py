@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from include.reconcile import due, fingerprint, runs_to_ask
+from include.reconcile import due, runs_to_ask
 from tests.unit.reconcile.story import Story, ready, settled
 
 WORKSPACES = 1000
@@ -52,16 +52,12 @@ def main() -> None:
             assert not decision.actions
             assert decision.status is None
 
-    def print_all() -> None:
-        for look, owned in zip(looks, children, strict=True):
-            fingerprint(look.workspace, owned, look.observed.nodes)
-
     def ask_all() -> None:
         for look, owned in zip(looks, children, strict=True):
             assert runs_to_ask(look.workspace, owned) == []
             assert due(look.workspace, look.now, look.now) is None
 
-    for name, work in (("decide", decide_all), ("fingerprint", print_all), ("runs_to_ask and due", ask_all)):
+    for name, work in (("decide", decide_all), ("runs_to_ask and due", ask_all)):
         print(f"{name}: {_best(work):.3f} s of CPU for {WORKSPACES} unchanged Workspaces")
 
 

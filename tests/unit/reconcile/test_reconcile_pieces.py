@@ -1,4 +1,4 @@
-"""The parts that decisions are made of: back-off, cost, revisions, when to look, and the fingerprint."""
+"""The parts that decisions are made of: back-off, cost, revisions and when to look."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from include.reconcile import (
     Annotate,
@@ -17,7 +15,6 @@ from include.reconcile import (
     Surroundings,
     backoff,
     due,
-    fingerprint,
     runs_to_ask,
 )
 from include.reconcile.case import Case
@@ -225,6 +222,16 @@ def test_a_superseding_workspace_is_due_every_second_and_asks_nobody() -> None:
     assert runs_to_ask(story.ws) == []
 
 
+def test_a_moment_that_has_passed_is_followed_by_looks_at_the_quiet_pace() -> None:
+    story = Story("inference").lives(ready)
+    past = timestamp(story.cluster.now - timedelta(minutes=1))
+    status = {**story.status, "retry": {"failures": 1, "after": past, "message": "no luck"}}
+    ws, now = {**story.ws, "status": status}, story.cluster.now
+    assert due(ws, now, now) == 30.0
+    assert due(ws, now, now + timedelta(seconds=29)) == 1.0
+    assert due(ws, now, now + timedelta(seconds=31)) == 0.0
+
+
 def test_a_release_is_looked_at_every_ten_seconds() -> None:
     story = Story().lives(tuning_pod_runs)
     story.cluster.delete("Workspace", "w")
@@ -244,68 +251,3 @@ def test_a_run_that_was_over_is_asked_about_again_when_it_works() -> None:
     story.cluster.put("Workspace", {**story.ws, "status": status})
     assert runs_to_ask(story.ws) == []
     assert runs_to_ask(story.ws, story.cluster.all("Pod"))
-
-
-# -- the fingerprint -------------------------------------------------------------------------------------------------
-
-
-def prints(story: Story) -> str:
-    kinds = ("Pod", "NodeClaim", "StatefulSet", "Service", "PersistentVolumeClaim")
-    children = [obj for kind in kinds for obj in story.cluster.all(kind)]
-    return fingerprint(story.ws, children, story.cluster.all("Node"))
-
-
-@given(st.randoms(use_true_random=False))
-def test_the_fingerprint_is_the_same_in_any_order(dice: Any) -> None:
-    story = Story("inference").lives(ready)
-    children = [*story.cluster.all("Pod"), *story.cluster.all("NodeClaim"), *story.cluster.all("Service")]
-    mixed = list(children)
-    dice.shuffle(mixed)
-    assert fingerprint(story.ws, children, []) == fingerprint(story.ws, mixed, [])
-
-
-def test_versions_status_and_heartbeats_do_not_count() -> None:
-    story = Story("inference").lives(ready)
-    before = prints(story)
-    for kind in ("Pod", "NodeClaim", "StatefulSet", "Node", "Service"):
-        for obj in story.cluster.all(kind):
-            story.cluster.change(kind, obj, managedFields=[{"time": "now"}])
-    node = story.cluster.all("Node")[0]
-    beat = [{**c, "lastHeartbeatTime": "now"} for c in node["status"]["conditions"]]
-    story.cluster.change("Node", node, status={"conditions": beat})
-    story.cluster.put("Workspace", {**story.ws, "status": {"state": "Whatever"}})
-    assert prints(story) == before
-
-
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("Workspace", {"metadata": {"generation": 9}}),
-        ("Workspace", {"metadata": {"annotations": {"kaito.sh/paused": "true"}}}),
-        ("Workspace", {"metadata": {"deletionTimestamp": "now"}}),
-        ("Workspace", {"metadata": {"finalizers": []}}),
-        ("Pod", {"status": {"phase": "Failed"}}),
-        ("Pod", {"metadata": {"deletionTimestamp": "now"}}),
-        (
-            "Pod",
-            {"status": {"containerStatuses": [{"name": "main", "ready": False, "state": {"waiting": {}}}]}},
-        ),
-        ("NodeClaim", {"metadata": {"labels": {"kaito.sh/run-id": "other"}}}),
-        (
-            "NodeClaim",
-            {"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "LaunchFailed"}]}},
-        ),
-        ("StatefulSet", {"status": {"readyReplicas": 0}}),
-        ("StatefulSet", {"metadata": {"ownerReferences": []}}),
-        ("Node", {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
-        ("Node", {"status": {"allocatable": {"nvidia.com/gpu": "0"}}}),
-        ("Node", {"spec": {"taints": [{"key": "spot", "effect": "NoSchedule"}]}}),
-    ],
-)
-def test_what_matters_counts(kind: str, change: dict[str, Any]) -> None:
-    story = Story("inference").lives(ready)
-    before = prints(story)
-    obj = story.cluster.all(kind)[0]
-    merged = {**obj, **{part: {**(obj.get(part) or {}), **values} for part, values in change.items()}}
-    story.cluster.objects[kind][obj["metadata"]["name"]] = merged
-    assert prints(story) != before
