@@ -87,10 +87,14 @@ lint: setup ## ruff, mypy (strict on include/), the floors (import-linter)
 test: setup ## All tests, real processes included (TESTS=tests/unit for the fast ones)
 ifeq ($(TESTS),tests)
 	@$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/dags
-	@$(PY) -m pytest tests/integration
+	@$(PY) -m pytest -n 2 --dist loadfile tests/integration
 else
 	@$(PY) -m pytest $(TESTS)
 endif
+
+.PHONY: test-slow
+test-slow: setup ## The tests that take minutes each, left out of `make test`
+	@$(PY) -m pytest -m slow tests
 
 .PHONY: test-reliability
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)

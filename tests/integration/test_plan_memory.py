@@ -14,8 +14,12 @@ BY_NAME = {case.name: case for case in CASES}
 
 @pytest.mark.parametrize(
     "case",
-    [BY_NAME["llama-qlora"], BY_NAME["phi3-qlora-checkpointing"]],
-    ids=lambda case: case.name,
+    [
+        pytest.param(BY_NAME["llama-qlora"], id="llama-qlora"),
+        pytest.param(
+            BY_NAME["phi3-qlora-checkpointing"], id="phi3-qlora-checkpointing", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_each_term_is_what_the_trainer_takes(case: Case) -> None:
     measured = measured_apart(case)

@@ -13,7 +13,7 @@ from include.workspace import names
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MACHINE = "Standard_NC6s_v3"
 GPUS = {
