@@ -92,7 +92,9 @@ def test_describe_tells_the_story_in_order(reconciled_stack: ReconciledStack, li
     ]
     order = [next((i for i, line in enumerate(told) if word in line), None) for word in story]
     assert None not in order, text
-    assert order == sorted(order), text
+    # The push and the success may fall into one second, Kubernetes' resolution: then kubectl shows either first.
+    last = sorted(order[3:])
+    assert [*order[:3], *last] == sorted(order), text
     assert "Warning" not in "".join(told), text
     status = text.partition("Status:")[2].partition("Events:")[0]
     for word in ("Adapter:", "Digest:", "sha256:", "Run:", "WorkspaceSucceeded", "Tuned in 6 steps"):
