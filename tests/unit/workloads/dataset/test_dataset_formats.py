@@ -55,7 +55,7 @@ def archive(kind: str) -> bytes:
         (pickle.dumps({"a": 1}, protocol=2), "pickle"),
         (archive("zip"), "ZIP archive"),
         (archive("tar"), "tar archive"),
-        (gzip.compress(b"{}"), "gzip"),
+        (gzip.compress(b"{}", mtime=0), "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"\xff\xfea\x00", "UTF-16"),
         (b"GGUF\x03\x00\x00\x00", "model weights"),
