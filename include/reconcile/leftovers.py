@@ -26,19 +26,12 @@ def supersede(draft: Draft) -> bool:
     Machines of the same type go over to the run at once, before the old run's teardown lets them go; others are
     deleted when no pod works on them any more.
     """
+    working = strays(draft)
     case = draft.case
-    ours = names.run_id_label(draft.run["id"])
-    others = [pod for pod in case.run_pods if label(pod, names.RUN_ID) != ours]
-    for pod in others:
-        draft.delete("Pod", pod, f"it is of another run than {draft.run['id']}")
-    working = [pod for pod in others if not ended(pod)]
-    tunes = draft.run["dag"] == TUNE
-    for claim in case.live_claims(TUNING):
-        _pass_on(draft, claim, wanted=tunes, free=not working)
     if not case.service_stands:
         for claim in case.live_claims(SERVING):
-            _pass_on(draft, claim, wanted=not tunes, free=True)
-    return bool(working)
+            _pass_on(draft, claim, wanted=draft.run["dag"] != TUNE, free=True)
+    return working
 
 
 def _pass_on(draft: Draft, claim: Object, *, wanted: bool, free: bool) -> None:
@@ -51,8 +44,8 @@ def _pass_on(draft: Draft, claim: Object, *, wanted: bool, free: bool) -> None:
         draft.delete("NodeClaim", claim, "its run is over and the next one cannot use it")
 
 
-def strays(draft: Draft) -> None:
-    """While a run is under way: pods and tuning machines that are not its own."""
+def strays(draft: Draft) -> bool:
+    """While a run is under way: let go pods and tuning machines of others; True while such pods still work."""
     case = draft.case
     ours = names.run_id_label(draft.run["id"])
     others = [pod for pod in case.run_pods if label(pod, names.RUN_ID) != ours]
@@ -61,6 +54,7 @@ def strays(draft: Draft) -> None:
     working = [pod for pod in others if not ended(pod)]
     for claim in case.live_claims(TUNING):
         _pass_on(draft, claim, wanted=draft.run["dag"] == TUNE, free=not working)
+    return bool(working)
 
 
 def release(draft: Draft) -> None:
