@@ -90,7 +90,7 @@ class WorkspaceTrigger(BaseTrigger):
         """Refuse a trigger that could not be made again in the triggerer, at import instead of at 3 a.m."""
         super().__init_subclass__(**kwargs)
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        loose = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        loose = [p.name for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
         if loose:
             raise TypeError(
                 f"{cls.__name__}: constructor arguments must be keyword-only, {', '.join(loose)} are not."
@@ -123,7 +123,14 @@ class WorkspaceTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Every constructor argument is kept under its own name, so it can be read back from the instance."""
         cls = type(self)
-        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        makers = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
+        ours = makers[: makers.index(WorkspaceTrigger.__init__) + 1]
+        names = [
+            p.name
+            for maker in ours
+            for p in inspect.signature(maker).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        ]
         return f"{cls.__module__}.{cls.__qualname__}", {name: getattr(self, name) for name in names}
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from airflow.triggers.base import TriggerEvent
 
@@ -35,23 +36,8 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
     subject = "the GPU nodes"
     phases = (conditions.Phase.NODES_READY, conditions.Phase.NODES_PENDING, conditions.Phase.NODES_FAILED)
 
-    def __init__(
-        self,
-        *,
-        workspace: str,
-        namespace: str,
-        purpose: str,
-        kubernetes_conn_id: str,
-        timeout_seconds: float,
-        poll_seconds: float,
-    ) -> None:
-        super().__init__(
-            workspace=workspace,
-            namespace=namespace,
-            kubernetes_conn_id=kubernetes_conn_id,
-            timeout_seconds=timeout_seconds,
-            poll_seconds=poll_seconds,
-        )
+    def __init__(self, *, purpose: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.purpose = purpose
         self._observer: PoolObserver | None = None
         self._budgets: dict[Stage, float] = {}
