@@ -34,7 +34,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.choosing import azure_subscribed
+from kaito.hooks.pools.choosing import azure_subscribed, azure_subscribed_async
 from kaito.hooks.pools.node_pools import NODE_POOL
 
 Object = Mapping[str, Any]
@@ -177,12 +177,21 @@ def tell_to_go(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
     return asked
 
 
+def _provider(settings: PoolSettings, live: Object) -> str:
+    return str((live["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER) or settings.provider)
+
+
 def _azure(settings: PoolSettings, live: Object) -> bool:
     """Whether a Workspace's machines may be agent pools. `auto` may have chosen them when the cluster was another."""
-    given = (live["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER) or settings.provider
-    if given == ProviderName.AUTO:
+    if (given := _provider(settings, live)) == ProviderName.AUTO:
         return azure_subscribed(settings.azure_conn_id)
-    return bool(given == ProviderName.AKS)
+    return given == ProviderName.AKS
+
+
+async def _azure_async(settings: PoolSettings, live: Object) -> bool:
+    if (given := _provider(settings, live)) == ProviderName.AUTO:
+        return await azure_subscribed_async(settings.azure_conn_id)
+    return given == ProviderName.AKS
 
 
 def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]:
@@ -197,7 +206,26 @@ def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]
     for pool in left:
         if state(pool) not in LEAVING_STATES:
             aks.begin_delete(str(pool["name"]))
-    return [f"AgentPool {pool['name']} ({state(pool)})" for pool in left]
+    return [_named(pool) for pool in left]
+
+
+async def agent_pools_left(live: Object, settings: PoolSettings | None = None) -> list[str]:
+    """The agent pools of a Workspace that are still there, for triggers; tells none of them to go.
+
+    :raises AksError: Azure did not let us look.
+    """
+    chosen = settings or pool_settings()
+    if not await _azure_async(chosen, live):
+        return []
+    from kaito.hooks.aks import AksHook
+
+    async with AksHook(chosen.azure_conn_id) as aks:
+        pools = await aks.async_list_pools()
+    return [_named(pool) for pool in pools if belongs(pool, _selection(live))]
+
+
+def _named(pool: Object) -> str:
+    return f"AgentPool {pool['name']} ({state(pool)})"
 
 
 def _finalizers(live: Object, wanted: Sequence[str]) -> Request:

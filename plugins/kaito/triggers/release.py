@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
 from include.workspace import conditions
 from kaito.hooks.api import WORKSPACE
+from kaito.hooks.azure_account import AksError, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.release import look_async
+from kaito.hooks.release import agent_pools_left, look_async
 from kaito.triggers.base import Observation, WorkspaceTrigger
+
+#: Azure takes minutes to delete a pool, and counts our questions.
+AZURE_SECONDS = 5.0
 
 
 class ReleasedTrigger(WorkspaceTrigger):
@@ -19,24 +27,11 @@ class ReleasedTrigger(WorkspaceTrigger):
     phases = (conditions.Phase.DELETING,) * 3
     even_deleting = True
 
-    def __init__(
-        self,
-        *,
-        workspace: str,
-        namespace: str,
-        kubernetes_conn_id: str,
-        timeout_seconds: float,
-        poll_seconds: float,
-        deadline_seconds: float,
-    ) -> None:
-        super().__init__(
-            workspace=workspace,
-            namespace=namespace,
-            kubernetes_conn_id=kubernetes_conn_id,
-            timeout_seconds=timeout_seconds,
-            poll_seconds=poll_seconds,
-        )
+    def __init__(self, *, deadline_seconds: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.deadline_seconds = deadline_seconds
+        self._asked_azure = float("-inf")
+        self._pools = ""
 
     async def _fence(self, hook: AsyncKaitoClusterHook) -> None:
         """A Workspace that is gone is what this wait is for."""
@@ -47,8 +42,19 @@ class ReleasedTrigger(WorkspaceTrigger):
             return Observation(True, "The Workspace is gone.", silent=True)
         self.serve(live)
         remains = await look_async(hook, live, self.deadline_seconds)
-        if not remains.left:
+        left = str(remains) if remains.left else await self._at_azure(live)
+        if not left:
             return Observation(True, "Nothing is left.")
         if remains.forced:
-            return Observation(True, f"Given up, since {remains.forced}. Left: {remains}")
-        return Observation(False, f"Waiting for the end of: {remains}")
+            return Observation(True, f"Given up, since {remains.forced}. Left: {left}")
+        return Observation(False, f"Waiting for the end of: {left}")
+
+    async def _at_azure(self, live: Mapping[str, Any]) -> str:
+        """Agent pools may outlive all that the cluster shows of them; returns them in words, "" when there are none."""
+        if time.monotonic() - self._asked_azure >= AZURE_SECONDS:
+            try:
+                self._pools = "; ".join(await agent_pools_left(live))
+            except (AksError, ConnectionIncomplete) as error:  # the deadline ends it
+                self._pools = f"agent pools, which cannot be seen ({error})"
+            self._asked_azure = time.monotonic()
+        return self._pools

@@ -25,6 +25,7 @@ from kaito.hooks.api import (
     Kind,
     Request,
 )
+from kaito.hooks.azure_account import AksError
 from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.release import judge
 from kaito.operators.release import LetGoOperator, ReleaseOperator
@@ -283,8 +284,20 @@ class Azure:
             for name, labels in (("ours", OURS), ("theirs", {**OURS, "kaito.sh/workspace": "another"}))
         ]
 
+        self.trouble: Exception | None = None
+
     def list_pools(self) -> list[dict[str, Any]]:
         return copy.deepcopy(self.pools)
+
+    async def async_list_pools(self) -> list[dict[str, Any]]:
+        if self.trouble:
+            raise self.trouble
+        return self.list_pools()
+
+    async def __aenter__(self) -> Azure:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
     def begin_delete(self, name: str) -> bool:
         for pool in self.pools:
@@ -323,6 +336,31 @@ class TestTheWait:
     async def test_it_ends_when_all_is_gone(self, cluster: Deletes, going: dict[str, Any]) -> None:
         assert isinstance(await ending(self.trigger()), TaskSuccessEvent)
         assert cluster.condition(NAME, "WorkspaceDeleting")["message"] == "Nothing is left."
+
+    async def test_it_waits_for_agent_pools_that_the_cluster_does_not_show(
+        self, cluster: Deletes, going: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        azure = Azure()
+        monkeypatch.setattr(aks, "AksHook", lambda conn_id: azure)
+        monkeypatch.setattr("kaito.triggers.release.AZURE_SECONDS", 0.0)
+        monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
+        trigger, said = self.trigger(), []
+        looked = trigger.observe
+
+        async def then_on(hook: Any) -> Any:
+            seen = await looked(hook)
+            said.append(seen.message)
+            if azure.trouble is None and len(said) == 1:
+                azure.trouble = AksError(503, "ServiceUnavailable", "come back later")
+            elif azure.trouble:
+                azure.trouble, azure.pools = None, azure.pools[1:]
+            return seen
+
+        monkeypatch.setattr(trigger, "observe", then_on)
+        assert isinstance(await ending(trigger), TaskSuccessEvent)
+        assert said[0] == "Waiting for the end of: AgentPool ours (Succeeded)"
+        assert "cannot be seen (ServiceUnavailable: come back later)" in said[1]
+        assert said[2:] == ["Nothing is left."]
 
     async def test_it_ends_when_the_workspace_is_gone_or_another(
         self, cluster: Deletes, workspace: dict[str, Any]

@@ -125,11 +125,7 @@ async def choose_async(
             return _known(error)
         return True
 
-    try:
-        connection = await get_async_connection(azure)
-        has = bool(connection.extra_dejson.get("subscriptionId"))
-    except AirflowNotFoundException:
-        has = False
+    has = await azure_subscribed_async(azure)
     return _picked(workspace, settings, Offer(await knows(NODE_CLAIM), await knows(NODE_POOL), has))
 
 
@@ -148,6 +144,14 @@ def azure_subscribed(conn_id: str) -> bool:
     """Whether there is a connection of this id that names an Azure subscription."""
     try:
         return bool(BaseHook.get_connection(conn_id).extra_dejson.get("subscriptionId"))
+    except AirflowNotFoundException:
+        return False
+
+
+async def azure_subscribed_async(conn_id: str) -> bool:
+    """As :func:`azure_subscribed`, for triggers."""
+    try:
+        return bool((await get_async_connection(conn_id)).extra_dejson.get("subscriptionId"))
     except AirflowNotFoundException:
         return False
 
