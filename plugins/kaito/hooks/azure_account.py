@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,29 +178,25 @@ def credential(account: AksAccount) -> TokenCredential:
     """A service principal if the connection names one, else the environment's: workload or managed identity, az."""
     if account.token_file:
         return FileToken(account.token_file)
-    if account.client_id and account.secret and account.tenant:
-        from azure.identity import ClientSecretCredential
+    from azure.identity import ClientSecretCredential
 
-        return ClientSecretCredential(
-            account.tenant, account.client_id, account.secret, authority=account.authority
-        )
-    return get_sync_default_azure_credential(
-        managed_identity_client_id=account.managed_identity,
-        workload_identity_tenant_id=account.workload_tenant,
-    )
+    return _signed_in(account, ClientSecretCredential, get_sync_default_azure_credential)
 
 
 def async_credential(account: AksAccount) -> Any:
     """As :func:`credential`, for asyncio."""
     if account.token_file:
         return AsyncFileToken(account.token_file)
-    if account.client_id and account.secret and account.tenant:
-        from azure.identity.aio import ClientSecretCredential
+    from azure.identity.aio import ClientSecretCredential
 
-        return ClientSecretCredential(
-            account.tenant, account.client_id, account.secret, authority=account.authority
-        )
-    return get_async_default_azure_credential(
+    return _signed_in(account, ClientSecretCredential, get_async_default_azure_credential)
+
+
+def _signed_in(account: AksAccount, principal: Callable[..., Any], environment: Callable[..., Any]) -> Any:
+    """The credential by the means of either kind of client: a principal's secret, or what the environment has."""
+    if account.client_id and account.secret and account.tenant:
+        return principal(account.tenant, account.client_id, account.secret, authority=account.authority)
+    return environment(
         managed_identity_client_id=account.managed_identity,
         workload_identity_tenant_id=account.workload_tenant,
     )

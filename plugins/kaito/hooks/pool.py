@@ -8,7 +8,7 @@ asyncio side cannot disagree. A provider never touches a machine that its run di
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -129,6 +129,28 @@ class ForeignPool(PoolTaken):
     """Something of that name exists that is not ours: it is not touched."""
 
 
+def let_go_and_wait(
+    hook: KaitoClusterHook, let_go: Callable[[], tuple[list[str], list[str]]], *, timeout: float, poll: float
+) -> None:
+    """Ask for a deletion until nothing is left of what it is for, nor of the Nodes that were seen with it.
+
+    :param let_go: asks once; returns the names of what is still there, and those of its Nodes.
+    :raises TimeoutError: something is still there after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    nodes: set[str] = set()
+    while True:
+        left, joined = let_go()
+        nodes.update(joined)
+        # A Node may outlive its claim where the cloud's controller is not the one that deletes it.
+        left = left or sorted(name for name in nodes if hook.find(NODE, name))
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
+        time.sleep(poll)
+
+
 def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for claim in claims if (name := (claim.get("status") or {}).get("nodeName"))]
 
@@ -204,19 +226,12 @@ class NodeClaimPool:
 
         :raises TimeoutError: something is still there after ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
-        nodes: set[str] = set()
-        while True:
+
+        def left() -> tuple[list[str], list[str]]:
             going, held = self._let_go(key, run_id)
-            nodes.update(_node_names(going))
-            # A Node may outlive its claim where the cloud's controller is not the one that deletes it.
-            left = [claim["metadata"]["name"] for claim in (*going, *held)]
-            left = left or sorted(name for name in nodes if self.hook.find(NODE, name))
-            if not left:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
-            time.sleep(poll)
+            return [claim["metadata"]["name"] for claim in (*going, *held)], _node_names(going)
+
+        let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
     def observe(self, key: PoolKey) -> PoolStatus:
         return pool_status(self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))

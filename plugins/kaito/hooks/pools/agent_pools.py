@@ -30,7 +30,7 @@ from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
+from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, let_go_and_wait
 
 Pool = dict[str, Any]
 
@@ -156,18 +156,13 @@ class AgentPools:
         :raises TimeoutError: something is still there after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        nodes: set[str] = set()
-        while True:
+
+        def left() -> tuple[list[str], list[str]]:
             pools = self._let_go(key, run_id, max(0.0, deadline - time.monotonic()))
-            if pools:
-                nodes.update(node["metadata"]["name"] for node in nodes_of(pools, self.hook.list(NODE)))
-            left = [str(pool["name"]) for pool in pools]
-            left = left or sorted(name for name in nodes if self.hook.find(NODE, name))
-            if not left:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
-            time.sleep(poll)
+            nodes = nodes_of(pools, self.hook.list(NODE)) if pools else []
+            return [str(pool["name"]) for pool in pools], [node["metadata"]["name"] for node in nodes]
+
+        let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
     def owned(self) -> list[Pool]:
         """Return all agent pools that this project made, for whichever Workspace: what a janitor looks through."""

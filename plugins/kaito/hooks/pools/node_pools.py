@@ -7,7 +7,6 @@ our labels are changed or deleted, as they were read.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +27,7 @@ from include.reconcile.pools import (
 from include.workspace import names
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
+from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, let_go_and_wait
 
 Object = Mapping[str, Any]
 
@@ -194,18 +193,12 @@ class NodePools:
 
         :raises TimeoutError: something is still there after ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
-        seen: set[str] = set()
-        while True:
+
+        def left() -> tuple[list[str], list[str]]:
             pools, nodes = self._let_go(key, run_id)
-            seen.update(nodes)
-            left = [pool["metadata"]["name"] for pool in pools]
-            left = left or sorted(name for name in seen if self.hook.find(NODE, name))
-            if not left:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Still there {timeout:.0f} s after their deletion: {', '.join(left)}.")
-            time.sleep(poll)
+            return [pool["metadata"]["name"] for pool in pools], nodes
+
+        let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = self.hook.list(NODE_POOL, labels=key.labels)
