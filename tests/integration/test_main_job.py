@@ -238,7 +238,7 @@ class TestStopping:
         run_id, _ = running_tuning(stack, "stopped")
         path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
         stack.api._http.patch(path, json={"state": "failed"}).raise_for_status()
-        wait(lambda: stack.states(run_id)["finish"] == "failed" or None, 120, "the end of finish")
+        wait(lambda: stack.states(run_id)["finish"] == "failed" or None, 300, "the end of finish")
         assert stack.follow(run_id) == "failed"
         assert stack.states(run_id)["release_gpu_pool"] == "success"
         assert stack.claims_of("stopped") == []
