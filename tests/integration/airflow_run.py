@@ -22,34 +22,12 @@ import yaml
 from include.demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from include.demo.cluster import Kubectl
 from include.demo.stack import DemoError, Sandbox
+from tests.quick_start import QUICK_START
 
 SECRET = "push"
 PRESET = "phi-3-mini-128k-instruct"
 RUN_SECONDS = 420
 T = TypeVar("T")
-
-# The quick start's YAML, to the letter.
-QUICK_START = """\
-apiVersion: kaito.sh/v1alpha1
-kind: Workspace
-metadata:
-  name: workspace-tuning-phi-3
-resource:
-  instanceType: "Standard_NC6s_v3"
-  labelSelector:
-    matchLabels:
-      app: tuning-phi-3
-tuning:
-  preset:
-    name: phi-3-mini-128k-instruct
-  method: qlora
-  input:
-    urls:
-      - "https://huggingface.co/datasets/philschmid/dolly-15k-oai-style/resolve/main/data/train-00000-of-00001-54e3756291ca09c6.parquet?download=true"
-  output:
-    image: "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1"  # where the adapter goes
-    imagePushSecret: ACR_REGISTRY_SECRET_HERE
-"""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

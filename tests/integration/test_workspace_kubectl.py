@@ -20,6 +20,7 @@ from include.sandbox.faults import Faults
 from include.workspace import parse_workspace
 from include.workspace.convert import convert
 from tests.integration.api_server import TOKEN, Sandbox
+from tests.quick_start import QUICK_START
 
 pytestmark = [
     pytest.mark.integration,
@@ -32,27 +33,7 @@ COLUMNS = ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREAD
 NOW = "2026-11-23T13:00:00Z"
 REMOVE = object()
 
-TUNING = """\
-apiVersion: kaito.sh/v1alpha1
-kind: Workspace
-metadata:
-  name: NAME
-resource:
-  instanceType: "Standard_NC6s_v3"
-  labelSelector:
-    matchLabels:
-      app: tuning-phi-3
-tuning:
-  preset:
-    name: phi-3-mini-128k-instruct
-  method: qlora
-  input:
-    urls:
-      - "https://example.com/train.parquet?download=true"
-  output:
-    image: "example.azurecr.io/adapters/phi-3:0.0.1"
-    imagePushSecret: acr-secret
-"""
+TUNING = QUICK_START.replace("workspace-tuning-phi-3", "NAME")
 SERVING = """\
 apiVersion: kaito.sh/v1beta1
 kind: Workspace

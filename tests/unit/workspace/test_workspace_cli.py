@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import QUICK_START, SERVING
+from workspaces import SERVING
 
 from include.workspace.__main__ import plan_for
 from include.workspace.cli import main
 from include.workspace.command import text
+from tests.quick_start import QUICK_START
 
 ROOT = Path(__file__).parents[3]
 BAD = QUICK_START.replace("qlora", "dora").replace("    imagePushSecret: acr-secret\n", "")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import QUICK_START, SERVING, TUNING, changed
+from workspaces import SERVING, TUNING, changed
 
 from include.workspace import ConditionType, Phase, StaleGeneration, conditions
+from tests.quick_start import QUICK_START
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 QUICK: dict[str, Any] = changed(yaml.safe_load(QUICK_START), {"metadata.uid": "u", "metadata.generation": 1})

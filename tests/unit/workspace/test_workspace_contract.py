@@ -19,7 +19,7 @@ from contract_rules import (
     Node,
     Update,
 )
-from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
+from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import Policy, byo_faults, examine_update, examine_workspace, parse_workspace, validate
@@ -27,6 +27,7 @@ from include.workspace.dialect import V1ALPHA1
 from include.workspace.inference_config import inference_config_faults
 from include.workspace.notices import notices
 from include.workspace.training_config import config_faults
+from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()
 BYO_SERVING = changed(SERVING, {"resource.instanceType": REMOVE})

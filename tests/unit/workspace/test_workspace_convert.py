@@ -11,12 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_workspace_properties import json_values, workspaces
-from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
+from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import WorkspaceInvalid, parse_workspace, validate, with_defaults
 from include.workspace.convert import convert
 from include.workspace.names import CONVERSION_DATA, ROLLOUT
+from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()
 OTHER = {"kaito.sh/v1alpha1": "v1beta1", "kaito.sh/v1beta1": "v1alpha1"}

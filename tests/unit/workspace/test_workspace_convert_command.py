@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 
 import pytest
-from workspaces import QUICK_START
 
 from include.workspace.cli import main
 from include.workspace.command.converting import convert_text
 from include.workspace.documents import load_all
+from tests.quick_start import QUICK_START
 
 OTHER = "# kept\nkind: Deployment   # as it is\nmetadata: {name: web}\n"
 

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspaces import QUICK_START
 
 from include.workspace import WorkspaceInvalid, parse_workspace
 from include.workspace.documents import (
@@ -25,6 +24,7 @@ from include.workspace.documents import (
     read,
 )
 from include.workspace.writing import write_yaml
+from tests.quick_start import QUICK_START
 
 ALIAS_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
+from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.workspace import WorkspaceInvalid, parse_workspace
 from include.workspace.faults import CLOSE_LOOKS, HINTS
+from tests.quick_start import QUICK_START
 
 
 def faults_of(document: Any) -> dict[str, str]:

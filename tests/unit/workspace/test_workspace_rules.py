@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from contract_rules import SERVING_RULES, TUNING_RULES, VOLUME
-from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
+from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import (
@@ -17,6 +17,7 @@ from include.workspace import (
     parse_workspace,
     validate,
 )
+from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()
 

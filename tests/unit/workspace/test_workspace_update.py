@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from contract_rules import BETA_TEMPLATE, update_rules
-from workspaces import QUICK_START, REMOVE, SERVING, TUNING, changed
+from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import Policy, examine_update, parse_workspace, update_faults
+from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()
 BYO = Policy(byo=True)
