@@ -22,7 +22,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from include.workloads.serving.dialects import ApiError, ChatCompletion, KaitoChat, validation_error
-from include.workloads.serving.metrics import Metrics
+from include.workloads.serving.metrics import InUse, Metrics
 from include.workloads.serving.service import Answer, Ask, Service
 
 log = logging.getLogger("workload")
@@ -49,6 +49,7 @@ def build_app(holder: Holder, metrics: Metrics, api_key: str | None = None) -> F
         _add_key(app, api_key)
     _add_state(app, holder, metrics)
     _add_questions(app, holder, metrics)
+    app.add_middleware(InUse, metrics=metrics)
     return app
 
 

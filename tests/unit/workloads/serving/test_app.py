@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -151,6 +154,51 @@ def test_requests_and_tokens_are_counted(client: TestClient) -> None:
     assert f'kaito_serving_requests_total{{{label},model="gpu",status="200"}} 1.0' in text
     assert f'kaito_serving_requests_total{{{label},model="",status="404"}} 1.0' in text
     assert 'kaito_serving_tokens_total{kind="completion",model="gpu"} 7.0' in text
+
+
+def gauge(client: TestClient, name: str) -> float:
+    """The value of a gauge without labels."""
+    text = client.get("/metrics").text
+    return next(
+        float(line.split()[1]) for line in text.splitlines() if line.startswith(f"kaito_serving_{name} ")
+    )
+
+
+def test_the_last_answer_is_the_last_use(client: TestClient) -> None:
+    assert gauge(client, "last_request_timestamp_seconds") == 0
+    client.get("/health")
+    assert client.post("/chat", json={"nonsense": True}).status_code == 400
+    assert gauge(client, "last_request_timestamp_seconds") == 0, "a refusal is no use"
+    for body in ({"stream": False}, {"stream": True}):
+        before = time.time()
+        question = {"model": "gpu", "messages": [{"role": "user", "content": "how many"}], **body}
+        assert client.post("/v1/chat/completions", json=question).status_code == 200
+        assert before <= gauge(client, "last_request_timestamp_seconds") <= time.time()
+    assert gauge(client, "requests_in_flight") == 0
+
+
+def test_a_request_is_in_flight_until_its_answer_has_left(model: Scripted) -> None:
+    answering, go_on = threading.Event(), threading.Event()
+
+    class Slow(Scripted):
+        def generate(self, batch: list[Request]) -> None:
+            answering.set()
+            assert go_on.wait(20)
+            super().generate(batch)
+
+    slow, holder = Slow(), Holder()
+    worker = Worker(slow)
+    holder.service = Service(slow, worker, "phi", [], None)
+    with TestClient(build_app(holder, Metrics())) as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/chat", json={"prompt": "how many"})
+        assert answering.wait(20)
+        assert gauge(client, "requests_in_flight") == 1
+        assert gauge(client, "last_request_timestamp_seconds") == 0
+        go_on.set()
+        assert asked.result(20).status_code == 200
+        assert gauge(client, "requests_in_flight") == 0
+        assert gauge(client, "last_request_timestamp_seconds") > 0
+    worker.close(5)
 
 
 def test_nothing_but_health_and_metrics_answers_before_the_model_is_loaded() -> None:
