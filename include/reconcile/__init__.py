@@ -6,6 +6,7 @@ cluster, to Airflow or to the clock: those who do hand it what they saw, and car
 
 from include.reconcile.contract import (
     Action,
+    Activity,
     AddFinalizer,
     Annotate,
     ApplyObject,
@@ -15,6 +16,7 @@ from include.reconcile.contract import (
     Event,
     HandOver,
     Observed,
+    ScaleToZero,
     StartRun,
     Surroundings,
 )
@@ -23,6 +25,7 @@ from include.reconcile.due import due, runs_to_ask
 
 __all__ = [
     "Action",
+    "Activity",
     "AddFinalizer",
     "Annotate",
     "ApplyObject",
@@ -32,6 +35,7 @@ __all__ = [
     "Event",
     "HandOver",
     "Observed",
+    "ScaleToZero",
     "StartRun",
     "Surroundings",
     "decide",

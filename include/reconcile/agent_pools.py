@@ -72,6 +72,22 @@ def failure(pool: AgentPool) -> tuple[str, str]:
     return str(told.get("code") or state(pool)), message or f"Azure says {state(pool)} and no reason"
 
 
+def shortfall(pools: Iterable[AgentPool], nodes: Iterable[Mapping[str, Any]], wanted: int) -> str:
+    """What is missing of the machines that a live service needs, as a sentence without its full stop; "" if nothing.
+
+    A node that has gone is for Azure to bring back, and counts as long as its pool is there; a pool that Azure has
+    given up on counts as long as one of its nodes has joined.
+    """
+    joined = list(nodes)
+    usable = [
+        pool
+        for pool in pools
+        if state(pool) not in LEAVING_STATES and (state(pool) not in ENDED_STATES or nodes_of([pool], joined))
+    ]
+    have = sum(machines(pool) for pool in usable)
+    return f"{wanted - have} of {wanted} machine(s) of its agent pools are gone" if have < wanted else ""
+
+
 def _pool_problem(
     pool: AgentPool, nodes: Sequence[Mapping[str, Any]]
 ) -> tuple[FailureClass, str, str] | None:

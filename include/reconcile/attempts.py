@@ -11,6 +11,7 @@ from typing import Any
 from include.reconcile import backoff, leftovers, progress, revisions, service
 from include.reconcile.case import (
     FAILED,
+    FOR_THE_SERVICE,
     INPUTS,
     OVER,
     REPAIR,
@@ -20,6 +21,7 @@ from include.reconcile.case import (
     STARTED,
     SUCCESS,
     WAITING,
+    WAKE,
 )
 from include.reconcile.contract import Decision, StartRun
 from include.reconcile.draft import Draft
@@ -31,6 +33,7 @@ WHY = {
     RERUN: "Started again on request",
     REPAIR: "Bringing the service back",
     INPUTS: "Rolling the service: inference.config changed",
+    WAKE: "Waking the service",
 }
 SUPERSEDING_SECONDS = 1.0
 
@@ -38,7 +41,7 @@ SUPERSEDING_SECONDS = 1.0
 def begin(draft: Draft, *, cause: str, attempt: int, message: str = "") -> Decision:
     """Start the attempt-th run of this generation, now or as soon as nothing of another run is left."""
     case = draft.case
-    dag = SERVE if cause in (REPAIR, INPUTS) else case.home_dag
+    dag = SERVE if cause in FOR_THE_SERVICE else case.home_dag
     run_id = names.attempt_run_id(case.workspace, attempt)
     run: dict[str, Any] = {
         "id": run_id,
@@ -51,8 +54,8 @@ def begin(draft: Draft, *, cause: str, attempt: int, message: str = "") -> Decis
         "state": WAITING,
     }
     known = {name: digest for name, digest in case.observed.config_maps.items() if digest is not None}
-    draft.note(run=run, inputs=known or None)
-    if cause not in (REPAIR, INPUTS):
+    draft.note(run=run, inputs=known or None, idle=None)
+    if cause not in FOR_THE_SERVICE:
         draft.note(progress=None, retry=None)
     draft.reach(Phase.ACCEPTED, message or WHY[cause])
     revisions.record(draft)
@@ -99,7 +102,7 @@ def settle(draft: Draft, airflow_state: str | None) -> None:
     if told not in OVER:
         told = _derived(draft, airflow_state)
     draft.note(run={**run, "state": told})
-    if told == FAILED and run.get("cause") in (REPAIR, INPUTS):
+    if told == FAILED and run.get("cause") in FOR_THE_SERVICE:
         draft.note(retry=backoff.failed(draft.retry, draft.case.now, "the service could not be brought back"))
 
 

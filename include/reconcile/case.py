@@ -23,7 +23,10 @@ TUNING, SERVING = "tuning", "serving"
 RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 #: Why a run was started, as status.run.cause keeps it.
-SPEC, RERUN, REPAIR, INPUTS, DELETED, FOUND = "spec", "rerun", "repair", "inputs", "deleted", "found"
+SPEC, RERUN, REPAIR, INPUTS, WAKE = "spec", "rerun", "repair", "inputs", "wake"
+DELETED, FOUND = "deleted", "found"
+#: Causes of runs that only bring a service, whatever else the Workspace asks for.
+FOR_THE_SERVICE = frozenset({REPAIR, INPUTS, WAKE})
 #: How far a run is, as status.run.state keeps it.
 WAITING, STARTED, SUCCESS, FAILED = "waiting", "started", "success", "failed"
 OVER = frozenset({SUCCESS, FAILED})

@@ -22,6 +22,19 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What servers tell of their use.
+
+    `in_flight` requests are being answered or wait. `answered` is a number that grows with every request. `last` is
+    when the last answer ended, in unix seconds (0: never), None where a server does not tell.
+    """
+
+    in_flight: float
+    answered: float
+    last: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything about one Workspace that was seen at one moment, as the cluster's own dicts.
 
@@ -30,6 +43,10 @@ class Observed:
     digest of its data, or None where it is missing. `runs` has the state of each Airflow run that was asked about
     ("queued", "running", "success", "failed"), None where Airflow knows no such run. `progress` is what the running
     tuning pod said last. `upstream` names the controller of upstream KAITO that runs in this cluster, "" without one.
+
+    Three are looked at only where they matter (`include.reconcile.idle`), and None says that they were not: `activity`
+    is what the servers of a ready service tell together, None too when one of them did not; `node_pools` are
+    Karpenter's NodePools and `agent_pools` AKS's, of this Workspace, where its machines come as such.
     """
 
     pods: Sequence[Object] = ()
@@ -43,6 +60,9 @@ class Observed:
     runs: Mapping[str, str | None] = field(default_factory=dict)
     progress: Object | None = None
     upstream: str = ""
+    activity: Activity | None = None
+    node_pools: Sequence[Object] | None = None
+    agent_pools: Sequence[Object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,7 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class DeleteObject:
-    """Delete one object of ours, guarded by its uid; `why` is for the log."""
+    """Delete one object of ours, guarded by its uid (an AgentPool: by its eTag); `why` is for the log."""
 
     kind: str
     name: str
@@ -96,13 +116,24 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleToZero:
+    """Set the replicas of a StatefulSet of ours to 0, guarded by its uid."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyObject:
     """Create or update one object of ours, such as a ControllerRevision."""
 
     manifest: Mapping[str, Any]
 
 
-Action = AddFinalizer | DropFinalizer | Annotate | StartRun | DeleteObject | HandOver | ApplyObject
+Action = (
+    AddFinalizer | DropFinalizer | Annotate | StartRun | DeleteObject | HandOver | ScaleToZero | ApplyObject
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +141,9 @@ class Decision:
     """What to do about one Workspace.
 
     `status` is the whole new status, None when it stays as it is. `situation` is one word for logs and metrics
-    ("invalid", "starting", "running", "superseding", "ready", "succeeded", "failed", "repairing", "paused",
-    "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing changes; None: no need.
+    ("invalid", "starting", "running", "superseding", "ready", "asleep", "succeeded", "failed", "repairing",
+    "paused", "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing changes; None: no
+    need.
     """
 
     situation: str
@@ -143,6 +175,7 @@ class Surroundings:
 
 __all__ = [
     "Action",
+    "Activity",
     "AddFinalizer",
     "Annotate",
     "ApplyObject",
@@ -154,6 +187,7 @@ __all__ = [
     "HandOver",
     "Object",
     "Observed",
+    "ScaleToZero",
     "StartRun",
     "Surroundings",
 ]

@@ -8,8 +8,30 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from include.reconcile import attempts, backoff, cost, judge, leftovers, progress, release, revisions, service
-from include.reconcile.case import INPUTS, OVER, REPAIR, RERUN, STARTED, SUCCESS, WAITING, Case, node_of
+from include.reconcile import (
+    attempts,
+    backoff,
+    cost,
+    idle,
+    judge,
+    leftovers,
+    progress,
+    release,
+    revisions,
+    service,
+)
+from include.reconcile.case import (
+    FOR_THE_SERVICE,
+    INPUTS,
+    OVER,
+    REPAIR,
+    RERUN,
+    STARTED,
+    SUCCESS,
+    WAITING,
+    Case,
+    node_of,
+)
 from include.reconcile.contract import AddFinalizer, Decision, Event, Fault, Object, Observed, Surroundings
 from include.reconcile.draft import Draft
 from include.workspace import names
@@ -113,7 +135,7 @@ def _failed(draft: Draft) -> Decision:
     service.admit_loss(draft)
     _worker_nodes(draft)
     revisions.record(draft)
-    if run.get("cause") not in (REPAIR, INPUTS):
+    if run.get("cause") not in FOR_THE_SERVICE:
         return draft.decision("failed")
     if found := judge.taken(case):
         return _blocked(draft, found)
@@ -134,6 +156,8 @@ def _finished(draft: Draft) -> Decision:
         service.admit_release(draft)
         _worker_nodes(draft)
         return draft.decision("succeeded")
+    if idle.asleep(draft):
+        return _asleep(draft)
     gone = service.observe(draft)
     _worker_nodes(draft)
     if gone:
@@ -143,7 +167,19 @@ def _finished(draft: Draft) -> Decision:
         draft.note(retry=None)
         if _config_changed(draft):
             return attempts.again(draft, INPUTS)
+        if idle.over(draft):
+            return idle.fall_asleep(draft)
     return draft.decision("ready")
+
+
+def _asleep(draft: Draft) -> Decision:
+    """Scaled to zero on purpose: nothing of it is missing, until it is woken."""
+    _worker_nodes(draft)
+    if not idle.woken(draft):
+        return idle.stay_asleep(draft)
+    if found := judge.taken(draft.case):
+        return _blocked(draft, found)
+    return idle.wake(draft)
 
 
 def _repair(draft: Draft, what: str) -> Decision:

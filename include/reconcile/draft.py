@@ -13,7 +13,7 @@ from include.reconcile.contract import Action, Decision, DeleteObject, Event, Ob
 from include.workspace.conditions import Phase, Reason, condition, progress, set_condition
 from include.workspace.transitions import transition_events
 
-_CLUSTER_SCOPED = frozenset({"NodeClaim"})
+_CLUSTER_SCOPED = frozenset({"NodeClaim", "NodePool"})
 
 
 class Draft:

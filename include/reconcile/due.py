@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from include.reconcile import backoff, progress
+from include.reconcile import backoff, idle, progress
 from include.reconcile.case import OVER, RELEASE, RUN_COMPONENTS, STARTED, TUNING, WAITING, ended, label
 from include.reconcile.contract import Object
 from include.workspace import names
@@ -33,13 +33,16 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
     if (meta.get("annotations") or {}).get(names.PAUSED) == "true":
         return None
     waits = [progress.look_seconds(status) - since] if _under_way(workspace, status) else []
-    if (after := backoff.moment((status.get("retry") or {}).get("after"))) is not None:
-        # A moment that the last look has already used up is followed by looks at the quiet pace.
-        waits.append(
-            (after - max(now, last_look)).total_seconds()
-            if after > last_look
-            else progress.QUIET_SECONDS - since
-        )
+    for part in ("retry", "idle"):
+        if (after := backoff.moment((status.get(part) or {}).get("after"))) is not None:
+            # A moment that the last look has already used up is followed by looks at the quiet pace.
+            waits.append(
+                (after - max(now, last_look)).total_seconds()
+                if after > last_look
+                else progress.QUIET_SECONDS - since
+            )
+    if idle.going_down(status):
+        waits.append(idle.RELEASE_SECONDS - since)
     return max(0.0, min(waits)) if waits else None
 
 

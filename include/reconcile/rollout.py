@@ -122,7 +122,13 @@ def rollout_status(
         return RolloutStatus(
             False, "WorkspaceInferenceStatusPending", "The StatefulSet is gone.", failed=True
         )
-    wanted = int((stateful_set.get("spec") or {}).get("replicas") or 1)
+    spec = stateful_set.get("spec") or {}
+    wanted = int(1 if spec.get("replicas") is None else spec["replicas"])
+    if wanted == 0:
+        told = (
+            f"StatefulSet {stateful_set['metadata'].get('name')} is scaled to 0 replicas, so nobody answers"
+        )
+        return RolloutStatus(False, "WorkspaceInferenceStatusPending", told)
     status = stateful_set.get("status") or {}
     ready = int(status.get("readyReplicas") or 0)
     current = int(status.get("observedGeneration") or 0) >= int(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.reconcile import backoff
+from include.reconcile import agent_pools, backoff
 from include.reconcile.case import SERVING, Case, node_of
 from include.reconcile.draft import Draft
 from include.reconcile.pools import pool_status
@@ -88,6 +88,10 @@ def missing(case: Case) -> list[str]:
         claims, wanted = len(case.live_claims(SERVING)), replicas(case)
         if claims < wanted:
             found.append(f"{wanted - claims} of {wanted} NodeClaim(s) are gone")
+    elif case.observed.agent_pools is not None:
+        own = [p for p in case.observed.agent_pools if agent_pools.labels(p).get(names.POOL) == SERVING]
+        if told := agent_pools.shortfall(own, case.observed.nodes, replicas(case)):
+            found.append(told)
     return found
 
 

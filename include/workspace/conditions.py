@@ -74,6 +74,7 @@ class Reason(StrEnum):
     ADAPTER_PUSHED = "AdapterPushed"
     ADAPTER_PENDING = "AdapterPending"
     ADAPTER_FAILED = "AdapterFailed"
+    SCALED_TO_ZERO = "ScaledToZero"
 
 
 class Phase(StrEnum):
@@ -183,7 +184,7 @@ STEPS: Mapping[Phase, Step] = {
 _TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
 _INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}
 # Why a run may work on a service that the same generation already had (status.run.cause).
-REPAIRS = frozenset({"repair", "inputs"})
+REPAIRS = frozenset({"repair", "inputs", "wake"})
 
 
 def fence(status: Mapping[str, Any] | None, generation: int) -> None:

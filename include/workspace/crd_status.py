@@ -117,6 +117,17 @@ OURS: dict[str, Schema] = {
         after=_moment("The next attempt is not before this moment."),
         message=_text("Why the last attempt failed."),
     ),
+    "idle": _object(
+        "How long a service has been idle that is to be scaled to zero; not in KAITO's own definition.",
+        minutes=_text("The idle time that was asked for, as the annotation says it."),
+        run=_text("Id of the run that brought this service."),
+        since=_moment("The last request, or what is later: the service was made, or was looked at first."),
+        answered=_number("What the servers had counted then."),
+        after=_moment("It is looked at again at this moment."),
+        scaledToZero=_moment("When it was scaled to zero; absent while it is up."),
+        released=_moment("When its machines were gone."),
+        message=_text("Why it is taken for in use although nobody may be asking."),
+    ),
 }
 
 

@@ -37,6 +37,9 @@ PAUSED = "kaito.sh/paused"  # "true": nothing is done, only observed
 MANAGED_BY = "kaito.sh/managed-by"  # "airflow": ours even where upstream's controller runs
 KEEP = "kaito.sh/keep"  # "true" on an object: the janitor leaves it alone
 POOL_PROVIDER = "kaito.sh/pool-provider"  # who makes the machines; beats the installation's setting
+SCALE_TO_ZERO = (
+    "kaito.sh/scale-to-zero-after-minutes"  # a service that is idle for so long gives its GPUs back
+)
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"

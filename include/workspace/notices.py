@@ -30,6 +30,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.MANAGED_BY,
         names.FORCE_RELEASE,
         names.POOL_PROVIDER,
+        names.SCALE_TO_ZERO,
         names.KEEP,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",

@@ -28,6 +28,7 @@ CALM_REASONS = frozenset(
         Reason.ADAPTER_PENDING,
         Reason.INFERENCE_PENDING,
         Reason.PENDING,
+        Reason.SCALED_TO_ZERO,
         "AwaitingReconciliation",
     }
 )
@@ -95,6 +96,8 @@ def _alarming(condition: Mapping[str, Any], before: Mapping[str, Any] | None) ->
         return False
     if condition.get("reason") not in CALM_REASONS:
         return True
+    if condition.get("reason") == Reason.SCALED_TO_ZERO:
+        return False  # it was asked for
     # A service that answered and no longer does is news, unless a new generation begins.
     lost = before is not None and before.get("status") == "True"
     same = before is not None and before.get("observedGeneration") == condition.get("observedGeneration")

@@ -117,6 +117,7 @@ SENTENCES: Mapping[str, str] = {
     "F11": "A config file holds only keys that the trainer or the server takes.",
     "F12": "A value of a config file is one that its key can have.",
     "F13": "Arguments of the server fit the model and the machine.",
+    "F17": "Annotation kaito.sh/scale-to-zero-after-minutes is a number above 0, and there is a service to scale.",
     "F14": "Annotation kaito.sh/pool-provider is nodeclaim, nodepool, aks, byo or auto.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from include.workspace import names
 from include.workspace.faults import Fault
 from include.workspace.rules.context import DNS_LABEL, Context, Rule
+from include.workspace.scale_to_zero import ALLOWED, idle_seconds
 
 # A StatefulSet's pods carry its name plus 11 characters of revision hash in a label of at most 63.
 SERVED_NAME_MAX = 52
@@ -83,6 +84,20 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
             yield Fault(f"metadata.annotations[{key}]", given, rule, "is not a value it can have", hint)
 
 
+def idle_time_is_minutes(context: Context) -> Iterator[Fault]:
+    """F17: only a service can be idle."""
+    ws = context.ws
+    path, given = f"metadata.annotations[{names.SCALE_TO_ZERO}]", ws.annotations.get(names.SCALE_TO_ZERO)
+    try:
+        wanted = idle_seconds(ws.annotations)
+    except ValueError:
+        yield Fault(path, given, "F17", "is not a number of minutes above 0", ALLOWED)
+        return
+    if wanted is not None and ws.is_tuning and not ws.rollout:
+        hint = f"remove it, or set {names.ROLLOUT} to 'true'"
+        yield Fault(path, given, "F17", "has nothing to scale: this Workspace rolls out no service", hint)
+
+
 def streaming_is_possible(context: Context) -> Iterator[Fault]:
     """C9: weights that are streamed need a storage driver, which only some clouds have."""
     policy, streaming = context.policy, context.ws.annotations.get(names.MODEL_STREAMING)
@@ -106,5 +121,6 @@ RULES: tuple[Rule, ...] = (
     exactly_one_half,
     machine_is_named,
     annotations_are_known_values,
+    idle_time_is_minutes,
     streaming_is_possible,
 )

@@ -319,7 +319,8 @@ class Airflow:
             raise Fail(Phase.INFERENCE_FAILED)
         if old:
             generation = old["metadata"]["generation"] + 1
-            self.cluster.change("StatefulSet", old, labels=labels, generation=generation)
+            grown = {**old, "spec": {**old["spec"], "replicas": 1}}
+            self.cluster.change("StatefulSet", grown, labels=labels, generation=generation)
         else:
             meta = {
                 "name": NAME,

@@ -153,13 +153,16 @@ class Cluster:
         if label(obj, names.COMPONENT) != "serving":
             return
         pod = self.find("Pod", f"{meta['name']}-0")
-        if pod is None:
+        wanted = obj["spec"]["replicas"]
+        if pod is not None and not wanted:
+            self.delete("Pod", pod["metadata"]["name"])
+        elif pod is None and wanted:
             labels = {**meta["labels"]}
             owner = {"kind": "StatefulSet", "name": meta["name"], "uid": meta["uid"], "controller": True}
             manifest = {"metadata": {"name": f"{meta['name']}-0", "namespace": NAMESPACE, "labels": labels}}
             manifest["metadata"]["ownerReferences"] = [owner]
             self.create("Pod", {**manifest, "spec": {}, "status": {"phase": "Pending"}})
-        elif label(pod, names.RUN_ID) != label(obj, names.RUN_ID):
+        elif pod is not None and label(pod, names.RUN_ID) != label(obj, names.RUN_ID):
             self.delete("Pod", pod["metadata"]["name"])  # a rolling update
         node = self.find("Node", (pod or {}).get("spec", {}).get("nodeName") or "")
         ready = int(

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from include.reconcile import (
+    Activity,
     AddFinalizer,
     Annotate,
     ApplyObject,
@@ -19,15 +20,17 @@ from include.reconcile import (
     DropFinalizer,
     HandOver,
     Observed,
+    ScaleToZero,
     StartRun,
     Surroundings,
     decide,
     runs_to_ask,
 )
+from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import Fault, names
 from include.workspace.conditions import condition
 from tests.unit.reconcile.airflow import Airflow, is_ours
-from tests.unit.reconcile.cluster import MACHINE, Cluster, Obj, going, is_ready, label
+from tests.unit.reconcile.cluster import MACHINE, NAME, Cluster, Obj, going, is_ready, label
 
 DEADLINE = 1800.0
 
@@ -52,6 +55,7 @@ class Shell:
     secret: bool = True
     upstream: str = ""
     deadline: float = DEADLINE
+    activity: Activity | None = None
 
     def look(self) -> Look | None:
         workspace = self.cluster.workspace
@@ -73,6 +77,8 @@ class Shell:
             config_maps={"cfg": self.config},
             runs=runs,
             upstream=self.upstream,
+            activity=self.activity if asks_for_metrics(workspace, self.cluster.now) else None,
+            node_pools=[] if asks_for_pools(workspace, self.cluster.find("StatefulSet", NAME)) else None,
         )
         return Look(workspace, observed, self.cluster.now, tuple(self._faults(workspace)))
 
@@ -140,11 +146,21 @@ class Shell:
         elif isinstance(act, DeleteObject):
             self._judge_delete(act)
             self.cluster.delete(act.kind, act.name, act.uid)
-        elif isinstance(act, HandOver):
+        else:
+            self._change(act)
+
+    def _change(self, act: Any) -> None:
+        if isinstance(act, HandOver):
             claim = self.cluster.find("NodeClaim", act.name)
             if claim and claim["metadata"]["uid"] == act.uid and not going(claim):
                 labels = {**claim["metadata"]["labels"], names.RUN_ID: act.run_label}
                 self.cluster.change("NodeClaim", claim, labels=labels)
+        elif isinstance(act, ScaleToZero):
+            found = self.cluster.find("StatefulSet", act.name)
+            if found and found["metadata"]["uid"] == act.uid:
+                generation = found["metadata"]["generation"] + 1
+                shrunk = {**found, "spec": {**found["spec"], "replicas": 0}}
+                self.cluster.change("StatefulSet", shrunk, generation=generation)
         elif isinstance(act, ApplyObject):
             self.cluster.create("ControllerRevision", act.manifest)
 
@@ -162,6 +178,11 @@ class Shell:
         for start in decision.actions:
             if isinstance(start, StartRun) and start.dag_id != "kaito_release":
                 judge_start(look, start)
+        before, after = (
+            ((s or {}).get("idle") or {}) for s in (look.workspace.get("status"), decision.status)
+        )
+        if after.get("scaledToZero") and not before.get("scaledToZero"):
+            judge_sleep(look, annotations)
         if decision.status is not None:
             judge_claims(look, decision.status)
 
@@ -197,6 +218,19 @@ class Shell:
 
 def self_paused(annotations: Mapping[str, str]) -> bool:
     return annotations.get(names.PAUSED) == "true"
+
+
+def judge_sleep(look: Look, annotations: Mapping[str, str]) -> None:
+    """A service goes to sleep when that was asked for, and only when it is known that nobody uses it."""
+    assert names.SCALE_TO_ZERO in annotations
+    told, wanted = look.observed.activity, float(annotations[names.SCALE_TO_ZERO]) * 60
+    assert told is not None, "put to sleep, though its use is not known"
+    assert not told.in_flight, "put to sleep while it answers"
+    assert look.now.timestamp() - (told.last or 0) >= wanted, "put to sleep too early"
+    ready = condition(look.workspace["status"], "InferenceReady") or {}
+    since = datetime.fromisoformat(ready["lastTransitionTime"])
+    assert ready["status"] == "True", "put to sleep before it was ready"
+    assert (look.now - since).total_seconds() >= wanted, "put to sleep before it was ready for so long"
 
 
 def judge_start(look: Look, start: StartRun) -> None:

@@ -96,6 +96,7 @@ KEYS = {
     "paused": names.PAUSED,
     "managed": names.MANAGED_BY,
     "force": names.FORCE_RELEASE,
+    "provider": names.POOL_PROVIDER,
 }
 
 

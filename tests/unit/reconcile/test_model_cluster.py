@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from include.reconcile import Activity
 from include.workspace import names
 from include.workspace.conditions import condition, timestamp
 from tests.unit.reconcile.airflow import OVER, STEPS, Airflow
@@ -21,7 +22,7 @@ from tests.unit.reconcile.shell import Look, Shell
 
 def lasting(status: Any) -> dict[str, Any]:
     """A status without what counts the attempts at something that does not pass."""
-    return {key: value for key, value in status.items() if key not in ("retry", "cost")}
+    return {key: value for key, value in status.items() if key not in ("retry", "cost", "idle")}
 
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
@@ -101,6 +102,26 @@ class Life(RuleBasedStateMachine):
             self.shell.secret = what == "secret"
         else:
             self._annotate(names.PAUSED, "true" if what == "pause" else None)
+
+    @rule(what=st.sampled_from(["1", "1", "0.5", "absurd", None]))
+    def scale_to_zero(self, what: str | None) -> None:
+        self._annotate(names.SCALE_TO_ZERO, what)
+
+    @rule(what=st.sampled_from(["never", "just now", "counted", "counted", "busy", "silent"]))
+    def requests(self, what: str) -> None:
+        """What the servers tell of their use from now on."""
+        now = self.cluster.now.timestamp()
+        counted = Activity(0, self.cluster.count % 3, None)
+        told = {"never": Activity(0, 0, 0.0), "just now": Activity(0, 1, now), "busy": Activity(1, 1, now)}
+        self.shell.activity = {**told, "counted": counted}.get(what)
+
+    @rule()
+    def scaled_by_hand(self) -> None:
+        found = self.cluster.find("StatefulSet", NAME)
+        if found and found["metadata"]["ownerReferences"][0]["kind"] != "Other":
+            generation = found["metadata"]["generation"] + 1
+            grown = {**found, "spec": {**found["spec"], "replicas": 1}}
+            self.cluster.change("StatefulSet", grown, generation=generation)
 
     @precondition(lambda self: self.ws is not None)
     @rule(
@@ -220,7 +241,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         rounds=st.integers(1, 18),
-        what=st.sampled_from(["crash", "reset", "edit", "edit", "rerun", "delete", "fail"]),
+        what=st.sampled_from(["crash", "reset", "edit", "edit", "rerun", "delete", "fail", "sleep"]),
         acts=st.integers(0, 6),
     )
     def in_the_middle_of_life(self, rounds: int, what: str, acts: int) -> None:
@@ -234,6 +255,9 @@ class Life(RuleBasedStateMachine):
             self._annotate(names.RERUN, str(rounds))
         elif what == "delete":
             self.cluster.delete("Workspace", NAME)
+        elif what == "sleep":
+            self._annotate(names.SCALE_TO_ZERO, "0.5")
+            self.shell.activity = Activity(0, 0, 0.0)
         else:
             for run in self.airflow.runs.values():
                 run.doomed = STEPS[run.dag][min(run.step, len(STEPS[run.dag]) - 1)]
@@ -339,8 +363,16 @@ class Life(RuleBasedStateMachine):
             assert len(self.cluster.claims("serving")) == 1, self._words()
         elif not stranger and not self.cluster.find("StatefulSet", NAME):
             assert not self.cluster.claims("serving"), self._words()
+        asleep = summary["reason"] == "ScaledToZero"
+        if asleep:
+            assert condition(status, "InferenceReady")["reason"] == "ScaledToZero", self._words()
+            assert self.ws["metadata"]["annotations"].get(names.SCALE_TO_ZERO) == status["idle"]["minutes"]
+            assert status["idle"]["released"], self._words()
+            assert not self.cluster.claims("serving"), self._words()
+            assert not self.cluster.children("serving"), self._words()
         if judged and not stranger:
-            assert summary["status"] == "True" or summary["reason"] == "workspaceFailed", self._words()
+            over = summary["reason"] == "workspaceFailed" or asleep
+            assert summary["status"] == "True" or over, self._words()
 
 
 TestLife = Life.TestCase

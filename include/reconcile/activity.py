@@ -1,0 +1,57 @@
+"""What a server's metrics tell of its use, in Prometheus' text format: this project's server, or vLLM.
+
+What is not understood is no answer, and no answer means in use: it must never take silence for idleness.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from include.reconcile.contract import Activity
+
+IN_FLIGHT = "kaito_serving_requests_in_flight"
+LAST = "kaito_serving_last_request_timestamp_seconds"
+ANSWERED = "kaito_serving_requests_total"
+#: vLLM tells of no moment, so its counters are compared from one look to the next.
+VLLM_IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+VLLM_COUNTERS = ("vllm:request_success_total", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+
+_SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{.*\})?[ \t]+(?P<value>\S+)", re.MULTILINE)
+
+
+def read(text: str) -> Activity | None:
+    """The use that one server's metrics tell of, None when they do not tell it."""
+    found: dict[str, float] = defaultdict(float)
+    for sample in _SAMPLE.finditer(text):
+        try:
+            found[sample["name"]] += float(sample["value"])
+        except ValueError:
+            return None
+    if IN_FLIGHT in found and LAST in found:
+        return _sound(Activity(found[IN_FLIGHT], found.get(ANSWERED, 0.0), found[LAST]))
+    if all(name in found for name in VLLM_IN_FLIGHT) and any(name in found for name in VLLM_COUNTERS):
+        in_flight = sum(found[name] for name in VLLM_IN_FLIGHT)
+        return _sound(Activity(in_flight, sum(found.get(name, 0.0) for name in VLLM_COUNTERS), None))
+    return None
+
+
+def together(told: Iterable[Activity | None]) -> Activity | None:
+    """The use of a service by that of its servers, None when one of them tells nothing or there is none."""
+    known = list(told)
+    servers = [one for one in known if one is not None]
+    if not servers or len(servers) < len(known):
+        return None
+    moments = [one.last for one in servers if one.last is not None]
+    return Activity(
+        sum(one.in_flight for one in servers),
+        sum(one.answered for one in servers),
+        max(moments) if len(moments) == len(servers) else None,
+    )
+
+
+def _sound(found: Activity) -> Activity | None:
+    numbers = (found.in_flight, found.answered, found.last or 0.0)
+    return found if all(math.isfinite(number) and number >= 0 for number in numbers) else None

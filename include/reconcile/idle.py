@@ -1,0 +1,242 @@
+"""A service that nobody asks for a while is scaled to zero where its Workspace wishes so, and its machines go.
+
+Asleep is what `status.idle` says for the run that brought the service: then nothing of it is missing, and nothing is
+repaired. It must never put a service to sleep that is answering, that does not tell its use, or that has not been
+ready for the whole time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from include.reconcile import agent_pools, attempts, backoff
+from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
+from include.reconcile.contract import Activity, Decision, DeleteObject, Event, Object, ScaleToZero
+from include.reconcile.draft import Draft
+from include.workspace import names
+from include.workspace.conditions import ConditionType, Reason, condition, timestamp
+from include.workspace.dialect import serves
+from include.workspace.scale_to_zero import idle_seconds
+from include.workspace.transitions import WARNING
+
+T, R = ConditionType, Reason
+#: A service that does not tell its use is asked again after that long, in seconds.
+UNREADABLE_SECONDS = 60.0
+#: Between two looks at counters, as a part of the idle time: a service sleeps that much late, never early.
+PACE = 0.25
+#: How often machines that are going are looked for, in seconds.
+RELEASE_SECONDS = 10.0
+
+
+def asks_for_metrics(workspace: Object, now: datetime) -> bool:
+    """Whether a decision about this Workspace needs to know how its service is used."""
+    status, meta = workspace.get("status") or {}, workspace["metadata"]
+    if not serves(workspace) or meta.get("deletionTimestamp") or _wanted(meta) is None:
+        return False
+    idle = status.get("idle") or {}
+    same = idle.get("run") == (status.get("run") or {}).get("id") and idle.get("minutes") == _given(meta)
+    if idle.get("scaledToZero") and same:
+        return False
+    return not same or _left(idle, now) <= 0
+
+
+def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
+    """Whether a decision needs to see the pools of machines that are no NodeClaims of ours.
+
+    Where a service sleeps, until they are gone; where it does not answer, since they may be the cause.
+    """
+    status = workspace.get("status") or {}
+    run, idle = status.get("run") or {}, status.get("idle") or {}
+    if (
+        workspace["metadata"].get("deletionTimestamp")
+        or not serves(workspace)
+        or run.get("state") not in OVER
+    ):
+        return False
+    if idle.get("scaledToZero") and idle.get("run") == run.get("id"):
+        return going_down(status)
+    if run.get("state") != SUCCESS:
+        return False
+    ready = ((stateful_set or {}).get("status") or {}).get("readyReplicas") or 0
+    return bool(ready < (_replicas(stateful_set) or 1))
+
+
+def going_down(status: Mapping[str, Any]) -> bool:
+    """Whether a service sleeps whose machines may still be there; Azure's do not tell when they are gone."""
+    idle = status.get("idle") or {}
+    return bool(idle.get("scaledToZero") and not idle.get("released"))
+
+
+def over(draft: Draft) -> bool:
+    """Whether a service that answers has been idle for as long as its Workspace asks; notes when to look again."""
+    case = draft.case
+    try:
+        wanted = idle_seconds(case.annotations)
+    except ValueError as error:
+        draft.events.append(Event(WARNING, "ScaleToZeroRefused", f"{error}.", once=str(error)))
+        wanted = None
+    if wanted is None:
+        draft.note(idle=None)
+        return False
+    known = draft.status.get("idle") or {}
+    base = {"minutes": _given(case.meta), "run": draft.run["id"]}
+    if any(known.get(key) != value for key, value in base.items()):
+        known = {}
+    if known.get("after") and (left := _left(known, case.now)) > 0:
+        draft.look_again(left)
+        return False
+    activity = case.observed.activity
+    if activity is None:
+        _unknown(draft, base, wanted, again=bool(known.get("message")))
+        return False
+    since = _since(case, activity, known)
+    left = wanted - (case.now - since).total_seconds()
+    told = {**base, "since": timestamp(since)}
+    if left <= 0:
+        draft.note(idle=told)
+        return True
+    if activity.last is None:
+        told["answered"] = activity.answered
+        left = min(left, max(1.0, wanted * PACE))
+    draft.note(idle={**told, "after": _after(case.now, left)})
+    draft.look_again(left)
+    return False
+
+
+def _unknown(draft: Draft, base: Mapping[str, Any], wanted: float, *, again: bool) -> None:
+    pause = max(1.0, min(wanted, UNREADABLE_SECONDS))
+    message = "Its servers do not tell how they are used (/metrics on their port), so it counts as in use"
+    draft.note(idle={**base, "message": message, "after": _after(draft.case.now, pause)})
+    draft.look_again(pause)
+    if again:
+        told = f"{message}; {names.SCALE_TO_ZERO}={base['minutes']} has no effect."
+        draft.events.append(Event(WARNING, "IdlenessUnknown", told, once=told))
+
+
+def _since(case: Case, activity: Activity, known: Mapping[str, Any]) -> datetime:
+    """Since when nobody has asked; never before the service was ready."""
+    if activity.in_flight > 0:
+        return case.now
+    moments = [backoff.moment((condition(case.status, T.INFERENCE_READY) or {}).get("lastTransitionTime"))]
+    if moments[0] is None or (condition(case.status, T.INFERENCE_READY) or {}).get("status") != "True":
+        return case.now
+    for pod in case.serving_pods:
+        told = (pod.get("status") or {}).get("conditions") or ()
+        moments += [backoff.moment(c.get("lastTransitionTime")) for c in told if c.get("type") == "Ready"]
+    if activity.last is not None:
+        moments.append(datetime.fromtimestamp(min(activity.last, case.now.timestamp()), UTC))
+    elif known.get("answered") == activity.answered:
+        moments.append(backoff.moment(known.get("since")))
+    else:
+        return case.now
+    return min(case.now, max(moment for moment in moments if moment is not None))
+
+
+def fall_asleep(draft: Draft) -> Decision:
+    """Say that the service sleeps, and begin to take it down."""
+    known: Mapping[str, Any] = draft.status["idle"]
+    draft.note(idle={**known, "scaledToZero": timestamp(draft.case.now)})
+    return stay_asleep(draft)
+
+
+def asleep(draft: Draft) -> bool:
+    """Whether the service was scaled to zero on purpose, and nobody has brought it back by other ways since."""
+    idle = draft.status.get("idle") or {}
+    if not idle.get("scaledToZero") or idle.get("run") != draft.run.get("id"):
+        return False
+    return not (idle.get("released") and _replicas(draft.case.stateful_set))
+
+
+def woken(draft: Draft) -> bool:
+    """Whether the annotation that put the service to sleep has gone or changed."""
+    return bool(draft.status["idle"].get("minutes") != _given(draft.case.meta))
+
+
+def wake(draft: Draft) -> Decision:
+    """Start the run that brings machines and service back."""
+    message = f"{names.SCALE_TO_ZERO} was changed: the service is being woken"
+    draft.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING, message)
+    return attempts.again(draft, WAKE, message)
+
+
+def stay_asleep(draft: Draft) -> Decision:
+    """Take down what is still there of a sleeping service, machines last."""
+    case, idle = draft.case, draft.status["idle"]
+    message = (
+        f"Nobody asked for {idle['minutes']} minute(s), so it is scaled to zero ({names.SCALE_TO_ZERO}). To wake it, "
+        "change or remove that annotation"
+    )
+    summary = (T.WORKSPACE_READY,) if case.tunes else (T.WORKSPACE_READY, T.WORKSPACE_SUCCEEDED)
+    for kind in (T.INFERENCE_READY, *summary):
+        draft.condition(kind, False, R.SCALED_TO_ZERO, message)
+    if not case.tunes:
+        draft.note(state="NotReady")
+    draft.note(retry=None)
+    found = case.stateful_set
+    if found is not None and _replicas(found):
+        meta = found["metadata"]
+        draft.act(ScaleToZero(case.name, case.namespace, str(meta.get("uid") or "")))
+    elif all(ended(pod) for pod in case.serving_pods) and not _machines_go(draft):
+        _released(draft)
+    if not draft.status["idle"].get("released"):
+        draft.look_again(RELEASE_SECONDS)
+    return draft.decision("asleep")
+
+
+def _machines_go(draft: Draft) -> bool:
+    """Delete the serving machines, whoever makes them; True while some are there, or while that is not known."""
+    case, why = draft.case, "its service is scaled to zero"
+    pools = [pool for pool in case.observed.node_pools or () if label(pool, names.POOL) == SERVING]
+    for pool in pools:
+        draft.delete("NodePool", pool, why)
+    claims = [claim for claim in case.node_claims if label(claim, names.POOL) == SERVING]
+    for claim in claims:
+        owners = claim["metadata"].get("ownerReferences") or ()
+        if not any(owner.get("kind") == "NodePool" for owner in owners):
+            draft.delete("NodeClaim", claim, why)
+    agents = [p for p in case.observed.agent_pools or () if agent_pools.labels(p).get(names.POOL) == SERVING]
+    for agent in agents:
+        if agent_pools.state(agent) not in agent_pools.LEAVING_STATES:
+            etag = str(agent_pools.properties(agent).get("eTag") or "")
+            draft.act(DeleteObject("AgentPool", str(agent["name"]), None, etag, why))
+    return bool(pools or claims or agents or case.observed.node_pools is None)
+
+
+def _released(draft: Draft) -> None:
+    idle = draft.status["idle"]
+    if idle.get("released"):
+        return
+    draft.note(idle={**idle, "released": timestamp(draft.case.now)})
+    if not draft.case.machine:
+        return  # nodes that were brought along stay, and stay ready
+    for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
+        if draft.says(kind):
+            draft.condition(kind, False, R.NODES_RELEASED, "The machines were released")
+
+
+def _given(meta: Mapping[str, Any]) -> str | None:
+    return (meta.get("annotations") or {}).get(names.SCALE_TO_ZERO)
+
+
+def _wanted(meta: Mapping[str, Any]) -> float | None:
+    try:
+        return idle_seconds(meta.get("annotations") or {})
+    except ValueError:
+        return None
+
+
+def _replicas(stateful_set: Object | None) -> int:
+    wanted = ((stateful_set or {}).get("spec") or {}).get("replicas")
+    return int(1 if wanted is None else wanted) if stateful_set is not None else 0
+
+
+def _left(idle: Mapping[str, Any], now: datetime) -> float:
+    after = backoff.moment(idle.get("after"))
+    return (after - now).total_seconds() if after else 0.0
+
+
+def _after(now: datetime, seconds: float) -> str:
+    """The moment, not before so many seconds have passed: timestamps leave out fractions."""
+    return timestamp(now + timedelta(seconds=seconds + 1))

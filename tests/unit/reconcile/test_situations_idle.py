@@ -1,0 +1,345 @@
+"""What is decided about a service that is to be scaled to zero: when it sleeps, that it stays asleep, what wakes it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
+from include.reconcile.activity import read, together
+from include.reconcile.agent_pools import MANAGED_BY, MANAGED_BY_TAG
+from include.reconcile.idle import asks_for_metrics, asks_for_pools
+from include.workspace import names
+from include.workspace.conditions import condition, timestamp
+from include.workspace.scale_to_zero import idle_seconds
+from tests.unit.reconcile.cluster import NAME, Obj
+from tests.unit.reconcile.story import Story, deleted, of, ready
+
+NEVER = Activity(0, 0, 0.0)
+
+
+def served(kind: str = "inference", minutes: str = "10", activity: Activity | None = NEVER) -> Story:
+    """A service that has just become ready, and is to be scaled to zero."""
+    story = Story(kind, **{names.SCALE_TO_ZERO: minutes})
+    story.shell.activity = activity
+    return story.lives(ready)
+
+
+def later(story: Story, minutes: float) -> Story:
+    story.cluster.advance(minutes * 60)
+    return story
+
+
+def sleeps(story: Story) -> bool:
+    return bool((story.status.get("idle") or {}).get("scaledToZero"))
+
+
+def rests(story: Story) -> bool:
+    return bool((story.status.get("idle") or {}).get("released"))
+
+
+def asleep(kind: str = "inference") -> Story:
+    return later(served(kind), 11).lives(rests)
+
+
+@pytest.mark.parametrize("kind", ["quick", "inference"])
+def test_an_idle_service_is_scaled_to_zero_and_its_machines_go(kind: str) -> None:
+    story = later(served(kind), 11)
+    decision = story.reconcile()
+    assert [a.name for a in of(decision, ScaleToZero)] == [NAME]
+    assert deleted(decision) == [], "machines go after the pods that are on them"
+    assert next((e.type, e.reason) for e in decision.events) == ("Normal", "ScaledToZero")
+    story.lives(rests)
+    assert story.cluster.claims("serving") == []
+    assert story.cluster.children("serving") == []
+    assert story.cluster.find("StatefulSet", NAME)["spec"]["replicas"] == 0  # type: ignore[index]
+    told = condition(story.status, "InferenceReady") or {}
+    assert (told["status"], told["reason"]) == ("False", "ScaledToZero")
+    assert told["message"].endswith("To wake it, change or remove that annotation")
+    assert story.condition("WorkspaceReady") == ("False", "ScaledToZero")
+    assert story.condition("ResourceReady") == ("False", "NodesReleased")
+    success = ("True", "workspaceSucceeded") if kind == "quick" else ("False", "ScaledToZero")
+    assert story.condition("WorkspaceSucceeded") == success
+    assert story.status["state"] == ("Succeeded" if kind == "quick" else "NotReady")
+    assert story.status["workerNodes"] == []
+
+
+def test_a_service_that_sleeps_is_not_repaired() -> None:
+    story = asleep()
+    for lost in ("StatefulSet", "Service"):
+        story.cluster.delete(lost, sorted(story.cluster.objects[lost])[0])
+        for _ in range(3):
+            later(story, 30)
+            story.cluster.tick()
+            decision = story.reconcile()
+            assert (decision.situation, decision.actions, decision.status) == ("asleep", (), None)
+    assert story.status["run"]["attempt"] == 1
+
+
+@pytest.mark.parametrize("kind", ["quick", "inference"])
+@pytest.mark.parametrize("minutes", [None, "20"])
+def test_another_annotation_or_none_wakes_it(kind: str, minutes: str | None) -> None:
+    story = asleep(kind)
+    annotations = {**story.ws["metadata"]["annotations"], names.SCALE_TO_ZERO: minutes}
+    story.cluster.change(
+        "Workspace", story.ws, annotations={k: v for k, v in annotations.items() if v is not None}
+    )
+    decision = story.reconcile()
+    assert [(run.dag_id, run.run_id) for run in of(decision, StartRun)] == [
+        ("kaito_serve", names.attempt_run_id(story.ws, 2))
+    ]
+    assert story.condition("InferenceReady") == ("False", "WorkspaceInferenceStatusPending")
+    story.lives(ready)
+    assert story.cluster.find("StatefulSet", NAME)["status"]["readyReplicas"] == 1  # type: ignore[index]
+    assert not sleeps(story)
+    assert len(story.airflow.started) == 2
+
+
+def test_a_rerun_wakes_it() -> None:
+    story = asleep().annotate(rerun="1")
+    story.lives(lambda s: ready(s) and s.status["run"]["attempt"] == 2)
+
+
+def test_a_wake_that_fails_is_tried_again() -> None:
+    story = asleep()
+    annotations = {k: v for k, v in story.ws["metadata"]["annotations"].items() if k != names.SCALE_TO_ZERO}
+    story.cluster.change("Workspace", story.ws, annotations=annotations)
+    story.reconcile()
+    story.airflow.runs[names.attempt_run_id(story.ws, 2)].doomed = "serving_nodes"
+    story.lives(lambda s: ready(s) and s.status["run"]["attempt"] == 3)
+
+
+def test_who_scales_it_up_by_hand_gets_it_back() -> None:
+    story = asleep()
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    story.cluster.change("StatefulSet", {**found, "spec": {"replicas": 1}}, generation=9)
+    story.lives(lambda s: ready(s) and s.status["run"]["attempt"] == 2)
+    assert not sleeps(story)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "activity"),
+    [
+        (9.0, NEVER),
+        (11.0, Activity(1, 0, 0.0)),
+        (11.0, None),
+        (11.0, Activity(0, 0, None)),
+        (11.0, "just now"),
+    ],
+    ids=["too early", "in flight", "silent", "counters seen once", "asked a moment ago"],
+)
+def test_a_service_that_may_be_in_use_stays(minutes: float, activity: Any) -> None:
+    story = later(served(), minutes)
+    now = story.cluster.now.timestamp()
+    story.shell.activity = Activity(0, 3, now - 540) if activity == "just now" else activity
+    for _ in range(2):
+        decision = story.reconcile()
+        assert (decision.situation, decision.actions) == ("ready", ())
+    assert story.condition("InferenceReady") == ("True", "WorkspaceInferenceStatusSuccess")
+    after = story.status["idle"]["after"]
+    assert due(story.ws, story.cluster.now, story.cluster.now)
+    later(story, 10.1)
+    assert after <= timestamp(story.cluster.now)
+
+
+def test_the_time_before_it_was_ready_does_not_count() -> None:
+    story = later(served(), 11)
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
+    story.reconcile()
+    story.cluster.tick()
+    story.shell.activity = Activity(0, 1, story.cluster.now.timestamp() - 3600)
+    for minutes in (0, 9):
+        later(story, minutes).reconcile()
+        assert not sleeps(story)
+    later(story, 1.1).reconcile()
+    assert sleeps(story)
+
+
+def test_counters_that_stand_still_for_so_long_mean_idle() -> None:
+    story = served(activity=Activity(0, 7, None))
+    looks = 0
+    while not sleeps(story):
+        wait = due(story.ws, story.cluster.now, story.cluster.now)
+        assert wait is not None
+        assert wait <= 151
+        story.cluster.advance(wait)
+        story.reconcile()
+        looks += 1
+    assert looks <= 6
+    woken = served(activity=Activity(0, 7, None))
+    for count in (7, 8, 9, 10):
+        woken.shell.activity = Activity(0, count, None)
+        later(woken, 9).reconcile()
+        assert not sleeps(woken)
+
+
+def test_what_it_cannot_tell_is_said() -> None:
+    story = later(served(activity=None), 11)
+    story.reconcile()
+    decision = later(story, 2).reconcile()
+    assert [(e.type, e.reason) for e in decision.events] == [("Warning", "IdlenessUnknown")]
+    assert "do not tell" in story.status["idle"]["message"]
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "soon", "", "1e3", "nan", "inf", "1_0", "٣", "99999999"])
+def test_an_absurd_annotation_scales_nothing_and_is_said(given: str) -> None:
+    with pytest.raises(ValueError, match="minutes above 0"):
+        idle_seconds({names.SCALE_TO_ZERO: given})
+    story = later(served(minutes=given), 600_000)
+    decision = story.reconcile()
+    assert (decision.situation, decision.actions) == ("ready", ())
+    assert [e.reason for e in decision.events if e.once] == ["ScaleToZeroRefused"]
+    assert not asks_for_metrics(story.ws, story.cluster.now)
+
+
+def test_metrics_are_read_only_when_they_are_needed() -> None:
+    story = served()
+    story.reconcile()
+    now = story.cluster.now
+    assert not asks_for_metrics(story.ws, now)
+    assert asks_for_metrics(story.ws, now + timedelta(minutes=10, seconds=2))
+    assert not asks_for_metrics(Story("inference").lives(ready).ws, now)
+    assert not asks_for_metrics(asleep().ws, now + timedelta(days=1))
+
+
+def test_a_sleeping_service_is_looked_at_until_its_machines_are_gone() -> None:
+    story = later(served(), 11)
+    story.reconcile()
+    now = story.cluster.now
+    found = story.cluster.find("StatefulSet", NAME)
+    assert due(story.ws, now, now) == 10.0
+    assert asks_for_pools(story.ws, found)
+    story.lives(rests)
+    now = story.cluster.now
+    assert due(story.ws, now, now + timedelta(days=1)) is None
+    assert not asks_for_pools(story.ws, story.cluster.find("StatefulSet", NAME))
+
+
+# -- machines that are no NodeClaims ---------------------------------------------------------------------------------
+
+
+def agent_pool(state: str = "Succeeded", count: int = 1, purpose: str = "serving") -> Obj:
+    labels = {names.WORKSPACE: NAME, names.WORKSPACE_NAMESPACE: "ml", names.POOL: purpose}
+    tags = {MANAGED_BY_TAG: MANAGED_BY}
+    told = {"provisioningState": state, "count": count, "nodeLabels": labels, "tags": tags, "eTag": "e1"}
+    return {"name": "ws1", "properties": told}
+
+
+def without_claims(story: Story) -> Story:
+    story.annotate(provider="aks")
+    for kind in ("NodeClaim", "Node"):
+        story.cluster.objects[kind].clear()
+    return story
+
+
+def test_an_agent_pool_goes_with_its_service_and_until_then_nothing_is_released() -> None:
+    story = later(served(), 11)
+    story.reconcile()
+    story.cluster.objects["Pod"].clear()
+    without_claims(story)
+    decision = story.decision(node_pools=[], agent_pools=[agent_pool(), agent_pool(purpose="tuning")])
+    assert of(decision, DeleteObject) == [
+        DeleteObject("AgentPool", "ws1", None, "e1", "its service is scaled to zero")
+    ]
+    going = story.decision(node_pools=[], agent_pools=[agent_pool("Deleting")])
+    unseen = story.decision(node_pools=None)
+    for decision in (going, unseen):
+        assert decision.actions == ()
+        assert decision.requeue_after
+        assert "released" not in (decision.status or story.status)["idle"]
+    gone = story.decision(node_pools=[], agent_pools=[])
+    assert gone.status is not None
+    assert gone.status["idle"]["released"]
+
+
+def test_a_node_pool_goes_and_takes_its_claims_along() -> None:
+    story = later(served(), 11)
+    story.reconcile()
+    story.cluster.objects["Pod"].clear()
+    labels = {names.WORKSPACE: NAME, names.WORKSPACE_NAMESPACE: "ml", names.POOL: "serving"}
+    pool = {"kind": "NodePool", "metadata": {"name": "ws1", "uid": "p1", "labels": labels}}
+    owner = {"kind": "NodePool", "name": "ws1", "uid": "p1"}
+    claims = [
+        {**claim, "metadata": {**claim["metadata"], "ownerReferences": [owner]}}
+        for claim in story.cluster.all("NodeClaim")
+    ]
+    decision = story.decision(node_pools=[pool], node_claims=claims)
+    assert [(a.kind, a.uid) for a in of(decision, DeleteObject)] == [("NodePool", "p1")]
+
+
+@pytest.mark.parametrize(
+    ("pools", "gone"),
+    [
+        ([], True),
+        ([agent_pool("Deleting")], True),
+        ([agent_pool("Failed")], True),
+        ([agent_pool(purpose="tuning")], True),
+        ([agent_pool(count=0)], True),
+        ([agent_pool()], False),
+        ([agent_pool("Updating")], False),
+    ],
+)
+def test_an_agent_pool_that_is_gone_under_a_service_is_brought_back(pools: list[Obj], gone: bool) -> None:
+    story = without_claims(Story("inference").lives(ready))
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    assert not asks_for_pools(story.ws, found), "a service that answers costs no question to Azure"
+    story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
+    assert asks_for_pools(story.ws, story.cluster.find("StatefulSet", NAME))
+    decision = story.decision(agent_pools=pools)
+    assert [run.dag_id for run in of(decision, StartRun)] == (["kaito_serve"] if gone else [])
+    assert decision.situation == ("starting" if gone else "ready")
+    assert of(story.decision(agent_pools=None), StartRun) == []
+
+
+# -- what servers tell -----------------------------------------------------------------------------------------------
+
+OURS = """\
+# HELP kaito_serving_requests_total Requests answered.
+kaito_serving_requests_total{endpoint="/chat",model="a } b",status="200"} 3.0
+kaito_serving_requests_total{endpoint="/chat",model="",status="400"} 2.0
+kaito_serving_requests_in_flight 1.0
+kaito_serving_last_request_timestamp_seconds 1.7795e+09
+"""
+VLLM = """\
+vllm:num_requests_running{engine="0",model_name="phi"} 0.0
+vllm:num_requests_waiting{engine="0",model_name="phi"} 2.0
+vllm:prompt_tokens_total{engine="0",model_name="phi"} 40.0
+vllm:generation_tokens_total{engine="0",model_name="phi"} 60.0 1779500000000
+"""
+
+
+def test_both_servers_are_understood() -> None:
+    assert read(OURS) == Activity(1, 5, 1.7795e9)
+    assert read(VLLM) == Activity(2, 100, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Not Found",
+        "kaito_serving_requests_in_flight 0",
+        OURS.replace("in_flight 1.0", "in_flight NaN"),
+        OURS.replace("in_flight 1.0", "in_flight -1"),
+        OURS.replace("1.7795e+09", "+Inf"),
+        OURS.replace("1.7795e+09", "yesterday"),
+        VLLM.replace("num_requests_waiting", "num_requests_swapped"),
+        "\n".join(VLLM.splitlines()[:2]),
+    ],
+)
+def test_what_is_not_understood_is_no_answer(text: str) -> None:
+    assert read(text) is None
+
+
+def test_a_service_is_as_idle_as_its_busiest_server() -> None:
+    one, other = Activity(0, 5, 100.0), Activity(2, 1, 50.0)
+    assert together([one, other]) == Activity(2, 6, 100.0)
+    assert together([one, Activity(0, 1, None)]) == Activity(0, 6, None)
+    assert together([one, None]) is None
+    assert together([]) is None
