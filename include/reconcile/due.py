@@ -10,9 +10,21 @@ from datetime import datetime
 from typing import Any
 
 from include.reconcile import backoff, idle, progress
-from include.reconcile.case import OVER, RELEASE, RUN_COMPONENTS, STARTED, TUNING, WAITING, ended, label
+from include.reconcile.case import (
+    OVER,
+    RELEASE,
+    RUN_COMPONENTS,
+    STARTED,
+    SUCCESS,
+    TUNING,
+    WAITING,
+    ended,
+    label,
+)
 from include.reconcile.contract import Object
 from include.workspace import names
+from include.workspace.conditions import ConditionType, Reason, condition
+from include.workspace.dialect import serves
 
 RELEASE_SECONDS = 10.0
 
@@ -41,6 +53,8 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
                 if after > last_look
                 else progress.QUIET_SECONDS - since
             )
+    if _is_down(workspace, status):
+        waits.append(progress.QUIET_SECONDS - since)
     if idle.going_down(status):
         waits.append(idle.RELEASE_SECONDS - since)
     return max(0.0, min(waits)) if waits else None
@@ -49,6 +63,14 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
 def _under_way(workspace: Object, status: Mapping[str, Any]) -> bool:
     run = status.get("run") or {}
     return run.get("generation") == names.generation(workspace) and run.get("state") in (WAITING, STARTED)
+
+
+def _is_down(workspace: Object, status: Mapping[str, Any]) -> bool:
+    """Whether a service does not answer that a run brought: not all that may be the cause lets itself be watched."""
+    run, told = status.get("run") or {}, condition(status, ConditionType.INFERENCE_READY) or {}
+    current = run.get("generation") == names.generation(workspace) and run.get("state") == SUCCESS
+    down = told.get("status") == "False" and told.get("reason") != Reason.SCALED_TO_ZERO
+    return current and down and serves(workspace)
 
 
 def runs_to_ask(workspace: Object, children: Iterable[Object] = ()) -> list[tuple[str, str]]:

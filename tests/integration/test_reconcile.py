@@ -151,6 +151,29 @@ class TestService:
         assert isinstance(ask(stack, served)["Result"], str)
         assert stack.condition(served, "WorkspaceReady")["status"] == "True"
 
+    def test_it_sleeps_when_nobody_asks_and_wakes_when_told(
+        self, reconciled_stack: ReconciledStack, served: str
+    ) -> None:
+        stack, idle = reconciled_stack, "kaito.sh/scale-to-zero-after-minutes"
+        before = run_of(stack, served)["id"]
+        machines = ("get", "nodeclaims,nodes", "-l", f"kaito.sh/workspace={served}", "-o", "name")
+        assert len(stack.kubectl(*machines).split()) == 2
+        stack.kubectl("annotate", "workspace", served, f"{idle}=0.1")
+        wait(lambda: stack.get("workspace", served)["status"].get("idle", {}).get("released"), 90, "sleep")
+        assert stack.kubectl(*machines).split() == []
+        assert stack.pods(served, "serving") == []
+        assert stack.get("statefulset", served)["spec"]["replicas"] == 0
+        told = stack.condition(served, "InferenceReady")
+        assert (told["status"], told["reason"]) == ("False", "ScaledToZero")
+        assert ("Normal", "ScaledToZero") in {(type_, reason) for type_, reason, _ in stack.events(served)}
+        assert run_of(stack, served)["id"] == before, "nothing is repaired"
+        stack.kubectl("annotate", "workspace", served, f"{idle}-")
+        again = wait(lambda: ((r := run_of(stack, served)["id"]) != before and r) or None, 60, "a run")
+        settled(stack, served, again)
+        assert run_of(stack, served)["cause"] == "wake"
+        assert isinstance(ask(stack, served)["Result"], str)
+        assert stack.condition(served, "WorkspaceReady")["status"] == "True"
+
 
 class TestRuns:
     """What a run tells while it works, and what is left when Airflow forgets it.

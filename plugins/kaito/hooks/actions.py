@@ -18,15 +18,21 @@ from include.reconcile import (
     DeleteObject,
     DropFinalizer,
     HandOver,
+    ScaleToZero,
     StartRun,
 )
 from include.workspace import names
 from kaito.hooks import api
-from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, WORKSPACE, ClusterError
+from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.runs import AirflowRuns
+from kaito.hooks.serving import delete_agent_pool
 
 Object = Mapping[str, Any]
+AGENT_POOL = "AgentPool"
+#: What may be deleted in the cluster, by the names of kinds in a manifest.
+DELETABLE = {**OWNED, NODE_POOL.name: NODE_POOL}
 
 
 class Actions:
@@ -78,14 +84,17 @@ class Actions:
 
     @_do.register
     async def _(self, action: DeleteObject) -> str:
-        kind = OWNED[action.kind]
+        done = f"{action.kind} {action.name} deleted ({action.why})"
+        if action.kind == AGENT_POOL:
+            return done if await delete_agent_pool(action.name, action.uid) else ""
+        kind = DELETABLE[action.kind]
         try:
             await self.hook.send(api.delete(kind, action.name, action.namespace, action.uid or None))
         except ClusterError as error:
             if error.status in (404, 409):  # gone, or another object of that name
                 return ""
             raise
-        return f"{action.kind} {action.name} deleted ({action.why})"
+        return done
 
     @_do.register
     async def _(self, action: HandOver) -> str:
@@ -104,6 +113,17 @@ class Actions:
                 if error.status not in (403, 404):
                     raise
         return f"NodeClaim {action.name} handed to run {action.run_label}"
+
+    @_do.register
+    async def _(self, action: ScaleToZero) -> str:
+        change = {"metadata": {"uid": action.uid}, "spec": {"replicas": 0}}
+        try:
+            await self.hook.send(api.merge_patch(STATEFUL_SET, action.name, action.namespace, change))
+        except ClusterError as error:
+            if error.status in (404, 409, 422):
+                return ""
+            raise
+        return f"StatefulSet {action.name} scaled to zero"
 
     @_do.register
     async def _(self, action: ApplyObject) -> str:

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from include.reconcile import AddFinalizer, Decision, Surroundings, decide, runs_to_ask
 from include.reconcile.backoff import failed
+from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import Fault, conditions
 from include.workspace.conditions import ConditionType, Reason
 from include.workspace.transitions import WARNING, Event, transition_events
 from kaito.hooks import events
 from kaito.hooks.actions import Actions
 from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.fingerprints import Key
 from kaito.hooks.runs import AirflowRuns, RunRefused
+from kaito.hooks.serving import activity_of, pools_of
 from kaito.hooks.snapshot import NODE_CLAIM, POD, Snapshot, progress_of, take
 from kaito.hooks.status import StatusWriter
 
@@ -105,6 +108,7 @@ class Pass:
         self._found: dict[Key, Any] = {}
         self._states: dict[tuple[str, str], str | None] = {}
         self._progress: dict[Key, Object | None] = {}
+        self._service: dict[Key, dict[str, Any]] = {}
         self._slots = asyncio.Semaphore(concurrency)
         self._surroundings = replace(installation.surroundings, faults=self._faults)
 
@@ -115,6 +119,7 @@ class Pass:
         """
         self.snapshot = await take(self.hook, keys)
         await self._ask_runs()
+        await self._ask_services()
         outcome = Outcome(looked=len(self.snapshot.workspaces))
         cases = [case for case in await self._decide_all() if case.trouble or _something(case.decision)]
         await asyncio.gather(*(self._in_slot(self._tell_trouble(case)) for case in cases if case.trouble))
@@ -137,6 +142,26 @@ class Pass:
 
     async def _ask_pod(self, key: Key) -> Object | None:
         return await progress_of(self.hook, self.snapshot.of(key, POD))
+
+    async def _ask_services(self) -> None:
+        """Ask services how they are used, and whoever makes their machines what is left of them, where it matters."""
+        now = datetime.now(UTC)
+        for key, workspace in self.snapshot.workspaces.items():
+            if asks_for_metrics(workspace, now) or asks_for_pools(workspace, self.snapshot.stateful_set(key)):
+                self._service[key] = {}
+        await asyncio.gather(*(self._in_slot(self._ask_service(key, now)) for key in self._service))
+
+    async def _ask_service(self, key: Key, now: datetime) -> None:
+        workspace, told = self.snapshot.workspaces[key], self._service[key]
+        if asks_for_metrics(workspace, now):
+            told["activity"] = await activity_of(self.hook, self.snapshot.of(key, POD))
+        if asks_for_pools(workspace, self.snapshot.stateful_set(key)):
+            try:
+                async with asyncio.timeout(SECONDS_EACH):
+                    told["node_pools"], told["agent_pools"] = await pools_of(self.hook, workspace)
+            except (ClusterError, AksError, ValueError, TimeoutError) as error:
+                # What is not seen counts as there, and as not gone: it is looked at again.
+                self.log.warning("%s/%s: its pools cannot be seen: %s", *key, _words(error))
 
     async def _in_slot(self, work: Awaitable[Any]) -> Any:
         async with self._slots:
@@ -176,7 +201,7 @@ class Pass:
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
         runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
-        observed = self.snapshot.observed(key, runs, self._progress.get(key))
+        observed = self.snapshot.observed(key, runs, self._progress.get(key), **self._service.get(key, {}))
         return decide(workspace, observed, datetime.now(UTC), self._surroundings)
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
@@ -204,7 +229,7 @@ class Pass:
                 case.gone = error.status == 404 and await self._is_gone(case)
                 case.trouble = "" if case.gone else _words(error)
                 case.settled = not error.transient
-            except RunRefused as error:
+            except (RunRefused, AksError) as error:
                 case.trouble = str(error)
             except Exception as error:
                 self.log.exception("Workspace %s/%s: failed", *case.key)

@@ -63,8 +63,17 @@ class Snapshot:
     def of(self, key: Key, kind: Kind) -> list[Object]:
         return self.children[key][kind.plural]
 
-    def observed(self, key: Key, runs: Mapping[str, str | None], progress: Object | None) -> Observed:
-        """Return all of it that is about one Workspace."""
+    def stateful_set(self, key: Key) -> Object | None:
+        """Return the StatefulSet of a Workspace's name, whoever made it."""
+        return next((s for s in self.of(key, STATEFUL_SET) if s["metadata"]["name"] == key[1]), None)
+
+    def observed(
+        self, key: Key, runs: Mapping[str, str | None], progress: Object | None, **more: Any
+    ) -> Observed:
+        """Return all of it that is about one Workspace.
+
+        :param more: what was asked about it besides, by the names of :class:`Observed`.
+        """
         named = {name: self.config_maps.get((key[0], name)) for name in config_maps_of(self.workspaces[key])}
         return Observed(
             pods=self.of(key, POD),
@@ -78,6 +87,7 @@ class Snapshot:
             runs=runs,
             progress=progress,
             upstream=self.upstream,
+            **more,
         )
 
 
