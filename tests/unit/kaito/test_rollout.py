@@ -90,6 +90,9 @@ def test_ready_means_ready_now_and_for_this_generation() -> None:
     assert rollout_status(stateful_set(ready=1), []).ready
     assert not rollout_status(stateful_set(ready=1, observed=0), []).ready
     assert not rollout_status(stateful_set(ready=1, updated=0), []).ready
+    nobody = rollout_status({**stateful_set(), "spec": {"replicas": 0}}, [])
+    assert (nobody.ready, nobody.failed) == (False, False)
+    assert "scaled to 0 replicas" in nobody.message
 
 
 @pytest.mark.parametrize(

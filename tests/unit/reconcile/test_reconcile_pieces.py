@@ -190,6 +190,14 @@ def test_idle_workspaces_are_never_due_and_ask_nobody() -> None:
         assert runs_to_ask(story.ws, children) == []
 
 
+def test_a_service_that_does_not_answer_is_looked_at_at_the_quiet_pace() -> None:
+    story = Story("inference").lives(ready)
+    story.cluster.change("StatefulSet", story.cluster.all("StatefulSet")[0], status={"readyReplicas": 0})
+    story.reconcile()
+    now = story.cluster.now
+    assert due(story.ws, now, now) == 30.0
+
+
 def test_a_workspace_that_was_never_looked_at_is_due_now() -> None:
     assert due(Story().ws, None, NOW) == 0.0
 

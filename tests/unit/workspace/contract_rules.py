@@ -33,6 +33,8 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("C1", {"tuning": REMOVE}, ""),
     ("C2", {"inference": {"preset": {"name": "phi-4"}}}, ""),
     ("C4", {"resource.instanceType": REMOVE}, "resource.instanceType"),
+    ("F17", {"metadata.annotations": {"kaito.sh/scale-to-zero-after-minutes": "soon"}}, "metadata.annotations[kaito.sh/scale-to-zero-after-minutes]"),
+    ("F17", {"metadata.annotations": {"kaito.sh/scale-to-zero-after-minutes": "30", "kaito.sh/rollout": "false"}}, "metadata.annotations[kaito.sh/scale-to-zero-after-minutes]"),
     ("C5", {"metadata.annotations": {"kaito.sh/node-image-family": "windows"}}, "metadata.annotations[kaito.sh/node-image-family]"),
     ("C6", {"metadata.annotations": {"kaito.sh/performance-mode": "fast"}}, "metadata.annotations[kaito.sh/performance-mode]"),
     ("C7", {"metadata.annotations": {"kaito.sh/use-local-weights": "True"}}, "metadata.annotations[kaito.sh/use-local-weights]"),

@@ -1,0 +1,183 @@
+"""What a service's servers and the pools under it tell, over a real API server; and the acts that put it to sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kaito.hooks import aks, api, reconciling, serving
+from kaito.hooks.actions import Actions
+from kaito.hooks.api import POD, STATEFUL_SET, WORKSPACE
+from kaito.hooks.azure_account import AksError
+from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.hooks.serving import activity_of, pools_of
+
+from include.reconcile import Activity, DeleteObject, ScaleToZero
+from include.workspace import names
+from tests.unit.kaito.test_reconcile_pass import KEY, Installed, cluster, served_sandbox
+from tests.unit.reconcile.test_situations_idle import OURS, agent_pool
+
+__all__ = ["cluster", "served_sandbox"]
+LABELS = {names.WORKSPACE: KEY[1], names.COMPONENT: "serving"}
+
+
+@asynccontextmanager
+async def server(text: str, status: str = "200 OK") -> AsyncIterator[int]:
+    """A server that answers this whatever it is asked; gives its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /metrics ")
+        body = text.encode()
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        )
+        writer.write(body)
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def pod(cluster: Installed, name: str, address: str = "127.0.0.1", phase: str = "Running") -> Any:
+    spec = {"containers": [{"name": "main", "image": "i"}]}
+    made = await cluster.apply(POD, {"metadata": {"name": name, "labels": LABELS}, "spec": spec})
+    told = {"phase": phase, **({"podIP": address} if address else {})}
+    return await cluster.hook.send(api.status_patch(POD, made, told))
+
+
+async def test_servers_are_asked_by_the_names_of_their_pods(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = [await pod(cluster, "one"), await pod(cluster, "over", phase="Failed")]
+    async with server(OURS) as port:
+        monkeypatch.setattr(serving, "PORT", port)
+        assert await activity_of(cluster.hook, pods) == Activity(1, 5, 1.7795e9)
+        starting = await pod(cluster, "two", address="")
+        assert await activity_of(cluster.hook, [*pods, starting]) is None
+        assert await activity_of(cluster.hook, []) is None
+        monkeypatch.setattr(serving, "MOST_BYTES", 10)
+        assert await activity_of(cluster.hook, pods) is None
+    assert await activity_of(cluster.hook, pods) is None, "nobody listens any more"
+    async with server(OURS, "404 Not Found") as port:
+        monkeypatch.setattr(serving, "PORT", port)
+        assert await activity_of(cluster.hook, pods) is None
+
+
+async def test_a_stateful_set_is_scaled_to_zero_if_it_is_the_one(cluster: Installed) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template, "replicas": 2}
+    made = await cluster.apply(STATEFUL_SET, {"metadata": {"name": "w"}, "spec": spec})
+    doer = Actions(cluster.hook, None, {})  # type: ignore[arg-type]
+    for name, uid in (("w", "another"), ("absent", "any")):
+        assert await doer.do(ScaleToZero(name, "default", uid)) == ""
+    live = await cluster.hook.find(STATEFUL_SET, "w", "default")
+    assert live is not None
+    assert live["spec"]["replicas"] == 2
+    assert (
+        await doer.do(ScaleToZero("w", "default", made["metadata"]["uid"])) == "StatefulSet w scaled to zero"
+    )
+    live = await cluster.hook.find(STATEFUL_SET, "w", "default")
+    assert live is not None
+    assert live["spec"] == {**made["spec"], "replicas": 0}
+
+
+class Azure:
+    """An AKS cluster with one pool of the Workspace and one that nobody here made."""
+
+    trouble: AksError | None = None
+
+    def __init__(self) -> None:
+        ours = agent_pool()
+        ours["properties"]["nodeLabels"] |= {names.WORKSPACE: KEY[1], names.WORKSPACE_NAMESPACE: "default"}
+        theirs = copy.deepcopy(ours) | {"name": "theirs"}
+        theirs["properties"]["tags"] = {}
+        self.pools, self.deleted = [ours, theirs], list[Any]()
+
+    async def __aenter__(self) -> Azure:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def async_list_pools(self) -> list[dict[str, Any]]:
+        if self.trouble:
+            raise self.trouble
+        return self.pools
+
+    def begin_delete(self, name: str, **how: Any) -> bool:
+        if self.trouble:
+            raise self.trouble
+        self.deleted.append((name, how["etag"]))
+        return True
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
+    found = Azure()
+    monkeypatch.setattr(aks, "AksHook", lambda conn_id: found)
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
+    return found
+
+
+async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(
+    cluster: Installed, azure: Azure
+) -> None:
+    workspace = await cluster.quick_start()
+    _, agents = await pools_of(cluster.hook, workspace)
+    assert [found["name"] for found in agents or ()] == ["ws1"]
+    given = {"metadata": {**workspace["metadata"], "annotations": {names.POOL_PROVIDER: "nodepool"}}}
+    labels = {names.WORKSPACE: KEY[1], names.WORKSPACE_NAMESPACE: "default", names.POOL: "serving"}
+    template = {"spec": {"nodeClassRef": {"group": "g", "kind": "k", "name": "n"}, "requirements": []}}
+    await cluster.apply(
+        NODE_POOL, {"metadata": {"name": "np", "labels": labels}, "spec": {"template": template}}
+    )
+    pools, agents = await pools_of(cluster.hook, workspace | given)
+    assert ([found["metadata"]["name"] for found in pools], agents) == (["np"], None)
+    doer = Actions(cluster.hook, None, workspace)  # type: ignore[arg-type]
+    uid = pools[0]["metadata"]["uid"]
+    assert await doer.do(DeleteObject("NodePool", "np", None, uid, "why")) == "NodePool np deleted (why)"
+    assert await cluster.hook.find(NODE_POOL, "np") is None
+
+
+async def test_an_agent_pool_is_deleted_as_it_was_seen(cluster: Installed, azure: Azure) -> None:
+    doer, act = Actions(cluster.hook, None, {}), DeleteObject("AgentPool", "ws1", None, "e1", "why")  # type: ignore[arg-type]
+    assert await doer.do(act) == "AgentPool ws1 deleted (why)"
+    assert azure.deleted == [("ws1", "e1")]
+    azure.trouble = AksError(412, "PreconditionFailed", "it has changed")
+    assert await doer.do(act) == ""
+    azure.trouble = AksError(503, "ServiceUnavailable", "come back later")
+    with pytest.raises(AksError, match="come back later"):
+        await doer.do(act)
+
+
+async def test_what_azure_does_not_show_is_no_reason_to_say_nothing(
+    cluster: Installed, azure: Azure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is down is told so, and not repaired, while its pools cannot be seen."""
+    seen: list[Any] = []
+    decide = reconciling.decide
+
+    def told(workspace: Any, observed: Any, *rest: Any) -> Any:
+        seen.append(observed)
+        return decide(workspace, observed, *rest)
+
+    monkeypatch.setattr(reconciling, "decide", told)
+    made = await cluster.quick_start()
+    run = {"id": names.run_id(made), "dag": "kaito_tune", "attempt": 1, "generation": 1, "rerun": ""}
+    status = {"run": {**run, "cause": "spec", "state": "success"}, "state": "Succeeded"}
+    await cluster.hook.send(api.status_patch(WORKSPACE, await cluster.get(), status))
+    await cluster.look()
+    assert [found["name"] for found in seen[-1].agent_pools] == ["ws1"]
+    azure.trouble = AksError(503, "ServiceUnavailable", "come back later")
+    live = await cluster.get()
+    await cluster.hook.send(api.status_patch(WORKSPACE, live, status))
+    outcome = await cluster.look()
+    assert outcome.troubled == 0
+    assert seen[-1].agent_pools is None
+    assert SimpleNamespace(**await cluster.condition("InferenceReady")).status == "False"
