@@ -16,6 +16,7 @@ from tests.integration.reconciled import ReconciledStack
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MACHINE = "Standard_NC6s_v3"
+CREATE = "create_gpu_pool"
 GPUS = {
     "nvidia.com/gpu.product": "Tesla-V100-PCIE-16GB",
     "nvidia.com/gpu.count": "1",
@@ -54,6 +55,36 @@ def test_a_tuning_on_an_agent_pool_leaves_no_machine_behind(
     assert not stack.get("nodes", "-l", f"kaito.sh/workspace={name}")["items"]
     rented = Ledger(stack.sandbox.state_dir / "ledger.jsonl").rentals()
     assert [rental.stopped is not None for rental in rented if rental.claim == pool] == [True]
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+    stack.gone(name)
+
+
+@pytest.mark.parametrize(
+    ("provider", "why"),
+    [
+        ("nodepool", "annotation kaito.sh/pool-provider"),
+        ("auto", "auto, and the cluster knows Karpenter's NodePools"),
+    ],
+)
+def test_a_tuning_on_a_node_pool_leaves_no_machine_behind(
+    reconciled_stack: ReconciledStack, provider: str, why: str
+) -> None:
+    stack, name = reconciled_stack, f"on-{provider}"
+    mine = ("-l", f"kaito.sh/workspace={name}")
+    apply(stack, name, provider)
+    pool = wait(lambda: next(iter(stack.get("nodepools", *mine)["items"]), None), 90, "a NodePool")
+    pool_name = pool["metadata"]["name"]
+    assert pool["spec"]["replicas"] == 1
+    pod = stack.running_pod(name, "tuning")
+    assert pod["spec"]["nodeName"].startswith(f"aks-{pool_name}-")
+    (claim,) = stack.get("nodeclaims", *mine)["items"]
+    assert [owner["kind"] for owner in claim["metadata"]["ownerReferences"]] == ["NodePool"]
+    stack.reaches(name, "WorkspaceSucceeded")
+    assert f"GPU machines by provider nodepool: {why}." in stack.log(stack.run_id(name), CREATE)
+    for kind in ("nodepools", "nodeclaims", "nodes"):
+        assert not stack.get(kind, *mine)["items"], kind
+    rented = Ledger(stack.sandbox.state_dir / "ledger.jsonl").rentals()
+    assert [r.stopped is not None for r in rented if r.claim == claim["metadata"]["name"]] == [True]
     stack.kubectl("delete", "workspace", name, "--wait=false")
     stack.gone(name)
 
