@@ -32,6 +32,8 @@ _BUSY_CODES = re.compile(
 )
 _BUSY = re.compile(r"in[- ]progress|is being|pending", re.IGNORECASE)
 _POOL = re.compile(r"agent ?pool", re.IGNORECASE)
+#: These sentences name the kind that was asked for, too: "... of type 'managedClusters/agentPools', because ...".
+_PARENT_CODES = frozenset({"parentresourcenotfound", "resourcegroupnotfound", "subscriptionnotfound"})
 _ACTION = re.compile(r"perform action '(?P<action>[^']+)' over scope '(?P<scope>[^']+)'")
 
 
@@ -54,6 +56,8 @@ class AksError(RuntimeError):
     @property
     def no_such_pool(self) -> bool:
         """Whether the agent pool does not exist; a cluster or resource group that does not is another matter."""
+        if self.code.lower() in _PARENT_CODES:
+            return False
         return self.status == 404 and bool(_POOL.search(f"{self.code} {self.message}"))
 
     @property

@@ -37,6 +37,8 @@ def offer_faults(
     if sku is None:
         return [f"Azure has no machine type {name} in location {wanted.location}."]
     faults = _restrictions(wanted, sku)
+    if wanted.spot and _capabilities(sku).get("LowPriorityCapable") == "False":
+        faults.append(f"Azure does not sell {name} as spot machines.")
     known = {str((u.get("name") or {}).get("value")).lower(): u for u in usages}
     cores = _cores(sku) * wanted.count
     quotas = [SPOT_QUOTA] if wanted.spot else [REGIONAL_QUOTA, str(sku.get("family"))]
@@ -75,6 +77,9 @@ def _restrictions(wanted: Wanted, sku: Mapping[str, Any]) -> list[str]:
     return faults
 
 
+def _capabilities(sku: Mapping[str, Any]) -> dict[str, str]:
+    return {str(c.get("name")): str(c.get("value")) for c in sku.get("capabilities") or []}
+
+
 def _cores(sku: Mapping[str, Any]) -> int:
-    found = {c.get("name"): c.get("value") for c in sku.get("capabilities") or []}
-    return int(found.get("vCPUs") or 0)
+    return int(_capabilities(sku).get("vCPUs") or 0)

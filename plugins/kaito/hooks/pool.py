@@ -151,6 +151,10 @@ def let_go_and_wait(
         time.sleep(poll)
 
 
+def _labelled(obj: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return wanted.items() <= (obj["metadata"].get("labels") or {}).items()
+
+
 def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for claim in claims if (name := (claim.get("status") or {}).get("nodeName"))]
 
@@ -173,6 +177,7 @@ class NodeClaimPool:
         tuning pool belongs to its run until that run lets it go.
 
         :raises PoolTaken: another run is tuning on this pool.
+        :raises ForeignPool: a NodeClaim of that name is not ours.
         """
         existing = self.hook.list(NODE_CLAIM, labels=pool.key.labels)
         for claim in [claim for claim in existing if deleting(claim)]:
@@ -189,9 +194,14 @@ class NodeClaimPool:
         missing = [c for c in pool.claims if c["metadata"]["name"] not in have]
         made = []
         for manifest in missing[: max(0, len(pool.claims) - len(have))]:
-            _, created = self.hook.get_or_create(NODE_CLAIM, manifest)
+            found, created = self.hook.get_or_create(NODE_CLAIM, manifest)
             if created:
                 made.append(manifest["metadata"]["name"])
+            elif not _labelled(found, pool.key.labels):
+                raise ForeignPool(
+                    f"The cluster has a NodeClaim {found['metadata']['name']} that this project did not make for "
+                    f"Workspace {pool.key.workspace}; it is not touched. Delete it, or give the Workspace another name."
+                )
         return made
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:

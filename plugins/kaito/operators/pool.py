@@ -12,7 +12,7 @@ from include.reconcile.pools import FINAL_CLASSES
 from include.workspace import conditions, names
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import GpuPool, GpuPoolProvider, PoolKey, PoolTaken, Purpose
+from kaito.hooks.pool import ForeignPool, GpuPool, GpuPoolProvider, PoolKey, PoolTaken, Purpose
 from kaito.hooks.pools import provider
 from kaito.hooks.pools.choosing import choose, failure_class
 from kaito.hooks.pools.own_nodes import OwnNodes
@@ -83,6 +83,8 @@ class CreateGpuPoolOperator(PoolTask, BaseOperator):
             # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
             self.live_workspace(run)
         except PoolTaken as error:
+            if isinstance(error, ForeignPool):
+                self._take_back(machines, pool)  # of several machines, the first may have been made
             raise self._refused(run, error) from None
         except StaleWorkspace as stale:
             machines.delete(pool.key, run.run_id)

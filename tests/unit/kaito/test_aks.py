@@ -174,6 +174,14 @@ def test_a_zone_that_is_restricted_is_not_offered(zones: tuple[str, ...], words:
     assert (words is None and faults == []) or (words is not None and words in faults[0])
 
 
+def test_a_machine_that_is_never_sold_as_spot_is_not_offered_as_spot() -> None:
+    able = {"name": "LowPriorityCapable", "value": "False"}
+    sku = {"name": "Standard_ND96asr_v4", "locationInfo": [{"location": "eastus"}], "capabilities": [able]}
+    assert offer_faults(Wanted("Standard_ND96asr_v4", 1, "eastus"), [sku], []) == []
+    (fault,) = offer_faults(Wanted("Standard_ND96asr_v4", 1, "eastus", spot=True), [sku], [])
+    assert fault == "Azure does not sell Standard_ND96asr_v4 as spot machines."
+
+
 # --- the life of a pool -----------------------------------------------------------------------------------------------
 
 
@@ -221,7 +229,7 @@ def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: 
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({"clusterName": "other"}, "managedClusters/other' under resource group 'sandbox' was not found"),
+        ({"clusterName": "other"}, "managedClusters/other' could not be found"),
         ({"resourceGroup": "other"}, "Resource group 'other' could not be found"),
         ({"subscriptionId": "me"}, "subscription identifier 'me' is malformed"),
     ],
@@ -445,6 +453,9 @@ def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines:
     unready = machines.observe(KEY)
     assert (unready.ready, unready.failed) == (False, False)
     assert "1 of 2 node(s) have joined" in unready.message
+    assert machines.create(wanted(machines)) == wanted(machines).names, "the lost machine is asked for anew"
+    eventually(lambda: len(machines.observe(KEY).nodes) == 2 and machines.observe(KEY).ready, "two again")
+    assert machines.create(wanted(machines)) == []
 
 
 # --- the choice of a provider -----------------------------------------------------------------------------------------

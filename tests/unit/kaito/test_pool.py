@@ -8,6 +8,7 @@ import pytest
 from kaito.hooks.api import NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.pool import (
     FailureClass,
+    ForeignPool,
     GpuPool,
     NodeClaimPool,
     PoolKey,
@@ -16,6 +17,7 @@ from kaito.hooks.pool import (
     classify,
     pool_status,
 )
+from kaito.hooks.pools.choosing import failure_class
 
 from tests.unit.kaito.conftest import FakeCluster
 
@@ -135,6 +137,34 @@ def test_two_runs_never_share_a_tuning_pool(cluster: FakeCluster) -> None:
     cluster.add(NODE_CLAIM, claim("a", run="run-0"))
     with pytest.raises(PoolTaken, match="run-0"):
         NodeClaimPool(cluster).create(pool("a"))
+
+
+def test_a_foreign_claim_of_our_name_is_not_taken_for_ours(cluster: FakeCluster) -> None:
+    foreign = claim("b")
+    foreign["metadata"]["labels"] = {"team": "other"}
+    cluster.add(NODE_CLAIM, foreign)
+    with pytest.raises(ForeignPool, match=r"NodeClaim b .* not touched"):
+        NodeClaimPool(cluster).create(pool("a", "b"))
+    assert NodeClaimPool(cluster).delete(KEY, "run-1") == ["a"]
+    assert ("nodeclaims", "", "b") in cluster.objects
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (401, FailureClass.AUTH),
+        (403, FailureClass.AUTH),
+        (404, FailureClass.CONFIG),
+        (422, FailureClass.CONFIG),
+        (409, FailureClass.TRANSIENT),
+        (503, FailureClass.TRANSIENT),
+        (0, FailureClass.TRANSIENT),
+    ],
+)
+def test_what_the_api_server_refuses_for_good_is_no_passing_trouble(
+    status: int, expected: FailureClass
+) -> None:
+    assert failure_class(ClusterError(status, "Reason", "nodeclaims.karpenter.sh: no")) is expected
 
 
 def test_a_serving_pool_is_used_again_by_a_later_run(cluster: FakeCluster) -> None:

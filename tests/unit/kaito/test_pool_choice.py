@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks import pools, release
 from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.pool import GpuPool, NodeClaimPool, PoolTaken
+from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolTaken
 from kaito.hooks.pools import PoolSettings, ProviderName, budgets
 from kaito.hooks.pools.choosing import NoProvider, choose, choose_async
 from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
@@ -223,6 +223,15 @@ def test_machines_of_any_other_run_stay_its_own(
     with pytest.raises(AirflowFailException, match="another run holds it"):
         create(cluster).execute(context)
     assert machines.deleted == []
+
+
+def test_what_was_made_beside_a_foreign_pool_is_taken_back(
+    cluster: FakeCluster, context: dict[str, Any], told: Callable[..., Machines]
+) -> None:
+    machines = told(ForeignPool("of that name there is another"))
+    with pytest.raises(AirflowFailException, match="there is another"):
+        create(cluster).execute(context)
+    assert machines.deleted == [(RUN_ID, 900.0)]
 
 
 def test_a_killed_task_does_not_wait_for_a_busy_cloud(

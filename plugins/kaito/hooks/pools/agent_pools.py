@@ -36,6 +36,7 @@ Pool = dict[str, Any]
 
 #: How often a pool that changes between reading and deleting it is read again.
 DELETE_ATTEMPTS = 5
+SUCCEEDED = "Succeeded"
 #: Azure takes some minutes for an operation; who comes second waits for it.
 BUSY_SECONDS = 900.0
 
@@ -70,7 +71,8 @@ class AgentPools:
     def create(self, pool: GpuPool) -> list[str]:
         """Ask for the agent pool, or take up the one that an earlier attempt asked for; does not wait for machines.
 
-        A pool that Azure gave up on is taken away first. A serving pool that another run made is used again.
+        Machines that the pool has lost are asked for anew. A pool that Azure gave up on is taken away first. A serving
+        pool that another run made is used again.
 
         :raises PoolTaken: another run is tuning on this Workspace's pool.
         :raises ForeignPool: a pool of that name is not ours.
@@ -89,7 +91,7 @@ class AgentPools:
                 made.append(str(body["name"]))
             elif not belongs(found, pool.key.labels):
                 raise ForeignPool(_foreign(found))
-            elif machines(found) < body["properties"]["count"]:
+            elif self._standing(found) < body["properties"]["count"]:
                 self.aks.begin_update(body, etag=_etag(found), timeout=self.busy_seconds)
                 made.append(str(body["name"]))
         return made
@@ -108,7 +110,13 @@ class AgentPools:
         """Whether the pools that are there have the machines that are wanted."""
         wanted = sum(int(body["properties"]["count"]) for body in pool.claims)
         same = [p for p in live if properties(p).get("vmSize") == pool.instance_type]
-        return sum(machines(p) for p in same) >= wanted
+        return sum(self._standing(p) for p in same) >= wanted
+
+    def _standing(self, pool: Pool) -> int:
+        """How many machines a pool has or is to get. Azure does not replace one that died or was evicted by itself."""
+        if state(pool) != SUCCEEDED:
+            return machines(pool)
+        return min(machines(pool), len(nodes_of([pool], self.hook.list(NODE))))
 
     def _clear(self, body: Mapping[str, Any], existing: list[Pool]) -> None:
         """Take away an earlier pool of this name that cannot be used, and wait until it is gone."""

@@ -23,6 +23,16 @@ from kaito.hooks.pool import FailureClass, PoolKey, Purpose
 from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
 from kaito.hooks.pools.node_pools import NODE_POOL
 
+#: What the API server means by refusing: a right that is missing, a kind that it does not know, an object that it
+#: does not take (a label, for one). Everything else may pass.
+_REFUSALS = {
+    401: FailureClass.AUTH,
+    403: FailureClass.AUTH,
+    400: FailureClass.CONFIG,
+    404: FailureClass.CONFIG,
+    422: FailureClass.CONFIG,
+}
+
 
 class NoProvider(ValueError):
     """`auto` found nobody who could make machines; the message says what would help."""
@@ -162,6 +172,8 @@ def failure_class(error: Exception) -> FailureClass:
 
     if isinstance(error, AksError):
         return classify(error.code, error.message)
-    if isinstance(error, ClusterError) or not isinstance(error, ValueError):
+    if isinstance(error, ClusterError):
+        return _REFUSALS.get(error.status, FailureClass.TRANSIENT)
+    if not isinstance(error, ValueError):
         return FailureClass.TRANSIENT
     return FailureClass.CONFIG  # a setting, an annotation, a connection, or what AKS would refuse
