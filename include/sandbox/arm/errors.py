@@ -109,6 +109,15 @@ def pool_not_found(pool: str) -> ArmError:
     )
 
 
+def parent_not_found(group: str, cluster: str, verb: str) -> ArmError:
+    parent = f"/resourceGroups/{group}/providers/Microsoft.ContainerService/managedClusters/{cluster}"
+    message = (
+        f"Failed to perform '{verb}' on resource(s) of type 'managedClusters/agentPools', because the parent resource "
+        f"'{parent}' could not be found."
+    )
+    return gateway(404, "ParentResourceNotFound", message)
+
+
 def no_such_route(path: str) -> ArmError:
     return gateway(
         404, "InvalidResourceType", f"The resource type could not be found in the namespace of '{path}'."

@@ -70,7 +70,9 @@ class Conditions:
         have = pool.etag if pool is not None else None
         if self.match is not None and (have is None or self.match not in ("*", have)):
             raise errors.precondition_failed(f'If-Match: "{self.match}"', have)
-        if self.none_match is not None and have is not None and self.none_match in ("*", have):
+        if self.none_match not in (None, "", "*"):
+            raise errors.invalid_parameter("If-None-Match", "only * is supported")
+        if self.none_match == "*" and have is not None:
             raise errors.precondition_failed(f'If-None-Match: "{self.none_match}"', have)
 
 
@@ -95,12 +97,12 @@ class AgentPools:
         pool = self.find(name)
         if pool is None:
             raise errors.pool_not_found(name)
-        return Answer(200, account.pool_resource(pool), headers={"ETag": f'"{pool.etag}"'})
+        return Answer(200, account.pool_resource(pool))
 
     def put(self, name: str, body: Any, conditions: Conditions) -> Answer:
         """201 with Creating or Updating and the status monitor; 200 when the pool is that way already."""
-        check_name(name)
         wanted = read_properties(body)
+        check_name(name, wanted)
         check_properties(wanted)
         pool = self.find(name)
         conditions.check(pool)
@@ -180,7 +182,7 @@ class AgentPools:
         if set(wanted) == {"powerState"}:
             fresh = {**pool.properties, **wanted}
         if fresh == pool.properties and len(pool.machines) == pool.count and pool.state == SUCCEEDED:
-            return Answer(200, account.pool_resource(pool), headers={"ETag": f'"{pool.etag}"'})
+            return Answer(200, account.pool_resource(pool))
         after = replace(pool, properties=fresh)
         if after.count > len(pool.machines):
             self._check_available(after, after.count - len(pool.machines))
@@ -191,7 +193,7 @@ class AgentPools:
         return self._accepted(pool, operation)
 
     def _accepted(self, pool: Pool, operation: Operation) -> Answer:
-        return Answer(201, account.pool_resource(pool), operation, headers={"ETag": f'"{pool.etag}"'})
+        return Answer(201, account.pool_resource(pool), operation)
 
     def _check_idle(self) -> None:
         busy = self.state.busy()

@@ -73,12 +73,14 @@ ENUMS: Mapping[str, tuple[str, ...]] = {
     "scaleDownMode": ("Delete", "Deallocate"),
     "osDiskType": ("Managed", "Ephemeral"),
     "kubeletDiskType": ("OS", "Temporary"),
+    "workloadRuntime": ("OCIContainer", "WasmWasi", "KataVmIsolation"),
+    "podIPAllocationMode": ("DynamicIndividual", "StaticBlock"),
     "gpuInstanceProfile": ("MIG1g", "MIG2g", "MIG3g", "MIG4g", "MIG7g"),
 }
 GPU_DRIVERS = ("Install", "None")
 POWER_STATES = ("Running", "Stopped")
 NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
-MAX_COUNT, MAX_DISK_GB = 1000, 2048
+MAX_COUNT, MAX_DISK_GB, MAX_WINDOWS_NAME = 1000, 2048, 6
 ZONES = ("1", "2", "3")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -154,12 +156,15 @@ def _enumerated(field: str, value: Any) -> Any:
     return spelt
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, properties: Mapping[str, Any]) -> None:
     if not NAME.fullmatch(name):
         why = (
             f"Agentpool name '{name}' has to match the regular expression '^[a-z][a-z0-9]{{0,11}}$'. "
             "Please see https://aka.ms/aks-naming-rules for more details"
         )
+        raise invalid_parameter(f"{_FIELD}.name", why)
+    if properties.get("osType") == "Windows" and len(name) > MAX_WINDOWS_NAME:
+        why = f"Windows agent pool name '{name}' can be at most {MAX_WINDOWS_NAME} characters"
         raise invalid_parameter(f"{_FIELD}.name", why)
 
 

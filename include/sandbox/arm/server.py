@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _BODY_LIMIT = 4 * 1024 * 1024
 RETRY_AFTER = 1  # seconds between two polls; Azure says 15 to 60, its machines boot slower
+PAGE = 16  # Azure's pages are longer; what matters is that there are several
+_FILTER = re.compile(r"location eq '(?P<location>[^']*)'")
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-[A-Za-z]+)?")
 _OPERATIONS = {"operations", "operationstatus", "operationstatuses"}
 _VERBS = {"GET": "read", "PUT": "write", "DELETE": "delete", "POST": "action"}
@@ -109,10 +111,12 @@ class ArmServer:
             case ["providers", "microsoft.compute", "locations", location, "usages"]:
                 _only(request, "GET")
                 _check_location(location)
-                return Answer(200, {"value": account.usages(self._pools.state.pools.values(), self._faults)})
+                found = account.usages(self._pools.state.pools.values(), self._faults)
+                return Answer(200, _page(request, found))
             case ["providers", "microsoft.compute", "skus"]:
                 _only(request, "GET")
-                return Answer(200, {"value": account.skus(self._faults)})
+                _check_filter(request)
+                return Answer(200, _page(request, account.skus(self._faults)))
             case ["providers", "microsoft.containerservice", "managedclusters"]:
                 _only(request, "GET")
                 return Answer(200, {"value": [self._cluster()]})
@@ -132,6 +136,8 @@ class ArmServer:
             _only(request, "GET")
             return Answer(200, {"value": [self._cluster()]})
         if parts[3].lower() != account.CLUSTER:
+            if len(parts) > 4:
+                raise errors.parent_not_found(group, parts[3], _VERBS.get(request.method, "read"))
             raise errors.resource_not_found(f"Microsoft.ContainerService/managedClusters/{parts[3]}", group)
         if len(parts) == 4:
             _only(request, "GET")
@@ -156,7 +162,7 @@ class ArmServer:
         if request.method == "GET":
             return self._pools.get(parts[0])
         if request.method == "DELETE":
-            return self._pools.delete(parts[0], _conditions(request))
+            return self._pools.delete(parts[0], Conditions(match=_conditions(request).match))
         return self._pools.put(parts[0], await _json(request), _conditions(request))
 
     def _cluster(self) -> Json:
@@ -260,6 +266,25 @@ def _check_location(given: str) -> None:
             f"List of available regions is '{account.LOCATION}'."
         )
         raise errors.gateway(400, "LocationNotAvailableForResourceType", message)
+
+
+def _page(request: web.Request, found: list[Json]) -> Json:
+    """One page of a long list, with the link to the next; who follows links as given needs to know nothing of it."""
+    start = int(request.query.get("$skiptoken") or 0)
+    shown: Json = {"value": found[start : start + PAGE]}
+    if start + PAGE < len(found):
+        shown["nextLink"] = str(request.url.update_query({"$skiptoken": str(start + PAGE)}))
+    return shown
+
+
+def _check_filter(request: web.Request) -> None:
+    """Sizes can be filtered by location alone; the sandbox has one."""
+    given = request.query.get("$filter", "")
+    found = _FILTER.fullmatch(given)
+    if given and (found is None or found["location"].lower() != account.LOCATION):
+        raise errors.gateway(
+            400, "BadRequest", f"The filter '{given}' names no location of this subscription."
+        )
 
 
 def _only(request: web.Request, *methods: str) -> None:

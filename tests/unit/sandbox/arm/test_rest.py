@@ -50,7 +50,7 @@ async def test_a_creation_answers_as_published(azure):
     monitor = answer.headers["Azure-AsyncOperation"]
     assert re.fullmatch(re.escape(f"{base}/operations/") + GUID + r"\?api-version=2026-08-01", monitor)
     assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.headers["ETag"] == f'"{shown["eTag"]}"'
+    assert re.fullmatch(GUID, shown["eTag"])
     for name in ("x-ms-request-id", "x-ms-correlation-request-id"):
         assert re.fullmatch(GUID, answer.headers[name])
 
@@ -139,7 +139,18 @@ async def test_who_is_not_known_is_refused_before_anything_else(azure, header, w
             "SubscriptionNotFound",
         ),
         ("GET", POOLS.replace("resourceGroups/sandbox", "resourceGroups/rg1"), 404, "ResourceGroupNotFound"),
-        ("GET", POOLS.replace("managedClusters/sandbox", "managedClusters/c1"), 404, "ResourceNotFound"),
+        (
+            "GET",
+            POOLS.replace("managedClusters/sandbox", "managedClusters/c1"),
+            404,
+            "ParentResourceNotFound",
+        ),
+        (
+            "GET",
+            account.CLUSTER_ID.replace("managedClusters/sandbox", "managedClusters/c1"),
+            404,
+            "ResourceNotFound",
+        ),
         ("GET", f"{POOLS}/nopool", 404, "AgentPoolNotFound"),
         ("POST", f"{POOLS}/nopool/abort", 404, "AgentPoolNotFound"),
         ("POST", f"{POOLS}/nodepool1/abort", 409, "OperationNotAllowed"),
@@ -259,7 +270,8 @@ async def test_the_quota_shows_in_the_usages(azure, faults):
         ({"If-Match": '"other"'}, 412),
         ({"If-None-Match": "*"}, 412),
         ({"If-Match": "*"}, 200),
-        ({"If-None-Match": '"other"'}, 200),
+        ({"If-None-Match": ""}, 200),
+        ({"If-None-Match": '"other"'}, 400),
     ],
 )
 async def test_conditions_on_a_pool_that_is_there(azure, headers, status):
