@@ -39,6 +39,9 @@ FAULT_HELP = """kinds, with what --target (a shell pattern) and --value mean:
   api-latency                "METHOD /path"; value: seconds
   watch-drop                 "/path" (once)"""
 
+#: The timings that `up` takes, each as --NAME-seconds.
+SETTABLE = ("boot", "gpu", "heartbeat", "node_monitor_grace", "lost_node_removal", "restart_backoff")
+
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
@@ -52,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--port", type=int, default=0, help="port of the API server (default: any free one)")
     up.add_argument("--foreground", action="store_true", help="stay in this terminal until Ctrl-C")
     for field in fields(Timings):
-        if field.name in ("boot", "gpu", "node_monitor_grace", "restart_backoff"):
+        if field.name in SETTABLE:
             name = f"--{field.name.replace('_', '-')}-seconds"
             up.add_argument(
                 name, type=float, dest=field.name, default=field.default, help="default: %(default)s"
@@ -106,7 +109,7 @@ def _up(args: argparse.Namespace, layout: Layout) -> int:
             raise lifecycle.SandboxProblem(told) from error
         return 0
     options = ["--port", str(args.port)]
-    for name in ("boot", "gpu", "node_monitor_grace", "restart_backoff"):
+    for name in SETTABLE:
         options += [f"--{name.replace('_', '-')}-seconds", str(getattr(timings, name))]
     described = lifecycle.start(layout, options)
     print(
