@@ -86,6 +86,9 @@ def main() -> int:
     """Parse the command line and do what it says; the exit code is 0 only for full success."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
+    # Both explicitly: a shell starts what it puts in the background with SIGINT ignored, and all that the demo starts
+    # would inherit that: Airflow could then only be killed.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     state_dir: Path = arguments.state_dir.resolve()
     try:

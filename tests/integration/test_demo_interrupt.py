@@ -31,7 +31,14 @@ def started_with(folder: Path) -> list[psutil.Process]:
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "include.demo", "--state-dir", str(tmp_path), "--keep"]
-    demo = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    demo = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell does behind a `&`
+    )
     try:
         deadline = time.monotonic() + 240
         while not (tmp_path / "demo" / "airflow" / "airflow.pid").exists():
