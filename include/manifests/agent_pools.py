@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.pools import DEFAULT_IMAGE_FAMILY, storage_gib
 from include.planning import Plan
 from include.workspace import Workspace, names
+from include.workspace.offers import SPOT
 from include.workspace.selector import node_labels
 
 MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER  # include.reconcile.agent_pools reads it
 WORKSPACE_TAG, NAMESPACE_TAG = "kaito-workspace", "kaito-namespace"
 RUN_TAG, PURPOSE_TAG = "kaito-run-id", "kaito-pool"
+OFFER_TAG = "kaito-offer"  # include.reconcile.agent_pools reads it
 MACHINE_TYPE_LABEL = "kaito.sh/machine-type"
 TAINTS = ("sku=gpu:NoSchedule",)
 OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
@@ -84,7 +86,7 @@ def agent_pool(
 
     :raises AgentPoolInvalid: AKS would refuse it; all reasons at once.
     """
-    workspace, asked = workspace_of(ws), options or AgentPoolOptions()
+    workspace, asked = workspace_of(ws), _of_the_plan(options or AgentPoolOptions(), plan)
     run = names.run_id_label(run_id)
     family = workspace.annotations.get(names.NODE_IMAGE_FAMILY, DEFAULT_IMAGE_FAMILY).strip().lower()
     properties: Manifest = {
@@ -112,6 +114,7 @@ def agent_pool(
             NAMESPACE_TAG: workspace.namespace,
             PURPOSE_TAG: plan.purpose,
             RUN_TAG: run,
+            **({OFFER_TAG: plan.offer} if plan.offer != plan.instance_type else {}),
         },
         **_choices(asked),
     }
@@ -119,6 +122,12 @@ def agent_pool(
     if faults := [*_option_faults(asked), *agent_pool_faults(found)]:
         raise AgentPoolInvalid(faults)
     return found
+
+
+def _of_the_plan(options: AgentPoolOptions, plan: Plan) -> AgentPoolOptions:
+    """The options with what the plan's own offer says: its zone and its terms win."""
+    spot = plan.capacity_type == SPOT if plan.capacity_type else options.spot
+    return replace(options, spot=spot, zones=(plan.zone,) if plan.zone else options.zones)
 
 
 def _choices(options: AgentPoolOptions) -> Manifest:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.manifests.pods import Manifest, pool_labels, workspace_of
-from include.manifests.pools import DEFAULT_IMAGE_FAMILY
+from include.manifests.pools import DEFAULT_IMAGE_FAMILY, offer_mark, offer_requirements
 from include.manifests.settings import Settings
 from include.planning import Plan
 from include.workspace import Workspace, names
@@ -46,7 +46,11 @@ def node_pool(
     return {
         "apiVersion": "karpenter.sh/v1",
         "kind": "NodePool",
-        "metadata": {"name": node_pool_name(workspace, plan.purpose), "labels": dict(labels)},
+        "metadata": {
+            "name": node_pool_name(workspace, plan.purpose),
+            "labels": dict(labels),
+            **({"annotations": mark} if (mark := offer_mark(plan)) else {}),
+        },
         "spec": {
             "replicas": plan.node_count,
             "template": {
@@ -54,7 +58,7 @@ def node_pool(
                 "spec": {
                     "nodeClassRef": _node_class(workspace, plan.instance_type, settings),
                     "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
-                    "requirements": _requirements(plan.instance_type),
+                    "requirements": _requirements(plan, settings),
                     "expireAfter": "Never",
                 },
             },
@@ -66,9 +70,10 @@ def node_pool(
     }
 
 
-def _requirements(instance_type: str) -> list[Manifest]:
-    found = [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [instance_type]}]
-    if instance_type.startswith("Standard_"):
+def _requirements(plan: Plan, settings: Settings | None) -> list[Manifest]:
+    found = [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [plan.instance_type]}]
+    found += offer_requirements(plan, settings)
+    if plan.instance_type.startswith("Standard_") and not plan.zone:
         found.append({"key": "karpenter.azure.com/placement-scope", "operator": "In", "values": ["regional"]})
     return found
 

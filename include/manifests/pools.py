@@ -46,7 +46,11 @@ def _node_claim(ws: Workspace, plan: Plan, run_id: str, index: int, settings: Se
         "metadata": {
             "name": names.node_claim(document, plan.purpose, index),
             "labels": labels,
-            "annotations": {"karpenter.sh/do-not-disrupt": "true", names.NODE_IMAGE_FAMILY: family},
+            "annotations": {
+                "karpenter.sh/do-not-disrupt": "true",
+                names.NODE_IMAGE_FAMILY: family,
+                **offer_mark(plan),
+            },
         },
         "spec": {
             "nodeClassRef": {
@@ -60,6 +64,7 @@ def _node_claim(ws: Workspace, plan: Plan, run_id: str, index: int, settings: Se
                 _requirement("node.kubernetes.io/instance-type", plan.instance_type),
                 _requirement("kubernetes.io/os", "linux"),
                 *_cloud_requirements(plan.instance_type),
+                *offer_requirements(plan, settings),
             ],
             "resources": {"requests": {"storage": f"{storage_gib(plan)}Gi"}},
         },
@@ -75,6 +80,31 @@ def _cloud_requirements(instance_type: str) -> list[Manifest]:
     if instance_type.startswith("Standard_"):
         return [_requirement("karpenter.azure.com/sku-name", instance_type)]
     return [{"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}]
+
+
+def offer_requirements(plan: Plan, settings: Settings | None = None) -> list[Manifest]:
+    """What Karpenter has to keep of an alternative: its zone and its terms. gpu-provisioner passes over both.
+
+    Azure's zones are numbers, and Karpenter knows them with their region: westeurope-1. Raises ValueError without one.
+    """
+    found = []
+    if plan.zone:
+        region = settings.region if settings else ""
+        if plan.zone.isdigit() and not region:
+            raise ValueError(
+                f"{plan.offer}: the zone's name begins with its region, and no Node says which region this is "
+                "(label topology.kubernetes.io/region)."
+            )
+        zone = f"{region}-{plan.zone}" if plan.zone.isdigit() else plan.zone
+        found.append(_requirement("topology.kubernetes.io/zone", zone))
+    if plan.capacity_type:
+        found.append(_requirement("karpenter.sh/capacity-type", plan.capacity_type))
+    return found
+
+
+def offer_mark(plan: Plan) -> dict[str, str]:
+    """The annotation by which an alternative is known again; a machine type alone tells it by itself."""
+    return {names.OFFER: plan.offer} if plan.offer != plan.instance_type else {}
 
 
 def storage_gib(plan: Plan) -> int:

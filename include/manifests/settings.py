@@ -16,6 +16,7 @@ class Settings:
     Restricted. `allowed_networks` and `insecure_registries` (host:port) are for sandboxes; both are empty elsewhere.
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
+    `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are brought along.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     gpu_pod_cpu_request: str = "500m"
     gpu_pod_memory_request: str = "1Gi"
     dataset_max_bytes: int | None = None
+    region: str = ""
 
     @classmethod
     def defaults(cls, catalog: Catalog) -> Settings:

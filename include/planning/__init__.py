@@ -4,15 +4,17 @@ Everything here is a pure function of a Workspace, its configs and the catalogue
 """
 
 from include.catalog.choice import Choice, recommend
+from include.planning.candidates import Candidates, candidates
 from include.planning.estimate import Estimate
 from include.planning.launch import launch_arguments, server_environment
-from include.planning.plan import Plan, fallbacks, plan, plan_serving
+from include.planning.plan import Plan, plan, plan_serving
 
 __all__ = [
+    "Candidates",
     "Choice",
     "Estimate",
     "Plan",
-    "fallbacks",
+    "candidates",
     "launch_arguments",
     "plan",
     "plan_serving",

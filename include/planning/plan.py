@@ -18,7 +18,7 @@ from include.workspace import names
 from include.workspace.models import Workspace
 from include.workspace.notices import notices
 
-__all__ = ["Plan", "Purpose", "fallbacks", "plan", "plan_serving"]
+__all__ = ["Plan", "Purpose", "plan", "plan_serving"]
 
 TIGHT = 0.9  # above this share of a GPU a plan warns
 
@@ -70,31 +70,6 @@ def plan_serving(
         trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
         made = _serving(model, found, wanted, strategy, trusted, notices(ws, catalog))
     return replace(made, own_nodes=machine is not None)
-
-
-def fallbacks(made: Plan, machine_types: Sequence[str], catalog: Catalog) -> list[Plan]:
-    """The same work on other machines, in the order given: only those where it is proven to fit.
-
-    A tuning keeps its settings. Unknown machines, machines without NVIDIA GPUs, and the plan's own are left out.
-    """
-    if not made.model_id:
-        return []
-    model = catalog.model(made.model)
-    found: list[Plan] = []
-    for name in dict.fromkeys(machine_types):
-        try:
-            machine = catalog.machine(name)
-        except KeyError:
-            continue
-        if machine.name == made.instance_type or machine.name in {plan.instance_type for plan in found}:
-            continue
-        if sizing.judge(model, made.purpose, made.method, machine, made.training).fits:
-            found.append(
-                _tuning(model, machine, made.method, made.training or sizing.TrainingShape(), [])
-                if made.purpose == "tuning"
-                else _serving(model, machine, None, "exact", False, [])
-            )
-    return found
 
 
 def _tuning(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from include.catalog.training_shape import TrainingShape
 from include.planning import estimate as timing
+from include.workspace.offers import Offer
 
 Purpose = Literal["tuning", "serving"]
 TEMPLATE = "template"  # plan.model of a Workspace with a pod template of its own
@@ -23,6 +24,7 @@ class Plan:
     `training` are the settings of a tuning that memory and time were computed for, `tokens_per_second` of all GPUs
     together. Of a serving plan `max_model_len` is the longest context in tokens that fits, and `kv_cache_tokens` what
     all requests together may hold. `own_nodes`: they were brought along, so nothing marks them as this Workspace's.
+    `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
     """
 
     purpose: Purpose
@@ -48,6 +50,13 @@ class Plan:
     why: str = ""
     warnings: tuple[str, ...] = field(default_factory=tuple)
     own_nodes: bool = False
+    zone: str = ""
+    capacity_type: str = ""
+
+    @property
+    def offer(self) -> str:
+        """What the cloud is asked for, as one word (see include.workspace.offers)."""
+        return str(Offer(self.instance_type, self.zone, self.capacity_type))
 
     @property
     def memory_bytes(self) -> int:

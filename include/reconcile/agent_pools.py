@@ -20,6 +20,8 @@ from include.reconcile.pools import (
 )
 from include.workspace import names
 
+#: What a pool was asked for as, where its machine type alone does not tell it.
+OFFER_TAG = "kaito-offer"
 AGENT_POOL_LABEL = "kubernetes.azure.com/agentpool"
 #: The tag that says that this project made a pool; Azure's tag names take no slash.
 MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER
@@ -51,6 +53,12 @@ def is_ours(pool: AgentPool) -> bool:
 def belongs(pool: AgentPool, wanted: Mapping[str, str]) -> bool:
     """Whether the pool is ours and its nodes have all these labels."""
     return is_ours(pool) and all(labels(pool).get(key) == value for key, value in wanted.items())
+
+
+def offer(pool: AgentPool) -> str:
+    """What the cloud was asked for: the pool's own mark, else its machine type."""
+    tags = properties(pool).get("tags") or {}
+    return str(tags.get(OFFER_TAG) or properties(pool).get("vmSize") or "")
 
 
 def machines(pool: AgentPool) -> int:
@@ -119,7 +127,7 @@ def agent_pool_status(pools: Sequence[AgentPool], nodes: Iterable[Mapping[str, A
     problems = [(pool, problem) for pool in live if (problem := _pool_problem(pool, joined))]
     if not problems:
         told = f"{len(members)} GPU node(s) ready: {', '.join(members)}"
-        return PoolStatus(members, True, "NodesReady", told)
+        return PoolStatus(members, True, "NodesReady", told, offer=offer(live[0]))
     # The worst cause speaks: a quota error is the news, not the sibling that still boots.
     ranked = sorted(problems, key=lambda p: (state(p[0]) not in ENDED_STATES, p[1][0] not in FINAL_CLASSES))
     pool, (failed, reason, message) = ranked[0]
@@ -129,4 +137,4 @@ def agent_pool_status(pools: Sequence[AgentPool], nodes: Iterable[Mapping[str, A
     )
     slowest = min(stages, key=list(Stage).index)
     ended = state(pool) in ENDED_STATES
-    return PoolStatus(members, False, reason, message, failed, ended=ended, stage=slowest)
+    return PoolStatus(members, False, reason, message, failed, ended=ended, stage=slowest, offer=offer(pool))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from include.workspace import names
+
 GPU_RESOURCE = "nvidia.com/gpu"
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
@@ -69,6 +71,9 @@ _CLASSES: tuple[tuple[FailureClass, str], ...] = (
 FINAL_CLASSES = frozenset(
     {FailureClass.QUOTA, FailureClass.CAPACITY, FailureClass.AUTH, FailureClass.CONFIG, FailureClass.TIMEOUT}
 )
+#: The cloud does not have or does not give these machines now; others may be there.
+UNAVAILABLE_CLASSES = frozenset({FailureClass.QUOTA, FailureClass.CAPACITY})
+MISSING_REASONS = frozenset({"NodeClaimMissing", "NodePoolMissing", "AgentPoolMissing"})
 
 
 def classify(reason: str, message: str) -> FailureClass:
@@ -91,10 +96,21 @@ class PoolStatus:
     failure_class: FailureClass | None = None
     ended: bool = False  # the provider has given up: waiting cannot help, whatever the class
     stage: Stage | None = None  # what the slowest machine is in while the pool is not ready
+    offer: str = ""  # what the cloud was asked for (include.workspace.offers), "" where nothing is there
 
     @property
     def failed(self) -> bool:
         return self.ended or self.failure_class in FINAL_CLASSES
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing at all is there of the pool."""
+        return self.reason in MISSING_REASONS
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the cloud has no such machines for us now, so that others may be asked for."""
+        return self.failed and self.failure_class in UNAVAILABLE_CLASSES
 
 
 def _condition(obj: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
@@ -109,6 +125,12 @@ def deleting(obj: Mapping[str, Any]) -> bool:
 def instance_types(claim: Mapping[str, Any]) -> list[str]:
     requirements = (claim.get("spec") or {}).get("requirements") or []
     return next((r.get("values") or [] for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), [])
+
+
+def offer_of(obj: Mapping[str, Any], types: Sequence[str]) -> str:
+    """What a NodeClaim or NodePool was asked for as: its own mark, else its machine type."""
+    marks = obj["metadata"].get("annotations") or {}
+    return str(marks.get(names.OFFER) or (types[0] if types else ""))
 
 
 def _claim_problem(claim: Mapping[str, Any]) -> tuple[Stage, str, str] | None:
@@ -169,16 +191,16 @@ def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str
             "The pool has no NodeClaims: they were deleted.",
             FailureClass.CONFIG,
         )
+    offer = offer_of(live[0], instance_types(live[0]))
     members = tuple(sorted(n for c in live if (n := (c.get("status") or {}).get("nodeName"))))
     problems = [p for claim in live if (p := _claim_problem(claim) or _node_problem(claim, by_name))]
     if not problems:
-        return PoolStatus(
-            members, True, "NodesReady", f"{len(members)} GPU node(s) ready: {', '.join(members)}"
-        )
+        told = f"{len(members)} GPU node(s) ready: {', '.join(members)}"
+        return PoolStatus(members, True, "NodesReady", told, offer=offer)
     classed = [(classify(*problem[1:]), *problem[1:]) for problem in problems]
     # The worst cause speaks for the pool: a quota error is the news, not the sibling that still boots.
     failure, reason, message = next((c for c in classed if c[0] in FINAL_CLASSES), classed[0])
     if len(problems) > 1:
         message = f"{message} ({len(live) - len(problems)} of {len(live)} machines ready)"
     slowest = min((problem[0] for problem in problems), key=list(Stage).index)
-    return PoolStatus(members, False, reason, message, failure, stage=slowest)
+    return PoolStatus(members, False, reason, message, failure, stage=slowest, offer=offer)

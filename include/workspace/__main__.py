@@ -11,20 +11,20 @@ from include.workspace.cli import main
 
 if TYPE_CHECKING:
     from include.catalog import Catalog
-    from include.planning.plan import Plan
+    from include.planning import Candidates
     from include.workspace.models import Workspace
     from include.workspace.rules import Policy
 
 
 def plan_for(
     workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog
-) -> Plan | None:
+) -> Candidates | None:
     """The planner that `check` shows plans of; None for nodes that are brought along."""
-    from include.planning import plan
+    from include.planning import candidates
 
     if policy.of(workspace).byo and not workspace.instance_type:
         return None  # the nodes' own labels decide, and only the cluster has them
-    return plan(workspace, catalog, config)
+    return candidates(workspace, catalog, config)
 
 
 def run() -> int:

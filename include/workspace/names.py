@@ -40,6 +40,9 @@ POOL_PROVIDER = "kaito.sh/pool-provider"  # who makes the machines; beats the in
 SCALE_TO_ZERO = (
     "kaito.sh/scale-to-zero-after-minutes"  # a service that is idle for so long gives its GPUs back
 )
+INSTANCE_TYPES = "kaito.sh/instance-types"  # further machine types, TYPE or TYPE@ZONE, in the order of asking
+CAPACITY_TYPE = "kaito.sh/capacity-type"  # spot, on-demand, or both in the order of asking
+OFFER = "kaito.sh/offer"  # on what is made: which of those it was asked for as
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"

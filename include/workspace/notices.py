@@ -31,6 +31,8 @@ KNOWN_ANNOTATIONS = frozenset(
         names.FORCE_RELEASE,
         names.POOL_PROVIDER,
         names.SCALE_TO_ZERO,
+        names.INSTANCE_TYPES,
+        names.CAPACITY_TYPE,
         names.KEEP,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",

@@ -119,6 +119,9 @@ SENTENCES: Mapping[str, str] = {
     "F13": "Arguments of the server fit the model and the machine.",
     "F17": "Annotation kaito.sh/scale-to-zero-after-minutes is a number above 0, and there is a service to scale.",
     "F14": "Annotation kaito.sh/pool-provider is nodeclaim, nodepool, aks, byo or auto.",
+    "F15": "Annotation kaito.sh/instance-types lists up to 8 machine types of one cloud, TYPE or TYPE@ZONE, each once; "
+    "each is known and large enough (R13, F8, F9, R15, R16).",
+    "F16": "Annotation kaito.sh/capacity-type is spot, on-demand, or both in the order in which they are to be tried.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",

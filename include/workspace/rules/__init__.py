@@ -12,12 +12,19 @@ from collections.abc import Sequence
 from include.catalog import Catalog
 from include.workspace.faults import Fault
 from include.workspace.models import Workspace
-from include.workspace.rules import byo, inference, resource, tuning, whole
+from include.workspace.rules import alternatives, byo, inference, resource, tuning, whole
 from include.workspace.rules.byo import byo_faults
 from include.workspace.rules.context import Context, Policy, Rule
 from include.workspace.rules.update import still_allowed, transition_faults
 
-RULES: tuple[Rule, ...] = (*whole.RULES, *resource.RULES, *byo.RULES, *inference.RULES, *tuning.RULES)
+RULES: tuple[Rule, ...] = (
+    *whole.RULES,
+    *resource.RULES,
+    *alternatives.RULES,
+    *byo.RULES,
+    *inference.RULES,
+    *tuning.RULES,
+)
 
 
 def validate(

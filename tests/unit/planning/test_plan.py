@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.catalog import load_catalog, machine_from_labels, sizing
-from include.planning import Plan, fallbacks, plan, plan_serving
+from include.planning import Plan, plan, plan_serving
 from include.workspace import Workspace, names, parse_workspace
 
 CATALOG = load_catalog()
@@ -242,30 +242,6 @@ def test_a_tight_fit_warns() -> None:
     share = full.memory_bytes / full.gpu_memory_bytes
     assert share > 1
     assert any(f"the estimate takes {share:.0%} of one NVIDIA A10" in warning for warning in full.warnings)
-
-
-def test_fallbacks_are_proven_and_keep_the_settings() -> None:
-    made = plan(tuning("phi-4", "Standard_NC24ads_A100_v4", method="lora"), CATALOG)
-    asked = [
-        "standard_nc40ads_h100_v5",
-        "Standard_NC6s_v3",
-        "no-such",
-        "Standard_NC24ads_A100_v4",
-        "g4ad.xlarge",
-    ]
-    found = fallbacks(made, [*asked, *asked], CATALOG)
-    assert [one.instance_type for one in found] == ["Standard_NC40ads_H100_v5"]
-    assert found[0].training is not None
-    assert found[0].training.sequence_length == 2048
-    assert found[0].memory_bytes <= found[0].gpu_memory_bytes
-
-
-def test_fallbacks_of_a_service() -> None:
-    made = plan_serving(tuning(), CATALOG)
-    found = fallbacks(made, ["Standard_NV6ads_A10_v5", "Standard_NC24ads_A100_v4"], CATALOG)
-    assert [(one.purpose, one.instance_type, one.dtype) for one in found] == [
-        ("serving", "Standard_NC24ads_A100_v4", "bfloat16")
-    ]
 
 
 NVIDIA = [machine for machine in CATALOG.machines if machine.nvidia]

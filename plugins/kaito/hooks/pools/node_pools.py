@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from include.reconcile.pools import (
     classify,
     deleting,
     instance_types,
+    offer_of,
     pool_status,
 )
 from include.workspace import names
@@ -92,12 +94,23 @@ def node_pool_status(
     if not live:
         told = "There is no NodePool: it was deleted."
         return PoolStatus((), False, "NodePoolMissing", told, FailureClass.CONFIG)
+    found = _judged(live, claims, nodes, events, now or datetime.now(UTC))
+    return replace(found, offer=offer_of(live[0], instance_types(live[0]["spec"]["template"])))
+
+
+def _judged(
+    live: Sequence[Object],
+    claims: Iterable[Object],
+    nodes: Iterable[Object],
+    events: Iterable[Object],
+    now: datetime,
+) -> PoolStatus:
     own = [claim for claim in _claims_of(live, claims) if not deleting(claim)]
     wanted = sum(_replicas(pool) for pool in live)
     status = pool_status(own, nodes) if own else None
     if status is not None and (status.failed or (status.ready and len(own) >= wanted)):
         return status
-    if refused := _refusal(live, events, now or datetime.now(UTC)):
+    if refused := _refusal(live, events, now):
         return refused
     if status is not None and len(own) >= wanted:
         return status
