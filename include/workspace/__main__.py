@@ -11,7 +11,7 @@ from include.workspace.cli import main
 
 if TYPE_CHECKING:
     from include.catalog import Catalog
-    from include.planning import Candidates
+    from include.planning.candidates import Candidates
     from include.workspace.models import Workspace
     from include.workspace.rules import Policy
 
@@ -20,7 +20,7 @@ def plan_for(
     workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog
 ) -> Candidates | None:
     """The planner that `check` shows plans of; None for nodes that are brought along."""
-    from include.planning import candidates
+    from include.planning.candidates import candidates
 
     if policy.of(workspace).byo and not workspace.instance_type:
         return None  # the nodes' own labels decide, and only the cluster has them

@@ -68,6 +68,7 @@ class Reason(StrEnum):
     READY = "workspaceReady"
     DELETED = "workspaceDeleted"
     NODES_RELEASED = "NodesReleased"
+    CAPACITY_UNAVAILABLE = "CapacityUnavailable"
     DATASET_CHECKED = "DatasetChecked"
     DATASET_PENDING = "DatasetPending"
     DATASET_FAILED = "DatasetFailed"

@@ -111,11 +111,25 @@ OURS: dict[str, Schema] = {
         gpuHours=_number("GPU hours so far."),
         estimatedUsd=_number("US dollars that the plan expects in all."),
     ),
+    "machines": {
+        "type": "array",
+        "description": "What a run with alternatives has asked for, in this order; not in KAITO's own definition.",
+        "items": _object(
+            "Machines that the cloud was asked for.",
+            offer=_text("TYPE, TYPE@ZONE, with /spot or /on-demand behind it."),
+            purpose=_text("tuning or serving."),
+            run=_text("The Airflow run that asked."),
+            state=_text("Asked or Refused."),
+            message=_text("The cloud's own words."),
+            at=_moment("When that was."),
+        ),
+    },
     "retry": _object(
         "A failure that is tried again; not in KAITO's own definition.",
         failures=_integer("Failures in a row."),
         after=_moment("The next attempt is not before this moment."),
         message=_text("Why the last attempt failed."),
+        reason=_text("CapacityUnavailable while the cloud has no machines."),
     ),
     "idle": _object(
         "How long a service has been idle that is to be scaled to zero; not in KAITO's own definition.",

@@ -8,6 +8,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from kaito.sensors.base import WorkspaceSensor
+from kaito.sensors.workspace import GpuPoolReadySensor
 
 SENTENCE = [
     "preflight",
@@ -98,7 +99,8 @@ def test_waits_start_in_the_triggerer_and_end_in_time(bag: DagBag) -> None:
     for sensor in sensors:
         assert sensor.start_from_trigger
         assert sensor.start_trigger_args.timeout > sensor.ready_within
-        assert sensor.retries == 0
+        # A wait for machines may die while it asks for others; what makes a wait itself fail is final.
+        assert sensor.retries == (2 if isinstance(sensor, GpuPoolReadySensor) else 0)
 
 
 def test_waits_never_ask_for_an_xcom(bag: DagBag) -> None:

@@ -23,6 +23,7 @@ OURS = frozenset(
         "state",
         "workerNodes",
         "targetNodeCount",
+        "machines",
         "run",
         "progress",
         "adapter",

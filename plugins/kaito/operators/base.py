@@ -8,8 +8,8 @@ logged and never hides the error that was to be reported.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 PREFLIGHT = "preflight"
+#: By purpose, the task whose result says which machines were got.
+WAITS = {"tuning": "wait_for_nodes", "serving": "serve.wait_for_nodes"}
 
 
 def as_written(live: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +54,11 @@ def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
 class Run:
     """What the first task decided for this run.
 
+    :param plan: of the machines that were got, or are asked for first; so is ``serving_plan``.
     :param run_id: the run's id as a label value.
     :param adapter: what this very run published before its history was lost: it need not be made again.
+    :param alternatives: by purpose, all plans in the order of asking, where there is more than one.
+    :param refused: what the cloud has said to this very task, by purpose and offer.
     """
 
     document: dict[str, Any]
@@ -61,6 +66,8 @@ class Run:
     serving_plan: Plan | None
     run_id: str
     adapter: dict[str, Any] | None = None
+    alternatives: Mapping[str, tuple[Plan, ...]] = field(default_factory=dict)
+    refused: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -86,6 +93,15 @@ class Run:
         """Return the plan of a pool; None when the run serves nothing."""
         return self.serving_plan if purpose == "serving" else self.plan
 
+    def candidates(self, purpose: str) -> tuple[Plan, ...]:
+        """Return all plans of a pool in the order of asking."""
+        plan = self.plan_for(purpose)
+        return self.alternatives.get(purpose) or ((plan,) if plan else ())
+
+    def refusals(self, purpose: str) -> dict[str, str]:
+        """Return what the cloud has said to this very task, by offer."""
+        return {offer: told for (of, offer), told in self.refused.items() if of == purpose}
+
     @property
     def tuning_plan(self) -> Plan:
         if self.plan is None:
@@ -93,15 +109,34 @@ class Run:
         return self.plan
 
     @classmethod
-    def from_xcom(cls, value: Mapping[str, Any], run_id: str) -> Run:
+    def from_xcom(
+        cls, value: Mapping[str, Any], run_id: str, got: Mapping[str, str | None] | None = None
+    ) -> Run:
+        """Read what the first task left.
+
+        :param got: by purpose, the offer of the machines that were got, where that is known.
+        """
         serving = value.get("serving_plan")
+        first = {"tuning": value["plan"], "serving": serving}
+        others = {
+            purpose: (Plan.from_dict(first[purpose]), *map(Plan.from_dict, listed))
+            for purpose, listed in (value.get("alternatives") or {}).items()
+        }
         return cls(
             document=dict(value["workspace"]),
-            plan=Plan.from_dict(value["plan"]),
-            serving_plan=Plan.from_dict(serving) if serving else None,
+            plan=_chosen(value["plan"], others.get("tuning"), (got or {}).get("tuning")),
+            serving_plan=_chosen(serving, others.get("serving"), (got or {}).get("serving"))
+            if serving
+            else None,
             run_id=names.run_id_label(run_id),
             adapter=value.get("adapter"),
+            alternatives=others,
         )
+
+
+def _chosen(first: Mapping[str, Any], plans: Sequence[Plan] | None, got: str | None) -> Plan:
+    """The plan of the machines that were got, else the first."""
+    return next((plan for plan in plans or () if plan.offer == got), None) or Plan.from_dict(first)
 
 
 class WorkspaceTask:
@@ -120,18 +155,29 @@ class WorkspaceTask:
         value = context["ti"].xcom_pull(task_ids=PREFLIGHT)
         if not value:
             raise RuntimeError(f"Task {PREFLIGHT} left no plan: clear it, so that it runs again.")
-        return Run.from_xcom(value, context["run_id"])
+        waits = {purpose: WAITS[purpose] for purpose in value.get("alternatives") or {}}
+        seen = {purpose: context["ti"].xcom_pull(task_ids=task) or {} for purpose, task in waits.items()}
+        return Run.from_xcom(value, context["run_id"], {key: one.get("offer") for key, one in seen.items()})
 
     def live_workspace(self, run: Run) -> dict[str, Any]:
         """Read the Workspace again, signed URLs included, and make sure that it still is the one of this run."""
         live = self.cluster.find(workspace_kind(run.document.get("apiVersion")), run.name, run.namespace)
         return as_written(fence(live, run.name, run.uid, run.generation))
 
-    def report(self, run: Run, phase: conditions.Phase | None, message: str, **more: Any) -> None:
+    def report(
+        self,
+        run: Run,
+        phase: conditions.Phase | None,
+        message: str,
+        *,
+        edit: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        **more: Any,
+    ) -> None:
         """Write the Workspace's conditions, and tell each one that turned as an Event.
 
         Never raises: the caller's own error matters more.
 
+        :param edit: a further change of the status.
         :param more: as ``conditions.progress`` takes it: ``reason``, ``nodes``, ``target_nodes``, ``adapter``.
         """
         if phase is None:
@@ -139,9 +185,10 @@ class WorkspaceTask:
 
         def next_status(live: Mapping[str, Any]) -> dict[str, Any]:
             now = datetime.now(UTC)
-            return conditions.progress(
+            found = conditions.progress(
                 live, phase, message=message, generation=run.generation, now=now, **more
             )
+            return edit(found) if edit else found
 
         news = events.News(next_status)
         try:

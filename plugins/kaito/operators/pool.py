@@ -6,39 +6,23 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from include.reconcile.pools import FINAL_CLASSES
-from include.workspace import conditions, names
+from include.workspace import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
-from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import ForeignPool, GpuPool, GpuPoolProvider, PoolKey, PoolTaken, Purpose
-from kaito.hooks.pools import provider
-from kaito.hooks.pools.choosing import choose, failure_class
+from kaito.hooks.pool import PoolKey, Purpose
 from kaito.hooks.pools.own_nodes import OwnNodes
-from kaito.operators.base import Run, WorkspaceTask
-from kaito.settings import manifest_settings
+from kaito.operators.base import Run
+from kaito.operators.machines import GONE_WITHIN, MachineAsking, PoolTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# AKS takes several minutes to delete an agent pool.
-GONE_WITHIN = timedelta(minutes=20)
 #: A task that is killed has little time to wait for a cloud that is busy; the janitor takes up what is left.
 KILL_SECONDS = 15.0
 
 
-class PoolTask(WorkspaceTask):
-    """What both ends of a pool share."""
-
-    def machines(self, run: Run) -> GpuPoolProvider:
-        """Return who makes this run's machines: the Workspace's annotation decides, as it was when the run began."""
-        choice = choose(self.cluster, run.document)
-        self.log.info("%s", choice)
-        return provider(self.cluster, choice.settings, run.document)
-
-
-class CreateGpuPoolOperator(PoolTask, BaseOperator):
+class CreateGpuPoolOperator(MachineAsking, BaseOperator):
     """Asks for the run's GPU machines; skipped when the run needs none for this purpose.
 
     A setup that fails has no teardown, so it takes back what it made before it reports its own failure.
@@ -49,7 +33,6 @@ class CreateGpuPoolOperator(PoolTask, BaseOperator):
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
-        self._asked: tuple[GpuPoolProvider, PoolKey, str] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         run = self.this_run(context)
@@ -61,74 +44,16 @@ class CreateGpuPoolOperator(PoolTask, BaseOperator):
         if run.adapter and self.purpose == Purpose.TUNING:
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
             return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
-        try:
-            machines = self.machines(run)
-            pool = machines.request(run.document, plan, run.run_id, manifest_settings())
-        except (
-            ValueError
-        ) as error:  # of the settings, the annotation, the connection, or what the cloud would refuse
-            raise self._refused(run, error) from None
-        self._asked = (machines, pool.key, run.run_id)
-        made = self._make(machines, pool, run)
-        what = f"{plan.node_count} x {plan.instance_type}"
-        self.log.info("%s: %s", what, ", ".join(pool.names) or "brought along")
-        self.report(run, conditions.Phase.NODES_PENDING, f"Waiting for {what}", target_nodes=plan.node_count)
-        return {"node_claims": pool.names, "made": made, "instance_type": plan.instance_type}
-
-    def _make(self, machines: GpuPoolProvider, pool: GpuPool, run: Run) -> list[str]:
-        """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
-        try:
-            self.live_workspace(run)
-            made = self._create(machines, pool)
-            # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
-            self.live_workspace(run)
-        except PoolTaken as error:
-            if isinstance(error, ForeignPool):
-                self._take_back(machines, pool)  # of several machines, the first may have been made
-            raise self._refused(run, error) from None
-        except StaleWorkspace as stale:
-            machines.delete(pool.key, run.run_id)
-            raise AirflowFailException(str(stale)) from None
-        except Exception as error:
-            self._take_back(machines, pool)
-            if failure_class(error) in FINAL_CLASSES:
-                raise self._refused(run, error) from None
-            self.report(
-                run, conditions.Phase.NODES_FAILED, f"The GPU machines could not be asked for: {error}"
-            )
-            raise
-        return made
-
-    def _create(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
-        try:
-            return machines.create(pool)
-        except PoolTaken as taken:
-            if not taken.runs or not all(names.earlier_run(run, pool.run_id) for run in taken.runs):
-                raise
-            held = taken.runs
-        for earlier in held:
-            # That run serves a Workspace that has moved on, and may have no teardown any more.
-            self.log.info("Run %s was superseded by this one: letting its machines go first.", earlier)
-            machines.delete_and_wait(pool.key, earlier, timeout=GONE_WITHIN.total_seconds())
-        return machines.create(pool)
-
-    def _refused(self, run: Run, error: Exception) -> AirflowFailException:
-        """Return the end of a task that no later try can bring further; the Workspace is told."""
-        classed = not isinstance(error, PoolTaken | ValueError)
-        told = f"{failure_class(error)}: {error}" if classed else str(error)
-        self.report(run, conditions.Phase.NODES_FAILED, told)
-        return AirflowFailException(told)
-
-    def _take_back(self, machines: GpuPoolProvider, pool: GpuPool) -> None:
-        """Let go what a failed creation made; its own error is the news, so this never raises."""
-        try:
-            machines.delete(pool.key, pool.run_id)
-        except Exception:
-            self.log.exception("What was made could not be taken back; releasing the Workspace tries again.")
+        asked = self.ask(run)
+        return {
+            "node_claims": asked.pool.names,
+            "made": asked.made,
+            "instance_type": asked.plan.instance_type,
+        }
 
     def on_kill(self) -> None:
-        if self._asked:
-            machines, key, run_id = self._asked
+        if self._pending:
+            machines, key, run_id = self._pending
             if hasattr(machines, "busy_seconds"):
                 machines.busy_seconds = KILL_SECONDS
             machines.delete(key, run_id)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.workspace import conditions
+from kaito.operators.machines import MachineAsking
 from kaito.sensors.base import WorkspaceSensor
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 # The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
 NODES_READY_WITHIN = timedelta(hours=2)
@@ -15,8 +23,11 @@ NODES_READY_WITHIN = timedelta(hours=2)
 SERVICE_READY_WITHIN = timedelta(minutes=60)
 
 
-class GpuPoolReadySensor(WorkspaceSensor):
+class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
     """Waits until all machines of a pool are Ready and offer GPUs; fails with the cloud's own words.
+
+    When the cloud has none of them, the wait comes back to a worker, which lets them go, asks for the Workspace's next
+    choice and waits again. The result names what was got: ``{"offer", "nodes", "message"}``.
 
     :param purpose: ``tuning`` or ``serving``.
     """
@@ -25,10 +36,31 @@ class GpuPoolReadySensor(WorkspaceSensor):
 
     def __init__(self, *, purpose: str, ready_within: timedelta = NODES_READY_WITHIN, **kwargs: Any) -> None:
         self.purpose = purpose
+        # For a worker that dies while it asks for other machines; every failure of the wait itself is final.
+        kwargs.setdefault("retries", 2)
         super().__init__(ready_within=ready_within, **kwargs)
 
     def trigger_arguments(self) -> dict[str, Any]:
         return {**super().trigger_arguments(), "purpose": self.purpose}
+
+    def execute_complete(self, context: Context, event: Any = None) -> None:
+        """Come back from a wait that failed: with other machines, or for good."""
+        if not isinstance(event, Mapping) or "message" not in event:
+            super().execute_complete(context, event)
+            return
+        message = str(event["message"])
+        run = self.this_run(context)
+        if event.get("unavailable"):
+            self.ask(run, (str(event.get("offer") or ""), message))
+        elif event.get("missing") and self.was_interrupted(run):
+            self.log.info("An earlier try had let the machines go and asked for no others yet.")
+            self.ask(run)
+        elif event.get("missing"):
+            self.report(run, conditions.Phase.NODES_FAILED, message, reason=event.get("reason"))
+            raise AirflowFailException(message)
+        else:
+            raise AirflowFailException(message)
+        self.execute(context)
 
 
 class RolloutReadySensor(WorkspaceSensor):

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ class Observation:
     :param nodes: the machines it is about.
     :param notes: further lines worth printing once, such as Kubernetes events.
     :param silent: a matter for the log alone; the Workspace's status is not this wait's to write.
+    :param facts: what else the task's result tells, or whoever takes up a wait that failed.
     """
 
     ready: bool
@@ -45,6 +46,7 @@ class Observation:
     nodes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     silent: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,14 @@ class WorkspaceTrigger(BaseTrigger):
                 break
             await asyncio.sleep(self.poll_seconds)
         if last.ready:
-            yield TaskSuccessEvent(
-                xcoms={"return_value": {"message": last.message, "nodes": list(last.nodes)}}
-            )
+            told = {"message": last.message, "nodes": list(last.nodes), **last.facts}
+            yield TaskSuccessEvent(xcoms={"return_value": told})
         else:
-            yield TaskFailedEvent()
+            yield self.failure(last)
+
+    def failure(self, last: Observation) -> TriggerEvent:
+        """Return how a wait ends that has failed."""
+        return TaskFailedEvent()
 
     async def _look(self, hook: AsyncKaitoClusterHook) -> Observation:
         try:

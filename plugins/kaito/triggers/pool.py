@@ -28,6 +28,9 @@ _SLOW = {
 class GpuPoolReadyTrigger(WorkspaceTrigger):
     """Succeeds when all machines of a Workspace's pool are Ready and offer GPUs.
 
+    A failure goes to a worker, which may have other machines to ask for; only what no other machine could change is
+    told to the Workspace here.
+
     Each stage of a machine (launch, boot, driver) has a budget of its own, a setting; the slowest machine counts.
 
     :param purpose: ``tuning`` or ``serving``.
@@ -64,12 +67,22 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
             failure = failure_class(error)
             return Observation(False, f"{failure}: {error}", failed=failure in FINAL_CLASSES)
         if pool.ready:
-            return Observation(True, pool.message, nodes=pool.nodes)
+            return Observation(True, pool.message, nodes=pool.nodes, facts={"offer": pool.offer})
+        facts = {"offer": pool.offer, "missing": pool.missing, "unavailable": pool.unavailable}
         if not pool.failed and (over := self._over(pool.stage)):
             text = f"{FailureClass.TIMEOUT}: {over} Last seen: {pool.message}"
-            return Observation(False, text, failed=True, reason=pool.reason, nodes=pool.nodes)
+            facts["unavailable"] = pool.stage == Stage.LAUNCH
+            return Observation(
+                False, text, True, pool.reason, pool.nodes, silent=bool(facts["unavailable"]), facts=facts
+            )
         why = f"{pool.failure_class}: " if pool.failed else ""
-        return Observation(False, why + pool.message, pool.failed, pool.reason, pool.nodes)
+        others = pool.unavailable or pool.missing
+        return Observation(
+            False, why + pool.message, pool.failed, pool.reason, pool.nodes, silent=others, facts=facts
+        )
+
+    def failure(self, last: Observation) -> TriggerEvent:
+        return TriggerEvent({"message": last.message, "reason": last.reason, **last.facts})
 
     async def _pools(self, hook: AsyncKaitoClusterHook) -> PoolObserver:
         """Return who looks at this pool, chosen at the first look. Raises ValueError."""

@@ -16,7 +16,8 @@ from kaito.hooks.pools import PoolSettings, ProviderName, budgets
 from kaito.hooks.pools.choosing import NoProvider, choose, choose_async
 from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
 from kaito.hooks.pools.own_nodes import OwnNodes
-from kaito.operators import pool as operators
+from kaito.operators import machines as operators
+from kaito.operators.pool import KILL_SECONDS
 
 from include.reconcile.pools import Stage
 from include.workspace import names, workspace_crd
@@ -241,7 +242,7 @@ def test_a_killed_task_does_not_wait_for_a_busy_cloud(
     operator = create(cluster)
     operator.execute(context)
     operator.on_kill()
-    assert machines.deleted == [(RUN_ID, operators.KILL_SECONDS)]
+    assert machines.deleted == [(RUN_ID, KILL_SECONDS)]
 
 
 @pytest.mark.parametrize(

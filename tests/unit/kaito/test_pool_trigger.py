@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
+from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks import cluster as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM
 from kaito.hooks.azure_account import AksError
@@ -18,7 +18,7 @@ from include.workspace import names
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim
 from tests.unit.kaito.test_pool_choice import gpu_node
-from tests.unit.kaito.test_triggers import NAME, AsyncCluster, ending, own_claim, pool_trigger
+from tests.unit.kaito.test_triggers import NAME, AsyncCluster, ending, given_up, own_claim, pool_trigger
 
 SLOW = {
     Stage.LAUNCH: own_claim(claim("a")),
@@ -61,10 +61,14 @@ async def test_a_stage_that_takes_too_long_ends_the_wait_and_names_its_setting(
     for other in Stage:
         monkeypatch.setenv(f"AIRFLOW__KAITO__POOL_{other.upper()}_SECONDS", "35" if other == stage else "5")
     cluster.add(NODE_CLAIM, SLOW[stage])
-    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
-    assert message(cluster).startswith(f"{FailureClass.TIMEOUT}: ")
-    assert f"within 35 s ([kaito] pool_{stage}_seconds)" in message(cluster)
-    assert "Last seen: NodeClaim a: waiting until" in message(cluster)
+    event = await ending(pool_trigger())
+    assert given_up(event).startswith(f"{FailureClass.TIMEOUT}: ")
+    assert f"within 35 s ([kaito] pool_{stage}_seconds)" in given_up(event)
+    assert "Last seen: NodeClaim a: waiting until" in given_up(event)
+    assert event.payload["unavailable"] == (stage == Stage.LAUNCH), (
+        "only what was never launched may be elsewhere"
+    )
+    assert (message(cluster) == given_up(event)) == (stage != Stage.LAUNCH)
     assert clock[0] == 50.0, "the first look starts the clock, four more pass 35 s"
 
 
@@ -110,7 +114,7 @@ async def test_azures_words_are_told_and_its_client_is_closed(
     monkeypatch.setattr(triggers, "PoolObserver", Azure)
     Azure.script, Azure.closed = script, 0
     event = await ending(pool_trigger())
-    assert isinstance(event, TaskSuccessEvent if well else TaskFailedEvent)
+    assert isinstance(event, TaskSuccessEvent) if well else given_up(event)
     assert words in message(cluster)
     assert Azure.closed == 1
 
@@ -128,7 +132,7 @@ async def test_a_provider_that_nobody_knows_ends_the_wait(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "gke")
-    assert isinstance(await ending(pool_trigger()), TaskFailedEvent)
+    assert given_up(await ending(pool_trigger()))
     assert message(cluster).startswith("config: Airflow setting [kaito] pool_provider")
 
 

@@ -98,10 +98,14 @@ def test_nodes_that_were_brought_along_have_no_alternative() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([A100, H100, f"{A100}@1", f"{H100}@3", "Standard_NC96ads_A100_v4"]), unique=True),
+    st.lists(
+        st.sampled_from([A100, H100, f"{A100}@1", f"{H100}@3", "Standard_NC96ads_A100_v4"]), unique=True
+    ),
     st.sampled_from(["", "spot", "on-demand", "spot,on-demand", "on-demand,spot"]),
 )
 def test_all_are_asked_for_once_and_survive_the_way_between_tasks(listed: list[str], terms: str) -> None:
     found = candidates(annotated(tuning(), ",".join(listed), terms), CATALOG).plans
-    assert len({one.offer for one in found}) == len(found) == (len(listed) + 1) * max(1, len(terms.split(",")))
+    assert (
+        len({one.offer for one in found}) == len(found) == (len(listed) + 1) * max(1, len(terms.split(",")))
+    )
     assert [Plan.from_dict(one.to_dict()) for one in found] == list(found)

@@ -1,0 +1,226 @@
+"""Asking a cloud for a run's machines, one alternative after the other, until one is granted or none is left.
+
+The setup of a pool and the wait for it share this. What was refused stands in `status.machines`, and what was asked for
+in the cloud's own objects, so that a worker that dies anywhere in between leaves enough to go on. A pool that was
+refused is let go before the next is asked for: a run never holds two for one purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.manifests import Settings
+from include.planning import Plan
+from include.reconcile.pools import FINAL_CLASSES, UNAVAILABLE_CLASSES
+from include.workspace import conditions, names
+from include.workspace.asked import asked, exhausted, refusals, refused
+from kaito.hooks.api import NODE
+from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.pool import ForeignPool, GpuPool, GpuPoolProvider, PoolKey, PoolTaken
+from kaito.hooks.pools import provider
+from kaito.hooks.pools.choosing import choose, failure_class
+from kaito.operators.base import Run, WorkspaceTask
+from kaito.settings import manifest_settings
+
+# AKS takes several minutes to delete an agent pool.
+GONE_WITHIN = timedelta(minutes=20)
+REGION_LABEL = "topology.kubernetes.io/region"
+
+
+class Unavailable(RuntimeError):
+    """The cloud has no such machines for us now; ``str()`` is its own sentence."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What the cloud was asked for and has not refused.
+
+    :param made: the names that this call made.
+    """
+
+    plan: Plan
+    pool: GpuPool
+    made: list[str]
+
+
+class PoolTask(WorkspaceTask):
+    """What everything about a pool shares."""
+
+    def machines(self, run: Run) -> GpuPoolProvider:
+        """Return who makes this run's machines: the Workspace's annotation decides, as it was when the run began."""
+        choice = choose(self.cluster, run.document)
+        self.log.info("%s", choice)
+        return provider(self.cluster, choice.settings, run.document)
+
+
+class MachineAsking(PoolTask):
+    """Asks for the machines of one pool.
+
+    :ivar purpose: ``tuning`` or ``serving``.
+    """
+
+    purpose: str
+    _pending: tuple[GpuPoolProvider, PoolKey, str] | None = None
+
+    def ask(self, run: Run, refusal: tuple[str, str] | None = None) -> Granted:
+        """Ask for the first of the run's machines that nobody has refused yet.
+
+        :param refusal: the offer that was asked for and refused in the meantime, and the cloud's sentence.
+        :raises AirflowFailException: nothing is left to ask for, or no later try can help; the Workspace is told.
+        """
+        try:
+            machines = self.machines(run)
+        except ValueError as error:  # of the settings, the annotation or the connection
+            raise self._refused(run, error) from None
+        plans = run.candidates(self.purpose)
+        begin = self._after(run, machines, plans, refusal) if refusal else self._begin(run, machines, plans)
+        for number, plan in enumerate(plans[begin:], begin):
+            try:
+                return self._ask_for(run, machines, plan, number, len(plans))
+            except Unavailable as error:
+                self._note_refusal(run, plan.offer, str(error))
+        raise self._exhausted(run, plans)
+
+    def _begin(self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan]) -> int:
+        """Where to begin: with what is there of an earlier try, else with the first that was not refused to it."""
+        if len(plans) == 1:
+            return 0
+        seen = machines.observe(PoolKey(run.name, run.namespace, self.purpose))
+        offers = [plan.offer for plan in plans]
+        if seen.offer in offers and not seen.missing:
+            if not seen.unavailable:
+                return offers.index(seen.offer)
+            return self._after(run, machines, plans, (seen.offer, f"{seen.failure_class}: {seen.message}"))
+        told = self._refusals(run)
+        return next((number for number, offer in enumerate(offers) if offer not in told), 0)
+
+    def _after(
+        self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan], refusal: tuple[str, str]
+    ) -> int:
+        """Let go of what was refused; returns the number of the next plan, which may be past the last."""
+        offer, told = refusal
+        self._note_refusal(run, offer, told)
+        machines.delete(PoolKey(run.name, run.namespace, self.purpose), run.run_id)
+        offers = [plan.offer for plan in plans]
+        return offers.index(offer) + 1 if offer in offers else len(offers)
+
+    def _ask_for(self, run: Run, machines: GpuPoolProvider, plan: Plan, number: int, many: int) -> Granted:
+        try:
+            pool = machines.request(run.document, plan, run.run_id, self._settings(plan))
+        except ValueError as error:  # what the cloud would refuse
+            raise self._refused(run, error) from None
+        self._pending = (machines, pool.key, run.run_id)
+        made = self._make(machines, pool, run)
+        what = f"{plan.node_count} x {plan.offer if many > 1 else plan.instance_type}"
+        self.log.info("%s: %s", what, ", ".join(pool.names) or "brought along")
+        which = f" (choice {number + 1} of {many})" if many > 1 else ""
+        self.report(
+            run,
+            conditions.Phase.NODES_PENDING,
+            f"Waiting for {what}{which}",
+            target_nodes=plan.node_count,
+            edit=self._editing(asked, run, plan.offer) if many > 1 else None,
+        )
+        return Granted(plan, pool, made)
+
+    def _settings(self, plan: Plan) -> Settings:
+        found = manifest_settings()
+        if not plan.zone:
+            return found
+        labels = (node["metadata"].get("labels") or {} for node in self.cluster.list(NODE))
+        return replace(found, region=next((r for one in labels if (r := one.get(REGION_LABEL))), ""))
+
+    def _make(self, machines: GpuPoolProvider, pool: GpuPool, run: Run) -> list[str]:
+        """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
+        try:
+            self.live_workspace(run)
+            made = self._create(machines, pool)
+            # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
+            self.live_workspace(run)
+        except PoolTaken as error:
+            if isinstance(error, ForeignPool):
+                self._take_back(machines, pool)  # of several machines, the first may have been made
+            raise self._refused(run, error) from None
+        except StaleWorkspace as stale:
+            machines.delete(pool.key, run.run_id)
+            raise AirflowFailException(str(stale)) from None
+        except Exception as error:
+            self._take_back(machines, pool)
+            if (failure := failure_class(error)) in UNAVAILABLE_CLASSES:
+                raise Unavailable(f"{failure}: {error}") from None
+            if failure in FINAL_CLASSES:
+                raise self._refused(run, error) from None
+            self.report(
+                run, conditions.Phase.NODES_FAILED, f"The GPU machines could not be asked for: {error}"
+            )
+            raise
+        return made
+
+    def _create(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
+        try:
+            return machines.create(pool)
+        except PoolTaken as taken:
+            if not taken.runs or not all(names.earlier_run(run, pool.run_id) for run in taken.runs):
+                raise
+            held = taken.runs
+        for earlier in held:
+            # That run serves a Workspace that has moved on, and may have no teardown any more.
+            self.log.info("Run %s was superseded by this one: letting its machines go first.", earlier)
+            machines.delete_and_wait(pool.key, earlier, timeout=GONE_WITHIN.total_seconds())
+        return machines.create(pool)
+
+    def _take_back(self, machines: GpuPoolProvider, pool: GpuPool) -> None:
+        """Let go what a failed creation made; its own error is the news, so this never raises."""
+        try:
+            machines.delete(pool.key, pool.run_id)
+        except Exception:
+            self.log.exception("What was made could not be taken back; releasing the Workspace tries again.")
+
+    def was_interrupted(self, run: Run) -> bool:
+        """Whether machines are gone because an earlier try of this task died between two choices."""
+        told = self._refusals(run)
+        return bool(told) and any(plan.offer not in told for plan in run.candidates(self.purpose))
+
+    # what the Workspace is told
+
+    def _refusals(self, run: Run) -> dict[str, str]:
+        try:
+            live = self.live_workspace(run)
+        except StaleWorkspace as stale:
+            raise AirflowFailException(str(stale)) from None
+        return refusals(live.get("status"), run.run_id, self.purpose)
+
+    def _editing(self, change: Any, run: Run, *told: str) -> Any:
+        """The change of a status that notes something about this pool's machines."""
+
+        def edit(status: Mapping[str, Any]) -> dict[str, Any]:
+            return dict(change(status, run.run_id, self.purpose, *told, datetime.now(UTC)))
+
+        return edit
+
+    def _note_refusal(self, run: Run, offer: str, told: str) -> None:
+        self.log.warning("The cloud has no %s for us now. %s", offer, told)
+        run.refused[self.purpose, offer] = told
+        if len(run.candidates(self.purpose)) > 1:
+            text = f"No {offer}: {told}"
+            edit = self._editing(refused, run, offer, told)
+            self.report(run, conditions.Phase.NODES_PENDING, text, edit=edit)
+
+    def _exhausted(self, run: Run, plans: Sequence[Plan]) -> AirflowFailException:
+        """Return the end of a run for which the cloud has nothing; the reconciler may try again later."""
+        known = {**self._refusals(run), **run.refusals(self.purpose)}
+        told = exhausted([(plan.offer, known.get(plan.offer, "")) for plan in plans])
+        self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
+        return AirflowFailException(told)
+
+    def _refused(self, run: Run, error: Exception) -> AirflowFailException:
+        """Return the end of a task that no later try can bring further; the Workspace is told."""
+        classed = not isinstance(error, PoolTaken | ValueError)
+        told = f"{failure_class(error)}: {error}" if classed else str(error)
+        self.report(run, conditions.Phase.NODES_FAILED, told)
+        return AirflowFailException(told)
