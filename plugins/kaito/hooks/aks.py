@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,11 @@ class AksHook(AzureBaseHook):
     def offer_faults(
         self, instance_type: str, count: int, *, zones: tuple[str, ...] = (), spot: bool = False
     ) -> list[str]:
-        """Ask Azure, before anything is made, whether it would refuse these machines and why; empty when it would not.
+        """Ask Azure, before anything is made, why it would refuse these machines; empty when it would not."""
+        return self.offers_faults([Wanted(instance_type, count, "", zones, spot)])[0]
+
+    def offers_faults(self, wanted: Sequence[Wanted]) -> list[list[str]]:
+        """Ask as :meth:`offer_faults` about several choices at once; their location is the cluster's.
 
         Needs the rights Microsoft.Compute/skus/read and Microsoft.Compute/locations/usages/read on the subscription.
         """
@@ -127,7 +132,7 @@ class AksHook(AzureBaseHook):
             with ComputeManagementClient(credential(account), account.subscription, **options) as compute:
                 skus = [s.as_dict() for s in compute.resource_skus.list(filter=f"location eq '{location}'")]
                 usages = [usage.as_dict() for usage in compute.usage.list(location)]
-        return offer_faults(Wanted(instance_type, count, location, zones, spot), skus, usages)
+        return [offer_faults(replace(one, location=location), skus, usages) for one in wanted]
 
     # --- changing -------------------------------------------------------------------------------------------------
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
-from include.planning import Plan, plan, plan_serving
+from include.planning import Candidates, candidates, plan, plan_serving
 from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
+from include.workspace.asked import exhausted
 from include.workspace.dialect import serves
 from kaito.hooks import references
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.pool import Purpose
+from kaito.hooks.pools.offers import not_offered
 from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
@@ -36,7 +39,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     """Checks a Workspace completely, plans it and leaves both in XCom.
 
     :param purpose: ``tuning`` or ``serving``: what this DAG does.
-    :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``
+    :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``, and with ``alternatives`` by purpose
+        the further plans in the order of asking, where there are any.
     """
 
     config: dict[
@@ -228,24 +232,58 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
         catalog = self.lookup.catalog
-        served = workspace.tuning and workspace.rollout
-        serving = plan_serving(workspace, catalog, machine=self.machine) if served else None
-        if self.purpose == Purpose.SERVING:
-            made = serving = serving or plan(workspace, catalog, self.config, self.machine)
-        else:
-            made = plan(workspace, catalog, self.config, self.machine)
-        return self._record(document, made, serving, run_id)
+        first = workspace.tuning and self.purpose == Purpose.TUNING
+        serves = workspace.rollout or not workspace.tuning
+        tuning = candidates(workspace, catalog, self.config, self.machine) if first else None
+        serving = None
+        if serves and workspace.tuning:
+            serving = candidates(workspace, catalog, machine=self.machine, serving=True)
+        elif serves:
+            serving = candidates(workspace, catalog, self.config, self.machine)
+        if not under_way(document, run_id):  # then its own machines would count
+            if tuning:
+                tuning = self._granted(document, tuning, run_id)
+            elif serving:
+                serving = self._granted(document, serving, run_id)
+        return self._record(document, tuning, serving, run_id)
+
+    def _granted(self, document: dict[str, Any], found: Candidates, run_id: str) -> Candidates:
+        """Leave out what the cloud says it would refuse; the run ends here when that is all."""
+        run = Run(dict(document), None, None, names.run_id_label(run_id))
+        try:
+            refused = not_offered(self.cluster, document, found.plans)
+        except ValueError as error:  # of the settings, the annotation or the connection
+            self.report(run, conditions.Phase.NODES_FAILED, str(error))
+            raise AirflowFailException(str(error)) from None
+        for offer, why in refused.items():
+            self.log.warning("%s is passed over: %s", offer, why)
+        left = tuple(plan for plan in found.plans if plan.offer not in refused)
+        if left:
+            return replace(found, plans=left)
+        told = exhausted(list(refused.items()))
+        self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
+        raise AirflowFailException(told)
 
     def _record(
-        self, document: dict[str, Any], made: Plan, served: Plan | None, run_id: str
+        self,
+        document: dict[str, Any],
+        tuning: Candidates | None,
+        serving: Candidates | None,
+        run_id: str,
     ) -> dict[str, Any]:
         """Leave the plans to the later tasks and tell the Workspace's author, unless this run goes on from before."""
-        for part in (made, *([served] if served and served is not made else [])):
-            for sentence in part.sentences():
+        by_purpose = {Purpose.TUNING: tuning, Purpose.SERVING: serving}
+        known = {str(purpose): found for purpose, found in by_purpose.items() if found}
+        for found in known.values():
+            for sentence in found.sentences():
                 self.log.info("%s", sentence)
         kept = redacted(document)
-        serving = served.to_dict() if served else None
-        result: dict[str, Any] = {"workspace": kept, "plan": made.to_dict(), "serving_plan": serving}
+        made = next(iter(known.values())).first
+        served = serving.first.to_dict() if serving else None
+        result: dict[str, Any] = {"workspace": kept, "plan": made.to_dict(), "serving_plan": served}
+        others = {key: [one.to_dict() for one in found.plans[1:]] for key, found in known.items()}
+        if others := {key: plans for key, plans in others.items() if plans}:
+            result["alternatives"] = others
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
             return {**result, "adapter": published(document)}

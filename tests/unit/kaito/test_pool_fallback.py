@@ -1,0 +1,259 @@
+"""From one choice of machines to the next: what is asked for, let go, remembered and told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.azure_account import AksError
+from kaito.operators import machines as asking
+from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.operators.workload import TuneOperator
+from kaito.sensors.workspace import GpuPoolReadySensor
+
+from include.catalog import load_catalog
+from include.planning import candidates
+from include.workspace import names, parse_workspace
+from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_pool_operators import create, release
+
+NAME = "workspace-tuning-phi-3"
+V100, A100, H100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5"
+ORDER = [V100, f"{A100}@2", H100]
+NO_QUOTA = AksError(400, "QuotaExceeded", "0 of 24 cores left")
+
+
+@pytest.fixture
+def choices(cluster: FakeCluster, workspace: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
+    """A run with three choices of machines, as the preflight leaves it."""
+    notes = {names.INSTANCE_TYPES: ",".join(ORDER[1:])}
+    live = cluster.objects["workspaces", "default", NAME]
+    left = context["ti"].xcoms["preflight"]
+    for document in (live, left["workspace"]):
+        document["metadata"]["annotations"] = {**document["metadata"].get("annotations", {}), **notes}
+    cluster.add(NODE, {"metadata": {"name": "n", "labels": {asking.REGION_LABEL: "westeurope"}}})
+    plans = candidates(parse_workspace(left["workspace"]), load_catalog()).plans
+    assert [plan.offer for plan in plans] == ORDER
+    left["alternatives"] = {"tuning": [plan.to_dict() for plan in plans[1:]]}
+    return context
+
+
+def wait(cluster: FakeCluster) -> GpuPoolReadySensor:
+    sensor = GpuPoolReadySensor(
+        task_id="wait_for_nodes", purpose="tuning", workspace=NAME, namespace="default"
+    )
+    sensor.__dict__["cluster"] = cluster
+    return sensor
+
+
+def gave_up(offer: str, told: str = "capacity: none left", **more: Any) -> dict[str, Any]:
+    return {"message": told, "reason": "LaunchFailed", "offer": offer, "unavailable": True, **more}
+
+
+def asked_for(cluster: FakeCluster) -> list[str]:
+    """The machine types of the claims that are there."""
+    return [
+        requirement["values"][0]
+        for claim in cluster.list(NODE_CLAIM)
+        for requirement in claim["spec"]["requirements"]
+        if requirement["key"] == "node.kubernetes.io/instance-type"
+    ]
+
+
+def told(cluster: FakeCluster) -> list[tuple[str, str]]:
+    status = cluster.objects["workspaces", "default", NAME]["status"]
+    return [(entry["offer"], entry["state"]) for entry in status.get("machines") or ()]
+
+
+def test_what_is_refused_is_let_go_and_the_next_is_asked_for(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    create(cluster).execute(choices)
+    assert asked_for(cluster) == [V100]
+    with pytest.raises(TaskDeferred):
+        wait(cluster).execute_complete(choices, gave_up(V100))
+    assert asked_for(cluster) == [A100]
+    claim = cluster.list(NODE_CLAIM)[0]
+    assert claim["metadata"]["annotations"][names.OFFER] == f"{A100}@2"
+    zones = [r["values"] for r in claim["spec"]["requirements"] if r["key"] == "topology.kubernetes.io/zone"]
+    assert zones == [["westeurope-2"]]
+    assert told(cluster) == [(V100, "Refused"), (f"{A100}@2", "Asked")]
+    waiting = cluster.condition(NAME, "ResourceReady")
+    assert waiting["message"] == f"Waiting for 1 x {A100}@2 (choice 2 of 3)"
+    assert cluster.condition(NAME, "WorkspaceReady").get("reason") != "workspaceFailed"
+    release(cluster).execute(choices)
+    assert asked_for(cluster) == []
+
+
+def test_when_nothing_is_left_the_run_ends_and_names_every_choice(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    create(cluster).execute(choices)
+    sensor = wait(cluster)
+    for offer in ORDER[:-1]:
+        with pytest.raises(TaskDeferred):
+            sensor.execute_complete(choices, gave_up(offer, f"capacity: no {offer} here"))
+    with pytest.raises(AirflowFailException, match="none of 3 choices"):
+        sensor.execute_complete(choices, gave_up(H100, "quota: 0 of 40 cores"))
+    assert asked_for(cluster) == []
+    verdict = cluster.condition(NAME, "ResourceReady")
+    assert (verdict["status"], verdict["reason"]) == ("False", "CapacityUnavailable")
+    for words in (f"{V100}: capacity: no {V100} here", f"no {A100}@2 here", f"{H100}: quota: 0 of 40 cores"):
+        assert words in verdict["message"]
+    assert cluster.condition(NAME, "WorkspaceReady")["reason"] == "workspaceFailed"
+
+
+def refusing(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, *types: str) -> None:
+    make = cluster.get_or_create
+
+    def make_some(kind: Any, manifest: Any) -> Any:
+        if kind == NODE_CLAIM and any(type_ in str(manifest) for type_ in types):
+            make(kind, manifest)  # half of it is there when the refusal comes
+            raise NO_QUOTA
+        return make(kind, manifest)
+
+    monkeypatch.setattr(cluster, "get_or_create", make_some)
+
+
+def test_a_refusal_at_once_leads_to_the_next_too(
+    cluster: FakeCluster, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(cluster, monkeypatch, V100, A100)
+    assert create(cluster).execute(choices)["instance_type"] == H100
+    assert asked_for(cluster) == [H100]
+    assert told(cluster) == [(V100, "Refused"), (f"{A100}@2", "Refused"), (H100, "Asked")]
+    refusing(cluster, monkeypatch, H100)
+    with pytest.raises(AirflowFailException, match="0 of 24 cores left"):
+        wait(cluster).execute_complete(choices, gave_up(H100))
+    assert asked_for(cluster) == []
+
+
+def test_without_alternatives_the_clouds_words_are_the_verdict(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(cluster, monkeypatch, V100)
+    with pytest.raises(AirflowFailException, match=r"^quota: QuotaExceeded: 0 of 24 cores left$"):
+        create(cluster).execute(context)
+    assert cluster.condition(NAME, "ResourceReady")["reason"] == "CapacityUnavailable"
+    assert "machines" not in cluster.objects["workspaces", "default", NAME]["status"]
+
+
+@pytest.mark.parametrize("when", ["before the deletion", "before the next", "after the next"])
+def test_a_worker_that_dies_in_between_is_taken_up_where_it_was(
+    cluster: FakeCluster, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Killed(BaseException):
+        """As SIGKILL: nothing of the task runs after it."""
+
+    make = cluster.get_or_create
+
+    def dies(first: Any, *rest: Any, **_: Any) -> Any:
+        if first == EVENT:
+            return make(first, *rest)
+        raise Killed
+
+    create(cluster).execute(choices)
+    place = {
+        "before the deletion": (cluster, "delete"),
+        "before the next": (cluster, "get_or_create"),
+        "after the next": (GpuPoolReadySensor, "execute"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*place[when], dies)
+        with pytest.raises(Killed):
+            wait(cluster).execute_complete(choices, gave_up(V100))
+    # Airflow starts the task again: it waits first, and comes back when the cloud says no, or nothing is there.
+    seen = asked_for(cluster)
+    if when == "before the deletion":
+        assert seen == [V100]
+        event = gave_up(V100)
+    elif when == "before the next":
+        assert seen == []
+        event = {"message": "The pool has no NodeClaims", "reason": "NodeClaimMissing", "missing": True}
+    else:
+        assert seen == [A100]
+        return
+    with pytest.raises(TaskDeferred):
+        wait(cluster).execute_complete(choices, event)
+    assert asked_for(cluster) == [A100]
+
+
+def test_machines_that_somebody_deleted_are_not_asked_for_again(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    create(cluster).execute(choices)
+    gone = {"message": "config: they were deleted", "reason": "NodeClaimMissing", "missing": True}
+    with pytest.raises(AirflowFailException, match="they were deleted"):
+        wait(cluster).execute_complete(choices, gone)
+    assert cluster.condition(NAME, "ResourceReady")["reason"] == "NodeClaimMissing"
+
+
+def test_a_setup_that_is_tried_again_goes_on_with_what_is_there(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    """Airflow may have lost its database: only the cluster knows what was asked for."""
+    create(cluster).execute(choices)
+    with pytest.raises(TaskDeferred):
+        wait(cluster).execute_complete(choices, gave_up(V100))
+    assert create(cluster).execute(choices)["instance_type"] == A100
+    assert asked_for(cluster) == [A100]
+
+
+def test_a_setup_that_died_after_a_refusal_does_not_ask_for_the_same_again(
+    cluster: FakeCluster, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(cluster, monkeypatch, V100)
+    flaky = cluster.get_or_create
+
+    def then_down(kind: Any, manifest: Any) -> Any:
+        if kind == NODE_CLAIM and A100 in str(manifest):
+            raise ClusterError(503, "ServiceUnavailable", "restarting")
+        return flaky(kind, manifest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "get_or_create", then_down)
+        with pytest.raises(ClusterError):
+            create(cluster).execute(choices)
+    assert create(cluster).execute(choices)["instance_type"] == A100
+    assert told(cluster) == [(V100, "Refused"), (f"{A100}@2", "Asked")]
+
+
+def test_a_run_that_is_cleared_after_its_end_begins_anew(
+    cluster: FakeCluster, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        refusing(cluster, patch, V100, A100, H100)
+        with pytest.raises(AirflowFailException):
+            create(cluster).execute(choices)
+    assert create(cluster).execute(choices)["instance_type"] == V100
+
+
+def test_later_tasks_use_the_plan_of_the_machines_that_were_got(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    tune = TuneOperator(task_id="tune")
+    assert tune.this_run(choices).tuning_plan.instance_type == V100
+    choices["ti"].xcoms["wait_for_nodes"] = {"offer": f"{A100}@2", "nodes": ["n"], "message": "ready"}
+    got = tune.this_run(choices).tuning_plan
+    assert (got.instance_type, got.zone, got.dtype) == (A100, "2", "bfloat16")
+    release_task = ReleaseGpuPoolOperator(task_id="release_gpu_pool", purpose="tuning")
+    assert [plan.offer for plan in release_task.this_run(choices).candidates("tuning")] == ORDER
+
+
+def test_a_class_that_no_other_machine_could_change_ends_the_run(
+    cluster: FakeCluster, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = cluster.get_or_create
+
+    def denied(kind: Any, manifest: Any) -> Any:
+        if kind == NODE_CLAIM:
+            raise AksError(403, "AuthorizationFailed", "no right")
+        return make(kind, manifest)
+
+    monkeypatch.setattr(cluster, "get_or_create", denied)
+    with pytest.raises(AirflowFailException, match="auth: AuthorizationFailed"):
+        CreateGpuPoolOperator.execute(create(cluster), choices)
+    assert told(cluster) == []
+    assert cluster.condition(NAME, "ResourceReady")["reason"] != "CapacityUnavailable"
