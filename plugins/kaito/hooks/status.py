@@ -30,6 +30,7 @@ OURS = frozenset(
         "cost",
         "retry",
         "inputs",
+        "idle",
     }
 )
 _OUR_CONDITIONS = frozenset(str(kind) for kind in ConditionType)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from kaito.hooks import api
 from kaito.hooks.api import CRD, POD, WORKSPACE
-from kaito.hooks.status import StatusWriter, conditions_are_a_map, ours
+from kaito.hooks.status import OURS, StatusWriter, conditions_are_a_map, ours
 
-from include.workspace import workspace_crd
+from include.workspace import crd_status, workspace_crd
 
 LIVE = {
     "metadata": {"name": "w", "namespace": "n", "resourceVersion": "7"},
@@ -44,6 +44,10 @@ def test_our_definition_can_be_applied_to() -> None:
 @pytest.mark.parametrize("definition", [None, {}, upstream(), without_our_fields()])
 def test_any_other_definition_cannot(definition: dict[str, Any] | None) -> None:
     assert not conditions_are_a_map(definition)
+
+
+def test_every_field_that_the_definition_adds_is_written() -> None:
+    assert set(crd_status.OURS) <= OURS
 
 
 def test_foreign_fields_and_conditions_are_never_sent() -> None:

@@ -6,23 +6,25 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kaito.hooks import aks, api, reconciling, serving
 from kaito.hooks.actions import Actions
-from kaito.hooks.api import POD, STATEFUL_SET, WORKSPACE
+from kaito.hooks.api import NODE_CLAIM, POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.serving import activity_of, pools_of
 
 from include.reconcile import Activity, DeleteObject, ScaleToZero
-from include.workspace import names
+from include.workspace import conditions, names
 from tests.unit.kaito.test_reconcile_pass import KEY, Installed, cluster, served_sandbox
 from tests.unit.reconcile.test_situations_idle import OURS, agent_pool
 
 __all__ = ["cluster", "served_sandbox"]
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = {names.WORKSPACE: KEY[1], names.COMPONENT: "serving"}
 
 
@@ -181,3 +183,91 @@ async def test_what_azure_does_not_show_is_no_reason_to_say_nothing(
     assert outcome.troubled == 0
     assert seen[-1].agent_pools is None
     assert SimpleNamespace(**await cluster.condition("InferenceReady")).status == "False"
+
+
+async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first look at its metrics to the run that brings it back, with nothing but passes in between."""
+    document = {
+        "metadata": {"name": "s", "annotations": {names.SCALE_TO_ZERO: "0.01"}},
+        "resource": {
+            "instanceType": "Standard_NC24ads_A100_v4",
+            "labelSelector": {"matchLabels": {"a": "b"}},
+        },
+        "inference": {"preset": {"name": "phi-4-mini-instruct"}},
+    }
+    made = await cluster.apply(WORKSPACE, document)
+    await cluster.look(("default", "s"))
+    run = names.attempt_run_id(made, 1)
+    assert cluster.airflow.runs == {("kaito_serve", run): "queued"}
+    await rolled_out(cluster, made, run)
+    cluster.airflow.runs = dict.fromkeys(cluster.airflow.runs, "success")
+    idle = OURS.replace("in_flight 1.0", "in_flight 0.0")
+    async with server(idle.replace("in_flight 0.0", "in_flight 1.0")) as port:
+        monkeypatch.setattr(serving, "PORT", port)
+        await cluster.look(("default", "s"))
+        assert (await cluster.condition("InferenceReady", "s"))["status"] == "True"
+    async with server(idle) as port:
+        monkeypatch.setattr(serving, "PORT", port)
+        await due_again(cluster)
+        await cluster.look(("default", "s"))
+    assert (await cluster.condition("InferenceReady", "s"))["reason"] == "ScaledToZero"
+    found = await cluster.hook.find(STATEFUL_SET, "s", "default")
+    assert found is not None
+    assert found["spec"]["replicas"] == 0
+    assert len(await cluster.hook.list(NODE_CLAIM)) == 1, "a pod is on it"
+    await cluster.hook.send(api.delete(POD, "s-0", "default"))
+    await cluster.look(("default", "s"))
+    assert await cluster.hook.list(NODE_CLAIM) == []
+    await cluster.look(("default", "s"))
+    status = (await cluster.get("s"))["status"]
+    assert status["idle"]["released"]
+    assert status["run"]["id"] == run
+    no_more = {"metadata": {"annotations": {names.SCALE_TO_ZERO: None}}}
+    await cluster.hook.send(api.merge_patch(WORKSPACE, "s", "default", no_more))
+    await cluster.look(("default", "s"))
+    assert cluster.airflow.runs["kaito_serve", names.attempt_run_id(made, 2)] == "queued"
+    status = (await cluster.get("s"))["status"]
+    assert status["run"]["cause"] == "wake"
+    assert "idle" not in status
+
+
+async def rolled_out(cluster: Installed, workspace: dict[str, Any], run: str) -> None:
+    """What a run that serves a Workspace leaves."""
+    labels = names.labels(workspace, "serving", run)
+    owned = {"labels": labels, "ownerReferences": [names.owner_reference(workspace)]}
+    for name in ("s", "s-headless"):
+        await cluster.apply(SERVICE, {"metadata": {"name": name, **owned}, "spec": {"ports": [{"port": 80}]}})
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template, "replicas": 1}
+    found = await cluster.apply(STATEFUL_SET, {"metadata": {"name": "s", **owned}, "spec": spec})
+    told = {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
+    await cluster.hook.send(api.status_patch(STATEFUL_SET, found, told))
+    meta = {"name": "ws1", "labels": {**labels, names.POOL: "serving"}}
+    requirement = {
+        "key": "node.kubernetes.io/instance-type",
+        "operator": "In",
+        "values": ["Standard_NC24ads_A100_v4"],
+    }
+    node_class = {"group": "g", "kind": "k", "name": "n"}
+    claim = {"metadata": meta, "spec": {"requirements": [requirement], "nodeClassRef": node_class}}
+    await cluster.apply(NODE_CLAIM, claim)
+    spec = {"containers": [{"name": "main", "image": "i"}]}
+    made = await cluster.apply(POD, {"metadata": {"name": "s-0", **owned}, "spec": spec})
+    await cluster.hook.send(api.status_patch(POD, made, {"phase": "Running", "podIP": "127.0.0.1"}))
+    live = await cluster.get("s")
+    status = conditions.progress(live, "Succeeded", message="done", now=LONG_AGO)
+    status = conditions.progress(
+        {**live, "status": status}, "InferenceReady", message="answers", now=LONG_AGO
+    )
+    status["run"] = {**status["run"], "state": "success"}
+    await cluster.hook.send(api.status_patch(WORKSPACE, live, status))
+
+
+async def due_again(cluster: Installed) -> None:
+    live = await cluster.get("s")
+    status = copy.deepcopy(live["status"])
+    assert status["idle"]["after"] > conditions.timestamp(LONG_AGO)
+    status["idle"]["after"] = conditions.timestamp(LONG_AGO)
+    await cluster.hook.send(api.status_patch(WORKSPACE, live, status))
