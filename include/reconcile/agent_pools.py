@@ -28,6 +28,7 @@ MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER
 #: Azure has given up on a pool: nothing happens to it until somebody asks.
 ENDED_STATES = frozenset({"Failed", "Canceled"})
 LEAVING_STATES = frozenset({"Deleting"})
+SUCCEEDED = "Succeeded"
 
 AgentPool = Mapping[str, Any]
 
@@ -83,16 +84,16 @@ def failure(pool: AgentPool) -> tuple[str, str]:
 def shortfall(pools: Iterable[AgentPool], nodes: Iterable[Mapping[str, Any]], wanted: int) -> str:
     """What is missing of the machines that a live service needs, as a sentence without its full stop; "" if nothing.
 
-    A node that has gone is for Azure to bring back, and counts as long as its pool is there; a pool that Azure has
-    given up on counts as long as one of its nodes has joined.
+    A pool that Azure is working on has the machines that it is to get; any other one those that have joined, since
+    Azure does not replace by itself a machine that died or was evicted.
     """
     joined = list(nodes)
-    usable = [
-        pool
+    settled = ENDED_STATES | {SUCCEEDED}
+    have = sum(
+        min(machines(pool), len(nodes_of([pool], joined))) if state(pool) in settled else machines(pool)
         for pool in pools
-        if state(pool) not in LEAVING_STATES and (state(pool) not in ENDED_STATES or nodes_of([pool], joined))
-    ]
-    have = sum(machines(pool) for pool in usable)
+        if state(pool) not in LEAVING_STATES
+    )
     return f"{wanted - have} of {wanted} machine(s) of its agent pools are gone" if have < wanted else ""
 
 

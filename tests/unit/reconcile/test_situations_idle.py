@@ -9,7 +9,7 @@ import pytest
 
 from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
-from include.reconcile.agent_pools import MANAGED_BY, MANAGED_BY_TAG
+from include.reconcile.agent_pools import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import names
 from include.workspace.conditions import condition, timestamp
@@ -272,26 +272,33 @@ def test_a_node_pool_goes_and_takes_its_claims_along() -> None:
     assert [(a.kind, a.uid) for a in of(decision, DeleteObject)] == [("NodePool", "p1")]
 
 
+JOINED = {"metadata": {"name": "aks-ws1-0", "labels": {AGENT_POOL_LABEL: "ws1"}}}
+
+
 @pytest.mark.parametrize(
-    ("pools", "gone"),
+    ("pools", "nodes", "gone"),
     [
-        ([], True),
-        ([agent_pool("Deleting")], True),
-        ([agent_pool("Failed")], True),
-        ([agent_pool(purpose="tuning")], True),
-        ([agent_pool(count=0)], True),
-        ([agent_pool()], False),
-        ([agent_pool("Updating")], False),
+        ([], [], True),
+        ([agent_pool("Deleting")], [JOINED], True),
+        ([agent_pool("Failed")], [], True),
+        ([agent_pool("Failed")], [JOINED], False),
+        ([agent_pool(purpose="tuning")], [JOINED], True),
+        ([agent_pool(count=0)], [JOINED], True),
+        ([agent_pool()], [], True),
+        ([agent_pool()], [JOINED], False),
+        ([agent_pool("Updating")], [], False),
     ],
 )
-def test_an_agent_pool_that_is_gone_under_a_service_is_brought_back(pools: list[Obj], gone: bool) -> None:
+def test_an_agent_pool_that_is_gone_under_a_service_is_brought_back(
+    pools: list[Obj], nodes: list[Obj], gone: bool
+) -> None:
     story = without_claims(Story("inference").lives(ready))
     found = story.cluster.find("StatefulSet", NAME)
     assert found is not None
     assert not asks_for_pools(story.ws, found), "a service that answers costs no question to Azure"
     story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
     assert asks_for_pools(story.ws, story.cluster.find("StatefulSet", NAME))
-    decision = story.decision(agent_pools=pools)
+    decision = story.decision(agent_pools=pools, nodes=nodes)
     assert [run.dag_id for run in of(decision, StartRun)] == (["kaito_serve"] if gone else [])
     assert decision.situation == ("starting" if gone else "ready")
     assert of(story.decision(agent_pools=None), StartRun) == []

@@ -15,6 +15,7 @@ from include.planning import Plan
 from include.reconcile.agent_pools import (
     ENDED_STATES,
     LEAVING_STATES,
+    SUCCEEDED,
     agent_pool_status,
     belongs,
     is_ours,
@@ -36,7 +37,6 @@ Pool = dict[str, Any]
 
 #: How often a pool that changes between reading and deleting it is read again.
 DELETE_ATTEMPTS = 5
-SUCCEEDED = "Succeeded"
 #: Azure takes some minutes for an operation; who comes second waits for it.
 BUSY_SECONDS = 900.0
 
