@@ -28,7 +28,7 @@ with DAG(
     schedule=None,
     params=serving_params(),
     default_args=DEFAULT_ARGS,
-    max_active_runs=16,
+    max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,
     tags=["kaito", "serving"],

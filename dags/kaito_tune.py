@@ -35,7 +35,7 @@ with DAG(
     schedule=None,
     params=tuning_params(),
     default_args=DEFAULT_ARGS,
-    max_active_runs=16,
+    max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,
     tags=["kaito", "tuning"],

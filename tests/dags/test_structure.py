@@ -82,6 +82,12 @@ def test_no_limit_on_the_run_may_skip_a_teardown(bag: DagBag, dag_id: str) -> No
     assert bag.dags[dag_id].schedule is None
 
 
+@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
+def test_fifty_runs_may_wait_for_their_machines_at_once(bag: DagBag, dag_id: str) -> None:
+    """A run that waits in the triggerer holds no task slot, but counts as active."""
+    assert bag.dags[dag_id].max_active_runs >= 50
+
+
 def test_nothing_costs_money_before_the_request_and_the_data_are_checked(tune: DAG) -> None:
     before_gpus = {
         task.task_id for task in tune.get_task("create_gpu_pool").get_flat_relatives(upstream=True)
