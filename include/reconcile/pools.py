@@ -200,7 +200,7 @@ def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str
     classed = [(classify(*problem[1:]), *problem[1:]) for problem in problems]
     # The worst cause speaks for the pool: a quota error is the news, not the sibling that still boots.
     failure, reason, message = next((c for c in classed if c[0] in FINAL_CLASSES), classed[0])
-    if len(problems) > 1:
+    if len(live) > 1:
         message = f"{message} ({len(live) - len(problems)} of {len(live)} machines ready)"
     slowest = min((problem[0] for problem in problems), key=list(Stage).index)
     return PoolStatus(members, False, reason, message, failure, stage=slowest, offer=offer)

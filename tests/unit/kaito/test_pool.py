@@ -91,6 +91,12 @@ def test_one_failed_machine_speaks_for_the_pool() -> None:
     assert "(0 of 2 machines ready)" in status.message
 
 
+def test_a_pool_that_waits_for_its_last_machine_says_how_many_it_has() -> None:
+    waiting = claim("b", Launched="True", Registered=("Unknown", "NodeNotFound", "booting"))
+    status = pool_status([ready_claim("a", "n1"), waiting], [node("n1")])
+    assert (status.ready, status.message) == (False, "NodeClaim b: booting (1 of 2 machines ready)")
+
+
 def test_a_pool_whose_claims_were_deleted_is_lost() -> None:
     gone = claim("a")
     gone["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
