@@ -1,6 +1,7 @@
 """Serve a model as a KAITO Workspace says.
 
-preflight -> create a GPU pool -> wait for its nodes -> roll out -> wait until ready -> ask one question -> finish
+preflight -> create a GPU pool -> wait for its nodes -> roll out -> wait until ready -> ask one question -> record the
+cost, finish
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.hooks.pool import Purpose
 from kaito.params import serving_params
-from kaito.pipelines import DEFAULT_ARGS, finish, preflight, serve
+from kaito.pipelines import DEFAULT_ARGS, finish, preflight, record_cost, serve
 
 DOC = """
 ### kaito_serve: a model as a service
@@ -37,7 +38,9 @@ with DAG(
 ) as dag:
     check = preflight(Purpose.SERVING)
     service = serve()
+    settle = record_cost(check, needed=service.steps)
     end = finish(check, needed=service.steps)
 
     check >> service.first
+    [service.last, service.release] >> settle
     [service.last, service.release] >> end

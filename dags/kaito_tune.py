@@ -1,7 +1,7 @@
 """Tune a model as a KAITO Workspace says, push the adapter, and roll it out.
 
 preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes -> tune -> release the pool
--> publish the adapter -> serve it (skipped when the Workspace wants no rollout) -> finish
+-> publish the adapter -> serve it (skipped when the Workspace wants no rollout) -> record the cost, finish
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from kaito.hooks.pool import Purpose
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.workload import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.params import tuning_params
-from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH, finish, preflight, serve
+from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH, finish, preflight, record_cost, serve
 from kaito.sensors.workspace import GpuPoolReadySensor
 
 DOC = """
@@ -44,7 +44,9 @@ with DAG(
 ) as dag:
     check = preflight(Purpose.TUNING)
     fetch_dataset = FetchDatasetOperator(task_id="fetch_dataset")
-    create_gpu_pool = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.TUNING).as_setup()
+    create_gpu_pool = CreateGpuPoolOperator(
+        task_id="create_gpu_pool", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset"
+    ).as_setup()
     wait_for_nodes = GpuPoolReadySensor(task_id="wait_for_nodes", purpose=Purpose.TUNING, **WHICH)
     tune = TuneOperator(task_id="tune")
     release_gpu_pool = ReleaseGpuPoolOperator(
@@ -54,8 +56,11 @@ with DAG(
         task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
     )
     service = serve(adapter_task_id="publish_adapter")
-    end = finish(check, needed=("publish_adapter",), optional=service.steps)
+    needed = ("publish_adapter",)
+    settle = record_cost(check, needed=needed, optional=service.steps, publishing_task_id="publish_adapter")
+    end = finish(check, needed=needed, optional=service.steps)
 
     check >> fetch_dataset >> create_gpu_pool >> wait_for_nodes >> tune >> release_gpu_pool >> publish_adapter
     tune >> publish_adapter >> service.first
+    [service.last, service.release] >> settle
     [service.last, service.release] >> end

@@ -17,6 +17,9 @@ LOADING_SECONDS = 75  # the framework's own start: 74 s
 RELEASE_SECONDS = 60  # until the machines are gone and cost nothing
 
 
+CHARACTERS_PER_TOKEN = 4  # the usual figure for English with the tokenizers of these models
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Seconds by phase and the price of all machines for their sum. `usd` is None when the price is unknown.
@@ -51,6 +54,11 @@ def estimate(
     seconds = sum(length for _, length in phases)
     usd = None if usd_per_hour is None else usd_per_hour * seconds / 3600
     return Estimate(tuple(phases), tokens if purpose == "tuning" else 0, usd)
+
+
+def tokens_of(characters: int, epochs: float) -> int:
+    """Roughly the tokens that a tuning reads of rows with that many characters together."""
+    return round(characters / CHARACTERS_PER_TOKEN * epochs)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from include.workspace.conditions import moment as moment
 from include.workspace.conditions import timestamp
 
 FIRST_SECONDS = 5.0
@@ -25,17 +26,6 @@ def failed(retry: Mapping[str, Any] | None, now: datetime, message: str) -> dict
     failures = int((retry or {}).get("failures") or 0) + 1
     after = timestamp(now + timedelta(seconds=seconds(failures)))
     return {"failures": failures, "after": after, "message": message}
-
-
-def moment(text: Any) -> datetime | None:
-    """A Kubernetes time as a datetime; None when it is missing or is none."""
-    if not isinstance(text, str):
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def wait(retry: Mapping[str, Any] | None, now: datetime) -> float:

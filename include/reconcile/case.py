@@ -14,14 +14,13 @@ from typing import Any
 
 from include.reconcile.contract import Object, Observed, Surroundings
 from include.workspace import names
-from include.workspace.conditions import ConditionType, Reason, condition
+from include.workspace.conditions import ENDED_BADLY, ConditionType, condition
 from include.workspace.dialect import serves
 
 TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
 TUNING, SERVING = "tuning", "serving"
 #: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
 RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
-INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 #: Why a run was started, as status.run.cause keeps it.
 SPEC, RERUN, REPAIR, INPUTS, WAKE = "spec", "rerun", "repair", "inputs", "wake"
 DELETED, FOUND = "deleted", "found"
@@ -53,13 +52,6 @@ def phase(pod: Object) -> str:
 def ended(pod: Object) -> bool:
     """Whether a pod's containers will never run again."""
     return phase(pod) in ("Succeeded", "Failed")
-
-
-def machine(claim: Object) -> str:
-    """The instance type that a NodeClaim asks for."""
-    requirements = (claim.get("spec") or {}).get("requirements") or ()
-    values = next((r.get("values") for r in requirements if r.get("key") == INSTANCE_TYPE_LABEL), None)
-    return str(values[0]) if values else ""
 
 
 def node_of(claim: Object) -> str:
@@ -252,4 +244,4 @@ class Case:
             return ""
         if found.get("status") == "True":
             return SUCCESS
-        return FAILED if found.get("reason") == Reason.FAILED else ""
+        return FAILED if found.get("reason") in ENDED_BADLY else ""

@@ -142,8 +142,8 @@ class Decision:
 
     `status` is the whole new status, None when it stays as it is. `situation` is one word for logs and metrics
     ("invalid", "starting", "running", "superseding", "ready", "asleep", "succeeded", "failed", "repairing",
-    "paused", "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing changes; None: no
-    need.
+    "paused", "overspent", "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing
+    changes; None: no need.
     """
 
     situation: str

@@ -11,6 +11,7 @@ from datetime import datetime
 from include.reconcile import (
     attempts,
     backoff,
+    budget,
     cost,
     idle,
     judge,
@@ -53,6 +54,8 @@ def decide(workspace: Object, observed: Observed, now: datetime, surroundings: S
     if not case.finalizer:
         draft.act(AddFinalizer(names.FINALIZER))
     cost.account(draft, busy=bool(draft.run) and draft.run.get("state") not in OVER)
+    if told := budget.overspent(draft):
+        return _overspent(draft, told)
     if not draft.run:
         return judge.first_sight(draft)
     return _with_run(draft)
@@ -73,6 +76,12 @@ def _paused(draft: Draft) -> Decision:
     draft.events.append(Event(NORMAL, "Paused", message, once="paused"))
     draft.actions.clear()
     return draft.decision("paused")
+
+
+def _overspent(draft: Draft, told: str) -> Decision:
+    budget.stop(draft, told)
+    _worker_nodes(draft)
+    return draft.decision("overspent")
 
 
 def _with_run(draft: Draft) -> Decision:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from include.ledger import records
 from include.reconcile import backoff, idle, progress
 from include.reconcile.case import (
     OVER,
@@ -27,6 +28,8 @@ from include.workspace.conditions import ConditionType, Reason, condition
 from include.workspace.dialect import serves
 
 RELEASE_SECONDS = 10.0
+#: How often a Workspace is looked at while what is over its budget goes.
+OVERSPENT_SECONDS = 5.0
 
 
 def due(workspace: Object, last_look: datetime | None, now: datetime) -> float | None:
@@ -57,7 +60,18 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
         waits.append(progress.QUIET_SECONDS - since)
     if idle.going_down(status):
         waits.append(idle.RELEASE_SECONDS - since)
+    if (left := _budget_seconds(status, now)) is not None:
+        waits.append(max(left, OVERSPENT_SECONDS - since))
     return max(0.0, min(waits)) if waits else None
+
+
+def _budget_seconds(status: Mapping[str, Any], now: datetime) -> float | None:
+    """Seconds until the machines that are held have used up the budget; None without a budget or machines."""
+    cost = status.get("cost") or {}
+    rate = records.usd_per_hour(cost)
+    if cost.get("budgetUsd") is None or rate <= 0:
+        return None
+    return max(0.0, (float(cost["budgetUsd"]) - records.spent(cost, now)) / rate * 3600)
 
 
 def _under_way(workspace: Object, status: Mapping[str, Any]) -> bool:

@@ -45,7 +45,8 @@ def asks_for_metrics(workspace: Object, now: datetime) -> bool:
 def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
     """Whether a decision needs to see the pools of machines that are no NodeClaims of ours.
 
-    Where a service sleeps, until they are gone; where it does not answer, since they may be the cause.
+    Where a service sleeps or is over its budget, until they are gone; where it does not answer, since they may be the
+    cause.
     """
     status = workspace.get("status") or {}
     run, idle = status.get("run") or {}, status.get("idle") or {}
@@ -57,6 +58,10 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
         return False
     if idle.get("scaledToZero") and idle.get("run") == run.get("id"):
         return going_down(status)
+    told = condition(status, T.WORKSPACE_READY) or {}
+    if told.get("reason") == R.BUDGET_EXCEEDED:
+        claims = (status.get("cost") or {}).get("claims") or ()
+        return any(r.get("purpose") == SERVING and "until" not in r for r in claims)
     if run.get("state") != SUCCESS:
         return False
     ready = ((stateful_set or {}).get("status") or {}).get("readyReplicas") or 0
@@ -178,16 +183,18 @@ def stay_asleep(draft: Draft) -> Decision:
     if found is not None and _replicas(found):
         meta = found["metadata"]
         draft.act(ScaleToZero(case.name, case.namespace, str(meta.get("uid") or "")))
-    elif all(ended(pod) for pod in case.serving_pods) and not _machines_go(draft):
+    elif all(ended(pod) for pod in case.serving_pods) and not machines_go(
+        draft, "its service is scaled to zero"
+    ):
         _released(draft)
     if not draft.status["idle"].get("released"):
         draft.look_again(RELEASE_SECONDS)
     return draft.decision("asleep")
 
 
-def _machines_go(draft: Draft) -> bool:
+def machines_go(draft: Draft, why: str) -> bool:
     """Delete the serving machines, whoever makes them; True while some are there, or while that is not known."""
-    case, why = draft.case, "its service is scaled to zero"
+    case = draft.case
     pools = [pool for pool in case.observed.node_pools or () if label(pool, names.POOL) == SERVING]
     for pool in pools:
         draft.delete("NodePool", pool, why)

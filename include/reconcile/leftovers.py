@@ -6,13 +6,13 @@ StatefulSet that may run on them. What belongs to somebody else is not in the Ca
 
 from __future__ import annotations
 
+from include.ledger.machines import instance_type as machine
 from include.reconcile.case import (
     SERVING,
     TUNE,
     TUNING,
     ended,
     label,
-    machine,
     node_of,
 )
 from include.reconcile.contract import HandOver, Object

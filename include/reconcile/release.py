@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from include.reconcile import backoff, cost, service
-from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, STARTED, SUCCESS, Case
+from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, SERVING, STARTED, SUCCESS, Case
 from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
 from include.reconcile.draft import Draft
 from include.workspace import names
@@ -74,12 +74,18 @@ def _nothing_under_way(case: Case) -> bool:
     run = case.status.get("run") or {}
     if not run:
         return True
+    if run.get("dag") != RELEASE and _served(case):
+        return False  # a release tells the ledger what the service's machines have cost to their end
     if run.get("dag") == RELEASE and case.observed.runs.get(str(run.get("id"))) == SUCCESS:
         return True
     if not case.by_node_claims:
         # Only a release looks where such machines are made: agent pools are not in the cluster.
         return run.get("dag") == RELEASE and run.get("state") == SUCCESS
     return run.get("state") in OVER
+
+
+def _served(case: Case) -> bool:
+    return any(r.get("purpose") == SERVING for r in (case.status.get("cost") or {}).get("claims") or ())
 
 
 def _let_go_anyway(draft: Draft, left: list[tuple[str, str]], forced: bool) -> Decision:

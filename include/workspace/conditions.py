@@ -76,6 +76,7 @@ class Reason(StrEnum):
     ADAPTER_PENDING = "AdapterPending"
     ADAPTER_FAILED = "AdapterFailed"
     SCALED_TO_ZERO = "ScaledToZero"
+    BUDGET_EXCEEDED = "BudgetExceeded"
 
 
 class Phase(StrEnum):
@@ -99,7 +100,12 @@ class Phase(StrEnum):
     INFERENCE_FAILED = "InferenceFailed"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    BUDGET_EXCEEDED = "BudgetExceeded"
     DELETING = "Deleting"
+
+
+#: Reasons of WorkspaceReady with which a generation has ended badly.
+ENDED_BADLY = frozenset({Reason.FAILED, Reason.BUDGET_EXCEEDED})
 
 
 class StaleGeneration(RuntimeError):
@@ -178,6 +184,13 @@ STEPS: Mapping[Phase, Step] = {
         ((T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED), (T.WORKSPACE_READY, True, R.READY)), "Succeeded"
     ),
     Phase.FAILED: Step(_FINISHED, "Failed"),
+    Phase.BUDGET_EXCEEDED: Step(
+        (
+            (T.WORKSPACE_SUCCEEDED, False, R.BUDGET_EXCEEDED),
+            (T.WORKSPACE_READY, False, R.BUDGET_EXCEEDED),
+        ),
+        "Failed",
+    ),
     Phase.DELETING: Step(((T.WORKSPACE_DELETING, True, R.DELETED),)),
 }
 
@@ -361,3 +374,14 @@ def condition(status: Mapping[str, Any] | None, kind: ConditionType | str) -> di
 def timestamp(now: datetime) -> str:
     """A moment as Kubernetes writes it, in UTC with whole seconds."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: Any) -> datetime | None:
+    """A Kubernetes time as a datetime; None when it is missing or is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None

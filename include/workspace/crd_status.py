@@ -51,6 +51,40 @@ CONDITION: Schema = {
     },
 }
 
+
+def _sums() -> dict[str, Schema]:
+    return {
+        "nodeSeconds": _integer("Seconds that machines were held, all of them together."),
+        "usefulNodeSeconds": _integer(
+            "Of these, seconds of tuning that came to something and of a ready service."
+        ),
+        "wastedNodeSeconds": _integer("The rest: boot, waiting, work of failed runs."),
+        "usd": _number("US dollars for all of it."),
+        "usefulUsd": _number("US dollars for the useful part."),
+        "wastedUsd": _number("US dollars for the rest."),
+        "unpriced": {
+            "type": "boolean",
+            "description": "Whether a machine without a known price is in it: then the dollars are too few.",
+        },
+    }
+
+
+COST_RECORD: Schema = _object(
+    "One machine while it was held by one run.",
+    name=_text("The NodeClaim's or Node's name."),
+    uid=_text("Its uid."),
+    run=_text("The run that held it, as its label says."),
+    purpose=_text("tuning or serving."),
+    machine=_text("The machine type."),
+    since=_moment("From when it costs."),
+    until=_moment("When it was gone; absent while it is there."),
+    usdPerHour=_number("The list price, absent when it is not known."),
+    workedSeconds=_integer("Seconds that a tuning pod ran or a serving pod was ready on it."),
+    countedUntil=_moment("The moment up to which work has been counted."),
+    working={"type": "boolean", "description": "True while it works."},
+    outcome=_text("success or failed, once the run of a tuning is over."),
+)
+
 KAITO: dict[str, Schema] = {
     "workerNodes": {
         "type": "array",
@@ -89,6 +123,7 @@ OURS: dict[str, Schema] = {
     ),
     "progress": _object(
         "What the running tuning said last; not in KAITO's own definition.",
+        stage=_text("What it is doing: loading, training, saving and so on."),
         step=_integer("Optimizer steps done."),
         total=_integer("Optimizer steps in all."),
         epoch=_number("Passes over the data done."),
@@ -102,15 +137,32 @@ OURS: dict[str, Schema] = {
         dag=_text("Id of the DAG."),
         url=_text("The run's page in Airflow."),
         attempt=_integer("1 for the first run of this generation."),
+        generation=_integer("The generation that it works for."),
         rerun=_text("The last value of the rerun request that was followed."),
+        cause=_text("Why it was started: spec, rerun, repair, inputs, deleted or found."),
+        state=_text("How far it is: waiting, started, success or failed."),
     ),
-    "cost": _object(
-        "Cost of the Workspace's machines at list prices; not in KAITO's own definition.",
-        usd=_number("US dollars so far."),
-        usdPerHour=_number("US dollars an hour while all its machines are held."),
-        gpuHours=_number("GPU hours so far."),
-        estimatedUsd=_number("US dollars that the plan expects in all."),
-    ),
+    "inputs": {
+        "type": "object",
+        "description": "Digests of the ConfigMaps that the last run used, by name; not in KAITO's own definition.",
+        "additionalProperties": {"type": "string"},
+    },
+    "cost": {
+        **_object(
+            "What the Workspace's machines have cost at list prices; not in KAITO's own definition.",
+            **_sums(),
+            budgetUsd=_number("US dollars that they may cost in all (annotation kaito.sh/budget-usd)."),
+            at=_moment("The sums are as of this moment."),
+            claims={
+                "type": "array",
+                "items": COST_RECORD,
+                "description": "A record for each machine and the run that it worked for; old ones go into earlier.",
+            },
+            earlier=_object("The sums of machines that have no record any more.", **_sums()),
+        ),
+        # Whoever accounts writes all of it: a part that another writer left must not stay behind.
+        "x-kubernetes-map-type": "atomic",
+    },
     "machines": {
         "type": "array",
         "description": "What a run with alternatives has asked for, in this order; not in KAITO's own definition.",

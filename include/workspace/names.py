@@ -43,6 +43,8 @@ SCALE_TO_ZERO = (
 INSTANCE_TYPES = "kaito.sh/instance-types"  # further machine types, TYPE or TYPE@ZONE, in the order of asking
 CAPACITY_TYPE = "kaito.sh/capacity-type"  # spot, on-demand, or both in the order of asking
 OFFER = "kaito.sh/offer"  # on what is made: which of those it was asked for as
+BUDGET = "kaito.sh/budget-usd"  # US dollars that this Workspace's machines may cost in all
+ASKED_AT = "kaito.sh/asked-at"  # on agent pools' nodes: when the pool was asked for, in seconds since 1970
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
@@ -58,6 +60,7 @@ RESERVED_LABELS = frozenset(
         RUN_ID,
         COMPONENT,
         POOL,
+        ASKED_AT,
         "kaito.sh/ragengine",
         "kaito.sh/ragenginenamespace",
         "karpenter.sh/nodepool",

@@ -34,6 +34,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.INSTANCE_TYPES,
         names.CAPACITY_TYPE,
         names.KEEP,
+        names.BUDGET,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",
         "kaito.sh/upgrade-start-time",

@@ -10,6 +10,7 @@ from airflow.sdk import TaskGroup
 
 from kaito.hooks.pool import Purpose
 from kaito.operators.finish import FinishOperator
+from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator
@@ -57,6 +58,19 @@ def serve(adapter_task_id: str | None = None) -> Serving:
         ).as_teardown(setups=pool, on_failure_fail_dagrun=True)
         pool >> nodes >> roll_out >> ready >> ask >> release
     return Serving(pool, ask, release, tuple(task.task_id for task in (pool, nodes, roll_out, ready, ask)))
+
+
+def record_cost(
+    first: PreflightOperator,
+    *,
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    publishing_task_id: str | None = None,
+) -> RecordCostOperator:
+    """Return the task that settles what a run has cost, on every path; it never decides how the run ended."""
+    return RecordCostOperator(
+        task_id="record_cost", needed=needed, optional=optional, publishing_task_id=publishing_task_id
+    ).as_teardown(setups=first)
 
 
 def finish(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,9 @@ import httpx
 import pytest
 import yaml
 
+from include.demo.stack import PROJECT_ROOT
+from include.sandbox.cloud.ledger import Ledger
+from include.workspace import names
 from tests.integration.airflow_run import PRESET, SECRET, wait
 from tests.integration.reconciled import FINALIZER, ReconciledStack
 
@@ -46,6 +52,42 @@ def settled(stack: ReconciledStack, name: str, run_id: str) -> dict[str, Any]:
         return run if run.get("id") == run_id and run.get("state") == "success" else None
 
     return wait(look, 180, f"the end of run {run_id}")
+
+
+def step_of(stack: ReconciledStack, name: str) -> int:
+    progress = stack.get("workspace", name)["status"].get("progress") or {}
+    return int(progress.get("step") or 0)
+
+
+def ended_as(stack: ReconciledStack, name: str, reason: str) -> dict[str, Any] | None:
+    told = stack.condition(name, "WorkspaceReady")
+    return told if told.get("reason") == reason else None
+
+
+def over(stack: ReconciledStack, run_id: str) -> str | None:
+    state = str(stack.api.run("kaito_tune", run_id)["state"])
+    return state if state in ("success", "failed") else None
+
+
+def report(stack: ReconciledStack, by: str) -> dict[str, Any]:
+    """Run `python -m include.ledger` as a user would, with what Airflow remembers alone."""
+    server = stack.api.server
+    login = {
+        "AIRFLOW_USERNAME": server.username,
+        "AIRFLOW_PASSWORD": server.password,
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "include.ledger", "--no-cluster", "--airflow", server.url, "--by", by]
+    done = subprocess.run(
+        [*command, "-o", "json"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **login},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +223,16 @@ class TestRuns:
     Airflow deletes no run that is at work (409). Runs that are lost with its database: see test_reliability.py.
     """
 
-    def test_a_tuning_tells_how_far_it_is(self, reconciled_stack: ReconciledStack) -> None:
+    @pytest.fixture(scope="class")
+    def long(self, reconciled_stack: ReconciledStack) -> Iterator[str]:
         stack, name = reconciled_stack, "long"
         stack.kubectl.apply(stack.tuning(name, steps=4000))
+        yield name
+        stack.kubectl("delete", "workspace", name, "--wait=false", "--ignore-not-found")
+        stack.gone(name)
+
+    def test_a_tuning_tells_how_far_it_is(self, reconciled_stack: ReconciledStack, long: str) -> None:
+        stack, name = reconciled_stack, long
         stack.running_pod(name, "tuning")
 
         def told() -> dict[str, Any] | None:
@@ -193,8 +242,51 @@ class TestRuns:
         progress = wait(told, 90, "the pod's progress in the status")
         assert 0 < progress["step"] <= progress["total"] == 4000
         assert len(stack.pods(name, "tuning")) == 1
-        stack.kubectl("delete", "workspace", name, "--wait=false")
+
+    def test_a_spent_budget_stops_it_and_a_raised_one_goes_on(
+        self, reconciled_stack: ReconciledStack, long: str
+    ) -> None:
+        stack, name = reconciled_stack, long
+        wait(lambda: step_of(stack, name) > 60 or None, 120, "a checkpoint")
+        stack.kubectl("annotate", "workspace", name, "kaito.sh/budget-usd=0.0001")
+        told = wait(lambda: ended_as(stack, name, "BudgetExceeded"), 60, "the end of the money")
+        assert "The budget of 0.0001 USD is spent" in told["message"]
+        wait(lambda: not stack.claims_of(name) or None, 60, "the end of its machine")
+        assert ("Warning", "BudgetExceeded") in {(kind, reason) for kind, reason, _ in stack.events(name)}
+        assert wait(lambda: over(stack, stack.run_id(name)), 60, "the end of its run") == "failed"
+        stack.kubectl(
+            "annotate", "--overwrite", "workspace", name, "kaito.sh/budget-usd=50", "kaito.sh/rerun=1"
+        )
+        pod = stack.running_pod(name, "tuning")
+        wait(lambda: step_of(stack, name) > 50 or None, 120, "its progress")
+        log = stack.kubectl("logs", pod["metadata"]["name"])
+        assert "checkpoint-" in log, log
+
+    def test_the_ledger_agrees_with_the_clouds_bill_after_the_workspace_is_gone(
+        self, reconciled_stack: ReconciledStack, long: str
+    ) -> None:
+        stack, name = reconciled_stack, long
+        stack.kubectl("delete", "workspace", name, "--wait=false", "--ignore-not-found")
         stack.gone(name)
+        billed = [
+            r
+            for r in Ledger(stack.sandbox.state_dir / "ledger.jsonl").rentals()
+            if r.labels.get(names.WORKSPACE) == name
+        ]
+        assert all(rental.stopped for rental in billed)
+
+        def counted() -> dict[str, Any] | None:
+            found = report(stack, "workspace")["rows"]
+            return next((row for row in found if row["workspace"] == name and not row["open"]), None)
+
+        row = wait(counted, 60, f"the events of {name}")
+        assert row["machines"] == len(billed)
+        seconds = sum(rental.seconds for rental in billed)
+        assert row["nodeSeconds"] == pytest.approx(seconds, rel=0.02, abs=2), "a look's length either way"
+        assert row["usd"] == pytest.approx(row["nodeSeconds"] / 3600 * 3.06, abs=0.001)
+        runs = [r for r in report(stack, "run")["rows"] if r["workspace"] == name]
+        assert sum(run["nodeSeconds"] for run in runs) == row["nodeSeconds"]
+        assert {run["usefulNodeSeconds"] for run in runs} == {0}, "neither run came to an adapter"
 
     def test_a_run_that_is_deleted_after_its_end_is_not_made_again(
         self, reconciled_stack: ReconciledStack, tuned: str

@@ -82,7 +82,8 @@ def _result(report: dict[str, Any]) -> dict[str, Any]:
     brief = ("url", "sha256", "bytes", "rows")
     keys = ("rows", "format", "columns", "digest", "bytes", "dropped_rows")
     sources = [{key: source[key] for key in brief} for source in report["sources"]]
-    return {**{key: report[key] for key in keys}, "sources": sources}
+    characters = (report.get("characters") or {}).get("total", 0)
+    return {**{key: report[key] for key in keys}, "characters": characters, "sources": sources}
 
 
 @contextmanager

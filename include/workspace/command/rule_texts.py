@@ -122,11 +122,14 @@ SENTENCES: Mapping[str, str] = {
     "F15": "Annotation kaito.sh/instance-types lists up to 8 machine types of one cloud, TYPE or TYPE@ZONE, each once; "
     "each is known and large enough (R13, F8, F9, R15, R16).",
     "F16": "Annotation kaito.sh/capacity-type is spot, on-demand, or both in the order in which they are to be tried.",
+    "F18": "Annotation kaito.sh/budget-usd is an amount of US dollars above 0, such as 25 or 25.50.",
+    "F19": "With a budget, the machine types have prices (usd_per_hour).",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",
     "P3": "A Workspace that is given to a run is as the one of its name in the cluster.",
     "P4": "Registry secrets that a Workspace names exist and have the type kubernetes.io/dockerconfigjson.",
+    "P7": "What was spent and what the plan is estimated to cost stay within the budget (kaito.sh/budget-usd).",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 

@@ -22,16 +22,17 @@ from include.workspace.offers import (
 )
 from include.workspace.rules.context import Context, Rule
 from include.workspace.rules.resource import machine_is_known, serving_fits, tuning_fits
+from include.workspace.rules.whole import budget_can_be_kept
 
 PATH = f"metadata.annotations[{names.INSTANCE_TYPES}]"
 TERMS_PATH = f"metadata.annotations[{names.CAPACITY_TYPE}]"
 AZURE_ZONES = ("1", "2", "3")
 _ZONE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_ITS_OWN = (machine_is_known, tuning_fits, serving_fits)
+_ITS_OWN = (machine_is_known, tuning_fits, serving_fits, budget_can_be_kept)
 
 
 def alternatives_are_machines(context: Context) -> Iterator[Fault]:
-    """F15, and for each entry what is asked of resource.instanceType: R13, F8, F9, R15, R16."""
+    """F15, and for each entry what is asked of resource.instanceType: R13, F8, F9, F19, R15, R16."""
     given = context.ws.annotations.get(names.INSTANCE_TYPES)
     if given is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.workspace import names
+from include.workspace.budget import as_budget
 from include.workspace.faults import Fault
 from include.workspace.rules.context import DNS_LABEL, Context, Rule
 from include.workspace.scale_to_zero import ALLOWED, idle_seconds
@@ -98,6 +99,27 @@ def idle_time_is_minutes(context: Context) -> Iterator[Fault]:
         yield Fault(path, given, "F17", "has nothing to scale: this Workspace rolls out no service", hint)
 
 
+def budget_is_money(context: Context) -> Iterator[Fault]:
+    """F18."""
+    given = context.ws.annotations.get(names.BUDGET)
+    if given is not None and as_budget(given) is None:
+        hint = 'write US dollars above 0 as text, such as "25" or "25.50"'
+        yield Fault(f"metadata.annotations[{names.BUDGET}]", given, "F18", "is not an amount of money", hint)
+
+
+def budget_can_be_kept(context: Context) -> Iterator[Fault]:
+    """F19: a machine without a price would use up no budget."""
+    given = context.ws.annotations.get(names.BUDGET)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.BUDGET}]"
+    if context.machine is not None and context.machine.usd_per_hour is None and not context.policy.byo:
+        name = context.machine.name
+        message = f"a budget cannot be kept, since no price of {name} is known"
+        hint = f"give {name} a usd_per_hour in a file of machines below the folder that KAITO_PRESETS names"
+        yield Fault(path, given, "F19", message, hint)
+
+
 def streaming_is_possible(context: Context) -> Iterator[Fault]:
     """C9: weights that are streamed need a storage driver, which only some clouds have."""
     policy, streaming = context.policy, context.ws.annotations.get(names.MODEL_STREAMING)
@@ -122,5 +144,7 @@ RULES: tuple[Rule, ...] = (
     machine_is_named,
     annotations_are_known_values,
     idle_time_is_minutes,
+    budget_is_money,
+    budget_can_be_kept,
     streaming_is_possible,
 )

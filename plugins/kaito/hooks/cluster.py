@@ -22,6 +22,7 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import (
 from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
+from include.workspace import conditions
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
 
@@ -39,11 +40,18 @@ class StaleWorkspace(RuntimeError):
 
 
 def fence(
-    live: dict[str, Any] | None, name: str, uid: str, generation: int, *, even_deleting: bool = False
+    live: dict[str, Any] | None,
+    name: str,
+    uid: str,
+    generation: int,
+    *,
+    even_deleting: bool = False,
+    begins: bool = False,
 ) -> dict[str, Any]:
     """Return the live Workspace if it still is the one that this run was started for, else raise StaleWorkspace.
 
     :param even_deleting: for what serves the deletion itself. The API server counts a deletion as a new generation.
+    :param begins: for the first word of a run, which may go on where an earlier one was stopped for its budget.
     """
     if live is None:
         raise StaleWorkspace(f"Workspace {name} was deleted; this run serves an object that is gone.")
@@ -60,6 +68,10 @@ def fence(
             f"Workspace {name} was edited: this run serves generation {generation}, "
             f"which is superseded by generation {seen}."
         )
+    told = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_READY) or {}
+    stopped = told.get("reason") == conditions.Reason.BUDGET_EXCEEDED
+    if stopped and told.get("observedGeneration") == generation and not begins:
+        raise StaleWorkspace(f"Workspace {name} is stopped: {told.get('message')}")
     return live
 
 
@@ -176,16 +188,17 @@ class KaitoClusterHook(KubernetesHook):
         uid: str,
         generation: int,
         even_deleting: bool = False,
+        begins: bool = False,
     ) -> dict[str, Any] | None:
         """Write the Workspace's status, fenced by ``uid`` and ``generation``.
 
         :param next_status: gets the live Workspace, returns its new status (None: nothing to write).
-        :param even_deleting: as :func:`fence` takes it.
+        :param even_deleting: as :func:`fence` takes it, and so is ``begins``.
         :raises StaleWorkspace: a newer generation has been seen, or the Workspace is gone.
         """
         for _ in range(STATUS_ATTEMPTS):
             found = self.find(api.WORKSPACE, name, namespace)
-            live = fence(found, name, uid, generation, even_deleting=even_deleting)
+            live = fence(found, name, uid, generation, even_deleting=even_deleting, begins=begins)
             status = next_status(live)
             if status is None or status == live.get("status"):
                 return live

@@ -223,7 +223,7 @@ def in_flight(workspace: Object) -> bool:
     if metadata.get("deletionTimestamp") or not current:
         return False
     told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
-    verdict = told.get("status") == "True" or told.get("reason") == conditions.Reason.FAILED
+    verdict = told.get("status") == "True" or told.get("reason") in conditions.ENDED_BADLY
     return not (verdict and told.get("observedGeneration") == names.generation(workspace))
 
 

@@ -21,6 +21,7 @@ from include.workspace.urls import redact
 from kaito.hooks import events
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.ledger import bill
 from kaito.settings import connection_id
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 PREFLIGHT = "preflight"
 #: By purpose, the task whose result says which machines were got.
 WAITS = {"tuning": "wait_for_nodes", "serving": "serve.wait_for_nodes"}
+#: What a run may say first: that it begins, or that it cannot.
+BEGINNINGS = frozenset(
+    {conditions.Phase.ACCEPTED, conditions.Phase.INVALID, conditions.Phase.BUDGET_EXCEEDED}
+)
 
 
 def as_written(live: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +169,10 @@ class WorkspaceTask:
         live = self.cluster.find(workspace_kind(run.document.get("apiVersion")), run.name, run.namespace)
         return as_written(fence(live, run.name, run.uid, run.generation))
 
+    def bill(self, run: Run) -> None:
+        """Bring the Workspace's ledger up to date. Never raises: the caller's own work matters more."""
+        bill(self.cluster, run.name, run.namespace, run.uid)
+
     def report(
         self,
         run: Run,
@@ -198,6 +207,7 @@ class WorkspaceTask:
                 news,
                 uid=run.uid,
                 generation=run.generation,
+                begins=phase in BEGINNINGS,
             )
             events.tell(self.cluster, news.live, news.events)
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:

@@ -94,4 +94,4 @@ class FinishOperator(WorkspaceTask, BaseOperator):
             return None
         told = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
         mine = told.get("observedGeneration") == run.generation
-        return str(told.get("message")) if mine and told.get("reason") == conditions.Reason.FAILED else None
+        return str(told.get("message")) if mine and told.get("reason") in conditions.ENDED_BADLY else None

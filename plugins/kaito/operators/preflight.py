@@ -22,6 +22,7 @@ from include.workspace.asked import exhausted
 from include.workspace.dialect import serves
 from kaito.hooks import references
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
+from kaito.hooks.ledger import too_dear
 from kaito.hooks.pool import Purpose
 from kaito.hooks.pools.offers import not_offered
 from kaito.lookup import Lookup, look_up, token_in
@@ -68,7 +69,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         if live is None:
             document = self._apply(document)
             workspace = self._admit(document, wanted, context["run_id"], exists=True)
-        return self._accept(workspace, document, context["run_id"])
+        return self._accept(workspace, document, wanted, context["run_id"])
 
     def _find(self, wanted: Requested) -> dict[str, Any] | None:
         if not wanted.name:
@@ -215,7 +216,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         metadata = _mapping(document.get("metadata"))
         if metadata.get("uid"):
             run = Run(dict(document), None, None, names.run_id_label(run_id))
-            self.report(run, conditions.Phase.INVALID, "; ".join(str(fault) for fault in faults))
+            overspent = all(fault.rule == "P7" for fault in faults)
+            phase = conditions.Phase.BUDGET_EXCEEDED if overspent else conditions.Phase.INVALID
+            self.report(run, phase, "; ".join(str(fault) for fault in faults))
         return AirflowFailException(
             f"Workspace {wanted.namespace}/{wanted.name} cannot run, {len(faults)} fault(s):\n{lines}"
         )
@@ -230,7 +233,21 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 raise
             raise AirflowFailException(f"The API server refused the Workspace: {error}") from None
 
-    def _accept(self, workspace: Workspace, document: dict[str, Any], run_id: str) -> dict[str, Any]:
+    @staticmethod
+    def _too_dear(document: Mapping[str, Any], first: Candidates, later: Candidates | None) -> list[Fault]:
+        """P7: what the plans cost at least; what the rows take is added when they are there."""
+        plans = [first.first, *([later.first] if later else [])]
+        estimate = sum(plan.estimate(0).usd or 0.0 for plan in plans)
+        serving = first.first.purpose == Purpose.SERVING
+        what = "the start of the service" if serving else "the tuning without its training"
+        if told := too_dear(document, what, estimate):
+            path = f"metadata.annotations[{names.BUDGET}]"
+            return [Fault(path, None, "P7", told, "raise the budget or choose a cheaper machine")]
+        return []
+
+    def _accept(
+        self, workspace: Workspace, document: dict[str, Any], wanted: Requested, run_id: str
+    ) -> dict[str, Any]:
         catalog = self.lookup.catalog
         first = workspace.tuning and self.purpose == Purpose.TUNING
         serves = workspace.rollout or not workspace.tuning
@@ -245,6 +262,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 tuning = self._granted(document, tuning, run_id)
             elif serving:
                 serving = self._granted(document, serving, run_id)
+            first, later = (tuning or serving), (serving if tuning else None)
+            if first and (told := self._too_dear(document, first, later)):
+                raise self._refusal(wanted, document, told, run_id)
         return self._record(document, tuning, serving, run_id)
 
     def _granted(self, document: dict[str, Any], found: Candidates, run_id: str) -> Candidates:

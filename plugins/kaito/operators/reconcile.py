@@ -19,6 +19,7 @@ from kaito import settings
 from kaito.hooks import references
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import RENEW_EVERY, Election
+from kaito.hooks.ledger import price_of
 from kaito.hooks.pools import ProviderName, pool_settings
 from kaito.hooks.reconciling import Installation, Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
@@ -130,20 +131,13 @@ def _machine_of(workspace: Mapping[str, Any]) -> str:
         return ""
 
 
-def _price_of(machine: str) -> float | None:
-    try:
-        return load_catalog().machine(machine).usd_per_hour
-    except KeyError:
-        return None
-
-
 def installation() -> Installation:
     """Return what decisions need to know of this installation."""
     base = settings.base_url()
     surroundings = Surroundings(
         faults=_faults,
         machine_of=_machine_of,
-        price_of=_price_of,
+        price_of=price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
         release_deadline=settings.release_deadline(),
         node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from include.ledger import events
 from include.workspace import conditions, names
 from include.workspace.transitions import WARNING, Event
+from kaito.assets import LEDGER
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.events import tell
+from kaito.hooks.ledger import bill
 from kaito.hooks.release import Remains, agent_pools, hold, let_go, look, tell_to_go
+from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
 from kaito.settings import release_deadline
 
@@ -77,6 +81,7 @@ class ReleaseOperator(ReleaseTask):
             return {"uid": None}
         if not live["metadata"].get("deletionTimestamp"):
             live = self._delete(live, asked=bool(context["params"].get("delete")))
+        bill(self.cluster, self.workspace, self.namespace, live["metadata"]["uid"])
         remains = self.look(live)
         for one in tell_to_go(self.cluster, remains):
             self.log.info("Told to go: %s", one)
@@ -106,6 +111,7 @@ class LetGoOperator(ReleaseTask):
     """
 
     def __init__(self, *, gone_within: float = 60.0, poll_seconds: float = 0.5, **kwargs: Any) -> None:
+        kwargs.setdefault("outlets", [LEDGER])
         super().__init__(**kwargs)
         self.gone_within = gone_within
         self.poll_seconds = poll_seconds
@@ -128,10 +134,26 @@ class LetGoOperator(ReleaseTask):
             if time.monotonic() > deadline:
                 raise AirflowException(f"Still there: {words}.")
             time.sleep(self.poll_seconds)
+        self._close_ledger(context, live)
         if words:
             self._tell_what_is_left(live, f"Let go, since {remains.forced}. Left behind: {words}")
         if let_go(self.cluster, self.workspace, self.namespace, uid):
             self.log.info("Our finalizer is off Workspace %s/%s.", self.namespace, self.workspace)
+
+    def _close_ledger(self, context: Context, live: Mapping[str, Any]) -> None:
+        """Tell what the Workspace has cost in all: nobody can look it up in the cluster any more."""
+        uid = live["metadata"]["uid"]
+        cost = bill(self.cluster, self.workspace, self.namespace, uid)
+        event = events.of_workspace(
+            cost or (live.get("status") or {}).get("cost") or {},
+            run=names.run_id_label(context["run_id"]),
+            dag=context["ti"].dag_id,
+            workspace=events.Subject(self.workspace, self.namespace, uid),
+            outcome="deleted",
+            now=datetime.now(UTC),
+        )
+        self.log.info("In all: %s", events.sentence(event))
+        ledger.tell(context, event)
 
     def _tell_what_is_left(self, live: Mapping[str, Any], message: str) -> None:
         self.log.warning("%s", message)

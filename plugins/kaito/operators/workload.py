@@ -296,6 +296,11 @@ class TuneOperator(WorkloadPodOperator):
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         return manifests.tuning_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id)
 
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
+        """As every pod's end; how long it worked is written down before the provider deletes it."""
+        self.bill(self.this_run(context))
+        return super().trigger_reentry(context, event)
+
     def summary(self, result: dict[str, Any]) -> str:
         return f"Tuned in {result.get('steps')} steps, loss {result.get('loss_first')} to {result.get('loss_last')}"
 

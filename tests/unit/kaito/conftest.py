@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,8 @@ class FakeCluster:
         self.refuse: dict[tuple[str, str], ClusterError] = {}
         self.answers: list[Any] = []
         self.lingering: set[str] = set()
+        #: What tasks left for Airflow to emit, by asset.
+        self.outlets: dict[Any, SimpleNamespace] = defaultdict(lambda: SimpleNamespace(extra={}))
 
     def _key(self, kind: Kind, name: str, namespace: str | None) -> tuple[str, str, str]:
         return kind.plural, (namespace or "default") if kind.namespaced else "", name
@@ -127,9 +130,10 @@ class FakeCluster:
         uid: str,
         generation: int,
         even_deleting: bool = False,
+        begins: bool = False,
     ) -> dict[str, Any] | None:
         found = self.find(WORKSPACE, name, namespace)
-        live = hooks.fence(found, name, uid, generation, even_deleting=even_deleting)
+        live = hooks.fence(found, name, uid, generation, even_deleting=even_deleting, begins=begins)
         status = next_status(live)
         if status is not None:
             self.objects[self._key(WORKSPACE, name, namespace)]["status"] = status
@@ -181,7 +185,7 @@ def workspace(cluster: FakeCluster) -> dict[str, Any]:
 
 
 @pytest.fixture
-def context(workspace: dict[str, Any]) -> dict[str, Any]:
+def context(cluster: FakeCluster, workspace: dict[str, Any]) -> dict[str, Any]:
     """A run's context after preflight."""
     catalog = load_catalog()
     parsed = parse_workspace(workspace)
@@ -191,4 +195,10 @@ def context(workspace: dict[str, Any]) -> dict[str, Any]:
         "serving_plan": plan_serving(parsed, catalog).to_dict(),
     }
     ti = FakeTaskInstance({PREFLIGHT: first}, {})
-    return {"ti": ti, "run_id": RUN_ID, "dag_run": SimpleNamespace(conf={}), "params": {}}
+    return {
+        "ti": ti,
+        "run_id": RUN_ID,
+        "dag_run": SimpleNamespace(conf={}),
+        "params": {},
+        "outlet_events": cluster.outlets,
+    }

@@ -27,7 +27,7 @@ from include.reconcile.pools import FailureClass
 from include.sandbox.controllers.ownership import set_condition
 from include.sandbox.faults import FaultKind
 from include.sandbox.node.machine import is_lost
-from include.workspace import parse_workspace
+from include.workspace import names, parse_workspace
 from tests.unit.kaito.azure_thread import AzureThread, azure_thread
 from tests.unit.kaito.conftest import QUICK_START
 
@@ -204,7 +204,10 @@ def test_what_is_sent_is_what_was_built(azure: AzureThread) -> None:
     machines = AgentPools(azure, hook(), options)  # type: ignore[arg-type]
     pool = wanted(machines)
     machines.create(pool)
-    assert azure.pools[pool.names[0]].properties == pool.claims[0]["properties"]
+    sent = azure.pools[pool.names[0]].properties
+    asked_at = int(sent["nodeLabels"].pop(names.ASKED_AT))
+    assert 0 <= time.time() - asked_at < 60
+    assert sent == pool.claims[0]["properties"]
 
 
 def test_a_crash_after_asking_is_made_good_by_asking_again(azure: AzureThread, machines: AgentPools) -> None:

@@ -12,7 +12,7 @@ from kaito.hooks.api import CONFIG_MAP, CRD, NODE, SECRET, WORKSPACE, ClusterErr
 from kaito.operators.preflight import PreflightOperator
 from kaito.params import tuning_params
 
-from include.workspace import workspace_crd
+from include.workspace import names, workspace_crd
 from tests.unit.kaito.conftest import QUICK_START, RUN_ID, FakeCluster
 
 DEFAULTS = {key: param.value for key, param in tuning_params().items()}
@@ -286,3 +286,29 @@ training_config:
     cluster.add(CONFIG_MAP, {"metadata": {"name": "mine"}, "data": {"training_config.yaml": text}})
     preflight(cluster, {"name": "workspace-tuning-phi-3"})
     assert "ConfigMap mine: ModelConfig.cache_dir has no effect" in "".join(capfd.readouterr())
+
+
+def test_a_plan_beyond_the_budget_is_refused_with_the_numbers(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    name = workspace["metadata"]["name"]
+    stored = cluster.objects["workspaces", "default", name]
+    stored["metadata"]["annotations"] = {names.BUDGET: "3"}
+    stored["status"] = {"cost": {"usd": 2.5, "earlier": {"nodeSeconds": 3000, "usd": 2.5}}}
+    with pytest.raises(
+        AirflowFailException, match=r"2\.50 USD are spent and .* estimated at .* budget of 3\.00 USD"
+    ):
+        preflight(cluster, {"name": name})
+    assert cluster.condition(name, "WorkspaceReady")["reason"] == "BudgetExceeded"
+    stored["metadata"]["annotations"] = {names.BUDGET: "10"}
+    assert preflight(cluster, {"name": name})["plan"]
+    assert cluster.condition(name, "WorkspaceReady")["reason"] == "workspacePending", "it goes on"
+
+
+def test_a_budget_needs_a_price(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    name = workspace["metadata"]["name"]
+    stored = cluster.objects["workspaces", "default", name]
+    stored["metadata"]["annotations"] = {names.BUDGET: "3"}
+    stored["resource"]["instanceType"] = "Standard_NC4_A16"
+    with pytest.raises(AirflowFailException, match="no price of Standard_NC4_A16 is known"):
+        preflight(cluster, {"name": name})

@@ -122,8 +122,8 @@ def release(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
 
 def let_go(cluster: FakeCluster, uid: str | None = "0123abcd-0000", gone_within: float = 0.0) -> None:
     operator = LetGoOperator(task_id="let_go", gone_within=gone_within, poll_seconds=0, **WHICH)
-    ti = SimpleNamespace(xcom_pull=lambda task_ids: {"uid": uid})
-    step(operator, cluster).execute({"ti": ti})
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: {"uid": uid}, dag_id="kaito_release")
+    step(operator, cluster).execute({"ti": ti, "run_id": "gone.release", "outlet_events": cluster.outlets})
 
 
 def test_everything_of_it_is_told_to_go(cluster: Deletes, everything: None) -> None:

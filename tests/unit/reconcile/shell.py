@@ -54,6 +54,7 @@ class Shell:
     config: str = "digest-0"
     secret: bool = True
     upstream: str = ""
+    price: float | None = 3.6
     deadline: float = DEADLINE
     activity: Activity | None = None
 
@@ -94,7 +95,7 @@ class Shell:
         surroundings = Surroundings(
             faults=lambda _workspace, _old: list(look.faults),
             machine_of=lambda _workspace: MACHINE,
-            price_of=lambda _machine: 3.6,
+            price_of=lambda _machine: self.price,
             run_url=lambda dag, run: f"http://airflow/{dag}/{run}",
             release_deadline=self.deadline,
         )

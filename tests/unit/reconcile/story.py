@@ -97,6 +97,7 @@ KEYS = {
     "managed": names.MANAGED_BY,
     "force": names.FORCE_RELEASE,
     "provider": names.POOL_PROVIDER,
+    "budget": names.BUDGET,
 }
 
 

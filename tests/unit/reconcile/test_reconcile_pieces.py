@@ -59,7 +59,8 @@ def claim(name: str, since: datetime) -> dict[str, Any]:
     labels = {names.WORKSPACE: "w", names.WORKSPACE_NAMESPACE: "ml", names.POOL: "tuning"}
     values = [{"key": "node.kubernetes.io/instance-type", "values": [MACHINE]}]
     meta = {"name": name, "uid": f"uid-{name}", "labels": labels, "creationTimestamp": timestamp(since)}
-    return {"metadata": meta, "spec": {"requirements": values}}
+    launched = {"type": "Launched", "status": "True", "lastTransitionTime": timestamp(since)}
+    return {"metadata": meta, "spec": {"requirements": values}, "status": {"conditions": [launched]}}
 
 
 def costs(status: dict[str, Any], claims: list[dict[str, Any]], now: datetime, **more: Any) -> dict[str, Any]:

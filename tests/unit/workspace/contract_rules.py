@@ -24,6 +24,13 @@ BYO = Policy(byo=True)
 
 
 TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "lots"}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "-5"}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "0"}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "1e9"}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "25 USD"}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": ""}}, "metadata.annotations[kaito.sh/budget-usd]"),
+    ("F19", {"metadata.annotations": {"kaito.sh/budget-usd": "25"}, "resource.instanceType": "Standard_NC4_A16"}, "metadata.annotations[kaito.sh/budget-usd]"),
     ("G1", {"metadata.name": "Tune_Phi"}, "metadata.name"),
     ("G1", {"metadata.name": "x" * 64}, "metadata.name"),
     ("G1", {"metadata.name": REMOVE, "metadata.generateName": "x-"}, "metadata.name"),

@@ -86,7 +86,7 @@ class AgentPools:
         made = []
         for body in pool.claims:
             self._clear(body, existing)
-            found, created = self.aks.begin_create(body, timeout=self.busy_seconds)
+            found, created = self.aks.begin_create(_dated(body), timeout=self.busy_seconds)
             if created:
                 made.append(str(body["name"]))
             elif not belongs(found, pool.key.labels):
@@ -199,6 +199,12 @@ async def observe_agent_pools(hook: AsyncKaitoClusterHook, aks: AksHook, key: Po
     """As :meth:`AgentPools.observe`, for triggers."""
     pools = [pool for pool in await aks.async_list_pools() if belongs(pool, key.labels)]
     return agent_pool_status(pools, await hook.list(NODE))
+
+
+def _dated(body: Mapping[str, Any]) -> Pool:
+    """Return a pool whose Nodes tell when it was asked for: since then its machines cost."""
+    labelled = {**labels(body), names.ASKED_AT: str(int(time.time()))}
+    return {**body, "properties": {**properties(body), "nodeLabels": labelled}}
 
 
 def _etag(pool: Mapping[str, Any]) -> str:
