@@ -12,6 +12,8 @@ from kaito.operators.reconcile import ReconcileOperator
 from kaito.pipelines import DEFAULT_ARGS
 from kaito.sensors.changes import WorkspaceChangesSensor
 
+#: Everything is looked at this often, whatever the watches say.
+RESYNC = timedelta(minutes=5)
 DOC = """
 ### kaito_reconcile: `kubectl apply` is all a user needs
 
@@ -24,7 +26,7 @@ conditions say so).
 * **reconcile** compares these Workspaces with the cluster, writes their conditions, and starts what is due. Its log
   has one line for each Workspace that it did something about.
 * Nothing is kept in Airflow: a run that fails, or a database that is lost, costs only time. A failed run is followed
-  by the next one.
+  by the next one, and a run that hangs is given up after a quarter of an hour.
 * **One deployment acts.** The Lease `kaito-airflow-reconciler` (in `kaito-system`, or in `default` where that does
   not exist) names it; any other Airflow on the same cluster stays passive, says so in the log of `wait_for_changes`,
   and takes over half a minute after the holder is gone.
@@ -43,13 +45,17 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     max_active_runs=1,
     catchup=False,
+    # It holds no machines, so it may have a limit, and needs one: a task that an executor has lost between its queue
+    # and its worker is "queued" for ever where the executor cannot revoke it (LocalExecutor), and nobody would look
+    # after anything. The longest honest run is a wait until the resync and a pass.
+    dagrun_timeout=3 * RESYNC,
     # Acting on a whole cluster is an administrator's decision.
     is_paused_upon_creation=True,
     default_args=DEFAULT_ARGS,
     tags=["kaito", "control"],
     doc_md=DOC,
 ) as dag:
-    wait_for_changes = WorkspaceChangesSensor(task_id="wait_for_changes", resync=timedelta(minutes=5))
+    wait_for_changes = WorkspaceChangesSensor(task_id="wait_for_changes", resync=RESYNC)
     reconcile = ReconcileOperator(task_id="reconcile", changes_task_id="wait_for_changes")
 
     wait_for_changes >> reconcile

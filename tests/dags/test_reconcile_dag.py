@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pendulum
 import pytest
 from airflow.dag_processing.dagbag import DagBag
@@ -51,6 +53,15 @@ def test_it_waits_in_the_triggerer_and_acts_in_one_task(reconcile: DAG) -> None:
 
 def test_a_failed_look_is_not_tried_again_inside_its_run(reconcile: DAG) -> None:
     assert reconcile.get_task("reconcile").retries == 0
+
+
+def test_a_run_whose_task_got_lost_is_given_up_but_none_that_only_waits(reconcile: DAG) -> None:
+    limit = reconcile.dagrun_timeout
+    assert limit is not None
+    wait = reconcile.get_task("wait_for_changes")
+    assert isinstance(wait, WorkspaceChangesSensor)
+    assert 2 * wait.resync <= limit <= timedelta(hours=1)
+    assert not [task for task in reconcile.tasks if task.is_teardown], "the limit would skip it"
 
 
 def test_the_administrator_turns_it_on_and_the_runs_that_it_starts_are_on(bag: DagBag) -> None:

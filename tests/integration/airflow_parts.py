@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import httpx
@@ -20,7 +22,7 @@ from include.demo.airflow_api import AirflowApi
 from include.demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_environment, free_port
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-START_SECONDS = 240
+START_SECONDS = 600
 #: A reconciler that has something in flight runs a task at least every ten seconds.
 WORK_SECONDS = 45
 #: How soon a deployment notices that a part of it died; the defaults take minutes, which is not what is tested.
@@ -38,12 +40,16 @@ class AirflowParts:
 
     :param folder: becomes AIRFLOW_HOME.
     :param weights: folder with the presets' weights.
+    :param settings: further environment of every part.
     """
 
-    def __init__(self, folder: Path, sandbox: Sandbox, weights: Path) -> None:
+    def __init__(
+        self, folder: Path, sandbox: Sandbox, weights: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.home, self.port = folder, free_port()
-        self.environment = {**airflow_environment(folder, sandbox, self.port, weights), **IMPATIENT}
+        ordinary = airflow_environment(folder, sandbox, self.port, weights)
+        self.environment = {**ordinary, **IMPATIENT, **(settings or {})}
         self._running: dict[str, psutil.Popen] = {}
         #: Everything that was ever seen to run, by id and start time, for `stop`.
         self._seen: dict[tuple[int, float], psutil.Process] = {}
@@ -110,15 +116,23 @@ class AirflowParts:
         """Return the workers that run a task now, with what they run.
 
         Never an idle one: it holds the lock of LocalExecutor's queue while it waits, and a SIGKILL would leave that
-        locked for ever, which is Airflow's matter and ends with the scheduler's next start.
+        locked for ever. And none whose task has not begun: LocalExecutor would never know that it was lost (it has no
+        `revoke_task`). Both are Airflow's matter, and end with the scheduler's next start.
         """
-        found = []
+        begun, found = self._running_tasks(), []
         for worker in self._running["scheduler"].children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 title = " ".join(worker.cmdline())
-                if title.startswith("airflow worker") and "<idle>" not in title:
+                if title.startswith("airflow worker") and any(task in title for task in begun):
                     found += [worker, *_children(worker)]
         return found
+
+    def _running_tasks(self) -> list[str]:
+        """Return the ids of the task instances that Airflow knows to be running, read from its database."""
+        file = f"file:{self.home / 'airflow.db'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(file, uri=True, timeout=30)) as database:
+            rows = database.execute("SELECT id FROM task_instance WHERE state = 'running'").fetchall()
+        return [str(uuid.UUID(row[0])) for row in rows]
 
     def kill(self, part: str) -> None:
         """`kill -9` one part; "worker" is every worker that runs a task, as soon as there is one."""
@@ -145,13 +159,12 @@ class AirflowParts:
         self._running.clear()
 
     def lose_the_database(self) -> None:
-        """Stop everything, forget everything, start again with an empty database."""
+        """Stop everything and forget everything: what starts next finds an empty database."""
         self.stop()
         for path in self.home.glob("airflow.db*"):
             path.unlink()
         shutil.rmtree(self.home / "logs", ignore_errors=True)
         self.migrate()
-        self.start()
 
 
 def all_dags(api: AirflowApi) -> set[str]:

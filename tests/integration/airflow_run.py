@@ -81,18 +81,18 @@ class Stack:
                 return None
             raise
 
-    def apply_push_secret(self) -> None:
+    def apply_push_secret(self, *more: str) -> None:
+        """Apply the login of the sandbox's registry; ``more`` addresses of it have the same login."""
         login = f"{self.sandbox.registry_user}:{self.sandbox.registry_password}"
         auth = base64.b64encode(login.encode()).decode()
+        known = {address: {"auth": auth} for address in (self.sandbox.registry, *more)}
         self.kubectl.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
                 "metadata": {"name": SECRET},
                 "type": "kubernetes.io/dockerconfigjson",
-                "stringData": {
-                    ".dockerconfigjson": json.dumps({"auths": {self.sandbox.registry: {"auth": auth}}})
-                },
+                "stringData": {".dockerconfigjson": json.dumps({"auths": known})},
             }
         )
 
@@ -106,6 +106,23 @@ class Stack:
             "imagePushSecret": SECRET,
         }
         return document
+
+    def service(self, name: str, *, machine: str = "Standard_NC6s_v3", adapter: str = "") -> dict[str, Any]:
+        """Return an inference Workspace.
+
+        :param adapter: image of an adapter to serve.
+        """
+        inference: dict[str, Any] = {"preset": {"name": PRESET}}
+        if adapter:
+            source = {"name": "adapter", "image": adapter, "imagePullSecrets": [SECRET]}
+            inference["adapters"] = [{"source": source}]
+        return {
+            "apiVersion": "kaito.sh/v1alpha1",
+            "kind": "Workspace",
+            "metadata": {"name": name},
+            "resource": {"instanceType": machine, "labelSelector": {"matchLabels": {"app": name}}},
+            "inference": inference,
+        }
 
     def run_id(self, name: str) -> str:
         metadata = self.get("workspace", name)["metadata"]

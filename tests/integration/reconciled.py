@@ -8,10 +8,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -21,7 +22,8 @@ from include.demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sand
 from include.sandbox.control import FAULTS, Control
 from include.workloads.tuning.standin import make_standin
 from tests.integration.airflow_parts import AirflowParts
-from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
+from tests.integration.airflow_run import PRESET, Stack, dataset_server, wait
+from tests.integration.doors import Door, door
 
 DAGS = {"kaito_tune", "kaito_serve", "kaito_release", "kaito_reconcile"}
 LOOPS = {"kaito_reconcile", "kaito_janitor"}
@@ -43,7 +45,11 @@ class ReconciledStack(Stack):
     """`Stack`, with a reconciler in Airflow and its processes in reach."""
 
     airflow: AirflowParts = field(kw_only=True)
+    #: Address of something that takes connections and never answers.
     hanging: str = field(kw_only=True)
+    #: The dataset's server and the registry, behind doors that are shut at first.
+    data_door: Door = field(kw_only=True)
+    registry_door: Door = field(kw_only=True)
 
     def fault(self, kind: str, **what: Any) -> None:
         """Break something of the sandbox (`include/sandbox/faults.py`)."""
@@ -71,20 +77,6 @@ class ReconciledStack(Stack):
         }
         self.kubectl.apply(config)
         return document
-
-    def service(self, name: str, *, machine: str = "Standard_NC6s_v3", adapter: str = "") -> dict[str, Any]:
-        """Return an inference Workspace."""
-        inference: dict[str, Any] = {"preset": {"name": PRESET}}
-        if adapter:
-            source = {"name": "adapter", "image": adapter, "imagePullSecrets": [SECRET]}
-            inference["adapters"] = [{"source": source}]
-        return {
-            "apiVersion": "kaito.sh/v1alpha1",
-            "kind": "Workspace",
-            "metadata": {"name": name},
-            "resource": {"instanceType": machine, "labelSelector": {"matchLabels": {"app": name}}},
-            "inference": inference,
-        }
 
     # what is there
 
@@ -142,11 +134,14 @@ class ReconciledStack(Stack):
         found.sort(key=lambda e: e["firstTimestamp"] or "")
         return [(e["type"], e["reason"], e["message"]) for e in found]
 
-    def restart_sandbox(self) -> None:
-        """`kill -9` the cluster, its API server and all that runs on it, and start it again with its state."""
+    def kill_sandbox(self) -> None:
+        """`kill -9` the cluster: its API server and all that runs on it."""
         process = psutil.Process(int(json.loads((self.sandbox.state_dir / "sandbox.pid").read_text())["pid"]))
         process.kill()
         process.wait(20)
+
+    def start_sandbox(self) -> None:
+        """Start a cluster that was killed again, with its state."""
         start_sandbox(self.sandbox.state_dir)
 
     def kubectl_in_background(self, *arguments: str) -> subprocess.Popen[str]:
@@ -203,25 +198,30 @@ def reconciled_stack(folder: Path) -> Iterator[ReconciledStack]:
     folder.chmod(0o755)
     weights.chmod(0o755)
     sandbox = start_sandbox(state)
-    airflow = AirflowParts(folder / "airflow", sandbox, weights)
-    try:
+    with ExitStack() as held:
+        held.callback(stop_sandbox, state)
+        registry_door = held.enter_context(door(sandbox.registry))
+        registries = {"AIRFLOW__KAITO__INSECURE_REGISTRIES": f"{sandbox.registry},{registry_door.address}"}
+        airflow = AirflowParts(folder / "airflow", sandbox, weights, registries)
+        held.callback(airflow.stop)
         airflow.migrate()
         airflow.start()
         server = airflow.wait(DAGS)
-        with (
-            dataset_server(folder / "data") as url,
-            hanging_server() as hanging,
-            AirflowApi(server) as api,
-        ):
-            found = ReconciledStack(sandbox, api, url, airflow=airflow, hanging=hanging)
-            found.kubectl("apply", "-f", str(PROJECT_ROOT / "presets" / "crds"))
-            found.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=20s")
-            found.apply_push_secret()
-            unpause(found)
-            yield found
-    finally:
-        airflow.stop()
-        stop_sandbox(state)
+        url = held.enter_context(dataset_server(folder / "data"))
+        found = ReconciledStack(
+            sandbox,
+            held.enter_context(AirflowApi(server)),
+            url,
+            airflow=airflow,
+            hanging=held.enter_context(hanging_server()),
+            data_door=held.enter_context(door(urlsplit(url).netloc)),
+            registry_door=registry_door,
+        )
+        found.kubectl("apply", "-f", str(PROJECT_ROOT / "presets" / "crds"))
+        found.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=20s")
+        found.apply_push_secret(registry_door.address)
+        unpause(found)
+        yield found
 
 
 def unpause(stack: ReconciledStack) -> None:

@@ -249,23 +249,12 @@ class TestStopping:
 class TestServing:
     """`kaito_serve`: a service from a Workspace with inference, and nothing left of one that cannot come."""
 
-    def document(self, name: str, adapter: str | None = None) -> dict[str, Any]:
-        inference: dict[str, Any] = {"preset": {"name": PRESET}}
-        if adapter:
-            source = {"name": "adapter", "image": adapter, "imagePullSecrets": [SECRET]}
-            inference["adapters"] = [{"source": source}]
-        return {
-            "apiVersion": "kaito.sh/v1alpha1",
-            "kind": "Workspace",
-            "metadata": {"name": name},
-            "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"app": name}}},
-            "inference": inference,
-        }
-
     def test_a_conf_alone_makes_a_service_with_the_tuned_adapter(self, main_job: tuple[Stack, str]) -> None:
         stack, _ = main_job
         adapter = f"{stack.sandbox.registry}/{NAME}@{stack.registry_digest(NAME, '0.0.1')}"
-        assert conf_run(stack, "serve-1", self.document("served", adapter), "kaito_serve") == "success"
+        assert (
+            conf_run(stack, "serve-1", stack.service("served", adapter=adapter), "kaito_serve") == "success"
+        )
         assert stack.condition("served", "WorkspaceReady")["status"] == "True"
         address = stack.kubectl("get", "svc", "served", "-o", "jsonpath={.spec.clusterIPs[0]}")
         models = httpx.get(f"http://{address}/v1/models", timeout=30, trust_env=False).json()
@@ -273,7 +262,10 @@ class TestServing:
 
     def test_a_service_that_cannot_start_is_taken_back(self, stack: Stack) -> None:
         missing = f"{stack.sandbox.registry}/nobody/pushed-this:1"
-        assert conf_run(stack, "serve-2", self.document("unservable", missing), "kaito_serve") == "failed"
+        assert (
+            conf_run(stack, "serve-2", stack.service("unservable", adapter=missing), "kaito_serve")
+            == "failed"
+        )
         states = stack.states("serve-2", "kaito_serve")
         assert states["serve.wait_until_ready"] == "failed"
         assert states["serve.release_gpu_pool_if_failed"] == "success"

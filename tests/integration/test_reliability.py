@@ -1,263 +1,282 @@
 """Whatever dies, in whatever phase: nothing leaks, nothing is done twice, and the status is right in the end.
 
-Each scenario strikes once while Workspaces are in the middle of every phase at the same time. Two of them are in the
-usual suite; the whole matrix is `make test-reliability`.
+Workspaces stand in the middle of every phase at the same time (`phases.py`) when something strikes (`strikes.py`), and
+it strikes again while these phases end. Two short cells are in the usual suite; all of them is `make test-reliability`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from include.demo.stack import DemoError
 from tests.integration.airflow_run import wait
-from tests.integration.reconciled import DAGS, ReconciledStack, patiently, unpause
+from tests.integration.phases import PATIENCE, PHASES, STEPS, Lives, Seen
+from tests.integration.reconciled import ReconciledStack, patiently
+from tests.integration.strikes import STRIKES, Kill, LoseTheDatabase, Strike
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 
-SLOW = "Standard_NC12s_v3"
-#: Some tens of seconds where nothing else runs.
-STEPS = 150
+#: Seconds; a wait ends as soon as it can.
+RELEASE = 240.0
+MIDDLE, END = "in the middle of", "at the end of"
 KINDS = "pods,nodes,nodeclaims,persistentvolumeclaims,persistentvolumes,statefulsets,services"
-
-
-class PodsSeen:
-    """Every pod that ever was, by Workspace and component; looked at in the background, through every outage."""
-
-    def __init__(self, stack: ReconciledStack) -> None:
-        self.uids: dict[tuple[str, str], set[str]] = defaultdict(set)
-        self.at_once: dict[tuple[str, str], int] = defaultdict(int)
-        self._stack, self._stop = stack, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> PodsSeen:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(20)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.4):
-            try:
-                pods = self._stack.get("pods", "-l", "kaito.sh/component")["items"]
-            except (DemoError, TypeError):
-                continue
-            working: dict[tuple[str, str], int] = defaultdict(int)
-            for pod in pods:
-                labels = pod["metadata"]["labels"]
-                key = labels["kaito.sh/workspace"], labels["kaito.sh/component"]
-                self.uids[key].add(pod["metadata"]["uid"])
-                working[key] += pod["status"]["phase"] in ("Pending", "Running")
-            for key, number in working.items():
-                self.at_once[key] = max(self.at_once[key], number)
 
 
 def everything(stack: ReconciledStack) -> set[str]:
     return set(patiently(lambda: stack.kubectl("get", KINDS, "-A", "-o", "name")).split())
 
 
-def condition(stack: ReconciledStack, name: str, type_: str) -> dict[str, Any]:
-    return patiently(lambda: stack.condition(name, type_))
-
-
-def succeeds(stack: ReconciledStack, name: str, seconds: float = 300) -> None:
-    def look() -> bool | None:
-        told = condition(stack, name, "WorkspaceSucceeded")
-        assert told.get("reason") != "workspaceFailed", f"{name}: {told['message']}"
-        return told.get("status") == "True" or None
-
-    wait(look, seconds, f"the success of {name}")
+def workspaces(stack: ReconciledStack) -> set[str]:
+    return set(patiently(lambda: stack.kubectl("get", "workspaces", "-o", "name")).split())
 
 
 @contextmanager
 def nothing_left(stack: ReconciledStack) -> Iterator[None]:
     """Whatever the scenario made is deleted, and then the cluster is as it was and no run is under way."""
-    before = everything(stack)
-    workspaces = set(stack.kubectl("get", "workspaces", "-o", "name").split())
-    yield
-    made = set(patiently(lambda: stack.kubectl("get", "workspaces", "-o", "name")).split()) - workspaces
-    if made:
-        patiently(lambda: stack.kubectl("delete", *made, "--timeout=120s", "--ignore-not-found"), 150)
-    stack.heal()
-    wait(
-        lambda: everything(stack) == before or None,
-        60,
-        f"the baseline; too much: {everything(stack) - before}",
-    )
-    wait(lambda: not stack.in_flight() or None, 120, f"the end of all runs: {stack.in_flight()}")
+    before, known = everything(stack), workspaces(stack)
+    try:
+        yield
+    finally:
+        stack.heal()
+        if made := workspaces(stack) - known:
+            patiently(lambda: stack.kubectl("delete", *made, "--wait=false", "--ignore-not-found"), 150)
+            wait(lambda: not made & workspaces(stack) or None, RELEASE, f"the end of {sorted(made)}")
+        wait(lambda: everything(stack) <= before or None, RELEASE, f"the baseline {sorted(before)}")
+        wait(lambda: not stack.in_flight() or None, RELEASE, "the end of all runs")
+    assert everything(stack) == before
 
 
-def kill(part: str) -> Callable[[ReconciledStack], None]:
-    """`kill -9` a part of Airflow and start it again."""
-
-    def strike(stack: ReconciledStack) -> None:
-        stack.airflow.kill(part)
-        if part != "worker":
-            stack.airflow.start(part)
-        stack.airflow.wait(DAGS)
-
-    return strike
+def pushed(stack: ReconciledStack, name: str) -> None:
+    """The status names what the registry has, and no GPU is held for it any more."""
+    status = stack.get("workspace", name)["status"]
+    assert stack.registry_digest(name, "0.0.1") == status["adapter"]["digest"]
+    assert stack.claims_of(name) == stack.pods_of(name) == []
 
 
-def kill_cluster(stack: ReconciledStack) -> None:
-    stack.restart_sandbox()
-
-
-def lose_the_database(stack: ReconciledStack) -> None:
-    stack.airflow.lose_the_database()
-    stack.airflow.wait(DAGS)
-    unpause(stack)
-
-
-def drop_watches(stack: ReconciledStack) -> None:
-    for _ in range(3):
-        stack.fault("watch-drop", target="*")
-
-
-def unreliable_api(stack: ReconciledStack) -> None:
-    """One request in twenty is answered by a 500, one by a 429, one by nothing for a second."""
-    stack.fault("api-error", target="* /api*", value=503, every=20)
-    stack.fault("api-throttle", target="* /api*", value=1, every=23)
-    stack.fault("api-latency", target="* /api*", value=1, every=21)
-
-
-def one_tuning_through(
-    stack: ReconciledStack, name: str, strike: Callable[[ReconciledStack], None], steps: int = STEPS
-) -> None:
+def one_tuning_through(stack: ReconciledStack, name: str, strike: Strike, steps: int = STEPS) -> None:
     """A tuning is struck in the middle, and its pod goes on as if nothing had happened."""
-    with nothing_left(stack), PodsSeen(stack) as seen:
+    with nothing_left(stack), Seen(stack) as seen:
         stack.kubectl.apply(stack.tuning(name, steps=steps))
         before = stack.running_pod(name, "tuning")["metadata"]["uid"]
-        strike(stack)
-        succeeds(stack, name)
+        strike.down(stack)
+        strike.up(stack)
+
+        def succeeded() -> bool | None:
+            told = seen.condition(name, "WorkspaceSucceeded")
+            assert told.get("reason") != "workspaceFailed", told["message"]
+            return told.get("status") == "True" or None
+
+        wait(succeeded, PATIENCE, f"the success of {name}")
         assert seen.uids[name, "tuning"] == {before}
-        assert (
-            stack.registry_digest(name, "0.0.1")
-            == stack.get("workspace", name)["status"]["adapter"]["digest"]
-        )
-        assert stack.claims_of(name) == stack.pods_of(name) == []
+        pushed(stack, name)
 
 
 def test_a_tuning_survives_the_scheduler(reconciled_stack: ReconciledStack) -> None:
-    one_tuning_through(reconciled_stack, "without-scheduler", kill("scheduler"), steps=120)
+    one_tuning_through(reconciled_stack, "without-scheduler", Kill("", "scheduler"), steps=120)
 
 
 def test_a_tuning_survives_the_loss_of_airflows_database(reconciled_stack: ReconciledStack) -> None:
-    one_tuning_through(reconciled_stack, "without-history", lose_the_database)
+    one_tuning_through(reconciled_stack, "without-history", LoseTheDatabase(""), steps=150)
 
 
-def in_every_phase(stack: ReconciledStack, tag: str) -> None:
-    """Bring a Workspace into each phase: first those that stay there, then those that go on."""
+@dataclass
+class Outcome:
+    """What came of a scenario."""
 
-    def running(name: str, component: str) -> Any:
-        return [p for p in stack.pods(name, component) if p["status"]["phase"] == "Running"]
-
-    stack.fault("slow-boot", target=SLOW, value=20)
-    fetch = stack.tuning(f"{tag}-fetch")
-    fetch["tuning"]["input"]["urls"] = [f"http://{stack.hanging}/train.parquet"]
-    push = stack.tuning(f"{tag}-push")
-    push["tuning"]["output"]["image"] = f"{stack.hanging}/adapters/never:1"
-    pull = stack.service(f"{tag}-rollout", adapter=f"{stack.hanging}/adapters/never:1")
-    stack.kubectl.apply(fetch, push, stack.service(f"{tag}-ready"))
-    wait(lambda: running(f"{tag}-push", "adapter") or None, 240, "the push")
-    wait(lambda: running(f"{tag}-fetch", "dataset") or None, 60, "the fetch")
-    stack.reaches(f"{tag}-ready", "WorkspaceReady")
-    stack.kubectl.apply(
-        stack.tuning(f"{tag}-tune", steps=STEPS), stack.tuning(f"{tag}-provision", machine=SLOW), pull
-    )
-    wait(lambda: running(f"{tag}-tune", "tuning") or None, 120, "the tuning")
-    wait(lambda: stack.pods(f"{tag}-rollout", "serving") or None, 60, "the rollout")
-    wait(lambda: stack.claims_of(f"{tag}-provision") or None, 60, "the machine")
+    #: By moment, then by phase; a moment that was not reached is missing.
+    wrong: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: Why the scenario itself did not come to its end.
+    broken: str = ""
+    #: What is there that was not there before.
+    left: str = ""
 
 
-SCENARIOS: dict[str, Callable[[ReconciledStack], None]] = {
-    "scheduler": kill("scheduler"),
-    "triggerer": kill("triggerer"),
-    "worker": kill("worker"),
-    "api-server": kill("api-server"),
-    "cluster": kill_cluster,
-    "database": lose_the_database,
-    "watches": drop_watches,
-    "api": unreliable_api,
+@pytest.fixture(scope="module")
+def adapter(reconciled_stack: ReconciledStack) -> str:
+    """An adapter in the registry, for the services that a scenario rolls out: repository and tag."""
+    stack, name = reconciled_stack, "x-adapter"
+    stack.kubectl.apply(stack.tuning(name))
+    stack.reaches(name, "WorkspaceSucceeded", seconds=PATIENCE)
+    stack.kubectl("delete", "workspace", name, "--timeout=120s")
+    return f"{name}:0.0.1"
+
+
+def life(stack: ReconciledStack, tag: str, adapter: str, act: Callable[[Lives, Outcome], None]) -> Outcome:
+    """Bring Workspaces into all phases, let something happen to them, and see that all of it goes."""
+    outcome = Outcome()
+    try:
+        with nothing_left(stack), Seen(stack) as seen:
+            lives = Lives(stack, seen, tag, adapter)
+            try:
+                lives.begin()
+                act(lives, outcome)
+            except Exception as error:
+                outcome.broken = _words(error)
+            finally:
+                lives.open()
+    except (AssertionError, TimeoutError) as error:
+        outcome.left = _words(error)
+    return outcome
+
+
+def judged(look: Callable[[str], bool | None], seconds: float = 5) -> dict[str, str]:
+    """Return what is wrong with each phase, in words. ``look`` fails as a test would, or returns None to wait."""
+    found = {}
+    for phase in PHASES:
+        try:
+            wait(lambda phase=phase: look(phase), seconds, f"what was to become of {phase}")
+        except (AssertionError, TimeoutError) as error:
+            found[phase] = _words(error)
+    return found
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def unharmed(lives: Lives, phase: str, *, same_pods: bool) -> None:
+    """Nothing has failed, nothing is done twice; where nothing kills pods, the first of a step is its only one."""
+    name, component = lives.name(phase), PHASES[phase].component
+    assert not (told := lives.failure(phase)), told
+    assert lives.seen.at_once[name, "tuning"] <= 1, "two pods tuned at the same time"
+    if same_pods and component:
+        assert len(lives.seen.uids[name, component]) <= 1, f"a {component} pod was made twice"
+
+
+def done(lives: Lives, phase: str, generation: int, *, same_pods: bool) -> bool | None:
+    unharmed(lives, phase, same_pods=same_pods)
+    if not lives.succeeded(phase, generation):
+        return None
+    if PHASES[phase].goal == "WorkspaceSucceeded":
+        pushed(lives.stack, lives.name(phase))
+    return True
+
+
+def struck_by(strike: Strike) -> Callable[[Lives, Outcome], None]:
+    def act(lives: Lives, outcome: Outcome) -> None:
+        same = strike.spares_pods
+        strike.in_the_middle(lives)
+        outcome.wrong[MIDDLE] = judged(lambda phase: unharmed(lives, phase, same_pods=same) or True)
+        strike.while_they_end(lives)
+        outcome.wrong[END] = judged(lambda phase: done(lives, phase, 1, same_pods=same), PATIENCE)
+        strike.after(lives.stack)
+
+    return act
+
+
+def change(lives: Lives, phase: str) -> None:
+    patiently(lambda: lives.stack.kubectl.apply(lives.document(phase, changed=True)))
+
+
+def changed_in_the_middle(lives: Lives, outcome: Outcome) -> None:
+    for phase in PHASES:
+        change(lives, phase)
+    lives.open()
+    outcome.wrong[MIDDLE] = judged(lambda phase: done(lives, phase, 2, same_pods=False), PATIENCE)
+
+
+def changed_at_the_end(lives: Lives, outcome: Outcome) -> None:
+    lives.open()
+    lives.until_ended(also=lambda phase: change(lives, phase))
+    outcome.wrong[END] = judged(lambda phase: done(lives, phase, 2, same_pods=False), PATIENCE)
+
+
+def deleted(lives: Lives, phase: str) -> None:
+    patiently(lambda: lives.stack.kubectl("delete", "workspace", lives.name(phase), "--wait=false"))
+
+
+def gone(lives: Lives, phase: str) -> bool | None:
+    return lives.name(phase) not in lives.seen.now["workspaces"] or None
+
+
+def deleted_at_the_end(lives: Lives, outcome: Outcome) -> None:
+    lives.open()
+    lives.until_ended(also=lambda phase: deleted(lives, phase))
+    outcome.wrong[END] = judged(lambda phase: gone(lives, phase), PATIENCE)
+
+
+SCENARIOS: dict[str, Callable[[Lives, Outcome], None]] = {
+    **{strike.what: struck_by(strike) for strike in STRIKES},
+    "a new spec": changed_in_the_middle,
+    "another new spec": changed_at_the_end,
+    "deletion": deleted_at_the_end,
 }
+#: Deletion in the middle of each phase is the matter of test_release.py.
+MOMENTS = {"a new spec": (MIDDLE,), "another new spec": (END,), "deletion": (END,)}
+
+
+@pytest.fixture(scope="module")
+def outcome_of(reconciled_stack: ReconciledStack, adapter: str) -> Callable[[str], Outcome]:
+    """Return what came of a scenario, for all phases; it happens once."""
+
+    @functools.cache
+    def happen(what: str) -> Outcome:
+        return life(reconciled_stack, f"x{list(SCENARIOS).index(what)}", adapter, SCENARIOS[what])
+
+    return happen
+
+
+def cases() -> list[Any]:
+    """Return each scenario, moment and phase, with a sentence for a name."""
+    found = [(w, m, p) for w in SCENARIOS for m in MOMENTS.get(w, (MIDDLE, END)) for p in PHASES]
+    return [pytest.param(w, m, p, id=f"{w} {m} {p}") for w, m, p in found]
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize(("what", "moment", "phase"), cases())
+def test_it_survives(outcome_of: Callable[[str], Outcome], what: str, moment: str, phase: str) -> None:
+    outcome = outcome_of(what)
+    assert not outcome.broken, outcome.broken
+    assert phase not in outcome.wrong[moment], outcome.wrong[moment][phase]
 
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("what", SCENARIOS)
-def test_every_phase_survives(reconciled_stack: ReconciledStack, what: str) -> None:
-    """What can go on succeeds; what waits for something that never comes is still at it, and goes when told to."""
-    stack = reconciled_stack
-    with nothing_left(stack), PodsSeen(stack) as seen:
-        in_every_phase(stack, f"x-{what}")
-        SCENARIOS[what](stack)
-        for phase in ("tune", "provision"):
-            succeeds(stack, f"x-{what}-{phase}")
-        told = condition(stack, f"x-{what}-rollout", "InferenceReady")
-        assert told["status"] == "False"
-        for phase in ("fetch", "push"):
-            told = condition(stack, f"x-{what}-{phase}", "WorkspaceSucceeded")
-            # Each try gives up after half a minute by itself, and says who did not answer.
-            by_itself = stack.hanging in told["message"]
-            assert told["reason"] == "workspacePending" or by_itself, f"{phase}: {told['message']}"
-        wait(
-            lambda: condition(stack, f"x-{what}-ready", "WorkspaceReady").get("status") == "True" or None,
-            120,
-            "the service to answer again",
-        )
-        assert {number for key, number in seen.at_once.items() if key[1] == "tuning"} == {1}
-        if what != "cluster":  # its pods die with it
-            assert len(seen.uids[f"x-{what}-tune", "tuning"]) == 1
-            assert len(seen.uids[f"x-{what}-ready", "serving"]) == 1
+def test_nothing_is_left_after(outcome_of: Callable[[str], Outcome], what: str) -> None:
+    left = outcome_of(what).left
+    assert not left, left
 
 
-@pytest.mark.reliability
-def test_a_new_spec_in_the_middle_of_a_tuning(reconciled_stack: ReconciledStack) -> None:
-    """The old run ends by itself, its machine goes over to the new one, and there are never two tuning pods."""
-    stack, name = reconciled_stack, "x-changed"
-    with nothing_left(stack), PodsSeen(stack) as seen:
-        stack.kubectl.apply(stack.tuning(name, steps=100_000))
-        stack.running_pod(name, "tuning")
-        machine = stack.claims_of(name)
-        short = stack.tuning(name)  # the same ConfigMap, with few steps
-        short["tuning"]["input"]["urls"] = [f"{stack.dataset_url}?changed"]
-        stack.kubectl.apply(short)
-        wait(lambda: len(seen.uids[name, "tuning"]) == 2 or None, 120, "the new pod")
-        assert stack.claims_of(name) == machine
-        succeeds(stack, name)
-        assert stack.condition(name, "WorkspaceSucceeded")["observedGeneration"] == 2
-        assert seen.at_once[name, "tuning"] == 1
-
-
-@pytest.mark.reliability
-@pytest.mark.parametrize("what", ["node-loss", "pod deleted", "service deleted", "machine deleted"])
-def test_a_service_is_brought_back(reconciled_stack: ReconciledStack, what: str) -> None:
-    stack, name = reconciled_stack, f"x-back-{what.split()[0]}"
+@pytest.fixture(scope="module")
+def service(reconciled_stack: ReconciledStack) -> Iterator[str]:
+    """One service that is broken again and again, and is whole again each time."""
+    stack, name = reconciled_stack, "x-back"
     with nothing_left(stack):
         stack.kubectl.apply(stack.service(name))
-        stack.reaches(name, "WorkspaceReady")
-        pod = stack.get("pod", f"{name}-0")
-        (claim,) = stack.claims_of(name)
-        if what == "node-loss":
-            stack.fault("node-loss", target=pod["spec"]["nodeName"])
-        elif what == "pod deleted":
-            stack.kubectl("delete", "pod", f"{name}-0", "--wait=false")
-        elif what == "service deleted":
-            stack.kubectl("delete", "service", name)
-        else:
-            stack.kubectl("delete", claim, "--wait=false")
+        stack.reaches(name, "WorkspaceReady", seconds=PATIENCE)
+        yield name
 
-        def restored() -> bool | None:
-            ready = condition(stack, name, "WorkspaceReady").get("status") == "True"
-            live = stack.get("pod", f"{name}-0") or {}
-            same = (live.get("metadata") or {}).get("uid") == pod["metadata"]["uid"]
-            there = stack.get("service", name) is not None and bool(stack.claims_of(name))
-            return (ready and there and same == (what == "service deleted")) or None
 
-        wait(restored, 240, "the service to come back")
+BREAKS: dict[str, Callable[[ReconciledStack, str, dict[str, Any]], object]] = {
+    "its pod is deleted": lambda stack, name, pod: stack.kubectl(
+        "delete", "pod", f"{name}-0", "--wait=false"
+    ),
+    "its Service is deleted": lambda stack, name, pod: stack.kubectl("delete", "service", name),
+    "its node is lost": lambda stack, name, pod: stack.fault("node-loss", target=pod["spec"]["nodeName"]),
+    "its machine is deleted": lambda stack, name, pod: stack.kubectl(
+        "delete", *stack.claims_of(name), "--wait=false"
+    ),
+}
+
+
+@pytest.mark.reliability
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_service_comes_back_when(reconciled_stack: ReconciledStack, service: str, what: str) -> None:
+    stack, name = reconciled_stack, service
+    pod = stack.get("pod", f"{name}-0")
+    BREAKS[what](stack, name, pod)
+
+    def restored() -> bool | None:
+        told = patiently(lambda: stack.condition(name, "WorkspaceReady"))
+        live = stack.get("pod", f"{name}-0") or {}
+        same = (live.get("metadata") or {}).get("uid") == pod["metadata"]["uid"]
+        there = stack.get("service", name) is not None and bool(stack.claims_of(name))
+        ready = told.get("status") == "True" and there
+        return (ready and same == (what == "its Service is deleted")) or None
+
+    wait(restored, PATIENCE, "the service to come back")

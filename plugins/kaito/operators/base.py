@@ -8,6 +8,7 @@ logged and never hides the error that was to be reported.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,13 @@ WAITS = {"tuning": "wait_for_nodes", "serving": "serve.wait_for_nodes"}
 #: What a run may say first: that it begins, or that it cannot.
 BEGINNINGS = frozenset(
     {conditions.Phase.ACCEPTED, conditions.Phase.INVALID, conditions.Phase.BUDGET_EXCEEDED}
+)
+# How long an API server may be away before a step that comes back is taken for failed; its pod works meanwhile.
+API_AWAY_SECONDS = 900.0
+API_AWAY_POLL = 2.0
+#: What only the step itself knows: lost, it would make a run that went well one "without a result".
+VERDICTS = frozenset(
+    phase for phase in conditions.Phase if phase.endswith("Failed") or phase in ("Published", "Succeeded")
 )
 
 
@@ -184,7 +192,7 @@ class WorkspaceTask:
     ) -> None:
         """Write the Workspace's conditions, and tell each one that turned as an Event.
 
-        Never raises: the caller's own error matters more.
+        A verdict waits for an API server that is away. Never raises: the caller's own error matters more.
 
         :param edit: a further change of the status.
         :param more: as ``conditions.progress`` takes it: ``reason``, ``nodes``, ``target_nodes``, ``adapter``.
@@ -199,16 +207,23 @@ class WorkspaceTask:
             )
             return edit(found) if edit else found
 
-        news = events.News(next_status)
-        try:
-            self.cluster.patch_status(
-                run.name,
-                run.namespace,
-                news,
-                uid=run.uid,
-                generation=run.generation,
-                begins=phase in BEGINNINGS,
-            )
-            events.tell(self.cluster, news.live, news.events)
-        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
-            self.log.warning("The status of Workspace %s could not be written: %s", run.name, error)
+        deadline = time.monotonic() + (API_AWAY_SECONDS if phase in VERDICTS else 0.0)
+        while True:
+            try:
+                news = events.News(next_status)
+                self.cluster.patch_status(
+                    run.name,
+                    run.namespace,
+                    news,
+                    uid=run.uid,
+                    generation=run.generation,
+                    begins=phase in BEGINNINGS,
+                )
+                events.tell(self.cluster, news.live, news.events)
+                return
+            except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
+                self.log.warning("The status of Workspace %s could not be written: %s", run.name, error)
+                away = isinstance(error, ClusterError) and error.transient
+                if not away or time.monotonic() > deadline:
+                    return
+            time.sleep(API_AWAY_POLL)

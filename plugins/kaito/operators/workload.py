@@ -20,6 +20,7 @@ from include import manifests
 from include.workspace import conditions, names
 from kaito.hooks.api import CONFIG_MAP, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
+from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
 from kaito.settings import connection_id, manifest_settings
@@ -34,9 +35,6 @@ TRY_AGAIN = 75
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800
 LOG_SECONDS = 2
-# How long an API server may be away before a step that comes back is taken for failed; its pod works meanwhile.
-API_AWAY_SECONDS = 900.0
-API_AWAY_POLL = 2.0
 
 
 class PodGone(AirflowFailException):
@@ -174,7 +172,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def _await_api(self, event: Mapping[str, Any]) -> None:
         """Return when the API server answers. What it is asked for is nothing that a cluster's trouble may end."""
-        deadline = time.monotonic() + API_AWAY_SECONDS
+        deadline = time.monotonic() + base.API_AWAY_SECONDS
         while True:
             try:
                 self.cluster.find(POD, event["name"], event["namespace"])
@@ -183,7 +181,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
                 if not error.transient or time.monotonic() > deadline:
                     raise
                 self.log.warning("The API server is away, waiting for it: %s", error)
-            time.sleep(API_AWAY_POLL)
+            time.sleep(base.API_AWAY_POLL)
 
     def _stop(self, run: Run, event: Mapping[str, Any]) -> None:
         """Delete the pod, if it still is this run's."""

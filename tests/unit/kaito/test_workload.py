@@ -13,7 +13,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
-from kaito.operators import workload
+from kaito.operators import base
 from kaito.operators.base import Run
 from kaito.operators.workload import (
     FetchDatasetOperator,
@@ -24,6 +24,7 @@ from kaito.operators.workload import (
 )
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 
+from include.workspace.conditions import Phase
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 
 NAME = "workspace-tuning-phi-3"
@@ -238,7 +239,7 @@ def test_an_api_server_that_is_away_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The pod goes on meanwhile: to call it lost would end a training for a restart of the control plane."""
-    monkeypatch.setattr(workload, "API_AWAY_POLL", 0)
+    monkeypatch.setattr(base, "API_AWAY_POLL", 0)
     find, away = cluster.find, [ClusterError(0, "ConnectionFailed", "refused")] * 3
 
     def sometimes(*which: Any) -> Any:
@@ -250,6 +251,42 @@ def test_an_api_server_that_is_away_is_waited_for(
     comes_back(tune, ended_pod(0, json.dumps({"steps": 3})))
     assert tune.trigger_reentry(context, {**EVENT, "status": "error"})["steps"] == 3
     assert away == [], "it was asked until it answered, before the provider asked it"
+
+
+def test_a_verdict_waits_for_the_api_server_and_other_news_do_not(
+    tune: TuneOperator, context: dict[str, Any], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push whose digest was never told would leave a Workspace that failed "without telling its result"."""
+    monkeypatch.setattr(base, "API_AWAY_POLL", 0)
+    write, away = cluster.patch_status, [ClusterError(503, "ServiceUnavailable", "etcd has no leader")] * 3
+
+    def sometimes(*which: Any, **fence: Any) -> Any:
+        if away:
+            raise away.pop()
+        return write(*which, **fence)
+
+    monkeypatch.setattr(cluster, "patch_status", sometimes)
+    run = tune.this_run(context)
+    tune.report(run, Phase.TUNING, "tuning")
+    assert len(away) == 2, "news of what goes on are not worth a wait"
+    tune.report(run, Phase.PUBLISHED, "pushed", adapter={"digest": "sha256:1"})
+    assert away == []
+    assert cluster.objects["workspaces", "default", NAME]["status"]["adapter"] == {"digest": "sha256:1"}
+
+
+def test_a_verdict_that_is_refused_is_not_repeated(
+    tune: TuneOperator, context: dict[str, Any], cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "API_AWAY_POLL", 0)
+    asked: list[int] = []
+
+    def refuse(*which: Any, **fence: Any) -> None:
+        asked.append(1)
+        raise ClusterError(403, "Forbidden", "no")
+
+    monkeypatch.setattr(cluster, "patch_status", refuse)
+    tune.report(tune.this_run(context), Phase.SUCCEEDED, "done")
+    assert asked == [1]
 
 
 def test_a_pod_that_was_not_seen_but_is_there_is_taken_up_by_the_next_try(
