@@ -254,6 +254,7 @@ def progress(
     target_nodes: int | None = None,
     adapter: Mapping[str, Any] | None = None,
     begun: Mapping[str, Any] | None = None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """The status after a phase, from the Workspace as the cluster holds it NOW (read it just before).
 
@@ -261,6 +262,7 @@ def progress(
     phase's first condition, and of ResourceReady among its causes, such as a NodeClaim's own LaunchFailed. `nodes` are
     node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
     {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way.
+    `again`: a step has failed and is tried again, so its own condition says so and the Workspace has not failed.
     Raises StaleGeneration when the cluster has moved on to a newer generation.
     """
     phase = Phase(phase)
@@ -282,9 +284,11 @@ def progress(
         if kind in left:
             continue
         own = reason if reason and (index == 0 or kind == T.RESOURCE_READY) else default
+        if again and (kind, value, default) in _FINISHED:
+            own = R.PENDING
         conditions = set_condition(conditions, kind, value, own, message, run_for, now)
     status["conditions"] = conditions
-    if step.state:
+    if step.state and not again:
         status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
     _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
     return status

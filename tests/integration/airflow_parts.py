@@ -29,7 +29,7 @@ WORK_SECONDS = 45
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "4",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "4",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
 }
@@ -69,14 +69,14 @@ class AirflowParts:
         command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
         subprocess.run(command, cwd=PROJECT_ROOT, env=self.environment, check=True, capture_output=True)
 
-    def start(self, *parts: str) -> None:
-        """Start parts in the background, each in a session of its own."""
+    def start(self, *parts: str, **settings: str) -> None:
+        """Start parts in the background, each in a session of its own; ``settings``: environment of these alone."""
         for part in parts or PARTS:
             with (self.home / f"{part}.log").open("ab") as log:
                 self._running[part] = psutil.Popen(
                     [str(Path(sys.executable).with_name("airflow")), part],
                     cwd=PROJECT_ROOT,
-                    env=self.environment,
+                    env={**self.environment, **settings},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -147,6 +147,13 @@ class AirflowParts:
         process = self._running.pop(part)
         # Its children live on, as they do when a process is killed for lack of memory. Only what holds the port goes.
         _kill([process, *(_children(process) if part == "api-server" else [])])
+
+    def restart(self, part: str, **settings: str) -> None:
+        """End one part in good order and start it again."""
+        process = self._running.pop(part)
+        process.terminate()
+        psutil.wait_procs([process], timeout=60)
+        self.start(part, **settings)
 
     def stop(self) -> None:
         """End everything that this deployment ever started."""

@@ -164,7 +164,6 @@ def struck_by(strike: Strike) -> Callable[[Lives, Outcome], None]:
         outcome.wrong[MIDDLE] = judged(lambda phase: unharmed(lives, phase, same_pods=same) or True)
         strike.while_they_end(lives)
         outcome.wrong[END] = judged(lambda phase: done(lives, phase, 1, same_pods=same), PATIENCE)
-        strike.after(lives.stack)
 
     return act
 
@@ -216,7 +215,12 @@ def outcome_of(reconciled_stack: ReconciledStack, adapter: str) -> Callable[[str
 
     @functools.cache
     def happen(what: str) -> Outcome:
-        return life(reconciled_stack, f"x{list(SCENARIOS).index(what)}", adapter, SCENARIOS[what])
+        strike = next((s for s in STRIKES if s.what == what), Strike(what))
+        strike.before(reconciled_stack)
+        try:
+            return life(reconciled_stack, f"x{list(SCENARIOS).index(what)}", adapter, SCENARIOS[what])
+        finally:
+            strike.after(reconciled_stack)
 
     return happen
 

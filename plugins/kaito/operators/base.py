@@ -152,6 +152,12 @@ def _chosen(first: Mapping[str, Any], plans: Sequence[Plan] | None, got: str | N
     return next((plan for plan in plans or () if plan.offer == got), None) or Plan.from_dict(first)
 
 
+def tries_left(context: Context) -> bool:
+    """Return whether Airflow tries this task again when it fails now, unless it fails for good."""
+    ti = context["ti"]
+    return int(getattr(ti, "try_number", 1)) <= int(getattr(ti, "max_tries", 0))
+
+
 class WorkspaceTask:
     """Mixin of all operators of a run."""
 
@@ -195,7 +201,8 @@ class WorkspaceTask:
         A verdict waits for an API server that is away. Never raises: the caller's own error matters more.
 
         :param edit: a further change of the status.
-        :param more: as ``conditions.progress`` takes it: ``reason``, ``nodes``, ``target_nodes``, ``adapter``.
+        :param more: as ``conditions.progress`` takes it: ``reason``, ``nodes``, ``target_nodes``, ``adapter``,
+            ``again``.
         """
         if phase is None:
             return

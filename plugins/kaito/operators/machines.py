@@ -66,6 +66,8 @@ class MachineAsking(PoolTask):
 
     purpose: str
     _pending: tuple[GpuPoolProvider, PoolKey, str] | None = None
+    #: Whether Airflow tries the task again when it fails now.
+    _again = False
 
     def ask(self, run: Run, refusal: tuple[str, str] | None = None) -> Granted:
         """Ask for the first of the run's machines that nobody has refused yet.
@@ -155,9 +157,8 @@ class MachineAsking(PoolTask):
                 raise Unavailable(f"{failure}: {error}") from None
             if failure in FINAL_CLASSES:
                 raise self._refused(run, error) from None
-            self.report(
-                run, conditions.Phase.NODES_FAILED, f"The GPU machines could not be asked for: {error}"
-            )
+            told = f"The GPU machines could not be asked for: {error}"
+            self.report(run, conditions.Phase.NODES_FAILED, told, again=self._again)
             raise
         return made
 

@@ -15,7 +15,7 @@ from kaito.hooks.api import STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.ledger import too_dear
 from kaito.hooks.pool import PoolKey, Purpose
 from kaito.hooks.pools.own_nodes import OwnNodes
-from kaito.operators.base import Run
+from kaito.operators.base import Run, tries_left
 from kaito.operators.machines import GONE_WITHIN, MachineAsking, PoolTask
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
             return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
         self._keep_within_budget(run, plan, context)
+        self._again = tries_left(context)
         asked = self.ask(run)
         return {
             "node_claims": asked.pool.names,

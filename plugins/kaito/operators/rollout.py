@@ -18,7 +18,7 @@ from include.workspace.inference_config import KEY as INFERENCE_KEY
 from kaito.hooks import references
 from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.operators.base import Run, WorkspaceTask
+from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.settings import manifest_settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
                 self.cluster.apply(SERVICE, service)
             made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
         except ClusterError as error:
-            self.report(run, conditions.Phase.INFERENCE_FAILED, f"The rollout was refused: {error}")
+            told = f"The rollout was refused: {error}"
+            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
             raise
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
@@ -140,9 +141,8 @@ class AskOperator(WorkspaceTask, BaseOperator):
             if not isinstance(text, str):
                 raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
         except (ClusterError, AirflowException) as error:
-            self.report(
-                run, conditions.Phase.INFERENCE_FAILED, f"The service is ready but does not answer: {error}"
-            )
+            told = f"The service is ready but does not answer: {error}"
+            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
             raise
         self.log.info("Q: %s", self.question)
         self.log.info("A: %s", text)

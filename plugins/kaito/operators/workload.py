@@ -21,7 +21,7 @@ from include.workspace import conditions, names
 from kaito.hooks.api import CONFIG_MAP, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators import base
-from kaito.operators.base import Run, WorkspaceTask
+from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
 from kaito.settings import connection_id, manifest_settings
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
@@ -163,7 +163,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             if isinstance(error, PodGone):
                 self._stop_if_stale(run)
             self.log.error("%s", error)
-            self.report(run, self.failed, str(error))
+            again = tries_left(context) and not isinstance(error, AirflowFailException)
+            self.report(run, self.failed, f"{error}{'; trying again' if again else ''}", again=again)
             raise
         self.log.info("Result: %s", json.dumps(result, sort_keys=True))
         self.finished(run, result)

@@ -94,6 +94,38 @@ def test_anything_else_is_tried_again(
     assert not isinstance(failed.value, AirflowFailException)
 
 
+@pytest.mark.parametrize(("tried", "reason"), [(1, "workspacePending"), (3, "workspaceFailed")])
+def test_a_workspace_has_not_failed_while_its_step_is_tried_again(
+    tune: TuneOperator,
+    comes_back: Any,
+    context: dict[str, Any],
+    cluster: FakeCluster,
+    tried: int,
+    reason: str,
+) -> None:
+    context["ti"].try_number, context["ti"].max_tries = tried, 2
+    comes_back(tune, ended_pod(137, "The node went away"), AirflowException("pod failed"))
+    with pytest.raises(AirflowException):
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusFailed"
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == reason
+    state = cluster.objects["workspaces", "default", NAME]["status"].get("state")
+    assert (state == "Failed") == (tried == 3)
+    told = cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+    assert told.endswith("; trying again") == (tried == 1)
+
+
+@pytest.mark.parametrize("exit_code", [64, 65])
+def test_a_fault_of_the_author_fails_the_workspace_at_the_first_try(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster, exit_code: int
+) -> None:
+    context["ti"].try_number, context["ti"].max_tries = 1, 2
+    comes_back(tune, ended_pod(exit_code, json.dumps({"error": "no"})), AirflowException("pod failed"))
+    with pytest.raises(AirflowFailException):
+        tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed"
+
+
 def test_lack_of_memory_is_not_tried_again(
     tune: TuneOperator, comes_back: Any, context: dict[str, Any]
 ) -> None:
