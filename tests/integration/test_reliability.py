@@ -7,6 +7,7 @@ it strikes again while these phases end. Two short cells are in the usual suite;
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tests.integration.phases import PATIENCE, PHASES, STEPS, Lives, Seen
 from tests.integration.reconciled import ReconciledStack, patiently
 from tests.integration.strikes import STRIKES, Kill, LoseTheDatabase, Strike
 
+log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
 
 #: Seconds; a wait ends as soon as it can.
@@ -53,9 +55,9 @@ def nothing_left(stack: ReconciledStack) -> Iterator[None]:
 
 def pushed(stack: ReconciledStack, name: str) -> None:
     """The status names what the registry has, and no GPU is held for it any more."""
-    status = stack.get("workspace", name)["status"]
+    status = patiently(lambda: stack.get("workspace", name))["status"]
     assert stack.registry_digest(name, "0.0.1") == status["adapter"]["digest"]
-    assert stack.claims_of(name) == stack.pods_of(name) == []
+    assert patiently(lambda: stack.claims_of(name)) == patiently(lambda: stack.pods_of(name)) == []
 
 
 def one_tuning_through(stack: ReconciledStack, name: str, strike: Strike, steps: int = STEPS) -> None:
@@ -117,10 +119,12 @@ def life(stack: ReconciledStack, tag: str, adapter: str, act: Callable[[Lives, O
                 act(lives, outcome)
             except Exception as error:
                 outcome.broken = _words(error)
+                log.exception("%s broke off", tag)
             finally:
                 lives.open()
     except (AssertionError, TimeoutError) as error:
         outcome.left = _words(error)
+        log.error("%s: %s", tag, outcome.left)
     return outcome
 
 
@@ -132,6 +136,7 @@ def judged(look: Callable[[str], bool | None], seconds: float = 5) -> dict[str, 
             wait(lambda phase=phase: look(phase), seconds, f"what was to become of {phase}")
         except (AssertionError, TimeoutError) as error:
             found[phase] = _words(error)
+            log.error("%s: %s", phase, found[phase])
     return found
 
 
