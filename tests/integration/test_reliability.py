@@ -43,14 +43,21 @@ def nothing_left(stack: ReconciledStack) -> Iterator[None]:
     before, known = everything(stack), workspaces(stack)
     try:
         yield
-    finally:
-        stack.heal()
-        if made := workspaces(stack) - known:
-            patiently(lambda: stack.kubectl("delete", *made, "--wait=false", "--ignore-not-found"), 150)
-            wait(lambda: not made & workspaces(stack) or None, RELEASE, f"the end of {sorted(made)}")
-        wait(lambda: everything(stack) <= before or None, RELEASE, f"the baseline {sorted(before)}")
-        wait(lambda: not stack.in_flight() or None, RELEASE, "the end of all runs")
+    except Exception:  # not when somebody stops the tests
+        clear(stack, before, known)
+        raise
+    clear(stack, before, known)
     assert everything(stack) == before
+
+
+def clear(stack: ReconciledStack, before: set[str], known: set[str]) -> None:
+    """Delete the Workspaces that were not known before, and wait until there is no more than there was."""
+    stack.heal()
+    if made := workspaces(stack) - known:
+        patiently(lambda: stack.kubectl("delete", *made, "--wait=false", "--ignore-not-found"), 150)
+        wait(lambda: not made & workspaces(stack) or None, RELEASE, f"the end of {sorted(made)}")
+    wait(lambda: everything(stack) <= before or None, RELEASE, f"the baseline {sorted(before)}")
+    wait(lambda: not stack.in_flight() or None, RELEASE, "the end of all runs")
 
 
 def pushed(stack: ReconciledStack, name: str) -> None:
