@@ -241,7 +241,7 @@ def _tuning(
 def _held_service(lives: Lives, name: str, query: str) -> dict[str, Any]:
     found = lives.stack.service(name, adapter=f"{lives.stack.registry_door.address}/{lives.adapter}")
     if query:
-        found["inference"]["adapters"][0]["strength"] = "0.5"
+        found["inference"]["adapters"][0]["source"]["name"] = "another"
     return found
 
 
