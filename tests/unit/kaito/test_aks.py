@@ -21,6 +21,7 @@ from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, pool_set
 from kaito.hooks.pools.agent_pools import AgentPools
 
 from include.catalog import load_catalog
+from include.ledger.machines import machines as ledger_machines
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import plan
 from include.reconcile.pools import FailureClass
@@ -219,6 +220,21 @@ def test_a_crash_after_asking_is_made_good_by_asking_again(azure: AzureThread, m
     azure.mend()
     assert azure.settled(pool.names[0]) == "Succeeded"
     assert len(azure.azure.ledger.rentals()) == 2
+
+
+def test_the_ledger_counts_agent_machines_from_when_azure_does(
+    azure: AzureThread, machines: AgentPools
+) -> None:
+    pool = wanted(machines)
+    machines.create(pool)
+    azure.settled(pool.names[0])
+    seen = ledger_machines([], azure.list(NODE), [])
+    rented = {rental.node: rental for rental in azure.azure.ledger.rentals()}
+    assert {machine.node for machine in seen} == set(rented)
+    for machine in seen:
+        # Asked for in whole seconds, a moment before the machine starts.
+        assert 0 <= (rented[machine.node].started - machine.since).total_seconds() < 30
+        assert (machine.run, machine.purpose, machine.kind) == ("run-1", "tuning", pool.instance_type)
 
 
 def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: AgentPools) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
+from include.ledger.machines import machines
+from include.ledger.records import account
 from include.sandbox.cloud.crds import NODECLAIMS
 from include.sandbox.cloud.nodeclaims import FINALIZER, node_name
 from include.sandbox.controllers.ownership import condition_of, set_condition
 from include.sandbox.faults import Fault, FaultKind
 from include.sandbox.node import machine
+from include.workspace.conditions import moment
 
 KEY = ("", "wsabc")
 
@@ -211,3 +215,30 @@ async def test_a_spot_eviction_comes_after_its_notice(cluster, controller, fault
     finally:
         feeds.cancel()
         await asyncio.gather(feeds, return_exceptions=True)
+
+
+async def test_what_workspaces_are_billed_for_is_what_the_cloud_bills(
+    cluster, controller, faults, ledger, make_claim
+):
+    """A claim that the cloud refuses costs nothing; one that it grants costs the same to it and to our ledger."""
+    faults.set(Fault(FaultKind.QUOTA, "*"))
+    await make_claim()
+    pools = {"metadata": {"labels": {"kaito.sh/pool": "tuning", "kaito.sh/run-id": "r"}}}
+    await cluster.patch(NODECLAIMS, "wsabc", pools)
+    await controller.reconcile(KEY)
+    refused, _ = await cluster.list(NODECLAIMS)
+    assert machines(refused, [], []) == []
+    assert ledger.rentals() == []
+    faults.clear()
+    await settle(controller)
+    granted, _ = await cluster.list(NODECLAIMS)
+    now = datetime.now(UTC)
+    cost = account({}, machines(granted, [], []), now, lambda _: 3.6)
+    await cluster.delete(NODECLAIMS, "wsabc")
+    await settle(controller)
+    gone, _ = await cluster.list(NODECLAIMS)
+    cost = account(cost, machines(gone, [], []), datetime.now(UTC), lambda _: 3.6)
+    (rental,), (record,) = ledger.rentals(), cost["claims"]
+    # Kubernetes tells whole seconds; the rest is this machine's haste.
+    assert abs((rental.started - moment(record["since"])).total_seconds()) < 3
+    assert abs((rental.stopped - moment(record["until"])).total_seconds()) < 3
