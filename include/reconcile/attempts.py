@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.reconcile import backoff, leftovers, progress, revisions, service
+from include.reconcile import backoff, breaker, leftovers, progress, revisions, service
 from include.reconcile.case import (
+    CAPACITY,
     FAILED,
     FOR_THE_SERVICE,
     INPUTS,
@@ -34,6 +35,7 @@ WHY = {
     REPAIR: "Bringing the service back",
     INPUTS: "Rolling the service: inference.config changed",
     WAKE: "Waking the service",
+    CAPACITY: "Trying again: the cloud had no machines",
 }
 SUPERSEDING_SECONDS = 1.0
 
@@ -56,7 +58,9 @@ def begin(draft: Draft, *, cause: str, attempt: int, message: str = "") -> Decis
     known = {name: digest for name, digest in case.observed.config_maps.items() if digest is not None}
     draft.note(run=run, inputs=known or None, idle=None)
     if cause not in FOR_THE_SERVICE:
-        draft.note(progress=None, retry=None)
+        draft.note(progress=None)
+    if cause not in FOR_THE_SERVICE | {CAPACITY}:
+        draft.note(retry=None)
     draft.reach(Phase.ACCEPTED, message or WHY[cause])
     revisions.record(draft)
     return proceed(draft)
@@ -102,7 +106,7 @@ def settle(draft: Draft, airflow_state: str | None) -> None:
     if told not in OVER:
         told = _derived(draft, airflow_state)
     draft.note(run={**run, "state": told})
-    if told == FAILED and run.get("cause") in FOR_THE_SERVICE:
+    if told == FAILED and run.get("cause") in FOR_THE_SERVICE and not breaker.tripped(draft):
         draft.note(retry=backoff.failed(draft.retry, draft.case.now, "the service could not be brought back"))
 
 

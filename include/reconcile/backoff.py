@@ -16,15 +16,22 @@ FIRST_SECONDS = 5.0
 CAP_SECONDS = 300.0
 
 
-def seconds(failures: int) -> float:
+def seconds(failures: int, first: float = FIRST_SECONDS, cap: float = CAP_SECONDS) -> float:
     """The pause in seconds after that many failures in a row: 5, 10, 20 ... 300."""
-    return min(CAP_SECONDS, FIRST_SECONDS * 2.0 ** min(max(failures - 1, 0), 16))
+    return min(cap, first * 2.0 ** min(max(failures - 1, 0), 16))
 
 
-def failed(retry: Mapping[str, Any] | None, now: datetime, message: str) -> dict[str, Any]:
+def failed(
+    retry: Mapping[str, Any] | None,
+    now: datetime,
+    message: str,
+    *,
+    first: float = FIRST_SECONDS,
+    cap: float = CAP_SECONDS,
+) -> dict[str, Any]:
     """The next `status.retry` after one more failure."""
     failures = int((retry or {}).get("failures") or 0) + 1
-    after = timestamp(now + timedelta(seconds=seconds(failures)))
+    after = timestamp(now + timedelta(seconds=seconds(failures, first, cap)))
     return {"failures": failures, "after": after, "message": message}
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from include.reconcile import (
     attempts,
     backoff,
+    breaker,
     budget,
     cost,
     idle,
@@ -22,6 +23,7 @@ from include.reconcile import (
     service,
 )
 from include.reconcile.case import (
+    CAPACITY,
     FOR_THE_SERVICE,
     INPUTS,
     OVER,
@@ -137,22 +139,26 @@ def _blocked(draft: Draft, found: list[Fault]) -> Decision:
 
 
 def _failed(draft: Draft) -> Decision:
-    """Stays failed until a new spec or a rerun, unless it was the repair of a service that had been ready."""
+    """Stays failed until a new spec or a rerun, unless a service is to come back or the cloud had no machines."""
     case, run = draft.case, draft.run
     leftovers.withdraw(draft)
     leftovers.release(draft)
     service.admit_loss(draft)
     _worker_nodes(draft)
     revisions.record(draft)
-    if run.get("cause") not in FOR_THE_SERVICE:
+    pause = breaker.wait(draft)
+    if run.get("cause") not in FOR_THE_SERVICE and pause is None:
         return draft.decision("failed")
     if found := judge.taken(case):
         return _blocked(draft, found)
-    pause = backoff.wait(draft.retry, case.now)
+    waiting = "repairing" if pause is None else "awaiting"
+    pause = backoff.wait(draft.retry, case.now) if pause is None else pause
     if pause > 0:
         draft.look_again(pause)
-        return draft.decision("repairing")
-    return attempts.again(draft, REPAIR)
+        return draft.decision(waiting)
+    return attempts.again(
+        draft, REPAIR if waiting == "repairing" or breaker.service_only(draft) else CAPACITY
+    )
 
 
 def _finished(draft: Draft) -> Decision:
@@ -162,6 +168,7 @@ def _finished(draft: Draft) -> Decision:
     leftovers.release(draft)
     _tuning_config(draft)
     if not case.serves:
+        draft.note(retry=None)
         service.admit_release(draft)
         _worker_nodes(draft)
         return draft.decision("succeeded")
@@ -173,7 +180,7 @@ def _finished(draft: Draft) -> Decision:
         return _repair(draft, "; ".join(gone))
     if service.answers(case):
         leftovers.surplus(draft, service.replicas(case))
-        draft.note(retry=None)
+        breaker.close(draft)
         if _config_changed(draft):
             return attempts.again(draft, INPUTS)
         if idle.over(draft):

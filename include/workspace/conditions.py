@@ -89,6 +89,7 @@ class Phase(StrEnum):
     NODES_PENDING = "NodesPending"
     NODES_READY = "NodesReady"
     NODES_FAILED = "NodesFailed"
+    CAPACITY_AWAITED = "CapacityAwaited"
     TUNING = "Tuning"
     TUNING_FAILED = "TuningFailed"
     RELEASED = "Released"
@@ -164,6 +165,14 @@ STEPS: Mapping[Phase, Step] = {
             *_FINISHED,
         ),
         "Failed",
+    ),
+    Phase.CAPACITY_AWAITED: Step(
+        (
+            (T.RESOURCE_READY, False, R.CAPACITY_UNAVAILABLE),
+            (T.WORKSPACE_SUCCEEDED, False, R.PENDING),
+            (T.WORKSPACE_READY, False, R.PENDING),
+        ),
+        "Pending",
     ),
     Phase.TUNING: Step(((T.JOB_STARTED, True, R.JOB_STARTED),), "Running"),
     Phase.TUNING_FAILED: Step(((T.JOB_STARTED, False, R.JOB_FAILED), *_FINISHED), "Failed"),
@@ -279,6 +288,8 @@ def progress(
         status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
     repair = repairs(status, run_for)
     left = _left_alone(phase, tuning, serves(workspace), repair)
+    if phase == Phase.RELEASED and _without_machines(status, run_for):
+        left |= {T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY}  # why there are none is the news
     conditions = list(status.get("conditions") or ())
     for index, (kind, value, default) in enumerate(step.writes):
         if kind in left:
@@ -292,6 +303,12 @@ def progress(
         status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
     _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
     return status
+
+
+def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
+    """Whether the cloud had no machines for this generation."""
+    found = condition(status, T.RESOURCE_READY) or {}
+    return (found.get("reason"), found.get("observedGeneration")) == (R.CAPACITY_UNAVAILABLE, generation)
 
 
 def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:

@@ -126,3 +126,45 @@ def test_nodes_that_were_brought_along_are_used_and_stay(
 def _nodes(stack: ReconciledStack, app: str, many: int) -> list[str] | None:
     found = [n["metadata"]["name"] for n in stack.get("nodes", "-l", f"app={app}")["items"]]
     return sorted(found) if len(found) == many else None
+
+
+def test_when_the_cloud_has_none_of_the_first_machines_the_run_goes_on_with_the_second(
+    reconciled_stack: ReconciledStack,
+) -> None:
+    """Then there are none at all: the run ends, nothing is left, and the next attempt is announced."""
+    stack, name, other = reconciled_stack, "falls-back", "Standard_NC24ads_A100_v4"
+    document = stack.tuning(name, steps=3)
+    document["metadata"]["annotations"][names.INSTANCE_TYPES] = other
+    stack.fault("no-capacity", target=MACHINE)
+    try:
+        stack.kubectl.apply(document)
+        pod = stack.running_pod(name, "tuning")
+        node = stack.get("node", pod["spec"]["nodeName"])
+        assert node is not None
+        assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == other
+        stack.reaches(name, "WorkspaceSucceeded")
+        status = stack.get("workspace", name)["status"]
+        asked = [(entry["offer"], entry["state"]) for entry in status["machines"]]
+        assert asked == [(MACHINE, "Refused"), (other, "Asked")]
+        assert "sufficient capacity" in status["machines"][0]["message"]
+        assert {claim["machine"] for claim in status["cost"]["claims"]} >= {other}
+        assert stack.claims_of(name) == []
+        stack.fault("quota", target=other)
+        stack.kubectl("annotate", "workspace", name, f"{names.RERUN}=again")
+        retry = wait(
+            lambda: stack.get("workspace", name)["status"].get("retry") or {}, 120, "the next attempt's time"
+        )
+        assert (retry["reason"], retry["failures"]) == ("CapacityUnavailable", 1)
+        told = stack.condition(name, "ResourceReady")
+        assert (told["status"], told["reason"]) == ("False", "CapacityUnavailable")
+        assert told["message"].startswith(f"The next attempt is at {retry['after']}")
+        assert "sufficient capacity" in told["message"]
+        assert "quota" in told["message"]
+        assert stack.claims_of(name) == []
+    finally:
+        stack.heal()
+    stack.kubectl("annotate", "--overwrite", "workspace", name, f"{names.RERUN}=once-more")
+    stack.reaches(name, "WorkspaceSucceeded")
+    assert not stack.get("workspace", name)["status"].get("retry")
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+    stack.gone(name)

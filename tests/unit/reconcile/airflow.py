@@ -50,6 +50,7 @@ class Run:
     teardown: list[str] | None = None
     answered: bool = False
     doomed: str = ""  # the step that will fail
+    reason: str = ""  # the reason that it tells then
     waits: int = 0
     cleared: bool = False
 
@@ -118,7 +119,7 @@ class Airflow:
     def _fail(self, run: Run, phase: Phase) -> None:
         for pod in self._own_pods(run):
             self.cluster.delete("Pod", pod["metadata"]["name"])
-        self._tell(run, phase)
+        self._tell(run, phase, **({"reason": run.reason} if run.reason else {}))
         run.teardown = ["tuning", "serving"]
 
     def _tear_down(self, run: Run) -> None:
