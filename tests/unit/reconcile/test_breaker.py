@@ -49,6 +49,7 @@ def test_the_next_attempt_is_announced_and_nothing_is_held_meanwhile() -> None:
     )
     assert 0 < pause(story) <= FIRST_SECONDS
     story.lives(lambda s: not s.cluster.claims("tuning"))
+    story.reconcile()  # the machines' cost is settled
     decision = story.reconcile()
     assert decision.situation == "awaiting"
     assert not of(decision, StartRun)
