@@ -20,8 +20,10 @@ from include import manifests
 from include.workspace import conditions, names
 from kaito.hooks.api import CONFIG_MAP, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.pool import PoolKey, Purpose
 from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask, tries_left
+from kaito.operators.machines import MachineAsking
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
 from kaito.settings import connection_id, manifest_settings
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
@@ -142,7 +144,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back from the triggerer: read the result, let the provider clean up, and judge."""
-        run = self.this_run(context)
+        run = self._run = self.this_run(context)
         if event.get("status") == SUPERSEDED:
             self._stop(run, event)
             self.log.error("%s", event["message"])
@@ -270,10 +272,11 @@ class FetchDatasetOperator(WorkloadPodOperator):
         return f"Dataset ready: {result.get('rows')} rows, digest {result.get('digest')}"
 
 
-class TuneOperator(WorkloadPodOperator):
-    """Tunes on the run's GPU machines; a second try goes on from the last checkpoint."""
+class TuneOperator(MachineAsking, WorkloadPodOperator):
+    """Tunes on the run's GPU machines; a second try goes on from the last checkpoint, on new ones if need be."""
 
     BASE_CONTAINER_NAME = "tuning"
+    purpose = Purpose.TUNING
     patience = 0
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
@@ -281,8 +284,17 @@ class TuneOperator(WorkloadPodOperator):
 
     def __init__(self, *, execution_timeout: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
         super().__init__(execution_timeout=execution_timeout, **kwargs)
+        self._try = 1
+
+    def execute(self, context: Context) -> Any:
+        self._try = context["ti"].try_number
+        return super().execute(context)
 
     def prepare(self, run: Run) -> None:
+        if self._try > 1 and self._lost_machines(run):
+            # Nobody else does: the setup has long succeeded. The pod waits until they have joined.
+            self.log.info("The run's machines are not all there any more: asking for what is missing.")
+            self.ask(run)
         tuning = run.workspace.tuning
         given = None
         if tuning and tuning.config:
@@ -291,6 +303,22 @@ class TuneOperator(WorkloadPodOperator):
                 raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
             given = config["data"]["training_config.yaml"]
         self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, run.tuning_plan, given))
+
+    def _lost_machines(self, run: Run) -> bool:
+        seen = self.machines(run).observe(PoolKey(run.name, run.namespace, self.purpose))
+        return not seen.ready
+
+    def _deleted(self, event: Mapping[str, Any]) -> bool:
+        """As for any pod; but one that went with its machine may be tried again."""
+        if not super()._deleted(event):
+            return False
+        if self._run is None:
+            return True
+        try:
+            self.live_workspace(self._run)
+            return not self._lost_machines(self._run)
+        except (StaleWorkspace, ClusterError, ValueError):
+            return True
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         return manifests.tuning_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id)

@@ -12,7 +12,8 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
+from kaito.hooks.api import CONFIG_MAP, NODE, NODE_CLAIM, POD, ClusterError
+from kaito.hooks.pool import PoolKey
 from kaito.operators import base
 from kaito.operators.base import Run
 from kaito.operators.workload import (
@@ -39,6 +40,20 @@ def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metada
         metadata=SimpleNamespace(deletion_timestamp=metadata.get("deleted")),
         status=SimpleNamespace(container_statuses=[status], conditions=marks),
     )
+
+
+def have_machine(cluster: FakeCluster) -> None:
+    """The run's machine, ready."""
+    ready = [
+        {"type": type_, "status": "True"} for type_ in ("Launched", "Registered", "Initialized", "Ready")
+    ]
+    labels = {**PoolKey(NAME, "default", "tuning").labels, "kaito.sh/run-id": RUN_ID}
+    cluster.add(
+        NODE_CLAIM,
+        {"metadata": {"name": "ws1", "labels": labels}, "status": {"nodeName": "n1", "conditions": ready}},
+    )
+    status = {"conditions": ready, "allocatable": {"nvidia.com/gpu": "1"}}
+    cluster.add(NODE, {"metadata": {"name": "n1"}, "status": status})
 
 
 @pytest.fixture
@@ -136,8 +151,9 @@ def test_lack_of_memory_is_not_tried_again(
 
 @pytest.mark.parametrize("pod", [None, ended_pod(143, deleted="2026-11-23T00:00:00Z")])
 def test_a_pod_that_somebody_deleted_is_an_order_to_stop(
-    tune: TuneOperator, comes_back: Any, context: dict[str, Any], pod: Any
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster, pod: Any
 ) -> None:
+    have_machine(cluster)
     comes_back(tune, pod, AirflowException("not found"))
     with pytest.raises(AirflowFailException, match="the pod was deleted while it worked"):
         tune.trigger_reentry(context, {**EVENT, "status": "error"})
@@ -148,6 +164,16 @@ def test_an_evicted_pod_is_tried_again(tune: TuneOperator, comes_back: Any, cont
     comes_back(tune, pod, AirflowException("evicted"))
     with pytest.raises(AirflowException) as failed:
         tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("pod", [None, ended_pod(143, deleted="2026-11-23T00:00:00Z")])
+def test_a_pod_that_went_with_its_machine_is_tried_again(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], pod: Any
+) -> None:
+    comes_back(tune, pod, AirflowException("not found"))
+    with pytest.raises(AirflowException) as failed:
+        tune.trigger_reentry(context, {**EVENT, "status": "error"})
     assert not isinstance(failed.value, AirflowFailException)
 
 
@@ -227,6 +253,24 @@ def test_tuning_takes_the_authors_config(
     pod = started(tune, context, monkeypatch)
     assert cluster.find(CONFIG_MAP, f"{NAME}-g1-tuning")["data"] == {"training_config.yaml": "mine: true"}
     assert pod["metadata"]["labels"]["kaito.sh/component"] == "tuning"
+    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
+
+
+@pytest.mark.parametrize(("attempt", "lost", "asked"), [(1, True, 0), (2, False, 0), (2, True, 1)])
+def test_a_second_try_asks_for_machines_that_were_lost(
+    tune: TuneOperator,
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    attempt: int,
+    lost: bool,
+    asked: int,
+) -> None:
+    if not lost:
+        have_machine(cluster)
+    context["ti"].try_number = attempt
+    started(tune, context, monkeypatch)
+    assert [kind for kind, _ in cluster.writes].count("nodeclaims") == asked
     assert cluster.condition(NAME, "JobStarted")["status"] == "True"
 
 
