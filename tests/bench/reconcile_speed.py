@@ -301,31 +301,30 @@ def burst(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     yield Row(f"{BURST} at once: all have a first condition", time.monotonic() - begin, "s", 30, note)
 
 
-PARTS: dict[str, Callable[[ReconciledStack, Api], Iterator[Row]]] = {
+Parts = dict[str, Callable[[ReconciledStack, Api], Iterator[Row]]]
+PARTS: Parts = {
     "react": react,
     "idle": idle,
     "burst": burst,
 }
 
 
-def main() -> int:
+def measure(parts: Parts, description: str | None) -> int:
+    """Run the parts that the command line asks for, on one stack; returns the exit status."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=sorted(PARTS), action="append")
-    wanted = parser.parse_args().only or list(PARTS)
+    parser.add_argument("--only", choices=sorted(parts), action="append")
+    wanted = parser.parse_args().only or list(parts)
     rows: list[Row] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="reconcile-speed-") as folder,
-        reconciled_stack(Path(folder)) as stack,
-    ):
-        for part in PARTS:
+    with tempfile.TemporaryDirectory(prefix="speed-") as folder, reconciled_stack(Path(folder)) as stack:
+        for part in parts:
             if part in wanted:
-                for row in PARTS[part](stack, Api(stack.sandbox.kubeconfig)):
+                for row in parts[part](stack, Api(stack.sandbox.kubeconfig)):
                     print(row.line(), flush=True)
                     rows.append(row)
     return int(any(row.number >= row.limit for row in rows))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(measure(PARTS, __doc__))

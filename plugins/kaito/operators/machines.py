@@ -141,7 +141,7 @@ class MachineAsking(PoolTask):
         """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
         try:
             self.live_workspace(run)
-            made = self._create(machines, pool)
+            made = self._create_pool(machines, pool)
             # The Workspace may have gone or been edited since the look before: nobody else takes these back then.
             self.live_workspace(run)
         except PoolTaken as error:
@@ -162,7 +162,7 @@ class MachineAsking(PoolTask):
             raise
         return made
 
-    def _create(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
+    def _create_pool(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
         try:
             return machines.create(pool)
         except PoolTaken as taken:
