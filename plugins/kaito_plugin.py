@@ -16,6 +16,7 @@ FORKING_COMMANDS = frozenset({"scheduler", "dag-processor", "triggerer"})
 PRELOADED = (
     "kaito.pipelines",
     "kaito.operators.workload",
+    "kaito.operators.reconcile",
     "airflow.providers.cncf.kubernetes.triggers.pod",
 )
 

@@ -22,6 +22,7 @@ from include.reconcile.contract import (
 )
 from include.reconcile.decide import decide
 from include.reconcile.due import due, runs_to_ask
+from include.reconcile.first_word import awaits_first_word, first_word
 
 __all__ = [
     "Action",
@@ -38,7 +39,9 @@ __all__ = [
     "ScaleToZero",
     "StartRun",
     "Surroundings",
+    "awaits_first_word",
     "decide",
     "due",
+    "first_word",
     "runs_to_ask",
 ]

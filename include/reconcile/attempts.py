@@ -62,13 +62,13 @@ def begin(draft: Draft, *, cause: str, attempt: int, message: str = "") -> Decis
     if cause not in FOR_THE_SERVICE | {CAPACITY}:
         draft.note(retry=None)
     draft.reach(Phase.ACCEPTED, message or WHY[cause])
-    revisions.record(draft)
     return proceed(draft)
 
 
 def proceed(draft: Draft) -> Decision:
     """Start the recorded run unless pods of another run are still there: never two of them at work."""
     run = dict(draft.run)
+    revisions.record(draft)
     service.admit_loss(draft)
     service.lost_nodes(draft)  # a machine without its node would keep the next run waiting
     if leftovers.supersede(draft):

@@ -46,13 +46,11 @@ def look_up(document: Mapping[str, Any], token: Callable[[], str | None]) -> Loo
     :param token: gives the hub token, and is only called when the hub is asked.
     """
     catalog = load_catalog()
-    path, name = _preset(document)
-    if not name or catalog.has_model(name) or not hub_lookup():
+    if not asks_the_hub(document):
         return Lookup(catalog)
-    from include.catalog.hub import HubError, could_be_on_the_hub, resolve
+    from include.catalog.hub import HubError, resolve
 
-    if not could_be_on_the_hub(name):
-        return Lookup(catalog)
+    path, name = _preset(document)
     try:
         model = resolve(name, token=token())
         known = catalog.with_hub_model(model)
@@ -62,6 +60,16 @@ def look_up(document: Mapping[str, Any], token: Callable[[], str | None]) -> Loo
         return Lookup(catalog, Fault(path, name, "I4", f"{error}, under another name"))
     log.info("%s is not in the catalogue; the hub has it at %s.", name, model.revision)
     return Lookup(known)
+
+
+def asks_the_hub(document: Mapping[str, Any]) -> bool:
+    """Return whether a document names a model that only the hub may know, and the hub may be asked."""
+    _, name = _preset(document)
+    if not name or load_catalog().has_model(name) or not hub_lookup():
+        return False
+    from include.catalog.hub import could_be_on_the_hub
+
+    return could_be_on_the_hub(name)
 
 
 def token_in(secret: Mapping[str, Any] | None) -> str | None:

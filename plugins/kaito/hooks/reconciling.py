@@ -75,7 +75,7 @@ class Outcome:
 
 
 @dataclass
-class _Case:
+class Case:
     """One Workspace on its way through the pass."""
 
     key: Key
@@ -167,15 +167,15 @@ class Pass:
         async with self._slots:
             return await work
 
-    async def _decide_all(self) -> list[_Case]:
+    async def _decide_all(self) -> list[Case]:
         """Decide about all; what a few of them name is looked up on the way."""
-        found: list[_Case] = []
+        found: list[Case] = []
         unseen: list[Key] = []
         for number, (key, workspace) in enumerate(self.snapshot.workspaces.items()):
             if number % 25 == 0:
                 await asyncio.sleep(0)  # the Lease is renewed meanwhile
             try:
-                found.append(_Case(key, workspace, self._decide(key, workspace)))
+                found.append(Case(key, workspace, self._decide(key, workspace)))
             except _Unseen:
                 unseen.append(key)
             except Exception as error:
@@ -183,20 +183,20 @@ class Pass:
         later = await asyncio.gather(*(self._in_slot(self._look_up_and_decide(key)) for key in unseen))
         return [*found, *later]
 
-    async def _look_up_and_decide(self, key: Key) -> _Case:
+    async def _look_up_and_decide(self, key: Key) -> Case:
         workspace = self.snapshot.workspaces[key]
         try:
             async with asyncio.timeout(SECONDS_EACH):
                 self._found[key] = await self.installation.look_up(self.hook, workspace)
-                return _Case(key, workspace, self._decide(key, workspace))
+                return Case(key, workspace, self._decide(key, workspace))
         except Exception as error:
             return self._not_decided(key, workspace, error)
 
-    def _not_decided(self, key: Key, workspace: dict[str, Any], error: Exception) -> _Case:
+    def _not_decided(self, key: Key, workspace: dict[str, Any], error: Exception) -> Case:
         """A Workspace that cannot even be decided about must not stop the others."""
         if not isinstance(error, ClusterError):
             self.log.exception("Workspace %s/%s: no decision", *key)
-        return _Case(key, workspace, Decision("undecided"), trouble=_words(error))
+        return Case(key, workspace, Decision("undecided"), trouble=_words(error))
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
@@ -212,10 +212,10 @@ class Pass:
         found: list[Fault] = self.installation.surroundings.faults(workspace, before, self._found[key])
         return found
 
-    async def _each(self, cases: Iterable[_Case], step: Callable[[_Case], Awaitable[None]]) -> None:
+    async def _each(self, cases: Iterable[Case], step: Callable[[Case], Awaitable[None]]) -> None:
         await asyncio.gather(*(self._guarded(case, step) for case in cases))
 
-    async def _guarded(self, case: _Case, step: Callable[[_Case], Awaitable[None]]) -> None:
+    async def _guarded(self, case: Case, step: Callable[[Case], Awaitable[None]]) -> None:
         """Run a step for one Workspace; what goes wrong in it is this Workspace's trouble only."""
         if case.trouble or case.gone:
             return
@@ -237,13 +237,13 @@ class Pass:
             if case.trouble:
                 await self._tell_trouble(case)
 
-    async def _is_gone(self, case: _Case) -> bool:
+    async def _is_gone(self, case: Case) -> bool:
         try:
             return await self.hook.find(WORKSPACE, case.key[1], case.key[0]) is None
         except ClusterError:
             return False
 
-    async def _write_first(self, case: _Case) -> None:
+    async def _write_first(self, case: Case) -> None:
         """The finalizer and the status: what a user waits to see. Decided anew when somebody wrote meanwhile."""
         for _ in range(ATTEMPTS):
             try:
@@ -252,15 +252,19 @@ class Pass:
             except ClusterError as error:
                 if error.status != 409:
                     raise
-            live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+            fresh = await take(
+                self.hook, [case.key]
+            )  # its children too: a Workspace is never newer than they are
+            live = fresh.workspaces.get(case.key)
             if live is None or live["metadata"]["uid"] != case.live["metadata"]["uid"]:
                 case.gone = True
                 return
+            self.snapshot.renew(case.key, fresh)
             case.live = live
             case.decision = self._decide(case.key, live)
         raise ClusterError(409, "Conflict", "somebody else keeps writing to it")
 
-    async def _write(self, case: _Case) -> None:
+    async def _write(self, case: Case) -> None:
         doer = Actions(self.hook, self.runs, case.live)
         for action in case.decision.actions:
             if isinstance(action, AddFinalizer):
@@ -269,7 +273,7 @@ class Pass:
         if case.decision.status is not None:
             case.live = await self.writer.write(doer.live, case.decision.status)
 
-    async def _act(self, case: _Case) -> None:
+    async def _act(self, case: Case) -> None:
         """Everything else, in its order."""
         rest = [action for action in case.decision.actions if not isinstance(action, AddFinalizer)]
         if rest and case.decision.status is None and not await self._still_so(case):
@@ -290,13 +294,13 @@ class Pass:
             return live
         return await self.writer.write(live, {key: value for key, value in status.items() if key != "retry"})
 
-    async def _still_so(self, case: _Case) -> bool:
+    async def _still_so(self, case: Case) -> bool:
         """A decision holds for the Workspace that was seen; a status that was written has proved it."""
         seen = case.live["metadata"]
         now = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
         return now is not None and now["metadata"]["resourceVersion"] == seen["resourceVersion"]
 
-    async def _tell_trouble(self, case: _Case) -> None:
+    async def _tell_trouble(self, case: Case) -> None:
         """Put the trouble where the Workspace's author looks, with a time for the next attempt."""
         try:
             async with asyncio.timeout(SECONDS_EACH):
@@ -312,7 +316,7 @@ class Pass:
         except (ClusterError, TimeoutError) as error:
             self.log.warning("Workspace %s/%s: its status could not be written: %s", *case.key, _words(error))
 
-    def _account(self, case: _Case, outcome: Outcome) -> None:
+    def _account(self, case: Case, outcome: Outcome) -> None:
         if case.gone:
             self.log.info("%s/%s: gone", *case.key)
             return

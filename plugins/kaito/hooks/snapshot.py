@@ -63,6 +63,12 @@ class Snapshot:
     def of(self, key: Key, kind: Kind) -> list[Object]:
         return self.children[key][kind.plural]
 
+    def renew(self, key: Key, other: Snapshot) -> None:
+        """Take over what a later snapshot has of one Workspace."""
+        self.workspaces[key] = other.workspaces[key]
+        self.children[key] = other.children[key]
+        self.config_maps |= other.config_maps
+
     def stateful_set(self, key: Key) -> Object | None:
         """Return the StatefulSet of a Workspace's name, whoever made it."""
         return next((s for s in self.of(key, STATEFUL_SET) if s["metadata"]["name"] == key[1]), None)

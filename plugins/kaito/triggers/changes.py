@@ -2,7 +2,8 @@
 
 The API server's watches say what changed, the clock says what is due, and a resync every few minutes makes sure that
 nothing depends on either. The wait also holds the Lease that keeps two Airflow deployments apart: without it, it
-waits passively. It never decides anything about a Workspace and never writes to one.
+waits passively. All that it writes to a Workspace is its first word (kaito.hooks.first_word); everything else is left
+to the task that follows.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
-from include.reconcile import due
+from include.reconcile import awaits_first_word, due
 from include.workspace import names
 from kaito import settings
 from kaito.hooks.api import (
@@ -33,9 +35,13 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.fingerprints import Key
+from kaito.hooks.first_word import FirstWord
 from kaito.hooks.lease import RENEW_EVERY, Election, Observation
+from kaito.hooks.runs import AirflowRuns
+from kaito.hooks.snapshot import FEW
 from kaito.hooks.view import ClusterView
 from kaito.hooks.watching import Backoff, changes
+from kaito.installation import installation
 
 #: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
 CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
@@ -43,6 +49,8 @@ CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
 TICK = 1.0
 #: Whoever is due within that time goes along with those who are due now.
 TOGETHER = 3.0
+#: So long may first words hold up what else is due, in seconds; who has none by then gets it from the task.
+FIRST_WORDS_SECONDS = 10.0
 #: Names shown in the log when many Workspaces are handed out.
 SHOWN = 10
 
@@ -120,6 +128,8 @@ class _Wait:
         self.kinds: list[Kind] = []
         self.active = False
         self.not_before = 0.0
+        #: Who was given a first word, or could not be: once in a wait, the rest is the task's.
+        self.heard: set[Key] = set()
 
     async def until_due(self, deadline: float) -> TriggerEvent | None:
         """Return the event that ends the wait; None when the Lease was lost and the wait begins again."""
@@ -190,6 +200,7 @@ class _Wait:
                     task.result()  # raises what ended it
             now = time.monotonic()
             if self._complete() and now >= self.not_before:
+                await self._first_words()
                 if self._everything_is_due():
                     return self._hand_out(None, "first look" if self.view.resynced is None else "resync")
                 self._ask_the_clock()
@@ -202,6 +213,25 @@ class _Wait:
                 return TaskSkippedEvent()
             await self._news_within(TICK)
         return None
+
+    async def _first_words(self) -> None:
+        """Tell the authors of new Workspaces at once what a worker would tell them seconds later."""
+        try:
+            async with asyncio.timeout(FIRST_WORDS_SECONDS):
+                while self.active and (keys := self._unheard()):
+                    self.heard.update(keys)
+                    await FirstWord(self.hook, AirflowRuns(), installation(), self.log).over(keys)
+        except (ClusterError, TimeoutError) as error:
+            self.log.info("First conditions are left to the task: %s", error or "there are too many")
+
+    def _unheard(self) -> list[Key]:
+        """Some of those who are due and have no condition yet, as many as can be read by their names."""
+        found = (key for key in self.view.due if key not in self.heard and self._silent(key))
+        return list(islice(found, FEW))
+
+    def _silent(self, key: Key) -> bool:
+        workspace = self.view.workspaces.get(key)
+        return workspace is not None and awaits_first_word(workspace)
 
     def _complete(self) -> bool:
         """Whether every kind was listed once: what is looked at before that would be looked at again."""

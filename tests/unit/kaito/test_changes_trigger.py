@@ -15,21 +15,28 @@ import pytest_asyncio
 import yaml
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.hooks import api
-from kaito.hooks.api import CONFIG_MAP, CRD, LEASE, POD, WORKSPACE
+from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, POD, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import DONE, NAME
+from kaito.hooks.snapshot import FEW
 from kaito.hooks.view import ClusterView
 from kaito.triggers import changes
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
 from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
-from include.workspace.conditions import timestamp
+from include.workspace.conditions import ConditionType, Reason, condition, set_condition, timestamp
 from tests.integration.api_server import Sandbox, served_sandbox
 
 __all__ = ["served_sandbox"]
 #: Longer than any of these waits takes.
 SOON = 20.0
+#: The status of a Workspace whose author was told something.
+TOLD = {
+    "conditions": set_condition(
+        (), ConditionType.WORKSPACE_READY, False, Reason.PENDING, "m", 1, datetime(2026, 11, 23, tzinfo=UTC)
+    )
+}
 
 
 class Watched:
@@ -39,14 +46,21 @@ class Watched:
         self.sandbox, self.hook = sandbox, hook
         self.requests: list[api.Request] = []
 
-    async def workspace(self, name: str, **changed: Any) -> dict[str, Any]:
+    async def find(self, name: str) -> dict[str, Any]:
+        found = await self.hook.find(WORKSPACE, name, "default")
+        assert found is not None
+        return found
+
+    async def workspace(
+        self, name: str, preset: str = "phi-3-mini-128k-instruct", **changed: Any
+    ) -> dict[str, Any]:
         metadata = {"name": name, "namespace": "default", "finalizers": [names.FINALIZER], **changed}
         document = {
             "apiVersion": "kaito.sh/v1beta1",
             "kind": "Workspace",
             "metadata": metadata,
             "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"a": "b"}}},
-            "inference": {"preset": {"name": "phi-3-mini-128k-instruct"}, "config": "settings"},
+            "inference": {"preset": {"name": preset}, "config": "settings"},
         }
         made: dict[str, Any] = await self.hook.send(api.create(WORKSPACE, document))
         return made
@@ -132,6 +146,65 @@ async def test_a_new_workspace_ends_the_wait(cluster: Watched) -> None:
     assert found["reason"] == "default/a (it is new)"
 
 
+async def test_a_new_workspace_has_its_first_word_when_the_wait_ends(cluster: Watched) -> None:
+    await cluster.workspace("a", finalizers=[])
+    found = given(await cluster.wait())
+    assert found["keys"] is None  # the rest is the task's, as without a first word
+    seen = await cluster.find("a")
+    assert seen["metadata"]["finalizers"] == [names.FINALIZER]
+    told = condition(seen["status"], ConditionType.WORKSPACE_READY) or {}
+    assert (told["status"], told["reason"]) == ("False", Reason.FAILED)
+    assert "settings" in told["message"]  # the ConfigMap that it names, and that is not there
+    events = [e for e in await cluster.hook.list(EVENT, "default") if e["involvedObject"]["name"] == "a"]
+    assert [e["count"] for e in events if e["type"] == "Warning"] == [1]
+
+
+async def test_a_burst_has_its_first_words_before_it_is_handed_out(cluster: Watched) -> None:
+    for number in range(FEW + 3):
+        await cluster.workspace(f"w{number}")
+    await cluster.wait()
+    found = await cluster.hook.list(WORKSPACE, "default")
+    assert len([w for w in found if w["status"]["conditions"]]) == FEW + 3
+
+
+async def test_who_was_told_something_is_left_to_the_task(cluster: Watched) -> None:
+    made = await cluster.workspace("a")
+    before = await cluster.hook.send(api.status_patch(WORKSPACE, made, TOLD))
+    await cluster.wait()
+    assert await cluster.find("a") == before
+
+
+async def test_who_names_a_model_of_the_hub_is_left_to_the_task(
+    cluster: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaito.lookup.hub_lookup", lambda: True)
+    monkeypatch.setattr("include.catalog.hub.resolve", lambda *_, **__: pytest.fail("the hub was asked"))
+    before = await cluster.workspace("a", preset="some-org/some-model")
+    assert given(await cluster.wait())["keys"] is None
+    assert await cluster.find("a") == before
+
+
+async def test_first_words_that_cannot_be_said_hold_nothing_up(
+    cluster: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await cluster.workspace("a")
+    looks: list[Any] = []
+
+    async def broken(self: Any, keys: Any) -> None:
+        looks.append(keys)
+        if len(looks) > 1:
+            await asyncio.sleep(60)
+        raise ClusterError(500, "InternalError", "no luck")
+
+    monkeypatch.setattr(changes, "FIRST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(changes.FirstWord, "over", broken)
+    for _ in range(2):  # it fails, and it hangs
+        assert given(await cluster.wait())["keys"] is None
+        changes._VIEWS["c"].forget()
+    assert looks == [[("default", "a")]] * 2  # asked once in each wait
+    assert await cluster.find("a") == before
+
+
 async def test_a_burst_is_one_hand_out(cluster: Watched) -> None:
     await cluster.workspace("first")
     await cluster.done(await cluster.wait())
@@ -139,8 +212,8 @@ async def test_a_burst_is_one_hand_out(cluster: Watched) -> None:
     for number in range(12):
         await cluster.workspace(f"w{number}")
     found = given(await waiting)
-    assert len(found["keys"]) == 12
-    assert "and 2 more" in found["reason"]
+    assert len({key for key in found["keys"] if key[1] != "first"}) == 12
+    assert "more" in found["reason"]
 
 
 async def test_changes_between_two_waits_are_not_missed_and_nothing_is_listed_again(cluster: Watched) -> None:
@@ -195,8 +268,9 @@ async def test_what_a_task_did_not_finish_is_handed_out_again_after_a_pause(
 
 
 async def test_due_times_end_the_wait(cluster: Watched) -> None:
-    made = await cluster.workspace("a")
+    await cluster.workspace("a")
     await cluster.done(await cluster.wait())
+    made = await cluster.find("a")
     a_moment_ago = timestamp(datetime.now(UTC) - timedelta(seconds=5))
     retry = {"failures": 1, "after": a_moment_ago, "message": "m"}
     await cluster.hook.send(api.status_patch(WORKSPACE, made, {"retry": retry}))
@@ -212,7 +286,7 @@ async def test_whoever_is_due_in_a_moment_comes_along(cluster: Watched) -> None:
             "after": timestamp(datetime.now(UTC) + timedelta(seconds=seconds)),
             "message": "m",
         }
-        await cluster.hook.send(api.status_patch(WORKSPACE, made, {"retry": retry}))
+        await cluster.hook.send(api.status_patch(WORKSPACE, made, {**TOLD, "retry": retry}))
     await cluster.done(await cluster.wait())
     changes._VIEWS["c"].looked["default", "now"] -= 60
     assert given(await cluster.wait())["keys"] == [("default", "now"), ("default", "soon")]
@@ -270,8 +344,9 @@ async def test_a_passive_deployment_ends_its_wait_at_the_resync(
     metadata = {"name": NAME, "namespace": "default"}
     spec = {"holderIdentity": "other", "leaseDurationSeconds": 100}
     await cluster.hook.send(api.create(LEASE, {"metadata": metadata, "spec": spec}))
-    await cluster.workspace("a")
+    before = await cluster.workspace("a")
     assert isinstance(await cluster.wait(resync_seconds=0.2), TaskSkippedEvent)
+    assert await cluster.find("a") == before
 
 
 async def test_a_lease_that_is_lost_while_waiting_makes_it_passive(

@@ -12,8 +12,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from kaito.hooks.lease import Standing
 from kaito.hooks.reconciling import Outcome
+from kaito.installation import installation
 from kaito.operators import reconcile
-from kaito.operators.reconcile import ReconcileOperator, installation
+from kaito.operators.reconcile import ReconcileOperator
 
 MINE = Standing(True, "me", "mine")
 THEIRS = Standing(False, "them", "Passive: them")

@@ -28,9 +28,10 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.first_word import FirstWord
 from kaito.hooks.reconciling import Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
-from kaito.operators.reconcile import installation
+from kaito.installation import installation
 
 from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
@@ -117,6 +118,37 @@ async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
     assert len(await cluster.hook.list(CONTROLLER_REVISION, "default")) == 1
     assert seen["metadata"]["annotations"][names.REVISION] == "1"
     assert [event["reason"] for event in await cluster.events()] == ["Pending"]
+
+
+async def test_the_first_word_leaves_everything_else_to_the_task(cluster: Installed) -> None:
+    made = await cluster.quick_start()
+    log = logging.getLogger("reconcile-test")
+    outcome = await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).over([KEY])
+    assert (outcome.changed, outcome.troubled) == (1, 0)
+    word = (await cluster.get())["status"]
+    assert word["run"] | {"id": names.attempt_run_id(made, 1), "state": "waiting"} == word["run"]
+    assert cluster.airflow.runs == {}
+    assert await cluster.hook.list(CONTROLLER_REVISION, "default") == []
+    told = await cluster.events()
+    await cluster.look()
+    seen = await cluster.get()
+    assert seen["status"] == word | {"run": word["run"] | {"state": "started"}}
+    assert seen["metadata"]["annotations"][names.REVISION] == "1"
+    assert list(cluster.airflow.runs) == [("kaito_tune", word["run"]["id"])]
+    assert await cluster.events() == told
+
+
+async def test_a_first_word_in_trouble_is_left_to_the_task(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    before = await cluster.get()
+    monkeypatch.setattr(reconciling, "decide", lambda *_: 1 / 0)
+    log = logging.getLogger("reconcile-test")
+    outcome = await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).over([KEY])
+    assert outcome.troubled == 1
+    assert await cluster.get() == before
+    assert await cluster.events() == []
 
 
 async def test_a_second_look_changes_nothing(cluster: Installed) -> None:
@@ -287,6 +319,27 @@ async def test_an_edit_in_the_middle_is_decided_anew(
     assert seen["metadata"]["generation"] == 2
     assert seen["status"]["run"]["id"].endswith(".g2")
     assert [run for _, run in cluster.airflow.runs] == [seen["status"]["run"]["id"]]
+
+
+async def test_a_decision_made_anew_sees_what_was_made_meanwhile(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    send, met = cluster.hook.send, []
+
+    async def be_overtaken(request: api.Request) -> Any:
+        if request.path.endswith("/status") and not met:
+            met.append(1)
+            await cluster.apply(SERVICE, {"metadata": {"name": KEY[1]}, "spec": {"ports": [{"port": 1}]}})
+            note = {"metadata": {"labels": {"somebody": "wrote"}}}
+            await send(api.merge_patch(WORKSPACE, KEY[1], "default", note))
+        return await send(request)
+
+    monkeypatch.setattr(cluster.hook, "send", be_overtaken)
+    await cluster.look()
+    assert met
+    assert "Service" in (await cluster.condition("WorkspaceReady"))["message"]
+    assert cluster.airflow.runs == {}
 
 
 async def test_a_workspace_that_goes_while_it_is_looked_at_is_no_trouble(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from include.reconcile import Activity
+from include.reconcile import Activity, awaits_first_word, first_word
 from include.workspace import names
 from include.workspace.conditions import condition, timestamp
 from tests.unit.reconcile.airflow import OVER, STEPS, Airflow
@@ -44,10 +44,15 @@ class Life(RuleBasedStateMachine):
 
     # -- the user ---------------------------------------------------------------------------------------------------
 
-    @initialize(kind=st.sampled_from(["tuning", "quick", "inference"]), rounds=st.integers(0, 30))
-    def born(self, kind: str, rounds: int) -> None:
+    @initialize(
+        kind=st.sampled_from(["tuning", "quick", "inference"]),
+        rounds=st.integers(0, 30),
+        heard=st.integers(0, 3),
+    )
+    def born(self, kind: str, rounds: int, heard: int) -> None:
         self.kind = kind
         self._apply()
+        self.wait_says_the_first_word(heard)
         self._live(rounds)
 
     def _apply(self) -> None:
@@ -217,6 +222,14 @@ class Life(RuleBasedStateMachine):
     @rule(how=st.sampled_from(["once", "once", "twice", "die"]), acts=st.integers(0, 4))
     def reconcile(self, how: str, acts: int) -> None:
         self._pass(acts if how == "die" else 1000, twice=how == "twice")
+
+    @rule(acts=st.integers(0, 3))
+    def wait_says_the_first_word(self, acts: int) -> None:
+        """The wait in the triggerer tells the author of a new Workspace something, or dies on the way."""
+        look = self.shell.look()
+        if look is not None and awaits_first_word(look.workspace):
+            self.looks = [*self.looks[-3:], look]
+            self.shell.carry_out(look, first_word(look.workspace, self.shell.decide(look)), acts)
 
     @rule()
     def reconcile_until_nothing_is_left_to_do(self) -> None:

@@ -1,0 +1,33 @@
+"""The first word about a Workspace: what may be written at once, by somebody who does not carry the decision out.
+
+A user who applies a Workspace waits to see that it was noticed, and whether it is any good. That much is said before
+a worker has been found for the rest. It must never say anything that the decision itself would not say: what has not
+been done yet is not said to be done.
+"""
+
+from __future__ import annotations
+
+from include.reconcile.case import WAITING
+from include.reconcile.contract import AddFinalizer, Decision, Object, StartRun
+
+
+def awaits_first_word(workspace: Object) -> bool:
+    """Whether nobody has told its author anything yet."""
+    told = (workspace.get("status") or {}).get("conditions")
+    return not told and not workspace["metadata"].get("deletionTimestamp")
+
+
+def first_word(workspace: Object, decision: Decision) -> Decision:
+    """The part of a decision about a Workspace that awaits its first word which may go ahead of the rest.
+
+    That is our finalizer and the status, with its events, where there is a status to write. A run that would be started
+    now is recorded as waiting: whoever looks next starts that very run. Nothing else is created or deleted. For any
+    other Workspace: a decision to do nothing.
+    """
+    if decision.status is None or not awaits_first_word(workspace):
+        return Decision(decision.situation)
+    status = decision.status
+    if any(isinstance(action, StartRun) for action in decision.actions):
+        status = {**status, "run": {**status["run"], "state": WAITING}}
+    ahead = tuple(action for action in decision.actions if isinstance(action, AddFinalizer))
+    return Decision(decision.situation, status, ahead, decision.events)

@@ -1,0 +1,75 @@
+"""What decisions about Workspaces need to know of this installation: its catalog, prices, policy, and what there is.
+
+Shared by the reconciler's task and by the wait that writes the first word, so that both judge alike. It decides
+nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from include.catalog import load_catalog
+from include.reconcile import Surroundings
+from include.workspace import Fault, names
+from include.workspace.parse import examine_update
+from kaito import settings
+from kaito.hooks import references
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.ledger import price_of
+from kaito.hooks.pools import ProviderName, pool_settings
+from kaito.hooks.reconciling import Installation
+from kaito.lookup import Lookup, look_up
+from kaito.operators.base import as_written
+
+
+@dataclass(frozen=True)
+class _Grounds:
+    """What a judgement about a Workspace stands on, besides the Workspace."""
+
+    document: dict[str, Any]
+    found: references.Found
+    lookup: Lookup
+
+
+async def _look_up(hook: AsyncKaitoClusterHook, workspace: Mapping[str, Any]) -> _Grounds:
+    """Look up what a Workspace names: in the cluster, and on the hub where it names a model of the hub."""
+    document = as_written(workspace)
+    namespace = names.namespace(workspace)
+    found = await references.look_up_async(hook, document, namespace)
+    token = await references.hub_token_async(hook, document, namespace)
+    lookup = await asyncio.to_thread(look_up, document, lambda: token)
+    if lookup.transient:
+        raise RuntimeError(str(lookup.fault))
+    return _Grounds(document, found, lookup)
+
+
+def _faults(workspace: Mapping[str, Any], before: Mapping[str, Any] | None, grounds: _Grounds) -> list[Fault]:
+    catalog = grounds.lookup.catalog
+    read, told = examine_update(grounds.document, before, catalog, settings.policy())
+    missing = references.faults(grounds.document, grounds.found, read, catalog)
+    return [*grounds.lookup.with_doubt(told), *missing]
+
+
+def _machine_of(workspace: Mapping[str, Any]) -> str:
+    wanted = str((workspace.get("resource") or {}).get("instanceType") or "")
+    try:
+        return load_catalog().machine(wanted).name if wanted else ""
+    except KeyError:
+        return ""
+
+
+def installation() -> Installation:
+    """Return what decisions need to know of this installation."""
+    base = settings.base_url()
+    surroundings = Surroundings(
+        faults=_faults,
+        machine_of=_machine_of,
+        price_of=price_of,
+        run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
+        release_deadline=settings.release_deadline(),
+        node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,
+    )
+    return Installation(surroundings, _look_up)
