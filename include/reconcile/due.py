@@ -47,9 +47,12 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
         return max(0.0, RELEASE_SECONDS - since)
     if (meta.get("annotations") or {}).get(names.PAUSED) == "true":
         return None
-    waits = [progress.look_seconds(status) - since] if _under_way(workspace, status) else []
-    for part in ("retry", "idle"):
-        if (after := backoff.moment((status.get(part) or {}).get("after"))) is not None:
+    moments = [backoff.moment((status.get(part) or {}).get("after")) for part in ("retry", "idle")]
+    # A run that could not be started is not under way: it waits by back-off, not at the pace of runs.
+    refused = moments[0] is not None and moments[0] > last_look
+    waits = [progress.look_seconds(status) - since] if _under_way(workspace, status) and not refused else []
+    for after in moments:
+        if after is not None:
             # A moment that the last look has already used up is followed by looks at the quiet pace.
             waits.append(
                 (after - max(now, last_look)).total_seconds()

@@ -23,9 +23,6 @@ class FirstWord(Pass):
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         return first_word(workspace, super()._decide(key, workspace))
 
-    async def _ask_services(self) -> None:
-        """A Workspace that nobody has told anything has no service yet."""
-
     async def _look_up_and_decide(self, key: Key) -> Case:
         workspace: Mapping[str, Any] = self.snapshot.workspaces[key]
         if asks_the_hub(workspace):  # an answer may take long, and the triggerer has others to serve

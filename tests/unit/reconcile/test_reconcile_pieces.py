@@ -224,6 +224,16 @@ def test_a_retry_is_due_when_its_time_comes_and_only_once() -> None:
     assert due(story.ws, now, now + timedelta(seconds=7)) == 0.0
 
 
+def test_a_run_that_could_not_be_started_is_due_by_back_off_and_not_at_the_pace_of_runs() -> None:
+    story = Story()
+    story.reconcile()
+    retry = backoff.failed({"failures": 6}, story.cluster.now, "Airflow's DAG kaito_tune is paused")
+    ws, now = {**story.ws, "status": {**story.status, "retry": retry}}, story.cluster.now
+    assert ws["status"]["run"]["state"] == "started"
+    assert due(ws, now, now + timedelta(seconds=40)) == 260.0
+    assert due(ws, now, now + timedelta(seconds=301)) == 0.0
+
+
 def test_a_superseding_workspace_is_due_every_second_and_asks_nobody() -> None:
     story = Story().lives(tuning_pod_runs).edit(variant=1)
     story.reconcile()
