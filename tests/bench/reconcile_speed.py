@@ -1,9 +1,10 @@
 """How quickly the reconciler reacts, and what it costs while nothing happens: sandbox and Airflow on this machine.
 
-    python -m tests.bench.reconcile_speed                    # everything, about 8 minutes
+    python -m tests.bench.reconcile_speed                    # everything, about 10 minutes
     python -m tests.bench.reconcile_speed --only react       # or: idle, burst
 
-Prints a table with each limit beside its number; exits 1 when a limit is missed.
+Prints a table with each limit beside its number; exits 1 when a limit is missed. Every wait has an end: what has not
+come by then is a number above its limit, with a note of how far it got.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +31,15 @@ import httpx
 import psutil
 import yaml
 
+from include.demo.stack import resident_bytes
 from include.workspace import conditions, names
 from tests.integration.reconciled import ReconciledStack, reconciled_stack
 
 IDLE, BURST = 1000, 200
-REACTIONS = 5
-WATCHED_SECONDS = 45.0
+REACTIONS = 9
+WATCHED_SECONDS = 40.0
+#: Waits of the idle and the burst part end after that long.
+PATIENCE = 150.0
 RESYNC_SECONDS = 300.0
 WORKSPACES = "/apis/kaito.sh/v1beta1/namespaces/default/workspaces"
 
@@ -115,11 +120,15 @@ def react(stack: ReconciledStack, api: Api) -> Iterator[Row]:
         api.http.delete(f"{WORKSPACES}/{name}")
         until(lambda name=name: not api.get(f"{WORKSPACES}/{name}"), 180)
         time.sleep(1)
-    spread = f"{min(told):.1f} to {max(told):.1f} s, {REACTIONS} Workspaces one by one"
+    spread = f"p95 {p95(told):.1f} s, {min(told):.1f} to {max(told):.1f} s, {REACTIONS} Workspaces one by one"
     yield Row("apply -> first condition written, median", statistics.median(told), "s", 3, spread)
-    spread = f"{min(made):.1f} to {max(made):.1f} s"
+    spread = f"p95 {p95(made):.1f} s, {min(made):.1f} to {max(made):.1f} s"
     yield Row("apply -> first pod of the work created, median", statistics.median(made), "s", 8, spread)
     yield from pod_ends(stack, api)
+
+
+def p95(numbers: list[float]) -> float:
+    return statistics.quantiles(numbers, n=20, method="inclusive")[-1]
 
 
 def pod_ends(stack: ReconciledStack, api: Api) -> Iterator[Row]:
@@ -148,7 +157,10 @@ def pod_ends(stack: ReconciledStack, api: Api) -> Iterator[Row]:
         time.sleep(0.05)
     waits = [seen[component] - ended[component] for component in seen]
     note = ", ".join(f"{component} {seen[component] - ended[component]:.1f} s" for component in seen)
-    yield Row("pod end -> status, longest of a run's pods", max(waits), "s", 3, note)
+    longest = max(waits) if len(seen) == len(goals) else float("inf")
+    yield Row("pod end -> status, longest of a run's pods", longest, "s", 3, note)
+    api.http.delete(f"{WORKSPACES}/{name}")
+    until(lambda: not api.get(f"{WORKSPACES}/{name}"), 180)
 
 
 def finished(document: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
@@ -189,9 +201,8 @@ def idle(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     switch(stack, on=False)  # a status comes a moment after its Workspace
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(seed, range(IDLE)))
+    asyncio.run(finish(api.config))
     switch(stack, on=True)
-    revisions = "/apis/apps/v1/controllerrevisions"
-    until(lambda: len(api.get(revisions).get("items", ())) >= IDLE, 300, pause=2)
     settle(stack)
     after = cost(stack, WATCHED_SECONDS)
     passes = asyncio.run(look(api.config))
@@ -218,9 +229,14 @@ def switch(stack: ReconciledStack, *, on: bool) -> None:
 
 
 def settle(stack: ReconciledStack) -> None:
-    """Wait until the reconciler has nothing more to do."""
-    quiet = 0
+    """Wait until no task has run for ten seconds.
+
+    :raises TimeoutError: there was one all the time.
+    """
+    quiet, deadline = 0, time.monotonic() + PATIENCE
     while quiet < 10:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"tasks were at work for {PATIENCE:.0f} s, with nothing but idle Workspaces")
         quiet = quiet + 1 if slots(stack) == 0 else 0
         time.sleep(1)
 
@@ -238,41 +254,60 @@ def cost(stack: ReconciledStack, seconds: float) -> tuple[float, int]:
     time.sleep(seconds)
     spent = sum(now - begin.get(pid, now) for pid, now in used(stack).items())
     share = spent / (time.monotonic() - at)
-    return share, sum(member.memory_full_info().pss for member in family(stack))
-
-
-def family(stack: ReconciledStack) -> list[psutil.Process]:
-    parents = list(stack.airflow._running.values())
-    return [member for parent in parents for member in [parent, *parent.children(recursive=True)]]
+    parents = {parent.pid for parent in stack.airflow._running.values()}
+    return share, resident_bytes(parents)
 
 
 def used(stack: ReconciledStack) -> dict[int, float]:
     """Return the CPU seconds of each process of Airflow, ended children included."""
     found = {}
-    for member in family(stack):
-        times = member.cpu_times()
-        found[member.pid] = times.user + times.system + times.children_user + times.children_system
+    for parent in stack.airflow._running.values():
+        for member in [parent, *parent.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                found[member.pid] = times.user + times.system + times.children_user + times.children_system
     return found
 
 
-async def look(config: dict[str, Any]) -> tuple[float, float]:
-    """Return the wall and CPU seconds of one pass over everything, the median of three."""
+@asynccontextmanager
+async def passes_over(config: dict[str, Any]) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Give a function that makes one pass over everything, in this process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "plugins"))
     from kaito.hooks.cluster import AsyncKaitoClusterHook
     from kaito.hooks.reconciling import Pass
     from kaito.hooks.runs import AirflowRuns
-    from kaito.operators.reconcile import installation
+    from kaito.installation import installation
 
     class Nobody:
         async def asend(self, msg: Any) -> Any:
             raise AssertionError(f"idle Workspaces ask Airflow nothing, not {msg}")
 
-    walls, cpus = [], []
     async with AsyncKaitoClusterHook(conn_id=None, config_dict=config).connected() as hook:
+
+        async def one() -> Any:
+            return await Pass(hook, AirflowRuns(Nobody()), installation(), logging.getLogger("bench")).over(
+                None
+            )
+
+        yield one
+
+
+async def finish(config: dict[str, Any]) -> None:
+    """Do what is still to be done about the seeded Workspaces: their revisions."""
+    async with passes_over(config) as one:
+        for _ in range(3):
+            if (outcome := await one()).changed == 0:
+                return
+    raise AssertionError(f"the Workspaces that were to be idle are not: {outcome}")
+
+
+async def look(config: dict[str, Any]) -> tuple[float, float]:
+    """Return the wall and CPU seconds of one pass over everything, the median of three."""
+    walls, cpus = [], []
+    async with passes_over(config) as one:
         for _ in range(3):
             wall, cpu = time.monotonic(), time.process_time()
-            one = Pass(hook, AirflowRuns(Nobody()), installation(), logging.getLogger("bench"))
-            outcome = await one.over(None)
+            outcome = await one()
             assert (outcome.looked, outcome.changed, outcome.troubled) == (IDLE, 0, 0), outcome
             walls.append(time.monotonic() - wall)
             cpus.append(time.process_time() - cpu)
@@ -291,14 +326,19 @@ def burst(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(api.create, documents))
     applied = time.monotonic() - begin
-
-    def all_told() -> bool:
-        items = api.get(WORKSPACES, labelSelector="burst=yes").get("items", ())
-        return sum(bool((w.get("status") or {}).get("conditions")) for w in items) == BURST
-
-    until(all_told, 180, pause=0.5)
-    note = f"applied within {applied:.1f} s"
-    yield Row(f"{BURST} at once: all have a first condition", time.monotonic() - begin, "s", 30, note)
+    told: dict[str, float] = {}
+    while len(told) < BURST and time.monotonic() - begin < PATIENCE:
+        now = time.monotonic() - begin
+        for workspace in api.get(WORKSPACES, labelSelector="burst=yes").get("items", ()):
+            if (workspace.get("status") or {}).get("conditions"):
+                told.setdefault(workspace["metadata"]["name"], now)
+        time.sleep(0.5)
+    waits = sorted(told.values()) or [PATIENCE]
+    note = (
+        f"applied within {applied:.1f} s; {len(told)} told, half of them by {statistics.median(waits):.1f} s"
+    )
+    last = waits[-1] if len(told) == BURST else PATIENCE
+    yield Row(f"{BURST} at once: all have a first condition", last, "s", 30, note)
 
 
 Parts = dict[str, Callable[[ReconciledStack, Api], Iterator[Row]]]
