@@ -22,7 +22,8 @@ runs of `kaito_tune`, `kaito_serve` and `kaito_release`; those must not be pause
 conditions say so).
 
 * **wait_for_changes** holds no worker. It watches Workspaces and what they own, and looks at all of them every five
-  minutes. Its log says which Workspaces are handed over, and why.
+  minutes. A Workspace that is new gets its first conditions from here, before a worker is found for it. Its log says
+  which Workspaces are handed over, and why.
 * **reconcile** compares these Workspaces with the cluster, writes their conditions, and starts what is due. Its log
   has one line for each Workspace that it did something about.
 * Nothing is kept in Airflow: a run that fails, or a database that is lost, costs only time. A failed run is followed
