@@ -128,6 +128,7 @@ class _Wait:
         self.kinds: list[Kind] = []
         self.active = False
         self.not_before = 0.0
+        self.began = time.monotonic()
         #: Who was given a first word, or could not be: once in a wait, the rest is the task's.
         self.heard: set[Key] = set()
 
@@ -203,7 +204,10 @@ class _Wait:
                 await self._first_words()
                 if self._everything_is_due():
                     return self._hand_out(None, "first look" if self.view.resynced is None else "resync")
-                self._ask_the_clock()
+                if (
+                    now - self.began >= TICK
+                ):  # what was written since the last wait has come in: the clock judges by it
+                    self._ask_the_clock()
                 if self.view.due:
                     first_seen = first_seen or now
                     if now - first_seen >= self.trigger.longest_seconds or not await self._more_news():
