@@ -1,0 +1,115 @@
+"""What Azure would refuse is passed over before anything exists; where nobody may ask, the run finds out itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from kaito.hooks import aks
+from kaito.hooks.azure_account import AksError
+from kaito.hooks.azure_offer import Wanted
+
+from include.workspace import names
+from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_preflight import established_crd, preflight
+
+NAME = "workspace-tuning-phi-3"
+V100, A100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4"
+__all__ = ["established_crd"]
+
+
+class Azure:
+    """Answers for AksHook; `none` are the machine types that it would refuse."""
+
+    none: tuple[str, ...] = ()
+    pools: Sequence[dict[str, Any]] = ()
+    error: Exception | None = None
+    asked: list[Wanted]
+
+    def __init__(self, _conn_id: str) -> None:
+        Azure.asked = []
+
+    def list_pools(self) -> Sequence[dict[str, Any]]:
+        if Azure.error:
+            raise Azure.error
+        return Azure.pools
+
+    def offers_faults(self, wanted: Sequence[Wanted]) -> list[list[str]]:
+        Azure.asked = list(wanted)
+        return [[f"no quota for {w.instance_type}."] if w.instance_type in Azure.none else [] for w in wanted]
+
+
+@pytest.fixture(autouse=True)
+def azure(cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aks, "AksHook", Azure)
+    Azure.none, Azure.pools, Azure.error = (), (), None
+    live = cluster.objects["workspaces", "default", NAME]["metadata"]
+    live["annotations"] = {
+        **(live.get("annotations") or {}),
+        names.POOL_PROVIDER: "aks",
+        names.INSTANCE_TYPES: f"{A100}@2",
+        names.CAPACITY_TYPE: "spot,on-demand",
+    }
+
+
+def offers(result: dict[str, Any]) -> list[str]:
+    plans = [result["plan"], *result.get("alternatives", {}).get("tuning", [])]
+    return [f"{p['instance_type']}@{p.get('zone', '')}/{p['capacity_type']}" for p in plans]
+
+
+def test_all_choices_are_asked_about_with_their_zones_and_terms(cluster: FakeCluster) -> None:
+    found = offers(preflight(cluster, {"name": NAME}))
+    assert found == [f"{V100}@/spot", f"{A100}@2/spot", f"{V100}@/on-demand", f"{A100}@2/on-demand"]
+    assert [(w.instance_type, w.zones, w.spot) for w in Azure.asked] == [
+        (V100, (), True),
+        (A100, ("2",), True),
+        (V100, (), False),
+        (A100, ("2",), False),
+    ]
+
+
+def test_what_azure_would_refuse_is_passed_over(cluster: FakeCluster) -> None:
+    Azure.none = (V100,)
+    assert offers(preflight(cluster, {"name": NAME})) == [f"{A100}@2/spot", f"{A100}@2/on-demand"]
+
+
+def test_when_that_is_all_the_run_ends_before_anything_exists(cluster: FakeCluster) -> None:
+    Azure.none = (V100, A100)
+    with pytest.raises(AirflowFailException, match="none of 4 choices"):
+        preflight(cluster, {"name": NAME})
+    told = cluster.condition(NAME, "ResourceReady")
+    assert told["reason"] == "CapacityUnavailable"
+    assert f"no quota for {A100}." in told["message"]
+    assert cluster.writes == []
+
+
+def test_without_the_right_to_ask_the_run_goes_on(cluster: FakeCluster) -> None:
+    Azure.error = AksError(403, "AuthorizationFailed", "no right to read skus")
+    assert len(offers(preflight(cluster, {"name": NAME}))) == 4
+
+
+def test_machines_that_the_workspace_holds_are_not_asked_for_again(cluster: FakeCluster) -> None:
+    """Their own cores count in the quota: a run that goes on, or a repair, would refuse itself."""
+    Azure.none = (V100, A100)
+    labels = {
+        names.WORKSPACE: NAME,
+        names.WORKSPACE_NAMESPACE: "default",
+        names.POOL: "tuning",
+    }
+    tags = {"kaito-managed-by": names.FIELD_MANAGER}
+    pool = {"nodeLabels": labels, "tags": tags, "provisioningState": "Succeeded"}
+    Azure.pools = [{"name": "p", "properties": pool}]
+    assert len(offers(preflight(cluster, {"name": NAME}))) == 4
+    pool["provisioningState"] = "Deleting"
+    with pytest.raises(AirflowFailException, match="none of 4 choices"):
+        preflight(cluster, {"name": NAME})
+
+
+def test_other_providers_are_not_asked(cluster: FakeCluster) -> None:
+    Azure.error = AssertionError("nobody asks Azure")
+    cluster.objects["workspaces", "default", NAME]["metadata"]["annotations"][names.POOL_PROVIDER] = (
+        "nodeclaim"
+    )
+    assert len(offers(preflight(cluster, {"name": NAME}))) == 4
