@@ -67,6 +67,21 @@ def test_a_setup_that_fails_takes_back_what_it_made(cluster: FakeCluster, contex
     assert "etcd is full" in cluster.condition(NAME, "NodeClaimReady")["message"]
 
 
+@pytest.mark.parametrize(("tried", "reason"), [(1, "workspacePending"), (3, "workspaceFailed")])
+def test_machines_that_are_asked_for_again_have_not_failed_the_workspace(
+    cluster: FakeCluster, context: dict[str, Any], tried: int, reason: str
+) -> None:
+    context["ti"].try_number, context["ti"].max_tries = tried, 2
+
+    def away(kind: Any, manifest: Any) -> Any:
+        raise ClusterError(500, "InternalError", "etcd is full")
+
+    cluster.get_or_create = away  # type: ignore[method-assign]
+    with pytest.raises(ClusterError):
+        create(cluster).execute(context)
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == reason
+
+
 def test_another_runs_machines_are_not_taken(cluster: FakeCluster, context: dict[str, Any]) -> None:
     create(cluster).execute(context)
     with pytest.raises(AirflowFailException, match=RUN_ID):

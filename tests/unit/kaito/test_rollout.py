@@ -72,6 +72,18 @@ def test_no_answer_is_a_failure(cluster: FakeCluster, context: dict[str, Any], a
     assert cluster.condition(NAME, "WorkspaceReady")["status"] == "False"
 
 
+@pytest.mark.parametrize(("tried", "reason"), [(1, "workspacePending"), (3, "workspaceFailed")])
+def test_no_answer_fails_the_workspace_only_when_it_is_not_asked_again(
+    cluster: FakeCluster, context: dict[str, Any], tried: int, reason: str
+) -> None:
+    context["ti"].try_number, context["ti"].max_tries = tried, 2
+    cluster.answers = [{"error": "busy"}]
+    with pytest.raises(AirflowException):
+        ask(cluster).execute(context)
+    assert cluster.condition(NAME, "InferenceReady")["reason"] == "WorkspaceInferenceStatusFailed"
+    assert cluster.condition(NAME, "WorkspaceReady")["reason"] == reason
+
+
 def stateful_set(ready: int = 0, observed: int = 1, updated: int = 1) -> dict[str, Any]:
     status = {"readyReplicas": ready, "observedGeneration": observed, "updatedReplicas": updated}
     return {"metadata": {"name": NAME, "generation": 1}, "spec": {"replicas": 1}, "status": status}
