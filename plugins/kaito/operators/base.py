@@ -158,6 +158,12 @@ def tries_left(context: Context) -> bool:
     return int(getattr(ti, "try_number", 1)) <= int(getattr(ti, "max_tries", 0))
 
 
+def _told(value: Any) -> Mapping[str, Any]:
+    """The result of a wait; what a trigger leaves in XCom comes back as JSON text."""
+    found = json.loads(value) if isinstance(value, str) else value
+    return found if isinstance(found, Mapping) else {}
+
+
 class WorkspaceTask:
     """Mixin of all operators of a run."""
 
@@ -175,7 +181,7 @@ class WorkspaceTask:
         if not value:
             raise RuntimeError(f"Task {PREFLIGHT} left no plan: clear it, so that it runs again.")
         waits = {purpose: WAITS[purpose] for purpose in value.get("alternatives") or {}}
-        seen = {purpose: context["ti"].xcom_pull(task_ids=task) or {} for purpose, task in waits.items()}
+        seen = {purpose: _told(context["ti"].xcom_pull(task_ids=task)) for purpose, task in waits.items()}
         return Run.from_xcom(value, context["run_id"], {key: one.get("offer") for key, one in seen.items()})
 
     def live_workspace(self, run: Run) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -235,7 +236,8 @@ def test_later_tasks_use_the_plan_of_the_machines_that_were_got(
 ) -> None:
     tune = TuneOperator(task_id="tune")
     assert tune.this_run(choices).tuning_plan.instance_type == V100
-    choices["ti"].xcoms["wait_for_nodes"] = {"offer": f"{A100}@2", "nodes": ["n"], "message": "ready"}
+    left = {"offer": f"{A100}@2", "nodes": ["n"], "message": "ready"}
+    choices["ti"].xcoms["wait_for_nodes"] = json.dumps(left)  # as Airflow hands on what a trigger leaves
     got = tune.this_run(choices).tuning_plan
     assert (got.instance_type, got.zone, got.dtype) == (A100, "2", "bfloat16")
     release_task = ReleaseGpuPoolOperator(task_id="release_gpu_pool", purpose="tuning")
