@@ -91,6 +91,8 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
     :param port: port of the API server and UI.
     :param weights: folder with one sub-folder of safetensors weights per preset, mounted into pods.
     """
+    from include.demo.identity import airflow_kubeconfig
+
     settings = {
         "CORE__DAGS_FOLDER": PROJECT_ROOT / "dags",
         "CORE__PLUGINS_FOLDER": PROJECT_ROOT / "plugins",
@@ -122,7 +124,7 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},
         **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         "AIRFLOW_HOME": str(home),
-        "KUBECONFIG": str(sandbox.kubeconfig),
+        "KUBECONFIG": str(airflow_kubeconfig(sandbox.kubeconfig, home / "kubeconfig")),
         # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
         "AIRFLOW_CONN_AZURE_DEFAULT": azure_connection(sandbox.state_dir),

@@ -1,9 +1,11 @@
-"""Who asks: bearer tokens to users. Everybody who is known may do everything; the sandbox has no authorisation."""
+"""Who asks: bearer tokens to users. What they may do is decided in authorisation.py."""
 
 from __future__ import annotations
 
 import base64
-import secrets
+import hashlib
+import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,23 +35,38 @@ ADMIN_GROUPS = ("system:masters", "system:authenticated")
 
 
 class Tokens:
-    """The tokens that are let in: those given at the start, and those issued for service accounts."""
+    """The tokens that are let in: those given at the start, and those issued for service accounts.
+
+    An issued token carries whom it is for, signed with a key made of the given ones: it holds for as long as those are
+    the same, also after a restart. It has no end of its own.
+    """
 
     def __init__(self, given: Mapping[str, str | User]) -> None:
         self._users = {
             token: user if isinstance(user, User) else User(user, ADMIN_GROUPS)
             for token, user in given.items()
         }
+        self._key = hashlib.sha256("\n".join(sorted(given)).encode()).digest()
 
     def issue(self, namespace: str, account: str, uid: str) -> str:
-        """A token for a service account; it lives as long as this process."""
-        token = f"sandbox-{secrets.token_urlsafe(32)}"
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-        self._users[token] = User(f"system:serviceaccount:{namespace}:{account}", groups, uid)
-        return token
+        """A token for a service account."""
+        text = json.dumps([namespace, account, uid])
+        claims = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return f"sandbox-{claims}.{self._signature(claims)}"
 
     def user(self, token: str) -> User | None:
-        return self._users.get(token)
+        return self._users.get(token) or self._account(token)
+
+    def _account(self, token: str) -> User | None:
+        claims, _, signature = token.removeprefix("sandbox-").partition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(claims).encode()):
+            return None
+        namespace, account, uid = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+        return User(f"system:serviceaccount:{namespace}:{account}", groups, uid)
+
+    def _signature(self, claims: str) -> str:
+        return hmac.new(self._key, claims.encode(), hashlib.sha256).hexdigest()
 
 
 def authenticated(request: web.Request, tokens: Tokens) -> User:

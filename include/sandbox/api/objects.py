@@ -81,7 +81,7 @@ class ObjectRequests:
         if address.info.plural == "bindings":
             name = (body.get("metadata") or {}).get("name", "")
             return subresources.bind(self.cluster, (address.namespace or "default", name), body)
-        return reviews.answered(address.info, body, user, self.tokens)
+        return reviews.answered(address.info, body, user, self.tokens, self.cluster)
 
     @staticmethod
     async def _body(request: web.Request) -> Json:

@@ -1,14 +1,18 @@
-"""Reviews: who am I, may I, whose token is this. Everybody who is known may do everything."""
+"""Reviews: who am I, may I, whose token is this."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from include.sandbox.api.meta import dig, timestamp
+from include.sandbox.api import authorisation
+from include.sandbox.api.auth import User
+from include.sandbox.api.authorisation import Attributes
+from include.sandbox.api.meta import timestamp
 
 if TYPE_CHECKING:
-    from include.sandbox.api.auth import Tokens, User
+    from include.sandbox.api.auth import Tokens
     from include.sandbox.api.resources import Resource
+    from include.sandbox.api.store import Cluster
 
 Json = dict[str, Any]
 
@@ -19,23 +23,39 @@ _EVERYTHING: Json = {
 }
 
 
-def answered(info: Resource, body: Json, user: User, tokens: Tokens) -> Json:
+def answered(info: Resource, body: Json, user: User, tokens: Tokens, cluster: Cluster) -> Json:
     """The review with its status."""
+    spec = body.get("spec") or {}
     if info.kind == "SelfSubjectReview":
         status: Json = {"userInfo": user.to_dict()}
     elif info.kind == "TokenReview":
-        status = _token(dig(body, "spec", "token") or "", tokens)
+        status = _token(spec.get("token") or "", tokens)
     elif info.kind == "SelfSubjectRulesReview":
-        status = _EVERYTHING
+        status = _rules(cluster, user, spec.get("namespace") or "")
     else:
-        status = {"allowed": True, "reason": "the sandbox has no authorisation: everybody may do everything"}
+        if not info.kind.startswith("Self"):
+            user = User(str(spec.get("user") or ""), tuple(spec.get("groups") or ()))
+        status = _access(cluster, user, spec)
     return {
         "kind": info.kind,
         "apiVersion": info.api_version,
         "metadata": {"creationTimestamp": timestamp()},
-        "spec": body.get("spec") or {},
+        "spec": spec,
         "status": status,
     }
+
+
+def _access(cluster: Cluster, user: User, spec: Json) -> Json:
+    """Addresses that name no resource are open to everybody who is known."""
+    asked = spec.get("resourceAttributes")
+    return {"allowed": asked is None or authorisation.allowed(cluster, user, Attributes.of_review(asked))}
+
+
+def _rules(cluster: Cluster, user: User, namespace: str) -> Json:
+    if authorisation.MASTERS in user.groups:
+        return _EVERYTHING
+    found = list(authorisation.rules(cluster, user, namespace))
+    return {"resourceRules": found, "nonResourceRules": [], "incomplete": False}
 
 
 def _token(text: str, tokens: Tokens) -> Json:

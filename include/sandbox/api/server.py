@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from aiohttp import web
 from include.sandbox.api import address as addresses
 from include.sandbox.api import bootstrap, discovery
 from include.sandbox.api.auth import Tokens, User, authenticated
+from include.sandbox.api.authorisation import MASTERS, Attributes, need
 from include.sandbox.api.certificates import CertPaths
 from include.sandbox.api.errors import ApiError, internal, method_not_allowed, no_such_path
+from include.sandbox.api.negotiation import flag
 from include.sandbox.api.objects import ObjectRequests
 from include.sandbox.api.openapi import OpenApi
+from include.sandbox.api.patch import APPLY_PATCHES
 from include.sandbox.api.store import Cluster
 from include.sandbox.api.streams import StreamRequests
 from include.sandbox.api.striking import Striker
@@ -64,6 +68,8 @@ class ApiServer:
         user = authenticated(request, self.tokens)
         path = request.path
         if path.startswith("/sandbox.local/"):
+            if MASTERS not in user.groups:
+                raise ApiError(403, "Forbidden", "only an administrator breaks things")
             return await self._control(request)
         await self._striker.before(request.method, path)
         if path.startswith(("/api/", "/apis/")):
@@ -132,9 +138,18 @@ class ApiServer:
                 raise method_not_allowed()
             return web.json_response(found)
         where = addresses.parse(self.cluster.kinds, request.raw_path.partition("?")[0])
+        self._authorise(request, where, user)
         if where.subresource in _STREAMS:
             return await self._streams.answer(request, where)
         return await self._objects.answer(request, where, user)
+
+    def _authorise(self, request: web.Request, where: addresses.Address, user: User) -> None:
+        """Raises ApiError (403). Applying what is not there yet takes the right to create it as well."""
+        wish = Attributes.of(request.method, where, watch=flag(request.query, "watch"))
+        need(self.cluster, user, wish)
+        applies = request.method == "PATCH" and request.content_type in APPLY_PATCHES
+        if applies and where.subresource is None and not self.cluster.storage.get(where.info.key, where.key):
+            need(self.cluster, user, replace(wish, verb="create"))
 
     def _discovery(self, parts: list[str]) -> Json | None:
         """/api/v1, /apis/GROUP and /apis/GROUP/VERSION; None for what lies below."""

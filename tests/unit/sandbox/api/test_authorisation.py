@@ -1,0 +1,104 @@
+"""Who may do what in the sandbox's cluster, by RBAC rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.sandbox.api.auth import ADMIN_GROUPS, Tokens, User
+from include.sandbox.api.authorisation import Attributes, allowed, need
+from include.sandbox.api.errors import ApiError
+from include.sandbox.api.store import Cluster
+
+ACCOUNT = User("system:serviceaccount:ml:airflow", ("system:serviceaccounts", "system:authenticated"))
+OTHER = User("system:serviceaccount:other:airflow", ("system:authenticated",))
+READ = {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}
+OURS = Path(__file__).parents[4] / "presets" / "rbac" / "kaito-airflow.yaml"
+
+
+async def grant(cluster: Cluster, *rules: dict[str, Any], namespace: str | None = None) -> None:
+    """Bind rules to the account: in a namespace, or everywhere."""
+    role, binding = ("Role", "RoleBinding") if namespace else ("ClusterRole", "ClusterRoleBinding")
+    head = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "test"}}
+    await cluster.create(
+        f"{role.lower()}s.rbac.authorization.k8s.io", {**head, "kind": role, "rules": list(rules)}, namespace
+    )
+    subject = {"kind": "ServiceAccount", "name": "airflow", "namespace": "ml"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": "test"}
+    bound = {**head, "kind": binding, "subjects": [subject], "roleRef": reference}
+    await cluster.create(f"{binding.lower()}s.rbac.authorization.k8s.io", bound, namespace)
+
+
+async def test_nobody_may_anything_without_a_rule_but_masters(cluster: Cluster) -> None:
+    wish = Attributes("get", "", "pods", "default", "a")
+    assert not allowed(cluster, ACCOUNT, wish)
+    assert allowed(cluster, User("root", ADMIN_GROUPS), wish)
+    assert allowed(cluster, ACCOUNT, Attributes("create", "authorization.k8s.io", "selfsubjectaccessreviews"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "granted"),
+    [
+        (Attributes("get", "", "pods", "default", "a"), True),
+        (Attributes("get", "", "pods/log", "default", "a"), True),
+        (Attributes("list", "", "pods"), True),
+        (Attributes("watch", "", "pods"), False),
+        (Attributes("get", "", "pods/exec", "default", "a"), False),
+        (Attributes("get", "apps", "pods", "default", "a"), False),
+        (Attributes("get", "", "secrets", "default", "a"), False),
+    ],
+)
+async def test_a_rule_grants_its_verbs_on_its_resources(
+    cluster: Cluster, wish: Attributes, granted: bool
+) -> None:
+    await grant(cluster, READ)
+    assert allowed(cluster, ACCOUNT, wish) is granted
+    assert not allowed(cluster, OTHER, wish)
+
+
+async def test_a_role_holds_in_its_namespace_only(cluster: Cluster) -> None:
+    await grant(cluster, READ, namespace="default")
+    assert allowed(cluster, ACCOUNT, Attributes("get", "", "pods", "default", "a"))
+    assert not allowed(cluster, ACCOUNT, Attributes("get", "", "pods", "kube-system", "a"))
+    assert not allowed(cluster, ACCOUNT, Attributes("list", "", "pods"))
+
+
+async def test_a_rule_may_name_its_objects(cluster: Cluster) -> None:
+    await grant(cluster, {**READ, "resources": ["secrets"], "resourceNames": ["push"]})
+    assert allowed(cluster, ACCOUNT, Attributes("get", "", "secrets", "default", "push"))
+    assert not allowed(cluster, ACCOUNT, Attributes("get", "", "secrets", "default", "other"))
+    assert not allowed(cluster, ACCOUNT, Attributes("list", "", "secrets", "default"))
+
+
+async def test_a_refusal_says_who_may_not_do_what_where(cluster: Cluster) -> None:
+    with pytest.raises(ApiError) as refused:
+        need(cluster, ACCOUNT, Attributes("delete", "apps", "statefulsets", "default", "web"))
+    assert refused.value.code == 403
+    assert str(refused.value.status()["message"]) == (
+        'statefulsets.apps "web" is forbidden: User "system:serviceaccount:ml:airflow" cannot delete resource '
+        '"statefulsets" in API group "apps" in the namespace "default"'
+    )
+
+
+def test_an_issued_token_holds_after_a_restart_and_for_nobody_else() -> None:
+    token = Tokens({"root-token": "root"}).issue("ml", "airflow", "u1")
+    again = Tokens({"root-token": "root"}).user(token)
+    assert again is not None
+    assert (again.name, again.uid) == ("system:serviceaccount:ml:airflow", "u1")
+    assert "system:masters" not in again.groups
+    assert Tokens({"another": "root"}).user(token) is None
+    head, _, signature = token.partition(".")
+    assert Tokens({"root-token": "root"}).user(f"{head[:-2]}xx.{signature}") is None
+    assert Tokens({"root-token": "root"}).user("sandbox-.") is None
+
+
+def test_what_airflow_may_do_has_no_wildcard_and_lists_no_secrets() -> None:
+    documents = {d["kind"]: d for d in yaml.safe_load_all(OURS.read_text())}
+    rules = documents["ClusterRole"]["rules"]
+    assert not [rule for rule in rules if "*" in rule["verbs"] + rule["apiGroups"] + rule["resources"]]
+    assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["get"]]
+    never = {"pods/exec", "pods/attach", "persistentvolumes", "clusterroles", "serviceaccounts/token"}
+    assert not never & {resource for rule in rules for resource in rule["resources"]}
