@@ -96,15 +96,23 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         try:
             if self.cluster.find(CRD, name):
                 return
-            self.log.info("The cluster does not know Workspaces yet: installing %s.", name)
+        except ClusterError as error:
+            if error.status != 403:
+                raise
+            self.log.info(
+                "May not look at CustomResourceDefinitions (%s); taking %s as installed.", error, name
+            )
+            return
+        self.log.info("The cluster does not know Workspaces yet: installing %s.", name)
+        try:
             self.cluster.apply(CRD, definition)
         except ClusterError as error:
-            if error.status == 403:
-                self.log.info(
-                    "May not look at CustomResourceDefinitions (%s); taking %s as installed.", error, name
-                )
-                return
-            raise
+            if error.status != 403:
+                raise
+            raise AirflowFailException(
+                f"The cluster does not know Workspaces, and this Airflow may not teach it ({error}): "
+                "an administrator has to run kubectl apply -f presets/crds."
+            ) from None
         deadline = time.monotonic() + CRD_SECONDS
         while time.monotonic() < deadline:
             seen = self.cluster.find(CRD, name) or {}

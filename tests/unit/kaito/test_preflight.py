@@ -194,6 +194,13 @@ def test_a_crd_that_may_not_be_seen_is_taken_as_installed(
     assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
 
 
+def test_a_crd_that_is_missing_and_may_not_be_made_is_asked_for() -> None:
+    cluster = FakeCluster()
+    cluster.refuse["apply", "customresourcedefinitions"] = ClusterError(403, "Forbidden", "cannot create")
+    with pytest.raises(AirflowFailException, match=r"cannot create.*kubectl apply -f presets/crds"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+
+
 def test_the_api_servers_refusal_is_the_verdict(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     cluster.refuse["apply", "workspaces"] = ClusterError(422, "Invalid", "admission webhook said no")
     document = {**copy.deepcopy(QUICK_START), "metadata": {"name": "other"}}
