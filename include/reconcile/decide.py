@@ -121,6 +121,7 @@ def _under_way(draft: Draft) -> Decision:
 
 def _rerun(draft: Draft) -> Decision:
     if found := judge.taken(draft.case):
+        leftovers.release(draft)  # no run comes soon that could use what the last one left
         return _blocked(draft, found)
     return attempts.again(draft, RERUN, f"Started again on request ({names.RERUN}={draft.case.rerun})")
 

@@ -18,6 +18,7 @@ from tests.unit.reconcile.story import (
     of,
     ready,
     settled,
+    tuning_pod_runs,
 )
 
 
@@ -160,6 +161,18 @@ def test_a_stranger_in_place_of_a_lost_service_is_not_touched() -> None:
     assert "StatefulSet" not in deleted(decision)
     assert "belongs to Other theirs" in decision.events[-1].message
     assert story.condition("InferenceReady")[0] == "False"
+
+
+def test_a_rerun_that_a_stranger_blocks_keeps_no_machines() -> None:
+    story = Story("quick").lives(tuning_pod_runs)
+    next(iter(story.airflow.runs.values())).state = "failed"  # and its teardown never came
+    meta = {"name": NAME, "namespace": NAMESPACE, "ownerReferences": [OTHER], "generation": 1}
+    story.cluster.create("StatefulSet", {"metadata": meta, "spec": {}, "status": {}})
+    story.annotate(rerun="1")
+    decision = story.reconcile()
+    assert decision.situation == "blocked"
+    assert "Pod" in deleted(decision)
+    story.lives(lambda s: not s.cluster.claims("tuning"))
 
 
 def test_where_machines_are_no_node_claims_their_absence_means_nothing() -> None:
