@@ -87,7 +87,7 @@ lint: setup ## ruff, mypy (strict on include/), the floors (import-linter)
 test: setup ## All tests, real processes included (TESTS=tests/unit for the fast ones)
 ifeq ($(TESTS),tests)
 	@$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/dags
-	@$(PY) -m pytest -n 3 --dist loadfile tests/integration
+	@$(PY) -m pytest -n 2 --dist loadfile tests/integration
 else
 	@$(PY) -m pytest $(TESTS)
 endif

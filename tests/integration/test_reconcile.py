@@ -17,6 +17,7 @@ import httpx
 import pytest
 import yaml
 
+from include.demo.identity import NAMESPACE
 from include.demo.stack import PROJECT_ROOT
 from include.sandbox.cloud.ledger import Ledger
 from include.workspace import names
@@ -321,7 +322,7 @@ def another_deployment(stack: ReconciledStack) -> Iterator[None]:
             spec = {"holderIdentity": "another", "renewTime": now, "leaseDurationSeconds": 5}
             note = {"annotations": {"kaito.sh/airflow": "http://another.example.com"}}
             change = json.dumps({"metadata": note, "spec": spec})
-            stack.kubectl("patch", "lease", LEASE, "--type=merge", "-p", change)
+            stack.kubectl("patch", "lease", LEASE, "-n", NAMESPACE, "--type=merge", "-p", change)
             over.wait(1)
 
     thread = threading.Thread(target=hold)
@@ -335,7 +336,8 @@ def another_deployment(stack: ReconciledStack) -> Iterator[None]:
 
 def test_of_two_deployments_one_acts_and_the_other_takes_over(reconciled_stack: ReconciledStack) -> None:
     stack = reconciled_stack
-    holder = stack.get("lease", LEASE)["spec"]["holderIdentity"]
+    held = wait(lambda: stack.get("lease", LEASE, "-n", NAMESPACE), 90, "the Lease")
+    holder = held["spec"]["holderIdentity"]
     with another_deployment(stack):
         wait(
             lambda: "reconciles this cluster" in said_by_the_wait(stack) or None,
@@ -348,7 +350,7 @@ def test_of_two_deployments_one_acts_and_the_other_takes_over(reconciled_stack: 
         with pytest.raises(TimeoutError):
             wait(lambda: stack.get("workspace", "theirs").get("status"), 6, "nothing")
     wait(lambda: stack.get("workspace", "theirs").get("status"), 90, "the takeover")
-    assert stack.get("lease", LEASE)["spec"]["holderIdentity"] == holder
+    assert stack.get("lease", LEASE, "-n", NAMESPACE)["spec"]["holderIdentity"] == holder
     stack.kubectl("delete", "workspace", "theirs", "--wait=false")
     stack.gone("theirs")
 

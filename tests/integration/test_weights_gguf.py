@@ -43,6 +43,7 @@ def convert(target: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_packages_model_becomes_weights_that_answer(tmp_path: Path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
