@@ -1,0 +1,127 @@
+"""How soon GPU machines are used, how soon they are let go, and what waiting for many of them holds: real Airflow.
+
+    python -m tests.bench.pool_speed                    # everything, about 7 minutes
+    python -m tests.bench.pool_speed --only use         # or: many
+
+Prints a table with each limit beside its number; exits 1 when a limit is missed. Times are from what the cluster shows
+first to what it shows next, polled every 20 ms.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from include.reconcile.pools import node_problem
+from include.workspace import names
+from tests.bench.reconcile_speed import WORKSPACES, Api, Row, measure, slots, until
+from tests.integration.reconciled import ReconciledStack
+
+TUNINGS, CRASHES, POOLS = 5, 3, 50
+CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
+PAUSE = 0.02
+WATCHED_SECONDS = 20.0
+
+
+class Life:
+    """When the machines and the tuning pod of one Workspace were first seen in each state (monotonic seconds)."""
+
+    def __init__(self, api: Api, name: str) -> None:
+        self.api = api
+        self.mine = {"labelSelector": f"{names.WORKSPACE}={name}"}
+        self.seen: dict[str, float] = {}
+
+    def note(self, what: str, happened: bool) -> None:
+        if happened:
+            self.seen.setdefault(what, time.monotonic())
+
+    def look(self) -> None:
+        nodes = self.api.get("/api/v1/nodes", **self.mine).get("items", ())
+        self.note("usable", any(node_problem(node) is None for node in nodes))
+        pods = self.api.get("/api/v1/pods", **self.mine).get("items", ())
+        tuning = [p for p in pods if p["metadata"]["labels"].get(names.COMPONENT) == "tuning"]
+        self.note("pod", bool(tuning))
+        phases = {p["status"].get("phase") for p in tuning}
+        self.note("running", "Running" in phases)
+        self.note("ended", bool(phases & {"Succeeded", "Failed"}))
+        claims = self.api.get(CLAIMS, **self.mine).get("items", ())
+        self.note("claimed", bool(claims))
+        going = all(claim["metadata"].get("deletionTimestamp") for claim in claims)
+        self.note("released", "claimed" in self.seen and going)
+
+    def until(self, what: str, seconds: float = 180) -> None:
+        def look() -> bool:
+            self.look()
+            return what in self.seen
+
+        until(look, seconds, PAUSE)
+
+    def between(self, first: str, then: str) -> float:
+        return self.seen[then] - self.seen[first]
+
+
+def use(stack: ReconciledStack, api: Api) -> Iterator[Row]:
+    """Tunings one after the other: to their end, and killed in the middle."""
+    used, released, crashed = [], [], []
+    for number in range(TUNINGS + CRASHES):
+        crash = number >= TUNINGS
+        name = f"use-{number}"
+        stack.kubectl.apply(stack.tuning(name, steps=2000 if crash else 3))
+        life = Life(api, name)
+        life.until("running")
+        used.append(life.between("usable", "pod"))
+        if crash:
+            (pod,) = stack.pods(name, "tuning")
+            stack.fault("oom", target=f"default/{pod['metadata']['name']}")
+        life.until("ended")
+        life.until("released")
+        (crashed if crash else released).append(life.between("ended", "released"))
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
+    yield row("node usable -> tuning pod created, median", used, 4)
+    yield row("tuning ended -> release asked for, median", released, 5)
+    yield row("tuning crashed -> release asked for, median", crashed, 5)
+
+
+def row(what: str, seconds: list[float], limit: float) -> Row:
+    note = f"{min(seconds):.1f} to {max(seconds):.1f} s, {len(seconds)} one by one"
+    return Row(what, statistics.median(seconds), "s", limit, note)
+
+
+def many(stack: ReconciledStack, api: Api) -> Iterator[Row]:
+    """Services whose machines do not come: each waits for its pool, all at once."""
+    stack.fault("slow-boot", value=3600)
+    documents = [stack.service(f"many-{number}") for number in range(POOLS)]
+    for document in documents:
+        document["metadata"] |= {"namespace": "default", "labels": {"many": "yes"}}
+    begin = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(api.create, documents))
+    until(lambda: waiting(stack) >= POOLS, 400, pause=1)
+    took = time.monotonic() - begin
+    held, deadline = [], time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < deadline:
+        held.append(slots(stack))
+        time.sleep(1)
+    claims = len(api.get(CLAIMS).get("items", ()))
+    note = (
+        f"at most {max(held)} in {WATCHED_SECONDS:.0f} s; {claims} NodeClaims; all waiting after {took:.0f} s"
+    )
+    yield Row(f"{POOLS} pools awaited at once: task slots held", statistics.median(held), "", 1, note)
+    told = sum(bool((w.get("status") or {}).get("conditions")) for w in api.get(WORKSPACES).get("items", ()))
+    yield Row(f"{POOLS} pools awaited at once: Workspaces that are not told", float(POOLS - told), "", 1)
+
+
+def waiting(stack: ReconciledStack) -> int:
+    """How many runs wait for their machines in the triggerer."""
+    query: dict[str, Any] = {"state": ["deferred"], "limit": 100}
+    reply = stack.api._http.get("/api/v2/dags/kaito_serve/dagRuns/~/taskInstances", params=query)
+    tasks = reply.raise_for_status().json()["task_instances"]
+    return sum(task["task_id"].endswith("wait_for_nodes") for task in tasks)
+
+
+if __name__ == "__main__":
+    raise SystemExit(measure({"use": use, "many": many}, __doc__))
