@@ -9,7 +9,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.hooks.pool import Purpose
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
-from kaito.operators.workload import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.params import tuning_params
 from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH, finish, preflight, record_cost, serve
 from kaito.sensors.workspace import GpuPoolReadySensor

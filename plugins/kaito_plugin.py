@@ -15,7 +15,7 @@ from airflow.plugins_manager import AirflowPlugin
 FORKING_COMMANDS = frozenset({"scheduler", "dag-processor", "triggerer"})
 PRELOADED = (
     "kaito.pipelines",
-    "kaito.operators.workload",
+    "kaito.operators.tuning",
     "kaito.operators.reconcile",
     "airflow.providers.cncf.kubernetes.triggers.pod",
 )

@@ -1,4 +1,4 @@
-"""The pods of a run: fetch the dataset, tune, publish the adapter.
+"""A pod of a run: what fetching the dataset, tuning and publishing the adapter share.
 
 Each is a KubernetesPodOperator that waits in the triggerer, with the pod's log lines in the task's log while it does.
 A pod's result is its termination message, read when the task comes back; no sidecar, no exec. The exit code decides
@@ -10,22 +10,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
-from include import manifests
 from include.workspace import conditions, names
-from kaito.hooks.api import CONFIG_MAP, POD, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import POD, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import PoolKey, Purpose
 from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask, tries_left
-from kaito.operators.machines import MachineAsking
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
-from kaito.settings import connection_id, manifest_settings
+from kaito.settings import connection_id
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 
 if TYPE_CHECKING:
@@ -251,149 +247,3 @@ def _parse(message: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-class FetchDatasetOperator(WorkloadPodOperator):
-    """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
-
-    BASE_CONTAINER_NAME = "dataset"
-    done = conditions.Phase.DATASET_READY
-    failed = conditions.Phase.DATASET_FAILED
-
-    def prepare(self, run: Run) -> None:
-        self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
-
-    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        # XCom has no signed URLs: this is the one step that needs them.
-        workspace = Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
-        return manifests.dataset_pod(workspace, run.tuning_plan, manifest_settings(), run.run_id)
-
-    def summary(self, result: dict[str, Any]) -> str:
-        return f"Dataset ready: {result.get('rows')} rows, digest {result.get('digest')}"
-
-
-class TuneOperator(MachineAsking, WorkloadPodOperator):
-    """Tunes on the run's GPU machines; a second try goes on from the last checkpoint, on new ones if need be."""
-
-    BASE_CONTAINER_NAME = "tuning"
-    purpose = Purpose.TUNING
-    patience = 0
-    working = conditions.Phase.TUNING
-    done = conditions.Phase.TUNING
-    failed = conditions.Phase.TUNING_FAILED
-
-    def __init__(self, *, execution_timeout: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
-        super().__init__(execution_timeout=execution_timeout, **kwargs)
-        self._try = 1
-
-    def execute(self, context: Context) -> Any:
-        self._try = context["ti"].try_number
-        return super().execute(context)
-
-    def prepare(self, run: Run) -> None:
-        if self._try > 1 and self._lost_machines(run):
-            # Nobody else does: the setup has long succeeded. The pod waits until they have joined.
-            self.log.info("The run's machines are not all there any more: asking for what is missing.")
-            self.ask(run)
-        tuning = run.workspace.tuning
-        given = None
-        if tuning and tuning.config:
-            config = self.cluster.find(CONFIG_MAP, tuning.config, run.namespace)
-            if config is None:
-                raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
-            given = config["data"]["training_config.yaml"]
-        self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, run.tuning_plan, given))
-
-    def _lost_machines(self, run: Run) -> bool:
-        seen = self.machines(run).observe(PoolKey(run.name, run.namespace, self.purpose))
-        return not seen.ready
-
-    def _deleted(self, event: Mapping[str, Any]) -> bool:
-        """As for any pod; but one that went with its machine may be tried again."""
-        if not super()._deleted(event):
-            return False
-        if self._run is None:
-            return True
-        try:
-            self.live_workspace(self._run)
-            return not self._lost_machines(self._run)
-        except (StaleWorkspace, ClusterError, ValueError):
-            return True
-
-    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        return manifests.tuning_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id)
-
-    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
-        """As every pod's end; how long it worked is written down before the provider deletes it."""
-        self.bill(self.this_run(context))
-        return super().trigger_reentry(context, event)
-
-    def summary(self, result: dict[str, Any]) -> str:
-        return f"Tuned in {result.get('steps')} steps, loss {result.get('loss_first')} to {result.get('loss_last')}"
-
-
-def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the adapter image says of its origin, as annotations of its manifest; unknown parts are left out."""
-    plan = run.tuning_plan
-    known = {
-        "base.model": plan.model_id,
-        "base.revision": plan.revision,
-        "dataset.digest": dataset.get("digest"),
-        "dataset.rows": dataset.get("rows"),
-        "tuning.method": plan.method,
-        "tuning.config-sha256": tuning.get("config_sha256"),
-        "tuning.steps": tuning.get("steps"),
-        "tuning.loss": tuning.get("loss_last"),
-        "tuning.device": tuning.get("device"),
-        "run-id": run.run_id,
-        "workspace": f"{run.namespace}/{run.name}",
-    }
-    return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
-
-
-class PublishAdapterOperator(WorkloadPodOperator):
-    """Pushes the adapter as an OCI image and returns its digest.
-
-    :param dataset_task_id: the task whose result says what was learnt from.
-    :param tuning_task_id: the task whose result says how.
-    """
-
-    BASE_CONTAINER_NAME = "adapter"
-    working = conditions.Phase.PUBLISHING
-    done = conditions.Phase.PUBLISHED
-    failed = conditions.Phase.PUBLISH_FAILED
-
-    def __init__(self, *, dataset_task_id: str, tuning_task_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dataset_task_id = dataset_task_id
-        self.tuning_task_id = tuning_task_id
-
-    def execute(self, context: Context) -> Any:
-        run = self.this_run(context)
-        output = run.workspace.tuning.output if run.workspace.tuning else None
-        if run.adapter is None and (output is None or output.image):
-            return super().execute(context)
-        result = run.adapter or {"volume": True}
-        self.log.info("%s", self.summary(result))
-        context["ti"].xcom_push(key="return_value", value=result)
-        self.finished(run, result)
-        return result
-
-    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        pull = context["ti"].xcom_pull
-        made = provenance(
-            run, pull(task_ids=self.dataset_task_id) or {}, pull(task_ids=self.tuning_task_id) or {}
-        )
-        return manifests.adapter_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made)
-
-    def summary(self, result: dict[str, Any]) -> str:
-        return (
-            "The adapter is on its output volume."
-            if result.get("volume")
-            else f"Adapter: {result.get('reference')}"
-        )
-
-    def finished(self, run: Run, result: dict[str, Any]) -> None:
-        self.report(run, self.done, self.summary(result), adapter=None if result.get("volume") else result)
-        if run.serving_plan is None:
-            self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException
 from kaito.operators import one_pod
-from kaito.operators.workload import TuneOperator
+from kaito.operators.tuning import TuneOperator
 from kubernetes.client.exceptions import ApiException
 
 from tests.unit.kaito.conftest import FakeCluster

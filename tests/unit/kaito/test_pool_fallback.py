@@ -11,7 +11,7 @@ from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.operators import machines as asking
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
-from kaito.operators.workload import TuneOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.sensors.workspace import GpuPoolReadySensor
 
 from include.catalog import load_catalog

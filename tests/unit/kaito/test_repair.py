@@ -13,7 +13,7 @@ from kaito.hooks.api import CRD, NODE_CLAIM, POD, SERVICE, STATEFUL_SET
 from kaito.operators.finish import FinishOperator
 from kaito.operators.pool import CreateGpuPoolOperator
 from kaito.operators.rollout import RollOutOperator
-from kaito.operators.workload import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.triggers import base
 
 from include.workspace import conditions, workspace_crd

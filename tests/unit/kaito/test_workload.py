@@ -16,13 +16,8 @@ from kaito.hooks.api import CONFIG_MAP, NODE, NODE_CLAIM, POD, ClusterError
 from kaito.hooks.pool import PoolKey
 from kaito.operators import base
 from kaito.operators.base import Run
-from kaito.operators.workload import (
-    FetchDatasetOperator,
-    PublishAdapterOperator,
-    TuneOperator,
-    WorkloadPodOperator,
-    provenance,
-)
+from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
+from kaito.operators.workload import WorkloadPodOperator
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 
 from include.workspace.conditions import Phase
