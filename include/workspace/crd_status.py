@@ -139,7 +139,7 @@ OURS: dict[str, Schema] = {
         attempt=_integer("1 for the first run of this generation."),
         generation=_integer("The generation that it works for."),
         rerun=_text("The last value of the rerun request that was followed."),
-        cause=_text("Why it was started: spec, rerun, repair, inputs, deleted or found."),
+        cause=_text("Why it was started: spec, rerun, repair, inputs, wake, capacity, deleted or found."),
         state=_text("How far it is: waiting, started, success or failed."),
     ),
     "inputs": {

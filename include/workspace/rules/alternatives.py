@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from include.catalog import Machine
 from include.workspace import names
 from include.workspace.faults import Fault
 from include.workspace.offers import (
@@ -37,8 +38,7 @@ def alternatives_are_machines(context: Context) -> Iterator[Fault]:
     if given is None:
         return
     if context.policy.byo:
-        message = "has no effect where nodes are brought along"
-        yield Fault(PATH, given, "F15", message, "remove it: nodes are chosen by labelSelector")
+        yield _without_effect(PATH, given, "F15", "remove it: nodes are chosen by labelSelector")
         return
     if len(given) > MOST_CHARACTERS:
         hint = f"name at most {MOST_MACHINES} machine types"
@@ -86,20 +86,25 @@ def _place_faults(context: Context, text: str, one: Offer) -> Iterator[Fault]:
     elif "@" in text and not azure and not _ZONE.fullmatch(one.zone):
         hint = "write the zone's name behind the @, such as us-east-1a"
         yield Fault(PATH, text, "F15", "names no availability zone", hint)
-    cloud = _cloud(context, one.instance_type)
-    if context.machine is not None and cloud and cloud != context.machine.cloud:
-        message = f"is a machine of {cloud}, but resource.instanceType is one of {context.machine.cloud}"
+    known = _known(context, one.instance_type)
+    if known and context.machine is not None and known.cloud != context.machine.cloud:
+        message = (
+            f"is a machine of {known.cloud}, but resource.instanceType is one of {context.machine.cloud}"
+        )
         yield Fault(PATH, text, "F15", message, "name machine types of one cloud")
 
 
+def _without_effect(path: str, given: str, rule: str, hint: str) -> Fault:
+    return Fault(path, given, rule, "has no effect where nodes are brought along", hint)
+
+
+def _known(context: Context, name: str) -> Machine | None:
+    return context.catalog.machine(name) if name.lower() in context.known.machines_lower else None
+
+
 def _canonical(context: Context, name: str) -> str:
-    known = name.lower() in context.known.machines_lower
-    return context.catalog.machine(name).name if known else name
-
-
-def _cloud(context: Context, name: str) -> str:
-    known = name.lower() in context.known.machines_lower
-    return context.catalog.machine(name).cloud if known else ""
+    known = _known(context, name)
+    return known.name if known else name
 
 
 def terms_are_known(context: Context) -> Iterator[Fault]:
@@ -108,8 +113,7 @@ def terms_are_known(context: Context) -> Iterator[Fault]:
     if given is None:
         return
     if context.policy.byo:
-        message = "has no effect where nodes are brought along"
-        yield Fault(TERMS_PATH, given, "F16", message, "remove it")
+        yield _without_effect(TERMS_PATH, given, "F16", "remove it")
         return
     terms = capacity_types(context.ws)
     if not terms or len(set(terms)) < len(terms) or not set(terms) <= set(CAPACITY_TYPES):
