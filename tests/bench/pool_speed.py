@@ -1,26 +1,35 @@
 """How soon GPU machines are used, how soon they are let go, and what waiting for many of them holds: real Airflow.
 
-    python -m tests.bench.pool_speed                    # everything, about 7 minutes
-    python -m tests.bench.pool_speed --only use         # or: many
+    python -m tests.bench.pool_speed                    # everything, about 13 minutes
+    python -m tests.bench.pool_speed --only use         # or: crash, worker, many
 
-Prints a table with each limit beside its number; exits 1 when a limit is missed. Times are from what the cluster shows
-first to what it shows next, polled every 20 ms.
+Prints a table with each limit beside its number, and on standard error each Workspace's own times as they come; exits 1
+when a limit is missed. Times are from what the cluster shows first to what it shows next, polled every 20 ms.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from include.reconcile.pools import node_problem
 from include.workspace import names
 from tests.bench.reconcile_speed import WORKSPACES, Api, Row, measure, slots, until
-from tests.integration.reconciled import ReconciledStack
+from tests.integration.reconciled import DAGS, ReconciledStack
 
-TUNINGS, CRASHES, POOLS = 5, 3, 50
+TUNINGS, CRASHES, WORKERS, POOLS = 5, 3, 3, 50
+#: What a deployment sets so that the task of a dead worker is started again within a minute; Airflow waits 300 s.
+HEARTBEATS = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+}
+#: LocalExecutor never gets the place of a killed worker's task back.
+PLACES = {"AIRFLOW__CORE__PARALLELISM": "16"}
 CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 PAUSE = 0.02
 WATCHED_SECONDS = 20.0
@@ -30,7 +39,7 @@ class Life:
     """When the machines and the tuning pod of one Workspace were first seen in each state (monotonic seconds)."""
 
     def __init__(self, api: Api, name: str) -> None:
-        self.api = api
+        self.api, self.name = api, name
         self.mine = {"labelSelector": f"{names.WORKSPACE}={name}"}
         self.seen: dict[str, float] = {}
 
@@ -62,28 +71,62 @@ class Life:
     def between(self, first: str, then: str) -> float:
         return self.seen[then] - self.seen[first]
 
+    def tell(self) -> None:
+        begin = min(self.seen.values())
+        told = (f"{what} {at - begin:.1f}" for what, at in sorted(self.seen.items(), key=lambda one: one[1]))
+        print(f"  {self.name}: {', '.join(told)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def tuning(stack: ReconciledStack, api: Api, name: str, steps: int) -> Iterator[Life]:
+    """A tuning whose pod runs; at the end its Workspace is told to go, and nobody waits for that."""
+    stack.kubectl.apply(stack.tuning(name, steps=steps))
+    life = Life(api, name)
+    life.until("running")
+    yield life
+    life.tell()
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+
 
 def use(stack: ReconciledStack, api: Api) -> Iterator[Row]:
-    """Tunings one after the other: to their end, and killed in the middle."""
-    used, released, crashed = [], [], []
-    for number in range(TUNINGS + CRASHES):
-        crash = number >= TUNINGS
-        name = f"use-{number}"
-        stack.kubectl.apply(stack.tuning(name, steps=2000 if crash else 3))
-        life = Life(api, name)
-        life.until("running")
-        used.append(life.between("usable", "pod"))
-        if crash:
-            (pod,) = stack.pods(name, "tuning")
-            stack.fault("oom", target=f"default/{pod['metadata']['name']}")
-        life.until("ended")
-        life.until("released")
-        (crashed if crash else released).append(life.between("ended", "released"))
-        stack.kubectl("delete", "workspace", name, "--wait=false")
-        stack.gone(name)
+    """Tunings one after the other, to their end."""
+    used, released = [], []
+    for number in range(TUNINGS):
+        with tuning(stack, api, f"use-{number}", steps=3) as life:
+            life.until("released")
+            used.append(life.between("usable", "pod"))
+            released.append(life.between("ended", "released"))
     yield row("node usable -> tuning pod created, median", used, 4)
     yield row("tuning ended -> release asked for, median", released, 5)
-    yield row("tuning crashed -> release asked for, median", crashed, 5)
+
+
+def crash(stack: ReconciledStack, api: Api) -> Iterator[Row]:
+    """Tunings that are killed for lack of memory in the middle."""
+    released = []
+    for number in range(CRASHES):
+        with tuning(stack, api, f"crash-{number}", steps=2000) as life:
+            (pod,) = stack.pods(life.name, "tuning")
+            stack.fault("oom", target=f"default/{pod['metadata']['name']}")
+            life.until("released")
+            released.append(life.between("ended", "released"))
+    yield row("tuning crashed -> release asked for, median", released, 5)
+
+
+def worker(stack: ReconciledStack, api: Api) -> Iterator[Row]:
+    """The worker to which the end of a tuning comes back is killed, and its task with it."""
+    stack.airflow.restart("scheduler", **HEARTBEATS, **PLACES)
+    stack.airflow.wait(DAGS)
+    released = []
+    for number in range(WORKERS):
+        with tuning(stack, api, f"worker-{number}", steps=3) as life:
+            life.until("ended")
+            until(lambda: stack.airflow.kill_busy("kaito_tune"), 30, PAUSE)
+            life.look()
+            assert "released" not in life.seen, "the worker had released the machines before it was killed"
+            life.note("killed", True)
+            life.until("released")
+            released.append(life.between("killed", "released"))
+    yield row("worker killed at the end -> release asked for, median", released, 60)
 
 
 def row(what: str, seconds: list[float], limit: float) -> Row:
@@ -124,4 +167,4 @@ def waiting(stack: ReconciledStack) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(measure({"use": use, "many": many}, __doc__))
+    raise SystemExit(measure({"use": use, "crash": crash, "worker": worker, "many": many}, __doc__))

@@ -112,14 +112,14 @@ class AirflowParts:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self._seen[member.pid, member.create_time()] = member
 
-    def busy_workers(self) -> list[psutil.Process]:
-        """Return the workers that run a task now, with what they run.
+    def busy_workers(self, dag_id: str = "") -> list[psutil.Process]:
+        """Return the workers that run a task now, with what they run; of one DAG where that is named.
 
         Never an idle one: it holds the lock of LocalExecutor's queue while it waits, and a SIGKILL would leave that
         locked for ever. And none whose task has not begun: LocalExecutor would never know that it was lost (it has no
         `revoke_task`). Both are Airflow's matter, and end with the scheduler's next start.
         """
-        begun, found = self._running_tasks(), []
+        begun, found = self._running_tasks(dag_id), []
         for worker in self._running["scheduler"].children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 title = " ".join(worker.cmdline())
@@ -127,11 +127,19 @@ class AirflowParts:
                     found += [worker, *_children(worker)]
         return found
 
-    def _running_tasks(self) -> list[str]:
+    def kill_busy(self, dag_id: str) -> bool:
+        """`kill -9` the workers that run a task of this DAG now, if any does."""
+        self._remember()
+        busy = self.busy_workers(dag_id)
+        _kill(busy)
+        return bool(busy)
+
+    def _running_tasks(self, dag_id: str) -> list[str]:
         """Return the ids of the task instances that Airflow knows to be running, read from its database."""
         file = f"file:{self.home / 'airflow.db'}?mode=ro"
         with contextlib.closing(sqlite3.connect(file, uri=True, timeout=30)) as database:
-            rows = database.execute("SELECT id FROM task_instance WHERE state = 'running'").fetchall()
+            asked = "SELECT id FROM task_instance WHERE state = 'running' AND ? IN ('', dag_id)"
+            rows = database.execute(asked, (dag_id,)).fetchall()
         return [str(uuid.UUID(row[0])) for row in rows]
 
     def kill(self, part: str) -> None:
