@@ -135,8 +135,13 @@ class Case:
     @property
     def by_node_claims(self) -> bool:
         """Whether machines come as NodeClaims: the Workspace's annotation decides before the installation."""
-        chosen = self.annotations.get(names.POOL_PROVIDER)
+        chosen = self.observed.provider or self.annotations.get(names.POOL_PROVIDER)
         return chosen == "nodeclaim" if chosen else self.surroundings.node_claims
+
+    @property
+    def by_node_pools(self) -> bool:
+        """Whether machines come as Karpenter's NodePools."""
+        return self.observed.provider == "nodepool"
 
     def mine(self, obj: Object) -> bool:
         """Whether an object of our name is ours: by its controller, or by our labels where it has none."""

@@ -46,7 +46,8 @@ class Observed:
 
     Three are looked at only where they matter (`include.reconcile.idle`), and None says that they were not: `activity`
     is what the servers of a ready service tell together, None too when one of them did not; `node_pools` are
-    Karpenter's NodePools and `agent_pools` AKS's, of this Workspace, where its machines come as such.
+    Karpenter's NodePools and `agent_pools` AKS's, of this Workspace, where its machines come as such. `provider` is who
+    makes its machines ("nodeclaim", "nodepool", "aks", "byo"), as `auto` was resolved too; "" where nobody could say.
     """
 
     pods: Sequence[Object] = ()
@@ -61,6 +62,7 @@ class Observed:
     progress: Object | None = None
     upstream: str = ""
     activity: Activity | None = None
+    provider: str = ""
     node_pools: Sequence[Object] | None = None
     agent_pools: Sequence[Object] | None = None
 
@@ -162,7 +164,7 @@ class Surroundings:
     generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
     `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
     `release_deadline` is in seconds. `node_claims` is off where machines are not NodeClaims (agent pools, nodes that
-    were brought along): then their absence means nothing.
+    were brought along), so that their absence means nothing; `Observed.provider` knows better where it is given.
     """
 
     faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]

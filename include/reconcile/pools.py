@@ -73,7 +73,8 @@ FINAL_CLASSES = frozenset(
 )
 #: The cloud does not have or does not give these machines now; others may be there.
 UNAVAILABLE_CLASSES = frozenset({FailureClass.QUOTA, FailureClass.CAPACITY})
-MISSING_REASONS = frozenset({"NodeClaimMissing", "NodePoolMissing", "AgentPoolMissing"})
+MISSING_CLAIM = "NodeClaimMissing"
+MISSING_REASONS = frozenset({MISSING_CLAIM, "NodePoolMissing", "AgentPoolMissing"})
 
 
 def classify(reason: str, message: str) -> FailureClass:
@@ -104,7 +105,7 @@ class PoolStatus:
 
     @property
     def missing(self) -> bool:
-        """Whether nothing at all is there of the pool."""
+        """Whether the pool, or a machine of it that nobody else would make again, was deleted."""
         return self.reason in MISSING_REASONS
 
     @property
@@ -179,20 +180,29 @@ def node_problem(node: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def pool_status(claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]]) -> PoolStatus:
-    """Judge a pool by its NodeClaims and the cluster's Nodes."""
+def pool_status(
+    claims: Sequence[Mapping[str, Any]], nodes: Iterable[Mapping[str, Any]], wanted: int = 1
+) -> PoolStatus:
+    """Judge a pool by its NodeClaims and the cluster's Nodes.
+
+    `wanted` is how many machines the pool was made with. Nobody replaces a NodeClaim that is deleted, so one that is
+    missing is as final as all of them.
+    """
     by_name = {node["metadata"]["name"]: node for node in nodes}
     live = [claim for claim in claims if not deleting(claim)]
     if not live:
         return PoolStatus(
             (),
             False,
-            "NodeClaimMissing",
+            MISSING_CLAIM,
             "The pool has no NodeClaims: they were deleted.",
             FailureClass.CONFIG,
         )
     offer = offer_of(live[0], instance_types(live[0]))
     members = tuple(sorted(n for c in live if (n := (c.get("status") or {}).get("nodeName"))))
+    if len(live) < wanted:
+        told = f"{wanted - len(live)} of the pool's {wanted} NodeClaims are gone: they were deleted."
+        return PoolStatus(members, False, MISSING_CLAIM, told, FailureClass.CONFIG, offer=offer)
     problems = [p for claim in live if (p := _claim_problem(claim) or _node_problem(claim, by_name))]
     if not problems:
         told = f"{len(members)} GPU node(s) ready: {', '.join(members)}"

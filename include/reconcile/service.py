@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.reconcile import agent_pools, backoff
-from include.reconcile.case import SERVING, Case, node_of
+from include.reconcile import agent_pools, backoff, node_pools
+from include.reconcile.case import SERVING, Case, label, node_of
 from include.reconcile.draft import Draft
 from include.reconcile.pools import pool_status
 from include.reconcile.rollout import rollout_status
@@ -63,7 +63,7 @@ def _machines(draft: Draft) -> None:
     case = draft.case
     if not case.claims_machines:
         return  # agent pools and nodes that were brought along are not ours to judge
-    pool = pool_status(case.live_claims(SERVING), case.observed.nodes)
+    pool = pool_status(case.live_claims(SERVING), case.observed.nodes, replicas(case))
     claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
     nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
     whole = (pool.ready, R.RESOURCE_SUCCESS if pool.ready else pool.reason)
@@ -91,6 +91,10 @@ def missing(case: Case) -> list[str]:
     elif case.observed.agent_pools is not None:
         own = [p for p in case.observed.agent_pools if agent_pools.labels(p).get(names.POOL) == SERVING]
         if told := agent_pools.shortfall(own, case.observed.nodes, replicas(case)):
+            found.append(told)
+    elif case.by_node_pools and case.observed.node_pools is not None:
+        pools = [pool for pool in case.observed.node_pools if label(pool, names.POOL) == SERVING]
+        if told := node_pools.shortfall(pools, replicas(case)):
             found.append(told)
     return found
 

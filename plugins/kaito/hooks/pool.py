@@ -247,7 +247,10 @@ class NodeClaimPool:
         return pool_status(self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))
 
 
-async def observe_node_claims(hook: AsyncKaitoClusterHook, key: PoolKey) -> PoolStatus:
-    """As :meth:`NodeClaimPool.observe`, for triggers."""
+async def observe_node_claims(hook: AsyncKaitoClusterHook, key: PoolKey, wanted: int = 1) -> PoolStatus:
+    """As :meth:`NodeClaimPool.observe`, for triggers.
+
+    :param wanted: how many machines were asked for.
+    """
     claims = await hook.list(NODE_CLAIM, labels=key.labels)
-    return pool_status(claims, await hook.list(NODE))
+    return pool_status(claims, await hook.list(NODE), wanted)

@@ -25,6 +25,8 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.fingerprints import Key
+from kaito.hooks.pools import PoolSettings
+from kaito.hooks.pools.choosing import Chooser
 from kaito.hooks.runs import AirflowRuns, RunRefused
 from kaito.hooks.serving import activity_of, pools_of
 from kaito.hooks.snapshot import NODE_CLAIM, POD, Snapshot, progress_of, take
@@ -108,6 +110,7 @@ class Pass:
         self._found: dict[Key, Any] = {}
         self._states: dict[tuple[str, str], str | None] = {}
         self._progress: dict[Key, Object | None] = {}
+        self._choices: dict[Key, PoolSettings] = {}
         self._service: dict[Key, dict[str, Any]] = {}
         self._slots = asyncio.Semaphore(concurrency)
         self._surroundings = replace(installation.surroundings, faults=self._faults)
@@ -119,6 +122,7 @@ class Pass:
         """
         self.snapshot = await take(self.hook, keys)
         await self._ask_runs()
+        await self._ask_who_makes_machines()
         await self._ask_services()
         outcome = Outcome(looked=len(self.snapshot.workspaces))
         cases = [case for case in await self._decide_all() if case.trouble or _something(case.decision)]
@@ -143,6 +147,15 @@ class Pass:
     async def _ask_pod(self, key: Key) -> Object | None:
         return await progress_of(self.hook, self.snapshot.of(key, POD))
 
+    async def _ask_who_makes_machines(self) -> None:
+        chooser = Chooser(self.hook)
+        for key, workspace in self.snapshot.workspaces.items():
+            try:
+                self._choices[key] = (await chooser.choose(workspace)).settings
+            except (ClusterError, ValueError) as error:
+                # Then nothing is concluded from machines that are not there.
+                self.log.info("%s/%s: who makes its machines is not known: %s", *key, _words(error))
+
     async def _ask_services(self) -> None:
         """Ask services how they are used, and whoever makes their machines what is left of them, where it matters."""
         now = datetime.now(UTC)
@@ -155,10 +168,11 @@ class Pass:
         workspace, told = self.snapshot.workspaces[key], self._service[key]
         if asks_for_metrics(workspace, now):
             told["activity"] = await activity_of(self.hook, self.snapshot.of(key, POD))
-        if asks_for_pools(workspace, self.snapshot.stateful_set(key)):
+        chosen = self._choices.get(key)
+        if chosen and asks_for_pools(workspace, self.snapshot.stateful_set(key)):
             try:
                 async with asyncio.timeout(SECONDS_EACH):
-                    told["node_pools"], told["agent_pools"] = await pools_of(self.hook, workspace)
+                    told["node_pools"], told["agent_pools"] = await pools_of(self.hook, workspace, chosen)
             except (ClusterError, AksError, ValueError, TimeoutError) as error:
                 # What is not seen counts as there, and as not gone: it is looked at again.
                 self.log.warning("%s/%s: its pools cannot be seen: %s", *key, _words(error))
@@ -201,7 +215,10 @@ class Pass:
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
         runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
-        observed = self.snapshot.observed(key, runs, self._progress.get(key), **self._service.get(key, {}))
+        seen: dict[str, Any] = dict(self._service.get(key, {}))
+        if key in self._choices:
+            seen["provider"] = str(self._choices[key].provider)
+        observed = self.snapshot.observed(key, runs, self._progress.get(key), **seen)
         return decide(workspace, observed, datetime.now(UTC), self._surroundings)
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:

@@ -21,8 +21,7 @@ from include.workspace import names
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pools import ProviderName, pool_settings
-from kaito.hooks.pools.choosing import choose_async
+from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
 from kaito.hooks.pools.node_pools import NODE_POOL
 
 log = logging.getLogger(__name__)
@@ -66,25 +65,24 @@ async def _ask(hook: AsyncKaitoClusterHook, pod: Object) -> Activity | None:
 
 
 async def pools_of(
-    hook: AsyncKaitoClusterHook, workspace: Object
+    hook: AsyncKaitoClusterHook, workspace: Object, settings: PoolSettings
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
     """Return a Workspace's NodePools, and its AKS agent pools where its machines come as such (else None).
 
-    :raises ValueError: the settings or the Workspace name no provider of machines.
+    :param settings: who makes them.
     :raises AksError: Azure did not let us look.
     """
     labels = {
         names.WORKSPACE: str(workspace["metadata"]["name"]),
         names.WORKSPACE_NAMESPACE: names.namespace(workspace),
     }
-    choice = await choose_async(hook, workspace)
-    if choice.settings.provider == ProviderName.NODE_POOL:
+    if settings.provider == ProviderName.NODE_POOL:
         return await hook.list(NODE_POOL, labels=labels), None
-    if choice.settings.provider != ProviderName.AKS:
+    if settings.provider != ProviderName.AKS:
         return [], None
     from kaito.hooks.aks import AksHook
 
-    async with AksHook(choice.settings.azure_conn_id) as aks:
+    async with AksHook(settings.azure_conn_id) as aks:
         return [], [pool for pool in await aks.async_list_pools() if belongs(pool, labels)]
 
 

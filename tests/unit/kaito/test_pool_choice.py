@@ -13,7 +13,7 @@ from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolTaken
 from kaito.hooks.pools import PoolSettings, ProviderName, budgets
-from kaito.hooks.pools.choosing import NoProvider, choose, choose_async
+from kaito.hooks.pools.choosing import Chooser, NoProvider, choose, choose_async
 from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
 from kaito.hooks.pools.own_nodes import OwnNodes
 from kaito.operators import machines as operators
@@ -104,6 +104,23 @@ def test_auto_without_a_machine_type_means_nodes_that_were_brought_along(
     chosen = choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
     assert chosen.settings.provider == ProviderName.BYO
     assert "no instanceType" in chosen.why
+
+
+async def test_one_look_at_the_cluster_serves_many_workspaces(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    hook, looks = AsyncCluster(cluster), []
+    real = hook.list
+
+    async def counted(kind: Any, *_: Any, **selection: Any) -> Any:
+        looks.append(kind.plural)
+        return await real(kind, **selection)
+
+    hook.list = counted  # type: ignore[method-assign]
+    chooser = Chooser(hook, AUTO)  # type: ignore[arg-type]
+    chosen = [(await chooser.choose(workspace)).settings.provider for _ in range(3)]
+    assert chosen == [ProviderName.NODE_POOL] * 3
+    assert sorted(looks) == ["nodeclaims", "nodepools"]
 
 
 def test_an_api_that_is_away_is_no_missing_kind(cluster: FakeCluster, workspace: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from kaito.triggers.pool import GpuPoolReadyTrigger
 from include.reconcile.pools import FailureClass, PoolStatus, Stage
 from include.workspace import names
 from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_pool import claim
+from tests.unit.kaito.test_pool import claim, node, ready_claim
 from tests.unit.kaito.test_pool_choice import gpu_node
 from tests.unit.kaito.test_triggers import NAME, AsyncCluster, ending, given_up, own_claim, pool_trigger
 
@@ -134,6 +134,15 @@ async def test_a_provider_that_nobody_knows_ends_the_wait(
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "gke")
     assert given_up(await ending(pool_trigger()))
     assert message(cluster).startswith("config: Airflow setting [kaito] pool_provider")
+
+
+async def test_a_claim_that_vanished_from_a_pool_of_two_is_missed(cluster: FakeCluster) -> None:
+    cluster.objects["workspaces", "default", NAME]["status"] = {"targetNodeCount": 2}
+    cluster.add(NODE_CLAIM, own_claim(ready_claim("a", "n1")))
+    cluster.add(NODE, node("n1"))
+    event = await ending(pool_trigger())
+    assert given_up(event) == "config: 1 of the pool's 2 NodeClaims are gone: they were deleted."
+    assert event.payload["missing"]
 
 
 def test_the_trigger_can_be_made_again() -> None:

@@ -455,3 +455,20 @@ async def test_everything_of_a_workspace_is_found_in_both_ways_of_looking(cluste
         assert [c["metadata"]["name"] for c in found.node_claims] == ["wsabc"]
         assert [s["metadata"]["name"] for s in found.services] == [f"{KEY[1]}-headless"]
         assert [s["metadata"]["name"] for s in found.stateful_sets] == [made["metadata"]["name"]]
+
+
+async def test_decisions_know_who_makes_machines_where_auto_had_to_look(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "auto")
+    await cluster.quick_start()
+    seen = []
+    real = reconciling.decide
+
+    def noted(workspace: Any, observed: Any, *rest: Any) -> Any:
+        seen.append(observed.provider)
+        return real(workspace, observed, *rest)
+
+    monkeypatch.setattr(reconciling, "decide", noted)
+    await cluster.look()
+    assert set(seen) == {"nodepool"}, "this cluster knows both kinds of Karpenter"

@@ -15,6 +15,8 @@ from kaito.hooks import aks, api, reconciling, serving
 from kaito.hooks.actions import Actions
 from kaito.hooks.api import NODE_CLAIM, POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
+from kaito.hooks.pools import PoolSettings
+from kaito.hooks.pools.choosing import choose_async
 from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.serving import activity_of, pools_of
 
@@ -127,11 +129,15 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
     return found
 
 
+async def chosen(cluster: Installed, workspace: dict[str, Any]) -> PoolSettings:
+    return (await choose_async(cluster.hook, workspace)).settings
+
+
 async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(
     cluster: Installed, azure: Azure
 ) -> None:
     workspace = await cluster.quick_start()
-    _, agents = await pools_of(cluster.hook, workspace)
+    _, agents = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
     assert [found["name"] for found in agents or ()] == ["ws1"]
     given = {"metadata": {**workspace["metadata"], "annotations": {names.POOL_PROVIDER: "nodepool"}}}
     labels = {names.WORKSPACE: KEY[1], names.WORKSPACE_NAMESPACE: "default", names.POOL: "serving"}
@@ -139,7 +145,8 @@ async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(
     await cluster.apply(
         NODE_POOL, {"metadata": {"name": "np", "labels": labels}, "spec": {"template": template}}
     )
-    pools, agents = await pools_of(cluster.hook, workspace | given)
+    workspace |= given
+    pools, agents = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
     assert ([found["metadata"]["name"] for found in pools], agents) == (["np"], None)
     doer = Actions(cluster.hook, None, workspace)  # type: ignore[arg-type]
     uid = pools[0]["metadata"]["uid"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide
+from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide, service
+from include.reconcile.case import Case
+from include.reconcile.draft import Draft
 from include.workspace import names
 from include.workspace.conditions import condition, timestamp
-from tests.unit.reconcile.cluster import NAME, NAMESPACE, node_status
+from tests.unit.reconcile.cluster import NAME, NAMESPACE, Obj, node_status
 from tests.unit.reconcile.story import (
     OTHER,
     SURROUNDINGS,
@@ -197,3 +200,66 @@ def test_a_machine_that_lost_its_node_goes_even_if_the_shell_died_before_it_coul
     assert deleted(decision) == ["NodeClaim"]
     assert of(decision, StartRun)
     story.lives(ready)
+
+
+# -- who makes the machines ------------------------------------------------------------------------------------------
+
+
+def down(story: Story) -> Story:
+    """The service has stopped to answer."""
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
+    return story
+
+
+def node_pool(replicas: int = 1, purpose: str = "serving", **meta: Any) -> Obj:
+    return {
+        "metadata": {"name": "p", "labels": {names.POOL: purpose}, **meta},
+        "spec": {"replicas": replicas},
+    }
+
+
+@pytest.mark.parametrize(
+    ("pools", "told"),
+    [
+        ([], "its NodePool is gone"),
+        ([node_pool(deletionTimestamp="2026-11-23T12:00:00Z")], "its NodePool is gone"),
+        ([node_pool(purpose="tuning")], "its NodePool is gone"),
+        ([node_pool(0)], "its NodePool asks for 0 of 1 machine(s)"),
+        ([node_pool()], ""),
+        (None, ""),
+    ],
+)
+def test_a_node_pool_that_somebody_deleted_is_brought_back_by_a_run(
+    pools: list[Obj] | None, told: str
+) -> None:
+    story = down(Story("inference").lives(ready))
+    decision = story.decision(provider="nodepool", node_pools=pools)
+    assert bool(of(decision, StartRun)) == bool(told)
+    if told:
+        message = condition(decision.status, "WorkspaceReady")["message"]  # type: ignore[index]
+        assert message == f"{told}: it is being brought back"
+
+
+@pytest.mark.parametrize(("provider", "noticed"), [("nodeclaim", True), ("aks", False), ("", False)])
+def test_where_auto_means_node_claims_a_missing_one_is_noticed(provider: str, noticed: bool) -> None:
+    story = Story("inference").lives(ready)
+    story.cluster.delete("NodeClaim", story.cluster.claims("serving")[0]["metadata"]["name"])
+    look = story.look(provider=provider)
+    auto = replace(SURROUNDINGS, node_claims=False)
+    assert bool(of(decide(look.workspace, look.observed, look.now, auto), StartRun)) == noticed
+
+
+def test_one_machine_of_two_is_not_all_of_them() -> None:
+    story = Story("inference").lives(ready)
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    story.cluster.put("StatefulSet", {**found, "spec": {**found["spec"], "replicas": 2}})
+    look = story.look()
+    draft = Draft(Case(look.workspace, look.observed, look.now, SURROUNDINGS))
+    assert service.observe(draft) == ["1 of 2 NodeClaim(s) are gone"]
+    told = condition(draft.status, "ResourceReady")
+    assert told is not None
+    assert (told["status"], told["reason"]) == ("False", "NodeClaimMissing")
+    assert told["message"] == "1 of the pool's 2 NodeClaims are gone: they were deleted."

@@ -146,7 +146,8 @@ class PoolObserver:
 
     Outside of one it works too, with a client for each look.
 
-    :param workspace: whose machines; needed where nodes are brought along.
+    :param workspace: whose machines, with its status, which tells how many were asked for; needed where nodes are
+        brought along.
     """
 
     def __init__(
@@ -172,13 +173,16 @@ class PoolObserver:
         if aks is not None:
             await aks.close()
 
+    def _wanted(self) -> int:
+        return int(((self.workspace or {}).get("status") or {}).get("targetNodeCount") or 1)
+
     async def observe(self, key: PoolKey) -> PoolStatus:
         """As :meth:`GpuPoolProvider.observe`."""
         chosen = self.settings.provider
         if chosen == ProviderName.NODE_POOL:
             return await observe_node_pools(self.cluster, key)
         if chosen == ProviderName.NODE_CLAIM:
-            return await observe_node_claims(self.cluster, key)
+            return await observe_node_claims(self.cluster, key, self._wanted())
         if chosen == ProviderName.BYO and self.workspace is not None:
             return await observe_own_nodes(self.cluster, self.workspace)
         if chosen != ProviderName.AKS:

@@ -74,9 +74,8 @@ def pick(offer: Offer, azure_conn_id: str) -> tuple[ProviderName, str]:
     )
 
 
-def _stated(workspace: Mapping[str, Any], settings: PoolSettings | None) -> Choice | None:
+def _stated(workspace: Mapping[str, Any], found: PoolSettings) -> Choice | None:
     """What can be said without asking; None where `auto` has to look. Raises ValueError for an unknown name."""
-    found = settings or pool_settings()
     given = (workspace["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER)
     if given:
         if given not in names.POOL_PROVIDERS:
@@ -93,10 +92,9 @@ def _stated(workspace: Mapping[str, Any], settings: PoolSettings | None) -> Choi
     return None
 
 
-def _picked(workspace: Mapping[str, Any], settings: PoolSettings | None, offer: Offer) -> Choice:
-    found = settings or pool_settings()
-    name, why = pick(offer, found.azure_conn_id)
-    return Choice(replace(found, provider=name), why)
+def _picked(settings: PoolSettings, offer: Offer) -> Choice:
+    name, why = pick(offer, settings.azure_conn_id)
+    return Choice(replace(settings, provider=name), why)
 
 
 def choose(
@@ -106,9 +104,9 @@ def choose(
 
     :raises ValueError: the setting or the annotation makes no sense, or `auto` finds nobody (NoProvider).
     """
-    if stated := _stated(workspace, settings):
+    found = settings or pool_settings()
+    if stated := _stated(workspace, found):
         return stated
-    azure = (settings or pool_settings()).azure_conn_id
 
     def knows(kind: Kind) -> bool:
         try:
@@ -117,26 +115,44 @@ def choose(
             return _known(error)
         return True
 
-    return _picked(workspace, settings, Offer(knows(NODE_CLAIM), knows(NODE_POOL), azure_subscribed(azure)))
+    has = azure_subscribed(found.azure_conn_id)
+    return _picked(found, Offer(knows(NODE_CLAIM), knows(NODE_POOL), has))
 
 
 async def choose_async(
     cluster: AsyncKaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
 ) -> Choice:
     """As :func:`choose`, for triggers."""
-    if stated := _stated(workspace, settings):
-        return stated
-    azure = (settings or pool_settings()).azure_conn_id
+    return await Chooser(cluster, settings).choose(workspace)
 
-    async def knows(kind: Kind) -> bool:
+
+class Chooser:
+    """Says who makes the machines of many Workspaces: where `auto` has to look, it looks once for all of them."""
+
+    def __init__(self, cluster: AsyncKaitoClusterHook, settings: PoolSettings | None = None) -> None:
+        self.cluster = cluster
+        self.settings = settings or pool_settings()
+        self._offer: Offer | None = None
+
+    async def choose(self, workspace: Mapping[str, Any]) -> Choice:
+        """As :func:`choose`."""
+        if stated := _stated(workspace, self.settings):
+            return stated
+        if self._offer is None:
+            labels = _some(workspace)
+            self._offer = Offer(
+                await self._knows(NODE_CLAIM, labels),
+                await self._knows(NODE_POOL, labels),
+                await azure_subscribed_async(self.settings.azure_conn_id),
+            )
+        return _picked(self.settings, self._offer)
+
+    async def _knows(self, kind: Kind, labels: Mapping[str, str]) -> bool:
         try:
-            await cluster.list(kind, labels=_some(workspace))
+            await self.cluster.list(kind, labels=labels)
         except ClusterError as error:
             return _known(error)
         return True
-
-    has = await azure_subscribed_async(azure)
-    return _picked(workspace, settings, Offer(await knows(NODE_CLAIM), await knows(NODE_POOL), has))
 
 
 def _some(workspace: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from include.manifests import Settings
 from include.manifests.node_pools import node_pool
 from include.planning import Plan
+from include.reconcile.node_pools import replicas
 from include.reconcile.pools import (
     FINAL_CLASSES,
     FailureClass,
@@ -40,10 +41,6 @@ GONE_SECONDS = 600.0
 NO_CAPACITY_EVENTS = "involvedObject.kind=NodeClaim,reason=InsufficientCapacityError"
 #: How long an event speaks for its pool: Karpenter tries again, and says so again, within a minute.
 EVENT_SECONDS = 120.0
-
-
-def _replicas(pool: Object) -> int:
-    return int((pool.get("spec") or {}).get("replicas") or 0)
 
 
 def _labels(obj: Object) -> Mapping[str, str]:
@@ -106,7 +103,7 @@ def _judged(
     now: datetime,
 ) -> PoolStatus:
     own = [claim for claim in _claims_of(live, claims) if not deleting(claim)]
-    wanted = sum(_replicas(pool) for pool in live)
+    wanted = sum(replicas(pool) for pool in live)
     status = pool_status(own, nodes) if own else None
     if status is not None and (status.failed or (status.ready and len(own) >= wanted)):
         return status
@@ -173,7 +170,7 @@ class NodePools:
     def _raise(self, pool: GpuPool, manifest: Object, found: Object) -> bool:
         """Ask for more machines, or for others, of a pool that is there; returns whether anything had to change."""
         same = pool.instance_type in instance_types(found["spec"]["template"])
-        if same and _replicas(found) >= _replicas(manifest):
+        if same and replicas(found) >= replicas(manifest):
             return False
         self.hook.apply(NODE_POOL, manifest)
         return True
