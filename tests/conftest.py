@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -11,7 +13,9 @@ from hypothesis import HealthCheck, settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="kaito-airflow-home-"))
+if "AIRFLOW_HOME" not in os.environ:  # the workers of a parallel run have their parent's
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="kaito-airflow-home-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", str(PROJECT_ROOT / "dags"))
 os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", str(PROJECT_ROOT / "plugins"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
