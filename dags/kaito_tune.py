@@ -47,7 +47,9 @@ with DAG(
     create_gpu_pool = CreateGpuPoolOperator(
         task_id="create_gpu_pool", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset"
     ).as_setup()
-    wait_for_nodes = GpuPoolReadySensor(task_id="wait_for_nodes", purpose=Purpose.TUNING, **WHICH)
+    wait_for_nodes = GpuPoolReadySensor(
+        task_id="wait_for_nodes", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset", **WHICH
+    )
     tune = TuneOperator(task_id="tune")
     release_gpu_pool = ReleaseGpuPoolOperator(
         task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES

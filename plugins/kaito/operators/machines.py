@@ -10,22 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.manifests import Settings
 from include.planning import Plan
+from include.planning.estimate import tokens_of
 from include.reconcile.pools import FINAL_CLASSES, UNAVAILABLE_CLASSES
 from include.workspace import conditions, names
 from include.workspace.asked import asked, exhausted, refusals, refused
-from kaito.hooks.api import NODE
+from kaito.hooks.api import NODE, WORKSPACE
 from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.ledger import too_dear
 from kaito.hooks.pool import ForeignPool, GpuPool, GpuPoolProvider, PoolKey, PoolTaken
 from kaito.hooks.pools import provider
 from kaito.hooks.pools.choosing import choose, failure_class
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.settings import manifest_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 # AKS takes several minutes to delete an agent pool.
 GONE_WITHIN = timedelta(minutes=20)
@@ -34,6 +40,10 @@ REGION_LABEL = "topology.kubernetes.io/region"
 
 class Unavailable(RuntimeError):
     """The cloud has no such machines for us now; ``str()`` is its own sentence."""
+
+
+class TooDear(Unavailable):
+    """They would cost more than the Workspace's budget allows, so the cloud is not asked for them."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +72,27 @@ class MachineAsking(PoolTask):
     """Asks for the machines of one pool.
 
     :ivar purpose: ``tuning`` or ``serving``.
+    :ivar dataset_task_id: the task whose result says how much there is to read, which takes time and so money.
     """
 
     purpose: str
+    dataset_task_id: str | None = None
     _pending: tuple[GpuPoolProvider, PoolKey, str] | None = None
     #: Whether Airflow tries the task again when it fails now.
     _again = False
 
-    def ask(self, run: Run, refusal: tuple[str, str] | None = None) -> Granted:
-        """Ask for the first of the run's machines that nobody has refused yet.
+    @cached_property
+    def _dear(self) -> dict[str, str]:
+        """What this very task found too dear, by offer."""
+        return {}
 
+    def ask(
+        self, run: Run, refusal: tuple[str, str] | None = None, *, context: Context | None = None
+    ) -> Granted:
+        """Ask for the first of the run's machines that nobody has refused yet and that the budget allows.
+
+        :param context: where the result of ``dataset_task_id`` is read; without it only what machines cost at least is
+            held against the budget.
         :param refusal: the offer that was asked for and refused in the meantime, and the cloud's sentence.
         :raises AirflowFailException: nothing is left to ask for, or no later try can help; the Workspace is told.
         """
@@ -81,12 +102,29 @@ class MachineAsking(PoolTask):
             raise self._refused(run, error) from None
         plans = run.candidates(self.purpose)
         begin = self._after(run, machines, plans, refusal) if refusal else self._begin(run, machines, plans)
+        characters = self._characters(context)
         for number, plan in enumerate(plans[begin:], begin):
             try:
+                self._keep_within_budget(run, plan, characters)
                 return self._ask_for(run, machines, plan, number, len(plans))
             except Unavailable as error:
                 self._note_refusal(run, plan.offer, str(error))
         raise self._exhausted(run, plans)
+
+    def _characters(self, context: Context | None) -> int:
+        if context is None or self.dataset_task_id is None:
+            return 0
+        rows = context["ti"].xcom_pull(task_ids=self.dataset_task_id)
+        return int((rows or {}).get("characters") or 0)
+
+    def _keep_within_budget(self, run: Run, plan: Plan, characters: int) -> None:
+        """Raise TooDear for what is estimated to exceed the budget as it stands now."""
+        live = self.cluster.find(WORKSPACE, run.name, run.namespace)
+        tokens = tokens_of(characters, plan.training.epochs if plan.training else 1.0)
+        what = f"{self.purpose} on {plan.node_count} x {plan.instance_type}"
+        if told := too_dear(live, what, plan.estimate(tokens).usd) if live else "":
+            self._dear[plan.offer] = told
+            raise TooDear(told)
 
     def _begin(self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan]) -> int:
         """Where to begin: with what is there of an earlier try, else with the first that was not refused to it."""
@@ -205,7 +243,7 @@ class MachineAsking(PoolTask):
         return edit
 
     def _note_refusal(self, run: Run, offer: str, told: str) -> None:
-        self.log.warning("The cloud has no %s for us now. %s", offer, told)
+        self.log.warning("%s is passed over: %s", offer, told)
         run.refused[self.purpose, offer] = told
         if len(run.candidates(self.purpose)) > 1:
             text = f"No {offer}: {told}"
@@ -213,7 +251,11 @@ class MachineAsking(PoolTask):
             self.report(run, conditions.Phase.NODES_PENDING, text, edit=edit)
 
     def _exhausted(self, run: Run, plans: Sequence[Plan]) -> AirflowFailException:
-        """Return the end of a run for which the cloud has nothing; the reconciler may try again later."""
+        """Return the end of a run for which there is nothing; the reconciler may try again later what a cloud lacks."""
+        if all(plan.offer in self._dear for plan in plans):
+            told = f"{list(self._dear.values())[-1]}: raise the annotation {names.BUDGET} or choose a cheaper machine"
+            self.report(run, conditions.Phase.BUDGET_EXCEEDED, told)
+            return AirflowFailException(told)
         known = {**self._refusals(run), **run.refusals(self.purpose)}
         told = exhausted([(plan.offer, known.get(plan.offer, "")) for plan in plans])
         self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)

@@ -6,13 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from include.planning import Plan
-from include.planning.estimate import tokens_of
-from include.workspace import conditions, names
-from kaito.hooks.api import STATEFUL_SET, WORKSPACE, ClusterError
-from kaito.hooks.ledger import too_dear
+from include.workspace import conditions
+from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.hooks.pool import PoolKey, Purpose
 from kaito.hooks.pools.own_nodes import OwnNodes
 from kaito.operators.base import Run, tries_left
@@ -49,27 +46,13 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
         if run.adapter and self.purpose == Purpose.TUNING:
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
             return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
-        self._keep_within_budget(run, plan, context)
         self._again = tries_left(context)
-        asked = self.ask(run)
+        asked = self.ask(run, context=context)
         return {
             "node_claims": asked.pool.names,
             "made": asked.made,
             "instance_type": asked.plan.instance_type,
         }
-
-    def _keep_within_budget(self, run: Run, plan: Plan, context: Context) -> None:
-        """Refuse before any GPU what is estimated to exceed the budget, now that the rows are known."""
-        live = self.cluster.find(WORKSPACE, run.name, run.namespace)
-        rows = context["ti"].xcom_pull(task_ids=self.dataset_task_id) if self.dataset_task_id else None
-        epochs = plan.training.epochs if plan.training else 1.0
-        tokens = tokens_of(int((rows or {}).get("characters") or 0), epochs)
-        what = f"{self.purpose} on {plan.node_count} x {plan.instance_type}"
-        told = too_dear(live, what, plan.estimate(tokens).usd) if live else ""
-        if told:
-            told = f"{told}: raise the annotation {names.BUDGET} or choose a cheaper machine"
-            self.report(run, conditions.Phase.BUDGET_EXCEEDED, told)
-            raise AirflowFailException(told)
 
     def on_kill(self) -> None:
         if self._pending:

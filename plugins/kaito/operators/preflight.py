@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
-from include.planning import Candidates, candidates, plan, plan_serving
+from include.planning import Candidates, Plan, candidates, plan, plan_serving
 from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
 from include.workspace.adapter import published
 from include.workspace.asked import exhausted
@@ -241,17 +241,26 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 raise
             raise AirflowFailException(f"The API server refused the Workspace: {error}") from None
 
-    @staticmethod
-    def _too_dear(document: Mapping[str, Any], first: Candidates, later: Candidates | None) -> list[Fault]:
-        """P7: what the plans cost at least; what the rows take is added when they are there."""
-        plans = [first.first, *([later.first] if later else [])]
-        estimate = sum(plan.estimate(0).usd or 0.0 for plan in plans)
-        serving = first.first.purpose == Purpose.SERVING
+    def _affordable(
+        self, document: Mapping[str, Any], found: Candidates, other: Candidates | None
+    ) -> tuple[Candidates, str]:
+        """Leave out what would cost more than the budget allows, together with the cheapest for the other purpose.
+
+        Only what machines cost at least counts here; what the rows take is added when they are there.
+
+        :returns: what is left, and a sentence when that is nothing.
+        """
+        besides = min(map(_least, other.plans)) if other else 0.0
+        serving = found.first.purpose == Purpose.SERVING
         what = "the start of the service" if serving else "the tuning without its training"
-        if told := too_dear(document, what, estimate):
-            path = f"metadata.annotations[{names.BUDGET}]"
-            return [Fault(path, None, "P7", told, "raise the budget or choose a cheaper machine")]
-        return []
+        dear = {plan.offer: too_dear(document, what, _least(plan) + besides) for plan in found.plans}
+        left = tuple(plan for plan in found.plans if not dear[plan.offer])
+        if not left:
+            return found, dear[min(found.plans, key=_least).offer]
+        for offer, why in dear.items():
+            if why:
+                self.log.warning("%s is passed over: %s", offer, why)
+        return replace(found, plans=left), ""
 
     def _accept(
         self, workspace: Workspace, document: dict[str, Any], wanted: Requested, run_id: str
@@ -270,9 +279,17 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 tuning = self._granted(document, tuning, run_id)
             elif serving:
                 serving = self._granted(document, serving, run_id)
-            first, later = (tuning or serving), (serving if tuning else None)
-            if first and (told := self._too_dear(document, first, later)):
-                raise self._refusal(wanted, document, told, run_id)
+            told = ""
+            if tuning:
+                tuning, told = self._affordable(document, tuning, serving)
+            if serving and not told:
+                serving, told = self._affordable(document, serving, tuning)
+            if told:
+                path, hint = (
+                    f"metadata.annotations[{names.BUDGET}]",
+                    "raise the budget or choose a cheaper machine",
+                )
+                raise self._refusal(wanted, document, [Fault(path, None, "P7", told, hint)], run_id)
         return self._record(document, tuning, serving, run_id)
 
     def _granted(self, document: dict[str, Any], found: Candidates, run_id: str) -> Candidates:
@@ -320,6 +337,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0], begun=begun
         )
         return result
+
+
+def _least(plan: Plan) -> float:
+    """What a plan's machines cost at least, in US dollars."""
+    return plan.estimate(0).usd or 0.0
 
 
 def under_way(live: Mapping[str, Any], run_id: str) -> bool:

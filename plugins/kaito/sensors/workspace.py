@@ -30,12 +30,21 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
     choice and waits again. The result names what was got: ``{"offer", "nodes", "message"}``.
 
     :param purpose: ``tuning`` or ``serving``.
+    :param dataset_task_id: the task whose result says how much there is to read.
     """
 
     trigger_class = GpuPoolReadyTrigger
 
-    def __init__(self, *, purpose: str, ready_within: timedelta = NODES_READY_WITHIN, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        purpose: str,
+        dataset_task_id: str | None = None,
+        ready_within: timedelta = NODES_READY_WITHIN,
+        **kwargs: Any,
+    ) -> None:
         self.purpose = purpose
+        self.dataset_task_id = dataset_task_id
         # For a worker that dies while it asks for other machines; every failure of the wait itself is final.
         kwargs.setdefault("retries", 2)
         super().__init__(ready_within=ready_within, **kwargs)
@@ -51,10 +60,10 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
         message = str(event["message"])
         run = self.this_run(context)
         if event.get("unavailable"):
-            self.ask(run, (str(event.get("offer") or ""), message))
+            self.ask(run, (str(event.get("offer") or ""), message), context=context)
         elif event.get("missing") and self.was_interrupted(run):
             self.log.info("An earlier try had let the machines go and asked for no others yet.")
-            self.ask(run)
+            self.ask(run, context=context)
         elif event.get("missing"):
             self.report(run, conditions.Phase.NODES_FAILED, message, reason=event.get("reason"))
             raise AirflowFailException(message)

@@ -259,3 +259,53 @@ def test_a_class_that_no_other_machine_could_change_ends_the_run(
         CreateGpuPoolOperator.execute(create(cluster), choices)
     assert told(cluster) == []
     assert cluster.condition(NAME, "ResourceReady")["reason"] != "CapacityUnavailable"
+
+
+# -- what the budget allows ------------------------------------------------------------------------------------------
+
+
+def budget(cluster: FakeCluster, usd: str) -> None:
+    cluster.objects["workspaces", "default", NAME]["metadata"]["annotations"][names.BUDGET] = usd
+
+
+def test_a_fallback_beyond_the_budget_is_not_asked_for(cluster: FakeCluster, choices: dict[str, Any]) -> None:
+    budget(cluster, "0.8")  # eleven minutes of a V100, and of an A100; not of an H100
+    create(cluster).execute(choices)
+    sensor = wait(cluster)
+    with pytest.raises(TaskDeferred):
+        sensor.execute_complete(choices, gave_up(V100))
+    with pytest.raises(
+        AirflowFailException, match=rf"{H100}: tuning on 1 x {H100} is estimated at .* budget"
+    ):
+        sensor.execute_complete(choices, gave_up(f"{A100}@2"))
+    assert asked_for(cluster) == []
+    assert cluster.condition(NAME, "ResourceReady")["reason"] == "CapacityUnavailable", "V100s may come back"
+
+
+def test_what_the_rows_take_counts_at_the_fallback_too(cluster: FakeCluster, choices: dict[str, Any]) -> None:
+    create(cluster).execute(choices)
+    budget(cluster, "5")
+    choices["ti"].xcoms["fetch_dataset"] = {"characters": 4_000_000_000}
+    sensor = wait(cluster)
+    sensor.dataset_task_id = "fetch_dataset"
+    with pytest.raises(AirflowFailException, match=r"budget of 5\.00 USD"):
+        sensor.execute_complete(choices, gave_up(V100))
+    assert asked_for(cluster) == []
+
+
+def test_a_first_choice_beyond_the_budget_gives_way_to_one_that_is_not(
+    cluster: FakeCluster, choices: dict[str, Any]
+) -> None:
+    left = choices["ti"].xcoms["preflight"]
+    plans = [left["plan"], *left["alternatives"]["tuning"]]
+    left["plan"], left["alternatives"] = plans[2], {"tuning": plans[:2]}
+    budget(cluster, "0.8")
+    assert create(cluster).execute(choices)["instance_type"] == V100
+    assert asked_for(cluster) == [V100]
+    budget(cluster, "0.01")
+    cluster.objects["workspaces", "default", NAME].pop("status")
+    release(cluster).execute(choices)
+    with pytest.raises(AirflowFailException, match=r"budget of 0.01 USD allows: raise the annotation"):
+        create(cluster).execute(choices)
+    assert cluster.condition(NAME, "WorkspaceReady")["reason"] == "BudgetExceeded"
+    assert asked_for(cluster) == []

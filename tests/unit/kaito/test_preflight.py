@@ -312,6 +312,18 @@ def test_a_plan_beyond_the_budget_is_refused_with_the_numbers(
     assert cluster.condition(name, "WorkspaceReady")["reason"] == "workspacePending", "it goes on"
 
 
+def test_a_budget_passes_over_the_machines_that_would_exceed_it(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    name = workspace["metadata"]["name"]
+    stored = cluster.objects["workspaces", "default", name]
+    dear = "Standard_NC24ads_A100_v4,Standard_NC40ads_H100_v5"
+    stored["metadata"]["annotations"] = {names.BUDGET: "1.5", names.INSTANCE_TYPES: dear}
+    left = preflight(cluster, {"name": name})
+    offered = [plan["instance_type"] for plan in left["alternatives"]["tuning"]]
+    assert (left["plan"]["instance_type"], offered) == ("Standard_NC6s_v3", ["Standard_NC24ads_A100_v4"])
+
+
 def test_a_budget_needs_a_price(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     name = workspace["metadata"]["name"]
     stored = cluster.objects["workspaces", "default", name]
