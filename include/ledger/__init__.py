@@ -5,7 +5,7 @@ same records, so a machine that is told twice is counted once. `python -m includ
 ask a cloud for its bill: every figure follows from objects of the cluster and from list prices.
 
 * A machine costs from the moment its cloud had it (condition Launched of its NodeClaim; for an AKS agent pool, when the
-  pool was asked for) until it is gone.
+  pool was asked for) until it is gone. A machine of an agent pool that never joins costs as well.
 * It works while a tuning pod runs on it or a serving pod on it is ready. The rest (boot, drivers, waiting, release) is
   wasted.
 * Work of a tuning is of use when its run published the adapter, and wasted when the run ended without. An attempt that

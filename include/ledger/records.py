@@ -8,10 +8,12 @@ that goes over to another run begins another record, so that each second is in e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from include.ledger import unjoined
 from include.ledger.machines import Machine, Span
+from include.ledger.unjoined import Rented
 from include.workspace.conditions import moment, timestamp
 
 Record = dict[str, Any]
@@ -25,16 +27,22 @@ SUCCESS, FAILED = "success", "failed"
 
 
 def account(
-    old: Cost | None, seen: Sequence[Machine], now: datetime, price_of: Callable[[str], float | None]
+    old: Cost | None,
+    seen: Sequence[Machine],
+    now: datetime,
+    price_of: Callable[[str], float | None],
+    rented: Sequence[Rented] | None = None,
 ) -> dict[str, Any]:
     """The whole next `status.cost` after a look: {} when nothing has ever cost anything.
 
-    `old` is the present one. `price_of` gives US dollars an hour for a machine type, None when it is not known.
+    `old` is the present one. `rented` are the agent pools whose machines may not all have joined, None when Azure was
+    not asked. `price_of` gives US dollars an hour for a machine type, None when it is not known.
     """
     now = now.replace(microsecond=0)
     old = old or {}
     records = [dict(record) for record in old.get("claims") or ()]
     live = {(machine.uid, machine.run): machine for machine in seen}
+    _take_over(records, seen, now)
     for record in records:
         machine = live.pop((str(record.get("uid")), str(record.get("run") or "")), None)
         if machine is not None and _ended_lately(record, now):
@@ -42,11 +50,25 @@ def account(
         if machine is not None:
             record.pop("until", None)
             _work(record, machine.work, now)
-        elif "until" not in record:
+        elif "until" not in record and not unjoined.unjoined(record):
             _work(record, (), now)
             record["until"] = timestamp(now)
     records += [_begin(machine, records, now, price_of) for _, machine in sorted(live.items())]
+    if rented is not None:
+        records = unjoined.account(records, rented, now, price_of)
     return summed(records, now, old.get("earlier")) if records or old.get("earlier") else {}
+
+
+def _take_over(records: Sequence[Record], seen: Sequence[Machine], now: datetime) -> None:
+    """Give each machine that has just joined the record that it had before."""
+    known = {(record.get("uid"), record.get("run")) for record in records}
+    lately = now - timedelta(seconds=STALE_SECONDS)
+    for machine in seen:
+        if (machine.uid, machine.run) in known:
+            continue
+        if (before := unjoined.joined(records, machine, lately)) is not None:
+            before |= {"uid": machine.uid, "name": machine.name}
+            before.pop("until", None)
 
 
 def settle(cost: Cost, run: str, outcome: str) -> list[Record]:

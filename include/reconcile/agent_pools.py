@@ -7,8 +7,10 @@ cloud or a cluster.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from include.ledger.unjoined import Rented
 from include.reconcile.pools import (
     FINAL_CLASSES,
     FailureClass,
@@ -28,7 +30,7 @@ MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER
 #: Azure has given up on a pool: nothing happens to it until somebody asks.
 ENDED_STATES = frozenset({"Failed", "Canceled"})
 LEAVING_STATES = frozenset({"Deleting"})
-SUCCEEDED = "Succeeded"
+SUCCEEDED, CREATING = "Succeeded", "Creating"
 
 AgentPool = Mapping[str, Any]
 
@@ -95,6 +97,32 @@ def shortfall(pools: Iterable[AgentPool], nodes: Iterable[Mapping[str, Any]], wa
         if state(pool) not in LEAVING_STATES
     )
     return f"{wanted - have} of {wanted} machine(s) of its agent pools are gone" if have < wanted else ""
+
+
+def rented(pools: Iterable[AgentPool]) -> list[Rented]:
+    """What a ledger has to know of pools whose machines may not all have joined.
+
+    A pool that succeeded has no such machines, and one for which Azure had none of them neither.
+    """
+    found = []
+    for pool in pools:
+        asked = labels(pool).get(names.ASKED_AT) or ""
+        if state(pool) == SUCCEEDED or not asked.isdecimal():
+            continue
+        gave_up = state(pool) in ENDED_STATES
+        if gave_up and classify(*failure(pool)) != FailureClass.TRANSIENT:
+            continue
+        found.append(
+            Rented(
+                pool=str(pool["name"]),
+                run=labels(pool).get(names.RUN_ID, ""),
+                purpose=labels(pool).get(names.POOL, ""),
+                kind=str(properties(pool).get("vmSize") or ""),
+                since=datetime.fromtimestamp(int(asked), UTC),
+                count=machines(pool) if gave_up or state(pool) == CREATING else 0,
+            )
+        )
+    return found
 
 
 def _pool_problem(

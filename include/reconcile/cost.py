@@ -11,6 +11,8 @@ from typing import Any
 
 from include.ledger import records
 from include.ledger.machines import machines
+from include.ledger.unjoined import Rented
+from include.reconcile import agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import OVER, Case
 from include.reconcile.draft import Draft
@@ -28,7 +30,7 @@ def account(draft: Draft, *, busy: bool) -> None:
     old = draft.status.get("cost") or {}
     pods = [*case.run_pods, *case.serving_pods]
     seen = machines(case.node_claims, case.observed.nodes, pods)
-    found = records.account(old, seen, case.now, case.surroundings.price_of)
+    found = records.account(old, seen, case.now, case.surroundings.price_of, _rented(case))
     limit = limit_of(case, old)
     if not found and limit is None:
         return
@@ -38,6 +40,13 @@ def account(draft: Draft, *, busy: bool) -> None:
     if not _worth_writing(case, old, found, FRESH_SECONDS if busy else IDLE_SECONDS):
         return
     draft.note(cost=found)
+
+
+def _rented(case: Case) -> list[Rented] | None:
+    """The agent pools whose machines may not all have joined, None when Azure was not asked."""
+    if case.observed.agent_pools is not None:
+        return agent_pools.rented(case.observed.agent_pools)
+    return [] if case.observed.provider not in ("", "aks") else None
 
 
 def limit_of(case: Case, cost: Mapping[str, Any] | None) -> float | None:

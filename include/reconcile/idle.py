@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from include.ledger import unjoined
 from include.reconcile import agent_pools, attempts, backoff
 from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
 from include.reconcile.contract import Activity, Decision, DeleteObject, Event, Object, ScaleToZero
@@ -46,10 +47,12 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
     """Whether a decision needs to see the pools of machines that are no NodeClaims of ours.
 
     Where a service sleeps or is over its budget, until they are gone; where it does not answer, since they may be the
-    cause.
+    cause; and after any run of which the ledger has a machine that never joined.
     """
     status = workspace.get("status") or {}
     run, idle = status.get("run") or {}, status.get("idle") or {}
+    if run.get("state") in OVER and unjoined.expected(status.get("cost")):
+        return True
     if (
         workspace["metadata"].get("deletionTimestamp")
         or not serves(workspace)

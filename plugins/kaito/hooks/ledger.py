@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from include.catalog import load_catalog
 from include.ledger import budget, records
 from include.ledger.machines import machines
+from include.ledger.unjoined import Rented
 from include.workspace import names
 from include.workspace.budget import budget_of
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, ClusterError, Kind
@@ -49,10 +50,12 @@ def bill(
     namespace: str,
     uid: str,
     settled: tuple[str, str] | None = None,
+    rented: Sequence[Rented] | None = None,
 ) -> dict[str, Any]:
     """Bring ``status.cost`` of a Workspace up to date and return it, {} when it could not be.
 
     :param settled: (label of a run that is over, ``success`` or ``failed``).
+    :param rented: agent pools whose machines may not all have joined, None where nobody asked.
     """
     written: dict[str, Any] = {}
 
@@ -60,7 +63,7 @@ def bill(
         written.clear()
         status = live.get("status") or {}
         # Looked at after the Workspace was read, so that a record that somebody ended is not begun again.
-        cost = _looked(cluster, name, namespace, status.get("cost"), settled)
+        cost = _looked(cluster, name, namespace, status.get("cost"), settled, rented)
         limit = budget_of(live["metadata"].get("annotations") or {})
         if cost and limit is not None:
             cost["budgetUsd"] = limit
@@ -83,12 +86,13 @@ def _looked(
     namespace: str,
     cost: Mapping[str, Any] | None,
     settled: tuple[str, str] | None,
+    rented: Sequence[Rented] | None,
 ) -> dict[str, Any]:
     labels = {names.WORKSPACE: name, names.WORKSPACE_NAMESPACE: namespace}
     pods = cluster.list(POD, namespace, {names.WORKSPACE: name})
     seen = machines(_listed(cluster, NODE_CLAIM, labels), _listed(cluster, NODE, labels), pods)
     now = datetime.now(UTC).replace(microsecond=0)
-    found = records.account(cost, seen, now, price_of)
+    found = records.account(cost, seen, now, price_of, rented)
     if found and settled:
         found = records.summed(records.settle(found, *settled), now, found.get("earlier"))
     return found

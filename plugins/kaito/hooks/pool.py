@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from include.ledger.unjoined import Rented
 from include.manifests import Settings, node_claims
 from include.planning import Plan
 from include.reconcile.pools import (
@@ -112,6 +113,9 @@ class GpuPoolProvider(Protocol):
 
     def observe(self, key: PoolKey) -> PoolStatus:
         """Say what is there now."""
+
+    def rented(self, key: PoolKey) -> list[Rented] | None:
+        """Say which pools may cost more than the cluster shows; None where the cluster shows all."""
 
 
 class PoolTaken(RuntimeError):
@@ -242,6 +246,9 @@ class NodeClaimPool:
             return [claim["metadata"]["name"] for claim in (*going, *held)], _node_names(going)
 
         let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
+
+    def rented(self, key: PoolKey) -> None:
+        """Every machine is a NodeClaim."""
 
     def observe(self, key: PoolKey) -> PoolStatus:
         return pool_status(self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))

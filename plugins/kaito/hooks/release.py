@@ -8,13 +8,16 @@ here, and neither is what somebody else controls.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from include.ledger.unjoined import Rented
 from include.reconcile import release
 from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
+from include.reconcile.agent_pools import rented as charged
 from include.reconcile.case import Case, controller, deleting
 from include.reconcile.contract import Observed, Surroundings
 from include.workspace import names
@@ -36,6 +39,11 @@ from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
 from kaito.hooks.pools.choosing import azure_subscribed, azure_subscribed_async
 from kaito.hooks.pools.node_pools import NODE_POOL
+
+if TYPE_CHECKING:
+    from kaito.hooks.aks import AksHook
+
+log = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
 
@@ -199,14 +207,30 @@ def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]
     chosen = settings or pool_settings()
     if not _azure(chosen, live):
         return []
-    from kaito.hooks.aks import AksHook
-
-    aks = AksHook(chosen.azure_conn_id)
-    left = [pool for pool in aks.list_pools() if belongs(pool, _selection(live))]
+    aks, left = _agent_pools(chosen, live)
     for pool in left:
         if state(pool) not in LEAVING_STATES:
             aks.begin_delete(str(pool["name"]))
     return [_named(pool) for pool in left]
+
+
+def _agent_pools(chosen: PoolSettings, live: Object) -> tuple[AksHook, list[dict[str, Any]]]:
+    from kaito.hooks.aks import AksHook
+
+    aks = AksHook(chosen.azure_conn_id)
+    return aks, [pool for pool in aks.list_pools() if belongs(pool, _selection(live))]
+
+
+def rented(live: Object, settings: PoolSettings | None = None) -> list[Rented] | None:
+    """The agent pools of a Workspace whose machines may not all have joined, None where Azure has not told."""
+    chosen = settings or pool_settings()
+    if not _azure(chosen, live):
+        return None
+    try:
+        return charged(_agent_pools(chosen, live)[1])
+    except Exception as error:  # the release matters more
+        log.warning("What Azure charges for could not be seen: %s", error)
+        return None
 
 
 async def agent_pools_left(live: Object, settings: PoolSettings | None = None) -> list[str]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from include.ledger.unjoined import Rented
 from include.planning import Plan
 from include.workspace import Workspace, conditions, names, parse_workspace
 from include.workspace.dialect import LAST_APPLIED, dialect_of
@@ -189,9 +190,12 @@ class WorkspaceTask:
         live = self.cluster.find(workspace_kind(run.document.get("apiVersion")), run.name, run.namespace)
         return as_written(fence(live, run.name, run.uid, run.generation))
 
-    def bill(self, run: Run) -> None:
-        """Bring the Workspace's ledger up to date. Never raises: the caller's own work matters more."""
-        bill(self.cluster, run.name, run.namespace, run.uid)
+    def bill(self, run: Run, rented: Sequence[Rented] | None = None) -> None:
+        """Bring the Workspace's ledger up to date. Never raises: the caller's own work matters more.
+
+        :param rented: agent pools whose machines may not all have joined, None where nobody asked.
+        """
+        bill(self.cluster, run.name, run.namespace, run.uid, rented=rented)
 
     def report(
         self,

@@ -67,6 +67,15 @@ class PoolTask(WorkspaceTask):
         self.log.info("%s", choice)
         return provider(self.cluster, choice.settings, run.document)
 
+    def bill_all(self, run: Run, machines: GpuPoolProvider, purpose: str) -> None:
+        """Bring the ledger up to date, with machines that only their cloud knows of. Never raises."""
+        try:
+            rented = machines.rented(PoolKey(run.name, run.namespace, purpose))
+        except Exception as error:  # the caller's own work matters more
+            self.log.warning("What the cloud charges for could not be seen: %s", error)
+            rented = None
+        self.bill(run, rented)
+
 
 class MachineAsking(PoolTask):
     """Asks for the machines of one pool.
@@ -145,6 +154,7 @@ class MachineAsking(PoolTask):
         """Let go of what was refused; returns the number of the next plan, which may be past the last."""
         offer, told = refusal
         self._note_refusal(run, offer, told)
+        self.bill_all(run, machines, self.purpose)  # its machines may have run without ever joining
         machines.delete(PoolKey(run.name, run.namespace, self.purpose), run.run_id)
         offers = [plan.offer for plan in plans]
         return offers.index(offer) + 1 if offer in offers else len(offers)
@@ -156,6 +166,8 @@ class MachineAsking(PoolTask):
             raise self._refused(run, error) from None
         self._pending = (machines, pool.key, run.run_id)
         made = self._make(machines, pool, run)
+        if run.refusals(self.purpose):
+            self.bill_all(run, machines, self.purpose)  # what was let go before is gone by now
         what = f"{plan.node_count} x {plan.offer if many > 1 else plan.instance_type}"
         self.log.info("%s: %s", what, ", ".join(pool.names) or "brought along")
         which = f" (choice {number + 1} of {many})" if many > 1 else ""

@@ -96,11 +96,11 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             self.log.warning("The service still answers: it keeps its machines.")
             return
         machines = self.machines(run)
-        self.bill(run)  # nobody may have seen these machines yet
+        self.bill_all(run, machines, self.purpose)  # nobody may have seen these machines yet
         machines.delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
         )
-        self.bill(run)
+        self.bill_all(run, machines, self.purpose)
         if isinstance(machines, OwnNodes):
             self.log.info("The nodes were brought along: they stay.")
             return

@@ -22,7 +22,7 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.events import tell
 from kaito.hooks.ledger import bill
-from kaito.hooks.release import Remains, agent_pools, hold, let_go, look, tell_to_go
+from kaito.hooks.release import Remains, agent_pools, hold, let_go, look, rented, tell_to_go
 from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
 from kaito.settings import release_deadline
@@ -81,7 +81,7 @@ class ReleaseOperator(ReleaseTask):
             return {"uid": None}
         if not live["metadata"].get("deletionTimestamp"):
             live = self._delete(live, asked=bool(context["params"].get("delete")))
-        bill(self.cluster, self.workspace, self.namespace, live["metadata"]["uid"])
+        bill(self.cluster, self.workspace, self.namespace, live["metadata"]["uid"], rented=rented(live))
         remains = self.look(live)
         for one in tell_to_go(self.cluster, remains):
             self.log.info("Told to go: %s", one)
@@ -143,7 +143,7 @@ class LetGoOperator(ReleaseTask):
     def _close_ledger(self, context: Context, live: Mapping[str, Any]) -> None:
         """Tell what the Workspace has cost in all: nobody can look it up in the cluster any more."""
         uid = live["metadata"]["uid"]
-        cost = bill(self.cluster, self.workspace, self.namespace, uid)
+        cost = bill(self.cluster, self.workspace, self.namespace, uid, rented=rented(live))
         event = events.of_workspace(
             cost or (live.get("status") or {}).get("cost") or {},
             run=names.run_id_label(context["run_id"]),

@@ -11,9 +11,12 @@ from kaito.assets import LEDGER
 from kaito.hooks.api import NODE_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace, fence
 from kaito.hooks.ledger import bill
+from kaito.hooks.pool import NodeClaimPool
+from kaito.operators import machines
 from kaito.operators.ledger import RecordCostOperator
 
 from include.ledger.records import spent
+from include.ledger.unjoined import Rented
 from include.workspace import conditions, names
 from include.workspace.conditions import timestamp
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
@@ -79,6 +82,31 @@ def test_a_failed_run_tells_what_it_wasted(cluster: FakeCluster, context: dict[s
         == {"failed"}
         == {r["outcome"] for r in cost(cluster)["claims"]}
     )
+
+
+class NeverJoining(NodeClaimPool):
+    """As an agent pool: what it costs, the cluster does not show."""
+
+    there = True
+
+    def delete_and_wait(self, *_: Any, **__: Any) -> None:
+        NeverJoining.there = False
+
+    def rented(self, key: Any) -> Any:
+        since = datetime.now(UTC) - timedelta(seconds=900)
+        return [Rented("ws1", RUN_ID, key.purpose, "Standard_NC6s_v3", since, 1)] if self.there else []
+
+
+def test_machines_that_never_joined_are_in_the_ledger_too(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "provider", lambda hook, *_: NeverJoining(hook))
+    monkeypatch.setattr(NeverJoining, "there", True)
+    release(cluster).execute(context)
+    (found,) = cost(cluster)["claims"]
+    assert found["until"]
+    event = record(cluster, context, tune="failed", publish_adapter="upstream_failed")
+    assert event["wastedNodeSeconds"] == event["nodeSeconds"] == pytest.approx(900, abs=60)
 
 
 def test_telling_it_again_changes_nothing(cluster: FakeCluster, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from include.ledger.machines import Machine, Span, machines
 from include.ledger.records import account, settle, spent, summed, total
+from include.ledger.unjoined import Rented
 from include.workspace import names
 from include.workspace.conditions import timestamp
 
@@ -161,6 +163,55 @@ def test_a_machine_works_while_a_pod_of_its_purpose_runs_on_it(
         for s in work
     ]
     assert told == ([] if expected is None else [expected])
+
+
+# -- machines that have not joined -----------------------------------------------------------------------------------
+
+
+def pool_of(since: float = 0, count: int = 1) -> Rented:
+    return Rented("ws12", "r1", "tuning", "Standard_NC6s_v3", at(since), count)
+
+
+def rented(old: Any, seconds: float, pools: Any, *seen: Machine) -> dict[str, Any]:
+    return account(old, seen, at(seconds), lambda _: PRICE, pools)
+
+
+def in_pool(number: int = 0, since: float = 0) -> Machine:
+    node = f"aks-ws12-7-vmss00000{number}"
+    return replace(machine(f"uid-{number}", since=since), node=node, name=node)
+
+
+def test_a_machine_that_never_joins_costs_from_the_request_until_its_pool_is_gone() -> None:
+    cost = rented({}, 300, [pool_of()])
+    cost = rented(rented(cost, 400, None), 500, [pool_of(count=0)])  # not asked; then it is being deleted
+    assert "until" not in cost["claims"][0]
+    cost = rented(cost, 600, [])
+    assert sums(cost) == (600, 0)
+    assert sums(rented(cost, 900, [])) == (600, 0)
+
+
+def test_a_machine_that_joins_late_keeps_its_record() -> None:
+    cost = rented({}, 300, [pool_of(count=2)])
+    assert len(cost["claims"]) == 2
+    cost = rented(cost, 400, [pool_of(count=2)], in_pool(0))
+    assert sorted(r["uid"] for r in cost["claims"])[0] == "uid-0"
+    cost = rented(cost, 500, None, in_pool(0), in_pool(1))
+    assert [r["uid"] for r in cost["claims"]] == ["uid-0", "uid-1"]
+    cost = rented(cost, 1000, [])
+    assert sums(cost) == (2000, 0)
+
+
+def test_a_pool_that_was_seen_ready_before_its_node_was_is_not_counted_twice() -> None:
+    cost = rented(rented({}, 300, [pool_of()]), 310, [])
+    cost = rented(cost, 320, [], in_pool())
+    assert sums(rented(cost, 600, [])) == (600, 0)
+
+
+def test_a_machine_that_has_joined_is_not_begun_again() -> None:
+    cost = rented({}, 300, None, in_pool())
+    assert len(rented(cost, 320, [pool_of()], in_pool())["claims"]) == 1
+    assert len(rented(cost, 400, [pool_of()])["claims"]) == 1, "its Node has gone before its pool"
+    assert len(rented(cost, 900, [pool_of(since=800)])["claims"]) == 2, "the pool was made again"
 
 
 # -- whatever happens ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from include.reconcile.agent_pools import agent_pool_status, belongs, is_ours
+from include.reconcile.agent_pools import agent_pool_status, belongs, is_ours, rented
 from include.reconcile.pools import FailureClass, classify
 
 LABELS = {"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ml", "kaito.sh/pool": "tuning"}
@@ -137,3 +137,33 @@ def test_a_pool_belongs_to_one_workspace_and_purpose() -> None:
 )
 def test_azures_codes_are_classed(code: str, message: str, expected: FailureClass) -> None:
     assert classify(code, message) is expected
+
+
+# -- what it costs before its machines have joined ---------------------------------------------------------------------
+
+ASKED = {**LABELS, "kaito.sh/run-id": "r1", "kaito.sh/asked-at": "1700000000"}
+
+
+@pytest.mark.parametrize(
+    ("made", "counts"),
+    [
+        (pool("Creating", 2), [2]),
+        (pool("Succeeded"), []),
+        (pool("Deleting"), [0]),
+        (pool("Scaling"), [0]),
+        (failed("QuotaExceeded", "no cores"), []),
+        (failed("VMExtensionProvisioningTimeout", "the node did not come up"), [1]),
+        (pool("Canceled"), [1]),
+    ],
+)
+def test_machines_are_rented_from_their_creation_whether_they_join_or_not(
+    made: Any, counts: list[int]
+) -> None:
+    made["properties"] |= {"nodeLabels": ASKED, "vmSize": "Standard_NC6s_v3"}
+    found = rented([made])
+    assert [one.count for one in found] == counts
+    assert {(one.pool, one.run, one.purpose, one.since.timestamp()) for one in found} <= {
+        ("ws1", "r1", "tuning", 1700000000.0)
+    }
+    made["properties"]["nodeLabels"] = LABELS
+    assert rented([made]) == [], "nobody can say since when"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from include.ledger.unjoined import Rented
 from include.manifests import AgentPoolOptions, Settings, agent_pool
 from include.planning import Plan
 from include.reconcile.agent_pools import (
@@ -23,6 +24,7 @@ from include.reconcile.agent_pools import (
     machines,
     nodes_of,
     properties,
+    rented,
     state,
 )
 from include.reconcile.pools import PoolStatus
@@ -189,6 +191,11 @@ class AgentPools:
             if error.stale:
                 return False
             raise
+
+    def rented(self, key: PoolKey) -> list[Rented]:
+        """Return the Workspace's pools, whatever for, whose machines may not all have joined."""
+        mine = {name: value for name, value in key.labels.items() if name != names.POOL}
+        return rented([pool for pool in self.aks.list_pools() if belongs(pool, mine)])
 
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = [pool for pool in self.aks.list_pools() if belongs(pool, key.labels)]

@@ -210,6 +210,9 @@ class NodePools:
 
         let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
+    def rented(self, key: PoolKey) -> None:
+        """Every machine is a NodeClaim."""
+
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = self.hook.list(NODE_POOL, labels=key.labels)
         claims = self.hook.list(NODE_CLAIM, labels=key.labels)

@@ -47,6 +47,9 @@ class OwnNodes:
     def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
         """Delete nothing and wait for nothing."""
 
+    def rented(self, key: PoolKey) -> None:
+        """Nothing is charged to a Workspace."""
+
     def observe(self, key: PoolKey) -> PoolStatus:
         ws = parse_workspace(self.workspace)
         return own_nodes_status(ws, self.hook.list(NODE), nodes_wanted(self.workspace))

@@ -1,0 +1,97 @@
+"""Machines that a cloud charges for and the cluster does not show: those of an AKS agent pool that have not joined yet.
+
+Azure bills a machine from its creation, whether it ever becomes a Node or not. Only who has asked Azure knows of them,
+so a record of one stays open until Azure is asked again or its Node shows up, which takes the record over. It must
+never begin a second record for a machine that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from include.ledger.machines import Machine
+from include.workspace.conditions import moment, timestamp
+
+Record = dict[str, Any]
+#: In the uid of such a record, which is POOL/ASKED/NUMBER; no uid of Kubernetes has one.
+MARK = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Rented:
+    """An agent pool whose machines may not all have joined.
+
+    `count` is how many its cloud has started by all signs, 0 where none can be concluded: then only what is on the
+    books goes on. `since` is when the pool was asked for.
+    """
+
+    pool: str
+    run: str
+    purpose: str
+    kind: str
+    since: datetime
+    count: int
+
+
+def unjoined(record: Record) -> bool:
+    """Whether a record is of a machine whose Node nobody has seen."""
+    return MARK in str(record.get("uid"))
+
+
+def expected(cost: dict[str, Any] | None) -> bool:
+    """Whether a ledger has a machine that costs and whose Node nobody has seen: its cloud alone knows when it goes."""
+    return any(unjoined(record) and "until" not in record for record in (cost or {}).get("claims") or ())
+
+
+def joined(records: Sequence[Record], machine: Machine, since: datetime) -> Record | None:
+    """The record that a Node's machine had before it joined, none when it had none that was open since then."""
+    for record in records:
+        until = moment(record.get("until"))
+        mine = unjoined(record) and record.get("run") == machine.run and _of(_pool(record), machine.node)
+        if mine and (until is None or until >= since):
+            return record
+    return None
+
+
+def account(
+    records: Sequence[Record],
+    rented: Sequence[Rented],
+    now: datetime,
+    price_of: Callable[[str], float | None],
+) -> list[Record]:
+    """The records with those of unjoined machines as their cloud shows them: ended, going on, or begun."""
+    kept = [dict(record) for record in records]
+    there = {(one.pool, one.run) for one in rented}
+    for record in kept:
+        if unjoined(record) and "until" not in record and (_pool(record), record.get("run")) not in there:
+            record["until"] = timestamp(now)
+    for one in rented:
+        own = [record for record in kept if _is_of(record, one)]
+        kept += [_begin(one, number, price_of) for number in range(len(own), one.count)]
+    return kept
+
+
+def _begin(one: Rented, number: int, price_of: Callable[[str], float | None]) -> Record:
+    uid = MARK.join((one.pool, str(int(one.since.timestamp())), str(number)))
+    found: Record = {"name": one.pool, "uid": uid, "run": one.run, "purpose": one.purpose}
+    found |= {"machine": one.kind, "since": timestamp(one.since)}
+    price = price_of(one.kind)
+    return found if price is None else {**found, "usdPerHour": price}
+
+
+def _pool(record: Record) -> str:
+    return str(record.get("uid")).split(MARK)[0]
+
+
+def _of(pool: str, node: str) -> bool:
+    """Whether a Node of AKS is of a pool, by its name: aks-POOL-NUMBER-vmssINDEX."""
+    return f"-{pool}-" in node
+
+
+def _is_of(record: Record, one: Rented) -> bool:
+    since = moment(record.get("since"))
+    named = _pool(record) == one.pool if unjoined(record) else _of(one.pool, str(record.get("name")))
+    return named and record.get("run") == one.run and since is not None and since >= one.since
