@@ -8,7 +8,7 @@ been done yet is not said to be done.
 from __future__ import annotations
 
 from include.reconcile.case import WAITING
-from include.reconcile.contract import AddFinalizer, Decision, Object, StartRun
+from include.reconcile.contract import Decision, Object, StartRun
 
 
 def awaits_first_word(workspace: Object) -> bool:
@@ -20,14 +20,13 @@ def awaits_first_word(workspace: Object) -> bool:
 def first_word(workspace: Object, decision: Decision) -> Decision:
     """The part of a decision about a Workspace that awaits its first word which may go ahead of the rest.
 
-    That is our finalizer and the status, with its events, where there is a status to write. A run that would be started
-    now is recorded as waiting: whoever looks next starts that very run. Nothing else is created or deleted. For any
-    other Workspace: a decision to do nothing.
+    That is the status, with its events, where there is one to write. A run that would be started now is recorded as
+    waiting: whoever looks next starts that very run. Nothing is created or deleted, so our finalizer, too, is left to
+    whoever does the rest. For any other Workspace: a decision to do nothing.
     """
     if decision.status is None or not awaits_first_word(workspace):
         return Decision(decision.situation)
     status = decision.status
     if any(isinstance(action, StartRun) for action in decision.actions):
         status = {**status, "run": {**status["run"], "state": WAITING}}
-    ahead = tuple(action for action in decision.actions if isinstance(action, AddFinalizer))
-    return Decision(decision.situation, status, ahead, decision.events)
+    return Decision(decision.situation, status, events=decision.events)

@@ -7,19 +7,20 @@ nothing and writes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from include.catalog import load_catalog
 from include.reconcile import Surroundings
-from include.workspace import Fault, names
+from include.workspace import Fault, Policy, names
 from include.workspace.parse import examine_update
 from kaito import settings
 from kaito.hooks import references
-from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.ledger import price_of
 from kaito.hooks.pools import ProviderName, pool_settings
+from kaito.hooks.reading_once import ReadingOnce
 from kaito.hooks.reconciling import Installation
 from kaito.lookup import Lookup, look_up
 from kaito.operators.base import as_written
@@ -34,22 +35,29 @@ class _Grounds:
     lookup: Lookup
 
 
-async def _look_up(hook: AsyncKaitoClusterHook, workspace: Mapping[str, Any]) -> _Grounds:
+async def _look_up(
+    admitted: Callable[[], Policy], cluster: ReadingOnce, workspace: Mapping[str, Any]
+) -> _Grounds:
     """Look up what a Workspace names: in the cluster, and on the hub where it names a model of the hub."""
     document = as_written(workspace)
     namespace = names.namespace(workspace)
-    found = await references.look_up_async(hook, document, namespace)
-    token = await references.hub_token_async(hook, document, namespace)
+    found = await references.look_up_async(cluster, document, namespace, admitted())
+    token = await references.hub_token_async(cluster, document, namespace)
     lookup = await asyncio.to_thread(look_up, document, lambda: token)
     if lookup.transient:
         raise RuntimeError(str(lookup.fault))
     return _Grounds(document, found, lookup)
 
 
-def _faults(workspace: Mapping[str, Any], before: Mapping[str, Any] | None, grounds: _Grounds) -> list[Fault]:
+def _faults(
+    admitted: Callable[[], Policy],
+    workspace: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    grounds: _Grounds,
+) -> list[Fault]:
     catalog = grounds.lookup.catalog
-    read, told = examine_update(grounds.document, before, catalog, settings.policy())
-    missing = references.faults(grounds.document, grounds.found, read, catalog)
+    read, told = examine_update(grounds.document, before, catalog, admitted())
+    missing = references.faults(grounds.document, grounds.found, read, catalog, admitted())
     return [*grounds.lookup.with_doubt(told), *missing]
 
 
@@ -62,14 +70,14 @@ def _machine_of(workspace: Mapping[str, Any]) -> str:
 
 
 def installation() -> Installation:
-    """Return what decisions need to know of this installation."""
-    base = settings.base_url()
+    """Return what decisions need to know of this installation; its settings are read once for all of them."""
+    base, admitted = settings.base_url(), cache(settings.policy)
     surroundings = Surroundings(
-        faults=_faults,
+        faults=partial(_faults, admitted),
         machine_of=_machine_of,
         price_of=price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
         release_deadline=settings.release_deadline(),
         node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,
     )
-    return Installation(surroundings, _look_up)
+    return Installation(surroundings, partial(_look_up, admitted))

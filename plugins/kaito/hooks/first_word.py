@@ -1,24 +1,60 @@
 """Writes the first conditions of Workspaces that have none: a pass of the reconciler that stops after the first news.
 
 The wait for changes does this before it hands over, since finding a worker and starting a task takes longer than
-judging a Workspace. What is written is what the task would write (same reads, same decision, same fenced writes); the
-task agrees and goes on from there. It must never start, create or delete anything, never ask the internet, and never
-make a trouble of its own known: the task meets the same trouble and tells it.
+judging a Workspace; the task does it for those who came after, before it starts runs that take the machine's time. What
+is written is what the task would write (same reads, same decision, same fenced writes); the task agrees and goes on
+from there. It must never start, create or delete anything, never ask the internet, and never make a trouble of its own
+known: the task meets the same trouble and tells it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.reconcile import Decision, first_word
-from kaito.hooks.fingerprints import Key
+from include.reconcile import Decision, awaits_first_word, first_word
+from include.reconcile.backoff import moment
+from include.workspace.transitions import Event
+from kaito.hooks import events
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.fingerprints import Key, key_of
 from kaito.hooks.reconciling import Case, Pass
 from kaito.lookup import asks_the_hub
+
+#: So long may first words hold up what else is due, in seconds; who has none by then gets it from the task.
+FIRST_WORDS_SECONDS = 10.0
+#: ... and their Events after them; an Event that is not written is no loss, the conditions say the same.
+EVENTS_SECONDS = 10.0
+#: Workspaces in one round: the first of them waits until all are judged.
+ROUND = 100
+#: Who has been there for longer without a word is silent for a reason (paused, or somebody else's).
+NEW = timedelta(minutes=2)
 
 
 class FirstWord(Pass):
     """One look at Workspaces that nobody has told anything about; :meth:`Pass.over` does it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._untold: list[tuple[Mapping[str, Any], Sequence[Event]]] = []
+
+    async def to_all(self, unheard: Callable[[], Awaitable[Sequence[Key]]], heard: set[Key]) -> None:
+        """Go on until nobody is left, or the time is up: the conditions of all come before the Events of any.
+
+        :param unheard: returns who awaits a first word and is not in `heard`.
+        :param heard: gets whoever is looked at, whatever comes of it.
+        """
+        try:
+            async with asyncio.timeout(FIRST_WORDS_SECONDS):
+                while keys := (await unheard())[:ROUND]:
+                    heard.update(keys)
+                    await self.over(keys)
+        except (ClusterError, TimeoutError) as error:
+            self.log.info("First conditions are left to the task: %s", error or "there are too many")
+        await self._tell()
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         return first_word(workspace, super()._decide(key, workspace))
@@ -29,5 +65,38 @@ class FirstWord(Pass):
             return Case(key, dict(workspace), Decision("unheard"))
         return await super()._look_up_and_decide(key)
 
+    async def _write(self, case: Case) -> None:
+        await super()._write(case)
+        self._untold.append((case.live, case.decision.events))
+
+    async def _act(self, case: Case) -> None:
+        """The rest is the task's."""
+
+    async def _tell(self) -> None:
+        """Write the Events of what was said."""
+        untold, self._untold = self._untold, []
+        told = (self._in_slot(events.tell_async(self.hook, live, what)) for live, what in untold)
+        try:
+            async with asyncio.timeout(EVENTS_SECONDS):
+                await asyncio.gather(*told)
+        except TimeoutError:
+            self.log.info("Not all Events of the first conditions were written within %.0f s", EVENTS_SECONDS)
+
     async def _tell_trouble(self, case: Case) -> None:
         case.settled = True
+
+
+async def newcomers(hook: AsyncKaitoClusterHook, known: Collection[Key]) -> list[Key]:
+    """Return the Workspaces that came a moment ago and that nobody has told anything.
+
+    :param known: those who are looked after already.
+    :raises ClusterError: the cluster does not say.
+    """
+    since = datetime.now(UTC) - NEW
+    found: list[Key] = []
+    async for page, _ in hook.pages(WORKSPACE):
+        for workspace in page:
+            made = moment(workspace["metadata"].get("creationTimestamp"))
+            if awaits_first_word(workspace) and made and made > since and key_of(workspace) not in known:
+                found.append(key_of(workspace))
+    return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from include.reconcile import AddFinalizer, Decision, Surroundings, decide, runs_to_ask
+from include.reconcile import AddFinalizer, Decision, StartRun, Surroundings, decide, runs_to_ask
 from include.reconcile.backoff import failed
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import Fault, conditions
@@ -27,6 +27,7 @@ from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.fingerprints import Key
 from kaito.hooks.pools import PoolSettings
 from kaito.hooks.pools.choosing import Chooser
+from kaito.hooks.reading_once import ReadingOnce
 from kaito.hooks.runs import AirflowRuns, RunRefused
 from kaito.hooks.serving import activity_of, pools_of
 from kaito.hooks.snapshot import NODE_CLAIM, POD, Snapshot, progress_of, take
@@ -60,7 +61,7 @@ class Installation:
     """
 
     surroundings: Surroundings
-    look_up: Callable[[AsyncKaitoClusterHook, Object], Awaitable[Any]]
+    look_up: Callable[[ReadingOnce, Object], Awaitable[Any]]
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Pass:
     """One look at some Workspaces.
 
     :param log: gets one line for each Workspace that something was done about.
+    :param before_runs: what comes before the first run is started, which from then on takes the machine's time.
     """
 
     def __init__(
@@ -103,10 +105,13 @@ class Pass:
         log: logging.Logger,
         *,
         concurrency: int = CONCURRENCY,
+        before_runs: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.hook, self.runs, self.installation, self.log = hook, runs, installation, log
         self.writer = StatusWriter(hook)
         self.snapshot = Snapshot()
+        self._before_runs = before_runs
+        self._reads = ReadingOnce(hook)
         self._found: dict[Key, Any] = {}
         self._states: dict[tuple[str, str], str | None] = {}
         self._progress: dict[Key, Object | None] = {}
@@ -120,7 +125,7 @@ class Pass:
 
         :raises ClusterError: the cluster could not be read; nothing was done.
         """
-        self.snapshot = await take(self.hook, keys)
+        self.snapshot, self._reads = await take(self.hook, keys), ReadingOnce(self.hook)
         await self._ask_runs()
         await self._ask_who_makes_machines()
         await self._ask_services()
@@ -128,6 +133,8 @@ class Pass:
         cases = [case for case in await self._decide_all() if case.trouble or _something(case.decision)]
         await asyncio.gather(*(self._in_slot(self._tell_trouble(case)) for case in cases if case.trouble))
         await self._each(cases, self._write_first)
+        if self._before_runs and any(_starts_a_run(case.decision) for case in cases):
+            await self._before_runs()
         await self._each(cases, self._act)
         for case in cases:
             self._account(case, outcome)
@@ -201,7 +208,7 @@ class Pass:
         workspace = self.snapshot.workspaces[key]
         try:
             async with asyncio.timeout(SECONDS_EACH):
-                self._found[key] = await self.installation.look_up(self.hook, workspace)
+                self._found[key] = await self.installation.look_up(self._reads, workspace)
                 return Case(key, workspace, self._decide(key, workspace))
         except Exception as error:
             return self._not_decided(key, workspace, error)
@@ -369,6 +376,10 @@ def _trouble_event(message: str) -> Event:
 
 def _something(decision: Decision) -> bool:
     return decision.status is not None or bool(decision.actions or decision.events)
+
+
+def _starts_a_run(decision: Decision) -> bool:
+    return any(isinstance(action, StartRun) for action in decision.actions)
 
 
 def _words(error: Exception) -> str:

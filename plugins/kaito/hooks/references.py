@@ -24,6 +24,7 @@ from kaito.settings import policy
 
 if TYPE_CHECKING:
     from include.catalog import Catalog, Machine
+    from include.workspace import Policy
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,18 @@ def references(document: Object) -> list[Reference]:
     return found
 
 
-def faults(document: Object, found: Found, workspace: Workspace | None, catalog: Catalog) -> list[Fault]:
+def faults(
+    document: Object,
+    found: Found,
+    workspace: Workspace | None,
+    catalog: Catalog,
+    admitted: Policy | None = None,
+) -> list[Fault]:
     """Return a fault for each reference that leads to nothing, to the wrong thing, or to a wrong configuration.
 
     :param workspace: the document as it was read, None when it could not be: then no content is judged.
     :param catalog: the models and machines that configurations are judged by.
+    :param admitted: what the installation admits; None: as its settings are now, which takes a millisecond to read.
     """
     namespace = names.namespace(document) if _mapping(document.get("metadata")) else "default"
     told = [
@@ -77,10 +85,10 @@ def faults(document: Object, found: Found, workspace: Workspace | None, catalog:
         if reference.which in found
         for fault in _faults(reference, found[reference.which], namespace, workspace, catalog)
     ]
-    if NODES in found and workspace is not None and (admitted := policy().of(workspace)).byo:
+    if NODES in found and workspace is not None and (own := (admitted or policy()).of(workspace)).byo:
         listed = found[NODES]
         nodes = None if listed is None else unclaimed(listed["items"])
-        told += byo_faults(workspace, nodes, catalog, admitted)
+        told += byo_faults(workspace, nodes, catalog, own)
     return told
 
 
@@ -96,9 +104,9 @@ def own_machine(found: Found, workspace: Workspace) -> Machine | None:
     return machine_from_labels(nodes[0]["metadata"].get("labels") or {}) if nodes else None
 
 
-def _may_bring(document: Object) -> bool:
+def _may_bring(document: Object, admitted: Policy | None = None) -> bool:
     """Whether the nodes must be looked at, told from a document of any shape: rather once too often."""
-    admitted, metadata = policy(), _mapping(document.get("metadata"))
+    admitted, metadata = admitted or policy(), _mapping(document.get("metadata"))
     given = _mapping(metadata.get("annotations")).get(names.POOL_PROVIDER)
     if given not in names.POOL_PROVIDERS:
         given = "auto" if admitted.auto else "byo" if admitted.byo else ""
@@ -199,16 +207,16 @@ def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, s
 
 
 async def look_up_async(
-    cluster: Any, document: Object, namespace: str
+    cluster: Any, document: Object, namespace: str, admitted: Policy | None = None
 ) -> dict[tuple[str, str], Object | None]:
-    """Find what a Workspace names, with the asyncio hook."""
+    """Find what a Workspace names, with the asyncio hook; ``admitted`` as :func:`faults` takes it."""
     found: dict[tuple[str, str], Object | None] = {}
     for reference in _once(references(document)):
         try:
             found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
-    if _may_bring(document):
+    if _may_bring(document, admitted):
         try:
             found[NODES] = {"items": await cluster.list(NODE)}
         except ClusterError as error:

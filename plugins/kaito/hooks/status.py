@@ -14,6 +14,7 @@ from include.workspace.conditions import ConditionType
 from kaito.hooks import api
 from kaito.hooks.api import CRD, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.reading_once import ReadingOnce
 
 Object = Mapping[str, Any]
 DEFINITION = f"{WORKSPACE.plural}.{WORKSPACE.group}"
@@ -41,6 +42,7 @@ class StatusWriter:
 
     def __init__(self, hook: AsyncKaitoClusterHook) -> None:
         self.hook = hook
+        self._reads = ReadingOnce(hook)
         self._by_apply: bool | None = None
 
     async def write(self, live: Object, status: Object) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class StatusWriter:
 
     async def _definition(self) -> Object | None:
         try:
-            return await self.hook.find(CRD, DEFINITION)
+            return await self._reads.find(CRD, DEFINITION)
         except ClusterError as error:
             if error.status != 403:
                 raise

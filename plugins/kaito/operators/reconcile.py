@@ -12,6 +12,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from kaito import settings
 from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.fingerprints import Key
+from kaito.hooks.first_word import FirstWord, newcomers
 from kaito.hooks.lease import RENEW_EVERY, Election
 from kaito.hooks.reconciling import Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
@@ -54,12 +56,21 @@ class ReconcileOperator(BaseAsyncOperator):
             if not standing.mine:
                 raise AirflowSkipException(standing.message)
             async with _held(election):
-                outcome = await Pass(hook, AirflowRuns(), installation(), self.log).over(keys)
+                outcome = await self._pass(hook, keys)
             self.log.info("%s.", outcome)
             if outcome.unsettled:
                 raise AirflowException(_unsettled(outcome))
             await election.stand(may_take=False, done=given["token"])
         return {"looked": outcome.looked, "changed": outcome.changed, "troubled": outcome.troubled}
+
+    async def _pass(self, hook: AsyncKaitoClusterHook, keys: list[Key] | None) -> Outcome:
+        """Do what is to be done; who came since the keys were named hears his first word before runs are started."""
+        runs, known, heard = AirflowRuns(), installation(), set(keys or ())
+
+        async def greet() -> None:
+            await FirstWord(hook, runs, known, self.log).to_all(lambda: newcomers(hook, heard), heard)
+
+        return await Pass(hook, runs, known, self.log, before_runs=greet).over(keys)
 
 
 def _unsettled(outcome: Outcome) -> str:

@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
@@ -38,7 +37,6 @@ from kaito.hooks.fingerprints import Key
 from kaito.hooks.first_word import FirstWord
 from kaito.hooks.lease import RENEW_EVERY, Election, Observation
 from kaito.hooks.runs import AirflowRuns
-from kaito.hooks.snapshot import FEW
 from kaito.hooks.view import ClusterView
 from kaito.hooks.watching import Backoff, changes
 from kaito.installation import installation
@@ -49,8 +47,6 @@ CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
 TICK = 1.0
 #: Whoever is due within that time goes along with those who are due now.
 TOGETHER = 3.0
-#: So long may first words hold up what else is due, in seconds; who has none by then gets it from the task.
-FIRST_WORDS_SECONDS = 10.0
 #: Names shown in the log when many Workspaces are handed out.
 SHOWN = 10
 
@@ -220,18 +216,15 @@ class _Wait:
 
     async def _first_words(self) -> None:
         """Tell the authors of new Workspaces at once what a worker would tell them seconds later."""
-        try:
-            async with asyncio.timeout(FIRST_WORDS_SECONDS):
-                while self.active and (keys := self._unheard()):
-                    self.heard.update(keys)
-                    await FirstWord(self.hook, AirflowRuns(), installation(), self.log).over(keys)
-        except (ClusterError, TimeoutError) as error:
-            self.log.info("First conditions are left to the task: %s", error or "there are too many")
+        if self._unheard():
+            await FirstWord(self.hook, AirflowRuns(), installation(), self.log).to_all(self._next, self.heard)
+
+    async def _next(self) -> list[Key]:
+        return self._unheard() if self.active else []
 
     def _unheard(self) -> list[Key]:
-        """Some of those who are due and have no condition yet, as many as can be read by their names."""
-        found = (key for key in self.view.due if key not in self.heard and self._silent(key))
-        return list(islice(found, FEW))
+        """Those who are due and have no condition yet."""
+        return [key for key in self.view.due if key not in self.heard and self._silent(key)]
 
     def _silent(self, key: Key) -> bool:
         workspace = self.view.workspaces.get(key)

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from kaito.hooks import api
+from kaito.hooks import api, first_word
 from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, POD, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import DONE, NAME
@@ -151,7 +151,7 @@ async def test_a_new_workspace_has_its_first_word_when_the_wait_ends(cluster: Wa
     found = given(await cluster.wait())
     assert found["keys"] is None  # the rest is the task's, as without a first word
     seen = await cluster.find("a")
-    assert seen["metadata"]["finalizers"] == [names.FINALIZER]
+    assert seen["metadata"]["finalizers"] == []  # nothing was made that would have to be released
     told = condition(seen["status"], ConditionType.WORKSPACE_READY) or {}
     assert (told["status"], told["reason"]) == ("False", Reason.FAILED)
     assert "settings" in told["message"]  # the ConfigMap that it names, and that is not there
@@ -196,8 +196,8 @@ async def test_first_words_that_cannot_be_said_hold_nothing_up(
             await asyncio.sleep(60)
         raise ClusterError(500, "InternalError", "no luck")
 
-    monkeypatch.setattr(changes, "FIRST_WORDS_SECONDS", 0.5)
-    monkeypatch.setattr(changes.FirstWord, "over", broken)
+    monkeypatch.setattr(first_word, "FIRST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(first_word.FirstWord, "over", broken)
     for _ in range(2):  # it fails, and it hangs
         assert given(await cluster.wait())["keys"] is None
         changes._VIEWS["c"].forget()

@@ -50,7 +50,8 @@ class Scene:
                 return scene.standings.pop(0) if len(scene.standings) > 1 else scene.standings[0]
 
         class Pass:
-            def __init__(self, *_: Any) -> None: ...
+            def __init__(self, *_: Any, before_runs: Any) -> None:
+                assert before_runs
 
             async def over(self, keys: Any) -> Outcome:
                 scene.keys = keys

@@ -7,12 +7,13 @@ import copy
 import json
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 import yaml
-from kaito.hooks import api, reconciling
+from kaito.hooks import api, first_word, reconciling, status
 from kaito.hooks.api import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -32,6 +33,7 @@ from kaito.hooks.first_word import FirstWord
 from kaito.hooks.reconciling import Outcome, Pass
 from kaito.hooks.runs import AirflowRuns
 from kaito.installation import installation
+from kaito.operators import reconcile as operator
 
 from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
@@ -149,6 +151,64 @@ async def test_a_first_word_in_trouble_is_left_to_the_task(
     assert outcome.troubled == 1
     assert await cluster.get() == before
     assert await cluster.events() == []
+
+
+async def test_the_conditions_of_all_come_before_the_events_of_any(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [("default", f"w{number}") for number in range(5)]
+    for _, name in keys:
+        await cluster.quick_start(name)
+    sent: list[tuple[str, str]] = []
+    send = cluster.hook.send
+
+    async def listening(request: api.Request) -> Any:
+        sent.append((request.method, request.path.rpartition("/")[2]))
+        return await send(request)
+
+    monkeypatch.setattr(cluster.hook, "send", listening)
+    monkeypatch.setattr(first_word, "ROUND", 2)
+    heard: set[tuple[str, str]] = set()
+
+    async def unheard() -> list[tuple[str, str]]:
+        return [key for key in keys if key not in heard]
+
+    log = logging.getLogger("reconcile-test")
+    await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).to_all(unheard, heard)
+    last = max(number for number, what in enumerate(sent) if what == ("PATCH", "status"))
+    assert [what for what in sent[last + 1 :] if what == ("POST", "events")] == [("POST", "events")] * 5
+    assert sent.count(("POST", "events")) == 5
+    assert sent.count(("PATCH", "status")) == 5
+    assert sent.count(("GET", "push")) == 3  # the Secret that all of them name, once in each round
+    assert sent.count(("GET", status.DEFINITION)) == 1
+
+
+async def test_who_comes_after_the_keys_were_named_has_a_word_before_runs_are_started(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.quick_start()
+    await cluster.quick_start("later")
+    told: list[Any] = []
+
+    class Watching(AirflowRuns):
+        async def start(self, *what: Any) -> bool:
+            told.append((await cluster.get("later")).get("status"))
+            return await super().start(*what)
+
+    monkeypatch.setattr(operator, "AirflowRuns", lambda: Watching(cluster.airflow))
+    task = operator.ReconcileOperator(task_id="reconcile", changes_task_id="wait")
+    outcome = await task._pass(cluster.hook, [KEY])
+    assert (outcome.looked, outcome.changed) == (1, 1)
+    assert [bool(status and status["conditions"]) for status in told] == [True]
+    assert [run for _, run in cluster.airflow.runs] == [(await cluster.get())["status"]["run"]["id"]]
+
+
+async def test_who_is_silent_for_long_is_not_new(cluster: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cluster.quick_start()
+    await cluster.quick_start("known")
+    assert await first_word.newcomers(cluster.hook, {("default", "known")}) == [KEY]
+    monkeypatch.setattr(first_word, "NEW", timedelta(seconds=-60))
+    assert await first_word.newcomers(cluster.hook, set()) == []
 
 
 async def test_a_second_look_changes_nothing(cluster: Installed) -> None:
