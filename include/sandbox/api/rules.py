@@ -7,7 +7,7 @@ a log line, once: the sandbox must not refuse what a real cluster would accept.
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from include.sandbox.api.cel_functions import FUNCTIONS
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldError]:
     """The broken rules at and below a value. `old` None means the object is new, so transition rules do not apply."""
+    scope = _Scope(value, old)
     found = [
         fault
         for rule in schema.get("x-kubernetes-validations") or ()
-        if (fault := _broken(rule, value, old, path))
+        if (fault := _broken(rule, scope, path))
     ]
     if isinstance(value, dict):
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
@@ -45,27 +46,44 @@ def _counterpart(schema: Json, item: Any, old: Any) -> Any:
     return next((o for o in old if all(o.get(k) == item.get(k) for k in keys)), None)
 
 
-def _broken(rule: Json, value: Any, old: Any, path: str) -> FieldError | None:
-    text = rule["rule"]
-    if "oldSelf" in text and old is None and not rule.get("optionalOldSelf"):
+class _Scope:
+    """What rules at one place talk about; turned into the language's own values once for all of them."""
+
+    def __init__(self, value: Any, old: Any) -> None:
+        self.value, self.old = value, old
+
+    @cached_property
+    def names(self) -> Any:
+        import cel as library
+
+        variables = {"self": self.value, "oldSelf": self.old}
+        return library.Context(variables=variables, functions=dict(FUNCTIONS))
+
+
+def _broken(rule: Json, scope: _Scope, path: str) -> FieldError | None:
+    text, value = rule["rule"], scope.value
+    compares = "oldSelf" in text
+    if compares and scope.old is None and not rule.get("optionalOldSelf"):
         return None
-    result = _evaluated(text, {"self": value, "oldSelf": old})
+    if not compares and scope.old is not None and value == scope.old:
+        return None  # what breaks a rule and was there before is forgiven (CRDValidationRatcheting)
+    result = _evaluated(text, scope)
     if result is not False:
         return None
     message = rule.get("message") or f"failed rule: {text}"
     if expression := rule.get("messageExpression"):
-        message = _evaluated(expression, {"self": value, "oldSelf": old}) or message
+        message = _evaluated(expression, scope) or message
     shown = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else value
     where = (path + rule.get("fieldPath", "")).lstrip(".") or "<nil>"
     return FieldError(where, rule.get("reason", INVALID), shown, str(message).strip())
 
 
-def _evaluated(text: str, names: Json) -> Any:
+def _evaluated(text: str, scope: _Scope) -> Any:
     program = _program(text)
     if program is None:
         return None
     try:
-        return program(names)
+        return program.execute(scope.names)
     except Exception as error:
         _say_once(text, str(error))
         return None
@@ -83,12 +101,7 @@ def _program(text: str) -> Any:
     except ImportError:
         return None
     try:
-        compiled = library.compile(text)
+        return library.compile(text)
     except Exception as error:
         log.warning("CEL rule %r is not understood by the sandbox and is skipped: %s", text, error)
         return None
-
-    def run(names: Json) -> Any:
-        return compiled.execute(library.Context(variables=names, functions=dict(FUNCTIONS)))
-
-    return run
