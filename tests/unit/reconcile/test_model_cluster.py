@@ -1,11 +1,12 @@
 """Random lives of a Workspace in a model of a cluster and of Airflow: whatever happens, it ends where it should.
 
-`HYPOTHESIS_PROFILE=thorough` runs many more of them.
+`HYPOTHESIS_PROFILE=thorough` runs many more of them, new ones each time, and says how many (`pytest -rP`).
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,8 @@ def lasting(status: Any) -> dict[str, Any]:
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 PASSES = 120
 FOREIGN = "example.com/theirs"
+#: What was gone through so far: lives, their steps, and decisions that were carried out.
+DONE: Counter[str] = Counter()
 
 
 class Life(RuleBasedStateMachine):
@@ -215,6 +218,7 @@ class Life(RuleBasedStateMachine):
             return
         self.looks = [*self.looks[-3:], look]
         decision = self.shell.decide(look)
+        DONE["decisions"] += 1
         done = self.shell.carry_out(look, decision, acts)
         if twice and done:
             self.shell.carry_out(look, decision, acts)
@@ -300,8 +304,13 @@ class Life(RuleBasedStateMachine):
         if self.ws is not None and self.had_foreign:
             assert FOREIGN in self.ws["metadata"]["finalizers"]
 
+    @invariant()
+    def step_is_counted(self) -> None:
+        DONE["steps"] += 1
+
     def teardown(self) -> None:
         """The world falls quiet: the Workspace gets where it should, and stays there."""
+        DONE["lives"] += 1
         self._settle()
         if self.ws is None or going(self.ws):
             self._expect_gone()
@@ -388,7 +397,13 @@ class Life(RuleBasedStateMachine):
             assert summary["status"] == "True" or over, self._words()
 
 
-TestLife = Life.TestCase
+class TestLife(Life.TestCase):
+    @classmethod
+    def tearDownClass(cls) -> None:
+        if THOROUGH:
+            print(", ".join(f"{number} {what}" for what, number in DONE.items()))
+
+
 TestLife.settings = settings(
     max_examples=5000 if THOROUGH else 500,
     stateful_step_count=60 if THOROUGH else 30,
