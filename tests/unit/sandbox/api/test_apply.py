@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from include.sandbox.api.fieldsets import decoded, encoded, shown
+from include.sandbox.api.negotiation import decoded as body_read
 from include.sandbox.api.store import ApiError, Cluster
 
 Json = dict[str, Any]
@@ -145,3 +146,20 @@ def test_field_sets_survive_their_encoding() -> None:
         "f:spec": {"f:containers": {'k:{"name":"x"}': {".": {}, "f:image": {}}}, "f:list": {'v:"q"': {}}},
     }
     assert encoded(decoded(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": "2026-11-23", "b": 1e3, "c": null}', {"a": "2026-11-23", "b": 1000.0, "c": None}),
+        ("{a: 2026-11-23}", {"a": "2026-11-23"}),  # no JSON, but YAML all the same
+        ("a: [x, 1.5]\nb: yes\n", {"a": ["x", 1.5], "b": True}),
+    ],
+)
+def test_what_is_applied_may_be_json_or_yaml(text: str, value: dict[str, Any]) -> None:
+    assert body_read(text.encode(), "application/apply-patch+yaml") == value
+
+
+def test_what_is_neither_is_refused() -> None:
+    with pytest.raises(ApiError, match="unrecognized"):
+        body_read(b"{a: [", "application/apply-patch+yaml")

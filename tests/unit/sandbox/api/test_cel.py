@@ -60,6 +60,14 @@ def test_a_transition_rule_with_a_function_is_honoured(value: Json, old: Json | 
     assert broken("self.method.lowerAscii() == oldSelf.method.lowerAscii()", value, old) == faults
 
 
+def test_what_was_broken_before_is_forgiven_until_it_changes() -> None:
+    assert broken("self.a < 3", {"a": 3}, {"a": 3}) == []
+    assert broken("self.a < 3", {"a": 4}, {"a": 3}) == ["spec: broken"]
+    assert broken("self.a < oldSelf.a", {"a": 3}, {"a": 3}) == [
+        "spec: broken"
+    ]  # a rule about the change itself
+
+
 def test_a_field_path_names_the_field() -> None:
     assert broken("has(self.a)", {}, fieldPath=".a") == ["spec.a: broken"]
 
