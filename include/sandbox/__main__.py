@@ -27,8 +27,9 @@ EPILOG = """examples:
 
 The sandbox is a development tool. Use KUBECONFIG with a real cluster for anything else."""
 FAULT_HELP = """kinds, with what --target (a shell pattern) and --value mean:
-  quota                      instance type
-  no-capacity, sku           instance type, or TYPE@ZONE
+  quota                      instance type, or TYPE/spot
+  no-capacity                instance type, TYPE@ZONE or TYPE/spot
+  sku                        instance type, or TYPE@ZONE
   auth                       "METHOD /path" of Azure; value: 403 (default) or 401
   slow-boot                  instance type; value: seconds more to boot
   node-loss, spot-eviction   node (once); value of spot-eviction: seconds of notice

@@ -17,8 +17,10 @@ from uuid import uuid4
 class FaultKind(StrEnum):
     """What can be broken, and what `target` (a shell pattern) and `value` mean for it."""
 
-    QUOTA = "quota"  # target: instance type; the cloud answers that the quota is used up
-    NO_CAPACITY = "no-capacity"  # target: instance type or TYPE@ZONE; the cloud has no such machine left
+    QUOTA = "quota"  # target: instance type or TYPE/spot; the cloud answers that the quota is used up
+    NO_CAPACITY = (
+        "no-capacity"  # target: instance type, TYPE@ZONE or TYPE/spot; the cloud has no such machine left
+    )
     SKU = "sku"  # target: instance type or TYPE@ZONE; the cloud does not offer it to this subscription
     AUTH = "auth"  # target: "METHOD /path" of Azure; value: 403 (default) or 401, an expired token
     SLOW_BOOT = "slow-boot"  # target: instance type; value: seconds added to the boot

@@ -215,6 +215,6 @@ class AgentPools:
         for zone in pool.zones or [""]:
             if fault := capacity_fault(self._faults, FaultKind.SKU, size, zone):
                 raise errors.sku_not_available(size, account.LOCATION, zone, fault.message)
-        if fault := capacity_fault(self._faults, FaultKind.QUOTA, size):
+        if fault := capacity_fault(self._faults, FaultKind.QUOTA, size, spot=pool.spot):
             wanted = account.vcpus(size) * machines
             raise errors.insufficient_quota(account.LOCATION, account.family(size), wanted, 0, fault.message)

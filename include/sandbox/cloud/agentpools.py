@@ -163,7 +163,9 @@ class AgentPoolController(Controller):
         zones = pool.zones or [""]
         if wanted > 0:
             for zone in dict.fromkeys(zones[(pool.next_index + n) % len(zones)] for n in range(wanted)):
-                if fault := capacity_fault(self._faults, FaultKind.NO_CAPACITY, pool.instance_type, zone):
+                if fault := capacity_fault(
+                    self._faults, FaultKind.NO_CAPACITY, pool.instance_type, zone, spot=pool.spot
+                ):
                     self._fail(pool, allocation_failed(pool.instance_type, zone, fault.message))
                     return False
         for vm in pool.launch():

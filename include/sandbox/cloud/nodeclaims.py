@@ -29,6 +29,7 @@ from include.sandbox.node import machine
 
 FINALIZER = "karpenter.sh/termination"
 DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
+CAPACITY_TYPE, SPOT, ON_DEMAND = "karpenter.sh/capacity-type", "spot", "on-demand"
 ZONE = "1"
 PLACE = {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": f"{REGION}-1"}
 TYPES = ("Launched", "Registered", "Initialized")
@@ -51,6 +52,15 @@ def instance_type_of(claim: Object) -> str:
 def _in_node_pool(claim: Object) -> bool:
     """Whether karpenter made the claim for a NodePool, rather than KAITO for gpu-provisioner."""
     return any(o.get("kind") == "NodePool" for o in claim["metadata"].get("ownerReferences") or [])
+
+
+def capacity_type_of(claim: Object) -> str:
+    """Spot where karpenter is asked for it; gpu-provisioner passes over that requirement."""
+    if _in_node_pool(claim):
+        for requirement in claim["spec"].get("requirements") or []:
+            if requirement["key"] == CAPACITY_TYPE and SPOT in (requirement.get("values") or []):
+                return SPOT
+    return ON_DEMAND
 
 
 def node_name(claim: Object) -> str:
@@ -94,13 +104,14 @@ def build_node(claim: Object, type_: MachineType) -> Object:
     return node
 
 
-def refusal(faults: Faults, claim: str, instance_type: str) -> str | None:
+def refusal(faults: Faults, claim: Object, instance_type: str) -> str | None:
     """What the cloud answers instead of a machine, in Azure's words, when such a fault is set."""
-    asked = f'creating instance failed, agentPool.BeginCreateOrUpdate for "{claim}" failed: '
-    if fault := capacity_fault(faults, FaultKind.QUOTA, instance_type):
+    name, spot = claim["metadata"]["name"], capacity_type_of(claim) == SPOT
+    asked = f'creating instance failed, agentPool.BeginCreateOrUpdate for "{name}" failed: '
+    if fault := capacity_fault(faults, FaultKind.QUOTA, instance_type, spot=spot):
         told = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
         return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
-    if fault := capacity_fault(faults, FaultKind.NO_CAPACITY, instance_type, ZONE):
+    if fault := capacity_fault(faults, FaultKind.NO_CAPACITY, instance_type, ZONE, spot=spot):
         told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
         return f"{asked}ERROR CODE: {NO_MACHINES}. {fault.message or told}"
     return None
@@ -177,7 +188,7 @@ class NodeClaimController(Controller):
         try:
             type_ = find_machine_type(instance_type_of(claim))
             if not (claim.get("status") or {}).get("providerID"):
-                answer = refusal(self._faults, claim["metadata"]["name"], type_.name)
+                answer = refusal(self._faults, claim, type_.name)
                 if answer is not None:
                     raise LaunchProblem(answer)
         except (LaunchProblem, UnknownMachine) as problem:
@@ -202,7 +213,7 @@ class NodeClaimController(Controller):
 
     async def _label(self, claim: Object, type_: MachineType) -> Object:
         """What karpenter writes on a launched claim, and its printer columns show."""
-        labels = {INSTANCE_TYPE: type_.name, "karpenter.sh/capacity-type": "on-demand", **PLACE}
+        labels = {INSTANCE_TYPE: type_.name, CAPACITY_TYPE: capacity_type_of(claim), **PLACE}
         return await self.cluster.patch(
             NODECLAIMS, claim["metadata"]["name"], {"metadata": {"labels": labels}}
         )

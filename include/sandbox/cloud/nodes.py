@@ -22,11 +22,16 @@ REGION = "sandbox"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
-def capacity_fault(faults: Faults, kind: FaultKind, instance_type: str, zone: str = "") -> Fault | None:
-    """A fault set for this machine type, or for it in this zone (target TYPE@ZONE); uses up its count."""
-    return faults.strike(kind, instance_type) or (
-        faults.strike(kind, f"{instance_type}@{zone}") if zone else None
-    )
+def capacity_fault(
+    faults: Faults, kind: FaultKind, instance_type: str, zone: str = "", *, spot: bool = False
+) -> Fault | None:
+    """A fault set for this machine type, for it in this zone (target TYPE@ZONE) or as a spot machine (TYPE/spot).
+
+    Uses up its count.
+    """
+    zoned = [f"{instance_type}@{zone}"] if zone else []
+    names = [instance_type, *zoned, *([f"{instance_type}/spot"] if spot else [])]
+    return next((fault for name in names if (fault := faults.strike(kind, name))), None)
 
 
 class NodeLife:

@@ -232,12 +232,16 @@ async def test_faults_speak_azures_language(azure, faults, fault, status, wanted
 
 
 @pytest.mark.parametrize(
-    ("target", "zones", "wanted"),
-    [(GPU, [], "AllocationFailed"), (f"{GPU}@3", ["3"], "ZonalAllocationFailed")],
+    ("target", "asked", "wanted"),
+    [
+        (GPU, {}, "AllocationFailed"),
+        (f"{GPU}@3", {"availabilityZones": ["3"]}, "ZonalAllocationFailed"),
+        (f"{GPU}/spot", {"scaleSetPriority": "Spot"}, "AllocationFailed"),
+    ],
 )
-async def test_no_capacity_fails_the_operation_and_leaves_a_failed_pool(azure, faults, target, zones, wanted):
+async def test_no_capacity_fails_the_operation_and_leaves_a_failed_pool(azure, faults, target, asked, wanted):
     faults.set(Fault(FaultKind.NO_CAPACITY, target))
-    answer = await azure.put(count=1, availabilityZones=zones)
+    answer = await azure.put(count=1, **asked)
     assert answer.status == 201
     assert await azure.settled() == "Failed"
     monitor = await azure.call("GET", answer.headers["Azure-AsyncOperation"])
@@ -248,8 +252,9 @@ async def test_no_capacity_fails_the_operation_and_leaves_a_failed_pool(azure, f
     assert azure.ledger.rentals() == []
 
 
-async def test_another_zone_has_machines(azure, faults):
-    faults.set(Fault(FaultKind.NO_CAPACITY, f"{GPU}@3"))
+@pytest.mark.parametrize("target", [f"{GPU}@3", f"{GPU}/spot"])
+async def test_another_zone_or_other_terms_have_machines(azure, faults, target):
+    faults.set(Fault(FaultKind.NO_CAPACITY, target))
     await azure.put(count=1, availabilityZones=["1"])
     assert await azure.settled() == "Succeeded"
 

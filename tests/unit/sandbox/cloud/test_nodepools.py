@@ -6,7 +6,7 @@ import pytest
 
 from include.sandbox.cloud.crds import NODECLAIMS, NODEPOOLS
 from include.sandbox.cloud.machines import find_machine_type
-from include.sandbox.cloud.nodeclaims import build_node, node_name
+from include.sandbox.cloud.nodeclaims import CAPACITY_TYPE, build_node, node_name
 from include.sandbox.cloud.nodepools import NodePoolController
 from include.sandbox.controllers.ownership import condition_of
 from include.sandbox.controllers.reconciler import Feeds
@@ -20,7 +20,7 @@ def pools(cluster) -> NodePoolController:
     return NodePoolController(cluster, Feeds(cluster))
 
 
-async def make(cluster, replicas=2):
+async def make(cluster, replicas=2, *requirements):
     template = {
         "metadata": {"labels": {"kaito.sh/workspace": "w"}, "annotations": {"a": "b"}},
         "spec": {
@@ -30,7 +30,8 @@ async def make(cluster, replicas=2):
                     "key": "node.kubernetes.io/instance-type",
                     "operator": "In",
                     "values": ["Standard_NC6s_v3"],
-                }
+                },
+                *requirements,
             ],
         },
     }
@@ -137,3 +138,33 @@ async def test_a_claim_without_a_machine_is_given_up_and_made_again(cluster, poo
     await pools.reconcile(KEY)
     (second,) = await claims(cluster)
     assert second["metadata"]["name"] != first["metadata"]["name"]
+
+
+async def test_spot_machines_are_sold_out_by_themselves(cluster, pools, controller, faults):
+    faults.set(Fault(FaultKind.NO_CAPACITY, "Standard_NC6s_v3/spot"))
+    terms = {"key": CAPACITY_TYPE, "operator": "In", "values": ["spot"]}
+    await make(cluster, 1, terms)
+    await pools.reconcile(KEY)
+    (spot,) = await claims(cluster)
+    await controller.reconcile(("", spot["metadata"]["name"]))
+    events, _ = await cluster.list("events", field_selector="reason=InsufficientCapacityError")
+    assert events[0]["involvedObject"]["name"] == spot["metadata"]["name"]
+    await cluster.delete(NODEPOOLS, KEY[1])
+    await pools.reconcile(KEY)
+    await controller.reconcile(("", spot["metadata"]["name"]))
+    await pools.reconcile(KEY)
+    await make(cluster, 1)
+    await pools.reconcile(KEY)
+    (ordinary,) = await claims(cluster)
+    await controller.reconcile(("", ordinary["metadata"]["name"]))
+    (ordinary,) = await claims(cluster)
+    assert ordinary["metadata"]["labels"][CAPACITY_TYPE] == "on-demand"
+
+
+async def test_a_spot_machine_says_that_it_is_one(cluster, pools, controller):
+    await make(cluster, 1, {"key": CAPACITY_TYPE, "operator": "In", "values": ["spot"]})
+    await pools.reconcile(KEY)
+    (claim,) = await claims(cluster)
+    await controller.reconcile(("", claim["metadata"]["name"]))
+    (claim,) = await claims(cluster)
+    assert claim["metadata"]["labels"][CAPACITY_TYPE] == "spot"
