@@ -11,7 +11,16 @@ from kaito.hooks.pool import Purpose
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.params import tuning_params
-from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH, finish, preflight, record_cost, serve
+from kaito.pipelines import (
+    DEFAULT_ARGS,
+    RELEASE_RETRIES,
+    TUNING_RETRIES,
+    WHICH,
+    finish,
+    preflight,
+    record_cost,
+    serve,
+)
 from kaito.sensors.workspace import GpuPoolReadySensor
 
 DOC = """
@@ -26,7 +35,8 @@ or with the whole Workspace (the YAML as JSON) under `workspace`, or with the fo
 * Every fault of the request is named by `preflight`, before a pod or a machine exists.
 * The dataset is fetched and checked on a CPU node, so bad data costs no GPU time.
 * The GPU pool is released before the push, and on every other path too: failure, stop, mark-failed.
-* A second try of `tune` goes on from the last checkpoint.
+* A second try of `tune` goes on from the last checkpoint. A training that loses its machine (a node that dies, a spot
+  machine that is evicted) asks for another one, or for the run's next choice; one that crashes is tried three times.
 * Progress and the real cause of a failure stand in the Workspace's conditions: `kubectl describe workspace NAME`.
 """
 
@@ -50,7 +60,7 @@ with DAG(
     wait_for_nodes = GpuPoolReadySensor(
         task_id="wait_for_nodes", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset", **WHICH
     )
-    tune = TuneOperator(task_id="tune")
+    tune = TuneOperator(task_id="tune", retries=TUNING_RETRIES)
     release_gpu_pool = ReleaseGpuPoolOperator(
         task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
     ).as_teardown(setups=create_gpu_pool, on_failure_fail_dagrun=True)

@@ -19,6 +19,8 @@ from kaito.sensors.workspace import GpuPoolReadySensor, RolloutReadySensor
 
 #: API work is quick to try again; what takes long (machines, training) has its own limits.
 DEFAULT_ARGS: dict[str, Any] = {"owner": "kaito", "retries": 2, "retry_delay": timedelta(seconds=5)}
+#: Each machine that a training loses costs it a try; it goes on from its last checkpoint.
+TUNING_RETRIES = 20
 #: A pool that is not released costs money: ask for longer than anything else.
 RELEASE_RETRIES = {"retries": 6, "retry_delay": timedelta(seconds=10), "retry_exponential_backoff": True}
 WHICH = {"workspace": WORKSPACE_NAME, "namespace": WORKSPACE_NAMESPACE}

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # AKS takes several minutes to delete an agent pool.
 GONE_WITHIN = timedelta(minutes=20)
+# The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
+NODES_READY_WITHIN = timedelta(hours=2)
 REGION_LABEL = "topology.kubernetes.io/region"
 
 

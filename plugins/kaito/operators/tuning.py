@@ -1,25 +1,42 @@
-"""The steps of tuning, each in a pod: fetch the dataset, tune, publish the adapter."""
+"""The steps of tuning, each in a pod: fetch the dataset, tune, publish the adapter.
+
+The setup of a pool and its wait are over long before a machine dies or a spot machine is evicted, so a second try of
+the training asks for machines itself, waits for them in the triggerer, and takes the run's next choice when the cloud
+has none of these left. The trainer goes on from its last checkpoint, which is on the Workspace's volume.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.workspace import conditions
 from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose
-from kaito.operators.base import Run
-from kaito.operators.machines import MachineAsking
+from kaito.operators.base import Run, tries_left
+from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.settings import manifest_settings
+from kaito.triggers.pool import LostMachinesTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from include.planning import Plan
+    from include.reconcile.pools import PoolStatus
+
+
+MACHINES_POLL = 0.5
+#: After so many tries a training that fails by itself has failed. Machines that it loses are not its fault, and a spot
+#: machine may be taken often: for those the task's retries count.
+OWN_TRIES = 3
+#: The trigger gives up by itself, with a reason; the framework's limit only backs it up.
+BACKSTOP = timedelta(seconds=60)
 
 
 class FetchDatasetOperator(WorkloadPodOperator):
@@ -54,16 +71,16 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     def __init__(self, *, execution_timeout: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
         super().__init__(execution_timeout=execution_timeout, **kwargs)
         self._try = 1
+        #: What the machines were asked for as that are there now, "" where only the first wait has asked.
+        self._offer = ""
 
     def execute(self, context: Context) -> Any:
         self._try = context["ti"].try_number
         return super().execute(context)
 
     def prepare(self, run: Run) -> None:
-        if self._try > 1 and self._lost_machines(run):
-            # Nobody else does: the setup has long succeeded. The pod waits until they have joined.
-            self.log.info("The run's machines are not all there any more: asking for what is missing.")
-            self.ask(run)
+        if self._try > 1:
+            self._have_machines(run)
         tuning = run.workspace.tuning
         given = None
         if tuning and tuning.config:
@@ -71,11 +88,56 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             if config is None:
                 raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
             given = config["data"]["training_config.yaml"]
-        self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, run.tuning_plan, given))
+        self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, self._plan(run), given))
+
+    def _have_machines(self, run: Run) -> None:
+        """Return if the run's machines are there, else ask for what is missing and wait for it in the triggerer.
+
+        Nobody else does: the setup and its wait have long succeeded.
+        """
+        seen = self._machines_now(run)
+        if seen.ready:
+            self._offer = seen.offer
+            return
+        self.log.info("The run's machines are not all there any more: asking for what is missing.")
+        self.ask(run)
+        self._await_machines(run)
+
+    def _await_machines(self, run: Run) -> NoReturn:
+        wait = LostMachinesTrigger(
+            workspace=run.name,
+            namespace=run.namespace,
+            purpose=self.purpose,
+            kubernetes_conn_id=self.kubernetes_conn_id,
+            timeout_seconds=NODES_READY_WITHIN.total_seconds(),
+            poll_seconds=MACHINES_POLL,
+        )
+        self.defer(trigger=wait, method_name="machines_came", timeout=NODES_READY_WITHIN + BACKSTOP)
+
+    def machines_came(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Come back from the wait for other machines: to the training, to the next choice, or to the end."""
+        if event.get("ready"):
+            return self.execute(context)
+        run, message = self.this_run(context), str(event.get("message"))
+        if event.get("unavailable"):
+            self.ask(run, (str(event.get("offer") or ""), message))
+            self._await_machines(run)
+        if not event.get("missing"):
+            raise AirflowFailException(message)
+        again = tries_left(context)
+        self.report(run, self.failed, f"{message}{'; trying again' if again else ''}", again=again)
+        raise AirflowException(message)
+
+    def _machines_now(self, run: Run) -> PoolStatus:
+        return self.machines(run).observe(PoolKey(run.name, run.namespace, self.purpose))
 
     def _lost_machines(self, run: Run) -> bool:
-        seen = self.machines(run).observe(PoolKey(run.name, run.namespace, self.purpose))
-        return not seen.ready
+        return not self._machines_now(run).ready
+
+    def _plan(self, run: Run) -> Plan:
+        """The plan of the machines that are there: a later try may have others than the first wait has found."""
+        plans = run.candidates(self.purpose)
+        return next((plan for plan in plans if plan.offer == self._offer), run.tuning_plan)
 
     def _deleted(self, event: Mapping[str, Any]) -> bool:
         """As for any pod; but one that went with its machine may be tried again."""
@@ -90,12 +152,32 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             return True
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        return manifests.tuning_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id)
+        return manifests.tuning_pod(run.workspace, self._plan(run), manifest_settings(), run.run_id)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """As every pod's end; how long it worked is written down before the provider deletes it."""
+        self._try = context["ti"].try_number
         self.bill(self.this_run(context))
         return super().trigger_reentry(context, event)
+
+    def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
+        """As for any pod; but what ended by itself too often is not tried again."""
+        try:
+            return super()._result(failure, event)
+        except AirflowFailException:
+            raise
+        except AirflowException as error:
+            if self._try < OWN_TRIES or self._machine_was_taken():
+                raise
+            raise AirflowFailException(f"{error}; not tried again after {self._try} tries") from failure
+
+    def _machine_was_taken(self) -> bool:
+        if self._evicted() or self._run is None:
+            return True
+        try:
+            return self._lost_machines(self._run)
+        except (ClusterError, ValueError):
+            return True  # the next try sees
 
     def summary(self, result: dict[str, Any]) -> str:
         return f"Tuned in {result.get('steps')} steps, loss {result.get('loss_first')} to {result.get('loss_last')}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
@@ -111,7 +112,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def defer(self, *, trigger: Any, method_name: str, **kwargs: Any) -> None:
         """Wait with the fenced trigger in place of the provider's."""
-        if self._run is not None:
+        if self._run is not None and isinstance(trigger, KubernetesPodTrigger):
             arguments = trigger.serialize()[1]
             trigger = WorkloadPodTrigger(
                 workspace=self._run.name,
@@ -230,9 +231,11 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         if self.pod is None or self.pod.metadata is None:
             # Not seen is not gone: a pod that is there is taken up by the next try.
             return self.cluster.find(POD, event["name"], event["namespace"]) is None
-        marks = (self.pod.status.conditions if self.pod.status else None) or []
-        evicted = any(c.type == "DisruptionTarget" and c.status == "True" for c in marks)
-        return self.pod.metadata.deletion_timestamp is not None and not evicted
+        return self.pod.metadata.deletion_timestamp is not None and not self._evicted()
+
+    def _evicted(self) -> bool:
+        marks = (self.pod.status.conditions if self.pod and self.pod.status else None) or []
+        return any(c.type == "DisruptionTarget" and c.status == "True" for c in marks)
 
     def _cause(self, ended: Any, failure: Exception | None, event: dict[str, Any]) -> str:
         if ended is not None:

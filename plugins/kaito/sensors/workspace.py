@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.workspace import conditions
-from kaito.operators.machines import MachineAsking
+from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.sensors.base import WorkspaceSensor
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
@@ -17,8 +17,6 @@ from kaito.triggers.rollout import RolloutReadyTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
-NODES_READY_WITHIN = timedelta(hours=2)
 # An image of 25 GB and weights of 100 GB come before the first answer.
 SERVICE_READY_WITHIN = timedelta(minutes=60)
 

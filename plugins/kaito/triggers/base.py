@@ -163,11 +163,12 @@ class WorkspaceTrigger(BaseTrigger):
             if over:
                 break
             await asyncio.sleep(self.poll_seconds)
-        if last.ready:
-            told = {"message": last.message, "nodes": list(last.nodes), **last.facts}
-            yield TaskSuccessEvent(xcoms={"return_value": told})
-        else:
-            yield self.failure(last)
+        yield self.success(last) if last.ready else self.failure(last)
+
+    def success(self, last: Observation) -> TriggerEvent:
+        """Return how a wait ends that has found what it waited for."""
+        told = {"message": last.message, "nodes": list(last.nodes), **last.facts}
+        return TaskSuccessEvent(xcoms={"return_value": told})
 
     def failure(self, last: Observation) -> TriggerEvent:
         """Return how a wait ends that has failed."""

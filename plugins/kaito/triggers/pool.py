@@ -55,8 +55,12 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
             if self._observer is not None:
                 await self._observer.__aexit__()
 
+    def needless(self) -> bool:
+        """Whether no machines are needed any more."""
+        return self.purpose == Purpose.TUNING and published(self.live)
+
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
-        if self.purpose == Purpose.TUNING and published(self.live):
+        if self.needless():
             return Observation(True, "The adapter is published already: no machines are needed.", silent=True)
         try:
             pools = await self._pools(hook)
@@ -104,3 +108,13 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
         if self._spent[stage] <= self._budgets[stage]:
             return ""
         return f"{_SLOW[stage]} within {self._budgets[stage]:g} s ([kaito] {budget_key(stage)})."
+
+
+class LostMachinesTrigger(GpuPoolReadyTrigger):
+    """As GpuPoolReadyTrigger, for a task that lost its machines and goes on with others: it comes back either way."""
+
+    def needless(self) -> bool:
+        return False
+
+    def success(self, last: Observation) -> TriggerEvent:
+        return TriggerEvent({"ready": True, "message": last.message, **last.facts})

@@ -251,24 +251,6 @@ def test_tuning_takes_the_authors_config(
     assert cluster.condition(NAME, "JobStarted")["status"] == "True"
 
 
-@pytest.mark.parametrize(("attempt", "lost", "asked"), [(1, True, 0), (2, False, 0), (2, True, 1)])
-def test_a_second_try_asks_for_machines_that_were_lost(
-    tune: TuneOperator,
-    cluster: FakeCluster,
-    context: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    attempt: int,
-    lost: bool,
-    asked: int,
-) -> None:
-    if not lost:
-        have_machine(cluster)
-    context["ti"].try_number = attempt
-    started(tune, context, monkeypatch)
-    assert [kind for kind, _ in cluster.writes].count("nodeclaims") == asked
-    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
-
-
 def test_a_workspace_that_was_edited_stops_its_old_run(
     tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
 ) -> None:
