@@ -74,22 +74,23 @@ class OnePodOperator(KubernetesPodOperator):
                 )
             time.sleep(PATIENT_POLL)
 
+    @generic_api_retry
     def _create(self, pod_request_obj: Any) -> Any:
-        """Return a new pod, None when there is one of that name (an answer here, so not asked again and again)."""
+        """Return a new pod, None when there is one of that name (an answer here, so not asked again and again).
+
+        Not through the pod manager: it logs the pod that was refused, and with it a dataset's signed URL.
+        """
         try:
-            return self.pod_manager.run_pod_async(pod_request_obj)
+            return self.client.create_namespaced_pod(pod_request_obj.metadata.namespace, pod_request_obj)
         except ApiException as error:
             if error.status == 409:
                 return None
-            self.log.info("The pod could not be made (%s); trying again.", error.reason)
-        return self.pod_manager.create_pod(pod=pod_request_obj)
+            raise
 
     def _pods_of_this_step(self, wanted: Any) -> list[Any]:
         """Return the pods that this step has already; those that nobody wants are told to go."""
         own = {key: wanted.labels[key] for key in (names.WORKSPACE, names.COMPONENT)}
-        found = self.client.list_namespaced_pod(
-            namespace=wanted.namespace, label_selector=selector(own)
-        ).items
+        found = self._listed(wanted.namespace, selector(own))
         for pod in found:
             if self._standing(pod, wanted) is Standing.USELESS:
                 self.log.info("Pod %s is of no use any more: deleting it.", pod.metadata.name)

@@ -36,38 +36,41 @@ def a_pod(
 class Pods:
     """The pods of a namespace; each look sees the next list, the last one for ever."""
 
-    def __init__(self, *looks: list[Any], taken: bool = False, busy: int = 0) -> None:
+    def __init__(self, *looks: list[Any], refusal: int = 0, busy: int = 0, deaf: int = 0) -> None:
         self.looks, self.made, self.deleted = list(looks), [], []
-        self.taken, self.busy = taken, busy
+        self.refusal, self.busy, self.deaf = refusal, busy, deaf
+        self.api_client = SimpleNamespace(sanitize_for_serialization=str)
 
     def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
         assert label_selector == "kaito.sh/component=tuning,kaito.sh/workspace=w"
+        if self.deaf:
+            self.deaf -= 1
+            raise ApiException(status=503, reason="ServiceUnavailable")
         return SimpleNamespace(items=self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
 
-    def create_pod(self, pod: Any) -> Any:
-        self.made.append(pod)
-        return pod
-
-    def run_pod_async(self, pod: Any) -> Any:
+    def create_namespaced_pod(self, namespace: str, body: Any) -> Any:
+        assert namespace == "n"
         if self.busy:
             self.busy -= 1
             raise ApiException(status=503, reason="ServiceUnavailable")
-        if self.taken:
-            raise ApiException(status=409, reason="AlreadyExists")
-        self.made.append(pod)
-        return pod
+        if self.refusal:
+            raise ApiException(status=self.refusal)
+        self.made.append(body)
+        return body
 
     def delete(self, kind: Any, name: str, namespace: str, uid: str) -> bool:
         self.deleted.append((name, uid))
         return True
 
 
-def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> Any:
+def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch, wanted: Any = None) -> Any:
     monkeypatch.setattr(one_pod, "PATIENT_POLL", 0)
     monkeypatch.setattr(one_pod, "GONE_SECONDS", 0.05)
     operator = TuneOperator(task_id="tune")
-    operator.__dict__.update(cluster=pods, client=pods, pod_manager=pods)
-    return operator.get_or_create_pod(a_pod(), {})
+    for asked in (one_pod.OnePodOperator._create, one_pod.OnePodOperator._listed):
+        monkeypatch.setattr(asked.retry, "sleep", lambda seconds: None)
+    operator.__dict__.update(cluster=pods, client=pods)
+    return operator.get_or_create_pod(wanted or a_pod(), {})
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Succeeded", "Failed"])
@@ -86,10 +89,22 @@ def test_without_a_pod_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(pods, monkeypatch) is pods.made[0]
 
 
-def test_a_busy_api_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    pods = Pods([], busy=1)
+@pytest.mark.parametrize("trouble", [{"busy": 3}, {"deaf": 3}], ids=["creating", "looking"])
+def test_a_busy_api_server_is_asked_again(trouble: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = Pods([], **trouble)
     ask(pods, monkeypatch)
     assert len(pods.made) == 1
+
+
+def test_a_pod_that_is_refused_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its environment has the dataset's URL, which may be signed."""
+    wanted = a_pod()
+    wanted.spec = "https://example.com/train.parquet?sig=SECRET"
+    with pytest.raises(ApiException):
+        ask(Pods([], refusal=403), monkeypatch, wanted)
+    assert "SECRET" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -131,13 +146,13 @@ def test_a_pod_on_its_way_out_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_name_that_a_stranger_holds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AirflowException, match="not ours"):
-        ask(Pods([], taken=True), monkeypatch)
+        ask(Pods([], refusal=409), monkeypatch)
 
 
 def test_two_that_ask_at_once_get_one_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other's create came first: the API server refuses ours, and the next look finds the pod."""
     there = a_pod()
-    assert ask(Pods([], [there], taken=True), monkeypatch) is there
+    assert ask(Pods([], [there], refusal=409), monkeypatch) is there
 
 
 def test_the_name_is_the_manifests_own(cluster: FakeCluster, context: dict[str, Any]) -> None:
