@@ -11,6 +11,19 @@ from include.workspace.faults import Fault, did_you_mean
 from include.workspace.rules.context import DNS_SUBDOMAIN, Context, Rule
 from include.workspace.selector import as_label, asked_labels, node_labels
 
+#: The machines of one AKS agent pool.
+MOST_NODES = 1000
+#: Domains of labels that kubelets, clouds and Karpenter keep to themselves (Karpenter's RestrictedLabelDomains, AKS's
+#: reserved prefix), and those below them that anybody may use.
+_DOMAINS = ("kubernetes.io", "k8s.io", "karpenter.sh", "kubernetes.azure.com")
+_OPEN_DOMAINS = ("node.kubernetes.io", "node-restriction.kubernetes.io", "kops.k8s.io")
+_TYPE_LABEL = "node.kubernetes.io/instance-type"
+_SAID_BY_CLOUDS = frozenset({"agentpool", _TYPE_LABEL})
+_SAID_OF_EVERY_MACHINE = {
+    "kubernetes.io/os": "linux",
+    "kubernetes.io/arch": "amd64",
+    "kubernetes.azure.com/mode": "user",
+}
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
@@ -47,11 +60,31 @@ def labels_are_labels(context: Context) -> Iterator[Fault]:
             yield Fault(path, value, "F6", "is not a label value", hint)
 
 
+def labels_can_be_given(context: Context) -> Iterator[Fault]:
+    """F20: what the cluster or its cloud says of a machine nobody else can; AKS and Karpenter refuse such a pool."""
+    if context.policy.byo:
+        return
+    own = {**_SAID_OF_EVERY_MACHINE, _TYPE_LABEL: context.ws.instance_type}
+    for key, value in node_labels(context.ws).items():
+        domain = key.rpartition("/")[0]
+        kept = domain not in _OPEN_DOMAINS and any(f".{domain}".endswith(f".{d}") for d in _DOMAINS)
+        if (kept or key in _SAID_BY_CLOUDS) and own.get(key) != value:
+            path = f"resource.labelSelector.matchLabels[{key}]"
+            hint = "use a label of your own, such as app: my-model"
+            yield Fault(
+                path, value, "F20", "a new node cannot be given this label: its cluster sets it", hint
+            )
+
+
 def count_is_possible(context: Context) -> Iterator[Fault]:
     """T1, F7."""
     count = context.ws.node_count
     if count < 1:
         yield Fault("resource.count", count, "F7", "must be at least 1")
+    elif count > MOST_NODES and not context.ws.is_tuning:
+        yield Fault(
+            "resource.count", count, "F7", f"must be at most {MOST_NODES}, what a pool of machines can have"
+        )
     elif count > 1 and context.ws.is_tuning:
         yield Fault("resource.count", count, "T1", "tuning runs on a single node", "remove it or set it to 1")
 
@@ -128,6 +161,7 @@ RULES: tuple[Rule, ...] = (
     selector_means_labels,
     selector_leaves_a_label,
     labels_are_labels,
+    labels_can_be_given,
     count_is_possible,
     machine_is_known,
     tuning_fits,

@@ -85,6 +85,19 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
             yield Fault(f"metadata.annotations[{key}]", given, rule, "is not a value it can have", hint)
 
 
+def provider_has_the_machine(context: Context) -> Iterator[Fault]:
+    """F14: AKS has Azure's machines only."""
+    machine, given = context.machine, context.ws.annotations.get(names.POOL_PROVIDER)
+    if given == "aks" and machine is not None and machine.cloud != "azure":
+        path, hint = (
+            f"metadata.annotations[{names.POOL_PROVIDER}]",
+            "name a machine type of Azure, or another provider",
+        )
+        yield Fault(
+            path, given, "F14", f"cannot make a {machine.name}, which is a machine of {machine.cloud}", hint
+        )
+
+
 def idle_time_is_minutes(context: Context) -> Iterator[Fault]:
     """F17: only a service can be idle."""
     ws = context.ws
@@ -143,6 +156,7 @@ RULES: tuple[Rule, ...] = (
     exactly_one_half,
     machine_is_named,
     annotations_are_known_values,
+    provider_has_the_machine,
     idle_time_is_minutes,
     budget_is_money,
     budget_can_be_kept,

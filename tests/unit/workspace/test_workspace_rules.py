@@ -156,3 +156,31 @@ def test_a_fault_never_shows_a_token() -> None:
     assert "10.0.0.1/a.parquet" in text
     assert "hunter2" not in text
     assert "SECRET" not in text
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"kubernetes.io/os": "linux"},
+        {"node.kubernetes.io/instance-type": "Standard_NC24ads_A100_v4"},
+        {"node.kubernetes.io/team": "ml"},
+        {"my-kubernetes.io/team": "ml"},
+        {"kubernetes.azure.com/mode": "user"},
+    ],
+)
+def test_labels_that_a_new_machine_has_anyway_are_no_fault(label: dict[str, str]) -> None:
+    document = changed(TUNING, {"resource.labelSelector.matchLabels": {"app": "w", **label}})
+    assert examine_workspace(document, CATALOG)[1] == []
+
+
+def test_nodes_that_were_brought_along_are_chosen_by_any_label() -> None:
+    selector = {"matchLabels": {"kubernetes.azure.com/agentpool": "gpu"}}
+    document = changed(SERVING, {"resource.instanceType": REMOVE, "resource.labelSelector": selector})
+    assert examine_workspace(document, CATALOG, Policy(byo=True))[1] == []
+
+
+@pytest.mark.parametrize(("count", "told"), [(1000, []), (1001, ["F7"]), (10**9, ["F7"])])
+def test_more_machines_than_a_pool_can_have_are_refused(count: int, told: list[str]) -> None:
+    template = {"template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}
+    document = changed(SERVING, {"inference": template, "resource.count": count})
+    assert [fault.rule for fault in examine_workspace(document, CATALOG)[1]] == told
