@@ -33,6 +33,8 @@ PLACES = {"AIRFLOW__CORE__PARALLELISM": "16"}
 CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 PAUSE = 0.02
 WATCHED_SECONDS = 20.0
+#: From when a task is in the triggerer's hands to when its wait has certainly begun.
+SETTLED_SECONDS = 4.0
 
 
 class Life:
@@ -105,6 +107,8 @@ def crash(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     released = []
     for number in range(CRASHES):
         with tuning(stack, api, f"crash-{number}", steps=2000) as life:
+            until(lambda: waiting(stack, "kaito_tune", "tune"), pause=PAUSE)
+            time.sleep(SETTLED_SECONDS)
             (pod,) = stack.pods(life.name, "tuning")
             stack.fault("oom", target=f"default/{pod['metadata']['name']}")
             life.until("released")
@@ -143,7 +147,7 @@ def many(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     begin = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(api.create, documents))
-    until(lambda: waiting(stack) >= POOLS, 400, pause=1)
+    until(lambda: waiting(stack, "kaito_serve", "serve.wait_for_nodes") >= POOLS, 400, pause=1)
     took = time.monotonic() - begin
     held, deadline = [], time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < deadline:
@@ -158,12 +162,12 @@ def many(stack: ReconciledStack, api: Api) -> Iterator[Row]:
     yield Row(f"{POOLS} pools awaited at once: Workspaces that are not told", float(POOLS - told), "", 1)
 
 
-def waiting(stack: ReconciledStack) -> int:
-    """How many runs wait for their machines in the triggerer."""
+def waiting(stack: ReconciledStack, dag_id: str, task_id: str) -> int:
+    """How many runs wait in the triggerer with this task."""
     query: dict[str, Any] = {"state": ["deferred"], "limit": 100}
-    reply = stack.api._http.get("/api/v2/dags/kaito_serve/dagRuns/~/taskInstances", params=query)
+    reply = stack.api._http.get(f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances", params=query)
     tasks = reply.raise_for_status().json()["task_instances"]
-    return sum(task["task_id"].endswith("wait_for_nodes") for task in tasks)
+    return sum(task["task_id"] == task_id for task in tasks)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ After each case the cloud has the nodes that it had before, and its bill has no 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE, NODE_CLAIM, POD
+from kaito.hooks.cluster import KaitoClusterHook
 from kaito.hooks.pool import FailureClass, ForeignPool, PoolTaken
 from kaito.hooks.pools.node_pools import NODE_POOL
 
+from include.demo.identity import airflow_kubeconfig
 from include.manifests import AgentPoolOptions
 from include.reconcile.pools import Stage
 from tests.integration.provider_cloud import (
@@ -354,6 +357,12 @@ def test_a_deletion_that_was_killed_is_taken_up_again(pool: Pool, monkeypatch: p
             machines.delete(pool.key, "run-1")
     pool.release()
     assert len(pool.cloud.rentals(pool.name)) == 2, pool.bill()
+
+
+def test_airflows_own_account_knows_its_rights(cloud: Cloud, tmp_path: Path) -> None:
+    config = airflow_kubeconfig(cloud.state / "kubeconfig", tmp_path / "kubeconfig")
+    hook = KaitoClusterHook(conn_id=None, config_file=str(config))
+    assert [hook.may("create", kind) for kind in (NODE_CLAIM, NODE_POOL, NODE)] == [True, True, False]
 
 
 def test_creations_go_on_after_a_restart_of_the_cloud(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,17 @@ def create(kind: Kind, manifest: Mapping[str, Any]) -> Request:
     return Request("POST", kind.path(namespace=namespace), (("fieldManager", FIELD_MANAGER),), dict(manifest))
 
 
+def access_review(verb: str, kind: Kind) -> Request:
+    """Ask whether the caller may do something with objects of a kind that has no namespaces."""
+    attributes = {"verb": verb, "group": kind.group, "resource": kind.plural}
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    return Request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+
+
 def apply(kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Request:
     """Server-side apply. ``force`` takes fields over from other managers: right for objects that are ours alone."""
     metadata = manifest["metadata"]

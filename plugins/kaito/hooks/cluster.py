@@ -125,6 +125,11 @@ class KaitoClusterHook(KubernetesHook):
         """Return the objects of ``kind`` that match, in all namespaces when none is named."""
         return self.send(api.listing(kind, namespace, labels, fields)).get("items") or []
 
+    def may(self, verb: str, kind: Kind) -> bool:
+        """Return whether this connection's account has a right, as the API server says (nothing is done)."""
+        review = self.send(api.access_review(verb, kind))
+        return bool((review.get("status") or {}).get("allowed"))
+
     def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
         """Make the object look like ``manifest`` by server-side apply; returns it as the cluster has it now."""
         return self.send(api.apply(kind, manifest, force=force))

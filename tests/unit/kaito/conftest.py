@@ -85,6 +85,9 @@ class FakeCluster:
             and all((obj["metadata"].get("labels") or {}).get(k) == v for k, v in (labels or {}).items())
         ]
 
+    def may(self, verb: str, kind: Kind) -> bool:
+        return (verb, kind.plural) not in self.refuse
+
     def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
         self._check("apply", kind)
         self.writes.append((kind.plural, manifest["metadata"]["name"]))

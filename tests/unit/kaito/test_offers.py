@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks import aks
+from kaito.hooks.api import ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.azure_offer import Wanted
 
@@ -26,6 +27,7 @@ class Azure:
     none: tuple[str, ...] = ()
     pools: Sequence[dict[str, Any]] = ()
     error: Exception | None = None
+    silent: Exception | None = None  # of what Azure has, not of what is there
     asked: list[Wanted]
 
     def __init__(self, _conn_id: str) -> None:
@@ -37,6 +39,8 @@ class Azure:
         return Azure.pools
 
     def offers_faults(self, wanted: Sequence[Wanted]) -> list[list[str]]:
+        if Azure.silent:
+            raise Azure.silent
         Azure.asked = list(wanted)
         return [[f"no quota for {w.instance_type}."] if w.instance_type in Azure.none else [] for w in wanted]
 
@@ -44,7 +48,7 @@ class Azure:
 @pytest.fixture(autouse=True)
 def azure(cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aks, "AksHook", Azure)
-    Azure.none, Azure.pools, Azure.error = (), (), None
+    Azure.none, Azure.pools, Azure.error, Azure.silent = (), (), None, None
     live = cluster.objects["workspaces", "default", NAME]["metadata"]
     live["annotations"] = {
         **(live.get("annotations") or {}),
@@ -86,8 +90,30 @@ def test_when_that_is_all_the_run_ends_before_anything_exists(cluster: FakeClust
 
 
 def test_without_the_right_to_ask_the_run_goes_on(cluster: FakeCluster) -> None:
-    Azure.error = AksError(403, "AuthorizationFailed", "no right to read skus")
+    Azure.silent = AksError(403, "AuthorizationFailed", "no right to read skus")
     assert len(offers(preflight(cluster, {"name": NAME}))) == 4
+
+
+def test_an_azure_that_does_not_answer_is_no_refusal(cluster: FakeCluster) -> None:
+    Azure.error = AksError(503, "ServiceUnavailable", "try later")
+    assert len(offers(preflight(cluster, {"name": NAME}))) == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("AuthorizationFailed", "Grant the role"),
+        ("ResourceGroupNotFound", "Resource group 'x' could not be found"),
+    ],
+)
+def test_a_connection_that_can_never_make_pools_ends_the_run_at_once(
+    cluster: FakeCluster, code: str, words: str
+) -> None:
+    Azure.error = AksError(403, code, words)
+    with pytest.raises(AirflowFailException, match=words):
+        preflight(cluster, {"name": NAME})
+    assert words in cluster.condition(NAME, "ResourceReady")["message"]
+    assert cluster.writes == []
 
 
 def test_machines_that_the_workspace_holds_are_not_asked_for_again(cluster: FakeCluster) -> None:
@@ -113,3 +139,43 @@ def test_other_providers_are_not_asked(cluster: FakeCluster) -> None:
         "nodeclaim"
     )
     assert len(offers(preflight(cluster, {"name": NAME}))) == 4
+
+
+# -- rights, and what AKS takes --------------------------------------------------------------------------------------
+
+
+def provider(cluster: FakeCluster, name: str, **labels: str) -> None:
+    live = cluster.objects["workspaces", "default", NAME]
+    live["metadata"]["annotations"] = {names.POOL_PROVIDER: name}
+    live["resource"]["labelSelector"]["matchLabels"] |= labels
+
+
+@pytest.mark.parametrize(("name", "kind"), [("nodeclaim", "nodeclaims"), ("nodepool", "nodepools")])
+def test_a_right_that_is_missing_is_named_before_anything_is_made(
+    cluster: FakeCluster, name: str, kind: str
+) -> None:
+    provider(cluster, name)
+    for verb in ("create", "delete"):
+        cluster.refuse[verb, kind] = ClusterError(403, "Forbidden", "no")
+    words = rf"may not create, delete {kind}\.karpenter\.sh: grant it that \(kubectl apply -f presets/rbac\)"
+    with pytest.raises(AirflowFailException, match=words):
+        preflight(cluster, {"name": NAME})
+    assert "presets/rbac" in cluster.condition(NAME, "ResourceReady")["message"]
+    assert cluster.writes == []
+
+
+def test_a_cluster_without_karpenter_is_told_apart_from_a_missing_right(cluster: FakeCluster) -> None:
+    provider(cluster, "nodeclaim")
+    cluster.refuse["list", "nodeclaims"] = ClusterError(404, "NotFound", "the server could not find it")
+    with pytest.raises(AirflowFailException, match="knows no NodeClaims: install Karpenter or the gpu-prov"):
+        preflight(cluster, {"name": NAME})
+
+
+def test_a_pool_that_aks_would_never_take_is_refused_before_the_dataset_is_fetched(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_ZONES", "7")
+    provider(cluster, "aks")
+    with pytest.raises(AirflowFailException, match="Zone '7' is not an availability zone of Azure"):
+        preflight(cluster, {"name": NAME})
+    assert "Zone '7'" in cluster.condition(NAME, "ResourceReady")["message"]
