@@ -7,6 +7,7 @@ After each case the cloud has the nodes that it had before, and its bill has no 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kaito.hooks.pool import FailureClass, ForeignPool, PoolTaken
 from kaito.hooks.pools.node_pools import NODE_POOL
 
 from include.demo.identity import airflow_kubeconfig
+from include.ledger import records
 from include.manifests import AgentPoolOptions
 from include.reconcile.pools import Stage
 from tests.integration.provider_cloud import (
@@ -357,6 +359,22 @@ def test_a_deletion_that_was_killed_is_taken_up_again(pool: Pool, monkeypatch: p
             machines.delete(pool.key, "run-1")
     pool.release()
     assert len(pool.cloud.rentals(pool.name)) == 2, pool.bill()
+
+
+def test_a_machine_that_never_joins_is_in_our_ledger_as_in_the_clouds(cloud: Cloud) -> None:
+    cloud.fault("slow-boot", value=60)
+    pool = Pool(cloud, "aks", "never-joins")
+    pool.create()
+    (begun,) = until(lambda: cloud.rentals(pool.name), "the cloud starts the machine")
+    first = records.account({}, [], datetime.now(UTC), lambda _: 3.6, pool.machines().rented(pool.key))
+    pool.release()
+    cost = records.account(first, [], datetime.now(UTC), lambda _: 3.6, pool.machines().rented(pool.key))
+    (ended,) = cloud.rentals(pool.name)
+    assert (len(cost["claims"]), begun.node) == (1, ended.node)
+    assert cost["nodeSeconds"] == pytest.approx(ended.seconds, abs=2), (
+        "whole seconds, and two clocks' reading"
+    )
+    cloud.heal()
 
 
 def test_airflows_own_account_knows_its_rights(cloud: Cloud, tmp_path: Path) -> None:
