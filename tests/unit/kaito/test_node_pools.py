@@ -10,7 +10,7 @@ import pytest
 from kaito.hooks import pools
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM
 from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
-from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
+from kaito.hooks.pools.node_pools import NODE_POOL, NodePools, node_pool_status
 
 from include.catalog import load_catalog
 from include.manifests import Settings
@@ -102,6 +102,23 @@ def test_what_karpenter_said_of_a_claim_that_it_deleted_again(
     assert status.failed is (failed and ours)
     if status.failed:
         assert (status.failure_class, status.message) == (FailureClass.CAPACITY, event["message"])
+
+
+@pytest.mark.parametrize(("seconds", "ours"), [(-1, False), (0, False), (1, True)])
+def test_what_karpenter_said_of_the_pool_before_is_not_said_of_this_one(seconds: int, ours: bool) -> None:
+    """The next choice is asked for under the same name, as soon as the refused pool is gone."""
+    made = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=5)
+    pool = {
+        "metadata": {"name": "p", "creationTimestamp": made.isoformat()},
+        "spec": {"replicas": 1, "template": {}},
+    }
+    event = {
+        "involvedObject": {"kind": "NodeClaim", "name": "p-x7k2p"},
+        "reason": "InsufficientCapacityError",
+        "message": "no spot machines",
+        "lastTimestamp": (made + timedelta(seconds=seconds)).isoformat(),
+    }
+    assert node_pool_status([pool], [], [], [event]).failed is ours
 
 
 def test_foreign_and_other_runs_pools_are_left_alone(cluster: FakeCluster) -> None:

@@ -53,11 +53,15 @@ def _claims_of(pools: Iterable[Object], claims: Iterable[Object]) -> list[Object
 
 
 def _made_claim(pool: Object, claim: str, at: datetime) -> bool:
-    """Whether a NodeClaim of this name, of that time, was this pool's and not an earlier one's."""
+    """Whether a NodeClaim of this name, of that time, was this pool's and not an earlier one's.
+
+    Both times are whole seconds. In the second in which a pool is made its cloud has refused nothing yet, but may have
+    refused the one before it, of the same name; Karpenter says it again.
+    """
     metadata = pool["metadata"]
     since = metadata.get("creationTimestamp")
     named = re.fullmatch(re.escape(metadata["name"]) + r"-[a-z0-9]+", claim) is not None
-    return named and (since is None or at >= datetime.fromisoformat(since))
+    return named and (since is None or at > datetime.fromisoformat(since))
 
 
 def _refusal(pools: Sequence[Object], events: Iterable[Object], now: datetime) -> PoolStatus | None:
