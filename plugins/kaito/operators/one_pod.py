@@ -20,6 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from include.workspace import names
 from kaito.hooks.api import POD, selector
+from kaito.triggers.workload import TRY_LABEL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,6 +46,8 @@ class Standing(Enum):
 class OnePodOperator(KubernetesPodOperator):
     """Runs a pod under the name that its manifest gives, or goes on with the one that is there."""
 
+    #: The try that this is, as its pod's label tells it; "" before there is a pod.
+    _mine = ""
     if TYPE_CHECKING:
 
         @property
@@ -57,12 +60,14 @@ class OnePodOperator(KubernetesPodOperator):
         :raises AirflowException: another pod of this name, or of an older generation, does not go.
         """
         wanted = pod_request_obj.metadata
+        self._mine = str(wanted.labels.get(TRY_LABEL) or "")
         deadline = time.monotonic() + GONE_SECONDS
         while True:
             pods = self._pods_of_this_step(wanted)
             for pod in pods:
                 if self._standing(pod, wanted) is Standing.OURS:
                     self.log.info("Going on with pod %s, which is %s.", pod.metadata.name, pod.status.phase)
+                    self._take_up(pod, wanted)
                     return pod
             if not pods and (made := self._create(pod_request_obj)) is not None:
                 return made
@@ -73,6 +78,33 @@ class OnePodOperator(KubernetesPodOperator):
                     f"{held or 'a pod of that name that is not ours'} is still there."
                 )
             time.sleep(PATIENT_POLL)
+
+    def on_kill(self) -> None:
+        """Delete the pod of a try that is ended, as the provider does, unless a later try has taken it up."""
+        if self.pod is not None and self._is_a_later_trys(self.pod.metadata):
+            self.log.info("A later try goes on with pod %s: it stays.", self.pod.metadata.name)
+            return
+        super().on_kill()
+
+    def _is_a_later_trys(self, pod: Any) -> bool:
+        try:
+            live = self.client.read_namespaced_pod(pod.name, pod.namespace)
+        except ApiException as error:
+            self.log.warning("Pod %s could not be looked at: %s", pod.name, error.reason)
+            return False
+        taken = (live.metadata.labels or {}).get(TRY_LABEL) or "0"
+        return self._mine.isdecimal() and int(taken) > int(self._mine)
+
+    def _take_up(self, pod: Any, wanted: Any) -> None:
+        """Mark an earlier try's pod as this try's, so that the wait of a task that was cleared does not delete it."""
+        mine = wanted.labels.get(TRY_LABEL)
+        if mine is None or pod.metadata.labels.get(TRY_LABEL) == mine:
+            return
+        change = {"metadata": {"labels": {TRY_LABEL: mine}}}
+        try:
+            self.client.patch_namespaced_pod(pod.metadata.name, wanted.namespace, change)
+        except ApiException as error:
+            self.log.warning("Pod %s could not be marked: %s", pod.metadata.name, error.reason)
 
     @generic_api_retry
     def _create(self, pod_request_obj: Any) -> Any:

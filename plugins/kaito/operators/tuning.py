@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.workspace import conditions
-from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import CONFIG_MAP, NODE, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose
 from kaito.operators.base import Run, tries_left
@@ -147,9 +147,19 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             return True
         try:
             self.live_workspace(self._run)
-            return not self._lost_machines(self._run)
+            return not self._went_with_its_machine(self._run, event)
         except (StaleWorkspace, ClusterError, ValueError):
             return True
+
+    def _went_with_its_machine(self, run: Run, event: Mapping[str, Any]) -> bool:
+        """Whether the pod was evicted, or its Node is gone (and perhaps replaced by now), or machines are missing.
+
+        Raises ClusterError and ValueError.
+        """
+        node = event.get("node")
+        if event.get("evicted") or (node and self.cluster.find(NODE, node) is None):
+            return True
+        return self._lost_machines(run)
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         return manifests.tuning_pod(run.workspace, self._plan(run), manifest_settings(), run.run_id)
@@ -167,15 +177,15 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         except AirflowFailException:
             raise
         except AirflowException as error:
-            if self._try < OWN_TRIES or self._machine_was_taken():
+            if self._try < OWN_TRIES or self._machine_was_taken(event):
                 raise
             raise AirflowFailException(f"{error}; not tried again after {self._try} tries") from failure
 
-    def _machine_was_taken(self) -> bool:
+    def _machine_was_taken(self, event: Mapping[str, Any]) -> bool:
         if self._evicted() or self._run is None:
             return True
         try:
-            return self._lost_machines(self._run)
+            return self._went_with_its_machine(self._run, event)
         except (ClusterError, ValueError):
             return True  # the next try sees
 

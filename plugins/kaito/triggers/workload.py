@@ -1,8 +1,9 @@
 """Waits for a workload pod, and for the moment when nobody wants it any more.
 
 The provider's trigger knows the pod alone. This one also looks at the Workspace now and then: when that is going or has
-a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. It never deletes anything; the
-task does, when it comes back.
+a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. It deletes nothing then; the
+task does, when it comes back. Only where a user ends the task itself (marks it, clears it) the provider's trigger
+deletes the pod, unless a later try has taken it up meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS
 
+#: The provider's label of a pod: the try that made it; here, that took it up last.
+TRY_LABEL = "try_number"
 #: The event's status when the Workspace has moved on.
 SUPERSEDED = "superseded"
 
@@ -45,6 +48,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         self.workspace_uid = workspace_uid
         self.generation = generation
         self.fence_seconds = fence_seconds
+        #: Where the pod was when it was last seen, and whether it was told to go with its machine.
+        self._where: dict[str, Any] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         own = {
@@ -61,7 +66,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         try:
             await asyncio.wait({pod, stale}, return_when=asyncio.FIRST_COMPLETED)
             if pod.done():
-                yield pod.result()
+                event = pod.result()
+                yield TriggerEvent({**event.payload, **self._where})
                 return
             self._fired_event = True
             found = {"status": SUPERSEDED, "name": self.pod_name, "namespace": self.pod_namespace}
@@ -70,6 +76,27 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             for task in (pod, stale):
                 task.cancel()
             await asyncio.gather(pod, stale, return_exceptions=True)
+
+    async def on_kill(self) -> None:
+        """A user has ended the task: delete its pod, which is not a later try's that bears the same name."""
+        try:
+            pod = await self.hook.get_pod(self.pod_name, self.pod_namespace)
+            taken = int((pod.metadata.labels or {}).get(TRY_LABEL) or 0)
+        except Exception as error:  # the provider's own deletion says what is wrong
+            self.log.warning("Pod %s could not be looked at: %s", self.pod_name, error)
+            taken = 0
+        mine = getattr(getattr(self, "task_instance", None), "try_number", None)
+        if mine is not None and taken > mine:
+            self.log.info("Try %d goes on with pod %s: it stays.", taken, self.pod_name)
+            return
+        await super().on_kill()
+
+    async def _get_pod(self) -> Any:
+        pod = await super()._get_pod()
+        marks = (pod.status.conditions if pod.status else None) or []
+        evicted = any(mark.type == "DisruptionTarget" and mark.status == "True" for mark in marks)
+        self._where = {"node": pod.spec.node_name, "evicted": evicted}
+        return pod
 
     async def _pod_event(self) -> TriggerEvent:
         async for event in super().run():

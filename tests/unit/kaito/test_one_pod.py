@@ -37,7 +37,7 @@ class Pods:
     """The pods of a namespace; each look sees the next list, the last one for ever."""
 
     def __init__(self, *looks: list[Any], refusal: int = 0, busy: int = 0, deaf: int = 0) -> None:
-        self.looks, self.made, self.deleted = list(looks), [], []
+        self.looks, self.made, self.deleted, self.marked = list(looks), [], [], []
         self.refusal, self.busy, self.deaf = refusal, busy, deaf
         self.api_client = SimpleNamespace(sanitize_for_serialization=str)
 
@@ -57,6 +57,9 @@ class Pods:
             raise ApiException(status=self.refusal)
         self.made.append(body)
         return body
+
+    def patch_namespaced_pod(self, name: str, namespace: str, change: Any) -> None:
+        self.marked.append((name, namespace, change))
 
     def delete(self, kind: Any, name: str, namespace: str, uid: str) -> bool:
         self.deleted.append((name, uid))
@@ -82,6 +85,36 @@ def test_the_pod_of_this_run_is_taken_up_whatever_it_has_reached(
     pods = Pods([there])
     assert ask(pods, monkeypatch) is there
     assert pods.made == pods.deleted == []
+
+
+@pytest.mark.parametrize(("made_by", "marked"), [("1", ["2"]), ("2", [])])
+def test_a_pod_that_is_taken_up_is_marked_as_this_trys(
+    made_by: str, marked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, wanted = a_pod(), a_pod()
+    there.metadata.labels["try_number"], wanted.metadata.labels["try_number"] = made_by, "2"
+    pods = Pods([there])
+    assert ask(pods, monkeypatch, wanted) is there
+    assert pods.marked == [
+        ("w-g2-tuning", "n", {"metadata": {"labels": {"try_number": one}}}) for one in marked
+    ]
+
+
+@pytest.mark.parametrize(("taken", "deleted"), [("1", True), ("2", False)])
+def test_a_try_that_is_killed_deletes_its_pod_unless_a_later_try_has_it(
+    taken: str, deleted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow may take a task for lost, start it again, and end the first try only then."""
+    wanted, live, calls = a_pod(), a_pod(), []
+    wanted.metadata.labels["try_number"], live.metadata.labels["try_number"] = "1", taken
+    pods = Pods([])
+    pods.read_namespaced_pod = lambda name, namespace: live
+    pods.delete_namespaced_pod = lambda **which: calls.append(which["name"])
+    operator = TuneOperator(task_id="tune")
+    operator.__dict__.update(cluster=pods, client=pods, pod_manager=pods)
+    operator.pod = operator.get_or_create_pod(wanted, {})
+    operator.on_kill()
+    assert calls == (["w-g2-tuning"] if deleted else [])
 
 
 def test_without_a_pod_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

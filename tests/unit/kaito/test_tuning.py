@@ -168,6 +168,31 @@ def test_a_training_may_crash_three_times_and_lose_its_machines_more_often(
     assert (cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed") is final
 
 
+@pytest.mark.parametrize(
+    ("left", "again"),
+    [
+        ({"node": "n0", "evicted": False}, True),
+        ({"node": "n1", "evicted": True}, True),
+        ({"node": "n1", "evicted": False}, False),
+        ({}, False),
+    ],
+    ids=["its node was replaced already", "evicted", "its node is there", "nobody saw it"],
+)
+def test_a_pod_that_is_gone_went_with_its_machine_or_was_deleted(
+    tune: TuneOperator,
+    cluster: FakeCluster,
+    comes_back: Any,
+    context: dict[str, Any],
+    left: dict[str, Any],
+    again: bool,
+) -> None:
+    have_machine(cluster)  # n1
+    comes_back(tune, None, AirflowException("not found"))
+    with pytest.raises(AirflowException) as failed:
+        tune.trigger_reentry(context, {**EVENT, "status": "error", **left})
+    assert isinstance(failed.value, AirflowFailException) is not again
+
+
 async def test_the_wait_comes_back_to_its_task(
     cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 from kaito.hooks.api import ClusterError
 from kaito.triggers import workload
-from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
+from kaito.triggers.workload import SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
 
 from tests.unit.kaito.conftest import FakeCluster
 
@@ -96,3 +97,44 @@ async def test_nothing_is_left_running_when_the_triggerer_stops_the_wait(
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert asyncio.all_tasks() <= before
+
+
+class Api:
+    """The provider's client, with one pod."""
+
+    def __init__(self, tried: str | None) -> None:
+        self.tried, self.deleted = tried, []
+
+    async def get_pod(self, name: str, namespace: str) -> Any:
+        if self.tried is None:
+            raise RuntimeError("not reachable")
+        return SimpleNamespace(metadata=SimpleNamespace(labels={TRY_LABEL: self.tried}))
+
+    async def delete_pod(self, *, name: str, namespace: str, **_: Any) -> None:
+        self.deleted.append((namespace, name))
+
+
+@pytest.mark.parametrize(("tried", "stays"), [("1", False), ("2", True), (None, False)])
+async def test_when_a_user_ends_the_task_its_pod_goes_unless_a_later_try_has_it(
+    trigger: WorkloadPodTrigger, tried: str | None, stays: bool
+) -> None:
+    trigger.__dict__["hook"] = api = Api(tried)
+    trigger._task_instance = SimpleNamespace(try_number=1)
+    await trigger.on_kill()
+    assert api.deleted == ([] if stays else [("default", "p")])
+
+
+async def test_the_event_tells_where_the_pod_was(
+    trigger: WorkloadPodTrigger, ends: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the pod is gone with its Node, nobody else knows."""
+    mark = SimpleNamespace(type="DisruptionTarget", status="True")
+    pod = SimpleNamespace(spec=SimpleNamespace(node_name="n0"), status=SimpleNamespace(conditions=[mark]))
+
+    async def get_pod(self: Any) -> Any:
+        return pod
+
+    monkeypatch.setattr(KubernetesPodTrigger, "_get_pod", get_pod)
+    assert await trigger._get_pod() is pod
+    ends.set()
+    assert await events(trigger) == [{"status": "success", "node": "n0", "evicted": True}]
