@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -163,8 +165,27 @@ def test_when_the_cloud_has_none_of_the_first_machines_the_run_goes_on_with_the_
         assert stack.claims_of(name) == []
     finally:
         stack.heal()
-    stack.kubectl("annotate", "--overwrite", "workspace", name, f"{names.RERUN}=once-more")
+    assert stack.get("workspace", name)["status"]["run"]["id"] == retry["run"], (
+        "nothing is tried before its time"
+    )
+    time_passes(stack, name)
+    wait(
+        lambda: stack.get("workspace", name)["status"]["run"]["id"] != retry["run"] or None, 60, "the attempt"
+    )
     stack.reaches(name, "WorkspaceSucceeded")
-    assert not stack.get("workspace", name)["status"].get("retry")
+    status = stack.get("workspace", name)["status"]
+    assert (status["run"]["cause"], status["run"]["attempt"]) == ("capacity", 3)
+    wait(
+        lambda: not stack.get("workspace", name)["status"].get("retry") or None, 30, "the end of the waiting"
+    )
     stack.kubectl("delete", "workspace", name, "--wait=false")
     stack.gone(name)
+
+
+def time_passes(stack: ReconciledStack, name: str) -> None:
+    """The moment of the next attempt is a minute ago."""
+    moment = datetime.now(UTC) - timedelta(minutes=1)
+    change = {"status": {"retry": {"after": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}}}
+    stack.kubectl(
+        "patch", "workspace", name, "--subresource=status", "--type=merge", f"-p={json.dumps(change)}"
+    )
