@@ -25,6 +25,8 @@ from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiExcepti
 from include.workspace import conditions
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
+from kaito.hooks.status import request as status_request
+from kaito.hooks.status import was_applied, what_is_left
 
 Status = dict[str, Any]
 NextStatus = Callable[[dict[str, Any]], Status | None]
@@ -208,7 +210,10 @@ class KaitoClusterHook(KubernetesHook):
             if status is None or status == live.get("status"):
                 return live
             try:
-                return self.send(api.status_patch(api.WORKSPACE, live, status))
+                applied = was_applied(live)
+                written = self.send(status_request(live, status, by_apply=applied))
+                rest = what_is_left(written, status) if applied else None
+                return self.send(rest) if rest else written
             except ClusterError as error:
                 if error.status != 409:
                     raise
@@ -379,7 +384,10 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
             if status is None or status == live.get("status"):
                 return live
             try:
-                return await self.send(api.status_patch(api.WORKSPACE, live, status))
+                applied = was_applied(live)
+                written = await self.send(status_request(live, status, by_apply=applied))
+                rest = what_is_left(written, status) if applied else None
+                return await self.send(rest) if rest else written
             except ClusterError as error:
                 if error.status != 409:
                     raise

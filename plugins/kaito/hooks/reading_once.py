@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kaito.hooks.api import Kind
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+
+if TYPE_CHECKING:
+    from kaito.hooks.cluster import AsyncKaitoClusterHook
 
 
 class ReadingOnce:

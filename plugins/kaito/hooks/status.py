@@ -1,20 +1,23 @@
-"""How the reconciler writes a Workspace's status: server-side apply of what is ours, refused when anybody wrote since.
+"""How a Workspace's status is written: server-side apply of what is ours, refused when anybody wrote since.
 
 Other controllers' fields and conditions are never sent, so they survive. That needs a CustomResourceDefinition whose
 conditions are a map by type; with another one (KAITO's own) the whole status is sent as a merge patch, fenced the same
-way.
+way. The reconciler looks at the definition; the tasks of a run, which are processes of their own, look at the
+Workspace: what was applied before can be applied again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from include.workspace.conditions import ConditionType
 from kaito.hooks import api
-from kaito.hooks.api import CRD, WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.api import CRD, FIELD_MANAGER, WORKSPACE, ClusterError, Request
 from kaito.hooks.reading_once import ReadingOnce
+
+if TYPE_CHECKING:
+    from kaito.hooks.cluster import AsyncKaitoClusterHook
 
 Object = Mapping[str, Any]
 DEFINITION = f"{WORKSPACE.plural}.{WORKSPACE.group}"
@@ -52,15 +55,9 @@ class StatusWriter:
         """
         if self._by_apply is None:
             self._by_apply = conditions_are_a_map(await self._definition())
-        if not self._by_apply:
-            written: dict[str, Any] = await self.hook.send(api.status_patch(WORKSPACE, live, status))
-            return written
-        written = await self.hook.send(api.status_apply(WORKSPACE, live, ours(status)))
-        # What a run's task wrote is owned by its request too, and an apply alone does not take it away.
-        left = {key for key in written.get("status") or {} if key in OURS and key not in status}
-        if left:
-            kept = {key: value for key, value in written["status"].items() if key not in left}
-            written = await self.hook.send(api.status_patch(WORKSPACE, written, kept))
+        written: dict[str, Any] = await self.hook.send(request(live, status, by_apply=self._by_apply))
+        if self._by_apply and (rest := what_is_left(written, status)):
+            written = await self.hook.send(rest)
         return written
 
     async def _definition(self) -> Object | None:
@@ -70,6 +67,32 @@ class StatusWriter:
             if error.status != 403:
                 raise
             return None
+
+
+def request(live: Object, status: Object, *, by_apply: bool) -> Request:
+    """Return the request that writes the whole new ``status`` onto ``live``."""
+    if by_apply:
+        return api.status_apply(WORKSPACE, live, ours(status))
+    return api.status_patch(WORKSPACE, live, status)
+
+
+def was_applied(live: Object) -> bool:
+    """Whether our part of this Workspace's status was applied before."""
+    owners = live["metadata"].get("managedFields") or ()
+    ours_by_apply = (FIELD_MANAGER, "Apply", "status")
+    return any((o.get("manager"), o.get("operation"), o.get("subresource")) == ours_by_apply for o in owners)
+
+
+def what_is_left(written: Object, status: Object) -> Request | None:
+    """Return the request that takes away what an apply could not, None where nothing is left.
+
+    What a merge patch of ours wrote is owned by that patch too, and goes only by another one.
+    """
+    found = written.get("status") or {}
+    left = {key for key in found if key in OURS and key not in status}
+    if not left:
+        return None
+    return api.status_patch(WORKSPACE, written, {k: v for k, v in found.items() if k not in left})
 
 
 def ours(status: Object) -> dict[str, Any]:

@@ -106,6 +106,16 @@ def test_a_status_write_reads_again_after_a_conflict(hook_for: Any) -> None:
     assert client.calls[-1]["body"] == {"metadata": {"resourceVersion": "2"}, "status": {"seen": "2"}}
 
 
+def test_a_status_that_was_applied_is_applied_again(hook_for: Any) -> None:
+    seen = live(state="Running", phase="theirs")
+    owner = {"manager": "kaito-airflow", "operation": "Apply", "subresource": "status"}
+    seen["metadata"]["managedFields"] = [owner]
+    hook, client = hook_for(seen, live(version="2", state="Ready", phase="theirs"))
+    hook.patch_status("w", "n", lambda w: {**w["status"], "state": "Ready"}, uid="u", generation=1)
+    assert client.calls[-1]["header_params"]["Content-Type"] == api.APPLY_PATCH
+    assert client.calls[-1]["body"]["status"] == {"state": "Ready"}
+
+
 def test_a_status_that_is_the_same_is_not_written(hook_for: Any) -> None:
     hook, client = hook_for(live(state="Running"))
     hook.patch_status("w", "n", lambda w: w["status"], uid="u", generation=1)

@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -209,6 +210,32 @@ async def test_who_is_silent_for_long_is_not_new(cluster: Installed, monkeypatch
     assert await first_word.newcomers(cluster.hook, {("default", "known")}) == [KEY]
     monkeypatch.setattr(first_word, "NEW", timedelta(seconds=-60))
     assert await first_word.newcomers(cluster.hook, set()) == []
+
+
+async def test_a_step_of_a_run_applies_its_status_as_the_reconciler_does(cluster: Installed) -> None:
+    await cluster.quick_start()
+    await cluster.look()
+    before = await cluster.get()
+    since = "2026-11-23T00:00:00Z"
+    theirs = {"type": "Theirs", "status": "True", "reason": "R", "message": "", "lastTransitionTime": since}
+    change = {"performance": {"metrics": {"a": {}}}, "conditions": [*before["status"]["conditions"], theirs]}
+    foreign = api.merge_patch(WORKSPACE, KEY[1], KEY[0], {"status": change})
+    path, query = f"{foreign.path}/status", (("fieldManager", "theirs"),)
+    await cluster.hook.send(replace(foreign, path=path, query=query))
+
+    def step(live: dict[str, Any]) -> dict[str, Any]:
+        return {**live["status"], "state": "Running", "progress": {"step": 1}}
+
+    for change_of in (step, lambda live: {k: v for k, v in live["status"].items() if k != "progress"}):
+        uid, name, space = before["metadata"]["uid"], KEY[1], KEY[0]
+        await cluster.hook.patch_status(name, space, change_of, uid=uid, generation=1)
+        told = (await cluster.get())["status"]
+        assert ("progress" in told) is (change_of is step)
+        assert told["state"] == "Running"
+        assert told["conditions"][-1]["type"] == "Theirs"
+    owners = (await cluster.get())["metadata"]["managedFields"]
+    of_status = [(o["manager"], o["operation"]) for o in owners if o.get("subresource") == "status"]
+    assert sorted(of_status) == [("kaito-airflow", "Apply"), ("theirs", "Update")]
 
 
 async def test_a_second_look_changes_nothing(cluster: Installed) -> None:
