@@ -107,12 +107,15 @@ class Stack:
         }
         return document
 
-    def service(self, name: str, *, machine: str = "Standard_NC6s_v3", adapter: str = "") -> dict[str, Any]:
+    def service(
+        self, name: str, *, machine: str = "Standard_NC6s_v3", adapter: str = "", config: str = ""
+    ) -> dict[str, Any]:
         """Return an inference Workspace.
 
         :param adapter: image of an adapter to serve.
+        :param config: the ConfigMap that it names.
         """
-        inference: dict[str, Any] = {"preset": {"name": PRESET}}
+        inference: dict[str, Any] = {"preset": {"name": PRESET}, **({"config": config} if config else {})}
         if adapter:
             source = {"name": "adapter", "image": adapter, "imagePullSecrets": [SECRET]}
             inference["adapters"] = [{"source": source}]

@@ -27,6 +27,7 @@ from tests.integration.reconciled import FINALIZER, ReconciledStack
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 LEASE = "kaito-airflow-reconciler"
+CONFIG = "served-settings"
 
 
 def ask(stack: ReconciledStack, name: str, method: str = "POST", path: str = "/chat") -> Any:
@@ -35,6 +36,12 @@ def ask(stack: ReconciledStack, name: str, method: str = "POST", path: str = "/c
     body = {"prompt": "What is 2 plus 2?"} if method == "POST" else None
     reply = httpx.request(method, f"http://{address}{path}", json=body, timeout=60, trust_env=False)
     return reply.raise_for_status().json()
+
+
+def vllm_config(setting: str) -> dict[str, Any]:
+    """Return the ConfigMap of the service, with one setting of its server."""
+    data = {"inference_config.yaml": f"vllm:\n  {setting}\n"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG}, "data": data}
 
 
 def run_of(stack: ReconciledStack, name: str) -> dict[str, Any]:
@@ -167,7 +174,8 @@ class TestService:
     @pytest.fixture(scope="class")
     def served(self, reconciled_stack: ReconciledStack) -> Iterator[str]:
         stack, name = reconciled_stack, "served"
-        stack.kubectl.apply(stack.service(name))
+        stack.kubectl.apply(vllm_config("max-num-seqs: 4"))
+        stack.kubectl.apply(stack.service(name, config=CONFIG))
         settled(stack, name, wait(lambda: run_of(stack, name).get("id"), 60, "a run"))
         yield name
         stack.kubectl("delete", "workspace", name, "--wait=false")
@@ -176,7 +184,7 @@ class TestService:
     def test_an_adapter_is_added(self, reconciled_stack: ReconciledStack, tuned: str, served: str) -> None:
         stack = reconciled_stack
         image = f"{stack.sandbox.registry}/{tuned}@{stack.registry_digest(tuned, '0.0.1')}"
-        stack.kubectl.apply(stack.service(served, adapter=image))
+        stack.kubectl.apply(stack.service(served, adapter=image, config=CONFIG))
         settled(stack, served, stack.run_id(served))
         models = {model["id"] for model in ask(stack, served, "GET", "/v1/models")["data"]}
         assert {"adapter", PRESET} <= models
@@ -192,6 +200,18 @@ class TestService:
         settled(stack, served, again)
         assert run_of(stack, served)["cause"] == "repair"
         assert isinstance(ask(stack, served)["Result"], str)
+        assert stack.condition(served, "WorkspaceReady")["status"] == "True"
+
+    def test_an_edit_of_its_config_rolls_it(self, reconciled_stack: ReconciledStack, served: str) -> None:
+        stack = reconciled_stack
+        before = run_of(stack, served)["id"]
+        generation = stack.get("workspace", served)["metadata"]["generation"]
+        stack.kubectl.apply(vllm_config("served-model-name: renamed"))
+        rolled = wait(lambda: ((r := run_of(stack, served)["id"]) != before and r) or None, 60, "a roll")
+        settled(stack, served, rolled)
+        assert run_of(stack, served)["cause"] == "inputs"
+        assert "renamed" in {model["id"] for model in ask(stack, served, "GET", "/v1/models")["data"]}
+        assert stack.get("workspace", served)["metadata"]["generation"] == generation
         assert stack.condition(served, "WorkspaceReady")["status"] == "True"
 
     def test_it_sleeps_when_nobody_asks_and_wakes_when_told(
