@@ -38,10 +38,10 @@ def ask(stack: ReconciledStack, name: str, method: str = "POST", path: str = "/c
     return reply.raise_for_status().json()
 
 
-def vllm_config(setting: str) -> dict[str, Any]:
-    """Return the ConfigMap of the service, with one setting of its server."""
+def vllm_config(setting: str, name: str = CONFIG) -> dict[str, Any]:
+    """Return a ConfigMap of the service, with one setting of its server."""
     data = {"inference_config.yaml": f"vllm:\n  {setting}\n"}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG}, "data": data}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
 def run_of(stack: ReconciledStack, name: str) -> dict[str, Any]:
@@ -213,6 +213,15 @@ class TestService:
         assert "renamed" in {model["id"] for model in ask(stack, served, "GET", "/v1/models")["data"]}
         assert stack.get("workspace", served)["metadata"]["generation"] == generation
         assert stack.condition(served, "WorkspaceReady")["status"] == "True"
+
+    @pytest.mark.slow
+    def test_another_config_rolls_it(self, reconciled_stack: ReconciledStack, served: str) -> None:
+        stack = reconciled_stack
+        stack.kubectl.apply(vllm_config("served-model-name: other", name="other-settings"))
+        stack.kubectl.apply(stack.service(served, config="other-settings"))
+        settled(stack, served, stack.run_id(served))
+        assert run_of(stack, served)["cause"] == "spec"
+        assert "other" in {model["id"] for model in ask(stack, served, "GET", "/v1/models")["data"]}
 
     def test_it_sleeps_when_nobody_asks_and_wakes_when_told(
         self, reconciled_stack: ReconciledStack, served: str
