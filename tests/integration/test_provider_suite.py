@@ -7,6 +7,7 @@ After each case the cloud has the nodes that it had before, and its bill has no 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -329,16 +330,23 @@ def test_another_runs_machines_are_neither_taken_nor_released(pool: Pool) -> Non
     pool.ready()
 
 
+@contextmanager
+def killed_after(machines: Any, monkeypatch: pytest.MonkeyPatch, *, aks: str, cluster: str) -> Iterator[None]:
+    """The worker is killed as soon as Azure, or the cluster, has answered the call of that name."""
+    with monkeypatch.context() as patch:
+        if hasattr(machines, "aks"):
+            kill_after(patch, machines.aks.connection.agent_pools, aks)
+        else:
+            kill_after(patch, machines.hook, cluster)
+        with pytest.raises(Killed):
+            yield
+
+
 @each("killed creating")
 def test_a_creation_that_was_killed_is_taken_up_again(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     machines = pool.machines(nodes=2)
-    with monkeypatch.context() as patch:
-        if pool.kind == "aks":
-            kill_after(patch, machines.aks.connection.agent_pools, "begin_create_or_update")
-        else:
-            kill_after(patch, machines.hook, "get_or_create")
-        with pytest.raises(Killed):
-            machines.create(pool.wanted(machines, nodes=2))
+    with killed_after(machines, monkeypatch, aks="begin_create_or_update", cluster="get_or_create"):
+        machines.create(pool.wanted(machines, nodes=2))
     again = pool.create(nodes=2)
     assert again == (pool.wanted(machines, nodes=2).names[1:] if pool.kind == "nodeclaim" else [])
     assert len(pool.ready(nodes=2).nodes) == 2
@@ -350,13 +358,8 @@ def test_a_deletion_that_was_killed_is_taken_up_again(pool: Pool, monkeypatch: p
     pool.create(nodes=2)
     pool.ready(nodes=2)
     machines = pool.machines()
-    with monkeypatch.context() as patch:
-        if pool.kind == "aks":
-            kill_after(patch, machines.aks.connection.agent_pools, "begin_delete")
-        else:
-            kill_after(patch, machines.hook, "delete")
-        with pytest.raises(Killed):
-            machines.delete(pool.key, "run-1")
+    with killed_after(machines, monkeypatch, aks="begin_delete", cluster="delete"):
+        machines.delete(pool.key, "run-1")
     pool.release()
     assert len(pool.cloud.rentals(pool.name)) == 2, pool.bill()
 

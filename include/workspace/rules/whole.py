@@ -89,13 +89,9 @@ def provider_has_the_machine(context: Context) -> Iterator[Fault]:
     """F14: AKS has Azure's machines only."""
     machine, given = context.machine, context.ws.annotations.get(names.POOL_PROVIDER)
     if given == "aks" and machine is not None and machine.cloud != "azure":
-        path, hint = (
-            f"metadata.annotations[{names.POOL_PROVIDER}]",
-            "name a machine type of Azure, or another provider",
-        )
-        yield Fault(
-            path, given, "F14", f"cannot make a {machine.name}, which is a machine of {machine.cloud}", hint
-        )
+        told = f"cannot make a {machine.name}, which is a machine of {machine.cloud}"
+        hint = "name a machine type of Azure, or another provider"
+        yield Fault(f"metadata.annotations[{names.POOL_PROVIDER}]", given, "F14", told, hint)
 
 
 def idle_time_is_minutes(context: Context) -> Iterator[Fault]:

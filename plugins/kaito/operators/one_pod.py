@@ -20,7 +20,7 @@ from kubernetes.client.exceptions import ApiException
 
 from include.workspace import names
 from kaito.hooks.api import POD, selector
-from kaito.triggers.workload import TRY_LABEL
+from kaito.triggers.workload import TRY_LABEL, try_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,11 +36,12 @@ GONE_SECONDS = 90.0
 class Standing(Enum):
     """What a pod of a step is to the run that asks for one."""
 
-    OURS = auto()  # this run's, and nobody has read its end: go on with it
-    USELESS = (
-        auto()
-    )  # judged by an earlier try, left by an older generation, or ended for another run: it goes
-    IN_THE_WAY = auto()  # on its way out, or at work for another run of this generation: wait
+    #: This run's, and nobody has read its end: go on with it.
+    OURS = auto()
+    #: Judged by an earlier try, left by an older generation, or ended for another run: it goes.
+    USELESS = auto()
+    #: On its way out, or at work for another run of this generation: wait.
+    IN_THE_WAY = auto()
 
 
 class OnePodOperator(KubernetesPodOperator):
@@ -92,8 +93,7 @@ class OnePodOperator(KubernetesPodOperator):
         except ApiException as error:
             self.log.warning("Pod %s could not be looked at: %s", pod.name, error.reason)
             return False
-        taken = (live.metadata.labels or {}).get(TRY_LABEL) or "0"
-        return self._mine.isdecimal() and int(taken) > int(self._mine)
+        return self._mine.isdecimal() and try_of(live) > int(self._mine)
 
     def _take_up(self, pod: Any, wanted: Any) -> None:
         """Mark an earlier try's pod as this try's, so that the wait of a task that was cleared does not delete it."""

@@ -44,11 +44,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         the further plans in the order of asking, where there are any.
     """
 
-    config: dict[
-        str, Any
-    ]  # what the user's ConfigMap holds, parsed: memory, time and context are planned for it
-    machine: Machine | None = None  # what the nodes are that were brought along
-    lookup: Lookup  # which models this run's Workspace may name; set when the task runs
+    #: What the user's ConfigMap holds, parsed: memory, time and context are planned for it.
+    config: dict[str, Any]
+    #: What the nodes are that were brought along.
+    machine: Machine | None = None
+    #: Which models this run's Workspace may name; set when the task runs.
+    lookup: Lookup
 
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -285,10 +286,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             if serving and not told:
                 serving, told = self._affordable(document, serving, tuning)
             if told:
-                path, hint = (
-                    f"metadata.annotations[{names.BUDGET}]",
-                    "raise the budget or choose a cheaper machine",
-                )
+                path, hint = f"metadata.annotations[{names.BUDGET}]", "raise it or choose a cheaper machine"
                 raise self._refusal(wanted, document, [Fault(path, None, "P7", told, hint)], run_id)
         return self._record(document, tuning, serving, run_id)
 

@@ -23,6 +23,7 @@ from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.settings import manifest_settings
 from kaito.triggers.pool import LostMachinesTrigger
+from kaito.triggers.workload import evicted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -182,7 +183,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             raise AirflowFailException(f"{error}; not tried again after {self._try} tries") from failure
 
     def _machine_was_taken(self, event: Mapping[str, Any]) -> bool:
-        if self._evicted() or self._run is None:
+        if evicted(self.pod) or self._run is None:
             return True
         try:
             return self._went_with_its_machine(self._run, event)

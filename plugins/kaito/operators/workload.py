@@ -23,7 +23,7 @@ from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
 from kaito.settings import connection_id
-from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
+from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger, evicted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -221,21 +221,17 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def _terminated(self) -> Any:
         statuses = (self.pod.status.container_statuses if self.pod and self.pod.status else None) or []
-        base = next((s for s in statuses if s.name == self.base_container_name), None)
-        if base is None and statuses:
-            base = statuses[0]
-        return base.state.terminated if base is not None and base.state else None
+        named = [one for one in statuses if one.name == self.base_container_name]
+        for one in named or statuses[:1]:
+            return one.state.terminated if one.state else None
+        return None
 
     def _deleted(self, event: Mapping[str, Any]) -> bool:
         """Whether somebody deleted the pod; an eviction (drain, spot, node loss) is not that and may be tried again."""
         if self.pod is None or self.pod.metadata is None:
             # Not seen is not gone: a pod that is there is taken up by the next try.
             return self.cluster.find(POD, event["name"], event["namespace"]) is None
-        return self.pod.metadata.deletion_timestamp is not None and not self._evicted()
-
-    def _evicted(self) -> bool:
-        marks = (self.pod.status.conditions if self.pod and self.pod.status else None) or []
-        return any(c.type == "DisruptionTarget" and c.status == "True" for c in marks)
+        return self.pod.metadata.deletion_timestamp is not None and not evicted(self.pod)
 
     def _cause(self, ended: Any, failure: Exception | None, event: dict[str, Any]) -> str:
         if ended is not None:

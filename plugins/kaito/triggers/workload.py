@@ -25,6 +25,18 @@ TRY_LABEL = "try_number"
 SUPERSEDED = "superseded"
 
 
+def try_of(pod: Any) -> int:
+    """Return the number of the try that made a pod or took it up last; 0 where the pod does not tell."""
+    told = str((pod.metadata.labels or {}).get(TRY_LABEL))
+    return int(told) if told.isdecimal() else 0
+
+
+def evicted(pod: Any) -> bool:
+    """Whether the cluster told a pod, if there is one, to go: a drain, a spot eviction, a node that is lost."""
+    marks = (pod.status.conditions if pod and pod.status else None) or []
+    return any(mark.type == "DisruptionTarget" and mark.status == "True" for mark in marks)
+
+
 class WorkloadPodTrigger(KubernetesPodTrigger):
     """As the provider's trigger, and fenced.
 
@@ -81,7 +93,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         """A user has ended the task: delete its pod, which is not a later try's that bears the same name."""
         try:
             pod = await self.hook.get_pod(self.pod_name, self.pod_namespace)
-            taken = int((pod.metadata.labels or {}).get(TRY_LABEL) or 0)
+            taken = try_of(pod)
         except Exception as error:  # the provider's own deletion says what is wrong
             self.log.warning("Pod %s could not be looked at: %s", self.pod_name, error)
             taken = 0
@@ -93,9 +105,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
 
     async def _get_pod(self) -> Any:
         pod = await super()._get_pod()
-        marks = (pod.status.conditions if pod.status else None) or []
-        evicted = any(mark.type == "DisruptionTarget" and mark.status == "True" for mark in marks)
-        self._where = {"node": pod.spec.node_name, "evicted": evicted}
+        self._where = {"node": pod.spec.node_name, "evicted": evicted(pod)}
         return pod
 
     async def _pod_event(self) -> TriggerEvent:

@@ -1,9 +1,8 @@
 """Whether the cloud would grant a run's machines, asked before anything is made: rights, quota, offer, zones.
 
 Kubernetes says what Airflow's account may do there. Whether there are machines only Azure lets one ask, so it is asked
-where agent pools are used. "Yes" is no promise, and where nobody may ask, or
-Azure does not answer, the run goes on and finds out. What a Workspace holds already is not asked for again: its own
-machines count in the quota.
+where agent pools are used. "Yes" is no promise, and where nobody may ask, or Azure does not answer, the run goes on and
+finds out. What a Workspace holds already is not asked for again: its own machines count in the quota.
 """
 
 from __future__ import annotations
