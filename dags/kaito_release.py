@@ -39,7 +39,7 @@ with DAG(
     tags=["kaito", "control"],
     doc_md=DOC,
 ) as dag:
-    release = ReleaseOperator(task_id="release", **WHICH)
+    release = ReleaseOperator(task_id="release", **{**WHICH, **RELEASE_RETRIES})
     wait_until_gone = ReleasedSensor(task_id="wait_until_gone", **WHICH)
     let_go = LetGoOperator(task_id="let_go", **{**WHICH, **RELEASE_RETRIES})
 

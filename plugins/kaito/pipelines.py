@@ -17,12 +17,19 @@ from kaito.operators.rollout import AskOperator, RollOutOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
 from kaito.sensors.workspace import GpuPoolReadySensor, RolloutReadySensor
 
-#: API work is quick to try again; what takes long (machines, training) has its own limits.
-DEFAULT_ARGS: dict[str, Any] = {"owner": "kaito", "retries": 2, "retry_delay": timedelta(seconds=5)}
+#: API work is quick to try again, and a step that fails for good says so itself. What else fails may be the restart of
+#: an API server, Airflow's or the cluster's: the tries together outlast one of two and a half minutes.
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "kaito",
+    "retries": 5,
+    "retry_delay": timedelta(seconds=5),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=2),
+}
 #: Each machine that a training loses costs it a try; it goes on from its last checkpoint.
 TUNING_RETRIES = 20
-#: A pool that is not released costs money: ask for longer than anything else.
-RELEASE_RETRIES = {"retries": 6, "retry_delay": timedelta(seconds=10), "retry_exponential_backoff": True}
+#: A pool that is not released costs money: ask for longer than anything else, which is 25 minutes.
+RELEASE_RETRIES: dict[str, Any] = {"retries": 10, "max_retry_delay": timedelta(minutes=5)}
 WHICH = {"workspace": WORKSPACE_NAME, "namespace": WORKSPACE_NAMESPACE}
 
 

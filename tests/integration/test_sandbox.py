@@ -393,7 +393,7 @@ def test_a_statefulset_answers_through_its_service_by_address_and_by_name(sandbo
     )
     address = sandbox.core.read_namespaced_service("ws", "default").spec.cluster_ip
     until(lambda: sandbox.core.read_namespaced_endpoints("ws", "default").subsets, "endpoints")
-    assert DIRECT.open(f"http://{address}:8080/", timeout=5).read() == b"ws-0"
+    assert DIRECT.open(f"http://{address}:8080/", timeout=60).read() == b"ws-0"
     urls = ["http://ws:8080/", "http://ws.default.svc.cluster.local:8080/", "http://ws-1.ws-headless:5000/"]
     sandbox.run("asks", [], container={"image": "curlimages/curl", "command": None, "args": ["-sS", *urls]})
     sandbox.phase("asks", "Succeeded")
@@ -401,7 +401,7 @@ def test_a_statefulset_answers_through_its_service_by_address_and_by_name(sandbo
     sandbox.apps.delete_namespaced_stateful_set("ws", "default")
     sandbox.gone(lambda: sandbox.pod("ws-0"), "the set's pods")
     with pytest.raises((urllib.error.URLError, ConnectionError)):
-        DIRECT.open(f"http://{address}:8080/", timeout=5)
+        DIRECT.open(f"http://{address}:8080/", timeout=60)
 
 
 def test_a_node_claim_becomes_a_gpu_node_and_leaves_nothing_behind(sandbox):

@@ -205,7 +205,10 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         ended = self._terminated()
         exit_code = getattr(ended, "exit_code", None)
         left = _parse(getattr(ended, "message", None))
-        if failure is None and exit_code in (0, None):
+        if exit_code == 0 and failure is not None:
+            # What the pod was for is done: to do it again because its pod could not be cleared away would cost GPUs.
+            self.log.warning("The pod has done its work; what failed after it: %s", failure)
+        if exit_code == 0 or (failure is None and exit_code is None):
             return left
         sentence = left.get("error") or self._cause(ended, failure, event)
         if exit_code in USER_EXIT_CODES:

@@ -44,7 +44,7 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
         self.purpose = purpose
         self.dataset_task_id = dataset_task_id
         # For a worker that dies while it asks for other machines; every failure of the wait itself is final.
-        kwargs.setdefault("retries", 2)
+        kwargs.setdefault("retries", 5)
         super().__init__(ready_within=ready_within, **kwargs)
 
     def trigger_arguments(self) -> dict[str, Any]:

@@ -66,9 +66,10 @@ class Pods:
         return True
 
 
-def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch, wanted: Any = None) -> Any:
+def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch, wanted: Any = None, *, gone: float = 60.0) -> Any:
+    """Ask for the pod; a test that expects no pod asks once (``gone=0``)."""
     monkeypatch.setattr(one_pod, "PATIENT_POLL", 0)
-    monkeypatch.setattr(one_pod, "GONE_SECONDS", 0.05)
+    monkeypatch.setattr(one_pod, "GONE_SECONDS", gone)
     operator = TuneOperator(task_id="tune")
     for asked in (one_pod.OnePodOperator._create, one_pod.OnePodOperator._listed):
         monkeypatch.setattr(asked.retry, "sleep", lambda seconds: None)
@@ -166,7 +167,7 @@ def test_a_pod_that_works_for_somebody_else_is_never_touched(
 ) -> None:
     pods = Pods([a_pod(name, run=run)])
     with pytest.raises(AirflowException, match=run):
-        ask(pods, monkeypatch)
+        ask(pods, monkeypatch, gone=0)
     assert pods.made == pods.deleted == []
 
 
@@ -179,7 +180,7 @@ def test_a_pod_on_its_way_out_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_name_that_a_stranger_holds_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AirflowException, match="not ours"):
-        ask(Pods([], refusal=409), monkeypatch)
+        ask(Pods([], refusal=409), monkeypatch, gone=0)
 
 
 def test_two_that_ask_at_once_get_one_pod(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from kaito.operators.base import Run
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
+from kubernetes.client.exceptions import ApiException
 
 from include.workspace.conditions import Phase
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
@@ -179,6 +180,15 @@ def test_waiting_again_is_no_failure(
     with pytest.raises(TaskDeferred):
         tune.trigger_reentry(context, EVENT)
     assert cluster.condition(NAME, "JobStarted") == {}
+
+
+def test_work_that_is_done_is_not_done_again_because_its_pod_does_not_go(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    comes_back(tune, ended_pod(0, json.dumps({"steps": 3})), ApiException(status=503, reason="no leader"))
+    assert tune.trigger_reentry(context, dict(EVENT))["steps"] == 3
+    told = cluster.objects["workspaces", "default", NAME]["status"]["conditions"]
+    assert not [c for c in told if "no leader" in c["message"]]
 
 
 def test_a_success_without_a_pod_to_read_is_not_a_result(
