@@ -32,11 +32,13 @@ def account(
     now: datetime,
     price_of: Callable[[str], float | None],
     rented: Sequence[Rented] | None = None,
+    ended: Mapping[str, datetime] | None = None,
 ) -> dict[str, Any]:
     """The whole next `status.cost` after a look: {} when nothing has ever cost anything.
 
     `old` is the present one. `rented` are the agent pools whose machines may not all have joined, None when Azure was
-    not asked. `price_of` gives US dollars an hour for a machine type, None when it is not known.
+    not asked. `price_of` gives US dollars an hour for a machine type, None when it is not known. `ended` is when
+    somebody saw machines go, by their uids: a look comes later, by as long as it is not due or a worker takes to start.
     """
     now = now.replace(microsecond=0)
     old = old or {}
@@ -50,9 +52,8 @@ def account(
         if machine is not None:
             record.pop("until", None)
             _work(record, machine.work, now)
-        elif "until" not in record and not unjoined.unjoined(record):
-            _work(record, (), now)
-            record["until"] = timestamp(now)
+        elif not unjoined.unjoined(record):
+            _end(record, now, (ended or {}).get(str(record.get("uid"))))
     records += [_begin(machine, records, now, price_of) for _, machine in sorted(live.items())]
     if rented is not None:
         records = unjoined.account(records, rented, now, price_of)
@@ -151,6 +152,22 @@ def same(one: Sequence[Cost], other: Sequence[Cost]) -> bool:
 def _lasting(record: Cost) -> Record:
     moving = ("workedSeconds", "countedUntil") if record.get("working") else ()
     return {key: value for key, value in record.items() if key not in moving}
+
+
+def _end(record: Record, now: datetime, gone: datetime | None) -> None:
+    """Let a record end when its machine was seen to go; one that ended at a look, which came later, ends then too."""
+    since, until = moment(record["since"]), moment(record.get("until"))
+    at = min(now, gone or now)
+    if until is None:
+        _work(record, (), at)
+        record["until"] = timestamp(at)
+    elif since and gone and since <= at < until:
+        counted = moment(record.get("countedUntil"))
+        if counted and counted > at:  # its work was taken to have lasted until that look
+            beyond = round((counted - at).total_seconds())
+            record["workedSeconds"] = max(0, int(record.get("workedSeconds") or 0) - beyond)
+            record["countedUntil"] = timestamp(at)
+        record["until"] = timestamp(at)
 
 
 def _ended_lately(record: Cost, now: datetime) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from include.workspace import Fault
@@ -48,6 +49,7 @@ class Observed:
     is what the servers of a ready service tell together, None too when one of them did not; `node_pools` are
     Karpenter's NodePools and `agent_pools` AKS's, of this Workspace, where its machines come as such. `provider` is who
     makes its machines ("nodeclaim", "nodepool", "aks", "byo"), as `auto` was resolved too; "" where nobody could say.
+    `ended` is when machines of it were seen to go, by the uids of their NodeClaims and Nodes.
     """
 
     pods: Sequence[Object] = ()
@@ -65,6 +67,7 @@ class Observed:
     provider: str = ""
     node_pools: Sequence[Object] | None = None
     agent_pools: Sequence[Object] | None = None
+    ended: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

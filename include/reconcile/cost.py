@@ -30,7 +30,9 @@ def account(draft: Draft, *, busy: bool) -> None:
     old = draft.status.get("cost") or {}
     pods = [*case.run_pods, *case.serving_pods]
     seen = machines(case.node_claims, case.observed.nodes, pods)
-    found = records.account(old, seen, case.now, case.surroundings.price_of, _rented(case))
+    found = records.account(
+        old, seen, case.now, case.surroundings.price_of, _rented(case), case.observed.ended
+    )
     limit = limit_of(case, old)
     if not found and limit is None:
         return

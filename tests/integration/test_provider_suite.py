@@ -21,8 +21,10 @@ from kaito.hooks.pools.node_pools import NODE_POOL
 
 from include.demo.identity import airflow_kubeconfig
 from include.ledger import records
+from include.ledger.machines import machines
 from include.manifests import AgentPoolOptions
 from include.reconcile.pools import Stage
+from include.workspace import names
 from tests.integration.provider_cloud import (
     CONNECTION,
     Cloud,
@@ -260,6 +262,9 @@ def lose_and_replace(pool: Pool, dead: str) -> None:
         return
     pool.create()
     fresh = until(lambda: s.nodes if (s := pool.observe()).ready else (), "another machine")
+    mine = {names.WORKSPACE: pool.name}
+    claims, nodes = (pool.cloud.hook.list(kind, labels=mine) for kind in (NODE_CLAIM, NODE))
+    assert [machine.node for machine in machines(claims, nodes, ())] == list(fresh), "it is on the books"
     assert dead not in fresh
     assert len(fresh) == 1
 

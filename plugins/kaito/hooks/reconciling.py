@@ -95,6 +95,7 @@ class Pass:
 
     :param log: gets one line for each Workspace that something was done about.
     :param before_runs: what comes before the first run is started, which from then on takes the machine's time.
+    :param ended: when machines were seen to go, by the uids of their NodeClaims and Nodes.
     """
 
     def __init__(
@@ -106,11 +107,13 @@ class Pass:
         *,
         concurrency: int = CONCURRENCY,
         before_runs: Callable[[], Awaitable[None]] | None = None,
+        ended: Mapping[str, str] | None = None,
     ) -> None:
         self.hook, self.runs, self.installation, self.log = hook, runs, installation, log
         self.writer = StatusWriter(hook)
         self.snapshot = Snapshot()
         self._before_runs = before_runs
+        self._ended = {uid: at for uid, when in (ended or {}).items() if (at := conditions.moment(when))}
         self._reads = ReadingOnce(hook)
         self._found: dict[Key, Any] = {}
         self._states: dict[tuple[str, str], str | None] = {}
@@ -222,7 +225,7 @@ class Pass:
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
         runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
-        seen: dict[str, Any] = dict(self._service.get(key, {}))
+        seen: dict[str, Any] = {"ended": self._ended, **self._service.get(key, {})}
         if key in self._choices:
             seen["provider"] = str(self._choices[key].provider)
         observed = self.snapshot.observed(key, runs, self._progress.get(key), **seen)

@@ -60,6 +60,8 @@ class ClusterView:
     resynced: float | None = None
     handed: Handed | None = None
     refusals: int = 0
+    #: By Workspace, when objects of its machines were seen to go: uid -> time.
+    ended: dict[Key, dict[str, str]] = field(default_factory=dict)
     _marks: dict[str, dict[Key, _Mark]] = field(default_factory=dict)
     _listed: dict[str, set[Key]] = field(default_factory=dict)
     _config_maps: dict[Key, set[Key]] = field(default_factory=dict)
@@ -128,6 +130,17 @@ class ClusterView:
         """Take in that an object is gone."""
         self._drop(plural, _place(obj))
 
+    def saw_the_end(self, machines: Iterable[Object], when: str) -> None:
+        """Remember when NodeClaims or Nodes were gone, until somebody has accounted for them."""
+        for obj in machines:
+            if (key := owner_key(obj)) is not None and key in self.workspaces:
+                self.ended.setdefault(key, {})[obj["metadata"]["uid"]] = when
+
+    def ended_of(self, keys: Iterable[Key] | None) -> dict[str, str]:
+        """Return when machines of these Workspaces (None: of all) were gone, by uid."""
+        found = self.ended if keys is None else {key: self.ended.get(key, {}) for key in keys}
+        return {uid: when for ends in found.values() for uid, when in ends.items()}
+
     def hand_out(self, keys: Iterable[Key] | None, token: str, now: float) -> None:
         """Remember that these keys (None: all) were given to a task at ``now`` (unix time)."""
         given = None if keys is None else tuple(keys)
@@ -147,6 +160,8 @@ class ClusterView:
         if self.handed is None:
             return True
         if self.handed.token == done:
+            for key in list(self.ended) if self.handed.keys is None else self.handed.keys:
+                self.ended.pop(key, None)
             self.handed, self.refusals = None, 0
             return True
         if self.handed.keys is None:
@@ -210,6 +225,7 @@ class ClusterView:
             self.workspaces.pop(mark.key, None)
             self.looked.pop(mark.key, None)
             self.due.pop(mark.key, None)
+            self.ended.pop(mark.key, None)
             self._name_config_maps(mark.key, set())
         elif plural != CONFIG_MAPS and not self._may_wait(mark.key):
             self.due.setdefault(mark.key, f"{plural[:-1]} {place[1]} is gone")

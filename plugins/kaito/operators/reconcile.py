@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -56,21 +56,23 @@ class ReconcileOperator(BaseAsyncOperator):
             if not standing.mine:
                 raise AirflowSkipException(standing.message)
             async with _held(election):
-                outcome = await self._pass(hook, keys)
+                outcome = await self._pass(hook, keys, given.get("ended") or {})
             self.log.info("%s.", outcome)
             if outcome.unsettled:
                 raise AirflowException(_unsettled(outcome))
             await election.stand(may_take=False, done=given["token"])
         return {"looked": outcome.looked, "changed": outcome.changed, "troubled": outcome.troubled}
 
-    async def _pass(self, hook: AsyncKaitoClusterHook, keys: list[Key] | None) -> Outcome:
+    async def _pass(
+        self, hook: AsyncKaitoClusterHook, keys: list[Key] | None, ended: Mapping[str, str]
+    ) -> Outcome:
         """Do what is to be done; who came since the keys were named hears his first word before runs are started."""
         runs, known, heard = AirflowRuns(), installation(), set(keys or ())
 
         async def greet() -> None:
             await FirstWord(hook, runs, known, self.log).to_all(lambda: newcomers(hook, heard), heard)
 
-        return await Pass(hook, runs, known, self.log, before_runs=greet).over(keys)
+        return await Pass(hook, runs, known, self.log, before_runs=greet, ended=ended).over(keys)
 
 
 def _unsettled(outcome: Outcome) -> str:

@@ -26,7 +26,7 @@ class WorkspaceChangesSensor(BaseSensorOperator):
 
     :param resync: look at everything that often.
     :param kubernetes_conn_id: Airflow connection to the cluster; default: setting ``[kaito] kubernetes_conn_id``.
-    :returns: ``{"keys": [[namespace, name], ...] or None for all, "reason", "token", "identity"}``
+    :returns: ``{"keys": [[namespace, name], ...] or None for all, "reason", "token", "identity", "ended"}``
     """
 
     start_from_trigger = True

@@ -19,7 +19,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
 from include.reconcile import awaits_first_word, due
-from include.workspace import names
+from include.workspace import conditions, names
 from kaito import settings
 from kaito.hooks.api import (
     CONFIG_MAP,
@@ -43,6 +43,8 @@ from kaito.installation import installation
 
 #: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
 CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
+#: What costs from its beginning to its end.
+MACHINES = (NODE_CLAIM, NODE)
 #: How often the clock is asked who is due.
 TICK = 1.0
 #: Whoever is due within that time goes along with those who are due now.
@@ -56,7 +58,9 @@ _LEASES: dict[str, Observation] = {}
 
 
 class WorkspaceChangesTrigger(BaseTrigger):
-    """Succeeds with ``{"keys": [[namespace, name], ...], "reason", "token", "identity"}``; ``keys`` None means all.
+    """Succeeds with ``{"keys": [[namespace, name], ...], "reason", "token", "identity", "ended"}``.
+
+    ``keys`` None means all; ``ended`` has when machines of theirs were seen to go, by the uids of NodeClaims and Nodes.
 
     :param kubernetes_conn_id: Airflow connection to the cluster.
     :param quiet_seconds: more changes that come within that time go along.
@@ -182,6 +186,8 @@ class _Wait:
         since = self.view.versions.get(kind.plural, "")
         async for change in changes(self.hook, kind, labels, since=since, metadata_only=kind is CONFIG_MAP):
             self.view.take(kind.plural, change)
+            if change.type == "DELETED" and kind in MACHINES:
+                self.view.saw_the_end(change.objects, conditions.timestamp(datetime.now(UTC)))
             self.news.set()
             if change.type == "PAGE":
                 await asyncio.sleep(0)
@@ -280,4 +286,5 @@ class _Wait:
         self.log.info("To be looked at: %s", reason)
         self.view.hand_out(keys, token, time.time())
         result = {"keys": keys, "reason": reason, "token": token, "identity": self.election.identity}
+        result["ended"] = self.view.ended_of(keys)
         return TaskSuccessEvent(xcoms={"return_value": result})

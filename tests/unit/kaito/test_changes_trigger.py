@@ -15,7 +15,7 @@ import pytest_asyncio
 import yaml
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.hooks import api, first_word
-from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, POD, WORKSPACE, ClusterError
+from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.lease import DONE, NAME
 from kaito.hooks.snapshot import FEW
@@ -25,7 +25,7 @@ from kaito.triggers.changes import WorkspaceChangesTrigger
 
 from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
-from include.workspace.conditions import ConditionType, Reason, condition, set_condition, timestamp
+from include.workspace.conditions import ConditionType, Reason, condition, moment, set_condition, timestamp
 from tests.integration.api_server import Sandbox, served_sandbox
 
 __all__ = ["served_sandbox"]
@@ -290,6 +290,24 @@ async def test_whoever_is_due_in_a_moment_comes_along(cluster: Watched) -> None:
     await cluster.done(await cluster.wait())
     changes._VIEWS["c"].looked["default", "now"] -= 60
     assert given(await cluster.wait())["keys"] == [("default", "now"), ("default", "soon")]
+
+
+async def test_when_a_machine_went_is_told_with_the_next_look(cluster: Watched) -> None:
+    made = await cluster.workspace("a")
+    labels = {names.WORKSPACE: "a", names.WORKSPACE_NAMESPACE: "default"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}}
+    uid = (await cluster.hook.send(api.create(NODE, node)))["metadata"]["uid"]
+    await cluster.done(await cluster.wait())
+    before = datetime.now(UTC).replace(microsecond=0)
+    waiting = asyncio.create_task(cluster.wait())
+    await cluster.hook.send(api.delete(NODE, "n"))
+    await cluster.hook.send(
+        api.merge_patch(WORKSPACE, "a", "default", {"metadata": {"annotations": {names.RERUN: "1"}}})
+    )
+    told = given(await waiting)
+    assert told["keys"] == [("default", made["metadata"]["name"])]
+    assert list(told["ended"]) == [uid]
+    assert before <= (moment(told["ended"][uid]) or before) <= datetime.now(UTC)
 
 
 async def test_a_resync_is_due_after_its_time_whatever_happened(cluster: Watched) -> None:

@@ -222,6 +222,20 @@ def test_what_a_failed_task_was_given_is_due_again(view: ClusterView) -> None:
     assert view.due == {}
 
 
+def test_the_end_of_a_machine_is_told_until_somebody_has_accounted_for_it(view: ClusterView) -> None:
+    stranger = {"metadata": {"name": "s", "uid": "s"}}
+    view.saw_the_end([node(), stranger], "2026-11-24T03:00:00Z")
+    told = {"n": "2026-11-24T03:00:00Z"}
+    assert view.ended_of(None) == view.ended_of([KEY]) == told
+    assert view.ended_of([("default", "another")]) == {}
+    view.hand_out([KEY], "second", 200.0)
+    view.settle("first")
+    assert view.ended_of([KEY]) == told, "the look at it failed"
+    view.hand_out([KEY], "third", 300.0)
+    view.settle("third")
+    assert view.ended_of(None) == {}
+
+
 def test_a_failed_look_at_everything_is_made_again(view: ClusterView) -> None:
     view.hand_out(None, "all", 200.0)
     assert not view.settle("")

@@ -50,8 +50,9 @@ class Scene:
                 return scene.standings.pop(0) if len(scene.standings) > 1 else scene.standings[0]
 
         class Pass:
-            def __init__(self, *_: Any, before_runs: Any) -> None:
+            def __init__(self, *_: Any, before_runs: Any, ended: Any) -> None:
                 assert before_runs
+                scene.ended = ended
 
             async def over(self, keys: Any) -> Outcome:
                 scene.keys = keys
@@ -64,7 +65,14 @@ class Scene:
         monkeypatch.setattr(reconcile, "RENEW_EVERY", 0.01)
 
     def run(self, keys: Any) -> Any:
-        value = None if keys == "nothing" else {"keys": keys, "reason": "r", "token": "t", "identity": "me"}
+        value = {
+            "keys": keys,
+            "reason": "r",
+            "token": "t",
+            "identity": "me",
+            "ended": {"u": "2026-11-24T03:00:00Z"},
+        }
+        value = None if keys == "nothing" else value
         ti = SimpleNamespace(xcom_pull=lambda task_ids: value)
         return ReconcileOperator(task_id="reconcile", changes_task_id="wait").execute({"ti": ti})
 
@@ -78,6 +86,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 def test_it_looks_at_what_it_was_given_and_leaves_the_token(scene: Scene, keys: Any, expected: Any) -> None:
     assert scene.run(keys) == {"looked": 2, "changed": 1, "troubled": 0}
     assert scene.keys == expected
+    assert scene.ended == {"u": "2026-11-24T03:00:00Z"}
     assert scene.done == ["t"]
 
 

@@ -82,6 +82,19 @@ def test_a_look_that_is_older_than_the_end_does_not_begin_a_machine_again() -> N
     )
 
 
+def test_a_machine_costs_until_it_was_seen_to_go_and_not_until_the_look_that_missed_it() -> None:
+    begun = look({}, 100, machine(work=(Span(at(80), None),)))
+    ended = {"a": at(150), "another": at(1)}
+    told = account(begun, (), at(200), lambda _: PRICE, ended=ended)
+    assert sums(told) == (150, 70)
+    missed = look(begun, 190)
+    assert sums(missed) == (190, 110)
+    mended = account(missed, (), at(200), lambda _: PRICE, ended=ended)
+    assert sums(mended) == (150, 70)
+    assert account(mended, (), at(200), lambda _: PRICE, ended=ended) == mended
+    assert account(mended, (), at(200), lambda _: PRICE, ended={"a": at(180)}) == mended, "never longer"
+
+
 def test_an_unpriced_machine_is_not_free() -> None:
     cost = look(look({}, 0, machine()), 100, machine(), machine("b", since=50), price=None)
     assert cost["unpriced"]

@@ -65,9 +65,9 @@ def claim(name: str, since: datetime) -> dict[str, Any]:
 
 def costs(status: dict[str, Any], claims: list[dict[str, Any]], now: datetime, **more: Any) -> dict[str, Any]:
     workspace = {"metadata": {"name": "w", "namespace": "ml", "uid": "u"}, "tuning": {}, "status": status}
-    price = more.pop("price", 3.6)
+    price, ended = more.pop("price", 3.6), more.pop("ended", {})
     surroundings = Surroundings(lambda *_: [], lambda _: MACHINE, lambda _: price, lambda *_: "")
-    draft = Draft(Case(workspace, Observed(node_claims=claims), now, surroundings))
+    draft = Draft(Case(workspace, Observed(node_claims=claims, ended=ended), now, surroundings))
     account(draft, busy=more.get("busy", True))
     return draft.status
 
@@ -83,6 +83,12 @@ def test_a_machine_costs_its_lifetime_times_its_price_and_keeps_its_record() -> 
     later = costs(status, [], NOW + timedelta(hours=3))
     assert later["cost"]["usd"] == 14.4
     assert costs(later, [], NOW + timedelta(days=9)) == later
+
+
+def test_a_machine_that_was_seen_to_go_costs_until_then() -> None:
+    status = costs({}, [claim("a", NOW)], NOW)
+    gone = {"uid-a": NOW + timedelta(minutes=10)}
+    assert costs(status, [], NOW + timedelta(hours=1), ended=gone)["cost"]["nodeSeconds"] == 600
 
 
 def test_an_idle_service_costs_a_write_an_hour_at_most() -> None:

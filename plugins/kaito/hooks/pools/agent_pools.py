@@ -94,7 +94,7 @@ class AgentPools:
             elif not belongs(found, pool.key.labels):
                 raise ForeignPool(_foreign(found))
             elif self._standing(found) < body["properties"]["count"]:
-                self.aks.begin_update(body, etag=_etag(found), timeout=self.busy_seconds)
+                self.aks.begin_update(_dated(body), etag=_etag(found), timeout=self.busy_seconds)
                 made.append(str(body["name"]))
         return made
 
