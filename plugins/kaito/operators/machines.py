@@ -7,11 +7,11 @@ refused is let go before the next is asked for: a run never holds two for one pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -19,8 +19,8 @@ from include.manifests import Settings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
 from include.reconcile.pools import FINAL_CLASSES, UNAVAILABLE_CLASSES
+from include.workspace import asked as notes
 from include.workspace import conditions, names
-from include.workspace.asked import asked, exhausted, refusals, refused
 from kaito.hooks.api import NODE, WORKSPACE
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.ledger import too_dear
@@ -38,6 +38,8 @@ GONE_WITHIN = timedelta(minutes=20)
 # The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
 NODES_READY_WITHIN = timedelta(hours=2)
 REGION_LABEL = "topology.kubernetes.io/region"
+
+_Noted = TypeVar("_Noted")
 
 
 class Unavailable(RuntimeError):
@@ -93,9 +95,9 @@ class MachineAsking(PoolTask):
     _again = False
 
     @cached_property
-    def _dear(self) -> dict[str, str]:
-        """What this very task found too dear, by offer."""
-        return {}
+    def _dear(self) -> set[str]:
+        """The offers that this very task found too dear."""
+        return set()
 
     def ask(
         self, run: Run, refusal: tuple[str, str] | None = None, *, context: Context | None = None
@@ -134,7 +136,7 @@ class MachineAsking(PoolTask):
         tokens = tokens_of(characters, plan.training.epochs if plan.training else 1.0)
         what = f"{self.purpose} on {plan.node_count} x {plan.instance_type}"
         if told := too_dear(live, what, plan.estimate(tokens).usd) if live else "":
-            self._dear[plan.offer] = told
+            self._dear.add(plan.offer)
             raise TooDear(told)
 
     def _begin(self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan]) -> int:
@@ -147,7 +149,7 @@ class MachineAsking(PoolTask):
             if not seen.unavailable:
                 return offers.index(seen.offer)
             return self._after(run, machines, plans, (seen.offer, f"{seen.failure_class}: {seen.message}"))
-        told = self._refusals(run)
+        told = self._noted(run, notes.refusals)
         return next((number for number, offer in enumerate(offers) if offer not in told), 0)
 
     def _after(
@@ -178,7 +180,7 @@ class MachineAsking(PoolTask):
             conditions.Phase.NODES_PENDING,
             f"Waiting for {what}{which}",
             target_nodes=plan.node_count,
-            edit=self._editing(asked, run, plan.offer) if many > 1 else None,
+            edit=self._editing(notes.asked, run, plan.offer) if many > 1 else None,
         )
         return Granted(plan, pool, made)
 
@@ -236,17 +238,18 @@ class MachineAsking(PoolTask):
 
     def was_interrupted(self, run: Run) -> bool:
         """Whether machines are gone because an earlier try of this task died between two choices."""
-        told = self._refusals(run)
+        told = self._noted(run, notes.refusals)
         return bool(told) and any(plan.offer not in told for plan in run.candidates(self.purpose))
 
     # what the Workspace is told
 
-    def _refusals(self, run: Run) -> dict[str, str]:
+    def _noted(self, run: Run, read: Callable[[Mapping[str, Any] | None, str, str], _Noted]) -> _Noted:
+        """Return what the Workspace's status notes of this pool's machines; ``include.workspace.asked`` reads it."""
         try:
             live = self.live_workspace(run)
         except StaleWorkspace as stale:
             raise AirflowFailException(str(stale)) from None
-        return refusals(live.get("status"), run.run_id, self.purpose)
+        return read(live.get("status"), run.run_id, self.purpose)
 
     def _editing(self, change: Any, run: Run, *told: str) -> Any:
         """The change of a status that notes something about this pool's machines."""
@@ -261,17 +264,21 @@ class MachineAsking(PoolTask):
         run.refused[self.purpose, offer] = told
         if len(run.candidates(self.purpose)) > 1:
             text = f"No {offer}: {told}"
-            edit = self._editing(refused, run, offer, told)
+            why = notes.too_dear if offer in self._dear else notes.refused
+            edit = self._editing(why, run, offer, told)
             self.report(run, conditions.Phase.NODES_PENDING, text, edit=edit)
 
     def _exhausted(self, run: Run, plans: Sequence[Plan]) -> AirflowFailException:
         """Return the end of a run for which there is nothing; the reconciler may try again later what a cloud lacks."""
-        if all(plan.offer in self._dear for plan in plans):
-            told = f"{list(self._dear.values())[-1]}: raise the annotation {names.BUDGET} or choose a cheaper machine"
+        known = {**self._noted(run, notes.refusals), **run.refusals(self.purpose)}
+        beyond = self._dear | self._noted(run, notes.dear)
+        if all(plan.offer in beyond for plan in plans):
+            told = (
+                f"{known[plans[-1].offer]}: raise the annotation {names.BUDGET} or choose a cheaper machine"
+            )
             self.report(run, conditions.Phase.BUDGET_EXCEEDED, told)
             return AirflowFailException(told)
-        known = {**self._refusals(run), **run.refusals(self.purpose)}
-        told = exhausted([(plan.offer, known.get(plan.offer, "")) for plan in plans])
+        told = notes.exhausted([(plan.offer, known.get(plan.offer, "")) for plan in plans], beyond)
         self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
         return AirflowFailException(told)
 

@@ -7,7 +7,7 @@ Nothing but the Workspace itself and, when it is missing, its CustomResourceDefi
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -242,27 +242,6 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 raise
             raise AirflowFailException(f"The API server refused the Workspace: {error}") from None
 
-    def _affordable(
-        self, document: Mapping[str, Any], found: Candidates, other: Candidates | None
-    ) -> tuple[Candidates, str]:
-        """Leave out what would cost more than the budget allows, together with the cheapest for the other purpose.
-
-        Only what machines cost at least counts here; what the rows take is added when they are there.
-
-        :returns: what is left, and a sentence when that is nothing.
-        """
-        besides = min(map(_least, other.plans)) if other else 0.0
-        serving = found.first.purpose == Purpose.SERVING
-        what = "the start of the service" if serving else "the tuning without its training"
-        dear = {plan.offer: too_dear(document, what, _least(plan) + besides) for plan in found.plans}
-        left = tuple(plan for plan in found.plans if not dear[plan.offer])
-        if not left:
-            return found, dear[min(found.plans, key=_least).offer]
-        for offer, why in dear.items():
-            if why:
-                self.log.warning("%s is passed over: %s", offer, why)
-        return replace(found, plans=left), ""
-
     def _accept(
         self, workspace: Workspace, document: dict[str, Any], wanted: Requested, run_id: str
     ) -> dict[str, Any]:
@@ -276,22 +255,62 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         elif serves:
             serving = candidates(workspace, catalog, self.config, self.machine)
         if not under_way(document, run_id):  # then its own machines would count
+            refused: dict[str, str] = {}
             if tuning:
-                tuning = self._granted(document, tuning, run_id)
+                tuning, refused = self._granted(document, tuning, run_id)
             elif serving:
-                serving = self._granted(document, serving, run_id)
-            told = ""
+                serving, refused = self._granted(document, serving, run_id)
             if tuning:
-                tuning, told = self._affordable(document, tuning, serving)
-            if serving and not told:
-                serving, told = self._affordable(document, serving, tuning)
-            if told:
-                path, hint = f"metadata.annotations[{names.BUDGET}]", "raise it or choose a cheaper machine"
-                raise self._refusal(wanted, document, [Fault(path, None, "P7", told, hint)], run_id)
+                tuning = self._left_in_budget(wanted, document, tuning, serving, refused, run_id)
+                refused = {}  # of the tuning's machines
+            if serving:
+                serving = self._left_in_budget(wanted, document, serving, tuning, refused, run_id)
         return self._record(document, tuning, serving, run_id)
 
-    def _granted(self, document: dict[str, Any], found: Candidates, run_id: str) -> Candidates:
-        """Leave out what the cloud says it would refuse; the run ends here when that is all."""
+    def _left_in_budget(
+        self,
+        wanted: Requested,
+        document: Mapping[str, Any],
+        found: Candidates,
+        other: Candidates | None,
+        refused: Mapping[str, str],
+        run_id: str,
+    ) -> Candidates:
+        """Leave out what would cost more than the budget allows, together with the cheapest for the other purpose.
+
+        Only what machines cost at least counts here; what the rows take is added when they are there.
+
+        :param refused: what the cloud would not give, with its words. When the budget rules out all others, the run may
+            be tried again later, since a cloud may have tomorrow what it lacks today.
+        """
+        besides = min(map(_least, other.plans)) if other else 0.0
+        serving = found.first.purpose == Purpose.SERVING
+        what = "the start of the service" if serving else "the tuning without its training"
+        dear = {plan.offer: too_dear(document, what, _least(plan) + besides) for plan in found.plans}
+        left = tuple(plan for plan in found.plans if not dear[plan.offer])
+        for offer, why in dear.items():
+            if why:
+                self.log.warning("%s is passed over: %s", offer, why)
+        if left:
+            return replace(found, plans=left)
+        if refused:
+            raise self._none_left(document, {**refused, **dear}, dear, run_id)
+        path, hint = f"metadata.annotations[{names.BUDGET}]", "raise it or choose a cheaper machine"
+        told = dear[min(found.plans, key=_least).offer]
+        raise self._refusal(wanted, document, [Fault(path, None, "P7", told, hint)], run_id)
+
+    def _none_left(
+        self, document: Mapping[str, Any], why: Mapping[str, str], dear: Collection[str], run_id: str
+    ) -> AirflowFailException:
+        told = exhausted(list(why.items()), dear)
+        run = Run(dict(document), None, None, names.run_id_label(run_id))
+        self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
+        return AirflowFailException(told)
+
+    def _granted(
+        self, document: dict[str, Any], found: Candidates, run_id: str
+    ) -> tuple[Candidates, dict[str, str]]:
+        """Leave out what the cloud says it would refuse, and say why; the run ends here when that is all."""
         run = Run(dict(document), None, None, names.run_id_label(run_id))
         try:
             refused = not_offered(self.cluster, document, found.plans)
@@ -302,10 +321,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             self.log.warning("%s is passed over: %s", offer, why)
         left = tuple(plan for plan in found.plans if plan.offer not in refused)
         if left:
-            return replace(found, plans=left)
-        told = exhausted(list(refused.items()))
-        self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
-        raise AirflowFailException(told)
+            return replace(found, plans=left), refused
+        raise self._none_left(document, refused, (), run_id)
 
     def _record(
         self,
