@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.ledger.unjoined import Rented
+from include.reconcile.lost import standing
 from include.reconcile.pools import (
     FINAL_CLASSES,
     FailureClass,
@@ -83,13 +84,15 @@ def failure(pool: AgentPool) -> tuple[str, str]:
     return str(told.get("code") or state(pool)), message or f"Azure says {state(pool)} and no reason"
 
 
-def shortfall(pools: Iterable[AgentPool], nodes: Iterable[Mapping[str, Any]], wanted: int) -> str:
+def shortfall(
+    pools: Iterable[AgentPool], nodes: Iterable[Mapping[str, Any]], wanted: int, now: datetime
+) -> str:
     """What is missing of the machines that a live service needs, as a sentence without its full stop; "" if nothing.
 
-    A pool that Azure is working on has the machines that it is to get; any other one those that have joined, since
-    Azure does not replace by itself a machine that died or was evicted.
+    A pool that Azure is working on has the machines that it is to get; any other one those that have joined and report,
+    since Azure does not replace by itself a machine that died or was evicted.
     """
-    joined = list(nodes)
+    joined = standing(nodes, now)
     settled = ENDED_STATES | {SUCCEEDED}
     have = sum(
         min(machines(pool), len(nodes_of([pool], joined))) if state(pool) in settled else machines(pool)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.reconcile import agent_pools, backoff, node_pools
+from include.reconcile import agent_pools, backoff, lost, node_pools
 from include.reconcile.case import SERVING, Case, label, node_of
 from include.reconcile.draft import Draft
 from include.reconcile.pools import pool_status
@@ -40,6 +40,7 @@ def observe(draft: Draft) -> list[str]:
     """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
     case = draft.case
     gone = [*missing(case), *lost_nodes(draft)]
+    _look_at_agent_machines_again(draft)
     _machines(draft)
     verdict = rollout_status(case.stateful_set, case.serving_pods)
     message = f"{'; '.join(gone)}: it will be brought back" if gone and not verdict.ready else verdict.message
@@ -90,13 +91,21 @@ def missing(case: Case) -> list[str]:
             found.append(f"{wanted - claims} of {wanted} NodeClaim(s) are gone")
     elif case.observed.agent_pools is not None:
         own = [p for p in case.observed.agent_pools if agent_pools.labels(p).get(names.POOL) == SERVING]
-        if told := agent_pools.shortfall(own, case.observed.nodes, replicas(case)):
+        if told := agent_pools.shortfall(own, case.observed.nodes, replicas(case), case.now):
             found.append(told)
     elif case.by_node_pools and case.observed.node_pools is not None:
         pools = [pool for pool in case.observed.node_pools if label(pool, names.POOL) == SERVING]
         if told := node_pools.shortfall(pools, replicas(case)):
             found.append(told)
     return found
+
+
+def _look_at_agent_machines_again(draft: Draft) -> None:
+    """Nothing happens when a machine of an agent pool has been silent for too long: look when it has."""
+    case = draft.case
+    for node in agent_pools.nodes_of(case.observed.agent_pools or (), case.observed.nodes):
+        if left := lost.seconds_left(node, case.now):
+            draft.look_again(left)
 
 
 def lost_nodes(draft: Draft) -> list[str]:
@@ -128,14 +137,7 @@ def _patience(case: Case, claim: Mapping[str, Any], node: Mapping[str, Any] | No
             next((c.get("lastTransitionTime") for c in told if c["type"] == "Registered"), "")
         )
         return max(0.0, NODE_LOST_SECONDS - (case.now - joined).total_seconds()) if joined else 0.0
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    ready: Mapping[str, Any] = next((c for c in conditions if c.get("type") == "Ready"), {})
-    if ready.get("status") == "True":
-        return None
-    since = backoff.moment(ready.get("lastTransitionTime"))
-    if since is None:
-        return NODE_LOST_SECONDS
-    return max(0.0, NODE_LOST_SECONDS - (case.now - since).total_seconds())
+    return lost.seconds_left(node, case.now, NODE_LOST_SECONDS)
 
 
 def admit_loss(draft: Draft) -> None:

@@ -453,21 +453,40 @@ def test_another_zone_is_another_pool_and_both_go_with_the_run(azure: AzureThrea
     assert azure.pools == {}
 
 
+def fall_silent(azure: AzureThread, name: str) -> None:
+    async def change() -> None:
+        cluster = azure.azure.cluster
+        node = await cluster.get("nodes", name)
+        ready = set_condition(node["status"]["conditions"], "Ready", "Unknown", "NodeStatusUnknown")
+        changed = {**node, "status": {**node["status"], "conditions": ready}}
+        await cluster.update("nodes", changed, subresource="status")
+
+    azure.do(change())
+
+
+def test_a_pool_with_a_dead_machine_is_taken_away_and_made_anew(
+    azure: AzureThread, machines: AgentPools
+) -> None:
+    """Azure counts a machine that does not report, so that asking for the same number changes nothing."""
+    machines.create(wanted(machines))
+    status = eventually(lambda: (s := machines.observe(KEY)).ready and s, "the pool is ready")
+    fall_silent(azure, status.nodes[0])
+    assert not machines.observe(KEY).ready
+    assert machines.create(wanted(machines)) == [], "it may come back"
+    impatient = AgentPools(azure, hook(), poll=0.02, busy_seconds=20, lost_seconds=0)  # type: ignore[arg-type]
+    assert impatient.create(wanted(impatient)) == wanted(impatient).names
+    eventually(lambda: machines.observe(KEY).ready, "two again")
+    assert len(azure.azure.ledger.rentals()) == 4
+    assert sum(1 for rental in azure.azure.ledger.rentals() if rental.stopped) == 2
+
+
 def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines: AgentPools) -> None:
     machines.create(wanted(machines))
     status = eventually(lambda: (s := machines.observe(KEY)).ready and s, "the pool is ready")
 
     azure.break_(FaultKind.SPOT_EVICTION, status.nodes[0], 0)
-
-    async def fall_silent() -> None:
-        cluster = azure.azure.cluster
-        node = await cluster.get("nodes", status.nodes[0])
-        ready = set_condition(node["status"]["conditions"], "Ready", "Unknown", "NodeStatusUnknown")
-        changed = {**node, "status": {**node["status"], "conditions": ready}}
-        await cluster.update("nodes", changed, subresource="status")
-
     eventually(lambda: is_lost(azure.find(NODE, status.nodes[0])), "the machine is gone")
-    azure.do(fall_silent())
+    fall_silent(azure, status.nodes[0])
     eventually(lambda: not azure.find(NODE, status.nodes[0]), "the Node is gone")
     unready = machines.observe(KEY)
     assert (unready.ready, unready.failed) == (False, False)

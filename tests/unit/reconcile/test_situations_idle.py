@@ -304,6 +304,22 @@ def test_an_agent_pool_that_is_gone_under_a_service_is_brought_back(
     assert of(story.decision(agent_pools=None), StartRun) == []
 
 
+@pytest.mark.parametrize(("seconds", "gone"), [(100, False), (301, True)])
+def test_a_machine_of_an_agent_pool_that_is_silent_for_long_does_not_stand(
+    seconds: float, gone: bool
+) -> None:
+    story = without_claims(Story("inference").lives(ready))
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
+    since = timestamp(story.cluster.now - timedelta(seconds=seconds))
+    told = {"type": "Ready", "status": "Unknown", "lastTransitionTime": since}
+    silent = {**JOINED, "status": {"conditions": [told]}}
+    decision = story.decision(agent_pools=[agent_pool()], nodes=[silent])
+    assert [run.dag_id for run in of(decision, StartRun)] == (["kaito_serve"] if gone else [])
+    assert gone or 0 < (decision.requeue_after or 0) <= 200, "nothing else would make the reconciler look"
+
+
 # -- what servers tell -----------------------------------------------------------------------------------------------
 
 OURS = """\

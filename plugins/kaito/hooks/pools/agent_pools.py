@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from include.ledger.unjoined import Rented
@@ -27,6 +28,7 @@ from include.reconcile.agent_pools import (
     rented,
     state,
 )
+from include.reconcile.lost import LOST_SECONDS, is_lost, standing
 from include.reconcile.pools import PoolStatus
 from include.workspace import names
 from kaito.hooks.aks import AksHook
@@ -48,6 +50,7 @@ class AgentPools:
 
     :param options: spot, zones and what else an installation or a retry decides.
     :param poll: seconds between two looks while an earlier pool goes away.
+    :param lost_seconds: how long a machine may be silent before it counts as dead.
     """
 
     def __init__(
@@ -58,12 +61,14 @@ class AgentPools:
         *,
         poll: float = 2.0,
         busy_seconds: float = BUSY_SECONDS,
+        lost_seconds: float = LOST_SECONDS,
     ) -> None:
         self.hook = hook
         self.aks = aks
         self.options = options or AgentPoolOptions()
         self.poll = poll
         self.busy_seconds = busy_seconds
+        self.lost_seconds = lost_seconds
 
     def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
         """Return the pool of a plan: one agent pool with all machines. Raises AgentPoolInvalid."""
@@ -73,8 +78,9 @@ class AgentPools:
     def create(self, pool: GpuPool) -> list[str]:
         """Ask for the agent pool, or take up the one that an earlier attempt asked for; does not wait for machines.
 
-        Machines that the pool has lost are asked for anew. A pool that Azure gave up on is taken away first. A serving
-        pool that another run made is used again.
+        Machines that the pool has lost are asked for anew. A pool that Azure gave up on is taken away first, and so is
+        one with a machine that is there and dead: Azure would count it. A serving pool that another run made is used
+        again.
 
         :raises PoolTaken: another run is tuning on this Workspace's pool.
         :raises ForeignPool: a pool of that name is not ours.
@@ -118,15 +124,29 @@ class AgentPools:
         """How many machines a pool has or is to get. Azure does not replace one that died or was evicted by itself."""
         if state(pool) != SUCCEEDED:
             return machines(pool)
-        return min(machines(pool), len(nodes_of([pool], self.hook.list(NODE))))
+        return min(machines(pool), len(standing(self._nodes(pool), datetime.now(UTC), self.lost_seconds)))
+
+    def _nodes(self, pool: Pool) -> list[Mapping[str, Any]]:
+        return nodes_of([pool], self.hook.list(NODE))
+
+    def _spent(self, pool: Pool) -> bool:
+        """Whether a pool can only be taken away: Azure gave up on it, or it has a dead machine."""
+        if state(pool) in ENDED_STATES:
+            return True
+        now = datetime.now(UTC)
+        return state(pool) == SUCCEEDED and any(
+            is_lost(node, now, self.lost_seconds) for node in self._nodes(pool)
+        )
 
     def _clear(self, body: Mapping[str, Any], existing: list[Pool]) -> None:
         """Take away an earlier pool of this name that cannot be used, and wait until it is gone."""
         earlier = next((p for p in existing if p["name"] == body["name"]), None)
-        if earlier is None or state(earlier) not in LEAVING_STATES | ENDED_STATES:
+        if earlier is None:
             return
-        if state(earlier) in ENDED_STATES:
+        if self._spent(earlier):
             self.aks.begin_delete(str(earlier["name"]), etag=_etag(earlier), timeout=self.busy_seconds)
+        elif state(earlier) not in LEAVING_STATES:
+            return
         deadline = time.monotonic() + self.busy_seconds
         while self.aks.find(str(earlier["name"])) is not None:
             if time.monotonic() > deadline:
