@@ -240,14 +240,21 @@ def apply(kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Req
 
 
 def delete(
-    kind: Kind, name: str, namespace: str | None = None, uid: str | None = None, version: str | None = None
+    kind: Kind,
+    name: str,
+    namespace: str | None = None,
+    uid: str | None = None,
+    version: str | None = None,
+    grace_seconds: int | None = None,
 ) -> Request:
     """Delete one object.
 
     ``uid`` guards against deleting a newer object of the same name, ``version`` (its resourceVersion) against one
-    that somebody has changed since it was read.
+    that somebody has changed since it was read. ``grace_seconds`` 0 forgets a pod without its machine's word.
     """
     body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    if grace_seconds is not None:
+        body["gracePeriodSeconds"] = grace_seconds
     guards = {"uid": uid, "resourceVersion": version}
     if any(guards.values()):
         body["preconditions"] = {key: value for key, value in guards.items() if value}

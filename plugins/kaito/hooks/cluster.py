@@ -156,14 +156,16 @@ class KaitoClusterHook(KubernetesHook):
         namespace: str | None = None,
         uid: str | None = None,
         version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> bool:
         """Ask for one object's deletion; returns False when there was nothing to delete.
 
         :param uid: delete only this object, not a newer one of its name.
         :param version: delete it only as it was seen at this resourceVersion.
+        :param grace_seconds: what a pod has to end in; 0 only where nothing of it can run any more.
         """
         try:
-            self.send(api.delete(kind, name, namespace, uid, version))
+            self.send(api.delete(kind, name, namespace, uid, version, grace_seconds))
         except ClusterError as error:
             if error.status == 404:
                 return False

@@ -3,27 +3,33 @@
 The setup of a pool and its wait are over long before a machine dies or a spot machine is evicted, so a second try of
 the training asks for machines itself, waits for them in the triggerer, and takes the run's next choice when the cloud
 has none of these left. The trainer goes on from its last checkpoint, which is on the Workspace's volume.
+
+A machine that falls silent may still train, and write checkpoints. So it is let go first, and only when its cloud says
+that it is gone its pod is forgotten and another one made: there are never two trainings over one volume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
-from include.workspace import conditions
-from kaito.hooks.api import CONFIG_MAP, NODE, VOLUME_CLAIM, ClusterError
+from include.reconcile import lost
+from include.workspace import conditions, names
+from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose
+from kaito.hooks.pools import ProviderName
+from kaito.hooks.pools.choosing import choose
 from kaito.operators.base import Run, tries_left
-from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
+from kaito.operators.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.settings import manifest_settings
 from kaito.triggers.pool import LostMachinesTrigger
-from kaito.triggers.workload import evicted
+from kaito.triggers.workload import NODE_LOST, evicted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,6 +70,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
 
     BASE_CONTAINER_NAME = "tuning"
     purpose = Purpose.TUNING
+    lost_seconds = lost.LOST_SECONDS
     patience = 0
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
@@ -101,8 +108,42 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             self._offer = seen.offer
             return
         self.log.info("The run's machines are not all there any more: asking for what is missing.")
+        self._let_go_of_the_lost(run, seen.nodes)
         self.ask(run)
         self._await_machines(run)
+
+    def _let_go_of_the_lost(self, run: Run, nodes: Iterable[str]) -> bool:
+        """Let go of the run's machines if one of these is lost; returns whether they went, and their pods with them.
+
+        :raises AirflowException: they do not go. Nothing takes their place then.
+        """
+        now = datetime.now(UTC)
+        found = [node for name in nodes if (node := self.cluster.find(NODE, name))]
+        silent = [node for node in found if lost.is_lost(node, now)]
+        if not silent:
+            return False
+        told = "; ".join(map(lost.sentence, silent))
+        self.log.warning("%s. Letting its machine go, before another takes its place.", told)
+        self.report(run, conditions.Phase.NODES_PENDING, f"{told}: its machine is let go, then replaced")
+        machines = self.machines(run)
+        self.bill_all(run, machines, self.purpose)
+        key = PoolKey(run.name, run.namespace, self.purpose)
+        try:
+            machines.delete_and_wait(key, run.run_id, timeout=GONE_WITHIN.total_seconds())
+        except TimeoutError as error:
+            raise AirflowException(f"{told}. Its machine does not go: {error}") from None
+        self._forget_pods(run, {node["metadata"]["name"] for node in silent})
+        return True
+
+    def _forget_pods(self, run: Run, nodes: set[str]) -> None:
+        """Delete the pods of machines that are gone: no kubelet is left that would ever confirm their end."""
+        for pod in self.cluster.list(POD, run.namespace, labels={names.WORKSPACE: run.name}):
+            node, metadata = (pod.get("spec") or {}).get("nodeName"), pod["metadata"]
+            if node in nodes and self.cluster.find(NODE, node) is None:
+                self.log.info("Pod %s went with Node %s.", metadata["name"], node)
+                self.cluster.delete(
+                    POD, metadata["name"], run.namespace, uid=metadata["uid"], grace_seconds=0
+                )
 
     def _await_machines(self, run: Run) -> NoReturn:
         wait = LostMachinesTrigger(
@@ -120,10 +161,13 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         if event.get("ready"):
             return self.execute(context)
         run, message = self.this_run(context), str(event.get("message"))
+        if event.get("lost") and self._let_go_of_the_lost(run, event["lost"]):
+            self.ask(run)
+            self._await_machines(run)
         if event.get("unavailable"):
             self.ask(run, (str(event.get("offer") or ""), message))
             self._await_machines(run)
-        if not event.get("missing"):
+        if not event.get("missing") and not event.get("lost"):
             raise AirflowFailException(message)
         again = tries_left(context)
         self.report(run, self.failed, f"{message}{'; trying again' if again else ''}", again=again)
@@ -168,8 +212,29 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """As every pod's end; how long it worked is written down before the provider deletes it."""
         self._try = context["ti"].try_number
-        self.bill(self.this_run(context))
+        self.bill(run := self.this_run(context))
+        if event.get("status") == NODE_LOST:
+            self._lost(run, context, event)
         return super().trigger_reentry(context, event)
+
+    def _lost(self, run: Run, context: Context, event: Mapping[str, Any]) -> None:
+        """The pod's Node is silent: the next try lets its machine go. Raises AirflowException, or waits on.
+
+        Whether the machine of a Node that was brought along still runs, only its owner knows.
+        """
+        told = f"{self.task_id}: {event['message']}"
+        self.log.error("%s", told)
+        if choose(self.cluster, run.document).settings.provider != ProviderName.BYO:
+            again = tries_left(context)
+            self.report(run, self.failed, f"{told}{'; trying again' if again else ''}", again=again)
+            raise AirflowException(told)
+        hint = (
+            "once you know that its machine is off, the training goes on elsewhere after: kubectl delete node"
+        )
+        self.report(run, self.working, f"{told}. It was brought along: {hint} {event.get('node')}")
+        self._run, self.lost_seconds = run, None
+        self.pod = self.hook.get_pod(event["name"], event["namespace"])
+        self.invoke_defer_method(event.get("last_log_time"), context)
 
     def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
         """As for any pod; but what ended by itself too often is not tried again."""

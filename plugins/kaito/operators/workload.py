@@ -54,6 +54,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     #: How long to stay in the worker, in seconds, before the wait moves to the triggerer: what ends sooner than the
     #: way there and back (two to three seconds) should not go.
     patience: ClassVar[float] = 8
+    #: How long the pod's Node may be silent before the pod counts as lost, in seconds; None for ever.
+    lost_seconds: float | None = None
     working: ClassVar[conditions.Phase | None] = None
     done: ClassVar[conditions.Phase]
     failed: ClassVar[conditions.Phase]
@@ -118,6 +120,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
                 workspace=self._run.name,
                 workspace_uid=self._run.uid,
                 generation=self._run.generation,
+                lost_seconds=self.lost_seconds,
                 **arguments,
             )
         super().defer(trigger=trigger, method_name=method_name, **kwargs)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.triggers.base import TriggerEvent
 
+from include.reconcile import lost
 from include.reconcile.pools import FINAL_CLASSES, FailureClass, Stage
 from include.workspace import conditions
 from include.workspace.adapter import published
-from kaito.hooks.api import ClusterError
+from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose
 from kaito.hooks.pools import PoolObserver, budget_key, budgets
@@ -115,6 +117,20 @@ class LostMachinesTrigger(GpuPoolReadyTrigger):
 
     def needless(self) -> bool:
         return False
+
+    async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
+        """As for any pool; but a machine that was there and is silent for too long is not waited for."""
+        seen = await super().observe(hook)
+        if seen.ready or seen.facts.get("unavailable") or seen.facts.get("missing"):
+            return seen
+        now = datetime.now(UTC)
+        nodes = [node for name in seen.nodes if (node := await hook.find(NODE, name))]
+        silent = [node for node in nodes if lost.is_lost(node, now)]
+        if not silent:
+            return seen
+        told = "; ".join(map(lost.sentence, silent))
+        facts = {**seen.facts, "lost": [node["metadata"]["name"] for node in silent]}
+        return Observation(False, told, True, seen.reason, seen.nodes, silent=True, facts=facts)
 
     def success(self, last: Observation) -> TriggerEvent:
         return TriggerEvent({"ready": True, "message": last.message, **last.facts})

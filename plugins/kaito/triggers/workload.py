@@ -1,21 +1,24 @@
 """Waits for a workload pod, and for the moment when nobody wants it any more.
 
 The provider's trigger knows the pod alone. This one also looks at the Workspace now and then: when that is going or has
-a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. It deletes nothing then; the
-task does, when it comes back. Only where a user ends the task itself (marks it, clears it) the provider's trigger
-deletes the pod, unless a later try has taken it up meanwhile.
+a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. And it looks at the pod's
+Node: where that has been silent for longer than Kubernetes itself waits, nobody will ever say how the pod ended, and
+the wait ends too. It deletes nothing then; the task does, when it comes back. Only where a user ends the task itself
+(marks it, clears it) the provider's trigger deletes the pod, unless a later try has taken it up meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
-from kaito.hooks.api import WORKSPACE, ClusterError
+from include.reconcile import lost
+from kaito.hooks.api import NODE, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS
 
@@ -23,6 +26,12 @@ from kaito.triggers.base import FENCE_SECONDS
 TRY_LABEL = "try_number"
 #: The event's status when the Workspace has moved on.
 SUPERSEDED = "superseded"
+#: The event's status when the pod's Node has been silent for too long.
+NODE_LOST = "node-lost"
+#: Pause between two looks at a pod's Node, in seconds: its silence is counted from its own time stamps.
+NODE_SECONDS = 10.0
+#: What Kubernetes gives a pod that says nothing to end in, in seconds.
+GRACE_SECONDS = 30
 
 
 def try_of(pod: Any) -> int:
@@ -44,6 +53,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
     :param workspace_uid: its uid.
     :param generation: the generation that the run serves.
     :param fence_seconds: pause between two looks at the Workspace.
+    :param lost_seconds: how long the pod's Node may be silent, to which the pod's own grace is added; None to wait for
+        it however long it takes.
+    :param node_seconds: pause between two looks at the Node.
     """
 
     def __init__(
@@ -53,6 +65,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         workspace_uid: str,
         generation: int,
         fence_seconds: float = FENCE_SECONDS,
+        lost_seconds: float | None = None,
+        node_seconds: float = NODE_SECONDS,
         **pod: Any,
     ) -> None:
         super().__init__(**pod)
@@ -60,6 +74,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         self.workspace_uid = workspace_uid
         self.generation = generation
         self.fence_seconds = fence_seconds
+        self.lost_seconds = lost_seconds
+        self.node_seconds = node_seconds
+        self._grace = float(GRACE_SECONDS)
         #: Where the pod was when it was last seen, and whether it was told to go with its machine.
         self._where: dict[str, Any] = {}
 
@@ -69,25 +86,32 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             "workspace_uid": self.workspace_uid,
             "generation": self.generation,
             "fence_seconds": self.fence_seconds,
+            "lost_seconds": self.lost_seconds,
+            "node_seconds": self.node_seconds,
         }
         return f"{__name__}.{type(self).__qualname__}", {**super().serialize()[1], **own}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         pod = asyncio.create_task(self._pod_event())
         stale = asyncio.create_task(self._until_stale())
+        silent = asyncio.create_task(self._until_lost())
         try:
-            await asyncio.wait({pod, stale}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({pod, stale, silent}, return_when=asyncio.FIRST_COMPLETED)
             if pod.done():
                 event = pod.result()
                 yield TriggerEvent({**event.payload, **self._where})
                 return
             self._fired_event = True
-            found = {"status": SUPERSEDED, "name": self.pod_name, "namespace": self.pod_namespace}
-            yield TriggerEvent({**found, "message": stale.result()})
+            found = {"name": self.pod_name, "namespace": self.pod_namespace}
+            if stale.done():
+                yield TriggerEvent({**found, "status": SUPERSEDED, "message": stale.result()})
+                return
+            told = {"status": NODE_LOST, "message": silent.result(), **self.trigger_kwargs}
+            yield TriggerEvent({**found, **told, **self._where})
         finally:
-            for task in (pod, stale):
+            for task in (pod, stale, silent):
                 task.cancel()
-            await asyncio.gather(pod, stale, return_exceptions=True)
+            await asyncio.gather(pod, stale, silent, return_exceptions=True)
 
     async def on_kill(self) -> None:
         """A user has ended the task: delete its pod, which is not a later try's that bears the same name."""
@@ -106,6 +130,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
     async def _get_pod(self) -> Any:
         pod = await super()._get_pod()
         self._where = {"node": pod.spec.node_name, "evicted": evicted(pod)}
+        grace = getattr(pod.spec, "termination_grace_period_seconds", None)
+        self._grace = float(GRACE_SECONDS if grace is None else grace)
         return pod
 
     async def _pod_event(self) -> TriggerEvent:
@@ -125,3 +151,28 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             except ClusterError as error:
                 self.log.warning("The Workspace could not be looked at, trying again: %s", error)
             await asyncio.sleep(self.fence_seconds)
+
+    async def _until_lost(self) -> str:
+        """Return what is wrong with the pod's Node, when it has been silent for too long."""
+        if self.lost_seconds is None:
+            await asyncio.Event().wait()
+        hook, said = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id), ""
+        while True:
+            await asyncio.sleep(self.node_seconds)
+            name = self._where.get("node")
+            try:
+                node = await hook.find(NODE, name) if name else None
+            except ClusterError as error:
+                self.log.warning("Node %s could not be looked at, trying again: %s", name, error)
+                continue
+            patience = (self.lost_seconds or 0.0) + self._grace
+            left = lost.seconds_left(node, datetime.now(UTC), patience) if node else None
+            if node is None or left is None:
+                said = ""
+                continue
+            told = lost.sentence(node)
+            if lost.is_lost(node, datetime.now(UTC), patience):
+                return f"{told}; taken as lost after {patience:.0f} s"
+            if told != said:
+                said = told
+                self.log.warning("%s. It is taken as lost in %.0f s, if it stays so.", told, left)

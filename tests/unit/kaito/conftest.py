@@ -110,6 +110,7 @@ class FakeCluster:
         namespace: str | None = None,
         uid: str | None = None,
         version: str | None = None,
+        grace_seconds: int | None = None,
     ) -> bool:
         self._check("delete", kind)
         found = self.objects.get(self._key(kind, name, namespace), {}).get("metadata", {})

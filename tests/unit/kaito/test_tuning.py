@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +12,15 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks import cluster as hooks
-from kaito.hooks.api import NODE, NODE_CLAIM
-from kaito.operators.tuning import TuneOperator
+from kaito.hooks.api import NODE, NODE_CLAIM, POD, Kind
+from kaito.operators import tuning
+from kaito.operators.tuning import FetchDatasetOperator, TuneOperator
 from kaito.triggers import base
 from kaito.triggers.pool import GpuPoolReadyTrigger, LostMachinesTrigger
+from kaito.triggers.workload import NODE_LOST
 
+from include.workspace import names
+from include.workspace.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool_fallback import A100, H100, NAME, V100, asked_for, choices, gave_up, told
 from tests.unit.kaito.test_triggers import WHICH, AsyncCluster, ending
@@ -209,3 +216,160 @@ async def test_the_wait_comes_back_to_its_task(
     have_machine(cluster)
     event = await ending(LostMachinesTrigger(**WHICH, purpose="tuning"))
     assert event.payload == {"ready": True, "message": "1 GPU node(s) ready: n1", "offer": ""}
+
+
+# -- a machine that falls silent -------------------------------------------------------------------------------------
+
+LOST: dict[str, Any] = {
+    **EVENT,
+    "status": NODE_LOST,
+    "node": "n1",
+    "message": "Node n1 has not been Ready since 2026-11-24T00:00:00Z: Kubelet stopped posting node status",
+}
+
+
+def falls_silent(cluster: FakeCluster, seconds: float = 400) -> None:
+    """The machine's Node stays, and nobody reports from it; the pod on it was told to go and cannot."""
+    have_machine(cluster)
+    since = timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+    ready = {"type": "Ready", "status": "Unknown", "lastTransitionTime": since, "message": "Kubelet stopped."}
+    made = "2026-01-01T00:00:00Z"
+    cluster.add(
+        NODE, {"metadata": {"name": "n1", "creationTimestamp": made}, "status": {"conditions": [ready]}}
+    )
+    for name, node in (("tuning", "n1"), ("dataset", "cpu")):
+        metadata = {"name": name, "namespace": "default", "labels": {names.WORKSPACE: NAME}}
+        cluster.add(POD, {"metadata": metadata, "spec": {"nodeName": node}})
+
+
+class Cloud:
+    """Takes the Node of a claim that is deleted away, unless it is told to keep it; notes what was deleted how."""
+
+    def __init__(self, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, keeps: bool = False) -> None:
+        self.cluster, self.keeps, self.told, self._delete = cluster, keeps, [], cluster.delete
+        monkeypatch.setattr(cluster, "delete", self.delete)
+
+    def delete(self, kind: Kind, name: str, *rest: Any, **guards: Any) -> bool:
+        self.told.append((kind.plural, name, guards.get("grace_seconds")))
+        found = self._delete(kind, name, *rest, **guards)
+        if kind == NODE_CLAIM and not self.keeps:
+            self._delete(NODE, "n1")
+        return found
+
+
+def test_a_lost_node_is_told_and_the_task_tries_again(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    falls_silent(cluster)
+    context["ti"].max_tries = 2
+    with pytest.raises(AirflowException, match="tune: Node n1 has not been Ready since") as failed:
+        tune.trigger_reentry(context, LOST)
+    assert not isinstance(failed.value, AirflowFailException)
+    told = cluster.condition(NAME, "JobStarted")
+    assert told["status"] == "False"
+    assert told["message"].endswith("Kubelet stopped posting node status; trying again")
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspacePending"
+
+
+def test_the_next_try_lets_the_machine_go_before_it_forgets_its_pod_and_asks_for_another(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod on a machine that is only silent may still write checkpoints."""
+    falls_silent(cluster)
+    cloud = Cloud(cluster, monkeypatch)
+    cluster.writes.clear()
+    second_try(tune, context)
+    assert cloud.told == [("nodeclaims", "ws1", None), ("pods", "tuning", 0)]
+    done = [write for write in cluster.writes if write[0] in ("nodeclaims", "pods")]
+    assert [kind for kind, _ in done] == ["nodeclaims", "pods", "nodeclaims"]
+    assert done[:2] == [("nodeclaims", "-ws1"), ("pods", "-tuning")]
+    assert asked_for(cluster) == [V100]
+    assert cluster.find(POD, "dataset", "default"), "on another machine"
+
+
+def test_a_machine_that_does_not_go_is_not_replaced(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falls_silent(cluster)
+    cloud = Cloud(cluster, monkeypatch, keeps=True)
+    monkeypatch.setattr(tuning, "GONE_WITHIN", timedelta(0))
+    context["ti"].try_number = 2
+    with pytest.raises(
+        AirflowException, match=r"Kubelet stopped\. Its machine does not go: Still there .*: ws1"
+    ):
+        tune.execute(context)
+    assert "pods" not in [kind for kind, *_ in cloud.told]
+    assert asked_for(cluster) == []
+    told = cluster.condition(NAME, "ResourceReady")
+    assert told["message"].endswith("Kubelet stopped: its machine is let go, then replaced")
+
+
+def test_a_machine_that_may_come_back_is_waited_for(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falls_silent(cluster, 200)
+    cloud = Cloud(cluster, monkeypatch)
+    second_try(tune, context)
+    assert cloud.told == []
+
+
+async def test_the_wait_for_machines_ends_when_one_falls_silent(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
+    falls_silent(cluster)
+    event: Mapping[str, Any] = (await ending(LostMachinesTrigger(**WHICH, purpose="tuning"))).payload
+    assert event["lost"] == ["n1"]
+    assert event["message"].startswith("Node n1 has not been Ready since")
+    cloud = Cloud(cluster, monkeypatch)
+    with pytest.raises(TaskDeferred) as deferred:
+        tune.machines_came(context, event)
+    assert isinstance(deferred.value.trigger, LostMachinesTrigger)
+    assert cloud.told == [("nodeclaims", "ws1", None), ("pods", "tuning", 0)]
+
+
+def test_a_machine_that_came_back_meanwhile_costs_a_try_only(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    have_machine(cluster)
+    event = {"message": "Node n1 has not been Ready", "lost": ["n1"]}
+    with pytest.raises(AirflowException) as failed:
+        tune.machines_came(context, event)
+    assert not isinstance(failed.value, AirflowFailException)
+
+
+def test_a_silent_node_that_was_brought_along_is_its_owners_to_judge(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its machine still trains, nobody here can know, so that nothing may take its place."""
+    falls_silent(cluster)
+    context["ti"].xcoms["preflight"]["workspace"]["metadata"]["annotations"] = {names.POOL_PROVIDER: "byo"}
+    waits: list[float | None] = []
+    pod = SimpleNamespace(metadata=SimpleNamespace(name="p", namespace="default"))
+    tune.__dict__["hook"] = SimpleNamespace(get_pod=lambda name, namespace: pod)
+    deferring(monkeypatch, waits)
+    with pytest.raises(TaskDeferred):
+        tune.trigger_reentry(context, LOST)
+    assert waits == [None]
+    assert cluster.condition(NAME, "JobStarted")["message"].endswith(
+        "elsewhere after: kubectl delete node n1"
+    )
+
+
+def deferring(monkeypatch: pytest.MonkeyPatch, waits: list[float | None]) -> None:
+    """Leave the task at the point where the provider's operator does."""
+
+    def leave(self: Any, **_: Any) -> None:
+        waits.append(self.lost_seconds)
+        raise TaskDeferred(trigger=None, method_name="trigger_reentry")
+
+    monkeypatch.setattr(KubernetesPodOperator, "invoke_defer_method", leave)
+
+
+def test_only_a_training_is_taken_from_a_silent_machine() -> None:
+    """The other steps are short and need no machine of ours: Kubernetes' own eviction is all that there is."""
+    assert (TuneOperator(task_id="t").lost_seconds, FetchDatasetOperator(task_id="f").lost_seconds) == (
+        300.0,
+        None,
+    )

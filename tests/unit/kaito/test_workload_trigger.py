@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
-from kaito.hooks.api import ClusterError
+from kaito.hooks.api import NODE, ClusterError
 from kaito.triggers import workload
-from kaito.triggers.workload import SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
+from kaito.triggers.workload import NODE_LOST, SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
 
+from include.workspace.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"
@@ -47,6 +48,12 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 def trigger(
     cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> WorkloadPodTrigger:
+    return make_trigger(cluster, workspace, monkeypatch)
+
+
+def make_trigger(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **more: Any
+) -> WorkloadPodTrigger:
     hook = AsyncFind(cluster)
     monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: hook)
     return WorkloadPodTrigger(
@@ -58,6 +65,7 @@ def trigger(
         pod_namespace="default",
         trigger_start_time=datetime.now(UTC),
         base_container_name="tuning",
+        **more,
     )
 
 
@@ -138,3 +146,80 @@ async def test_the_event_tells_where_the_pod_was(
     assert await trigger._get_pod() is pod
     ends.set()
     assert await events(trigger) == [{"status": "success", "node": "n0", "evicted": True}]
+
+
+def silent_node(seconds: float, status: str = "Unknown") -> dict[str, Any]:
+    since = timestamp(datetime.now(UTC) - timedelta(seconds=seconds))
+    told = {
+        "type": "Ready",
+        "status": status,
+        "lastTransitionTime": since,
+        "message": "Kubelet stopped posting.",
+    }
+    made = "2026-01-01T00:00:00Z"
+    return {"metadata": {"name": "n0", "creationTimestamp": made}, "status": {"conditions": [told]}}
+
+
+def sees_pod(trigger: WorkloadPodTrigger, monkeypatch: pytest.MonkeyPatch, grace: int | None) -> Any:
+    """Let the trigger look at its pod once, as the provider's part of it does again and again."""
+    spec = SimpleNamespace(node_name="n0", termination_grace_period_seconds=grace)
+    pod = SimpleNamespace(spec=spec, status=None)
+
+    async def get_pod(self: Any) -> Any:
+        return pod
+
+    monkeypatch.setattr(KubernetesPodTrigger, "_get_pod", get_pod)
+    return trigger._get_pod()
+
+
+@pytest.mark.parametrize("status", ["Unknown", "False"])
+async def test_a_node_that_is_silent_for_too_long_ends_the_wait(
+    cluster: FakeCluster,
+    workspace: dict[str, Any],
+    ends: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+) -> None:
+    """Its pod may be Terminating for ever: nobody is there who would confirm its end."""
+    cluster.add(NODE, silent_node(331, status))
+    trigger = make_trigger(cluster, workspace, monkeypatch, lost_seconds=300.0, node_seconds=0.0)
+    again = WorkloadPodTrigger(**trigger.serialize()[1])
+    await sees_pod(again, monkeypatch, 30)
+    (event,) = await asyncio.wait_for(events(again), 5)
+    assert (event["status"], event["name"], event["node"]) == (NODE_LOST, "p", "n0")
+    assert event["message"].startswith("Node n0 has not been Ready since 20")
+    assert event["message"].endswith("Kubelet stopped posting; taken as lost after 330 s")
+    assert again._fired_event, "the pod is not the trigger's to delete"
+
+
+@pytest.mark.parametrize(
+    ("node", "grace", "lost_seconds"),
+    [
+        ((300, "Unknown"), 30, 300.0),
+        ((600, "Unknown"), 400, 300.0),
+        ((9999, "True"), 30, 300.0),
+        ((9999, "Unknown"), 30, None),
+        (None, 30, 300.0),
+    ],
+    ids=["not yet", "the pod's own grace", "it reports", "nobody asked", "it is gone: the pod's end tells"],
+)
+async def test_a_node_that_may_come_back_is_waited_for(
+    cluster: FakeCluster,
+    workspace: dict[str, Any],
+    ends: asyncio.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    node: tuple[float, str] | None,
+    grace: int,
+    lost_seconds: float | None,
+) -> None:
+    if node:
+        cluster.add(NODE, silent_node(*node))
+    trigger = make_trigger(cluster, workspace, monkeypatch, lost_seconds=lost_seconds, node_seconds=0.0)
+    await sees_pod(trigger, monkeypatch, grace)
+    looks = workload.AsyncKaitoClusterHook("x")
+    waiting = asyncio.create_task(events(trigger))
+    while looks.looks < 20 and not waiting.done():
+        await asyncio.sleep(0)
+    ends.set()
+    (event,) = await asyncio.wait_for(waiting, 5)
+    assert event["status"] == "success"
