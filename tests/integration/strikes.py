@@ -84,7 +84,7 @@ class KillWorkers(Strike):
         stack.airflow.wait(DAGS)
 
     def while_they_end(self, lives: Lives) -> None:
-        """Twice: a task that was killed three times has failed, and that is right."""
+        """Twice: a task that is killed again and again has failed, and that is right."""
         lives.open()
         self.down(lives.stack)
         lives.until_ended()
