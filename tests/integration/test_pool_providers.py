@@ -189,3 +189,40 @@ def time_passes(stack: ReconciledStack, name: str) -> None:
     stack.kubectl(
         "patch", "workspace", name, "--subresource=status", "--type=merge", f"-p={json.dumps(change)}"
     )
+
+
+def test_every_way_to_get_machines_leads_to_the_second_choice(reconciled_stack: ReconciledStack) -> None:
+    """At the same time: tunings on an agent pool and on a NodePool, and a service on NodeClaims."""
+    stack, other = reconciled_stack, "Standard_NC24ads_A100_v4"
+    before = stack.kubectl("get", "nodes", "-o", "name")
+    documents = {
+        f"second-{provider}": stack.tuning(f"second-{provider}", steps=3) for provider in ("aks", "nodepool")
+    }
+    documents["second-service"] = stack.service("second-service")
+    goals = dict.fromkeys(documents, ("tuning", "WorkspaceSucceeded"))
+    goals["second-service"] = ("serving", "WorkspaceReady")
+    stack.fault("no-capacity", target=MACHINE)
+    try:
+        for name, document in documents.items():
+            notes = document["metadata"].setdefault("annotations", {})
+            notes |= {names.INSTANCE_TYPES: other, names.POOL_PROVIDER: name.removeprefix("second-")}
+            if name == "second-service":
+                notes[names.POOL_PROVIDER] = "nodeclaim"
+            stack.kubectl.apply(document)
+        for name, (component, goal) in goals.items():
+            pod = stack.running_pod(name, component)
+            node = stack.get("node", pod["spec"]["nodeName"])
+            assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == other, name
+            stack.reaches(name, goal)
+            machines = stack.get("workspace", name)["status"]["machines"]
+            asked = [(entry["offer"], entry["state"]) for entry in machines]
+            assert asked == [(MACHINE, "Refused"), (other, "Asked")], name
+            assert "sufficient capacity" in machines[0]["message"]
+    finally:
+        stack.heal()
+        stack.kubectl("delete", "workspace", *documents, "--wait=false", "--ignore-not-found")
+        for name in documents:
+            stack.gone(name)
+    assert stack.kubectl("get", "nodes", "-o", "name") == before
+    billed = [rental for name in documents for rental in stack.rentals(name)]
+    assert [(r.instance_type, r.stopped is not None) for r in billed] == [(other, True)] * 3
