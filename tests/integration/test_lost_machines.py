@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 
 PROVIDERS = ("nodeclaim", "nodepool", "aks")
 MACHINE = "Standard_NC6s_v3"
-#: The first checkpoint comes after SAVED steps.
-SAVED, STEPS = 50, 90
+#: There is a checkpoint after every SAVED steps; the last ones come long after a machine that was struck has gone.
+SAVED, STEPS = 50, 600
 #: Seconds between the notice of an eviction and the end of the machine.
 NOTICE = 4
 KARPENTERS = "karpenter.sh/disrupted"
@@ -86,7 +86,7 @@ class Tuning:
         stack.reaches(name, "WorkspaceSucceeded", seconds=420)
         wait(lambda: stack.api.run("kaito_tune", run)["state"] == "success" or None, 60, f"the end of {run}")
         result = stack.api.xcom("kaito_tune", run, "tune")
-        assert (result["resumed_from_step"], result["steps"]) == (SAVED, STEPS)
+        assert SAVED <= result["resumed_from_step"] < result["steps"] == STEPS
         tries = {task["task_id"]: task["try_number"] for task in stack.api.tasks("kaito_tune", run)}
         assert tries["tune"] == 2
         first, second = stack.rentals(name)
@@ -96,11 +96,14 @@ class Tuning:
         assert first.stopped < second.stopped, "what is lost is let go at once, not with the run"
         for kind in ("nodepools", "nodeclaims", "nodes", "pods"):
             assert not stack.get(kind, "-l", f"{names.WORKSPACE}={name}")["items"], kind
-        status: dict[str, Any] = stack.get("workspace", name)["status"]
-        assert len(status["cost"]["claims"]) == 2
-        billed = first.seconds + second.seconds
-        assert status["cost"]["nodeSeconds"] == pytest.approx(billed, rel=0.02, abs=4), "2 s a machine"
-        return status
+        billed = pytest.approx(first.seconds + second.seconds, rel=0.02, abs=6)  # 3 s a machine
+
+        def accounted() -> dict[str, Any] | None:
+            status: dict[str, Any] = stack.get("workspace", name)["status"]
+            told = status["cost"]
+            return status if len(told["claims"]) == 2 and told["nodeSeconds"] == billed else None
+
+        return wait(accounted, 60, f"an account of {name} that is the cloud's {billed}")
 
 
 @contextmanager

@@ -165,6 +165,25 @@ def test_a_killed_attempt_resumes_and_a_half_written_checkpoint_is_passed_over(t
     assert tuned["result"]["loss_last"] < 1.0
 
 
+def test_an_attempt_after_the_last_step_only_saves(folder: Path, tuned: dict[str, Any]) -> None:
+    """Its pod was lost between the last checkpoint and the adapter."""
+    former, result = tuned["result"], folder / "tuning.json"
+    shutil.move(former["adapter"]["path"], kept := folder / "former-adapter")
+    again = tune(folder)
+    log, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, log
+    assert "All 60 steps were done before" in log
+    later = json.loads(result.read_text())
+    assert (later["steps"], later["resumed_from_step"]) == (60, 60)
+    assert [later[key] for key in ("loss_first", "loss_last")] == [
+        former[k] for k in ("loss_first", "loss_last")
+    ]
+    assert later["adapter"] == former["adapter"]
+    assert (kept / "adapter_model.safetensors").read_bytes() == (
+        Path(later["adapter"]["path"]) / "adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_the_adapter_is_two_files_that_name_the_model(folder: Path, tuned: dict[str, Any]) -> None:
     adapter = Path(tuned["result"]["adapter"]["path"])
     assert sorted(path.name for path in adapter.iterdir()) == [

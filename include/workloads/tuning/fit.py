@@ -62,10 +62,14 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
-    if choice.path is not None:
-        log.info("Resuming from step %s.", choice.step)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
+    if choice.path is not None and _is_the_last(choice.path):
+        log.info("All %s steps were done before: only what follows them is left.", choice.step)
+        _take(trainer, choice.path)
+    else:
+        if choice.path is not None:
+            log.info("Resuming from step %s.", choice.step)
+        trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
     seconds = time.monotonic() - started
     state = trainer.state
     if watch.stopped and state.global_step < state.max_steps:
@@ -77,12 +81,12 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     adapter = save_adapter(job, trainer) if trainer.is_world_process_zero() else {}
     trainer.accelerator.wait_for_everyone()
     job.progress.stage("done", f"{state.global_step} steps in {seconds:.0f} s")
-    losses = watch.losses or [float("nan")]
+    losses = [round(float(entry["loss"]), 4) for entry in state.log_history if "loss" in entry]
     return {
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
-        "loss_first": round(losses[0], 4) if watch.losses else None,
-        "loss_last": round(losses[-1], 4) if watch.losses else None,
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
         "tokens": trainer.tokens * trainer.args.world_size,
         "tokens_per_second": round(trainer.tokens * trainer.args.world_size / seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(job.hardware),
@@ -92,6 +96,29 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
         "resumed_from_step": choice.step,
         **_evaluation_loss(state.log_history),
     }
+
+
+def _state(checkpoint: Path) -> Any:
+    from transformers import TrainerState
+
+    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+
+def _is_the_last(checkpoint: Path) -> bool:
+    """Whether nothing is left to train after a checkpoint; the trainer would take one more step."""
+    state = _state(checkpoint)
+    return bool(state.global_step >= state.max_steps > 0)
+
+
+def _take(trainer: Any, checkpoint: Path) -> None:
+    """Give the trainer what it had at a checkpoint, without training."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    trainer.state = _state(checkpoint)
+    set_peft_model_state_dict(
+        trainer.accelerator.unwrap_model(trainer.model), load_file(checkpoint / WEIGHTS)
+    )
 
 
 def _evaluation_loss(history: list[Mapping[str, Any]]) -> dict[str, float]:

@@ -66,7 +66,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.identity = identity
         self.save_every_seconds = save_every_seconds
         self.trainer: AdapterTrainer | None = None
-        self.losses: list[float] = []
         self.stopped = False
         self._saved_at = time.monotonic()
         self._logged_loss: float | None = None
@@ -86,7 +85,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"The loss is not a number after step {state.global_step}: set TrainingArguments.learning_rate "
                 f"lower (it is {args.learning_rate:g}), or warmup_steps higher."
             )
-        self.losses.append(self._logged_loss)
         self._report(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
