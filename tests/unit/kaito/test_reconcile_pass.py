@@ -198,7 +198,7 @@ async def test_who_comes_after_the_keys_were_named_has_a_word_before_runs_are_st
 
     monkeypatch.setattr(operator, "AirflowRuns", lambda: Watching(cluster.airflow))
     task = operator.ReconcileOperator(task_id="reconcile", changes_task_id="wait")
-    outcome = await task._pass(cluster.hook, [KEY])
+    outcome = await task._pass(cluster.hook, [KEY], {})
     assert (outcome.looked, outcome.changed) == (1, 1)
     assert [bool(status and status["conditions"]) for status in told] == [True]
     assert [run for _, run in cluster.airflow.runs] == [(await cluster.get())["status"]["run"]["id"]]
