@@ -66,6 +66,8 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     if choice.path is not None and _is_the_last(choice.path):
         log.info("All %s steps were done before: only what follows them is left.", choice.step)
         _take(trainer, choice.path)
+        if trainer.is_world_process_zero():
+            job.progress.begin(trainer.state.global_step, trainer.state.max_steps)
     else:
         if choice.path is not None:
             log.info("Resuming from step %s.", choice.step)
