@@ -53,19 +53,19 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-model.txt include/w
 
 .PHONY: demo
 demo: setup ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
-	@$(PY) -m include.demo --state-dir $(STATE) $(if $(KEEP),--keep)
+	@$(PY) -m demo --state-dir $(STATE) $(if $(KEEP),--keep)
 
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox cluster alone and print its KUBECONFIG
-	@$(PY) -m include.sandbox up --state-dir $(STATE)
+	@$(PY) -m sandbox up --state-dir $(STATE)
 
 .PHONY: airflow
 airflow: sandbox ## Start the sandbox and Airflow with this project's DAGs
-	@$(PY) -m include.demo airflow --state-dir $(STATE)
+	@$(PY) -m demo airflow --state-dir $(STATE)
 
 .PHONY: down
 down: ## Stop everything that demo, sandbox or airflow left running
-	@if [ -x $(PY) ]; then $(PY) -m include.demo down --state-dir $(STATE); fi
+	@if [ -x $(PY) ]; then $(PY) -m demo down --state-dir $(STATE); fi
 
 .PHONY: clean
 clean: down ## Stop everything and delete what was made (the .venv stays; `make distclean` takes it too)
@@ -77,7 +77,7 @@ distclean: clean ## clean, and delete .venv
 	@rm -rf $(VENV)
 
 .PHONY: lint
-lint: setup ## ruff, mypy (strict on include/), the floors (import-linter)
+lint: setup ## ruff, mypy (strict), the floors (import-linter)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy

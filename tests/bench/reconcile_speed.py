@@ -31,7 +31,7 @@ import httpx
 import psutil
 import yaml
 
-from include.demo.stack import resident_bytes
+from demo.stack import resident_bytes
 from include.workspace import conditions, names
 from tests.integration.reconciled import ReconciledStack, reconciled_stack
 

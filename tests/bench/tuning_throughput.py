@@ -76,12 +76,12 @@ def prepare(folder: Path, weights: Path) -> None:
     import pyarrow.parquet as pq
     import yaml
 
-    from include.demo import dataset, scenario
+    from demo import dataset, scenario
 
     if not (weights / "config.json").exists():
         scenario.prepare_weights(weights.parent)
     pq.write_table(pa.Table.from_pylist(dataset.rows()), folder / "train.parquet")
-    config = yaml.safe_load((ROOT / "include" / "demo" / "training_config.yaml").read_text())
+    config = yaml.safe_load((ROOT / "demo" / "training_config.yaml").read_text())
     config["training_config"]["TrainingArguments"]["num_train_epochs"] = OURS_EPOCHS
     (folder / "training_config.yaml").write_text(yaml.safe_dump(config))
 

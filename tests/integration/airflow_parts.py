@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from include.demo.airflow_api import AirflowApi
-from include.demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_environment, free_port
+from demo.airflow_api import AirflowApi
+from demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_environment, free_port
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600

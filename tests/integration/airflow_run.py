@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from include.demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
-from include.demo.cluster import Kubectl
-from include.demo.stack import DemoError, Sandbox
+from demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
+from demo.cluster import Kubectl
+from demo.stack import DemoError, Sandbox
 from tests.quick_start import QUICK_START
 
 SECRET = "push"

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest_asyncio
 
-from include.sandbox.api import certificates, server
-from include.sandbox.api.store import Cluster
-from include.sandbox.faults import Faults
+from sandbox.api import certificates, server
+from sandbox.api.store import Cluster
+from sandbox.faults import Faults
 
 _BESIDE_PYTHON = Path(sys.executable).with_name("kubectl")
 KUBECTL = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("kubectl") or "kubectl"

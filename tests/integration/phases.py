@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from include.demo.cluster import connect
-from include.demo.stack import DemoError
+from demo.cluster import connect
+from demo.stack import DemoError
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack, patiently
 

@@ -23,13 +23,13 @@ from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, provider
 from kaito.hooks.pools.agent_pools import AgentPools
 from kaito.hooks.pools.choosing import failure_class
 
+from demo.stack import azure_connection
 from include.catalog import load_catalog
-from include.demo.stack import azure_connection
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import Plan, plan
-from include.sandbox.cloud.ledger import Ledger, Rental
-from include.sandbox.control import FAULTS, Control
 from include.workspace import names, parse_workspace
+from sandbox.cloud.ledger import Ledger, Rental
+from sandbox.control import FAULTS, Control
 
 PROJECT = Path(__file__).resolve().parents[2]
 TIMINGS = (
@@ -85,7 +85,7 @@ class Cloud:
         return found
 
     def sandbox(self, *words: str) -> None:
-        command = [sys.executable, "-m", "include.sandbox", *words, "--state-dir", str(self.state)]
+        command = [sys.executable, "-m", "sandbox", *words, "--state-dir", str(self.state)]
         subprocess.run(command, cwd=PROJECT, capture_output=True, timeout=60, check=True)
 
     def up(self) -> None:

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from include.demo.airflow_api import AirflowApi
-from include.demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sandbox
-from include.sandbox.cloud.ledger import Ledger, Rental
-from include.sandbox.control import FAULTS, Control
+from demo.airflow_api import AirflowApi
+from demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sandbox
 from include.workloads.tuning.standin import make_standin
 from include.workspace import names
+from sandbox.cloud.ledger import Ledger, Rental
+from sandbox.control import FAULTS, Control
 from tests.integration.airflow_parts import AirflowParts
 from tests.integration.airflow_run import PRESET, Stack, dataset_server, wait
 from tests.integration.doors import Door, door
@@ -54,7 +54,7 @@ class ReconciledStack(Stack):
     registry_door: Door = field(kw_only=True)
 
     def fault(self, kind: str, **what: Any) -> None:
-        """Break something of the sandbox (`include/sandbox/faults.py`)."""
+        """Break something of the sandbox (`sandbox/faults.py`)."""
         Control(self.sandbox.kubeconfig).call("POST", FAULTS, {"kind": kind, **what})
 
     def heal(self, kind: str | None = None) -> None:
@@ -154,7 +154,7 @@ class ReconciledStack(Stack):
 
     def kubectl_in_background(self, *arguments: str) -> subprocess.Popen[str]:
         """Start kubectl and return its process, output piped; the caller ends it."""
-        from include.demo.cluster import KUBECTL
+        from demo.cluster import KUBECTL
 
         environment = {"KUBECONFIG": str(self.sandbox.kubeconfig), "NO_PROXY": "127.0.0.1", "HOME": "/tmp"}
         return subprocess.Popen(

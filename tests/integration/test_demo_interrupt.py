@@ -30,7 +30,7 @@ def started_with(folder: Path) -> list[psutil.Process]:
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "include.demo", "--state-dir", str(tmp_path), "--keep"]
+    command = [sys.executable, "-m", "demo", "--state-dir", str(tmp_path), "--keep"]
     demo = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from include.sandbox.api.store import ApiError
-from include.sandbox.faults import Fault, FaultKind
+from sandbox.api.store import ApiError
+from sandbox.faults import Fault, FaultKind
 from tests.integration.api_server import POD, SERVICE, Sandbox
 from tests.integration.api_server import served_sandbox as served_sandbox
 

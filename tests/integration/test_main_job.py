@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from include.demo import stack as processes
-from include.demo.airflow_api import AirflowApi
+from demo import stack as processes
+from demo.airflow_api import AirflowApi
 from include.workloads.tuning.standin import make_standin
 from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
 

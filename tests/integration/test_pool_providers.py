@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from kaito.hooks.aks import AksHook
 
-from include.demo.stack import azure_connection
-from include.sandbox.cloud.ledger import Ledger
+from demo.stack import azure_connection
 from include.workspace import names
+from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack
 

@@ -19,7 +19,7 @@ from kaito.hooks.cluster import KaitoClusterHook
 from kaito.hooks.pool import FailureClass, ForeignPool, PoolTaken
 from kaito.hooks.pools.node_pools import NODE_POOL
 
-from include.demo.identity import airflow_kubeconfig
+from demo.identity import airflow_kubeconfig
 from include.ledger import records
 from include.ledger.machines import machines
 from include.manifests import AgentPoolOptions

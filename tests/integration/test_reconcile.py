@@ -17,10 +17,10 @@ import httpx
 import pytest
 import yaml
 
-from include.demo.identity import NAMESPACE
-from include.demo.stack import PROJECT_ROOT
-from include.sandbox.cloud.ledger import Ledger
+from demo.identity import NAMESPACE
+from demo.stack import PROJECT_ROOT
 from include.workspace import names
+from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import PRESET, SECRET, wait
 from tests.integration.reconciled import FINALIZER, ReconciledStack
 

@@ -35,7 +35,7 @@ HTTP_SERVER = (
 
 
 def cli(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "include.sandbox", *words, "--state-dir", str(state)]
+    command = [sys.executable, "-m", "sandbox", *words, "--state-dir", str(state)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
 
 

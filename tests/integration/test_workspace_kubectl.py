@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from include.sandbox.api import certificates, server
-from include.sandbox.api.store import Cluster
-from include.sandbox.faults import Faults
 from include.workspace import parse_workspace
 from include.workspace.convert import convert
+from sandbox.api import certificates, server
+from sandbox.api.store import Cluster
+from sandbox.faults import Faults
 from tests.integration.api_server import TOKEN, Sandbox
 from tests.quick_start import QUICK_START
 

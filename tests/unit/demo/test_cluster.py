@@ -1,6 +1,6 @@
 """When pods and machines count as working."""
 
-from include.demo.cluster import WorkClock
+from demo.cluster import WorkClock
 
 
 def pod(statuses: list[dict], conditions: list[dict] | None = None, component: str = "tuning") -> dict:

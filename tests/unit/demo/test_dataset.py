@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from demo import dataset
 from include.catalog import load_catalog
-from include.demo import dataset
 from include.workloads.tuning.config import parse_config
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from include.demo.report import Answer, human_seconds, idle_seconds, write_summary
+from demo.report import Answer, human_seconds, idle_seconds, write_summary
 
 T0 = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 

@@ -6,7 +6,7 @@ import sys
 
 import psutil
 
-from include.demo import stack
+from demo import stack
 
 
 def test_a_process_id_that_was_used_again_is_not_ours(tmp_path) -> None:

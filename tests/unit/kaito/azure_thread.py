@@ -12,9 +12,9 @@ from typing import Any
 
 from kaito.hooks.api import Kind
 
-from include.sandbox.api.store import ApiError, Cluster
-from include.sandbox.arm import account
-from include.sandbox.faults import Fault, Faults
+from sandbox.api.store import ApiError, Cluster
+from sandbox.arm import account
+from sandbox.faults import Fault, Faults
 from tests.unit.sandbox.arm.conftest import TOKEN, Azure, running
 
 

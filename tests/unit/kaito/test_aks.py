@@ -25,10 +25,10 @@ from include.ledger.machines import machines as ledger_machines
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import plan
 from include.reconcile.pools import FailureClass
-from include.sandbox.controllers.ownership import set_condition
-from include.sandbox.faults import FaultKind
-from include.sandbox.node.machine import is_lost
 from include.workspace import names, parse_workspace
+from sandbox.controllers.ownership import set_condition
+from sandbox.faults import FaultKind
+from sandbox.node.machine import is_lost
 from tests.unit.kaito.azure_thread import AzureThread, azure_thread
 from tests.unit.kaito.conftest import QUICK_START
 

@@ -18,9 +18,9 @@ from kaito.hooks.pools.choosing import failure_class
 from include.catalog import load_catalog
 from include.manifests import AgentPoolOptions, agent_pool
 from include.planning import plan
-from include.sandbox.arm import errors, schema, server
-from include.sandbox.faults import FaultKind
 from include.workspace import parse_workspace
+from sandbox.arm import errors, schema, server
+from sandbox.faults import FaultKind
 from tests.unit.kaito.azure_thread import AzureThread, azure_thread
 from tests.unit.kaito.conftest import QUICK_START
 

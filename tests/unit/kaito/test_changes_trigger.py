@@ -23,9 +23,9 @@ from kaito.hooks.view import ClusterView
 from kaito.triggers import changes
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
-from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
 from include.workspace.conditions import ConditionType, Reason, condition, moment, set_condition, timestamp
+from sandbox.cloud import crds
 from tests.integration.api_server import Sandbox, served_sandbox
 
 __all__ = ["served_sandbox"]

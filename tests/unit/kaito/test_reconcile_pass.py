@@ -36,8 +36,8 @@ from kaito.hooks.runs import AirflowRuns
 from kaito.installation import installation
 from kaito.operators import reconcile as operator
 
-from include.sandbox.cloud import crds
 from include.workspace import names, workspace_crd
+from sandbox.cloud import crds
 from tests.integration.api_server import Sandbox, served_sandbox
 from tests.unit.kaito.conftest import QUICK_START
 from tests.unit.kaito.test_reconcile_runs import Supervisor

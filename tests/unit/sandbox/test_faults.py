@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.faults import Fault, FaultKind, Faults
+from sandbox.faults import Fault, FaultKind, Faults
 
 
 @pytest.fixture

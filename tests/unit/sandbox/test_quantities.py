@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sandbox.quantities import parse_quantity, pod_requests, qos_class
+from sandbox.quantities import parse_quantity, pod_requests, qos_class
 
 
 @pytest.mark.parametrize(

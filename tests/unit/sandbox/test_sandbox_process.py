@@ -11,11 +11,11 @@ import sys
 import pytest
 import yaml
 
-from include.sandbox import lifecycle, programs
-from include.sandbox.__main__ import main
-from include.sandbox.layout import Layout
-from include.sandbox.process_file import SandboxProcess, own_record
-from include.sandbox.registry import Credentials, bcrypt_hash, configuration
+from sandbox import lifecycle, programs
+from sandbox.__main__ import main
+from sandbox.layout import Layout
+from sandbox.process_file import SandboxProcess, own_record
+from sandbox.registry import Credentials, bcrypt_hash, configuration
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_missing_programs_are_named_with_the_command_that_installs_them(tmp_path
 
 
 def test_help_names_every_fault(capsys):
-    from include.sandbox.faults import FaultKind
+    from sandbox.faults import FaultKind
 
     with pytest.raises(SystemExit):
         main(["fault", "--help"])

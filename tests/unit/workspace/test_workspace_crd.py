@@ -14,10 +14,10 @@ import yaml
 from contract_rules import BETA_TEMPLATE, UPDATES, Update
 from workspaces import REMOVE, SERVING, TUNING, changed
 
-from include.sandbox.api import rules, schema
 from include.workspace import parse_workspace, workspace_crd
 from include.workspace.cli import CRD_FILE, crd_text
 from include.workspace.names import STORED_VERSION
+from sandbox.api import rules, schema
 from tests.quick_start import QUICK_START
 
 CRD = workspace_crd()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.fieldsets import decoded, encoded, shown
-from include.sandbox.api.negotiation import decoded as body_read
-from include.sandbox.api.store import ApiError, Cluster
+from sandbox.api.fieldsets import decoded, encoded, shown
+from sandbox.api.negotiation import decoded as body_read
+from sandbox.api.store import ApiError, Cluster
 
 Json = dict[str, Any]
 APPLY = "application/apply-patch+yaml"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api import rules
-from include.sandbox.api.cel_functions import FUNCTIONS
+from sandbox.api import rules
+from sandbox.api.cel_functions import FUNCTIONS
 
 Json = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api import schema
-from include.sandbox.api.store import ApiError, Cluster, WriteOptions
-from include.sandbox.api.tables import table
+from sandbox.api import schema
+from sandbox.api.store import ApiError, Cluster, WriteOptions
+from sandbox.api.tables import table
 
 Json = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.store import ApiError, Cluster
+from sandbox.api.store import ApiError, Cluster
 
 Json = dict[str, Any]
 Settled = Callable[[], Awaitable[None]]

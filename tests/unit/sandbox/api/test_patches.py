@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.builtin_kinds import BUILTINS
-from include.sandbox.api.errors import ApiError
-from include.sandbox.api.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, merge, patched
+from sandbox.api.builtin_kinds import BUILTINS
+from sandbox.api.errors import ApiError
+from sandbox.api.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, merge, patched
 
 Json = dict[str, Any]
 PODS = next(info for info in BUILTINS if info.plural == "pods")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.builtin_kinds import BUILTINS
-from include.sandbox.api.columns.parts import human_duration
-from include.sandbox.api.columns.pods import status_text
-from include.sandbox.api.jsonpath import found
-from include.sandbox.api.tables import table
+from sandbox.api.builtin_kinds import BUILTINS
+from sandbox.api.columns.parts import human_duration
+from sandbox.api.columns.pods import status_text
+from sandbox.api.jsonpath import found
+from sandbox.api.tables import table
 
 Json = dict[str, Any]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.errors import ApiError
-from include.sandbox.api.selectors import field_predicate, label_predicate, matches_label_selector
+from sandbox.api.errors import ApiError
+from sandbox.api.selectors import field_predicate, label_predicate, matches_label_selector
 
 
 def labelled(**labels: str) -> dict[str, Any]:

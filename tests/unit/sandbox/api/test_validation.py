@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.quantity import canonical
-from include.sandbox.api.store import ApiError, Cluster, WriteOptions
+from sandbox.api.quantity import canonical
+from sandbox.api.store import ApiError, Cluster, WriteOptions
 
 Json = dict[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api import storage
-from include.sandbox.api.address import Address
-from include.sandbox.api.listing import listed
-from include.sandbox.api.selectors import label_predicate
-from include.sandbox.api.store import ApiError, Cluster
-from include.sandbox.api.watch import Watch
+from sandbox.api import storage
+from sandbox.api.address import Address
+from sandbox.api.listing import listed
+from sandbox.api.selectors import label_predicate
+from sandbox.api.store import ApiError, Cluster
+from sandbox.api.watch import Watch
 
 Json = dict[str, Any]
 

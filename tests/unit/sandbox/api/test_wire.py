@@ -15,13 +15,13 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from include.sandbox.api import certificates, server
-from include.sandbox.api.errors import ApiError
-from include.sandbox.api.logs import LogOptions, LogReader, shown
-from include.sandbox.api.protobuf import decode
-from include.sandbox.api.spdy import DICTIONARY, Connection, Stream
-from include.sandbox.api.store import Cluster
-from include.sandbox.faults import Fault, FaultKind, Faults
+from sandbox.api import certificates, server
+from sandbox.api.errors import ApiError
+from sandbox.api.logs import LogOptions, LogReader, shown
+from sandbox.api.protobuf import decode
+from sandbox.api.spdy import DICTIONARY, Connection, Stream
+from sandbox.api.store import Cluster
+from sandbox.faults import Fault, FaultKind, Faults
 
 Json = dict[str, Any]
 

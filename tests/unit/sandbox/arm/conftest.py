@@ -16,16 +16,16 @@ from azure.core.credentials import AccessToken
 from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.containerservice.aio import ContainerServiceClient as AsyncContainerServiceClient
 
-from include.sandbox.api import certificates
-from include.sandbox.api.server import bound_port
-from include.sandbox.api.store import Cluster
-from include.sandbox.arm import account, server
-from include.sandbox.arm.state import ArmState
-from include.sandbox.cloud.agentpools import AgentPoolController
-from include.sandbox.cloud.ledger import Ledger
-from include.sandbox.controllers.reconciler import Feeds
-from include.sandbox.faults import Faults
-from include.sandbox.layout import Timings
+from sandbox.api import certificates
+from sandbox.api.server import bound_port
+from sandbox.api.store import Cluster
+from sandbox.arm import account, server
+from sandbox.arm.state import ArmState
+from sandbox.cloud.agentpools import AgentPoolController
+from sandbox.cloud.ledger import Ledger
+from sandbox.controllers.reconciler import Feeds
+from sandbox.faults import Faults
+from sandbox.layout import Timings
 
 TOKEN = "sandbox-token"
 VERSION = "2026-08-01"

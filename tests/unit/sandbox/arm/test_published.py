@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from azure.mgmt.containerservice import ContainerServiceClient, models
 
-from include.sandbox.arm import account, schema
-from include.sandbox.faults import Fault, FaultKind
+from sandbox.arm import account, schema
+from sandbox.faults import Fault, FaultKind
 from tests.unit.sandbox.arm.conftest import GPU, POOLS, VERSION
 
 #: What a pool shows besides what was asked for: (property, its type).

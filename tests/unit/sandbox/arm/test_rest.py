@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from include.sandbox.arm import account
-from include.sandbox.faults import Fault, FaultKind
+from sandbox.arm import account
+from sandbox.faults import Fault, FaultKind
 from tests.unit.sandbox.arm.conftest import GPU, POOLS, TOKEN
 
 GUID = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"

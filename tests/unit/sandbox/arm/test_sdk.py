@@ -75,7 +75,7 @@ async def test_an_operation_is_resumed_by_its_continuation_token(azure):
 
 
 async def test_a_failed_operation_reaches_the_caller_with_azures_words(azure, faults):
-    from include.sandbox.faults import Fault, FaultKind
+    from sandbox.faults import Fault, FaultKind
 
     faults.set(Fault(FaultKind.NO_CAPACITY))
 
@@ -107,7 +107,7 @@ async def test_a_stale_etag_is_refused(azure):
 
 
 async def test_abort_ends_a_creation(azure, faults):
-    from include.sandbox.faults import Fault, FaultKind
+    from sandbox.faults import Fault, FaultKind
 
     faults.set(Fault(FaultKind.SLOW_BOOT, value=60))
     pools = azure.sdk().agent_pools
@@ -123,7 +123,7 @@ async def test_abort_ends_a_creation(azure, faults):
 async def test_the_cluster_the_quota_and_the_sizes_can_be_asked_for(azure):
     from azure.mgmt.compute import ComputeManagementClient
 
-    from include.sandbox.arm import account
+    from sandbox.arm import account
     from tests.unit.sandbox.arm.conftest import Credential
 
     cluster = await asyncio.to_thread(azure.sdk().managed_clusters.get, *PLACE)

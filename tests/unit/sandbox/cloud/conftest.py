@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.store import Cluster
-from include.sandbox.cloud import crds
-from include.sandbox.cloud.ledger import Ledger
-from include.sandbox.cloud.nodeclaims import NodeClaimController
-from include.sandbox.controllers.reconciler import Feeds
-from include.sandbox.faults import Faults
-from include.sandbox.layout import Timings
+from sandbox.api.store import Cluster
+from sandbox.cloud import crds
+from sandbox.cloud.ledger import Ledger
+from sandbox.cloud.nodeclaims import NodeClaimController
+from sandbox.controllers.reconciler import Feeds
+from sandbox.faults import Faults
+from sandbox.layout import Timings
 
 Object = dict[str, Any]
 TIMINGS = Timings(boot=0.2, gpu=0.05, lost_node_removal=0.0)

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from include.sandbox.arm.account import CLUSTER_ID, cluster_number, machine_name
-from include.sandbox.controllers.ownership import condition_of, set_condition
-from include.sandbox.faults import Fault, FaultKind, Faults
-from include.sandbox.node import machine
+from sandbox.arm.account import CLUSTER_ID, cluster_number, machine_name
+from sandbox.controllers.ownership import condition_of, set_condition
+from sandbox.faults import Fault, FaultKind, Faults
+from sandbox.node import machine
 from tests.unit.sandbox.arm.conftest import GPU, running
 
 POOL = f"{CLUSTER_ID}/agentPools/wsgpu"

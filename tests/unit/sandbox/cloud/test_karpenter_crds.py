@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.api.store import ApiError
-from include.sandbox.cloud import crds
+from sandbox.api.store import ApiError
+from sandbox.cloud import crds
 
 
 async def test_installing_twice_is_fine(cluster):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.cloud.ledger import Ledger
+from sandbox.cloud.ledger import Ledger
 
 
 @pytest.fixture

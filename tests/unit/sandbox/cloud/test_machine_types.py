@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.catalog import load_catalog
-from include.sandbox.cloud.machines import UnknownMachine, find_machine_type
+from sandbox.cloud.machines import UnknownMachine, find_machine_type
 
 
 @pytest.mark.parametrize("name", load_catalog().machine_names())

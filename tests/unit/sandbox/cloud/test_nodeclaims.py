@@ -9,12 +9,12 @@ import pytest
 
 from include.ledger.machines import machines
 from include.ledger.records import account
-from include.sandbox.cloud.crds import NODECLAIMS
-from include.sandbox.cloud.nodeclaims import FINALIZER, node_name
-from include.sandbox.controllers.ownership import condition_of, set_condition
-from include.sandbox.faults import Fault, FaultKind
-from include.sandbox.node import machine
 from include.workspace.conditions import moment
+from sandbox.cloud.crds import NODECLAIMS
+from sandbox.cloud.nodeclaims import FINALIZER, node_name
+from sandbox.controllers.ownership import condition_of, set_condition
+from sandbox.faults import Fault, FaultKind
+from sandbox.node import machine
 
 KEY = ("", "wsabc")
 
@@ -188,9 +188,9 @@ async def test_a_lost_machine_is_given_up_once_its_node_is_silent(cluster, contr
 
 
 async def test_a_restarted_sandbox_carries_on(cluster, faults, ledger, make_claim, controller):
-    from include.sandbox.cloud.nodeclaims import NodeClaimController
-    from include.sandbox.controllers.reconciler import Feeds
-    from include.sandbox.layout import Timings
+    from sandbox.cloud.nodeclaims import NodeClaimController
+    from sandbox.controllers.reconciler import Feeds
+    from sandbox.layout import Timings
 
     await make_claim()
     await controller.reconcile(KEY)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.cloud.crds import NODECLAIMS, NODEPOOLS
-from include.sandbox.cloud.machines import find_machine_type
-from include.sandbox.cloud.nodeclaims import CAPACITY_TYPE, build_node, node_name
-from include.sandbox.cloud.nodepools import NodePoolController
-from include.sandbox.controllers.ownership import condition_of
-from include.sandbox.controllers.reconciler import Feeds
-from include.sandbox.faults import Fault, FaultKind
+from sandbox.cloud.crds import NODECLAIMS, NODEPOOLS
+from sandbox.cloud.machines import find_machine_type
+from sandbox.cloud.nodeclaims import CAPACITY_TYPE, build_node, node_name
+from sandbox.cloud.nodepools import NodePoolController
+from sandbox.controllers.ownership import condition_of
+from sandbox.controllers.reconciler import Feeds
+from sandbox.faults import Fault, FaultKind
 
 KEY = ("", "ml-w-tuning")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.store import Cluster
-from include.sandbox.controllers.ownership import set_condition
-from include.sandbox.controllers.reconciler import Feeds
+from sandbox.api.store import Cluster
+from sandbox.controllers.ownership import set_condition
+from sandbox.controllers.reconciler import Feeds
 
 Object = dict[str, Any]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sandbox.controllers.deployment import DEPLOYMENTS, DeploymentController, next_sizes, share
-from include.sandbox.controllers.replicaset import REPLICASETS, ReplicaSetController
+from sandbox.controllers.deployment import DEPLOYMENTS, DeploymentController, next_sizes, share
+from sandbox.controllers.replicaset import REPLICASETS, ReplicaSetController
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.controllers.endpoints import SLICES, EndpointsController
+from sandbox.controllers.endpoints import SLICES, EndpointsController
 
 KEY = ("default", "web")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.controllers.fitting import explain, obstacles, score, term_matches, tolerates
+from sandbox.controllers.fitting import explain, obstacles, score, term_matches, tolerates
 
 SKU = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 GPU_REQUEST = {"nvidia.com/gpu": "1"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.controllers.job import JOBS, JobController, Tally, verdict
+from sandbox.controllers.job import JOBS, JobController, Tally, verdict
 
 KEY = ("default", "job")
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.sandbox.controllers.node_lifecycle import NodeLifecycle
-from include.sandbox.controllers.ownership import condition_of
+from sandbox.controllers.node_lifecycle import NodeLifecycle
+from sandbox.controllers.ownership import condition_of
 
 KEY = ("", "node")
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from include.sandbox.api.store import ApiError
-from include.sandbox.controllers.reconciler import Controller, Feeds
+from sandbox.api.store import ApiError
+from sandbox.controllers.reconciler import Controller, Feeds
 
 
 class Recorder(Controller):

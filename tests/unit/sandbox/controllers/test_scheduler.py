@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from include.sandbox.controllers.ownership import condition_of
-from include.sandbox.controllers.scheduler import Scheduler
+from sandbox.controllers.ownership import condition_of
+from sandbox.controllers.scheduler import Scheduler
 
 KEY = ("default", "pod")
 GPU = {"nvidia.com/gpu": "1"}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from include.sandbox.controllers.service_proxy import Relay, ServiceProxy, wanted_ports
+from sandbox.controllers.service_proxy import Relay, ServiceProxy, wanted_ports
 
 SERVICE = {
     "metadata": {"name": "web", "namespace": "default"},

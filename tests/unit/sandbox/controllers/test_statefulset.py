@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.controllers.statefulset import STATEFULSETS, StatefulSetController, build_pod, ordinal
+from sandbox.controllers.statefulset import STATEFULSETS, StatefulSetController, build_pod, ordinal
 
 KEY = ("default", "ws")
 LABELS = {"app": "ws"}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from include.sandbox.controllers.volumes import CLAIMS, CLASSES, VOLUMES, VolumeBinder, storage_class
+from sandbox.controllers.volumes import CLAIMS, CLASSES, VOLUMES, VolumeBinder, storage_class
 
 KEY = ("default", "work")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from include.sandbox.api.store import Cluster
+from sandbox.api.store import Cluster
 
 Object = dict[str, Any]
 

@@ -7,7 +7,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sandbox.node.addresses import PodAddresses
+from sandbox.node.addresses import PodAddresses
 
 
 @given(start=st.integers(0, 2**32), count=st.integers(1, 600))

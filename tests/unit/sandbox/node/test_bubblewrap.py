@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from include.sandbox.node.bubblewrap import Cell, build_arguments
-from include.sandbox.node.volumes import Mount
+from sandbox.node.bubblewrap import Cell, build_arguments
+from sandbox.node.volumes import Mount
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from include.sandbox.node.process import StartProblem, check_command
-from include.sandbox.node.volumes import Mount
+from sandbox.node.process import StartProblem, check_command
+from sandbox.node.volumes import Mount
 
 ENV = {"PATH": "/usr/bin:/bin"}
 

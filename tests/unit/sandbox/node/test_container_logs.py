@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from include.sandbox.node.logs import LONGEST_LINE, LogFile, tail, timestamp
+from sandbox.node.logs import LONGEST_LINE, LogFile, tail, timestamp
 
 RECORD = re.compile(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([FP]) (.*)$", re.DOTALL)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.node.environment import (
+from sandbox.node.environment import (
     ConfigProblem,
     EnvironmentBuilder,
     expand,

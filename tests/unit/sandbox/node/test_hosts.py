@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.sandbox.node.hosts import hosts_text
+from sandbox.node.hosts import hosts_text
 
 
 def service(name, ip, namespace="default", **spec):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from include.catalog import load_catalog
-from include.sandbox.node.images import PROJECT, ImageProblem, arguments, find_image
+from sandbox.node.images import PROJECT, ImageProblem, arguments, find_image
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.sandbox.node.status import ContainerRecord, PodRecord, build_status, compute_phase
+from sandbox.node.status import ContainerRecord, PodRecord, build_status, compute_phase
 
 WAITING = {"waiting": {"reason": "ContainerCreating"}}
 RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}

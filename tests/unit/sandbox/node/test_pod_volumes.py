@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from include.sandbox.node.volumes import VolumeProblem, VolumeSet, inside
+from sandbox.node.volumes import VolumeProblem, VolumeSet, inside
 
 
 @pytest.fixture

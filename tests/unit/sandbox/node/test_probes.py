@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from include.sandbox.node.probes import Counter, Verdict, check, repeat
+from sandbox.node.probes import Counter, Verdict, check, repeat
 
 CONTAINER = {"name": "main", "ports": [{"name": "http", "containerPort": 1}]}
 

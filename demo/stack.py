@@ -1,0 +1,291 @@
+"""Start and stop the processes of the demo: the sandbox cluster with its registry, and `airflow standalone`.
+
+Each process gets a session of its own and its id in a file under the state folder, so that `down` (also from another
+shell, also after a crash) ends exactly what was started here and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+STOP_SECONDS = 30
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says what to do."""
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback address that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What the sandbox wrote about itself in `sandbox.json` and `registry.json`."""
+
+    state_dir: Path
+    kubeconfig: Path
+    registry: str
+    registry_user: str
+    registry_password: str
+
+    @classmethod
+    def load(cls, state_dir: Path) -> Sandbox:
+        info = json.loads((state_dir / "sandbox.json").read_text())
+        login = json.loads((state_dir / "registry.json").read_text())
+        return cls(
+            state_dir=state_dir,
+            kubeconfig=state_dir / "kubeconfig",
+            registry=str(info["registry"]),
+            registry_user=str(login["username"]),
+            registry_password=str(login["password"]),
+        )
+
+
+@dataclass(frozen=True)
+class AirflowServer:
+    """A running `airflow standalone`: where it answers and who may log in."""
+
+    url: str
+    username: str
+    password: str
+    pid: int
+
+
+def start_sandbox(state_dir: Path) -> Sandbox:
+    """Start the sandbox (a running one is kept) and return its addresses."""
+    command = [sys.executable, "-m", "sandbox", "up", "--state-dir", str(state_dir)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError((done.stderr or done.stdout).strip() or "the sandbox did not start")
+    return Sandbox.load(state_dir)
+
+
+def stop_sandbox(state_dir: Path) -> None:
+    """Stop the sandbox, its pods and its registry; quiet when none runs."""
+    command = [sys.executable, "-m", "sandbox", "down", "--state-dir", str(state_dir)]
+    subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+
+
+def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) -> dict[str, str]:
+    """Return the environment of every Airflow process: this project's folders, and the sandbox as its cluster.
+
+    :param home: AIRFLOW_HOME, made if missing.
+    :param port: port of the API server and UI.
+    :param weights: folder with one sub-folder of safetensors weights per preset, mounted into pods.
+    """
+    from demo.identity import airflow_kubeconfig
+
+    settings = {
+        "CORE__DAGS_FOLDER": PROJECT_ROOT / "dags",
+        "CORE__PLUGINS_FOLDER": PROJECT_ROOT / "plugins",
+        "CORE__LOAD_EXAMPLES": False,
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
+        # Four workers are plenty where all waiting is done in the triggerer; 32 would cost 3 GB of address space.
+        "CORE__PARALLELISM": 4,
+        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": port,
+        "API__BASE_URL": f"http://127.0.0.1:{port}",
+        "API__WORKERS": 1,
+        "API_AUTH__JWT_SECRET": _secret(home / "jwt_secret"),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": 30,
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 30,
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": 0.4,
+        "SCHEDULER__ENABLE_HEALTH_CHECK": False,
+        # How late a worker notices that its task ended. At the default of 5 s a short pod is done before the worker
+        # has reported that the task went to wait for it, and the scheduler takes the task for lost.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
+        "LOGGING__WORKER_LOG_SERVER_PORT": free_port(),
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": free_port(),
+        "KAITO__WEIGHTS_MIRROR": weights,
+        "KAITO__ALLOWED_NETWORKS": "127.0.0.0/8",
+        "KAITO__INSECURE_REGISTRIES": sandbox.registry,
+        "KAITO__BIND_POD_IP": True,  # all pods of the sandbox share this machine's network
+    }
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},
+        **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
+        "AIRFLOW_HOME": str(home),
+        "KUBECONFIG": str(airflow_kubeconfig(sandbox.kubeconfig, home / "kubeconfig")),
+        # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
+        "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
+        "AIRFLOW_CONN_AZURE_DEFAULT": azure_connection(sandbox.state_dir),
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        # Never asks a proxy for a loopback address.
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def azure_connection(state_dir: Path) -> str:
+    """Return the Airflow connection to the sandbox's Azure, as JSON; its token stays in its file."""
+    described = json.loads((state_dir / "sandbox.json").read_text()).get("azure") or {}
+    extra = {
+        "subscriptionId": described.get("subscriptionId"),
+        "resourceGroup": described.get("resourceGroup"),
+        "clusterName": described.get("cluster"),
+        "base_url": described.get("baseUrl"),
+        "ca_file": described.get("certificateAuthority"),
+        "token_file": described.get("tokenFile"),
+    }
+    return json.dumps({"conn_type": "azure", "extra": {k: v for k, v in extra.items() if v}})
+
+
+def _secret(path: Path) -> str:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(64))  # HS512 wants a key of at least 64 bytes
+    return path.read_text()
+
+
+def start_airflow(sandbox: Sandbox, weights: Path, port: int | None = None) -> AirflowServer:
+    """Start `airflow standalone` in the background; returns at once, see :func:`wait_for_airflow`."""
+    home = sandbox.state_dir / "airflow"
+    home.mkdir(parents=True, exist_ok=True)
+    running = _read_pid(home / "airflow.pid")
+    if running is not None:
+        return _server(home, running)
+    port = port or free_port()
+    with (home / "standalone.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("airflow")), "standalone"],
+            cwd=PROJECT_ROOT,
+            env=airflow_environment(home, sandbox, port, weights),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": port}
+    (home / "airflow.pid").write_text(json.dumps(record))
+    return _server(home, record)
+
+
+def _server(home: Path, record: dict[str, Any]) -> AirflowServer:
+    passwords = home / "simple_auth_manager_passwords.json.generated"
+    password = json.loads(passwords.read_text()).get("admin", "") if passwords.exists() else ""
+    return AirflowServer(f"http://127.0.0.1:{record['port']}", "admin", password, int(record["pid"]))
+
+
+def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> AirflowServer:
+    """Wait until all of Airflow's parts are healthy and the given DAGs can be triggered.
+
+    :raises DemoError: Airflow died or the time is over; the message points at the log.
+    """
+    home = state_dir / "airflow"
+    log = home / "standalone.log"
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        record = _read_pid(home / "airflow.pid")
+        if record is None:
+            raise DemoError(f"Airflow stopped while starting: see {log}")
+        server = _server(home, record)
+        if server.password and _healthy(server) and dags <= _known_dags(server):
+            return server
+        time.sleep(0.5)
+    raise DemoError(f"Airflow was not ready within {seconds:.0f} s: see {log}")
+
+
+def _healthy(server: AirflowServer) -> bool:
+    try:
+        health = httpx.get(f"{server.url}/api/v2/monitor/health", timeout=5, trust_env=False).json()
+        # The API server builds the API of the workers at its first request, which takes seconds: now, not in a run.
+        warm = httpx.get(f"{server.url}/execution/health", timeout=60, trust_env=False).is_success
+    except (httpx.HTTPError, json.JSONDecodeError):
+        return False
+    parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+    return warm and all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+
+
+def _known_dags(server: AirflowServer) -> set[str]:
+    from demo.airflow_api import AirflowApi
+
+    try:
+        with AirflowApi(server) as api:
+            return api.dag_ids()
+    except httpx.HTTPError:
+        return set()
+
+
+def stop_airflow(state_dir: Path) -> None:
+    """Stop Airflow and every process under it; quiet when none runs."""
+    pid_file = state_dir / "airflow" / "airflow.pid"
+    record = _read_pid(pid_file)
+    if record is not None:
+        stop_process_tree(int(record["pid"]))
+    pid_file.unlink(missing_ok=True)
+
+
+def stop_process_tree(pid: int) -> None:
+    """Ask a process to end (SIGINT, as Ctrl-C would), then end what is left of its tree."""
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+        parent.send_signal(signal.SIGINT)
+    except psutil.NoSuchProcess:
+        return
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=5)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object of a state file, None when it is missing or half written."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _read_pid(path: Path) -> dict[str, Any] | None:
+    """Return the record of a process that still is the one recorded (ids are used again by the system)."""
+    record = read_record(path)
+    try:
+        process = psutil.Process(int(record["pid"])) if record else None
+        same = process is not None and abs(process.create_time() - float((record or {})["started"])) < 1
+        return record if process is not None and same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (KeyError, psutil.NoSuchProcess):
+        return None
+
+
+def resident_bytes(pids: set[int]) -> int:
+    """Return the memory that the given processes and all under them hold, shared pages counted once (PSS)."""
+    family: dict[int, psutil.Process] = {}
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            family.update({p.pid: p for p in (process, *process.children(recursive=True))})
+        except psutil.NoSuchProcess:
+            continue
+    total = 0
+    for process in family.values():
+        try:
+            total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total

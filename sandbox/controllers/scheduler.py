@@ -1,0 +1,138 @@
+"""The scheduler: binds each pod that has no node to the best node that it fits, and says why when there is none.
+
+It must never bind a pod to a node whose allocatable resources do not cover it: GPU nodes are what people pay for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any, ClassVar
+
+from sandbox.api.store import ApiError
+from sandbox.controllers.fitting import explain, obstacles, score
+from sandbox.controllers.ownership import condition_of, is_finished, is_terminating, set_condition
+from sandbox.controllers.reconciler import (
+    CONFLICT,
+    NOT_FOUND,
+    Controller,
+    Feeds,
+    Key,
+    Object,
+    key_of,
+    read,
+)
+
+NAME = "default-scheduler"
+
+
+def is_pending(pod: Object) -> bool:
+    """Whether this scheduler has to find a node for the pod."""
+    spec = pod["spec"]
+    waits = not spec.get("nodeName") and not is_terminating(pod) and not is_finished(pod)
+    return waits and spec.get("schedulerName", NAME) == NAME and not spec.get("schedulingGates")
+
+
+class Scheduler(Controller):
+    resource: ClassVar[str] = "pods"
+    workers: ClassVar[int] = 1  # two at a time could give the same GPU to two pods
+
+    def __init__(self, cluster: Any, feeds: Feeds) -> None:
+        super().__init__(cluster, feeds)
+        self._recheck: asyncio.TimerHandle | None = None
+        feeds.subscribe("pods", self._pod_changed)
+        for resource in ("nodes", "persistentvolumeclaims"):
+            feeds.subscribe(resource, lambda _event, _obj: self._room_may_have_changed())
+
+    def enqueue(self, key: Key) -> None:
+        pod = self.feeds.known_one("pods", key)
+        if pod is None or is_pending(pod):
+            super().enqueue(key)
+
+    def _pod_changed(self, event: str, pod: Object) -> None:
+        if event == "DELETED" or is_finished(pod):
+            self._room_may_have_changed()
+
+    def _room_may_have_changed(self) -> None:
+        """Try all pending pods again, once for a burst of changes."""
+        if self._recheck is None:
+            self._recheck = asyncio.get_running_loop().call_later(0.01, self._enqueue_pending)
+
+    def _enqueue_pending(self) -> None:
+        self._recheck = None
+        for pod in self.feeds.known("pods"):
+            if is_pending(pod):
+                self.enqueue(key_of(pod))
+
+    async def reconcile(self, key: Key) -> float | None:
+        pod = await read(self.cluster, "pods", key)
+        if pod is None or not is_pending(pod):
+            return None
+        problem = await self._volume_problem(pod)
+        nodes, _ = await self.cluster.list("nodes")
+        if problem is not None:
+            await self._unschedulable(pod, f"0/{len(nodes)} nodes are available: {problem}.")
+            return None
+        on_node = await self._pods_by_node()
+        reasons = {n["metadata"]["name"]: obstacles(pod, n, on_node[n["metadata"]["name"]]) for n in nodes}
+        fitting = [node for node in nodes if not reasons[node["metadata"]["name"]]]
+        if not nodes:
+            await self._unschedulable(pod, "no nodes available to schedule pods")
+        elif not fitting:
+            await self._unschedulable(pod, explain(reasons.values(), len(nodes)))
+        else:
+            best = max(fitting, key=lambda node: score(pod, node, on_node[node["metadata"]["name"]]))
+            await self._bind(pod, best["metadata"]["name"])
+        return None
+
+    async def _pods_by_node(self) -> dict[str, list[Object]]:
+        pods, _ = await self.cluster.list("pods")
+        found: dict[str, list[Object]] = defaultdict(list)
+        for pod in pods:
+            if pod["spec"].get("nodeName") and not is_finished(pod):
+                found[pod["spec"]["nodeName"]].append(pod)
+        return found
+
+    async def _volume_problem(self, pod: Object) -> str | None:
+        """Why the pod's claims keep it from being scheduled, as kube-scheduler words it."""
+        for volume in pod["spec"].get("volumes") or []:
+            name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+            if not name:
+                continue
+            claim = await read(self.cluster, "persistentvolumeclaims", (pod["metadata"]["namespace"], name))
+            if claim is None:
+                return f'persistentvolumeclaim "{name}" not found'
+            if is_terminating(claim):
+                return f'persistentvolumeclaim "{name}" is being deleted'
+            if (claim.get("status") or {}).get("phase") != "Bound":
+                return "pod has unbound immediate PersistentVolumeClaims"
+        return None
+
+    async def _bind(self, pod: Object, node: str) -> None:
+        namespace, name = key_of(pod)
+        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "spec": {"nodeName": node}}
+        try:
+            await self.cluster.patch("pods", name, patch, namespace, subresource="binding")
+        except ApiError as error:
+            if error.code in (NOT_FOUND, CONFLICT):
+                return  # deleted or bound meanwhile; the watch brings it back when it still needs a node
+            raise
+        await self.cluster.event(
+            pod, "Normal", "Scheduled", f"Successfully assigned {namespace}/{name} to {node}", NAME
+        )
+
+    async def _unschedulable(self, pod: Object, message: str) -> None:
+        known = condition_of(pod, "PodScheduled") or {}
+        if known.get("status") == "False" and known.get("message") == message:
+            return
+        status = pod.setdefault("status", {})
+        status["conditions"] = set_condition(
+            status.get("conditions") or [], "PodScheduled", "False", "Unschedulable", message
+        )
+        try:
+            await self.cluster.update("pods", pod, subresource="status")
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return
+            raise
+        await self.cluster.event(pod, "Warning", "FailedScheduling", message, NAME)
