@@ -102,7 +102,7 @@ test-reliability: setup ## Kill every part of Airflow and of the cluster in ever
 
 .PHONY: crd
 crd: setup ## Write the Workspace CRD from the models
-	@$(PY) -m include.workspace crd > presets/crds/kaito.sh_workspaces.yaml
+	@$(PY) -m include.cli crd > presets/crds/kaito.sh_workspaces.yaml
 
 .PHONY: lock
 lock: setup ## Write constraints.txt anew from the requirements

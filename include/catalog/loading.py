@@ -2,7 +2,7 @@
 
 It exists so that a name means the same everywhere: short names, aliases, hub ids and machine types in any letter case.
 It must never guess: an unknown name is a KeyError whose text says which known name is nearest. It trusts the data;
-`python -m include.catalog check` does not.
+`python -m include.cli presets` does not.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from include.janitor.things import Item
 from include.reconcile import backoff
 from include.reconcile.case import OVER, SERVE, TUNE, WAITING, Case
 from include.reconcile.contract import Observed, Surroundings
-from include.workspace import names
+from include.workspace.api import names
 
 ACTIVE = frozenset({"queued", "running"})
 UNASKED = "unasked"

@@ -25,7 +25,7 @@ from include.janitor.things import (
 )
 from include.janitor.use import nodes_of, user
 from include.reconcile.case import RUN_COMPONENTS, SERVING, deleting, ended, label
-from include.workspace import names
+from include.workspace.api import names
 
 
 def judge(snapshot: Snapshot, now: datetime, rules: Rules) -> list[Verdict]:

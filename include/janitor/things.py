@@ -15,7 +15,7 @@ from include.janitor.contract import Object, Snapshot, Thing
 from include.reconcile import agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import RUN_COMPONENTS, SERVING, TUNING, controller
-from include.workspace import names
+from include.workspace.api import names
 
 STATEFUL_SET, SERVICE, POD, CONFIG_MAP = "StatefulSet", "Service", "Pod", "ConfigMap"
 NODE_POOL, NODE_CLAIM, AGENT_POOL, VOLUME_CLAIM = (

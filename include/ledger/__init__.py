@@ -1,7 +1,7 @@
 """What GPU machines cost: who they worked for, for how long, at what price, and how much of it was of use.
 
 The records live in `status.cost` of each Workspace and in the events of the Airflow asset `kaito_ledger`; both are the
-same records, so a machine that is told twice is counted once. `python -m include.ledger` reports them. It must never
+same records, so a machine that is told twice is counted once. `python -m include.cli cost` reports them. It must never
 ask a cloud for its bill: every figure follows from objects of the cluster and from list prices.
 
 * A machine costs from the moment its cloud had it (condition Launched of its NodeClaim; for an AKS agent pool, when the

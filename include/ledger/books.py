@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from include.ledger import records
-from include.workspace import names
-from include.workspace.conditions import moment
+from include.workspace.api import names
+from include.workspace.status.conditions import moment
 
 #: The run of what a status only has as a sum.
 EARLIER = "(earlier runs)"

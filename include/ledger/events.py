@@ -12,7 +12,7 @@ from typing import Any
 
 from include.ledger import records
 from include.ledger.budget import dollars
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import timestamp
 
 Event = dict[str, Any]
 VERSION = 1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from include.workspace import names
-from include.workspace.conditions import moment
+from include.workspace.api import names
+from include.workspace.status.conditions import moment
 
 Object = Mapping[str, Any]
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"

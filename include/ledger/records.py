@@ -14,7 +14,7 @@ from typing import Any
 from include.ledger import unjoined
 from include.ledger.machines import Machine, Span
 from include.ledger.unjoined import Rented
-from include.workspace.conditions import moment, timestamp
+from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
 Cost = Mapping[str, Any]

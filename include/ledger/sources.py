@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from include.ledger.books import Book, of_event, of_workspace
-from include.workspace import names
+from include.workspace.api import names
 
 ASSET = "kaito_ledger"
 PAGE = 100

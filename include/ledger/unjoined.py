@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from include.ledger.machines import Machine
-from include.workspace.conditions import moment, timestamp
+from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
 #: In the uid of such a record, which is POOL/ASKED/NUMBER; no uid of Kubernetes has one.

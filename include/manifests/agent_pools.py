@@ -16,9 +16,10 @@ from typing import Any
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.pools import DEFAULT_IMAGE_FAMILY, storage_gib
 from include.planning import Plan
-from include.workspace import Workspace, names
-from include.workspace.offers import SPOT
-from include.workspace.selector import node_labels
+from include.workspace import Workspace
+from include.workspace.api import names
+from include.workspace.api.offers import SPOT
+from include.workspace.api.selector import node_labels
 
 MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER  # include.reconcile.agent_pools reads it
 WORKSPACE_TAG, NAMESPACE_TAG = "kaito-workspace", "kaito-namespace"

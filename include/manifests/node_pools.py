@@ -14,8 +14,9 @@ from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.pools import DEFAULT_IMAGE_FAMILY, offer_mark, offer_requirements
 from include.manifests.settings import Settings
 from include.planning import Plan
-from include.workspace import Workspace, names
-from include.workspace.selector import node_labels
+from include.workspace import Workspace
+from include.workspace.api import names
+from include.workspace.api.selector import node_labels
 
 NAME_MAX, NAME_KEPT, HASH_DIGITS = 63, 53, 9
 OWNER_NAME, OWNER_NAMESPACE = "karpenter.kaito.sh/workspace-name", "karpenter.kaito.sh/workspace-namespace"

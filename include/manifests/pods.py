@@ -12,8 +12,9 @@ from typing import Any
 
 from include.manifests.settings import Settings
 from include.planning import Plan
-from include.workspace import Workspace, names, parse_workspace
-from include.workspace.selector import node_labels
+from include.workspace import Workspace, parse_workspace
+from include.workspace.api import names
+from include.workspace.api.selector import node_labels
 
 Manifest = dict[str, Any]
 

@@ -13,8 +13,9 @@ from include.catalog.models import GIB
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import Settings
 from include.planning import Plan
-from include.workspace import Workspace, names
-from include.workspace.selector import node_labels
+from include.workspace import Workspace
+from include.workspace.api import names
+from include.workspace.api.selector import node_labels
 
 NODE_POOL = "kaito"  # a pool that does not exist, so that Karpenter itself leaves the node alone
 TUNING_STORAGE_GIB = 1024  # KAITO's figure for tuning and templates

@@ -16,8 +16,9 @@ from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import Settings
 from include.planning import Plan, server_environment
-from include.workspace import Workspace, names
-from include.workspace.dialect import V1ALPHA1
+from include.workspace import Workspace
+from include.workspace.api import names
+from include.workspace.api.dialect import V1ALPHA1
 
 ADAPTERS_PATH = "/mnt/adapter"
 TORCH_PORT = 29500

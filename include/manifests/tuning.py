@@ -15,8 +15,9 @@ from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import Settings
 from include.planning import Plan
-from include.workspace import Workspace, names
-from include.workspace.training_config import KEY
+from include.workspace import Workspace
+from include.workspace.api import names
+from include.workspace.validation.training_config import KEY
 
 DATA_PATH = "/mnt/data"
 RESULTS_PATH = "/mnt/results"

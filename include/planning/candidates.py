@@ -1,8 +1,8 @@
 """The plans of a Workspace's machines in the order in which a cloud is asked for them, each proven to fit.
 
 The first is the plan of the Workspace's own machine type; the others follow from its annotations
-(include.workspace.offers). A machine that an exact plan shows to be too small is left out, and said so. It must never
-ask a cloud.
+(include.workspace.api.offers). A machine that an exact plan shows to be too small is left out, and said so. It must
+never ask a cloud.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from typing import Any
 from include.catalog import Catalog, Machine, sizing
 from include.planning.plan import plan, plan_serving
 from include.planning.pool_plan import Plan
-from include.workspace.models import Workspace
-from include.workspace.offers import SPOT, Offer, capacity_types, entries, entry, in_order
+from include.workspace.api.models import Workspace
+from include.workspace.api.offers import (
+    SPOT,
+    Offer,
+    capacity_types,
+    entries,
+    entry,
+    in_order,
+)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from include.catalog import Catalog, Machine, Model, sizing
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context
 from include.planning.pool_plan import TEMPLATE, Plan, Purpose
-from include.workspace import names
-from include.workspace.models import Workspace
-from include.workspace.notices import notices
+from include.workspace.api import names
+from include.workspace.api.models import Workspace
+from include.workspace.validation.notices import notices
 
 __all__ = ["Plan", "Purpose", "plan", "plan_serving"]
 

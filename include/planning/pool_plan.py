@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from include.catalog.training_shape import TrainingShape
 from include.planning import estimate as timing
-from include.workspace.offers import Offer
+from include.workspace.api.offers import Offer
 
 Purpose = Literal["tuning", "serving"]
 TEMPLATE = "template"  # plan.model of a Workspace with a pod template of its own
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def offer(self) -> str:
-        """What the cloud is asked for, as one word (see include.workspace.offers)."""
+        """What the cloud is asked for, as one word (see include.workspace.api.offers)."""
         return str(Offer(self.instance_type, self.zone, self.capacity_type))
 
     @property

@@ -21,7 +21,7 @@ from include.reconcile.pools import (
     node_problem,
     node_stage,
 )
-from include.workspace import names
+from include.workspace.api import names
 
 #: What a pool was asked for as, where its machine type alone does not tell it.
 OFFER_TAG = "kaito-offer"

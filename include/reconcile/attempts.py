@@ -26,8 +26,8 @@ from include.reconcile.case import (
 )
 from include.reconcile.contract import Decision, StartRun
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import ConditionType, Phase
+from include.workspace.api import names
+from include.workspace.status.conditions import ConditionType, Phase
 
 WHY = {
     SPEC: "Accepted",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from include.workspace.conditions import moment as moment
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import moment as moment
+from include.workspace.status.conditions import timestamp
 
 FIRST_SECONDS = 5.0
 CAP_SECONDS = 300.0

@@ -11,7 +11,12 @@ from __future__ import annotations
 from include.reconcile import backoff
 from include.reconcile.case import FOR_THE_SERVICE
 from include.reconcile.draft import Draft
-from include.workspace.conditions import ConditionType, Phase, Reason, condition
+from include.workspace.status.conditions import (
+    ConditionType,
+    Phase,
+    Reason,
+    condition,
+)
 
 FIRST_SECONDS, CAP_SECONDS = 300.0, 3600.0
 

@@ -11,8 +11,8 @@ from include.reconcile import idle, leftovers, service
 from include.reconcile.case import FAILED, SUCCESS
 from include.reconcile.cost import limit_of
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import Phase
+from include.workspace.api import names
+from include.workspace.status.conditions import Phase
 
 
 def overspent(draft: Draft) -> str:

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from include.reconcile.contract import Object, Observed, Surroundings
-from include.workspace import names
-from include.workspace.conditions import ENDED_BADLY, ConditionType, condition
-from include.workspace.dialect import serves
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
+from include.workspace.status.conditions import ENDED_BADLY, ConditionType, condition
 
 TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
 TUNING, SERVING = "tuning", "serving"

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from include.workspace import Fault
-from include.workspace.transitions import Event
+from include.workspace.status.transitions import Event
 
 Object = Mapping[str, Any]
 

@@ -16,9 +16,9 @@ from include.reconcile import agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import OVER, Case
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.budget import budget_of
-from include.workspace.conditions import ConditionType
+from include.workspace.api import names
+from include.workspace.api.budget import budget_of
+from include.workspace.status.conditions import ConditionType
 
 #: How old the sums may be while a run is under way, and otherwise.
 FRESH_SECONDS, IDLE_SECONDS = 60.0, 3600.0

@@ -37,8 +37,8 @@ from include.reconcile.case import (
 )
 from include.reconcile.contract import AddFinalizer, Decision, Event, Fault, Object, Observed, Surroundings
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.transitions import NORMAL, WARNING
+from include.workspace.api import names
+from include.workspace.status.transitions import NORMAL, WARNING
 
 MANAGED = "airflow"
 

@@ -10,8 +10,14 @@ from typing import Any
 
 from include.reconcile.case import Case, deleting
 from include.reconcile.contract import Action, Decision, DeleteObject, Event, Object
-from include.workspace.conditions import Phase, Reason, condition, progress, set_condition
-from include.workspace.transitions import transition_events
+from include.workspace.status.conditions import (
+    Phase,
+    Reason,
+    condition,
+    progress,
+    set_condition,
+)
+from include.workspace.status.transitions import transition_events
 
 _CLUSTER_SCOPED = frozenset({"NodeClaim", "NodePool"})
 

@@ -23,9 +23,9 @@ from include.reconcile.case import (
     label,
 )
 from include.reconcile.contract import Object
-from include.workspace import names
-from include.workspace.conditions import ConditionType, Reason, condition
-from include.workspace.dialect import serves
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
+from include.workspace.status.conditions import ConditionType, Reason, condition
 
 RELEASE_SECONDS = 10.0
 #: How often a Workspace is looked at while what is over its budget goes.

@@ -16,11 +16,16 @@ from include.reconcile import agent_pools, attempts, backoff
 from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
 from include.reconcile.contract import Activity, Decision, DeleteObject, Event, Object, ScaleToZero
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import ConditionType, Reason, condition, timestamp
-from include.workspace.dialect import serves
-from include.workspace.scale_to_zero import idle_seconds
-from include.workspace.transitions import WARNING
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
+from include.workspace.api.scale_to_zero import idle_seconds
+from include.workspace.status.conditions import (
+    ConditionType,
+    Reason,
+    condition,
+    timestamp,
+)
+from include.workspace.status.transitions import WARNING
 
 T, R = ConditionType, Reason
 #: A service that does not tell its use is asked again after that long, in seconds.

@@ -14,8 +14,14 @@ from include.reconcile import attempts, backoff, leftovers, progress, service
 from include.reconcile.case import FOUND, OVER, SPEC, Case
 from include.reconcile.contract import Decision, Fault, Object
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import ConditionType, Phase, Reason, condition, timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import (
+    ConditionType,
+    Phase,
+    Reason,
+    condition,
+    timestamp,
+)
 
 #: How long faults of the document itself wait for another look: only a new release of ours can lift them.
 DOCUMENT_SECONDS = 3600.0

@@ -17,7 +17,7 @@ from include.reconcile.case import (
 )
 from include.reconcile.contract import HandOver, Object
 from include.reconcile.draft import Draft
-from include.workspace import names
+from include.workspace.api import names
 
 
 def supersede(draft: Draft) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from include.workspace.conditions import moment
+from include.workspace.status.conditions import moment
 
 Node = Mapping[str, Any]
 

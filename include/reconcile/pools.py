@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from include.workspace import names
+from include.workspace.api import names
 
 GPU_RESOURCE = "nvidia.com/gpu"
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
@@ -97,7 +97,7 @@ class PoolStatus:
     failure_class: FailureClass | None = None
     ended: bool = False  # the provider has given up: waiting cannot help, whatever the class
     stage: Stage | None = None  # what the slowest machine is in while the pool is not ready
-    offer: str = ""  # what the cloud was asked for (include.workspace.offers), "" where nothing is there
+    offer: str = ""  # what the cloud was asked for (include.workspace.api.offers), "" where nothing is there
 
     @property
     def failed(self) -> bool:

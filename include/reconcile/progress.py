@@ -7,7 +7,7 @@ from typing import Any
 
 from include.reconcile.case import WAITING
 from include.reconcile.draft import Draft
-from include.workspace.conditions import ConditionType, condition
+from include.workspace.status.conditions import ConditionType, condition
 
 TUNING_SECONDS, QUIET_SECONDS, WAITING_SECONDS = 10.0, 30.0, 1.0
 # What the tuning pod's /progress says, and what the status calls it.

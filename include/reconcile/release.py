@@ -13,9 +13,9 @@ from include.reconcile import backoff, cost, service
 from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, SERVING, STARTED, SUCCESS, Case
 from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import Phase
-from include.workspace.transitions import NORMAL, WARNING
+from include.workspace.api import names
+from include.workspace.status.conditions import Phase
+from include.workspace.status.transitions import NORMAL, WARNING
 
 LOOK_SECONDS = 10.0
 

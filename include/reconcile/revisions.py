@@ -14,7 +14,7 @@ from typing import Any
 from include.reconcile.case import Case, controller
 from include.reconcile.contract import Annotate, ApplyObject, Object
 from include.reconcile.draft import Draft
-from include.workspace import names
+from include.workspace.api import names
 
 HISTORY = 10
 DIGITS = 5

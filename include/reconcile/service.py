@@ -14,8 +14,8 @@ from include.reconcile.case import SERVING, Case, label, node_of
 from include.reconcile.draft import Draft
 from include.reconcile.pools import pool_status
 from include.reconcile.rollout import rollout_status
-from include.workspace import names
-from include.workspace.conditions import ConditionType, Reason
+from include.workspace.api import names
+from include.workspace.status.conditions import ConditionType, Reason
 
 T, R = ConditionType, Reason
 #: A node that is not Ready may come back by itself for that long; then its machine is replaced.

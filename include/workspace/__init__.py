@@ -10,20 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from include.workspace import conditions, crd, names
-    from include.workspace.conditions import ConditionType, Phase, Reason, StaleGeneration
-    from include.workspace.crd import workspace_crd
-    from include.workspace.defaults import with_defaults
-    from include.workspace.faults import Fault, WorkspaceInvalid
-    from include.workspace.models import Workspace
-    from include.workspace.parse import (
+    from include.workspace.api import crd, names
+    from include.workspace.api.crd import workspace_crd
+    from include.workspace.api.defaults import with_defaults
+    from include.workspace.api.models import Workspace
+    from include.workspace.api.parse import (
         admit_workspace,
         examine_update,
         examine_workspace,
         parse_workspace,
     )
-    from include.workspace.rules import Policy, byo_faults, update_faults, validate
-    from include.workspace.transitions import Event, transition_events
+    from include.workspace.status import conditions
+    from include.workspace.status.conditions import (
+        ConditionType,
+        Phase,
+        Reason,
+        StaleGeneration,
+    )
+    from include.workspace.status.transitions import Event, transition_events
+    from include.workspace.validation.faults import Fault, WorkspaceInvalid
+    from include.workspace.validation.rules import (
+        Policy,
+        byo_faults,
+        update_faults,
+        validate,
+    )
 
 __all__ = [
     "ConditionType",
@@ -50,23 +61,23 @@ __all__ = [
     "workspace_crd",
 ]
 
-_MODULES = ("conditions", "crd", "names")
+_MODULES = {"conditions": "status.conditions", "crd": "api.crd", "names": "api.names"}
 _HOMES = {
-    "conditions": ("ConditionType", "Phase", "Reason", "StaleGeneration"),
-    "crd": ("workspace_crd",),
-    "defaults": ("with_defaults",),
-    "faults": ("Fault", "WorkspaceInvalid"),
-    "models": ("Workspace",),
-    "parse": ("admit_workspace", "examine_update", "examine_workspace", "parse_workspace"),
-    "rules": ("Policy", "byo_faults", "update_faults", "validate"),
-    "transitions": ("Event", "transition_events"),
+    "status.conditions": ("ConditionType", "Phase", "Reason", "StaleGeneration"),
+    "api.crd": ("workspace_crd",),
+    "api.defaults": ("with_defaults",),
+    "validation.faults": ("Fault", "WorkspaceInvalid"),
+    "api.models": ("Workspace",),
+    "api.parse": ("admit_workspace", "examine_update", "examine_workspace", "parse_workspace"),
+    "validation.rules": ("Policy", "byo_faults", "update_faults", "validate"),
+    "status.transitions": ("Event", "transition_events"),
 }
 _HOME = {name: module for module, names_ in _HOMES.items() for name in names_}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

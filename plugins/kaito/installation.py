@@ -14,8 +14,9 @@ from typing import Any
 
 from include.catalog import load_catalog
 from include.reconcile import Surroundings
-from include.workspace import Fault, Policy, names
-from include.workspace.parse import examine_update
+from include.workspace import Fault, Policy
+from include.workspace.api import names
+from include.workspace.api.parse import examine_update
 from kaito import settings
 from kaito.hooks import references
 from kaito.hooks.ledger import price_of

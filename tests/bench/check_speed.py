@@ -1,4 +1,4 @@
-"""What `python -m include.workspace check` costs: its start, and a hundred Workspaces, valid and invalid.
+"""What `python -m include.cli check` costs: its start, and a hundred Workspaces, valid and invalid.
 
     python tests/bench/check_speed.py [repetitions]
 
@@ -104,11 +104,11 @@ def main(repetitions: int) -> None:
         files = {"one": workspaces(GOOD, 1), "valid": workspaces(GOOD), "invalid": workspaces(BAD)}
         for name, text in files.items():
             (Path(folder) / f"{name}.yaml").write_text(text)
-        check = ("-m", "include.workspace", "check")
+        check = ("-m", "include.cli", "check")
         bare = cost(repetitions, "-c", "import yaml, pydantic")
         rows = [
             ("bare start: import yaml, pydantic", bare),
-            ("--help", cost(repetitions, "-m", "include.workspace", "--help")),
+            ("--help", cost(repetitions, "-m", "include.cli", "--help")),
             ("start: check of one Workspace", cost(repetitions, *check, f"{folder}/one.yaml")),
         ]
         start = rows[-1][1]

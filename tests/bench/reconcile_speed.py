@@ -32,7 +32,8 @@ import psutil
 import yaml
 
 from demo.stack import resident_bytes
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from tests.integration.reconciled import ReconciledStack, reconciled_stack
 
 IDLE, BURST = 1000, 200

@@ -27,7 +27,8 @@ from demo.stack import azure_connection
 from include.catalog import load_catalog
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import Plan, plan
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
 

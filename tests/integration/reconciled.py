@@ -20,7 +20,7 @@ import psutil
 from demo.airflow_api import AirflowApi
 from demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sandbox
 from include.workloads.tuning.standin import make_standin
-from include.workspace import names
+from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
 from tests.integration.airflow_parts import AirflowParts

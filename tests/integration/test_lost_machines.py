@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from include.workspace import names
+from include.workspace.api import names
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from include.ledger import records
-from include.workspace import names
-from include.workspace.conditions import moment
+from include.workspace.api import names
+from include.workspace.status.conditions import moment
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import DAGS, ReconciledStack, patiently, unpause
 

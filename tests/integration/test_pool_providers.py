@@ -10,7 +10,7 @@ import pytest
 from kaito.hooks.aks import AksHook
 
 from demo.stack import azure_connection
-from include.workspace import names
+from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack

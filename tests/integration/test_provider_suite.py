@@ -24,7 +24,7 @@ from include.ledger import records
 from include.ledger.machines import machines
 from include.manifests import AgentPoolOptions
 from include.reconcile.pools import Stage
-from include.workspace import names
+from include.workspace.api import names
 from tests.integration.provider_cloud import (
     CONNECTION,
     Cloud,

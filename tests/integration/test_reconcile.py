@@ -19,7 +19,7 @@ import yaml
 
 from demo.identity import NAMESPACE
 from demo.stack import PROJECT_ROOT
-from include.workspace import names
+from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import PRESET, SECRET, wait
 from tests.integration.reconciled import FINALIZER, ReconciledStack
@@ -78,14 +78,24 @@ def over(stack: ReconciledStack, run_id: str) -> str | None:
 
 
 def report(stack: ReconciledStack, by: str) -> dict[str, Any]:
-    """Run `python -m include.ledger` as a user would, with what Airflow remembers alone."""
+    """Run `python -m include.cli cost` as a user would, with what Airflow remembers alone."""
     server = stack.api.server
     login = {
         "AIRFLOW_USERNAME": server.username,
         "AIRFLOW_PASSWORD": server.password,
         "NO_PROXY": "127.0.0.1",
     }
-    command = [sys.executable, "-m", "include.ledger", "--no-cluster", "--airflow", server.url, "--by", by]
+    command = [
+        sys.executable,
+        "-m",
+        "include.cli",
+        "cost",
+        "--no-cluster",
+        "--airflow",
+        server.url,
+        "--by",
+        by,
+    ]
     done = subprocess.run(
         [*command, "-o", "json"],
         cwd=PROJECT_ROOT,

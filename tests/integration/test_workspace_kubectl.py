@@ -15,7 +15,7 @@ import pytest_asyncio
 import yaml
 
 from include.workspace import parse_workspace
-from include.workspace.convert import convert
+from include.workspace.api.convert import convert
 from sandbox.api import certificates, server
 from sandbox.api.store import Cluster
 from sandbox.faults import Faults

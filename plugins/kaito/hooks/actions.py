@@ -21,7 +21,7 @@ from include.reconcile import (
     ScaleToZero,
     StartRun,
 )
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook

@@ -22,7 +22,7 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import (
 from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
 from kaito.hooks.status import request as status_request

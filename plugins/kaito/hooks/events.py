@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from include.workspace import names
-from include.workspace.conditions import timestamp
-from include.workspace.transitions import Event, transition_events
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
+from include.workspace.status.transitions import Event, transition_events
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, WORKSPACE, ClusterError, Kind, Request
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from include.workspace import names
+from include.workspace.api import names
 
 Object = Mapping[str, Any]
 #: (namespace, name) of a Workspace.

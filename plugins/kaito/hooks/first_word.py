@@ -16,7 +16,7 @@ from typing import Any
 
 from include.reconcile import Decision, awaits_first_word, first_word
 from include.reconcile.backoff import moment
-from include.workspace.transitions import Event
+from include.workspace.status.transitions import Event
 from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook

@@ -17,8 +17,8 @@ from include.catalog import load_catalog
 from include.ledger import budget, records
 from include.ledger.machines import machines
 from include.ledger.unjoined import Rented
-from include.workspace import names
-from include.workspace.budget import budget_of
+from include.workspace.api import names
+from include.workspace.api.budget import budget_of
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, ClusterError, Kind
 from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace
 

@@ -24,7 +24,7 @@ from include.reconcile.pools import (
     instance_types,
     pool_status,
 )
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks.api import NODE, NODE_CLAIM
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from include.reconcile import AddFinalizer, Decision, StartRun, Surroundings, decide, runs_to_ask
 from include.reconcile.backoff import failed
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
-from include.workspace import Fault, conditions
-from include.workspace.conditions import ConditionType, Reason
-from include.workspace.transitions import WARNING, Event, transition_events
+from include.workspace import Fault
+from include.workspace.status import conditions
+from include.workspace.status.conditions import ConditionType, Reason
+from include.workspace.status.transitions import WARNING, Event, transition_events
 from kaito.hooks import events
 from kaito.hooks.actions import Actions
 from kaito.hooks.api import WORKSPACE, ClusterError

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from include.catalog import machine_from_labels
 from include.reconcile.own_nodes import own_nodes, unclaimed
-from include.workspace import Fault, Workspace, byo_faults, documents, names
-from include.workspace.inference_config import KEY as INFERENCE_KEY
-from include.workspace.inference_config import check_inference_config
-from include.workspace.inference_config import config_notices as inference_notices
-from include.workspace.training_config import KEY, config_faults, config_notices
+from include.workspace import Fault, Workspace, byo_faults
+from include.workspace.api import names
+from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
+from include.workspace.validation.inference_config import check_inference_config
+from include.workspace.validation.inference_config import config_notices as inference_notices
+from include.workspace.validation.training_config import KEY, config_faults, config_notices
+from include.yaml_documents import reader as documents
 from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, ClusterError, Kind
 from kaito.lookup import token_in
 from kaito.settings import policy

@@ -20,7 +20,7 @@ from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
 from include.reconcile.agent_pools import rented as charged
 from include.reconcile.case import Case, controller, deleting
 from include.reconcile.contract import Observed, Surroundings
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,

@@ -17,7 +17,7 @@ from include.reconcile.activity import read, together
 from include.reconcile.agent_pools import belongs
 from include.reconcile.case import SERVING
 from include.reconcile.contract import Activity
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook

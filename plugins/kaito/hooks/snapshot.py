@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.reconcile import Observed
-from include.workspace import names
-from include.workspace.dialect import serves
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,

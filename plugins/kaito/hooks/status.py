@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from include.workspace.conditions import ConditionType
+from include.workspace.status.conditions import ConditionType
 from kaito.hooks import api
 from kaito.hooks.api import CRD, FIELD_MANAGER, WORKSPACE, ClusterError, Request
 from kaito.hooks.reading_once import ReadingOnce

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from include.janitor import Questions, Rules, Snapshot, Thing, Verdict, judge, questions
 from include.janitor.contract import Key
 from include.reconcile.agent_pools import is_ours
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,

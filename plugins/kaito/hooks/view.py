@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks.fingerprints import Key, fingerprint, key_of, owner_key
 from kaito.hooks.watching import Change
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from include.ledger.unjoined import Rented
 from include.planning import Plan
-from include.workspace import Workspace, conditions, names, parse_workspace
-from include.workspace.dialect import LAST_APPLIED, dialect_of
-from include.workspace.urls import redact
+from include.workspace import Workspace, parse_workspace
+from include.workspace.api import names
+from include.workspace.api.dialect import LAST_APPLIED, dialect_of
+from include.workspace.status import conditions
+from include.workspace.validation.urls import redact
 from kaito.hooks import events
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
 from kaito.hooks.pool import Purpose
 from kaito.operators.base import Run, WorkspaceTask

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, A
 from airflow.sdk.observability import stats
 
 from include.janitor import Fate, Memory, Rules, Verdict
-from include.workspace import names
-from include.workspace.transitions import NORMAL, Event
+from include.workspace.api import names
+from include.workspace.status.transitions import NORMAL, Event
 from kaito import settings
 from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError

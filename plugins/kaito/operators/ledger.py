@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from include.ledger import events, records
-from include.workspace import names
+from include.workspace.api import names
 from kaito.assets import LEDGER
 from kaito.hooks.api import WORKSPACE
 from kaito.hooks.ledger import bill

@@ -19,8 +19,9 @@ from include.manifests import Settings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
 from include.reconcile.pools import FINAL_CLASSES, UNAVAILABLE_CLASSES
-from include.workspace import asked as notes
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
+from include.workspace.status import provisioning_history as notes
 from kaito.hooks.api import NODE, WORKSPACE
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.ledger import too_dear
@@ -244,7 +245,7 @@ class MachineAsking(PoolTask):
     # what the Workspace is told
 
     def _noted(self, run: Run, read: Callable[[Mapping[str, Any] | None, str, str], _Noted]) -> _Noted:
-        """Return what the Workspace's status notes of this pool's machines; ``include.workspace.asked`` reads it."""
+        """Return what the Workspace's status notes of this pool's machines; `provisioning_history` reads it."""
         try:
             live = self.live_workspace(run)
         except StaleWorkspace as stale:

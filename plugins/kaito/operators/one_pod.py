@@ -18,7 +18,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException
 from kubernetes.client.exceptions import ApiException
 
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks.api import POD, selector
 from kaito.triggers.workload import TRY_LABEL, try_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.hooks.pool import PoolKey, Purpose
 from kaito.hooks.pools.own_nodes import OwnNodes

@@ -16,10 +16,17 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.planning import Candidates, Plan, candidates, plan, plan_serving
-from include.workspace import Fault, Workspace, conditions, examine_workspace, names, workspace_crd
-from include.workspace.adapter import published
-from include.workspace.asked import exhausted
-from include.workspace.dialect import serves
+from include.workspace import (
+    Fault,
+    Workspace,
+    examine_workspace,
+    workspace_crd,
+)
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
+from include.workspace.status import conditions
+from include.workspace.status.adapter import published
+from include.workspace.status.provisioning_history import exhausted
 from kaito.hooks import references
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.hooks.ledger import too_dear

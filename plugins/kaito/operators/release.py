@@ -15,8 +15,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include.ledger import events
-from include.workspace import conditions, names
-from include.workspace.transitions import WARNING, Event
+from include.workspace.api import names
+from include.workspace.status import conditions
+from include.workspace.status.transitions import WARNING, Event
 from kaito.assets import LEDGER
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace

@@ -12,9 +12,10 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.manifests.serving import adapters_of
-from include.workspace import conditions, names
-from include.workspace.adapter import published
-from include.workspace.inference_config import KEY as INFERENCE_KEY
+from include.workspace.api import names
+from include.workspace.status import conditions
+from include.workspace.status.adapter import published
+from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from kaito.hooks import references
 from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace

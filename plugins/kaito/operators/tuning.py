@@ -18,7 +18,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.reconcile import lost
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose

@@ -16,7 +16,8 @@ from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators import base

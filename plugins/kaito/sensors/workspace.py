@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.sensors.base import WorkspaceSensor
 from kaito.triggers.pool import GpuPoolReadyTrigger

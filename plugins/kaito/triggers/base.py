@@ -17,7 +17,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks import events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence

@@ -19,7 +19,8 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
 from include.reconcile import awaits_first_word, due
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito import settings
 from kaito.hooks.api import (
     CONFIG_MAP,

@@ -11,8 +11,8 @@ from airflow.triggers.base import TriggerEvent
 
 from include.reconcile import lost
 from include.reconcile.pools import FINAL_CLASSES, FailureClass, Stage
-from include.workspace import conditions
-from include.workspace.adapter import published
+from include.workspace.status import conditions
+from include.workspace.status.adapter import published
 from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
 from kaito.hooks.pool import PoolKey, Purpose

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from kaito.hooks.api import WORKSPACE
 from kaito.hooks.azure_account import AksError, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook

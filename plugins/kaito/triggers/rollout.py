@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
 from kaito.hooks.cluster import AsyncKaitoClusterHook
 from kaito.hooks.rollout import STUCK_AFTER, RolloutStatus, rollout_status

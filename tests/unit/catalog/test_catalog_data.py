@@ -7,7 +7,7 @@ import pytest
 from include.catalog import Model, load_catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.loading import PRESETS
-from include.workspace.images import parse_image
+from include.workspace.validation.images import parse_image
 
 CATALOG = load_catalog(PRESETS)
 
@@ -101,6 +101,6 @@ def test_images_are_references_and_the_workloads_image_keeps_its_name() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_default_tuning_configs_keep_our_own_rules(method: str) -> None:
-    from include.workspace.training_config import config_faults
+    from include.workspace.validation.training_config import config_faults
 
     assert config_faults(CATALOG.tuning_config(method), method) == []

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from include.catalog import __main__ as command
 from include.catalog.checking import check
 from include.catalog.records import PRESETS
+from include.cli import main as command
 
 DENSE: dict[str, Any] = yaml.safe_load((PRESETS / "models" / "phi.yaml").read_text())["models"][0]
 MACHINE: dict[str, Any] = {
@@ -222,7 +222,7 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
 
 class TestCommand:
     def test_sound_presets_exit_with_0(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert command.main(["check"]) == 0
+        assert command.main(["presets"]) == 0
         assert capsys.readouterr().out.startswith("OK: 72 models, 116 machines, 1 image(s) in")
 
     @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -231,14 +231,14 @@ class TestCommand:
     ) -> None:
         write(folder / "models" / "x.yaml", {"models": [changed(DENSE, context=0, revision="main")]})
         monkeypatch.setenv("KAITO_PRESETS", str(folder) if by == "environment" else "")
-        assert command.main(["check", *([str(folder)] if by == "argument" else [])]) == 1
+        assert command.main(["presets", *([str(folder)] if by == "argument" else [])]) == 1
         printed = capsys.readouterr()
         assert len(printed.out.splitlines()) == 2
         assert printed.err == "2 fault(s)\n"
 
     def test_a_wrong_command_line_exits_with_2(self) -> None:
         with pytest.raises(SystemExit) as ended:
-            command.main(["chekc"])
+            command.main(["pressets"])
         assert ended.value.code == 2
 
 

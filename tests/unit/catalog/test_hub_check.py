@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hub_server import running
 
-from include.catalog import __main__ as command
 from include.catalog import load_catalog
 from include.catalog.hub import resolve
 from include.catalog.hub_check import differences
+from include.cli import main as command
 
 NAME = "acme/tiny"
 
@@ -43,7 +43,7 @@ def test_resolve_prints_a_record_that_a_presets_folder_takes(
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "ours.yaml").write_text(capsys.readouterr().out)
     monkeypatch.setenv("KAITO_PRESETS", str(tmp_path))
-    assert command.main(["check"]) == 0
+    assert command.main(["presets"]) == 0
     assert load_catalog().model(NAME) == replace(wanted, weights_gib=2.3)
 
 
@@ -63,8 +63,8 @@ def test_check_asks_the_hub_only_when_told_to(
 ) -> None:
     with running() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        assert command.main(["check"]) == 0
+        assert command.main(["presets"]) == 0
         assert hub.asked == []
-        assert command.main(["check", "--hub"]) == 1
+        assert command.main(["presets", "--hub"]) == 1
         assert len(hub.asked) == len(load_catalog().models)
     assert "phi-4: The hub has no model microsoft/phi-4" in capsys.readouterr().out

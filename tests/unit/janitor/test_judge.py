@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from include.janitor import Fate, Rules, Snapshot, find_orphans, judge, questions
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 from tests.unit.janitor.world import (
     EARLIER,
     LONG_AGO,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.janitor import Fate, Rules, Snapshot, judge, questions
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import timestamp
 from tests.unit.janitor.world import (
     EARLIER,
     NOW,

@@ -25,7 +25,8 @@ from include.ledger.machines import machines as ledger_machines
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import plan
 from include.reconcile.pools import FailureClass
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 from sandbox.controllers.ownership import set_condition
 from sandbox.faults import FaultKind
 from sandbox.node.machine import is_lost

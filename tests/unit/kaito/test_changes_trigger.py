@@ -23,8 +23,16 @@ from kaito.hooks.view import ClusterView
 from kaito.triggers import changes
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
-from include.workspace import names, workspace_crd
-from include.workspace.conditions import ConditionType, Reason, condition, moment, set_condition, timestamp
+from include.workspace import workspace_crd
+from include.workspace.api import names
+from include.workspace.status.conditions import (
+    ConditionType,
+    Reason,
+    condition,
+    moment,
+    set_condition,
+    timestamp,
+)
 from sandbox.cloud import crds
 from tests.integration.api_server import Sandbox, served_sandbox
 

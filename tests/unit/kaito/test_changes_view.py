@@ -10,7 +10,7 @@ from kaito.hooks.fingerprints import fingerprint
 from kaito.hooks.view import ClusterView, in_flight
 from kaito.hooks.watching import Change
 
-from include.workspace import names
+from include.workspace.api import names
 
 KEY = ("default", "w")
 

@@ -9,8 +9,8 @@ import pytest
 from kaito.hooks import events
 from kaito.hooks.api import ClusterError, Request
 
-from include.workspace import conditions
-from include.workspace.transitions import NORMAL, WARNING, Event
+from include.workspace.status import conditions
+from include.workspace.status.transitions import NORMAL, WARNING, Event
 from tests.unit.kaito.conftest import FakeCluster
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.operators.finish import FinishOperator, shortfall
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"

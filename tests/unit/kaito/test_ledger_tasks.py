@@ -17,8 +17,9 @@ from kaito.operators.ledger import RecordCostOperator
 
 from include.ledger.records import spent
 from include.ledger.unjoined import Rented
-from include.workspace import conditions, names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status import conditions
+from include.workspace.status.conditions import timestamp
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_pool_operators import create, release
 

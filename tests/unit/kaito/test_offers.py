@@ -12,7 +12,7 @@ from kaito.hooks.api import ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.azure_offer import Wanted
 
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_preflight import established_crd, preflight
 

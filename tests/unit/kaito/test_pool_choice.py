@@ -20,7 +20,8 @@ from kaito.operators import machines as operators
 from kaito.operators.pool import KILL_SECONDS
 
 from include.reconcile.pools import Stage
-from include.workspace import names, workspace_crd
+from include.workspace import workspace_crd
+from include.workspace.api import names
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_pool import node
 from tests.unit.kaito.test_pool_operators import create

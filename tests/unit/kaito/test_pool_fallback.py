@@ -16,7 +16,8 @@ from kaito.sensors.workspace import GpuPoolReadySensor
 
 from include.catalog import load_catalog
 from include.planning import candidates
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool_operators import create, release
 

@@ -14,7 +14,7 @@ from kaito.triggers import pool as triggers
 from kaito.triggers.pool import GpuPoolReadyTrigger
 
 from include.reconcile.pools import FailureClass, PoolStatus, Stage
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim
 from tests.unit.kaito.test_pool_choice import gpu_node

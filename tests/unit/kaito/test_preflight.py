@@ -12,7 +12,8 @@ from kaito.hooks.api import CONFIG_MAP, CRD, NODE, SECRET, WORKSPACE, ClusterErr
 from kaito.operators.preflight import PreflightOperator
 from kaito.params import tuning_params
 
-from include.workspace import names, workspace_crd
+from include.workspace import workspace_crd
+from include.workspace.api import names
 from tests.unit.kaito.conftest import QUICK_START, RUN_ID, FakeCluster
 
 DEFAULTS = {key: param.value for key, param in tuning_params().items()}

@@ -36,7 +36,8 @@ from kaito.hooks.runs import AirflowRuns
 from kaito.installation import installation
 from kaito.operators import reconcile as operator
 
-from include.workspace import names, workspace_crd
+from include.workspace import workspace_crd
+from include.workspace.api import names
 from sandbox.cloud import crds
 from tests.integration.api_server import Sandbox, served_sandbox
 from tests.unit.kaito.conftest import QUICK_START

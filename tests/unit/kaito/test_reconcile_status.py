@@ -10,7 +10,8 @@ from kaito.hooks import api
 from kaito.hooks.api import CRD, POD, WORKSPACE
 from kaito.hooks.status import OURS, StatusWriter, conditions_are_a_map, ours
 
-from include.workspace import crd_status, workspace_crd
+from include.workspace import workspace_crd
+from include.workspace.api import crd_status
 
 LIVE = {
     "metadata": {"name": "w", "namespace": "n", "resourceVersion": "7"},

@@ -33,7 +33,7 @@ from kaito.triggers import base
 from kaito.triggers.release import ReleasedTrigger
 
 from include.reconcile.agent_pools import MANAGED_BY, MANAGED_BY_TAG
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_triggers import AsyncCluster, ending
 

@@ -16,8 +16,9 @@ from kaito.operators.rollout import RollOutOperator
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.triggers import base
 
-from include.workspace import conditions, workspace_crd
-from include.workspace.adapter import published
+from include.workspace import workspace_crd
+from include.workspace.status import conditions
+from include.workspace.status.adapter import published
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_pool_operators import release
 from tests.unit.kaito.test_preflight import preflight

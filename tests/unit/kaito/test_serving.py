@@ -21,7 +21,8 @@ from kaito.hooks.pools.node_pools import NODE_POOL
 from kaito.hooks.serving import activity_of, pools_of
 
 from include.reconcile import Activity, DeleteObject, ScaleToZero
-from include.workspace import conditions, names
+from include.workspace.api import names
+from include.workspace.status import conditions
 from tests.unit.kaito.test_reconcile_pass import KEY, Installed, cluster, served_sandbox
 from tests.unit.reconcile.test_situations_idle import OURS, agent_pool
 

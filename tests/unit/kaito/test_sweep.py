@@ -17,7 +17,7 @@ from kaito.hooks.runs import AirflowRuns
 from kaito.operators import janitor
 from kaito.operators.janitor import ORPHANS, SweepOperator
 
-from include.workspace import names
+from include.workspace.api import names
 from tests.integration.api_server import served_sandbox
 from tests.unit.janitor import world
 from tests.unit.kaito.test_reconcile_pass import Installed, cluster

@@ -16,7 +16,7 @@ from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
-from include.workspace import conditions
+from include.workspace.status import conditions
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim
 from tests.unit.kaito.test_rollout import pod, stateful_set

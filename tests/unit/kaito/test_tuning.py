@@ -19,8 +19,8 @@ from kaito.triggers import base
 from kaito.triggers.pool import GpuPoolReadyTrigger, LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST
 
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool_fallback import A100, H100, NAME, V100, asked_for, choices, gave_up, told
 from tests.unit.kaito.test_triggers import WHICH, AsyncCluster, ending

@@ -21,7 +21,7 @@ from kaito.operators.workload import WorkloadPodOperator
 from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 
-from include.workspace.conditions import Phase
+from include.workspace.status.conditions import Phase
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 
 NAME = "workspace-tuning-phi-3"

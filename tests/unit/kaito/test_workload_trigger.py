@@ -14,7 +14,7 @@ from kaito.hooks.api import NODE, ClusterError
 from kaito.triggers import workload
 from kaito.triggers.workload import NODE_LOST, SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
 
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from include.ledger.machines import Machine, Span, machines
 from include.ledger.records import account, settle, spent, summed, total
 from include.ledger.unjoined import Rented
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PRICE = 3.6

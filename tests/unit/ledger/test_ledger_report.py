@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.ledger import __main__ as command
+from include.cli import cost as command
 from include.ledger import events, records, report, sources
 from include.ledger.books import EARLIER, Book, entries, of_event, of_workspace, within
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import timestamp
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TYPES = {"Standard_NC6s_v3": 3.06, "Standard_NC24ads_A100_v4": 3.673, "Standard_NC4_A16": None}

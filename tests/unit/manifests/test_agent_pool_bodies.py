@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from include import manifests
 from include.manifests import AgentPoolInvalid, AgentPoolOptions
 from include.manifests.agent_pools import agent_pool_faults
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
 
 

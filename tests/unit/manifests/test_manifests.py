@@ -16,7 +16,8 @@ from include.catalog import load_catalog
 from include.manifests import Settings
 from include.manifests.serving import adapters_of, startup_seconds
 from include.planning import Plan, plan, plan_serving
-from include.workspace import Workspace, names, parse_workspace
+from include.workspace import Workspace, parse_workspace
+from include.workspace.api import names
 
 CATALOG = load_catalog()
 RUN = "manual__2026-11-23T12:00:00+00:00"

@@ -9,7 +9,8 @@ from include import manifests
 from include.catalog import load_catalog
 from include.manifests import Settings
 from include.planning import plan, plan_serving
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 
 CATALOG = load_catalog()
 DOCUMENT: dict[str, Any] = {

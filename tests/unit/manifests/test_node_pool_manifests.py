@@ -8,7 +8,7 @@ import pytest
 
 from include import manifests
 from include.manifests import Settings
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from include.catalog import Machine, load_catalog
 from include.planning import Plan, candidates
-from include.workspace import Workspace, names, parse_workspace
+from include.workspace import Workspace, parse_workspace
+from include.workspace.api import names
 from tests.unit.planning.test_plan import serving, tuning
 
 CATALOG = load_catalog()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from include.catalog import load_catalog, machine_from_labels, sizing
 from include.planning import Plan, plan, plan_serving
-from include.workspace import Workspace, names, parse_workspace
+from include.workspace import Workspace, parse_workspace
+from include.workspace.api import names
 
 CATALOG = load_catalog()
 

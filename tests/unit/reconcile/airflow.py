@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.workspace import names
-from include.workspace.conditions import Phase, StaleGeneration, progress
-from include.workspace.dialect import serves
+from include.workspace.api import names
+from include.workspace.api.dialect import serves
+from include.workspace.status.conditions import Phase, StaleGeneration, progress
 from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj, going, label
 
 OVER = ("success", "failed")

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 
 Obj = dict[str, Any]
 

@@ -27,8 +27,9 @@ from include.reconcile import (
     runs_to_ask,
 )
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
-from include.workspace import Fault, names
-from include.workspace.conditions import condition
+from include.workspace import Fault
+from include.workspace.api import names
+from include.workspace.status.conditions import condition
 from tests.unit.reconcile.airflow import Airflow, is_ours
 from tests.unit.reconcile.cluster import MACHINE, NAME, Cluster, Obj, going, is_ready, label
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from include.reconcile import Decision, DeleteObject, Surroundings
-from include.workspace import names
-from include.workspace.conditions import condition
+from include.workspace.api import names
+from include.workspace.status.conditions import condition
 from tests.unit.reconcile.airflow import Airflow
 from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj
 from tests.unit.reconcile.shell import Look, Shell

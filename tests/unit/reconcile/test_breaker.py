@@ -9,8 +9,8 @@ import pytest
 
 from include.reconcile import StartRun, backoff
 from include.reconcile.breaker import CAP_SECONDS, FIRST_SECONDS
-from include.workspace import names
-from include.workspace.conditions import condition
+from include.workspace.api import names
+from include.workspace.status.conditions import condition
 from tests.unit.reconcile.story import Story, of, ready, settled
 
 NO_CAPACITY = "CapacityUnavailable"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.reconcile.lost import is_lost, seconds_left, sentence, standing
-from include.workspace.conditions import timestamp
+from include.workspace.status.conditions import timestamp
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

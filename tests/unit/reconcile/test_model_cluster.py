@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from include.reconcile import Activity, awaits_first_word, first_word
-from include.workspace import names
-from include.workspace.conditions import condition, timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.airflow import OVER, STEPS, Airflow
 from tests.unit.reconcile.cluster import KINDS, NAME, NAMESPACE, Cluster, Obj, going, label, node_status
 from tests.unit.reconcile.shell import Look, Shell

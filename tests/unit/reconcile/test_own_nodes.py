@@ -9,7 +9,8 @@ import pytest
 from include.reconcile.agent_pools import agent_pool_status
 from include.reconcile.own_nodes import own_nodes_status
 from include.reconcile.pools import PoolStatus, Stage, pool_status
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 from tests.unit.reconcile.test_agent_pool_status import node as agent_node
 from tests.unit.reconcile.test_agent_pool_status import pool as agent_pool
 

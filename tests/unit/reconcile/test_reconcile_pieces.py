@@ -22,8 +22,8 @@ from include.reconcile.contract import Observed
 from include.reconcile.cost import account
 from include.reconcile.draft import Draft
 from include.reconcile.revisions import HISTORY, record, spec_hash
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 from tests.unit.reconcile.cluster import MACHINE
 from tests.unit.reconcile.story import SURROUNDINGS, Story, ready, settled, tuning_pod_runs
 

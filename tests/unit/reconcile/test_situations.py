@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from include.reconcile import AddFinalizer, DeleteObject, HandOver, StartRun, decide
-from include.workspace import names
-from include.workspace.conditions import condition
+from include.workspace.api import names
+from include.workspace.status.conditions import condition
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, label
 from tests.unit.reconcile.story import (
     SURROUNDINGS,

@@ -8,8 +8,8 @@ import pytest
 
 from include.ledger import records
 from include.reconcile import due
-from include.workspace import names
-from include.workspace.conditions import timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import timestamp
 from tests.unit.reconcile.story import Story, deleted, ready, settled, tuning_pod_runs
 
 DEAR = "0.0001"

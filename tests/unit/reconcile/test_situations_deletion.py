@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.reconcile import DropFinalizer, Observed, StartRun, decide
-from include.workspace import names
+from include.workspace.api import names
 from tests.unit.reconcile.cluster import NAME, NAMESPACE
 from tests.unit.reconcile.story import (
     OTHER,

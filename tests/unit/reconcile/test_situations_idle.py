@@ -11,9 +11,9 @@ from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
 from include.reconcile.agent_pools import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
-from include.workspace import names
-from include.workspace.conditions import condition, timestamp
-from include.workspace.scale_to_zero import idle_seconds
+from include.workspace.api import names
+from include.workspace.api.scale_to_zero import idle_seconds
+from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, Obj
 from tests.unit.reconcile.story import Story, deleted, of, ready
 

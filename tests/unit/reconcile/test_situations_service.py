@@ -10,8 +10,8 @@ import pytest
 from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide, service
 from include.reconcile.case import Case
 from include.reconcile.draft import Draft
-from include.workspace import names
-from include.workspace.conditions import condition, timestamp
+from include.workspace.api import names
+from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, Obj, node_status
 from tests.unit.reconcile.story import (
     OTHER,

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from include.reconcile.progress import FIELDS
-from include.workspace import names
-from include.workspace.crd_status import OURS, status_schema
+from include.workspace.api import names
+from include.workspace.api.crd_status import OURS, status_schema
 from tests.unit.reconcile.cluster import Obj
 from tests.unit.reconcile.story import Story, ready, settled
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from include.workspace.__main__ import plan_for
-from include.workspace.cli import main
-from include.workspace.documents import load_all
+from include.cli.__main__ import plan_for
+from include.cli.main import main
+from include.yaml_documents.reader import load_all
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include.workspace.faults import CLOSE_LOOKS, HINTS
-from include.workspace.training_config import config_faults, config_notices
+from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
+from include.workspace.validation.training_config import config_faults, config_notices
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from include.workloads.contract import UserConfigError
 from include.workloads.tuning import describe, keys
 from include.workloads.tuning.config import parse_config
-from include.workspace.training_config import SECTIONS, config_faults
-from include.workspace.training_keys import ELSEWHERE, FILE, RANGES
+from include.workspace.validation.training_config import SECTIONS, config_faults
+from include.workspace.validation.training_keys import ELSEWHERE, FILE, RANGES
 
 PROBES = [-5, -2, -1, -0.5, 0, 0.001, 0.5, 0.999, 1, 1.0, 1.5, 2, 15, 16, 17, 1000]
 OURS = {"F11", "F12"}

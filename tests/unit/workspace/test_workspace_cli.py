@@ -1,4 +1,4 @@
-"""`python -m include.workspace`: exit codes, outputs, files and folders; starts without Airflow."""
+"""`python -m include.cli`: exit codes, outputs, files and folders; starts without Airflow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 import yaml
 from workspaces import SERVING
 
-from include.workspace.__main__ import plan_for
-from include.workspace.cli import main
-from include.workspace.command import text
+from include.cli import text
+from include.cli.__main__ import plan_for
+from include.cli.main import main
 from tests.quick_start import QUICK_START
 
 ROOT = Path(__file__).parents[3]
@@ -29,7 +29,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "include.workspace", *arguments]
+    command = [sys.executable, "-m", "include.cli", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
 
 
@@ -295,7 +295,7 @@ def test_every_verb_has_help(verb: list[str], capsys: pytest.CaptureFixture[str]
 def test_it_runs_as_a_program_without_airflow_or_a_cluster_client() -> None:
     code = (
         "import sys; sys.argv = ['', 'check', '-'];"
-        "from include.workspace.__main__ import run; code = run();"
+        "from include.cli.__main__ import run; code = run();"
         "loaded = {m.partition('.')[0] for m in sys.modules};"
         "assert not loaded & {'airflow', 'kubernetes', 'torch', 'aiohttp', 'requests', 'httpx'}, loaded; sys.exit(code)"
     )
@@ -308,7 +308,7 @@ def test_it_runs_as_a_program_without_airflow_or_a_cluster_client() -> None:
 
 def test_a_reader_that_goes_away_is_no_error(file: Any) -> None:
     name = file("---\n".join([BAD] * 300))
-    shell = f"{sys.executable} -m include.workspace check {name} | head -1"
+    shell = f"{sys.executable} -m include.cli check {name} | head -1"
     done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from workspaces import SERVING, TUNING, changed
 
-from include.workspace import ConditionType, Phase, StaleGeneration, conditions
+from include.workspace import ConditionType, Phase, StaleGeneration
+from include.workspace.status import conditions
 from tests.quick_start import QUICK_START
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

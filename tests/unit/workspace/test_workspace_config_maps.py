@@ -11,11 +11,11 @@ import pytest
 import yaml
 from workspaces import SERVING, TUNING, changed
 
+from include.cli.checking import Plan, check
+from include.cli.report import DocumentReport, Report
+from include.cli.rule_texts import SENTENCES
+from include.cli.sources import Source
 from include.workspace import Policy, Workspace
-from include.workspace.command.checking import Plan, check
-from include.workspace.command.report import DocumentReport, Report
-from include.workspace.command.rule_texts import SENTENCES
-from include.workspace.command.sources import Source
 
 PACKAGE = Path(__file__).parents[3] / "include" / "workspace"
 RUN = Path(__file__).parents[3] / "plugins" / "kaito"
@@ -151,11 +151,7 @@ def test_items_of_a_list_are_found_where_they_stand() -> None:
 
 
 def test_every_rule_that_a_fault_carries_has_its_sentence() -> None:
-    files = [
-        *PACKAGE.glob("*.py"),
-        *(PACKAGE / "rules").glob("*.py"),
-        *(PACKAGE / "command").glob("[!r]*.py"),
-    ]
+    files = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "cli").glob("[!r]*.py")]
     files += [RUN / "operators" / "preflight.py", RUN / "hooks" / "references.py"]
     used = {rule for file in files for rule in re.findall(r'"([A-Z]\d{1,2})"', file.read_text())}
     assert set(SENTENCES) == used

@@ -23,10 +23,10 @@ from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import Policy, byo_faults, examine_update, examine_workspace, parse_workspace, validate
-from include.workspace.dialect import V1ALPHA1
-from include.workspace.inference_config import inference_config_faults
-from include.workspace.notices import notices
-from include.workspace.training_config import config_faults
+from include.workspace.api.dialect import V1ALPHA1
+from include.workspace.validation.inference_config import inference_config_faults
+from include.workspace.validation.notices import notices
+from include.workspace.validation.training_config import config_faults
 from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()

@@ -15,8 +15,8 @@ from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import WorkspaceInvalid, parse_workspace, validate, with_defaults
-from include.workspace.convert import convert
-from include.workspace.names import CONVERSION_DATA, ROLLOUT
+from include.workspace.api.convert import convert
+from include.workspace.api.names import CONVERSION_DATA, ROLLOUT
 from tests.quick_start import QUICK_START
 
 CATALOG = load_catalog()

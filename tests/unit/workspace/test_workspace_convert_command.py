@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from include.workspace.cli import main
-from include.workspace.command.converting import convert_text
-from include.workspace.documents import load_all
+from include.cli.converting import convert_text
+from include.cli.main import main
+from include.yaml_documents.reader import load_all
 from tests.quick_start import QUICK_START
 
 OTHER = "# kept\nkind: Deployment   # as it is\nmetadata: {name: web}\n"

@@ -14,9 +14,9 @@ import yaml
 from contract_rules import BETA_TEMPLATE, UPDATES, Update
 from workspaces import REMOVE, SERVING, TUNING, changed
 
+from include.cli.main import CRD_FILE, crd_text
 from include.workspace import parse_workspace, workspace_crd
-from include.workspace.cli import CRD_FILE, crd_text
-from include.workspace.names import STORED_VERSION
+from include.workspace.api.names import STORED_VERSION
 from sandbox.api import rules, schema
 from tests.quick_start import QUICK_START
 
@@ -162,7 +162,8 @@ def test_methods_pass_in_any_letter_case(method: str) -> None:
 def test_a_status_that_we_write_passes_the_schema() -> None:
     from datetime import UTC, datetime
 
-    from include.workspace import Phase, conditions
+    from include.workspace import Phase
+    from include.workspace.status import conditions
 
     status = conditions.progress(
         TUNING,

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.workspace import WorkspaceInvalid, parse_workspace
-from include.workspace.documents import (
+from include.yaml_documents.dumper import write_yaml
+from include.yaml_documents.reader import (
     MAX_BAD,
     MAX_BYTES,
     BadDocument,
@@ -23,7 +24,6 @@ from include.workspace.documents import (
     load_one,
     read,
 )
-from include.workspace.writing import write_yaml
 from tests.quick_start import QUICK_START
 
 ALIAS_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -11,12 +11,12 @@ from workspaces import SERVING, TUNING, changed
 
 from include.catalog import Model, load_catalog
 from include.catalog.hub import ModelNotFound
+from include.cli.__main__ import plan_for
+from include.cli.checking import check
+from include.cli.hub_models import Resolve
+from include.cli.report import Report
+from include.cli.sources import Source
 from include.workspace import Policy
-from include.workspace.__main__ import plan_for
-from include.workspace.command.checking import check
-from include.workspace.command.hub_models import Resolve
-from include.workspace.command.report import Report
-from include.workspace.command.sources import Source
 
 NAME = "somebody/Tiny-Llama"
 

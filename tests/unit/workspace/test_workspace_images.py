@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.workspace.images import parse_image
+from include.workspace.validation.images import parse_image
 
 DIGEST = "sha256:" + "ab" * 32
 

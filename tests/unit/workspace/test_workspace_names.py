@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspaces import TUNING, changed
 
-from include.workspace import names
+from include.workspace.api import names
 
 
 @given(st.text(max_size=120))

@@ -10,8 +10,8 @@ from workspaces import SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import parse_workspace
-from include.workspace.faults import CLOSE_LOOKS, HINTS
-from include.workspace.notices import notices
+from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
+from include.workspace.validation.notices import notices
 
 CATALOG = load_catalog()
 

@@ -10,7 +10,7 @@ import yaml
 from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.workspace import WorkspaceInvalid, parse_workspace
-from include.workspace.faults import CLOSE_LOOKS, HINTS
+from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
 from tests.quick_start import QUICK_START
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from include.catalog import load_catalog
 from include.workspace import Fault, Workspace, examine_workspace, parse_workspace, validate
-from include.workspace.dialect import API_VERSIONS
-from include.workspace.images import parse_image
-from include.workspace.training_config import config_faults
-from include.workspace.urls import redact, url_fault
-from include.workspace.writing import write_yaml
+from include.workspace.api.dialect import API_VERSIONS
+from include.workspace.validation.images import parse_image
+from include.workspace.validation.training_config import config_faults
+from include.workspace.validation.urls import redact, url_fault
+from include.yaml_documents.dumper import write_yaml
 
 CATALOG = load_catalog()
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspaces import SERVING, TUNING
 
-from include.workspace import Phase, conditions
-from include.workspace.transitions import Event, transition_events
+from include.workspace import Phase
+from include.workspace.status import conditions
+from include.workspace.status.transitions import Event, transition_events
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.workspace.urls import redact, url_fault
+from include.workspace.validation.urls import redact, url_fault
 
 
 @pytest.mark.parametrize(

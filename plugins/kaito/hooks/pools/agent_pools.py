@@ -30,7 +30,7 @@ from include.reconcile.agent_pools import (
 )
 from include.reconcile.lost import LOST_SECONDS, is_lost, standing
 from include.reconcile.pools import PoolStatus
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksError

@@ -16,7 +16,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.reconcile.pools import classify
-from include.workspace import names, parse_workspace
+from include.workspace import parse_workspace
+from include.workspace.api import names
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pool import FailureClass, PoolKey, Purpose

@@ -27,7 +27,7 @@ from include.reconcile.pools import (
     offer_of,
     pool_status,
 )
-from include.workspace import names
+from include.workspace.api import names
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, let_go_and_wait

@@ -18,8 +18,8 @@ from include.manifests.agent_pools import AgentPoolInvalid
 from include.planning import Plan
 from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
 from include.reconcile.pools import FailureClass, classify
-from include.workspace import names
-from include.workspace.offers import SPOT
+from include.workspace.api import names
+from include.workspace.api.offers import SPOT
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.azure_offer import Wanted

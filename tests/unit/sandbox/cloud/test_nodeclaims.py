@@ -9,7 +9,7 @@ import pytest
 
 from include.ledger.machines import machines
 from include.ledger.records import account
-from include.workspace.conditions import moment
+from include.workspace.status.conditions import moment
 from sandbox.cloud.crds import NODECLAIMS
 from sandbox.cloud.nodeclaims import FINALIZER, node_name
 from sandbox.controllers.ownership import condition_of, set_condition

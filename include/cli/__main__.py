@@ -1,0 +1,48 @@
+"""`python -m include.cli VERB`: see main.py. It also brings the planner, so that `check` can show the plan."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from include.cli.main import main
+
+if TYPE_CHECKING:
+    from include.catalog import Catalog
+    from include.planning.candidates import Candidates
+    from include.workspace.api.models import Workspace
+    from include.workspace.validation.rules import Policy
+
+
+def plan_for(
+    workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog
+) -> Candidates | None:
+    """The planner that `check` shows plans of; None for nodes that are brought along."""
+    from include.planning.candidates import candidates
+
+    if policy.of(workspace).byo and not workspace.instance_type:
+        return None  # the nodes' own labels decide, and only the cluster has them
+    return candidates(workspace, catalog, config)
+
+
+def run() -> int:
+    """The exit code, also when the reader of a pipe has gone (`| head`) or the user interrupts."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every line
+    try:
+        code = main(planner=plan_for)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to complain at exit
+        return 141  # as a shell calls the end by SIGPIPE
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run())

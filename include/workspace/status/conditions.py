@@ -1,0 +1,408 @@
+"""The Workspace's status as a pure function of what a run has reached.
+
+Types and reasons are KAITO's (contract 3.1, and 3.7 for WorkspaceReady), so that its users' tools keep working; two
+types of our own say what KAITO does not show, the dataset and the pushed adapter. A status must never claim what is
+not so: when the tuning nodes are released, ResourceReady says it. Every write carries observedGeneration, and a write
+for an older generation than the status has seen is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from include.workspace.api.dialect import serves
+from include.workspace.api.names import RERUN
+from include.workspace.api.names import generation as generation_of
+
+MESSAGE_LENGTH = 1024
+
+
+class ConditionType(StrEnum):
+    """KAITO's condition types; the last two are ours."""
+
+    NODE_CLAIM_READY = "NodeClaimReady"
+    NODES_READY = "NodesReady"
+    RESOURCE_READY = "ResourceReady"
+    INFERENCE_READY = "InferenceReady"
+    JOB_STARTED = "JobStarted"
+    WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
+    WORKSPACE_READY = "WorkspaceReady"
+    WORKSPACE_DELETING = "WorkspaceDeleting"
+    BENCHMARK_COMPLETED = "BenchmarkCompleted"
+    MODEL_MIRROR_READY = "ModelMirrorReady"
+    DATASET_READY = "DatasetReady"
+    ADAPTER_PUBLISHED = "AdapterPublished"
+
+
+class Reason(StrEnum):
+    """KAITO's reasons, spelled as KAITO spells them, then ours."""
+
+    NODE_CLAIMS_READY = "NodeClaimsReady"
+    NODE_CLAIM_NOT_READY = "NodeClaimNotReady"
+    NODES_READY = "NodesReady"
+    NODE_NOT_READY = "NodeNotReady"
+    NODE_PLUGINS_NOT_READY = "NodePluginsNotReady"
+    RESOURCE_SUCCESS = "workspaceResourceStatusSuccess"
+    RESOURCE_NOT_READY = "workspaceResourceStatusNotReady"
+    RESOURCE_FAILED = "workspaceResourceStatusFailed"
+    INFERENCE_SUCCESS = "WorkspaceInferenceStatusSuccess"
+    INFERENCE_PENDING = "WorkspaceInferenceStatusPending"
+    INFERENCE_FAILED = "WorkspaceInferenceStatusFailed"
+    IMAGE_PULL_ERROR = "ImagePullError"
+    OOM_KILLED = "ContainerOOMKilled"
+    CRASH_LOOP = "ContainerCrashLoopBackOff"
+    START_ERROR = "ContainerStartError"
+    POD_EVICTED = "PodEvicted"
+    UNSCHEDULABLE = "Unschedulable"
+    JOB_STARTED = "WorkspaceTuningJobStatusStarted"
+    JOB_PENDING = "WorkspaceTuningJobStatusPending"
+    JOB_FAILED = "WorkspaceTuningJobStatusFailed"
+    SUCCEEDED = "workspaceSucceeded"
+    PENDING = "workspacePending"
+    FAILED = "workspaceFailed"
+    READY = "workspaceReady"
+    DELETED = "workspaceDeleted"
+    NODES_RELEASED = "NodesReleased"
+    CAPACITY_UNAVAILABLE = "CapacityUnavailable"
+    DATASET_CHECKED = "DatasetChecked"
+    DATASET_PENDING = "DatasetPending"
+    DATASET_FAILED = "DatasetFailed"
+    ADAPTER_PUSHED = "AdapterPushed"
+    ADAPTER_PENDING = "AdapterPending"
+    ADAPTER_FAILED = "AdapterFailed"
+    SCALED_TO_ZERO = "ScaledToZero"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+
+
+class Phase(StrEnum):
+    """What a run has reached."""
+
+    ACCEPTED = "Accepted"
+    INVALID = "Invalid"
+    DATASET_READY = "DatasetReady"
+    DATASET_FAILED = "DatasetFailed"
+    NODES_PENDING = "NodesPending"
+    NODES_READY = "NodesReady"
+    NODES_FAILED = "NodesFailed"
+    CAPACITY_AWAITED = "CapacityAwaited"
+    TUNING = "Tuning"
+    TUNING_FAILED = "TuningFailed"
+    RELEASED = "Released"
+    PUBLISHING = "Publishing"
+    PUBLISHED = "Published"
+    PUBLISH_FAILED = "PublishFailed"
+    ROLLING_OUT = "RollingOut"
+    INFERENCE_READY = "InferenceReady"
+    INFERENCE_FAILED = "InferenceFailed"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    DELETING = "Deleting"
+
+
+#: Reasons of WorkspaceReady with which a generation has ended badly.
+ENDED_BADLY = frozenset({Reason.FAILED, Reason.BUDGET_EXCEEDED})
+
+
+class StaleGeneration(RuntimeError):
+    """A status write for a generation that the cluster has already left behind; the writer should stop."""
+
+
+T, R = ConditionType, Reason
+_FINISHED = ((T.WORKSPACE_SUCCEEDED, False, R.FAILED), (T.WORKSPACE_READY, False, R.FAILED))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one phase writes: (type, status, reason) in this order, and status.state ("" leaves it)."""
+
+    writes: tuple[tuple[ConditionType, bool, Reason], ...]
+    state: str = ""
+
+
+STEPS: Mapping[Phase, Step] = {
+    Phase.ACCEPTED: Step(
+        (
+            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
+            (T.NODES_READY, False, R.NODE_NOT_READY),
+            (T.RESOURCE_READY, False, R.RESOURCE_NOT_READY),
+            (T.DATASET_READY, False, R.DATASET_PENDING),
+            (T.JOB_STARTED, False, R.JOB_PENDING),
+            (T.ADAPTER_PUBLISHED, False, R.ADAPTER_PENDING),
+            (T.INFERENCE_READY, False, R.INFERENCE_PENDING),
+            (T.WORKSPACE_SUCCEEDED, False, R.PENDING),
+            (T.WORKSPACE_READY, False, R.PENDING),
+        ),
+        "Pending",
+    ),
+    Phase.INVALID: Step(((T.RESOURCE_READY, False, R.RESOURCE_FAILED), *_FINISHED), "Failed"),
+    Phase.DATASET_READY: Step(((T.DATASET_READY, True, R.DATASET_CHECKED),)),
+    Phase.DATASET_FAILED: Step(((T.DATASET_READY, False, R.DATASET_FAILED), *_FINISHED), "Failed"),
+    Phase.NODES_PENDING: Step(
+        (
+            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
+            (T.NODES_READY, False, R.NODE_NOT_READY),
+            (T.RESOURCE_READY, False, R.RESOURCE_NOT_READY),
+        )
+    ),
+    Phase.NODES_READY: Step(
+        (
+            (T.NODE_CLAIM_READY, True, R.NODE_CLAIMS_READY),
+            (T.NODES_READY, True, R.NODES_READY),
+            (T.RESOURCE_READY, True, R.RESOURCE_SUCCESS),
+        )
+    ),
+    Phase.NODES_FAILED: Step(
+        (
+            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
+            (T.NODES_READY, False, R.NODE_NOT_READY),
+            (T.RESOURCE_READY, False, R.RESOURCE_FAILED),
+            *_FINISHED,
+        ),
+        "Failed",
+    ),
+    Phase.CAPACITY_AWAITED: Step(
+        (
+            (T.RESOURCE_READY, False, R.CAPACITY_UNAVAILABLE),
+            (T.WORKSPACE_SUCCEEDED, False, R.PENDING),
+            (T.WORKSPACE_READY, False, R.PENDING),
+        ),
+        "Pending",
+    ),
+    Phase.TUNING: Step(((T.JOB_STARTED, True, R.JOB_STARTED),), "Running"),
+    Phase.TUNING_FAILED: Step(((T.JOB_STARTED, False, R.JOB_FAILED), *_FINISHED), "Failed"),
+    Phase.RELEASED: Step(
+        (
+            (T.NODE_CLAIM_READY, False, R.NODES_RELEASED),
+            (T.NODES_READY, False, R.NODES_RELEASED),
+            (T.RESOURCE_READY, False, R.NODES_RELEASED),
+        )
+    ),
+    Phase.PUBLISHING: Step(((T.ADAPTER_PUBLISHED, False, R.ADAPTER_PENDING),), "Running"),
+    Phase.PUBLISHED: Step(((T.ADAPTER_PUBLISHED, True, R.ADAPTER_PUSHED),), "Running"),
+    Phase.PUBLISH_FAILED: Step(((T.ADAPTER_PUBLISHED, False, R.ADAPTER_FAILED), *_FINISHED), "Failed"),
+    Phase.ROLLING_OUT: Step(((T.INFERENCE_READY, False, R.INFERENCE_PENDING),), "Running"),
+    Phase.INFERENCE_READY: Step(((T.INFERENCE_READY, True, R.INFERENCE_SUCCESS),), "Running"),
+    Phase.INFERENCE_FAILED: Step(((T.INFERENCE_READY, False, R.INFERENCE_FAILED), *_FINISHED), "Failed"),
+    Phase.SUCCEEDED: Step(
+        ((T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED), (T.WORKSPACE_READY, True, R.READY)), "Succeeded"
+    ),
+    Phase.FAILED: Step(_FINISHED, "Failed"),
+    Phase.BUDGET_EXCEEDED: Step(
+        (
+            (T.WORKSPACE_SUCCEEDED, False, R.BUDGET_EXCEEDED),
+            (T.WORKSPACE_READY, False, R.BUDGET_EXCEEDED),
+        ),
+        "Failed",
+    ),
+    Phase.DELETING: Step(((T.WORKSPACE_DELETING, True, R.DELETED),)),
+}
+
+# Conditions that only make sense for a tuning, or only when something is served.
+_TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
+_INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}
+# Why a run may work on a service that the same generation already had (status.run.cause).
+REPAIRS = frozenset({"repair", "inputs", "wake"})
+
+
+def fence(status: Mapping[str, Any] | None, generation: int) -> None:
+    """Raises StaleGeneration when any condition of `status` was written for a newer generation."""
+    seen = max(
+        (int(c.get("observedGeneration") or 0) for c in (status or {}).get("conditions") or ()), default=0
+    )
+    if seen > generation:
+        raise StaleGeneration(
+            f"the status already speaks of generation {seen}, so a run for generation {generation} may not write it"
+        )
+
+
+def set_condition(
+    conditions: Iterable[Mapping[str, Any]],
+    type: ConditionType | str,
+    status: bool,
+    reason: Reason | str,
+    message: str,
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """New conditions with one of them set; lastTransitionTime moves only when its status changes.
+
+    Conditions keep their order, a new one goes last, and unknown ones (another controller's) are kept.
+    """
+    kept = [dict(condition) for condition in conditions]
+    old = next((condition for condition in kept if condition.get("type") == str(type)), None)
+    text = "True" if status else "False"
+    unchanged = old is not None and old.get("status") == text and old.get("lastTransitionTime")
+    new = {
+        "type": str(type),
+        "status": text,
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if old and unchanged else timestamp(now),
+        "reason": str(reason),
+        "message": message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 3] + "...",
+    }
+    if old is None:
+        return [*kept, new]
+    return [new if condition is old else condition for condition in kept]
+
+
+def progress(
+    workspace: Mapping[str, Any],
+    phase: Phase | str,
+    *,
+    message: str,
+    now: datetime,
+    reason: Reason | str | None = None,
+    generation: int | None = None,
+    nodes: Sequence[str] | None = None,
+    target_nodes: int | None = None,
+    adapter: Mapping[str, Any] | None = None,
+    begun: Mapping[str, Any] | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """The status after a phase, from the Workspace as the cluster holds it NOW (read it just before).
+
+    `generation` is the one that the run works for (default: the Workspace's own). `reason` replaces the reason of the
+    phase's first condition, and of ResourceReady among its causes, such as a NodeClaim's own LaunchFailed. `nodes` are
+    node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
+    {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way.
+    `again`: a step has failed and is tried again, so its own condition says so and the Workspace has not failed.
+    Raises StaleGeneration when the cluster has moved on to a newer generation.
+    """
+    phase = Phase(phase)
+    run_for = generation_of(workspace) if generation is None else generation
+    status: dict[str, Any] = copy.deepcopy(dict(workspace.get("status") or {}))
+    fence(status, run_for)
+    if generation_of(workspace) > run_for:
+        newer = generation_of(workspace)
+        raise StaleGeneration(
+            f"the Workspace is at generation {newer}; a run for {run_for} may not write its status"
+        )
+    step, tuning = STEPS[phase], workspace.get("tuning") is not None
+    if begun is not None:
+        status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
+    repair = repairs(status, run_for)
+    left = _left_alone(phase, tuning, serves(workspace), repair)
+    if phase == Phase.RELEASED and _without_machines(status, run_for):
+        left |= {T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY}  # why there are none is the news
+    conditions = list(status.get("conditions") or ())
+    for index, (kind, value, default) in enumerate(step.writes):
+        if kind in left:
+            continue
+        own = reason if reason and (index == 0 or kind == T.RESOURCE_READY) else default
+        if again and (kind, value, default) in _FINISHED:
+            own = R.PENDING
+        conditions = set_condition(conditions, kind, value, own, message, run_for, now)
+    status["conditions"] = conditions
+    if step.state and not again:
+        status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
+    _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
+    return status
+
+
+def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
+    """Whether the cloud had no machines for this generation."""
+    found = condition(status, T.RESOURCE_READY) or {}
+    return (found.get("reason"), found.get("observedGeneration")) == (R.CAPACITY_UNAVAILABLE, generation)
+
+
+def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:
+    """Whether the run that `status.run` names brings back a service of a generation that was finished before."""
+    run = (status or {}).get("run") or {}
+    return run.get("generation") == generation and run.get("cause") in REPAIRS
+
+
+def _recorded(
+    workspace: Mapping[str, Any], known: Mapping[str, Any], run: Mapping[str, Any], generation: int
+) -> dict[str, Any]:
+    """`status.run` after a run has begun, which somebody may have started by hand."""
+    same = known.get("generation") == generation
+    if known.get("id") == run["id"] or (same and known.get("state") in ("waiting", "started")):
+        return dict(known)
+    service_only = workspace.get("tuning") is not None and run["dag"] == "kaito_serve"
+    return {
+        "id": run["id"],
+        "dag": run["dag"],
+        "attempt": known.get("attempt", 1) if same else 1,
+        "generation": generation,
+        "rerun": ((workspace["metadata"].get("annotations") or {}).get(RERUN)) or "",
+        "cause": "repair" if service_only else "found",
+        "state": "started",
+    }
+
+
+def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool) -> set[ConditionType]:
+    """The condition types that a phase does not write for this Workspace.
+
+    A repair concerns the service only: what the tuning has reached stays reached, and a service that still answers
+    while it is prepared says so until it is rolled.
+    """
+    left: set[ConditionType] = set()
+    if not tuning or repair:
+        left |= set(_TUNING_ONLY)
+    if not served or (repair and phase == Phase.ACCEPTED):
+        left.add(T.INFERENCE_READY)
+    if repair and tuning:
+        left.add(T.WORKSPACE_SUCCEEDED)
+    return left
+
+
+def _state(state: str, tuning: bool, repair: bool, before: str) -> str:
+    if tuning:
+        return before if repair and before else state
+    if repair and state in ("Pending", "Running"):
+        return "NotReady"
+    return _INFERENCE_STATES.get(state, state)
+
+
+status_for = progress
+
+
+def _observe(
+    status: dict[str, Any],
+    phase: Phase,
+    nodes: Sequence[str] | None,
+    target_nodes: int | None,
+    adapter: Mapping[str, Any] | None,
+    keep_adapter: bool,
+) -> None:
+    """Fills the parts of the status that are not conditions."""
+    if nodes is not None:
+        status["workerNodes"] = sorted(nodes)
+    elif phase in (Phase.RELEASED, Phase.ACCEPTED):
+        status["workerNodes"] = []
+    if target_nodes is not None:
+        status["targetNodeCount"] = target_nodes
+    if adapter is not None:
+        status["adapter"] = {
+            key: adapter[key] for key in ("image", "digest", "reference") if adapter.get(key)
+        }
+    elif phase == Phase.ACCEPTED and not keep_adapter:
+        status.pop("adapter", None)
+
+
+def condition(status: Mapping[str, Any] | None, kind: ConditionType | str) -> dict[str, Any] | None:
+    """The condition of this type, or None."""
+    found = (c for c in (status or {}).get("conditions") or () if c.get("type") == str(kind))
+    return next((dict(c) for c in found), None)
+
+
+def timestamp(now: datetime) -> str:
+    """A moment as Kubernetes writes it, in UTC with whole seconds."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: Any) -> datetime | None:
+    """A Kubernetes time as a datetime; None when it is missing or is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None

@@ -1,0 +1,110 @@
+"""What is allowed but probably not what the author meant; shown beside the plan, never a reason to refuse.
+
+KAITO writes some of these into its controller's log, where nobody reads them.
+"""
+
+from __future__ import annotations
+
+from include.catalog import Catalog
+from include.workspace.api import names
+from include.workspace.api.models import Workspace
+from include.workspace.api.selector import asked_labels
+from include.workspace.validation.faults import HINTS, NAME_LENGTH, Hints
+from include.workspace.validation.rules.context import Context, Policy
+
+KNOWN_ANNOTATIONS = frozenset(
+    {
+        names.ROLLOUT,
+        names.ENABLE_LOAD_BALANCER,
+        names.RUNTIME,
+        names.BYPASS_RESOURCE_CHECKS,
+        names.NODE_IMAGE_FAMILY,
+        names.NODE_CLASS_NAME,
+        names.PERFORMANCE_MODE,
+        names.USE_LOCAL_WEIGHTS,
+        "kaito.sh/disable-benchmark",
+        names.MODEL_STREAMING,
+        names.CONVERSION_DATA,
+        names.RERUN,
+        names.PAUSED,
+        names.MANAGED_BY,
+        names.FORCE_RELEASE,
+        names.POOL_PROVIDER,
+        names.SCALE_TO_ZERO,
+        names.INSTANCE_TYPES,
+        names.CAPACITY_TYPE,
+        names.KEEP,
+        names.BUDGET,
+        "kaito.sh/model-mirror-storage-class",
+        "kaito.sh/streaming-service-account",
+        "kaito.sh/upgrade-start-time",
+    }
+)
+
+
+def notices(ws: Workspace, catalog: Catalog) -> list[str]:
+    """Sentences about parts of a Workspace that have no effect or a surprising one."""
+    return [*_ignored(ws), *_preset(Context(ws, catalog, Policy())), *_annotations(ws)]
+
+
+def _ignored(ws: Workspace) -> list[str]:
+    found = []
+    reserved = sorted(set(asked_labels(ws)) & names.RESERVED_LABELS)
+    if reserved:
+        found.append(
+            f"resource.labelSelector: {', '.join(reserved)} is set by KAITO itself and ignored here."
+        )
+    if ws.resource and ws.resource.preferred_nodes:
+        found.append("resource.preferredNodes has had no effect since KAITO v0.8.")
+    if ws.preset and ws.preset.access_mode == "private":
+        found.append(
+            "preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image."
+        )
+    if ws.inference and ws.inference.config and ws.annotations.get(names.RUNTIME) == "transformers":
+        found.append("inference.config has no effect with the runtime transformers, as in KAITO.")
+    found += [
+        f"{path}: only the first secret is used." for path, secrets in _pull_secrets(ws) if len(secrets) > 1
+    ]
+    return found
+
+
+def _pull_secrets(ws: Workspace) -> list[tuple[str, list[str]]]:
+    """The lists of pull secrets, by path."""
+    found = [("tuning.input.imagePullSecrets", ws.tuning.input.image_pull_secrets or [])] if ws.tuning else []
+    for index, adapter in enumerate((ws.inference and ws.inference.adapters) or ()):
+        secrets = (adapter.source and adapter.source.image_pull_secrets) or []
+        found.append((f"inference.adapters[{index}].source.imagePullSecrets", secrets))
+    return found
+
+
+def _preset(context: Context) -> list[str]:
+    model, machine = context.model, context.machine
+    found = []
+    if model is not None and model.deprecated:
+        found.append(f"{model.name} is deprecated: KAITO last had it in {model.last_release}.")
+    if model is not None and not model.pinned:
+        found.append(f"{model.name} is not pinned to a revision, so two runs may use different weights.")
+    if machine is not None and machine.deprecated:
+        found.append(f"{machine.name} is deprecated: KAITO last had it in {machine.last_release}.")
+    return found
+
+
+def _annotations(ws: Workspace) -> list[str]:
+    unknown = sorted(
+        key for key in ws.annotations if key.startswith("kaito.sh/") and key not in KNOWN_ANNOTATIONS
+    )
+    found, hints = [], Hints()
+    for key in unknown[:HINTS]:
+        close = hints.nearest(key, KNOWN_ANNOTATIONS)
+        hint = f"; did you mean {close}?" if close else "."
+        found.append(f"annotation {_short(key)} is not known and has no effect{hint}")
+    if len(unknown) > HINTS:
+        found.append(
+            f"{len(unknown) - HINTS} more annotations of kaito.sh/ are not known and have no effect."
+        )
+    return found
+
+
+def _short(key: str) -> str:
+    """An annotation's key as the API server would take it, or its beginning."""
+    return key if len(key) <= NAME_LENGTH else f"{key[:NAME_LENGTH]}..."

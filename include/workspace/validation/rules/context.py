@@ -1,0 +1,119 @@
+"""What a rule may look at, and the lookups that several rules share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+from include.catalog import Catalog, Machine, Model
+from include.workspace.api.models import Workspace
+from include.workspace.api.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
+from include.workspace.validation.faults import Fault
+
+DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+DNS_SUBDOMAIN = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The cluster's settings that rules depend on."""
+
+    allowed_networks: tuple[str, ...] = ()
+    byo: bool = False  # nodes are brought along; nothing is provisioned
+    auto: bool = False  # nodes are brought along by Workspaces that name no machine type
+    local_weights: bool = False  # every node holds the weights, so nothing is downloaded
+    node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
+    # KAITO's feature gates that admission asks about, off as in KAITO.
+    mig: bool = False  # enableMIG: nodes that are brought along may be used by the slice
+    accelerator: bool = False  # enableAccelerator: single GPUs of such a node may be used
+    model_streaming: bool = False  # ModelStreaming: weights are streamed from a mirror
+    cloud: str = "azure"  # for streaming: which cloud's storage drivers are needed
+    csi_drivers: tuple[str, ...] | None = None  # those that the cluster has, None when nobody has looked
+
+    def of(self, ws: Workspace) -> Policy:
+        """The settings as they are for this Workspace, whose annotation may name another provider of machines."""
+        given = ws.annotations.get(POOL_PROVIDER)
+        if given not in POOL_PROVIDERS:
+            given = "auto" if self.auto else None
+        if given is None:
+            return self
+        return replace(self, byo=given == "byo" or (given == "auto" and not ws.instance_type))
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names of a catalogue: as their owners spell them, and in lower case for looking up."""
+
+    models: frozenset[str]
+    machines: frozenset[str]
+    models_lower: frozenset[str]
+    machines_lower: frozenset[str]
+
+
+class _Same:
+    """A catalogue as a cache's key: by identity, since it is large and never changes."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    def __hash__(self) -> int:
+        return id(self.catalog)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.catalog is self.catalog
+
+
+@lru_cache(maxsize=8)
+def _known(same: _Same) -> Known:
+    models = frozenset(name for model in same.catalog.models for name in model.all_names)
+    machines = frozenset(machine.name for machine in same.catalog.machines)
+    return Known(
+        models,
+        machines,
+        frozenset(name.lower() for name in models),
+        frozenset(name.lower() for name in machines),
+    )
+
+
+@dataclass(frozen=True)
+class Context:
+    """One Workspace under examination."""
+
+    ws: Workspace
+    catalog: Catalog
+    policy: Policy
+
+    @cached_property
+    def known(self) -> Known:
+        return _known(_Same(self.catalog))
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The preset's record, or None when there is no preset or no such record (other rules say so)."""
+        name = self.ws.preset.name if self.ws.preset else ""
+        # Asked first, because the catalogue looks for the nearest name before it says that there is none.
+        return self.catalog.model(name) if name.lower() in self.known.models_lower else None
+
+    @cached_property
+    def machine(self) -> Machine | None:
+        name = self.ws.instance_type
+        return self.catalog.machine(name) if name.lower() in self.known.machines_lower else None
+
+    @property
+    def runtime(self) -> str:
+        return "transformers" if self.ws.annotations.get(RUNTIME) == "transformers" else "vllm"
+
+
+Rule = Callable[[Context], Iterable[Fault]]
+
+
+def secret_name_fault(path: str, name: str, rule: str) -> list[Fault]:
+    """A fault when a name cannot be the name of a Secret or ConfigMap."""
+    if DNS_SUBDOMAIN.fullmatch(name):
+        return []
+    hint = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+    return [Fault(path, name, rule, "is not a possible name of a Kubernetes object", hint)]

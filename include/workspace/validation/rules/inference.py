@@ -1,0 +1,134 @@
+"""Rules about inference and its adapters (contract 2.5, 2.8); adapters are checked on create too, unlike in KAITO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from include.workspace.api import names
+from include.workspace.api.models import V1BETA1, AdapterSpec, PresetSpec
+from include.workspace.validation.faults import Fault, did_you_mean
+from include.workspace.validation.rules.context import (
+    DNS_SUBDOMAIN,
+    Context,
+    Rule,
+    secret_name_fault,
+)
+from include.workspace.validation.rules.sources import image_faults, source_faults
+
+ADAPTERS_MAX = 10
+
+
+def preset_or_template(context: Context) -> Iterator[Fault]:
+    """I1, I2."""
+    inference = context.ws.inference
+    if inference is None:
+        return
+    if inference.preset is None and inference.template is None:
+        yield Fault("inference", None, "I1", "needs preset or template, and has neither")
+    if inference.preset is not None and inference.template is not None:
+        yield Fault("inference", None, "I2", "has preset and template", "keep one of them")
+
+
+def preset_is_known(context: Context) -> Iterator[Fault]:
+    """I3."""
+    inference = context.ws.inference
+    if inference and inference.preset:
+        yield from preset_faults(context, "inference.preset", inference.preset, "I3")
+
+
+def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) -> Iterator[Fault]:
+    """The preset exists (`rule`), and a gated one comes with a secret (I8); shared with tuning."""
+    if context.model is None:
+        hint = did_you_mean(preset.name, context.known.models)
+        if hint.startswith("known here"):
+            hint = (
+                f"{len(context.catalog.models)} presets are known; `python -m include.cli models` lists them"
+            )
+        yield Fault(f"{path}.name", preset.name, rule, "is not a known preset", hint)
+    elif context.model.gated and not context.ws.model_access_secret and _must_download(context):
+        hint = "name a secret whose key HF_TOKEN opens the model"
+        message = f"{context.model.hf_id} is gated, so a secret is required"
+        yield Fault(f"{path}.presetOptions.modelAccessSecret", None, "I8", message, hint)
+    if context.ws.model_access_secret:
+        field = f"{path}.presetOptions.modelAccessSecret"
+        yield from secret_name_fault(field, context.ws.model_access_secret, "F5")
+    options = preset.preset_options
+    if options and options.image:
+        yield from image_faults(f"{path}.presetOptions.image", options.image, "F5")
+    if preset.access_mode not in (None, "public", "private"):
+        yield Fault(f"{path}.accessMode", preset.access_mode, "F5", "must be public or private")
+
+
+def _must_download(context: Context) -> bool:
+    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror."""
+    local = context.policy.local_weights or context.ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true"
+    return context.ws.dialect == V1BETA1 and not local
+
+
+def config_is_a_name(context: Context) -> Iterator[Fault]:
+    """V1: the name of the ConfigMap; its content is checked where it is read."""
+    inference = context.ws.inference
+    if inference and inference.config:
+        yield from secret_name_fault("inference.config", inference.config, "V1")
+
+
+def adapters_are_few_and_named_once(context: Context) -> Iterator[Fault]:
+    """I10, I11."""
+    adapters = (context.ws.inference and context.ws.inference.adapters) or []
+    if len(adapters) > ADAPTERS_MAX:
+        yield Fault(
+            "inference.adapters", len(adapters), "I10", f"at most {ADAPTERS_MAX} adapters can be served"
+        )
+    seen: set[str] = set()
+    for index, adapter in enumerate(adapters):
+        name = adapter.source.name if adapter.source else None
+        if name and name in seen:
+            yield Fault(f"inference.adapters[{index}].source.name", name, "I11", "is used by two adapters")
+        seen.add(name or "")
+
+
+def adapters_are_usable(context: Context) -> Iterator[Fault]:
+    """A1 to A6, I7."""
+    adapters = (context.ws.inference and context.ws.inference.adapters) or []
+    for index, adapter in enumerate(adapters):
+        yield from _adapter_faults(context, f"inference.adapters[{index}]", adapter)
+
+
+def _adapter_faults(context: Context, path: str, adapter: AdapterSpec) -> Iterator[Fault]:
+    source = adapter.source
+    if source is None:
+        yield Fault(f"{path}.source", None, "A1", "is required", "give it an image or a volumeSource")
+    else:
+        if not source.name or not DNS_SUBDOMAIN.fullmatch(source.name):
+            hint = "use lower-case letters, digits, '-' and '.'"
+            yield Fault(f"{path}.source.name", source.name, "A3", "a valid name is required", hint)
+        if source.urls:
+            yield Fault(f"{path}.source.urls", None, "A5", "adapters cannot come from URLs", "use an image")
+        elif not source.image and source.volume_source is None:
+            yield Fault(f"{path}.source", None, "A4", "needs an image or a volumeSource, and has neither")
+        else:
+            yield from source_faults(context, f"{path}.source", source)
+    if adapter.strength is not None:
+        yield from _strength_faults(context, f"{path}.strength", adapter.strength)
+
+
+def _strength_faults(context: Context, path: str, strength: str) -> Iterator[Fault]:
+    try:
+        value = float(strength)
+    except ValueError:
+        yield Fault(path, strength, "A6", "must be a number as text", 'for example "0.5"')
+        return
+    if not 0 <= value <= 1:
+        yield Fault(path, strength, "A6", "must be between 0 and 1")
+    elif context.runtime == "vllm":
+        hint = 'remove it, or set the annotation kaito.sh/runtime: "transformers"'
+        yield Fault(path, strength, "I7", "the default runtime serves adapters at full strength only", hint)
+
+
+RULES: tuple[Rule, ...] = (
+    preset_or_template,
+    preset_is_known,
+    config_is_a_name,
+    adapters_are_few_and_named_once,
+    adapters_are_usable,
+)

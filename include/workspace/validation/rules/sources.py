@@ -1,0 +1,77 @@
+"""Rules for where data comes from and where an adapter goes; tuning and inference adapters share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from include.workspace.api.models import DataDestination, DataSource
+from include.workspace.validation.faults import Fault
+from include.workspace.validation.images import parse_image
+from include.workspace.validation.rules.context import Context, secret_name_fault
+from include.workspace.validation.urls import redact, url_fault
+
+
+def source_faults(context: Context, path: str, source: DataSource) -> Iterator[Fault]:
+    """U5, U6, U7 and F4: exactly one kind of source, and that one usable."""
+    given = [
+        name
+        for name, value in (
+            ("urls", source.urls),
+            ("image", source.image),
+            ("volumeSource", source.volume_source),
+        )
+        if value or (name == "volumeSource" and value is not None)
+    ]
+    if len(given) != 1:
+        found = f"it has {' and '.join(given)}" if given else "it has none"
+        yield Fault(path, None, "U5", f"needs exactly one of urls, image and volumeSource; {found}")
+    for index, url in enumerate(source.urls or ()):
+        wrong = url_fault(url, context.policy.allowed_networks)
+        if wrong:
+            yield Fault(f"{path}.urls[{index}]", redact(url), "U7", *wrong)
+    if source.image:
+        yield from image_faults(f"{path}.image", source.image, "U6")
+    if source.volume_source is not None:
+        yield from volume_faults(f"{path}.volumeSource", source.volume_source)
+    for index, secret in enumerate(source.image_pull_secrets or ()):
+        yield from secret_name_fault(f"{path}.imagePullSecrets[{index}]", secret, "F5")
+
+
+def destination_faults(path: str, output: DataDestination) -> Iterator[Fault]:
+    """U8, U9, U10, F4, F5: exactly one destination, and one that can be pushed to."""
+    if bool(output.image) == (output.volume_source is not None):
+        found = "it has both" if output.image else "it has neither"
+        yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {found}")
+    if output.image:
+        yield from image_faults(f"{path}.image", output.image, "U9", pushed=True)
+        if not output.image_push_secret:
+            hint = "name a kubernetes.io/dockerconfigjson secret of the Workspace's namespace"
+            yield Fault(f"{path}.imagePushSecret", None, "U10", "is required to push output.image", hint)
+    if output.image_push_secret:
+        yield from secret_name_fault(f"{path}.imagePushSecret", output.image_push_secret, "F5")
+    if output.volume_source is not None:
+        yield from volume_faults(f"{path}.volumeSource", output.volume_source)
+
+
+def image_faults(path: str, image: str, rule: str, pushed: bool = False) -> Iterator[Fault]:
+    """A reference that cannot be parsed; one with a digest where something is pushed."""
+    try:
+        reference = parse_image(image)
+    except ValueError as error:
+        yield Fault(path, image, rule, f"is not an image reference: {error}", "write registry/repository:tag")
+        return
+    if pushed and reference.digest:
+        hint = "write registry/repository:tag; the digest is known after the push"
+        yield Fault(path, image, rule, "names a digest, but nothing can be pushed to a digest", hint)
+
+
+def volume_faults(path: str, volume: Mapping[str, Any]) -> Iterator[Fault]:
+    """F4: a volume source names one kind of volume, and never the node's own disk."""
+    kinds = [key for key in volume if key != "name"]
+    if len(kinds) != 1:
+        hint = "for example persistentVolumeClaim: {claimName: my-data}"
+        yield Fault(path, sorted(map(str, volume)), "F4", "must name exactly one kind of volume", hint)
+    elif kinds == ["hostPath"]:
+        hint = "use a persistentVolumeClaim"
+        yield Fault(path, None, "F4", "hostPath would open the node's disk to the pod and is refused", hint)

@@ -1,0 +1,70 @@
+"""Rules about tuning (contract 2.7), and whether the preset can be tuned at all, which KAITO never asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from include.catalog.tunability import why_not
+from include.workspace.api.models import METHODS
+from include.workspace.validation.faults import Fault, did_you_mean
+from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
+from include.workspace.validation.rules.inference import preset_faults
+from include.workspace.validation.rules.sources import destination_faults, source_faults
+
+
+def method_is_known(context: Context) -> Iterator[Fault]:
+    """U1, in any letter case."""
+    tuning = context.ws.tuning
+    if tuning is None:
+        return
+    if not tuning.method:
+        yield Fault("tuning.method", None, "U1", "is required", f"use {' or '.join(METHODS)}")
+    elif context.ws.method not in METHODS:
+        hint = f"use {' or '.join(METHODS)}"
+        close = did_you_mean(tuning.method, METHODS)
+        hint = close if close.startswith("did") else hint
+        yield Fault("tuning.method", tuning.method, "U1", "is not a tuning method", hint)
+
+
+def preset_can_be_tuned(context: Context) -> Iterator[Fault]:
+    """U11, U12 and F10: KAITO admits any preset and then crashes on most (contract 7.2)."""
+    tuning, model = context.ws.tuning, context.model
+    if tuning is None:
+        return
+    if tuning.preset is None:
+        yield Fault("tuning.preset", None, "U11", "is required", "name the preset to tune")
+        return
+    yield from preset_faults(context, "tuning.preset", tuning.preset, "U12")
+    if model is not None and not model.tuning.supported:
+        tunable = sorted(m.name for m in context.catalog.models if m.tuning.supported and not m.deprecated)
+        hint = f"tunable presets: {', '.join(tunable)}"
+        message = f"cannot be tuned here: {why_not(model)}"
+        yield Fault("tuning.preset.name", tuning.preset.name, "F10", message, hint)
+
+
+def config_is_a_name(context: Context) -> Iterator[Fault]:
+    """U3: the name of the ConfigMap; its content is checked where it is read (training_config.py)."""
+    tuning = context.ws.tuning
+    if tuning and tuning.config:
+        yield from secret_name_fault("tuning.config", tuning.config, "U3")
+
+
+def input_is_usable(context: Context) -> Iterator[Fault]:
+    """U5, U6, U7."""
+    if context.ws.tuning:
+        yield from source_faults(context, "tuning.input", context.ws.tuning.input)
+
+
+def output_is_usable(context: Context) -> Iterator[Fault]:
+    """U8, U9, U10."""
+    if context.ws.tuning:
+        yield from destination_faults("tuning.output", context.ws.tuning.output)
+
+
+RULES: tuple[Rule, ...] = (
+    method_is_known,
+    preset_can_be_tuned,
+    config_is_a_name,
+    input_is_usable,
+    output_is_usable,
+)
