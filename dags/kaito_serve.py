@@ -7,9 +7,9 @@ cost, finish
 from __future__ import annotations
 
 from airflow.sdk import DAG
-from kaito.hooks.pool import Purpose
 from kaito.params import serving_params
 from kaito.pipelines import DEFAULT_ARGS, finish, preflight, record_cost, serve
+from kaito.providers.base import Purpose
 
 DOC = """
 ### kaito_serve: a model as a service

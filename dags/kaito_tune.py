@@ -7,7 +7,6 @@ preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes 
 from __future__ import annotations
 
 from airflow.sdk import DAG
-from kaito.hooks.pool import Purpose
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.params import tuning_params
@@ -21,6 +20,7 @@ from kaito.pipelines import (
     record_cost,
     serve,
 )
+from kaito.providers.base import Purpose
 from kaito.sensors.workspace import GpuPoolReadySensor
 
 DOC = """

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from include.janitor.activity import Flight
 from include.janitor.contract import Fate, Key, Object, Questions, Rules, Snapshot, Verdict
-from include.janitor.flight import Flight
 from include.janitor.things import (
     CONFIG_MAP,
     POD,

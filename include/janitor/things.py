@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from include.janitor.contract import Object, Snapshot, Thing
-from include.reconcile import agent_pools
+from include.pools import aks as agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import RUN_COMPONENTS, SERVING, TUNING, controller
 from include.workspace.api import names

@@ -20,7 +20,7 @@ from include.janitor.things import (
     VOLUME_CLAIM,
     Item,
 )
-from include.reconcile.agent_pools import AGENT_POOL_LABEL
+from include.pools.aks import AGENT_POOL_LABEL
 from include.reconcile.case import controller, ended, node_of
 
 NODE_POOL_LABEL = "karpenter.sh/nodepool"

@@ -21,10 +21,10 @@ from include.workspace.api import names
 from include.workspace.api.offers import SPOT
 from include.workspace.api.selector import node_labels
 
-MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER  # include.reconcile.agent_pools reads it
+MANAGED_BY_TAG, MANAGED_BY = "kaito-managed-by", names.FIELD_MANAGER  # include.pools.aks reads it
 WORKSPACE_TAG, NAMESPACE_TAG = "kaito-workspace", "kaito-namespace"
 RUN_TAG, PURPOSE_TAG = "kaito-run-id", "kaito-pool"
-OFFER_TAG = "kaito-offer"  # include.reconcile.agent_pools reads it
+OFFER_TAG = "kaito-offer"  # include.pools.aks reads it
 MACHINE_TYPE_LABEL = "kaito.sh/machine-type"
 TAINTS = ("sku=gpu:NoSchedule",)
 OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}

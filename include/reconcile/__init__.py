@@ -22,7 +22,7 @@ from include.reconcile.contract import (
 )
 from include.reconcile.decide import decide
 from include.reconcile.due import due, runs_to_ask
-from include.reconcile.first_word import awaits_first_word, first_word
+from include.reconcile.initial_status import awaits_initial_status, initial_status
 
 __all__ = [
     "Action",
@@ -39,9 +39,9 @@ __all__ = [
     "ScaleToZero",
     "StartRun",
     "Surroundings",
-    "awaits_first_word",
+    "awaits_initial_status",
     "decide",
     "due",
-    "first_word",
+    "initial_status",
     "runs_to_ask",
 ]

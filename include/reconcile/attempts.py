@@ -25,7 +25,7 @@ from include.reconcile.case import (
     WAKE,
 )
 from include.reconcile.contract import Decision, StartRun
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.conditions import ConditionType, Phase
 

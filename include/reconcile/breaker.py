@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from include.reconcile import backoff
 from include.reconcile.case import FOR_THE_SERVICE
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.status.conditions import (
     ConditionType,
     Phase,

@@ -10,7 +10,7 @@ from include.ledger import budget, records
 from include.reconcile import idle, leftovers, service
 from include.reconcile.case import FAILED, SUCCESS
 from include.reconcile.cost import limit_of
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase
 

@@ -12,10 +12,10 @@ from typing import Any
 from include.ledger import records
 from include.ledger.machines import machines
 from include.ledger.unjoined import Rented
-from include.reconcile import agent_pools
+from include.pools import aks as agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import OVER, Case
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.api.budget import budget_of
 from include.workspace.status.conditions import ConditionType

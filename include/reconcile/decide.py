@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 
 from include.reconcile import (
+    admission,
     attempts,
     backoff,
     breaker,
     budget,
     cost,
     idle,
-    judge,
     leftovers,
     progress,
     release,
@@ -36,7 +36,7 @@ from include.reconcile.case import (
     node_of,
 )
 from include.reconcile.contract import AddFinalizer, Decision, Event, Fault, Object, Observed, Surroundings
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, WARNING
 
@@ -59,7 +59,7 @@ def decide(workspace: Object, observed: Observed, now: datetime, surroundings: S
     if told := budget.overspent(draft):
         return _overspent(draft, told)
     if not draft.run:
-        return judge.first_sight(draft)
+        return admission.first_sight(draft)
     return _with_run(draft)
 
 
@@ -120,7 +120,7 @@ def _under_way(draft: Draft) -> Decision:
 
 
 def _rerun(draft: Draft) -> Decision:
-    if found := judge.taken(draft.case):
+    if found := admission.taken(draft.case):
         leftovers.release(draft)  # no run comes soon that could use what the last one left
         return _blocked(draft, found)
     return attempts.again(draft, RERUN, f"Started again on request ({names.RERUN}={draft.case.rerun})")
@@ -150,7 +150,7 @@ def _failed(draft: Draft) -> Decision:
     pause = breaker.wait(draft)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
         return draft.decision("failed")
-    if found := judge.taken(case):
+    if found := admission.taken(case):
         return _blocked(draft, found)
     waiting = "repairing" if pause is None else "awaiting"
     pause = backoff.wait(draft.retry, case.now) if pause is None else pause
@@ -194,13 +194,13 @@ def _asleep(draft: Draft) -> Decision:
     _worker_nodes(draft)
     if not idle.woken(draft):
         return idle.stay_asleep(draft)
-    if found := judge.taken(draft.case):
+    if found := admission.taken(draft.case):
         return _blocked(draft, found)
     return idle.wake(draft)
 
 
 def _repair(draft: Draft, what: str) -> Decision:
-    if found := judge.taken(draft.case):
+    if found := admission.taken(draft.case):
         return _blocked(draft, found)
     pause = backoff.wait(draft.retry, draft.case.now)
     if pause > 0:

@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.ledger import unjoined
-from include.reconcile import agent_pools, attempts, backoff
+from include.pools import aks as agent_pools
+from include.reconcile import attempts, backoff
 from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
 from include.reconcile.contract import Activity, Decision, DeleteObject, Event, Object, ScaleToZero
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.api.scale_to_zero import idle_seconds

@@ -16,7 +16,7 @@ from include.reconcile.case import (
     node_of,
 )
 from include.reconcile.contract import HandOver, Object
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.reconcile.case import WAITING
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.status.conditions import ConditionType, condition
 
 TUNING_SECONDS, QUIET_SECONDS, WAITING_SECONDS = 10.0, 30.0, 1.0

@@ -12,7 +12,7 @@ from typing import Any
 from include.reconcile import backoff, cost, service
 from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, SERVING, STARTED, SUCCESS, Case
 from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase
 from include.workspace.status.transitions import NORMAL, WARNING

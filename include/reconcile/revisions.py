@@ -13,7 +13,7 @@ from typing import Any
 
 from include.reconcile.case import Case, controller
 from include.reconcile.contract import Annotate, ApplyObject, Object
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 
 HISTORY = 10

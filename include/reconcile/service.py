@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.reconcile import agent_pools, backoff, lost, node_pools
+from include.pools import aks as agent_pools
+from include.pools import lost_nodes as lost
+from include.pools import nodepool as node_pools
+from include.pools.status import pool_status
+from include.reconcile import backoff
 from include.reconcile.case import SERVING, Case, label, node_of
-from include.reconcile.draft import Draft
-from include.reconcile.pools import pool_status
+from include.reconcile.decision_builder import Draft
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
 from include.workspace.status.conditions import ConditionType, Reason

@@ -18,13 +18,13 @@ from include.workspace import Fault, Policy
 from include.workspace.api import names
 from include.workspace.api.parse import examine_update
 from kaito import settings
-from kaito.hooks import references
-from kaito.hooks.ledger import price_of
-from kaito.hooks.pools import ProviderName, pool_settings
-from kaito.hooks.reading_once import ReadingOnce
-from kaito.hooks.reconciling import Installation
+from kaito.controller import references
+from kaito.controller.cost_recorder import price_of
+from kaito.controller.read_cache import ReadingOnce
+from kaito.controller.reconciler import Installation
 from kaito.lookup import Lookup, look_up
 from kaito.operators.base import as_written
+from kaito.providers.registry import ProviderName, pool_settings
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from include.reconcile.pools import node_problem
+from include.pools.status import node_problem
 from include.workspace.api import names
 from tests.bench.reconcile_speed import WORKSPACES, Api, Row, measure, slots, until
 from tests.integration.reconciled import DAGS, ReconciledStack

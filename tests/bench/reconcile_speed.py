@@ -274,9 +274,9 @@ def used(stack: ReconciledStack) -> dict[int, float]:
 async def passes_over(config: dict[str, Any]) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     """Give a function that makes one pass over everything, in this process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "plugins"))
+    from kaito.controller.dag_runs import AirflowRuns
+    from kaito.controller.reconciler import Pass
     from kaito.hooks.cluster import AsyncKaitoClusterHook
-    from kaito.hooks.reconciling import Pass
-    from kaito.hooks.runs import AirflowRuns
     from kaito.installation import installation
 
     class Nobody:

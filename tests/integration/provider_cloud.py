@@ -18,10 +18,21 @@ import yaml
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import FailureClass, GpuPool, GpuPoolProvider, PoolKey, PoolStatus
-from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, provider
-from kaito.hooks.pools.agent_pools import AgentPools
-from kaito.hooks.pools.choosing import failure_class
+from kaito.providers.aks import AgentPools
+from kaito.providers.base import (
+    FailureClass,
+    GpuPool,
+    GpuPoolProvider,
+    PoolKey,
+    PoolStatus,
+)
+from kaito.providers.registry import (
+    PoolObserver,
+    PoolSettings,
+    ProviderName,
+    provider,
+)
+from kaito.providers.selection import failure_class
 
 from demo.stack import azure_connection
 from include.catalog import load_catalog

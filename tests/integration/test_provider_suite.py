@@ -16,14 +16,14 @@ import pytest
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE, NODE_CLAIM, POD
 from kaito.hooks.cluster import KaitoClusterHook
-from kaito.hooks.pool import FailureClass, ForeignPool, PoolTaken
-from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.providers.base import FailureClass, ForeignPool, PoolTaken
+from kaito.providers.nodepool import NODE_POOL
 
 from demo.identity import airflow_kubeconfig
 from include.ledger import records
 from include.ledger.machines import machines
 from include.manifests import AgentPoolOptions
-from include.reconcile.pools import Stage
+from include.pools.status import Stage
 from include.workspace.api import names
 from tests.integration.provider_cloud import (
     CONNECTION,

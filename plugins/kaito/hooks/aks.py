@@ -26,7 +26,7 @@ from kaito.hooks.azure_account import (
     azure_errors,
     credential,
 )
-from kaito.hooks.azure_offer import Wanted, offer_faults
+from kaito.providers.azure_offer import Wanted, offer_faults
 
 if TYPE_CHECKING:
     from azure.mgmt.containerservice import ContainerServiceClient

@@ -22,10 +22,10 @@ from include.workspace.api import names
 from include.workspace.api.dialect import LAST_APPLIED, dialect_of
 from include.workspace.status import conditions
 from include.workspace.validation.urls import redact
-from kaito.hooks import events
+from kaito.controller import event_recorder as events
+from kaito.controller.cost_recorder import bill
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
-from kaito.hooks.ledger import bill
 from kaito.settings import connection_id
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
-from kaito.hooks.pool import Purpose
 from kaito.operators.base import Run, WorkspaceTask
+from kaito.providers.base import Purpose
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

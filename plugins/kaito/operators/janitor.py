@@ -19,14 +19,19 @@ from include.janitor import Fate, Memory, Rules, Verdict
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, Event
 from kaito import settings
-from kaito.hooks import events
+from kaito.controller import event_recorder as events
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.garbage_collector import (
+    KINDS,
+    Azure,
+    Deletion,
+    Sweep,
+)
+from kaito.controller.leader_election import Election
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.lease import Election
-from kaito.hooks.pools import ProviderName, pool_settings
-from kaito.hooks.runs import AirflowRuns
-from kaito.hooks.sweeping import KINDS, Azure, Deletion, Sweep
+from kaito.providers.registry import ProviderName, pool_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

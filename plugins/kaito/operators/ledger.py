@@ -15,8 +15,8 @@ from airflow.sdk import BaseOperator
 from include.ledger import events, records
 from include.workspace.api import names
 from kaito.assets import LEDGER
+from kaito.controller.cost_recorder import bill
 from kaito.hooks.api import WORKSPACE
-from kaito.hooks.ledger import bill
 from kaito.operators.base import PREFLIGHT, Run, WorkspaceTask
 from kaito.operators.finish import shortfall
 

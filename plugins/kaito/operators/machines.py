@@ -18,17 +18,23 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.manifests import Settings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
-from include.reconcile.pools import FINAL_CLASSES, UNAVAILABLE_CLASSES
+from include.pools.status import FINAL_CLASSES, UNAVAILABLE_CLASSES
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status import provisioning_history as notes
+from kaito.controller.cost_recorder import too_dear
 from kaito.hooks.api import NODE, WORKSPACE
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.ledger import too_dear
-from kaito.hooks.pool import ForeignPool, GpuPool, GpuPoolProvider, PoolKey, PoolTaken
-from kaito.hooks.pools import provider
-from kaito.hooks.pools.choosing import choose, failure_class
 from kaito.operators.base import Run, WorkspaceTask
+from kaito.providers.base import (
+    ForeignPool,
+    GpuPool,
+    GpuPoolProvider,
+    PoolKey,
+    PoolTaken,
+)
+from kaito.providers.registry import provider
+from kaito.providers.selection import choose, failure_class
 from kaito.settings import manifest_settings
 
 if TYPE_CHECKING:

@@ -27,14 +27,14 @@ from include.workspace.api.dialect import serves
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.status.provisioning_history import exhausted
-from kaito.hooks import references
+from kaito.controller import references
+from kaito.controller.cost_recorder import too_dear
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
-from kaito.hooks.ledger import too_dear
-from kaito.hooks.pool import Purpose
-from kaito.hooks.pools.offers import not_offered
 from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
+from kaito.providers.availability import not_offered
+from kaito.providers.base import Purpose
 from kaito.settings import policy
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from airflow.sdk import BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from kaito import settings
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.fingerprints import Key
+from kaito.controller.initial_status import InitialStatusReconciler, newcomers
+from kaito.controller.leader_election import RENEW_EVERY, Election
+from kaito.controller.reconciler import Outcome, Pass
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.fingerprints import Key
-from kaito.hooks.first_word import FirstWord, newcomers
-from kaito.hooks.lease import RENEW_EVERY, Election
-from kaito.hooks.reconciling import Outcome, Pass
-from kaito.hooks.runs import AirflowRuns
 from kaito.installation import installation
 from kaito.sensors.changes import handed
 
@@ -70,7 +70,9 @@ class ReconcileOperator(BaseAsyncOperator):
         runs, known, heard = AirflowRuns(), installation(), set(keys or ())
 
         async def greet() -> None:
-            await FirstWord(hook, runs, known, self.log).to_all(lambda: newcomers(hook, heard), heard)
+            await InitialStatusReconciler(hook, runs, known, self.log).to_all(
+                lambda: newcomers(hook, heard), heard
+            )
 
         return await Pass(hook, runs, known, self.log, before_runs=greet, ended=ended).over(keys)
 

@@ -19,11 +19,19 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.transitions import WARNING, Event
 from kaito.assets import LEDGER
+from kaito.controller.cost_recorder import bill
+from kaito.controller.event_recorder import tell
+from kaito.controller.finalizer import (
+    Remains,
+    agent_pools,
+    hold,
+    let_go,
+    look,
+    rented,
+    tell_to_go,
+)
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.events import tell
-from kaito.hooks.ledger import bill
-from kaito.hooks.release import Remains, agent_pools, hold, let_go, look, rented, tell_to_go
 from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
 from kaito.settings import release_deadline

@@ -16,7 +16,7 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
-from kaito.hooks import references
+from kaito.controller import references
 from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask, tries_left

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
-from include.reconcile import lost
+from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
-from kaito.hooks.pool import PoolKey, Purpose
-from kaito.hooks.pools import ProviderName
-from kaito.hooks.pools.choosing import choose
 from kaito.operators.base import Run, tries_left
 from kaito.operators.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import WorkloadPodOperator
+from kaito.providers.base import PoolKey, Purpose
+from kaito.providers.registry import ProviderName
+from kaito.providers.selection import choose
 from kaito.settings import manifest_settings
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from include.planning import Plan
-    from include.reconcile.pools import PoolStatus
+    from include.pools.status import PoolStatus
 
 
 MACHINES_POLL = 0.5

@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 
 from include.workspace.api import names
 from include.workspace.status import conditions
-from kaito.hooks import events
+from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
 

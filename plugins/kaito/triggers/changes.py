@@ -2,8 +2,8 @@
 
 The API server's watches say what changed, the clock says what is due, and a resync every few minutes makes sure that
 nothing depends on either. The wait also holds the Lease that keeps two Airflow deployments apart: without it, it
-waits passively. All that it writes to a Workspace is its first word (kaito.hooks.first_word); everything else is left
-to the task that follows.
+waits passively. All that it writes to a Workspace is its initial status (kaito.controller.initial_status); everything
+else is left to the task that follows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
-from include.reconcile import awaits_first_word, due
+from include.reconcile import awaits_initial_status, due
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito import settings
+from kaito.controller.cache import ClusterView
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.fingerprints import Key
+from kaito.controller.informer import Backoff, changes
+from kaito.controller.initial_status import InitialStatusReconciler
+from kaito.controller.leader_election import RENEW_EVERY, Election, Observation
 from kaito.hooks.api import (
     CONFIG_MAP,
     NODE,
@@ -34,12 +40,6 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.fingerprints import Key
-from kaito.hooks.first_word import FirstWord
-from kaito.hooks.lease import RENEW_EVERY, Election, Observation
-from kaito.hooks.runs import AirflowRuns
-from kaito.hooks.view import ClusterView
-from kaito.hooks.watching import Backoff, changes
 from kaito.installation import installation
 
 #: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
@@ -204,7 +204,7 @@ class _Wait:
                     task.result()  # raises what ended it
             now = time.monotonic()
             if self._complete() and now >= self.not_before:
-                await self._first_words()
+                await self._write_initial_statuses()
                 if self._everything_is_due():
                     return self._hand_out(None, "first look" if self.view.resynced is None else "resync")
                 if (
@@ -221,10 +221,12 @@ class _Wait:
             await self._news_within(TICK)
         return None
 
-    async def _first_words(self) -> None:
+    async def _write_initial_statuses(self) -> None:
         """Tell the authors of new Workspaces at once what a worker would tell them seconds later."""
         if self._unheard():
-            await FirstWord(self.hook, AirflowRuns(), installation(), self.log).to_all(self._next, self.heard)
+            await InitialStatusReconciler(self.hook, AirflowRuns(), installation(), self.log).to_all(
+                self._next, self.heard
+            )
 
     async def _next(self) -> list[Key]:
         return self._unheard() if self.active else []
@@ -235,7 +237,7 @@ class _Wait:
 
     def _silent(self, key: Key) -> bool:
         workspace = self.view.workspaces.get(key)
-        return workspace is not None and awaits_first_word(workspace)
+        return workspace is not None and awaits_initial_status(workspace)
 
     def _complete(self) -> bool:
         """Whether every kind was listed once: what is looked at before that would be looked at again."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from airflow.triggers.base import TriggerEvent
 
-from include.reconcile import lost
-from include.reconcile.pools import FINAL_CLASSES, FailureClass, Stage
+from include.pools import lost_nodes as lost
+from include.pools.status import FINAL_CLASSES, FailureClass, Stage
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
-from kaito.hooks.pool import PoolKey, Purpose
-from kaito.hooks.pools import PoolObserver, budget_key, budgets
-from kaito.hooks.pools.choosing import choose_async, failure_class
+from kaito.providers.base import PoolKey, Purpose
+from kaito.providers.registry import PoolObserver, budget_key, budgets
+from kaito.providers.selection import choose_async, failure_class
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 _SLOW = {

@@ -9,9 +9,9 @@ from typing import Any
 
 from include.workspace.api import names
 from include.workspace.status import conditions
+from kaito.controller.rollout import STUCK_AFTER, RolloutStatus, rollout_status
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.rollout import STUCK_AFTER, RolloutStatus, rollout_status
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
-from include.reconcile import lost
+from include.pools import lost_nodes as lost
 from kaito.hooks.api import NODE, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS

@@ -11,20 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaito.hooks import pools
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete, async_credential, credential
-from kaito.hooks.azure_offer import Wanted, offer_faults
-from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolKey, PoolTaken, Purpose, classify
-from kaito.hooks.pools import PoolObserver, PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.agent_pools import AgentPools
+from kaito.providers import registry as pools
+from kaito.providers.aks import AgentPools
+from kaito.providers.azure_offer import Wanted, offer_faults
+from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, classify
+from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.registry import (
+    PoolObserver,
+    PoolSettings,
+    ProviderName,
+    pool_settings,
+)
 
 from include.catalog import load_catalog
 from include.ledger.machines import machines as ledger_machines
 from include.manifests import AgentPoolOptions, Settings
 from include.planning import plan
-from include.reconcile.pools import FailureClass
+from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from include.workspace.api import names
 from sandbox.controllers.ownership import set_condition

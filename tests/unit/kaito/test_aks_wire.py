@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from kaito.hooks.aks import AksHook
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.pool import FailureClass
-from kaito.hooks.pools.choosing import failure_class
+from kaito.providers.base import FailureClass
+from kaito.providers.selection import failure_class
 
 from include.catalog import load_catalog
 from include.manifests import AgentPoolOptions, agent_pool

@@ -14,12 +14,13 @@ import pytest
 import pytest_asyncio
 import yaml
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from kaito.hooks import api, first_word
+from kaito.controller import initial_status
+from kaito.controller.cache import ClusterView
+from kaito.controller.leader_election import DONE, NAME
+from kaito.controller.snapshot import FEW
+from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.lease import DONE, NAME
-from kaito.hooks.snapshot import FEW
-from kaito.hooks.view import ClusterView
 from kaito.triggers import changes
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
@@ -204,8 +205,8 @@ async def test_first_words_that_cannot_be_said_hold_nothing_up(
             await asyncio.sleep(60)
         raise ClusterError(500, "InternalError", "no luck")
 
-    monkeypatch.setattr(first_word, "FIRST_WORDS_SECONDS", 0.5)
-    monkeypatch.setattr(first_word.FirstWord, "over", broken)
+    monkeypatch.setattr(initial_status, "INITIAL_STATUS_SECONDS", 0.5)
+    monkeypatch.setattr(initial_status.InitialStatusReconciler, "over", broken)
     for _ in range(2):  # it fails, and it hangs
         assert given(await cluster.wait())["keys"] is None
         changes._VIEWS["c"].forget()

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-from kaito.hooks.fingerprints import fingerprint
-from kaito.hooks.view import ClusterView, in_flight
-from kaito.hooks.watching import Change
+from kaito.controller.cache import ClusterView, in_flight
+from kaito.controller.fingerprints import fingerprint
+from kaito.controller.informer import Change
 
 from include.workspace.api import names
 

@@ -8,10 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kaito.hooks import watching
+from kaito.controller import informer as watching
+from kaito.controller.informer import (
+    Backoff,
+    Change,
+    changes,
+    lines,
+)
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import PAGE, AsyncKaitoClusterHook
-from kaito.hooks.watching import Backoff, Change, changes, lines
 
 
 def obj(version: str, **metadata: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kaito.hooks import events
+from kaito.controller import event_recorder as events
 from kaito.hooks.api import ClusterError, Request
 
 from include.workspace.status import conditions

@@ -7,8 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kaito.controller.leader_election import (
+    AIRFLOW,
+    DONE,
+    NAME,
+    SECONDS,
+    Election,
+    Observation,
+)
 from kaito.hooks.api import LEASE, ClusterError, Kind, Request
-from kaito.hooks.lease import AIRFLOW, DONE, NAME, SECONDS, Election, Observation
 
 
 class OneLease:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.assets import LEDGER
+from kaito.controller.cost_recorder import bill
 from kaito.hooks.api import NODE_CLAIM, ClusterError
 from kaito.hooks.cluster import StaleWorkspace, fence
-from kaito.hooks.ledger import bill
-from kaito.hooks.pool import NodeClaimPool
 from kaito.operators import machines
 from kaito.operators.ledger import RecordCostOperator
+from kaito.providers.nodeclaim import NodeClaimPool
 
 from include.ledger.records import spent
 from include.ledger.unjoined import Rented

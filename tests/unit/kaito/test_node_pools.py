@@ -7,15 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kaito.hooks import pools
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM
-from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose
-from kaito.hooks.pools.node_pools import NODE_POOL, NodePools, node_pool_status
+from kaito.providers import registry as pools
+from kaito.providers.base import (
+    ForeignPool,
+    GpuPool,
+    PoolKey,
+    PoolTaken,
+    Purpose,
+)
+from kaito.providers.nodepool import NODE_POOL, NodePools, node_pool_status
 
 from include.catalog import load_catalog
 from include.manifests import Settings
 from include.planning import plan
-from include.reconcile.pools import FailureClass
+from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 

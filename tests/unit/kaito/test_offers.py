@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks import aks
 from kaito.hooks.api import ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.azure_offer import Wanted
+from kaito.providers.azure_offer import Wanted
 
 from include.workspace.api import names
 from tests.unit.kaito.conftest import FakeCluster

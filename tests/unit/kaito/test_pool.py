@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 from kaito.hooks.api import NODE, NODE_CLAIM, ClusterError
-from kaito.hooks.pool import (
+from kaito.providers.base import (
     FailureClass,
     ForeignPool,
     GpuPool,
-    NodeClaimPool,
     PoolKey,
     PoolTaken,
     Purpose,
     classify,
     pool_status,
 )
-from kaito.hooks.pools.choosing import failure_class
+from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.selection import failure_class
 
 from tests.unit.kaito.conftest import FakeCluster
 

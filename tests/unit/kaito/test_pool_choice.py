@@ -8,18 +8,25 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks import pools, release
+from kaito.controller import finalizer as release
 from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.pool import ForeignPool, GpuPool, NodeClaimPool, PoolTaken
-from kaito.hooks.pools import PoolSettings, ProviderName, budgets
-from kaito.hooks.pools.choosing import Chooser, NoProvider, choose, choose_async
-from kaito.hooks.pools.node_pools import NODE_POOL, NodePools
-from kaito.hooks.pools.own_nodes import OwnNodes
 from kaito.operators import machines as operators
 from kaito.operators.pool import KILL_SECONDS
+from kaito.providers import registry as pools
+from kaito.providers.base import ForeignPool, GpuPool, PoolTaken
+from kaito.providers.byo import OwnNodes
+from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.nodepool import NODE_POOL, NodePools
+from kaito.providers.registry import PoolSettings, ProviderName, budgets
+from kaito.providers.selection import (
+    Chooser,
+    NoProvider,
+    choose,
+    choose_async,
+)
 
-from include.reconcile.pools import Stage
+from include.pools.status import Stage
 from include.workspace import workspace_crd
 from include.workspace.api import names
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster

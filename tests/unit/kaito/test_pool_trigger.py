@@ -13,7 +13,7 @@ from kaito.triggers import base
 from kaito.triggers import pool as triggers
 from kaito.triggers.pool import GpuPoolReadyTrigger
 
-from include.reconcile.pools import FailureClass, PoolStatus, Stage
+from include.pools.status import FailureClass, PoolStatus, Stage
 from include.workspace.api import names
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim

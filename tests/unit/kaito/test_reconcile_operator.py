@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
-from kaito.hooks.lease import Standing
-from kaito.hooks.reconciling import Outcome
+from kaito.controller.leader_election import Standing
+from kaito.controller.reconciler import Outcome
 from kaito.installation import installation
 from kaito.operators import reconcile
 from kaito.operators.reconcile import ReconcileOperator

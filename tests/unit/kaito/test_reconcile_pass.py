@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
-from kaito.hooks import api, first_word, reconciling, status
+from kaito.controller import (
+    initial_status,
+)
+from kaito.controller import (
+    reconciler as reconciling,
+)
+from kaito.controller import (
+    status_writer as status,
+)
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.initial_status import InitialStatusReconciler
+from kaito.controller.reconciler import Outcome, Pass
+from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -30,9 +42,6 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.first_word import FirstWord
-from kaito.hooks.reconciling import Outcome, Pass
-from kaito.hooks.runs import AirflowRuns
 from kaito.installation import installation
 from kaito.operators import reconcile as operator
 
@@ -127,7 +136,9 @@ async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
 async def test_the_first_word_leaves_everything_else_to_the_task(cluster: Installed) -> None:
     made = await cluster.quick_start()
     log = logging.getLogger("reconcile-test")
-    outcome = await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).over([KEY])
+    outcome = await InitialStatusReconciler(
+        cluster.hook, AirflowRuns(cluster.airflow), installation(), log
+    ).over([KEY])
     assert (outcome.changed, outcome.troubled) == (1, 0)
     word = (await cluster.get())["status"]
     assert word["run"] | {"id": names.attempt_run_id(made, 1), "state": "waiting"} == word["run"]
@@ -149,7 +160,9 @@ async def test_a_first_word_in_trouble_is_left_to_the_task(
     before = await cluster.get()
     monkeypatch.setattr(reconciling, "decide", lambda *_: 1 / 0)
     log = logging.getLogger("reconcile-test")
-    outcome = await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).over([KEY])
+    outcome = await InitialStatusReconciler(
+        cluster.hook, AirflowRuns(cluster.airflow), installation(), log
+    ).over([KEY])
     assert outcome.troubled == 1
     assert await cluster.get() == before
     assert await cluster.events() == []
@@ -169,14 +182,16 @@ async def test_the_conditions_of_all_come_before_the_events_of_any(
         return await send(request)
 
     monkeypatch.setattr(cluster.hook, "send", listening)
-    monkeypatch.setattr(first_word, "ROUND", 2)
+    monkeypatch.setattr(initial_status, "ROUND", 2)
     heard: set[tuple[str, str]] = set()
 
     async def unheard() -> list[tuple[str, str]]:
         return [key for key in keys if key not in heard]
 
     log = logging.getLogger("reconcile-test")
-    await FirstWord(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).to_all(unheard, heard)
+    await InitialStatusReconciler(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).to_all(
+        unheard, heard
+    )
     last = max(number for number, what in enumerate(sent) if what == ("PATCH", "status"))
     assert [what for what in sent[last + 1 :] if what == ("POST", "events")] == [("POST", "events")] * 5
     assert sent.count(("POST", "events")) == 5
@@ -208,9 +223,9 @@ async def test_who_comes_after_the_keys_were_named_has_a_word_before_runs_are_st
 async def test_who_is_silent_for_long_is_not_new(cluster: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
     await cluster.quick_start()
     await cluster.quick_start("known")
-    assert await first_word.newcomers(cluster.hook, {("default", "known")}) == [KEY]
-    monkeypatch.setattr(first_word, "NEW", timedelta(seconds=-60))
-    assert await first_word.newcomers(cluster.hook, set()) == []
+    assert await initial_status.newcomers(cluster.hook, {("default", "known")}) == [KEY]
+    monkeypatch.setattr(initial_status, "NEW", timedelta(seconds=-60))
+    assert await initial_status.newcomers(cluster.hook, set()) == []
 
 
 async def test_a_step_of_a_run_applies_its_status_as_the_reconciler_does(cluster: Installed) -> None:

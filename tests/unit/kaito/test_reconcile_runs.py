@@ -16,7 +16,7 @@ from airflow.sdk.execution_time.comms import (
     OKResponse,
     TriggerDagRun,
 )
-from kaito.hooks.runs import ASKED_AT_ONCE, AirflowRuns, RunRefused
+from kaito.controller.dag_runs import ASKED_AT_ONCE, AirflowRuns, RunRefused
 
 
 def refused(code: int | None, message: str = "no") -> AirflowRuntimeError:

@@ -6,9 +6,14 @@ import copy
 from typing import Any
 
 import pytest
+from kaito.controller.status_writer import (
+    OURS,
+    StatusWriter,
+    conditions_are_a_map,
+    ours,
+)
 from kaito.hooks import api
 from kaito.hooks.api import CRD, POD, WORKSPACE
-from kaito.hooks.status import OURS, StatusWriter, conditions_are_a_map, ours
 
 from include.workspace import workspace_crd
 from include.workspace.api import crd_status

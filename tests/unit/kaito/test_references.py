@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kaito.hooks import references
+from kaito.controller import references
 from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError
 
 from include.catalog import load_catalog

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
+from kaito.controller.finalizer import judge
 from kaito.hooks import aks
 from kaito.hooks.api import (
     CONFIG_MAP,
@@ -26,13 +27,12 @@ from kaito.hooks.api import (
     Request,
 )
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.pools.node_pools import NODE_POOL
-from kaito.hooks.release import judge
 from kaito.operators.release import LetGoOperator, ReleaseOperator
+from kaito.providers.nodepool import NODE_POOL
 from kaito.triggers import base
 from kaito.triggers.release import ReleasedTrigger
 
-from include.reconcile.agent_pools import MANAGED_BY, MANAGED_BY_TAG
+from include.pools.aks import MANAGED_BY, MANAGED_BY_TAG
 from include.workspace.api import names
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_triggers import AsyncCluster, ending

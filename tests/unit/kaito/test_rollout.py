@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
+from kaito.controller.rollout import rollout_status
 from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
-from kaito.hooks.rollout import rollout_status
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
 from tests.unit.kaito.conftest import FakeCluster

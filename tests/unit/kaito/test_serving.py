@@ -11,14 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kaito.hooks import aks, api, reconciling, serving
-from kaito.hooks.actions import Actions
+from kaito.controller import reconciler as reconciling
+from kaito.controller import service_probe as serving
+from kaito.controller.actions import Actions
+from kaito.controller.service_probe import activity_of, pools_of
+from kaito.hooks import aks, api
 from kaito.hooks.api import NODE_CLAIM, POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.pools import PoolSettings
-from kaito.hooks.pools.choosing import choose_async
-from kaito.hooks.pools.node_pools import NODE_POOL
-from kaito.hooks.serving import activity_of, pools_of
+from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import PoolSettings
+from kaito.providers.selection import choose_async
 
 from include.reconcile import Activity, DeleteObject, ScaleToZero
 from include.workspace.api import names

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.leader_election import NAME
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, LEASE, NODE_CLAIM, POD, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.lease import NAME
-from kaito.hooks.runs import AirflowRuns
 from kaito.operators import janitor
 from kaito.operators.janitor import ORPHANS, SweepOperator
 

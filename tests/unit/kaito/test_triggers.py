@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from kaito.controller.rollout import STUCK_AFTER
 from kaito.hooks import cluster as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, WORKSPACE, ClusterError
-from kaito.hooks.rollout import STUCK_AFTER
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger

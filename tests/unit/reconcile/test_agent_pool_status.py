@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from include.reconcile.agent_pools import agent_pool_status, belongs, is_ours, rented
-from include.reconcile.pools import FailureClass, classify
+from include.pools.aks import (
+    agent_pool_status,
+    belongs,
+    is_ours,
+    rented,
+)
+from include.pools.status import FailureClass, classify
 
 LABELS = {"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": "ml", "kaito.sh/pool": "tuning"}
 

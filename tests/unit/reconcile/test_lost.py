@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from include.reconcile.lost import is_lost, seconds_left, sentence, standing
+from include.pools.lost_nodes import (
+    is_lost,
+    seconds_left,
+    sentence,
+    standing,
+)
 from include.workspace.status.conditions import timestamp
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from include.reconcile import Activity, awaits_first_word, first_word
+from include.reconcile import Activity, awaits_initial_status, initial_status
 from include.workspace.api import names
 from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.airflow import OVER, STEPS, Airflow
@@ -231,9 +231,9 @@ class Life(RuleBasedStateMachine):
     def wait_says_the_first_word(self, acts: int) -> None:
         """The wait in the triggerer tells the author of a new Workspace something, or dies on the way."""
         look = self.shell.look()
-        if look is not None and awaits_first_word(look.workspace):
+        if look is not None and awaits_initial_status(look.workspace):
             self.looks = [*self.looks[-3:], look]
-            self.shell.carry_out(look, first_word(look.workspace, self.shell.decide(look)), acts)
+            self.shell.carry_out(look, initial_status(look.workspace, self.shell.decide(look)), acts)
 
     @rule()
     def reconcile_until_nothing_is_left_to_do(self) -> None:

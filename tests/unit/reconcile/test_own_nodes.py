@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from include.reconcile.agent_pools import agent_pool_status
-from include.reconcile.own_nodes import own_nodes_status
-from include.reconcile.pools import PoolStatus, Stage, pool_status
+from include.pools.aks import agent_pool_status
+from include.pools.byo import own_nodes_status
+from include.pools.status import PoolStatus, Stage, pool_status
 from include.workspace import parse_workspace
 from include.workspace.api import names
 from tests.unit.reconcile.test_agent_pool_status import node as agent_node

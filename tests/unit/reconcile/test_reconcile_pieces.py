@@ -20,7 +20,7 @@ from include.reconcile import (
 from include.reconcile.case import Case
 from include.reconcile.contract import Observed
 from include.reconcile.cost import account
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.reconcile.revisions import HISTORY, record, spec_hash
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from include.pools.aks import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
 from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
-from include.reconcile.agent_pools import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace.api import names
 from include.workspace.api.scale_to_zero import idle_seconds

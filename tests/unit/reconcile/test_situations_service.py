@@ -9,7 +9,7 @@ import pytest
 
 from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide, service
 from include.reconcile.case import Case
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, Obj, node_status

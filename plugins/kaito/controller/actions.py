@@ -22,12 +22,12 @@ from include.reconcile import (
     StartRun,
 )
 from include.workspace.api import names
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.service_probe import delete_agent_pool
 from kaito.hooks import api
 from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pools.node_pools import NODE_POOL
-from kaito.hooks.runs import AirflowRuns
-from kaito.hooks.serving import delete_agent_pool
+from kaito.providers.nodepool import NODE_POOL
 
 Object = Mapping[str, Any]
 AGENT_POOL = "AgentPool"

@@ -14,18 +14,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.reconcile import Decision, awaits_first_word, first_word
+from include.reconcile import Decision, awaits_initial_status, initial_status
 from include.reconcile.backoff import moment
 from include.workspace.status.transitions import Event
-from kaito.hooks import events
+from kaito.controller import event_recorder as events
+from kaito.controller.fingerprints import Key, key_of
+from kaito.controller.reconciler import Case, Pass
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.fingerprints import Key, key_of
-from kaito.hooks.reconciling import Case, Pass
 from kaito.lookup import asks_the_hub
 
 #: So long may first words hold up what else is due, in seconds; who has none by then gets it from the task.
-FIRST_WORDS_SECONDS = 10.0
+INITIAL_STATUS_SECONDS = 10.0
 #: ... and their Events after them; an Event that is not written is no loss, the conditions say the same.
 EVENTS_SECONDS = 10.0
 #: Workspaces in one round: the first of them waits until all are judged.
@@ -34,7 +34,7 @@ ROUND = 100
 NEW = timedelta(minutes=2)
 
 
-class FirstWord(Pass):
+class InitialStatusReconciler(Pass):
     """One look at Workspaces that nobody has told anything about; :meth:`Pass.over` does it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -48,7 +48,7 @@ class FirstWord(Pass):
         :param heard: gets whoever is looked at, whatever comes of it.
         """
         try:
-            async with asyncio.timeout(FIRST_WORDS_SECONDS):
+            async with asyncio.timeout(INITIAL_STATUS_SECONDS):
                 while keys := (await unheard())[:ROUND]:
                     heard.update(keys)
                     await self.over(keys)
@@ -57,7 +57,7 @@ class FirstWord(Pass):
         await self._tell()
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
-        return first_word(workspace, super()._decide(key, workspace))
+        return initial_status(workspace, super()._decide(key, workspace))
 
     async def _look_up_and_decide(self, key: Key) -> Case:
         workspace: Mapping[str, Any] = self.snapshot.workspaces[key]
@@ -97,6 +97,6 @@ async def newcomers(hook: AsyncKaitoClusterHook, known: Collection[Key]) -> list
     async for page, _ in hook.pages(WORKSPACE):
         for workspace in page:
             made = moment(workspace["metadata"].get("creationTimestamp"))
-            if awaits_first_word(workspace) and made and made > since and key_of(workspace) not in known:
+            if awaits_initial_status(workspace) and made and made > since and key_of(workspace) not in known:
                 found.append(key_of(workspace))
     return found

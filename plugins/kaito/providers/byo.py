@@ -1,6 +1,6 @@
 """GPU nodes that somebody brought along: nothing is made and nothing is deleted, only looked at.
 
-The same interface as :class:`kaito.hooks.pool.NodeClaimPool`. Which nodes they are is the Workspace's labelSelector's
+Which nodes they are is the Workspace's labelSelector's
 matter, so a provider is for one Workspace.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from include.manifests import Settings
 from include.planning import Plan
-from include.reconcile.own_nodes import own_nodes_status
-from include.reconcile.pools import PoolStatus
+from include.pools.byo import own_nodes_status
+from include.pools.status import PoolStatus
 from include.workspace import parse_workspace
 from kaito.hooks.api import NODE
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import GpuPool, PoolKey
+from kaito.providers.base import GpuPool, PoolKey
 
 
 def nodes_wanted(workspace: Mapping[str, Any]) -> int:

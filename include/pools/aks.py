@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.ledger.unjoined import Rented
-from include.reconcile.lost import standing
-from include.reconcile.pools import (
+from include.pools.lost_nodes import standing
+from include.pools.status import (
     FINAL_CLASSES,
     FailureClass,
     PoolStatus,

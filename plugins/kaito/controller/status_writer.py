@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from include.workspace.status.conditions import ConditionType
+from kaito.controller.read_cache import ReadingOnce
 from kaito.hooks import api
 from kaito.hooks.api import CRD, FIELD_MANAGER, WORKSPACE, ClusterError, Request
-from kaito.hooks.reading_once import ReadingOnce
 
 if TYPE_CHECKING:
     from kaito.hooks.cluster import AsyncKaitoClusterHook

@@ -13,7 +13,7 @@ from typing import Any
 from include.reconcile import attempts, backoff, leftovers, progress, service
 from include.reconcile.case import FOUND, OVER, SPEC, Case
 from include.reconcile.contract import Decision, Fault, Object
-from include.reconcile.draft import Draft
+from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
 from include.workspace.status.conditions import (
     ConditionType,

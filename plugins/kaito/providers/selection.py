@@ -15,14 +15,14 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.reconcile.pools import classify
+from include.pools.status import classify
 from include.workspace import parse_workspace
 from include.workspace.api import names
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import FailureClass, PoolKey, Purpose
-from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.providers.base import FailureClass, PoolKey, Purpose
+from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
 
 #: What the API server means by refusing: a right that is missing, a kind that it does not know, an object that it
 #: does not take (a label, for one). Everything else may pass.

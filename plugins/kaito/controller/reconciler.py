@@ -20,19 +20,25 @@ from include.workspace import Fault
 from include.workspace.status import conditions
 from include.workspace.status.conditions import ConditionType, Reason
 from include.workspace.status.transitions import WARNING, Event, transition_events
-from kaito.hooks import events
-from kaito.hooks.actions import Actions
+from kaito.controller import event_recorder as events
+from kaito.controller.actions import Actions
+from kaito.controller.dag_runs import AirflowRuns, RunRefused
+from kaito.controller.fingerprints import Key
+from kaito.controller.read_cache import ReadingOnce
+from kaito.controller.service_probe import activity_of, pools_of
+from kaito.controller.snapshot import (
+    NODE_CLAIM,
+    POD,
+    Snapshot,
+    progress_of,
+    take,
+)
+from kaito.controller.status_writer import StatusWriter
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.fingerprints import Key
-from kaito.hooks.pools import PoolSettings
-from kaito.hooks.pools.choosing import Chooser
-from kaito.hooks.reading_once import ReadingOnce
-from kaito.hooks.runs import AirflowRuns, RunRefused
-from kaito.hooks.serving import activity_of, pools_of
-from kaito.hooks.snapshot import NODE_CLAIM, POD, Snapshot, progress_of, take
-from kaito.hooks.status import StatusWriter
+from kaito.providers.registry import PoolSettings
+from kaito.providers.selection import Chooser
 
 if TYPE_CHECKING:
     import logging

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from include.reconcile import AddFinalizer, StartRun, awaits_first_word, first_word
+from include.reconcile import (
+    AddFinalizer,
+    StartRun,
+    awaits_initial_status,
+    initial_status,
+)
 from tests.unit.reconcile.story import Story, tuning_pod_runs
 
 
 def test_a_good_workspace_is_accepted_and_its_run_is_still_to_be_started() -> None:
     story = Story()
     whole = story.decision()
-    word = first_word(story.ws, whole)
+    word = initial_status(story.ws, whole)
     assert word.actions == ()
     assert word.status
     assert whole.status
@@ -24,7 +29,7 @@ def test_a_good_workspace_is_accepted_and_its_run_is_still_to_be_started() -> No
 def test_the_next_look_goes_on_as_if_it_had_been_the_first(kind: str) -> None:
     plain, told = Story(kind), Story(kind)
     look = told.look()
-    told.shell.carry_out(look, first_word(told.ws, told.decision()))
+    told.shell.carry_out(look, initial_status(told.ws, told.decision()))
     assert told.airflow.runs == {}
     first, second = plain.reconcile(), told.reconcile()
     starts = [action for action in first.actions if isinstance(action, StartRun)]
@@ -40,7 +45,7 @@ def test_the_next_look_goes_on_as_if_it_had_been_the_first(kind: str) -> None:
 def test_a_bad_workspace_is_told_all_and_the_next_look_has_nothing_to_add() -> None:
     story = Story(preset="bad")
     story.shell.secret = False
-    word = first_word(story.ws, story.decision())
+    word = initial_status(story.ws, story.decision())
     assert word.status == story.decision().status
     assert story.shell.carry_out(story.look(), word)
     assert story.condition("WorkspaceReady")[0] == "False"
@@ -61,6 +66,6 @@ def test_of_any_other_workspace_nothing_is_said(what: str) -> None:
         story.cluster.delete("Workspace", "w")
     else:
         story.lives(tuning_pod_runs).edit(variant=1)
-    word = first_word(story.ws, story.decision())
+    word = initial_status(story.ws, story.decision())
     assert (word.status, word.actions, word.events) == (None, (), ())
-    assert awaits_first_word(story.ws) is (what in ("paused", "upstream"))
+    assert awaits_initial_status(story.ws) is (what in ("paused", "upstream"))

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from include.catalog.node_labels import NodeLabelsIncomplete, machine_from_labels
-from include.reconcile.pools import GPU_RESOURCE, FailureClass, PoolStatus, Stage, node_problem, node_stage
+from include.pools.status import (
+    GPU_RESOURCE,
+    FailureClass,
+    PoolStatus,
+    Stage,
+    node_problem,
+    node_stage,
+)
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
 from include.workspace.api.selector import node_labels

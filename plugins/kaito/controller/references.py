@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.catalog import machine_from_labels
-from include.reconcile.own_nodes import own_nodes, unclaimed
+from include.pools.byo import own_nodes, unclaimed
 from include.workspace import Fault, Workspace, byo_faults
 from include.workspace.api import names
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY

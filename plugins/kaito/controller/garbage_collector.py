@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from include.janitor import Questions, Rules, Snapshot, Thing, Verdict, judge, questions
 from include.janitor.contract import Key
-from include.reconcile.agent_pools import is_ours
+from include.pools.aks import is_ours
 from include.workspace.api import names
+from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.snapshot import upstream
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
@@ -32,9 +34,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pools.node_pools import NODE_POOL
-from kaito.hooks.runs import AirflowRuns
-from kaito.hooks.snapshot import upstream
+from kaito.providers.nodepool import NODE_POOL
 
 if TYPE_CHECKING:
     import logging

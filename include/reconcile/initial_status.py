@@ -11,20 +11,20 @@ from include.reconcile.case import WAITING
 from include.reconcile.contract import Decision, Object, StartRun
 
 
-def awaits_first_word(workspace: Object) -> bool:
+def awaits_initial_status(workspace: Object) -> bool:
     """Whether nobody has told its author anything yet."""
     told = (workspace.get("status") or {}).get("conditions")
     return not told and not workspace["metadata"].get("deletionTimestamp")
 
 
-def first_word(workspace: Object, decision: Decision) -> Decision:
+def initial_status(workspace: Object, decision: Decision) -> Decision:
     """The part of a decision about a Workspace that awaits its first word which may go ahead of the rest.
 
     That is the status, with its events, where there is one to write. A run that would be started now is recorded as
     waiting: whoever looks next starts that very run. Nothing is created or deleted, so our finalizer, too, is left to
     whoever does the rest. For any other Workspace: a decision to do nothing.
     """
-    if decision.status is None or not awaits_first_word(workspace):
+    if decision.status is None or not awaits_initial_status(workspace):
         return Decision(decision.situation)
     status = decision.status
     if any(isinstance(action, StartRun) for action in decision.actions):

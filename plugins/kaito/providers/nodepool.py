@@ -1,6 +1,6 @@
 """GPU machines as a Karpenter NodePool with static replicas: one pool for a run, Karpenter makes its NodeClaims.
 
-The same interface as :class:`kaito.hooks.pool.NodeClaimPool`. Replicas are only ever raised, and only NodePools with
+Replicas are only ever raised, and only NodePools with
 our labels are changed or deleted, as they were read.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 from include.manifests import Settings
 from include.manifests.node_pools import node_pool
 from include.planning import Plan
-from include.reconcile.node_pools import replicas
-from include.reconcile.pools import (
+from include.pools.nodepool import replicas
+from include.pools.status import (
     FINAL_CLASSES,
     FailureClass,
     PoolStatus,
@@ -30,7 +30,14 @@ from include.reconcile.pools import (
 from include.workspace.api import names
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, Kind
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, let_go_and_wait
+from kaito.providers.base import (
+    ForeignPool,
+    GpuPool,
+    PoolKey,
+    PoolTaken,
+    Purpose,
+    let_go_and_wait,
+)
 
 Object = Mapping[str, Any]
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from include.ledger.unjoined import Rented
+from include.pools.aks import LEAVING_STATES, belongs, state
+from include.pools.aks import rented as charged
 from include.reconcile import release
-from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
-from include.reconcile.agent_pools import rented as charged
 from include.reconcile.case import Case, controller, deleting
 from include.reconcile.contract import Observed, Surroundings
 from include.workspace.api import names
@@ -36,9 +36,9 @@ from kaito.hooks.api import (
     Request,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.choosing import azure_subscribed, azure_subscribed_async
-from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
+from kaito.providers.selection import azure_subscribed, azure_subscribed_async
 
 if TYPE_CHECKING:
     from kaito.hooks.aks import AksHook

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import conf
 
 from include.manifests import AgentPoolOptions
-from include.reconcile.pools import PoolStatus, Stage
+from include.pools.status import PoolStatus, Stage
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import GpuPoolProvider, NodeClaimPool, PoolKey, observe_node_claims
-from kaito.hooks.pools.node_pools import NodePools, observe_node_pools
-from kaito.hooks.pools.own_nodes import OwnNodes, observe_own_nodes
+from kaito.providers.base import GpuPoolProvider, PoolKey
+from kaito.providers.byo import OwnNodes, observe_own_nodes
+from kaito.providers.nodeclaim import NodeClaimPool, observe_node_claims
+from kaito.providers.nodepool import NodePools, observe_node_pools
 
 if TYPE_CHECKING:
     from kaito.hooks.aks import AksHook
@@ -121,7 +122,7 @@ def provider(
     settings: PoolSettings | None = None,
     workspace: Mapping[str, Any] | None = None,
 ) -> GpuPoolProvider:
-    """Return the provider that the settings choose; `kaito.hooks.pools.choosing` chooses for a Workspace.
+    """Return the provider that the settings choose; `kaito.providers.selection` chooses for a Workspace.
 
     :param workspace: whose machines; needed where nodes are brought along.
     :raises ValueError: `auto` was not resolved, or there is no Workspace where one is needed.
@@ -129,7 +130,7 @@ def provider(
     chosen = settings or pool_settings()
     if chosen.provider == ProviderName.AKS:
         from kaito.hooks.aks import AksHook
-        from kaito.hooks.pools.agent_pools import AgentPools
+        from kaito.providers.aks import AgentPools
 
         return AgentPools(cluster, AksHook(chosen.azure_conn_id), chosen.options)
     if chosen.provider == ProviderName.NODE_POOL:
@@ -190,6 +191,6 @@ class PoolObserver:
         if self._aks is None:
             async with self:
                 return await self.observe(key)
-        from kaito.hooks.pools.agent_pools import observe_agent_pools
+        from kaito.providers.aks import observe_agent_pools
 
         return await observe_agent_pools(self.cluster, self._aks, key)

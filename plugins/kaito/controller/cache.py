@@ -13,8 +13,13 @@ from typing import Any
 
 from include.workspace.api import names
 from include.workspace.status import conditions
-from kaito.hooks.fingerprints import Key, fingerprint, key_of, owner_key
-from kaito.hooks.watching import Change
+from kaito.controller.fingerprints import (
+    Key,
+    fingerprint,
+    key_of,
+    owner_key,
+)
+from kaito.controller.informer import Change
 
 Object = Mapping[str, Any]
 WORKSPACES, CONFIG_MAPS = "workspaces", "configmaps"

@@ -1,6 +1,6 @@
 """GPU machines as AKS agent pools: one pool for a run, made and taken back through Azure Resource Manager.
 
-The same interface as :class:`kaito.hooks.pool.NodeClaimPool`. Only pools with our tag and our labels are ever changed
+Only pools with our tag and our labels are ever changed
 or deleted, and a deletion is guarded by the eTag that was read: a pool that has changed since is looked at again.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from include.ledger.unjoined import Rented
 from include.manifests import AgentPoolOptions, Settings, agent_pool
 from include.planning import Plan
-from include.reconcile.agent_pools import (
+from include.pools.aks import (
     ENDED_STATES,
     LEAVING_STATES,
     SUCCEEDED,
@@ -28,14 +28,21 @@ from include.reconcile.agent_pools import (
     rented,
     state,
 )
-from include.reconcile.lost import LOST_SECONDS, is_lost, standing
-from include.reconcile.pools import PoolStatus
+from include.pools.lost_nodes import LOST_SECONDS, is_lost, standing
+from include.pools.status import PoolStatus
 from include.workspace.api import names
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.hooks.pool import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, let_go_and_wait
+from kaito.providers.base import (
+    ForeignPool,
+    GpuPool,
+    PoolKey,
+    PoolTaken,
+    Purpose,
+    let_go_and_wait,
+)
 
 Pool = dict[str, Any]
 

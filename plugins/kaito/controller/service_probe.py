@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from include.manifests.pods import PORT
+from include.pools.aks import belongs
 from include.reconcile.activity import read, together
-from include.reconcile.agent_pools import belongs
 from include.reconcile.case import SERVING
 from include.reconcile.contract import Activity
 from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.pools import PoolSettings, ProviderName, pool_settings
-from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
 
 log = logging.getLogger(__name__)
 

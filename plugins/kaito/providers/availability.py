@@ -16,18 +16,18 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from include.manifests import AgentPoolOptions, agent_pool
 from include.manifests.agent_pools import AgentPoolInvalid
 from include.planning import Plan
-from include.reconcile.agent_pools import LEAVING_STATES, belongs, state
-from include.reconcile.pools import FailureClass, classify
+from include.pools.aks import LEAVING_STATES, belongs, state
+from include.pools.status import FailureClass, classify
 from include.workspace.api import names
 from include.workspace.api.offers import SPOT
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.azure_offer import Wanted
 from kaito.hooks.cluster import KaitoClusterHook
-from kaito.hooks.pool import PoolKey
-from kaito.hooks.pools import PoolSettings, ProviderName
-from kaito.hooks.pools.choosing import choose
-from kaito.hooks.pools.node_pools import NODE_POOL
+from kaito.providers.azure_offer import Wanted
+from kaito.providers.base import PoolKey
+from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import PoolSettings, ProviderName
+from kaito.providers.selection import choose
 
 if TYPE_CHECKING:
     from kaito.hooks.aks import AksHook

@@ -17,6 +17,7 @@ from typing import Any
 from include.reconcile import Observed
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
+from kaito.controller.fingerprints import Key, key_of, owner_key
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
@@ -34,7 +35,6 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.cluster import AsyncKaitoClusterHook
-from kaito.hooks.fingerprints import Key, key_of, owner_key
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The reconcile loop: list, watch, decide (`include.reconcile`), act, and write what is true."""
