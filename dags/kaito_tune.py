@@ -68,7 +68,7 @@ with DAG(
         task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
     )
     service = serve(adapter_task_id="publish_adapter")
-    needed = ("publish_adapter",)
+    needed = ("fetch_dataset", "create_gpu_pool", "wait_for_nodes", "tune", "publish_adapter")
     settle = record_cost(check, needed=needed, optional=service.steps, publishing_task_id="publish_adapter")
     end = finish(check, needed=needed, optional=service.steps)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
+from kaito.operators.finish import shortfall
 from kaito.sensors.base import WorkspaceSensor
 from kaito.sensors.workspace import GpuPoolReadySensor
 
@@ -187,3 +188,21 @@ def test_a_step_outlasts_the_restart_of_an_api_server_and_a_release_much_more(
     assert tasks
     for task in tasks:
         assert _shortest_wait(task) >= (1500 if "release" in task.task_id else 150), task.task_id
+
+
+@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
+def test_the_step_that_a_user_stopped_is_named_also_when_it_waited_for_a_worker(
+    bag: DagBag, dag_id: str
+) -> None:
+    """Airflow marks a step as failed only while it runs or is deferred; one on its way back to a worker is skipped."""
+    dag = bag.dags[dag_id]
+    finish = dag.get_task("finish")
+    steps = [task.task_id for task in dag.topological_sort() if not task.is_teardown]
+    needed = [*finish.needed, *finish.optional]
+    assert ["preflight", *needed] == steps
+    for stopped in needed:
+        before = needed.index(stopped)
+        states: dict[str, str | None] = {
+            step: "success" if at < before else "skipped" for at, step in enumerate(needed)
+        }
+        assert shortfall(states, needed) == f"stopped before {stopped} was done"

@@ -243,7 +243,9 @@ class TestStopping:
         assert stack.states(run_id)["release_gpu_pool"] == "success"
         assert stack.claims_of("stopped") == []
         assert wait(lambda: not stack.pods_of("stopped") or None, 60, "the end of the pod")
-        assert "tune" in stack.condition("stopped", "WorkspaceSucceeded")["message"]
+        # Whether the step ran, or was on its way to a worker: Airflow fails the one and skips the other.
+        told = stack.condition("stopped", "WorkspaceSucceeded")["message"]
+        assert "failed: tune" in told or "stopped before tune was done" in told
 
 
 class TestServing:

@@ -23,29 +23,32 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def shortfall(states: Mapping[str, str | None], needed: Sequence[str], optional: Sequence[str]) -> str | None:
+def shortfall(states: Mapping[str, str | None], steps: Sequence[str]) -> str | None:
     """Return what kept the run from its goal, None when nothing did.
 
+    A run that is marked as failed is not told by failed tasks alone: Airflow fails the step that runs or is deferred,
+    and skips one that waits for a worker just then, as a step does each time that its trigger hands it back.
+
     :param states: state of each task of the run.
-    :param needed: tasks that must have succeeded.
-    :param optional: tasks of a part that may be skipped as a whole: either all succeeded or the first was skipped.
+    :param steps: tasks that must have succeeded, in the order in which they run.
     """
     failed = sorted(task for task, state in states.items() if state == "failed")
-    if failed:
-        return f"failed: {', '.join(failed)}"
-    missing = [task for task in needed if states.get(task) != "success"]
-    if optional and not (states.get(optional[0]) == "skipped" and not missing):
-        missing += [task for task in optional if states.get(task) != "success"]
-    if missing:
-        return f"stopped before {missing[0]} was done"
-    return None
+    missing = next((step for step in steps if states.get(step) != "success"), None)
+    told = [f"stopped before {missing} was done"] if missing and not set(failed) & set(steps) else []
+    told += [f"failed: {', '.join(failed)}"] if failed else []
+    return "; ".join(told) or None
+
+
+def wanted(run: Run, needed: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """Return the steps without which this run has failed: the rollout is left out where its Workspace wants none."""
+    return [*needed, *(optional if run.serving_plan else ())]
 
 
 class FinishOperator(WorkspaceTask, BaseOperator):
     """Ends the run truthfully.
 
-    :param needed: ids of the tasks that must have succeeded.
-    :param optional: ids of the part that may be skipped as a whole.
+    :param needed: ids of the tasks that must have succeeded, in the order in which they run.
+    :param optional: ids of the tasks after these that are the rollout, for runs whose Workspace wants one.
     """
 
     def __init__(self, *, needed: Sequence[str], optional: Sequence[str] = (), **kwargs: Any) -> None:
@@ -57,11 +60,11 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         ti = context["ti"]
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
         states.pop(ti.task_id, None)
-        cause = shortfall(states, self.needed, self.optional)
+        run = self.this_run(context)
+        cause = shortfall(states, wanted(run, self.needed, self.optional))
         if cause is None:
             self.log.info("All steps of the run succeeded.")
             return
-        run = self.this_run(context)
         self._stop_pods(run)
         known = self._told(run)
         if known is None:

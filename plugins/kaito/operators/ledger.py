@@ -18,7 +18,7 @@ from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import bill
 from kaito.hooks.api import WORKSPACE
 from kaito.operators.base import PREFLIGHT, Run, WorkspaceTask
-from kaito.operators.finish import shortfall
+from kaito.operators.finish import shortfall, wanted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,7 +33,7 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
     """Settles what the run's machines have cost, in ``status.cost`` and as an event of the asset `kaito_ledger`.
 
     :param needed: ids of the tasks without which the run has failed.
-    :param optional: ids of the part that may be skipped as a whole.
+    :param optional: ids of the tasks that are the rollout, for runs whose Workspace wants one.
     :param publishing_task_id: the task whose success means that the tuning came to something.
     """
 
@@ -61,7 +61,8 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
         for task_id in (ti.task_id, "finish"):
             states.pop(task_id, None)
-        outcome = records.FAILED if shortfall(states, self.needed, self.optional) else records.SUCCESS
+        steps = wanted(run, self.needed, self.optional)
+        outcome = records.FAILED if shortfall(states, steps) else records.SUCCESS
         cost = bill(
             self.cluster, run.name, run.namespace, run.uid, (run.run_id, self._tuned(states, outcome))
         )

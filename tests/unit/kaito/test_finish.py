@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from kaito.operators.base import PREFLIGHT
 from kaito.operators.finish import FinishOperator, shortfall
 
 from include.workspace.status import conditions
@@ -14,14 +15,15 @@ from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 STEPS = ["serve.create_gpu_pool", "serve.roll_out", "serve.ask"]
-GREEN = {"tune": "success", "publish_adapter": "success", **dict.fromkeys(STEPS, "success")}
+NEEDED = ["tune", "publish_adapter"]
+GREEN = dict.fromkeys([*NEEDED, *STEPS], "success")
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, None),
-        (dict.fromkeys(STEPS, "skipped"), None),
+        (dict.fromkeys(STEPS, "skipped"), "serve.create_gpu_pool"),
         (
             {
                 "tune": "failed",
@@ -32,16 +34,18 @@ GREEN = {"tune": "success", "publish_adapter": "success", **dict.fromkeys(STEPS,
         ),
         ({"publish_adapter": "skipped", **dict.fromkeys(STEPS, "skipped")}, "publish_adapter"),
         ({"serve.ask": "skipped"}, "serve.ask"),
+        ({"tune": "skipped", "release_gpu_pool": "failed"}, "stopped before tune was done; failed: release"),
+        ({"release_gpu_pool": "failed"}, "failed: release_gpu_pool"),
         ({"serve.roll_out": None, "serve.ask": None}, "serve.roll_out"),
     ],
 )
 def test_what_a_run_fell_short_of(changes: dict[str, str | None], expected: str | None) -> None:
-    found = shortfall({**GREEN, **changes}, ["publish_adapter"], STEPS)
+    found = shortfall({**GREEN, **changes}, [*NEEDED, *STEPS])
     assert (found is None) if expected is None else (expected in str(found))
 
 
 def finish(cluster: FakeCluster) -> FinishOperator:
-    operator = FinishOperator(task_id="finish", needed=["publish_adapter"], optional=STEPS)
+    operator = FinishOperator(task_id="finish", needed=NEEDED, optional=STEPS)
     operator.__dict__["cluster"] = cluster
     return operator
 
@@ -58,6 +62,30 @@ def test_a_run_that_a_user_stopped_is_red_and_the_workspace_says_so(
     with pytest.raises(AirflowFailException, match="failed: tune"):
         finish(cluster).execute(context)
     assert "failed: tune" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+
+
+def test_a_step_that_was_stopped_on_its_way_to_a_worker_is_named(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    context["ti"].states = dict.fromkeys([*NEEDED, *STEPS], "skipped")
+    with pytest.raises(AirflowFailException, match="stopped before tune was done"):
+        finish(cluster).execute(context)
+    assert "stopped before tune was done" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_rollout_that_was_not_done_is_a_failure_only_where_one_is_wanted(
+    cluster: FakeCluster, context: dict[str, Any], wanted: bool
+) -> None:
+    """A user who stops the run just when the rollout waits for a worker leaves it skipped, as a run without one."""
+    if not wanted:
+        context["ti"].xcoms[PREFLIGHT]["serving_plan"] = None
+    context["ti"].states = {**GREEN, **dict.fromkeys(STEPS, "skipped")}
+    if not wanted:
+        assert finish(cluster).execute(context) is None
+        return
+    with pytest.raises(AirflowFailException, match=r"stopped before serve\.create_gpu_pool was done"):
+        finish(cluster).execute(context)
 
 
 def test_a_reason_that_a_step_gave_is_kept(cluster: FakeCluster, context: dict[str, Any]) -> None:

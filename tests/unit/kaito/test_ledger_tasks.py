@@ -25,7 +25,7 @@ from tests.unit.kaito.test_pool_operators import create, release
 
 NAME, UID = "workspace-tuning-phi-3", "0123abcd-0000"
 NOW = datetime.now(UTC)
-DONE = {"publish_adapter": "success", "serve.create_gpu_pool": "skipped"}
+DONE = {"publish_adapter": "success", "serve.create_gpu_pool": "success"}
 
 
 def launch(cluster: FakeCluster, seconds_ago: float = 3600.0) -> None:
