@@ -79,9 +79,24 @@ def load_model(
         **options,
     )
     if quantization is not None and hardware.device == "cpu":
+        _keep_layout(model)
         model = _decode_once(model, hardware, precision)
     model.config.use_cache = False
     return model
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep 4-bit layers from being repacked, so that they mean the same on every CPU and can be trained at all times.
+
+    With avx512_bf16 bitsandbytes repacks a layer at its first pass in evaluation, for a fused product in bfloat16 that
+    it cannot differentiate (`Linear4bit.forward`, `matmul_4bit`): a training that goes on after an evaluation then
+    loses the gradients of all layers below, without a word.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 #: Share of a CPU pod's memory that decoded base weights may take; activations, adapter and optimiser need the rest.
