@@ -76,9 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "set", parents=[common], help="set a fault", epilog=FAULT_HELP, formatter_class=raw
     )
     set_.add_argument("kind", choices=[kind.value for kind in FaultKind], metavar="KIND")
-    set_.add_argument("--target", default="*", help="what it strikes, a shell pattern (default: everything)")
+    set_.add_argument("--target", default="*", help="what it hits, a shell pattern (default: everything)")
     set_.add_argument("--value", type=float, help="seconds or HTTP status, see below")
-    set_.add_argument("--count", type=int, help="how often it strikes (default: until cleared)")
+    set_.add_argument("--count", type=int, help="how often it is injected (default: until cleared)")
     set_.add_argument("--message", default="", help="words to use instead of the usual ones")
     clear = actions.add_parser("clear", parents=[common], help="clear faults (default: all)")
     clear.add_argument("kind", nargs="?", metavar="KIND", help="only those of this kind")

@@ -1,7 +1,7 @@
 """Faults on demand: what a test or a demo breaks on purpose, in one place that every part of the sandbox asks.
 
 The API server asks before it answers, the cloud before it boots a machine, the node agent when it is told to kill.
-It must never strike by itself: with no fault set, nothing here changes any behaviour.
+It never injects anything by itself: with no fault set, nothing here changes any behaviour.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ NEEDS_VALUE = frozenset({FaultKind.SLOW_BOOT, FaultKind.API_LATENCY})
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is broken. `count` is how often it still strikes; None means until it is cleared.
+    """One thing that is broken. `count` is how often it is still injected; None means until it is cleared.
 
-    `every` makes it strike at each n-th occasion only: 20 is one request in twenty.
+    `every` injects it at each n-th occasion only: 20 is one request in twenty.
     """
 
     kind: FaultKind
@@ -118,7 +118,7 @@ class Faults:
         """The first active fault of that kind whose pattern matches, without using up its count."""
         return next((f for f in self._active if f.kind == kind and fnmatchcase(target, f.target)), None)
 
-    def strike(self, kind: FaultKind, target: str = "") -> Fault | None:
+    def inject(self, kind: FaultKind, target: str = "") -> Fault | None:
         """Like `peek`, but only at each `every`-th call, and a fault with a count has one less left afterwards."""
         fault = self.peek(kind, target)
         if fault is not None and fault.every > 1:

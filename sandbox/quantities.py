@@ -1,25 +1,76 @@
-"""Kubernetes resource quantities ("500m", "16Gi", "1e3") as numbers, for the scheduler and the node agent."""
+"""Kubernetes resource quantities ("500m", "16Gi", "1e3"): as numbers, in canonical form, and summed up over pods."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-_SMALL = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)}
-_DECIMAL = {suffix: Decimal(1000) ** n for n, suffix in enumerate("kMGTPE", start=1)}
-_BINARY = {f"{suffix}i": Decimal(1024) ** n for n, suffix in enumerate("KMGTPE", start=1)}
-_SUFFIXES = {**_SMALL, **_DECIMAL, **_BINARY}
-_QUANTITY = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([numkMGTPE]|[KMGTPE]i)?$")
+_SHAPE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))((?:[KMGTPE]i)|[numkMGTPE]|(?:[eE][+-]?\d+))?")
+_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY_NAMES = {power: name for name, power in _BINARY.items()}
+_DECIMAL_NAMES = {power: name for name, power in _DECIMAL.items()}
+
+RULE = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
-def parse_quantity(value: str | int | float) -> Decimal:
-    """The quantity in its base unit (cores, bytes, pieces). Raises ValueError when it is not a quantity."""
-    match = _QUANTITY.match(str(value).strip())
+def _parts(text: str | int | float) -> tuple[Decimal, str]:
+    match = _SHAPE.fullmatch(str(text))
     if match is None:
-        raise ValueError(f"{value!r} is not a Kubernetes quantity such as 500m, 2 or 16Gi")
-    return Decimal(match[1]) * _SUFFIXES[match[2] or ""]
+        raise ValueError(RULE)
+    return Decimal(match[1]), match[2] or ""
+
+
+def _exponent_of(suffix: str) -> int | None:
+    """The power of ten of `e3` or `E3`, None for suffixes that are letters."""
+    return int(suffix[1:]) if suffix[:1] in ("e", "E") and len(suffix) > 1 else None
+
+
+def parse_quantity(text: str | int | float) -> Decimal:
+    """The quantity in its base unit (cores, bytes, pieces); raises ValueError with the API server's words."""
+    number, suffix = _parts(text)
+    if suffix in _BINARY:
+        return number * Decimal(1024 ** _BINARY[suffix])
+    exponent = _exponent_of(suffix)
+    return number.scaleb(_DECIMAL[suffix] if exponent is None else exponent)
+
+
+def canonical(text: str | int | float) -> str:
+    """The same quantity as k8s.io/apimachinery prints and stores it; raises ValueError with the server's words."""
+    value, suffix = parse_quantity(text), _parts(text)[1]
+    if suffix in _BINARY and abs(value) >= 1024 and value == value.to_integral_value():
+        return _binary(int(value))
+    return _decimal(value) if _exponent_of(suffix) is None else _exponent(value)
+
+
+def _binary(value: int) -> str:
+    power = 0
+    while value and value % 1024 == 0 and power < max(_BINARY_NAMES):
+        value //= 1024
+        power += 1
+    return f"{value}{_BINARY_NAMES.get(power, '')}"
+
+
+def _scaled(value: Decimal) -> tuple[int, int]:
+    """Mantissa and a power of ten that is a multiple of three; finer than nano is rounded up."""
+    nano = int((value * 10**9).to_integral_value(rounding=ROUND_CEILING))
+    power = -9
+    while nano and nano % 1000 == 0 and power < 18:
+        nano //= 1000
+        power += 3
+    return (nano, power) if nano else (0, 0)
+
+
+def _decimal(value: Decimal) -> str:
+    mantissa, power = _scaled(value)
+    return f"{mantissa}{_DECIMAL_NAMES[power]}"
+
+
+def _exponent(value: Decimal) -> str:
+    mantissa, power = _scaled(value)
+    return f"{mantissa}e{power}" if power else str(mantissa)
 
 
 def add_up(*parts: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -20,14 +20,14 @@ from typing import TextIO
 
 from aiohttp import web
 
-from sandbox.api import certificates
-from sandbox.api.server import bound_port, serve
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
+from sandbox.api.http import certificates
+from sandbox.api.http.server import bound_port, serve
 from sandbox.arm import account
 from sandbox.arm import server as arm
+from sandbox.arm.agentpool_controller import AgentPoolController
 from sandbox.arm.state import ArmState
 from sandbox.cloud import crds
-from sandbox.cloud.agentpools import AgentPoolController
 from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.nodeclaims import NodeClaimController
 from sandbox.cloud.nodepools import NodePoolController

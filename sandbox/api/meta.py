@@ -13,6 +13,13 @@ from typing import Any, cast
 
 Json = dict[str, Any]
 
+# The finalizers that the API server itself sets and works off.
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+CRD_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+PVC_PROTECTION = "kubernetes.io/pvc-protection"
+PV_PROTECTION = "kubernetes.io/pv-protection"
+
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: generated names spell nothing
 _MAX_GENERATED_BASE = 58  # 63 less the suffix, as k8s.io/apiserver/pkg/storage/names
 _rng = random.SystemRandom()
@@ -27,14 +34,18 @@ def copied_object(value: Json) -> Json:
     return cast("Json", copied(value))
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 def timestamp(moment: datetime | None = None) -> str:
     """metav1.Time: UTC, whole seconds."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (moment or now()).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def micro_timestamp(moment: datetime | None = None) -> str:
     """metav1.MicroTime."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (moment or now()).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parsed_time(text: str) -> datetime:

@@ -1,6 +1,6 @@
 """Agent pools as REST resources: what each request changes in the state, and what it answers.
 
-Machines are made and removed by sandbox.cloud.agentpools, which is told by `changed`. It must never change a
+Machines are made and removed by sandbox.arm.agentpool_controller, which is told by `changed`. It must never change a
 pool while an operation runs on the cluster: Azure refuses that with 409.
 """
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from aiohttp import web
 
-from sandbox.api.certificates import CertPaths
+from sandbox.api.http.certificates import CertPaths
 from sandbox.arm import account, errors
 from sandbox.arm.errors import ArmError
 from sandbox.arm.pools import AgentPools, Answer, Conditions
@@ -60,7 +60,7 @@ class ArmServer:
 
     async def _answer(self, request: web.Request) -> Answer:
         self._authenticate(request)
-        await self._strike(request)
+        await self._inject_faults(request)
         parts = [part for part in request.path.split("/") if part]
         provider = _provider(parts)
         _check_version(request, provider)
@@ -88,18 +88,18 @@ class ArmServer:
         if token.strip() != self._token:
             raise errors.unauthenticated("InvalidAuthenticationToken", "The access token is invalid.")
 
-    async def _strike(self, request: web.Request) -> None:
+    async def _inject_faults(self, request: web.Request) -> None:
         target = f"{request.method} {request.path}"
-        if slow := self._faults.strike(FaultKind.API_LATENCY, target):
+        if slow := self._faults.inject(FaultKind.API_LATENCY, target):
             await asyncio.sleep(slow.value or 0)
-        if fault := self._faults.strike(FaultKind.AUTH, target):
+        if fault := self._faults.inject(FaultKind.AUTH, target):
             if int(fault.value or 403) == 401:
                 told = fault.message or "The access token expiry UTC time is earlier than current UTC time."
                 raise errors.unauthenticated("ExpiredAuthenticationToken", told)
             raise errors.forbidden(_action(request), request.path)
-        if throttled := self._faults.strike(FaultKind.API_THROTTLE, target):
+        if throttled := self._faults.inject(FaultKind.API_THROTTLE, target):
             raise errors.throttled(int(throttled.value or 1), _VERBS.get(request.method, "read"))
-        if failed := self._faults.strike(FaultKind.API_ERROR, target):
+        if failed := self._faults.inject(FaultKind.API_ERROR, target):
             told = failed.message or "The sandbox was told to fail this request."
             raise ArmError(int(failed.value or 500), "InternalServerError", told)
 

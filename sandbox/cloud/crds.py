@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
 from sandbox.controllers.reconciler import CONFLICT
 
 Object = dict[str, Any]

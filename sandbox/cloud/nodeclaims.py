@@ -170,7 +170,7 @@ class NodeClaimController(Controller):
             return None
         node = await read(self.cluster, "nodes", ("", node_name(claim)))
         if node is not None:
-            node = await self._life.strike(node)
+            node = await self._life.apply_faults(node)
         if is_terminating(claim):
             return await self._terminate(claim, node)
         if FINALIZER not in (claim["metadata"].get("finalizers") or []):

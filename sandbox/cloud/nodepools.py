@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
 from sandbox.cloud.crds import GROUP, NODECLAIMS, NODEPOOLS
 from sandbox.cloud.nodeclaims import FINALIZER
 from sandbox.controllers.ownership import (

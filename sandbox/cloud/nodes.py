@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
 from sandbox.controllers.ownership import condition_of, is_finished, is_terminating, seconds_since
 from sandbox.controllers.reconciler import NOT_FOUND, Feeds, Object, remove
 from sandbox.faults import Fault, FaultKind, Faults
@@ -31,7 +31,7 @@ def capacity_fault(
     """
     zoned = [f"{instance_type}@{zone}"] if zone else []
     names = [instance_type, *zoned, *([f"{instance_type}/spot"] if spot else [])]
-    return next((fault for name in names if (fault := faults.strike(kind, name))), None)
+    return next((fault for name in names if (fault := faults.inject(kind, name))), None)
 
 
 class NodeLife:
@@ -83,7 +83,7 @@ class NodeLife:
         self._doomed.add(node["metadata"]["name"])
         self._changed(node)
 
-    async def strike(self, node: Object) -> Object:
+    async def apply_faults(self, node: Object) -> Object:
         """Write what a fault does to this Node: the notice of an eviction, and the loss of its machine."""
         name = node["metadata"]["name"]
         if (seconds := self._warned.pop(name, None)) is not None:

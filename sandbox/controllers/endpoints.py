@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.ownership import is_finished, is_ready, is_terminating, owner_reference
 from sandbox.controllers.reconciler import CONFLICT, Controller, Feeds, Key, Object, key_of, read
 

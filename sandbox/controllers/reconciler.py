@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.ownership import (
     controlled_by,
     is_active,

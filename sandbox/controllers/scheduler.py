@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from typing import Any, ClassVar
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.fitting import explain, obstacles, score
 from sandbox.controllers.ownership import condition_of, is_finished, is_terminating, set_condition
 from sandbox.controllers.reconciler import (

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.ownership import is_terminating, now_text, set_condition
 from sandbox.controllers.reconciler import CONFLICT, NOT_FOUND, Feeds, Object
 from sandbox.faults import Fault, FaultKind, Faults

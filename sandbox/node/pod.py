@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.ownership import is_finished, now_text, seconds_since
 from sandbox.controllers.reconciler import CONFLICT, NOT_FOUND, Object, key_of, read, remove
 from sandbox.layout import Layout, Timings

@@ -1,4 +1,4 @@
-"""Faults strike when set, as often as asked, and never otherwise."""
+"""Faults are injected when set, as often as asked, and never otherwise."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ def faults():
 
 
 def test_nothing_is_broken_unless_it_is_set(faults):
-    assert all(faults.strike(kind, "x") is None for kind in FaultKind)
+    assert all(faults.inject(kind, "x") is None for kind in FaultKind)
 
 
 def test_a_pattern_says_what_is_struck(faults):
     faults.set(Fault(FaultKind.NO_CAPACITY, target="Standard_NC24*"))
-    assert faults.strike(FaultKind.NO_CAPACITY, "Standard_NC24ads_A100_v4")
-    assert not faults.strike(FaultKind.NO_CAPACITY, "Standard_NC6s_v3")
-    assert not faults.strike(FaultKind.QUOTA, "Standard_NC24ads_A100_v4")
+    assert faults.inject(FaultKind.NO_CAPACITY, "Standard_NC24ads_A100_v4")
+    assert not faults.inject(FaultKind.NO_CAPACITY, "Standard_NC6s_v3")
+    assert not faults.inject(FaultKind.QUOTA, "Standard_NC24ads_A100_v4")
 
 
-def test_a_count_is_used_up_by_strikes_and_not_by_looking(faults):
+def test_a_count_is_used_up_by_injection_and_not_by_looking(faults):
     faults.set(Fault(FaultKind.API_ERROR, count=2))
     assert faults.peek(FaultKind.API_ERROR)
-    assert [bool(faults.strike(FaultKind.API_ERROR)) for _ in range(3)] == [True, True, False]
+    assert [bool(faults.inject(FaultKind.API_ERROR)) for _ in range(3)] == [True, True, False]
     assert faults.active() == []
 
 
 def test_one_in_so_many(faults):
     faults.set(Fault.from_dict({"kind": "api-error", "every": 3, "count": 2}))
-    struck = [bool(faults.strike(FaultKind.API_ERROR, "GET /")) for _ in range(9)]
+    struck = [bool(faults.inject(FaultKind.API_ERROR, "GET /")) for _ in range(9)]
     assert struck == [False, False, True, False, False, True, False, False, False]
 
 
@@ -60,7 +60,7 @@ def test_listeners_hear_of_setting_and_of_the_end_however_it_comes(faults):
     faults.set(Fault(FaultKind.QUOTA))
     faults.clear()
     faults.set(Fault(FaultKind.REGISTRY_DOWN, count=1))
-    faults.strike(FaultKind.REGISTRY_DOWN)
+    faults.inject(FaultKind.REGISTRY_DOWN)
     assert heard == [True, False, True, False]
 
 

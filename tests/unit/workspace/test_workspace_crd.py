@@ -17,7 +17,7 @@ from workspaces import REMOVE, SERVING, TUNING, changed
 from include.cli.main import CRD_FILE, crd_text
 from include.workspace import parse_workspace, workspace_crd
 from include.workspace.api.names import STORED_VERSION
-from sandbox.api import rules, schema
+from sandbox.api.crd import cel_rules, structural_schema
 from tests.quick_start import QUICK_START
 
 CRD = workspace_crd()
@@ -184,8 +184,8 @@ def refusals(document: dict[str, Any], old: dict[str, Any] | None = None) -> lis
     version = VERSIONS[document["apiVersion"].partition("/")[2]]["schema"]["openAPIV3Schema"]
     new, before = copy.deepcopy(document), copy.deepcopy(old)
     for each in (new, before):
-        schema.apply_defaults(version, each)
-    found = schema.faults(version, new) or rules.faults(version, new, before)
+        structural_schema.apply_defaults(version, each)
+    found = structural_schema.faults(version, new) or cel_rules.faults(version, new, before)
     return [(fault.field, fault.message) for fault in found]
 
 
@@ -194,7 +194,7 @@ def test_every_rule_can_be_evaluated(version: str) -> None:
     """A rule with a function that nobody knows would be skipped without a word."""
     for path, node in nodes(VERSIONS[version]["schema"]["openAPIV3Schema"]):
         for rule in node.get("x-kubernetes-validations", []):
-            assert rules._program(rule["rule"]) is not None, f"{path}: {rule['rule']}"
+            assert cel_rules._program(rule["rule"]) is not None, f"{path}: {rule['rule']}"
 
 
 FIXED_BY_SCHEMA = ("X1", "X2", "X3", "X4", "X5", "X7", "X8", "X9", "X10", "X11", "X12", "X14")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
 
 Json = dict[str, Any]
 

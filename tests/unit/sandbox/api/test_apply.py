@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.fieldsets import decoded, encoded, shown
-from sandbox.api.negotiation import decoded as body_read
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
+from sandbox.api.http.negotiation import decoded as body_read
+from sandbox.api.writes.fieldsets import decoded, encoded, shown
 
 Json = dict[str, Any]
 APPLY = "application/apply-patch+yaml"

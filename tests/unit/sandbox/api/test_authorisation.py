@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.api.auth import ADMIN_GROUPS, Tokens, User
-from sandbox.api.authorisation import Attributes, allowed, need
+from sandbox.api.cluster import Cluster
 from sandbox.api.errors import ApiError
-from sandbox.api.store import Cluster
+from sandbox.api.http.authentication import ADMIN_GROUPS, Tokens, User
+from sandbox.api.http.authorisation import Attributes, allowed, need
 
 ACCOUNT = User("system:serviceaccount:ml:airflow", ("system:serviceaccounts", "system:authenticated"))
 OTHER = User("system:serviceaccount:other:airflow", ("system:authenticated",))

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.api import rules
-from sandbox.api.cel_functions import FUNCTIONS
+from sandbox.api.crd import cel_rules
+from sandbox.api.crd.cel_functions import FUNCTIONS
 
 Json = dict[str, Any]
 
@@ -35,7 +35,7 @@ RULES = [
 
 def broken(rule: str, value: Any, old: Any = None, **more: Any) -> list[str]:
     schema = {"x-kubernetes-validations": [{"rule": rule, "message": "broken", **more}]}
-    return [f"{fault.field}: {fault.detail}" for fault in rules.faults(schema, value, old, "spec")]
+    return [f"{fault.field}: {fault.detail}" for fault in cel_rules.faults(schema, value, old, "spec")]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.api import schema
-from sandbox.api.store import ApiError, Cluster, WriteOptions
-from sandbox.api.tables import table
+from sandbox.api.cluster import ApiError, Cluster, WriteOptions
+from sandbox.api.crd import structural_schema
+from sandbox.api.http.printing.tables import table
 
 Json = dict[str, Any]
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
@@ -243,13 +243,13 @@ async def test_columns(cluster: Cluster, make_definition: MakeDefinition) -> Non
 
 def test_combined_schemas() -> None:
     one_of = {"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
-    assert schema.faults(one_of, {"a": 1}, "spec") == []
-    [fault] = schema.faults(one_of, {"a": 1, "b": 2}, "spec")
+    assert structural_schema.faults(one_of, {"a": 1}, "spec") == []
+    [fault] = structural_schema.faults(one_of, {"a": 1, "b": 2}, "spec")
     assert "must validate one and only one schema (oneOf)" in str(fault)
     any_of = {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
-    assert "must validate at least one schema (anyOf)" in str(schema.faults(any_of, {}, "spec")[0])
+    assert "must validate at least one schema (anyOf)" in str(structural_schema.faults(any_of, {}, "spec")[0])
     assert "must not validate the schema (not)" in str(
-        schema.faults({"not": {"required": ["a"]}}, {"a": 1}, "x")[0]
+        structural_schema.faults({"not": {"required": ["a"]}}, {"a": 1}, "x")[0]
     )
 
 
@@ -263,5 +263,7 @@ def test_combined_schemas() -> None:
     ],
 )
 def test_formats(name: str, good: str, bad: str) -> None:
-    assert schema.faults({"type": "string", "format": name}, good, "x") == []
-    assert f"must be of type {name}" in str(schema.faults({"type": "string", "format": name}, bad, "x")[0])
+    assert structural_schema.faults({"type": "string", "format": name}, good, "x") == []
+    assert f"must be of type {name}" in str(
+        structural_schema.faults({"type": "string", "format": name}, bad, "x")[0]
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
 
 Json = dict[str, Any]
 Settled = Callable[[], Awaitable[None]]

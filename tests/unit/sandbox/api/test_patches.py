@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.builtin_kinds import BUILTINS
 from sandbox.api.errors import ApiError
-from sandbox.api.patch import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, merge, patched
+from sandbox.api.kinds.builtin import BUILTINS
+from sandbox.api.writes.patch import (
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    merge,
+    patched,
+)
 
 Json = dict[str, Any]
 PODS = next(info for info in BUILTINS if info.plural == "pods")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.builtin_kinds import BUILTINS
-from sandbox.api.columns.parts import human_duration
-from sandbox.api.columns.pods import status_text
-from sandbox.api.jsonpath import found
-from sandbox.api.tables import table
+from sandbox.api.http.printing.columns.parts import human_duration
+from sandbox.api.http.printing.columns.pods import status_text
+from sandbox.api.http.printing.jsonpath import found
+from sandbox.api.http.printing.tables import table
+from sandbox.api.kinds.builtin import BUILTINS
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.api.errors import ApiError
-from sandbox.api.selectors import field_predicate, label_predicate, matches_label_selector
+from sandbox.api.storage.selectors import field_predicate, label_predicate, matches_label_selector
 
 
 def labelled(**labels: str) -> dict[str, Any]:

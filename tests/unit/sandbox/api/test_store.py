@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.site import FIRST_FREE, SERVICE_RANGE, ClusterSite
-from sandbox.api.store import ApiError, Cluster, WriteOptions
+from sandbox.api.cluster import ApiError, Cluster, WriteOptions
+from sandbox.api.storage.site import FIRST_FREE, SERVICE_RANGE, ClusterSite
 
 Json = dict[str, Any]
 
@@ -169,7 +169,7 @@ async def test_addresses_start_over_at_the_end_of_the_range() -> None:
 
 
 async def test_scale_patches_the_replicas(cluster: Cluster) -> None:
-    from sandbox.api import subresources
+    from sandbox.api.writes import subresources
 
     spec = {
         "selector": {"matchLabels": {"a": "b"}},
@@ -191,7 +191,7 @@ async def test_scale_patches_the_replicas(cluster: Cluster) -> None:
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
 
 async def main():
     cluster = Cluster(Path(sys.argv[1]))

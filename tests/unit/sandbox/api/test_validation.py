@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.quantity import canonical
-from sandbox.api.store import ApiError, Cluster, WriteOptions
+from sandbox.api.cluster import ApiError, Cluster, WriteOptions
+from sandbox.quantities import canonical
 
 Json = dict[str, Any]
 

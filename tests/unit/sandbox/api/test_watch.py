@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.api import storage
-from sandbox.api.address import Address
-from sandbox.api.listing import listed
-from sandbox.api.selectors import label_predicate
-from sandbox.api.store import ApiError, Cluster
-from sandbox.api.watch import Watch
+from sandbox.api.cluster import ApiError, Cluster
+from sandbox.api.http.address import Address
+from sandbox.api.http.listing import listed
+from sandbox.api.storage import database
+from sandbox.api.storage.selectors import label_predicate
+from sandbox.api.storage.watch import Watch
 
 Json = dict[str, Any]
 
@@ -73,7 +73,7 @@ async def test_objects_enter_and_leave_a_selection(cluster: Cluster) -> None:
 
 
 async def test_too_old_versions_expire(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "HISTORY", 5)
+    monkeypatch.setattr(database, "HISTORY", 5)
     version = await make(cluster, "a")
     for number in range(20):
         await cluster.patch("configmaps", "a", {"data": {"n": str(number)}})
@@ -83,7 +83,7 @@ async def test_too_old_versions_expire(cluster: Cluster, monkeypatch: pytest.Mon
 
 
 async def test_a_watch_left_behind_expires(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "HISTORY", 5)
+    monkeypatch.setattr(database, "HISTORY", 5)
     version = await make(cluster, "a")
     watch = Watch(cluster.storage, "configmaps", since=version)
     for number in range(20):
@@ -132,7 +132,7 @@ async def test_pages_are_of_one_state(cluster: Cluster) -> None:
 
 
 async def test_expired_pages_say_so(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "HISTORY", 2)
+    monkeypatch.setattr(database, "HISTORY", 2)
     for name in "abc":
         await make(cluster, name)
     address = Address(cluster.resource("configmaps"), "default", None)

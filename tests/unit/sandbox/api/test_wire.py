@@ -15,12 +15,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from sandbox.api import certificates, server
+from sandbox.api.cluster import Cluster
 from sandbox.api.errors import ApiError
-from sandbox.api.logs import LogOptions, LogReader, shown
-from sandbox.api.protobuf import decode
-from sandbox.api.spdy import DICTIONARY, Connection, Stream
-from sandbox.api.store import Cluster
+from sandbox.api.http import certificates, server
+from sandbox.api.http.protobuf import decode
+from sandbox.api.http.streaming.logs import LogOptions, LogReader, shown
+from sandbox.api.http.streaming.spdy import DICTIONARY, Connection, Stream
 from sandbox.faults import Fault, FaultKind, Faults
 
 Json = dict[str, Any]

@@ -16,12 +16,12 @@ from azure.core.credentials import AccessToken
 from azure.mgmt.containerservice import ContainerServiceClient
 from azure.mgmt.containerservice.aio import ContainerServiceClient as AsyncContainerServiceClient
 
-from sandbox.api import certificates
-from sandbox.api.server import bound_port
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
+from sandbox.api.http import certificates
+from sandbox.api.http.server import bound_port
 from sandbox.arm import account, server
+from sandbox.arm.agentpool_controller import AgentPoolController
 from sandbox.arm.state import ArmState
-from sandbox.cloud.agentpools import AgentPoolController
 from sandbox.cloud.ledger import Ledger
 from sandbox.controllers.reconciler import Feeds
 from sandbox.faults import Faults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.cloud import crds
 
 

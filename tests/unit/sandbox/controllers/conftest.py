@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
 from sandbox.controllers.ownership import set_condition
 from sandbox.controllers.reconciler import Feeds
 

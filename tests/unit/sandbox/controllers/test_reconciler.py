@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.reconciler import Controller, Feeds
 
 

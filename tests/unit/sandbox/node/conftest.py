@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
 
 Object = dict[str, Any]
 

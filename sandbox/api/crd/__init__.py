@@ -1,0 +1,1 @@
+"""CustomResourceDefinitions and the objects of their kinds: structural schemas, CEL rules."""

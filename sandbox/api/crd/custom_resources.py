@@ -1,0 +1,64 @@
+"""Custom resources: defaulting, pruning and validation by the structural schema of their definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sandbox.api.crd import cel_rules, structural_schema
+from sandbox.api.errors import FieldError
+from sandbox.api.kinds.types import Type
+
+if TYPE_CHECKING:
+    from sandbox.api.kinds.resources import Resource
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a CustomResourceDefinition, as `Resource.custom`."""
+
+    schema: Json
+    type: Type
+    columns: tuple[Json, ...]
+    scale: Json | None
+    storage_version: str
+    deprecation: str = ""
+
+
+def converted(obj: Json, api_version: str, type_: Type) -> Json:
+    """An object in another version of its kind: as a real server without a webhook does it, fields that this version
+    does not have are not there. The object itself is left as it is; unchanged parts are shared.
+    """
+    return {**pruned(type_, obj), "apiVersion": api_version, "metadata": obj["metadata"]}
+
+
+def pruned(type_: Type, value: Any) -> Any:
+    """A value without the fields that its type does not know."""
+    if type_.kind == "struct" and isinstance(value, dict):
+        return {
+            name: pruned(type_.fields[name], inner) if name in type_.fields else inner
+            for name, inner in value.items()
+            if name in type_.fields or type_.preserves_unknown
+        }
+    if type_.kind == "map" and isinstance(value, dict):
+        return {name: pruned(type_.element, inner) for name, inner in value.items()}
+    if type_.kind == "list" and isinstance(value, list):
+        return [pruned(type_.element, inner) for inner in value]
+    return value
+
+
+def default(info: Resource, obj: Json) -> None:
+    """Fill in the schema's defaults, in place."""
+    version: Version = info.custom
+    structural_schema.apply_defaults(version.schema, obj)
+
+
+def faults(info: Resource, new: Json, old: Json | None, subresource: str | None = None) -> list[FieldError]:
+    """What the schema and its CEL rules refuse."""
+    version: Version = info.custom
+    found = structural_schema.faults(version.schema, new)
+    if subresource == "status":
+        found = [fault for fault in found if fault.field.startswith("status")]
+    return found or cel_rules.faults(version.schema, new, old)

@@ -1,0 +1,1 @@
+"""The API over HTTP: TLS, users, rights, addresses, forms of answers, streams. It decides nothing about objects."""

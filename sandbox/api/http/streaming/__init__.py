@@ -1,0 +1,1 @@
+"""Requests whose answer goes on: logs, attach, port-forward, proxies, with their wire protocols."""

@@ -1,0 +1,1 @@
+"""Where objects live, how they are selected and watched. It knows nothing of what any kind means."""

@@ -1,0 +1,1 @@
+"""What a write goes through: decoding, patches, apply, admission, deletion, and what follows from each."""
