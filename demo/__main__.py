@@ -13,7 +13,7 @@ from rich.console import Console
 from demo import stack
 from demo.airflow_api import AirflowApi
 from demo.main_job import DAG_ID, DAGS, RECONCILER, MainJob
-from demo.stack import DemoError
+from demo.processes import DemoError
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from demo.stack import AirflowServer, DemoError
+from demo.processes import DemoError
 
 RUN_POLL_SECONDS = 0.3
 TERMINAL_RUN_STATES = {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class AirflowServer:
+    """A running `airflow standalone`: where it answers and who may log in."""
+
+    url: str
+    username: str
+    password: str
+    pid: int
 
 
 class AirflowApi:

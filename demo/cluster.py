@@ -17,9 +17,14 @@ from typing import Any
 import httpx
 import yaml
 
-from demo.stack import DemoError
+from demo.processes import PROJECT_ROOT, DemoError
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
+
+# Whom Airflow is in the cluster: the service account of presets/rbac, never the administrator. So all that is shown
+# and tested here runs with the rights that a user is told to give, and no others.
+RIGHTS = PROJECT_ROOT / "presets" / "rbac"
+ACCOUNT, NAMESPACE = "kaito-airflow", "kaito-system"
 
 
 class Kubectl:
@@ -45,6 +50,25 @@ class Kubectl:
     def apply(self, *documents: dict[str, Any]) -> str:
         """Apply objects with `kubectl apply -f -`."""
         return self("apply", "-f", "-", stdin=yaml.safe_dump_all(documents, sort_keys=False))
+
+
+def airflow_kubeconfig(admin: Path, path: Path) -> Path:
+    """Give Airflow its account in the cluster and write a kubeconfig of it.
+
+    :param admin: kubeconfig of somebody who may grant rights.
+    :param path: where to write Airflow's own, readable by its owner only.
+    :raises DemoError: kubectl failed.
+    """
+    kubectl = Kubectl(admin)
+    kubectl("apply", "-f", str(RIGHTS))
+    token = kubectl("create", "token", ACCOUNT, "--namespace", NAMESPACE, "--duration", "24h")
+    config = yaml.safe_load(admin.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
 
 
 def connect(kubeconfig: Path, read_timeout: float | None = 30) -> httpx.Client:

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi, parse_time
 from demo.cluster import connect
+from demo.processes import DemoError
 from demo.report import human_seconds
-from demo.stack import DemoError
 
 MARKS = {
     "success": "[green]done[/]",

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from demo import scenario, stack
-from demo.airflow_api import AirflowApi, parse_time
+from demo.airflow_api import AirflowApi, AirflowServer, parse_time
 from demo.cluster import Kubectl, WorkClock, connect
 from demo.live import LiveView
+from demo.processes import PROJECT_ROOT, DemoError, read_record
 from demo.report import Answer, MemoryMeter, human_seconds, idle_seconds, write_summary
 
 DAG_ID = "kaito_tune"
@@ -102,12 +103,12 @@ class MainJob:
     def _pids(self) -> set[int]:
         """Airflow and the sandbox; pods and the registry run below the sandbox."""
         files = (self.state_dir / "airflow" / "airflow.pid", self.state_dir / "sandbox.json")
-        return {int(record["pid"]) for path in files if (record := stack.read_record(path))}
+        return {int(record["pid"]) for path in files if (record := read_record(path))}
 
-    def _ask_base_and_wait_for_airflow(self) -> tuple[list[Answer], stack.AirflowServer]:
+    def _ask_base_and_wait_for_airflow(self) -> tuple[list[Answer], AirflowServer]:
         """Ask the base model while Airflow starts: the two do not wait for each other."""
         pool = ThreadPoolExecutor(1)
-        starting: Future[stack.AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, DAGS)
+        starting: Future[AirflowServer] = pool.submit(stack.wait_for_airflow, self.state_dir, DAGS)
         pool.shutdown(wait=False)  # an interrupt must not wait for Airflow to be ready first
         with self._timed("prepare_model", "Preparing SmolLM2-135M-Instruct (from its package, once)"):
             weights = scenario.prepare_weights(self.weights_dir)
@@ -128,13 +129,13 @@ class MainJob:
         kubectl = Kubectl(sandbox.kubeconfig)
         with self._timed("apply", "kubectl apply -f workspace.yaml"):
             self.console.print(escape(_indent(scenario.show_yaml(document))))
-            kubectl("apply", "-f", str(stack.PROJECT_ROOT / "presets" / "crds"))
+            kubectl("apply", "-f", str(PROJECT_ROOT / "presets" / "crds"))
             kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=10s")
             kubectl.apply(*scenario.surroundings(sandbox))
             (self.state_dir / "workspace.yaml").write_text(scenario.show_yaml(document) + "\n")
             self.console.print(f"    {kubectl('apply', '-f', str(self.state_dir / 'workspace.yaml'))}")
 
-    def _follow_run(self, sandbox: stack.Sandbox, server: stack.AirflowServer, clock: WorkClock) -> None:
+    def _follow_run(self, sandbox: stack.Sandbox, server: AirflowServer, clock: WorkClock) -> None:
         kubectl = Kubectl(sandbox.kubeconfig)
         uid = kubectl("get", "workspace", scenario.WORKSPACE, "-o", "jsonpath={.metadata.uid}")
         run_id = f"{scenario.NAMESPACE}.{scenario.WORKSPACE}.{uid[:8]}.g1"
@@ -156,17 +157,17 @@ class MainJob:
         for task in tasks:
             if task["state"] == "failed":
                 lines = "\n".join(api.log_tail(DAG_ID, run_id, task))
-                raise stack.DemoError(
+                raise DemoError(
                     f"task {task['task_id']} failed:\n{lines}\nMore: {api.server.url}/dags/{DAG_ID}/runs/{run_id}"
                 )
-        raise stack.DemoError(f"the run failed: {api.server.url}/dags/{DAG_ID}/runs/{run_id}")
+        raise DemoError(f"the run failed: {api.server.url}/dags/{DAG_ID}/runs/{run_id}")
 
     def _measure(self, run: dict[str, Any], tasks: list[dict[str, Any]], clock: WorkClock) -> None:
         """Record each task's duration, and the time in which no pod, machine or task code worked."""
         start, end = parse_time(run["queued_at"] or run["start_date"]), parse_time(run["end_date"])
         spans = clock.intervals()
         if start is None or end is None:
-            raise stack.DemoError("Airflow reported a finished run without times")
+            raise DemoError("Airflow reported a finished run without times")
         self.summary["tasks"] = {task["task_id"]: round(task["duration"] or 0, 1) for task in tasks}
         self.summary["work"] = [
             {"what": what, "seconds": round((to - since).total_seconds(), 1)} for what, since, to in spans

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demo.stack import resident_bytes
+from demo.processes import resident_bytes
 
 Span = tuple[dt.datetime, dt.datetime]
 

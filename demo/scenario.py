@@ -18,8 +18,9 @@ import httpx
 import yaml
 
 from demo import dataset
+from demo.processes import PROJECT_ROOT, DemoError
 from demo.report import Answer
-from demo.stack import PROJECT_ROOT, DemoError, Sandbox
+from demo.stack import Sandbox
 
 PRESET = "smollm2-135m-instruct"
 WORKSPACE = "workspace-tuning-smollm2"

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,19 +19,9 @@ from typing import Any
 import httpx
 import psutil
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
-STOP_SECONDS = 30
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message says what to do."""
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from demo.airflow_api import AirflowApi, AirflowServer
+from demo.cluster import airflow_kubeconfig
+from demo.processes import PROJECT_ROOT, DemoError, free_port, read_pid, stop_process_tree
 
 
 @dataclass(frozen=True)
@@ -59,16 +47,6 @@ class Sandbox:
         )
 
 
-@dataclass(frozen=True)
-class AirflowServer:
-    """A running `airflow standalone`: where it answers and who may log in."""
-
-    url: str
-    username: str
-    password: str
-    pid: int
-
-
 def start_sandbox(state_dir: Path) -> Sandbox:
     """Start the sandbox (a running one is kept) and return its addresses."""
     command = [sys.executable, "-m", "sandbox", "up", "--state-dir", str(state_dir)]
@@ -91,8 +69,6 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
     :param port: port of the API server and UI.
     :param weights: folder with one sub-folder of safetensors weights per preset, mounted into pods.
     """
-    from demo.identity import airflow_kubeconfig
-
     settings = {
         "CORE__DAGS_FOLDER": PROJECT_ROOT / "dags",
         "CORE__PLUGINS_FOLDER": PROJECT_ROOT / "plugins",
@@ -162,7 +138,7 @@ def start_airflow(sandbox: Sandbox, weights: Path, port: int | None = None) -> A
     """Start `airflow standalone` in the background; returns at once, see :func:`wait_for_airflow`."""
     home = sandbox.state_dir / "airflow"
     home.mkdir(parents=True, exist_ok=True)
-    running = _read_pid(home / "airflow.pid")
+    running = read_pid(home / "airflow.pid")
     if running is not None:
         return _server(home, running)
     port = port or free_port()
@@ -196,7 +172,7 @@ def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> A
     log = home / "standalone.log"
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        record = _read_pid(home / "airflow.pid")
+        record = read_pid(home / "airflow.pid")
         if record is None:
             raise DemoError(f"Airflow stopped while starting: see {log}")
         server = _server(home, record)
@@ -218,8 +194,6 @@ def _healthy(server: AirflowServer) -> bool:
 
 
 def _known_dags(server: AirflowServer) -> set[str]:
-    from demo.airflow_api import AirflowApi
-
     try:
         with AirflowApi(server) as api:
             return api.dag_ids()
@@ -230,62 +204,7 @@ def _known_dags(server: AirflowServer) -> set[str]:
 def stop_airflow(state_dir: Path) -> None:
     """Stop Airflow and every process under it; quiet when none runs."""
     pid_file = state_dir / "airflow" / "airflow.pid"
-    record = _read_pid(pid_file)
+    record = read_pid(pid_file)
     if record is not None:
         stop_process_tree(int(record["pid"]))
     pid_file.unlink(missing_ok=True)
-
-
-def stop_process_tree(pid: int) -> None:
-    """Ask a process to end (SIGINT, as Ctrl-C would), then end what is left of its tree."""
-    try:
-        parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-        parent.send_signal(signal.SIGINT)
-    except psutil.NoSuchProcess:
-        return
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=5)
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object of a state file, None when it is missing or half written."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _read_pid(path: Path) -> dict[str, Any] | None:
-    """Return the record of a process that still is the one recorded (ids are used again by the system)."""
-    record = read_record(path)
-    try:
-        process = psutil.Process(int(record["pid"])) if record else None
-        same = process is not None and abs(process.create_time() - float((record or {})["started"])) < 1
-        return record if process is not None and same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (KeyError, psutil.NoSuchProcess):
-        return None
-
-
-def resident_bytes(pids: set[int]) -> int:
-    """Return the memory that the given processes and all under them hold, shared pages counted once (PSS)."""
-    family: dict[int, psutil.Process] = {}
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            family.update({p.pid: p for p in (process, *process.children(recursive=True))})
-        except psutil.NoSuchProcess:
-            continue
-    total = 0
-    for process in family.values():
-        try:
-            total += process.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total

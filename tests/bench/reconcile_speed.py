@@ -31,7 +31,7 @@ import httpx
 import psutil
 import yaml
 
-from demo.stack import resident_bytes
+from demo.processes import resident_bytes
 from include.workspace.api import names
 from include.workspace.status import conditions
 from tests.integration.reconciled import ReconciledStack, reconciled_stack

@@ -18,8 +18,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from demo.airflow_api import AirflowApi
-from demo.stack import PROJECT_ROOT, AirflowServer, Sandbox, airflow_environment, free_port
+from demo.airflow_api import AirflowApi, AirflowServer
+from demo.processes import PROJECT_ROOT, free_port
+from demo.stack import Sandbox, airflow_environment
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600

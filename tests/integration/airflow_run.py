@@ -21,7 +21,8 @@ import yaml
 
 from demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from demo.cluster import Kubectl
-from demo.stack import DemoError, Sandbox
+from demo.processes import DemoError
+from demo.stack import Sandbox
 from tests.quick_start import QUICK_START
 
 SECRET = "push"

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest_asyncio
 
-from sandbox.api import certificates, server
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
+from sandbox.api.http import certificates, server
 from sandbox.faults import Faults
 
 _BESIDE_PYTHON = Path(sys.executable).with_name("kubectl")

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from demo.cluster import connect
-from demo.stack import DemoError
+from demo.processes import DemoError
 from tests.integration.airflow_run import wait
 from tests.integration.reconciled import ReconciledStack, patiently
 

@@ -18,7 +18,8 @@ import httpx
 import psutil
 
 from demo.airflow_api import AirflowApi
-from demo.stack import PROJECT_ROOT, DemoError, start_sandbox, stop_sandbox
+from demo.processes import PROJECT_ROOT, DemoError
+from demo.stack import start_sandbox, stop_sandbox
 from include.workloads.tuning.standin import make_standin
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger, Rental

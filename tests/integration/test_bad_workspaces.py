@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demo.cluster import Kubectl
-from demo.stack import DemoError
+from demo.processes import DemoError
 from tests.integration.airflow_run import SECRET, wait
 from tests.integration.reconciled import ReconciledStack
 

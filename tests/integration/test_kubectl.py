@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sandbox.api.store import ApiError
+from sandbox.api.cluster import ApiError
 from sandbox.faults import Fault, FaultKind
 from tests.integration.api_server import POD, SERVICE, Sandbox
 from tests.integration.api_server import served_sandbox as served_sandbox

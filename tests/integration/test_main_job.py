@@ -16,6 +16,7 @@ import pytest
 
 from demo import stack as processes
 from demo.airflow_api import AirflowApi
+from demo.processes import PROJECT_ROOT
 from include.workloads.tuning.standin import make_standin
 from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
 
@@ -43,7 +44,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         server = processes.wait_for_airflow(state, DAGS, seconds=300)
         with dataset_server(tmp_path_factory.mktemp("data")) as url, AirflowApi(server) as api:
             found = Stack(sandbox, api, url)
-            found.kubectl("apply", "-f", str(Path(processes.PROJECT_ROOT) / "presets" / "crds"))
+            found.kubectl("apply", "-f", str(Path(PROJECT_ROOT) / "presets" / "crds"))
             found.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=20s")
             found.apply_push_secret()
             yield found

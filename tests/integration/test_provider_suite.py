@@ -19,7 +19,7 @@ from kaito.hooks.cluster import KaitoClusterHook
 from kaito.providers.base import FailureClass, ForeignPool, PoolTaken
 from kaito.providers.nodepool import NODE_POOL
 
-from demo.identity import airflow_kubeconfig
+from demo.cluster import airflow_kubeconfig
 from include.ledger import records
 from include.ledger.machines import machines
 from include.manifests import AgentPoolOptions

@@ -17,8 +17,8 @@ import httpx
 import pytest
 import yaml
 
-from demo.identity import NAMESPACE
-from demo.stack import PROJECT_ROOT
+from demo.cluster import NAMESPACE
+from demo.processes import PROJECT_ROOT
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import PRESET, SECRET, wait

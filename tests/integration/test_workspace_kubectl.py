@@ -16,8 +16,8 @@ import yaml
 
 from include.workspace import parse_workspace
 from include.workspace.api.convert import convert
-from sandbox.api import certificates, server
-from sandbox.api.store import Cluster
+from sandbox.api.cluster import Cluster
+from sandbox.api.http import certificates, server
 from sandbox.faults import Faults
 from tests.integration.api_server import TOKEN, Sandbox
 from tests.quick_start import QUICK_START

@@ -6,7 +6,7 @@ import sys
 
 import psutil
 
-from demo import stack
+from demo import processes, stack
 
 
 def test_a_process_id_that_was_used_again_is_not_ours(tmp_path) -> None:
@@ -34,19 +34,19 @@ def test_stop_ends_the_whole_tree(tmp_path) -> None:
     (tmp_path / "airflow").mkdir()
     record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": 1}
     (tmp_path / "airflow" / "airflow.pid").write_text(json.dumps(record))
-    stack.STOP_SECONDS, before = 2, stack.STOP_SECONDS
+    processes.STOP_SECONDS, before = 2, processes.STOP_SECONDS
     try:
         stack.stop_airflow(tmp_path)
     finally:
-        stack.STOP_SECONDS = before
+        processes.STOP_SECONDS = before
     assert not psutil.pid_exists(process.pid)
     assert not children[0].is_running() or children[0].status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_half_written_state_file_counts_as_missing(tmp_path) -> None:
     path = tmp_path / "sandbox.json"
-    assert stack.read_record(path) is None
+    assert processes.read_record(path) is None
     path.write_text('{"pid": 1')
-    assert stack.read_record(path) is None
+    assert processes.read_record(path) is None
     path.write_text("[1]")
-    assert stack.read_record(path) is None
+    assert processes.read_record(path) is None

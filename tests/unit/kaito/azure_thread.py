@@ -12,7 +12,7 @@ from typing import Any
 
 from kaito.hooks.api import Kind
 
-from sandbox.api.store import ApiError, Cluster
+from sandbox.api.cluster import ApiError, Cluster
 from sandbox.arm import account
 from sandbox.faults import Fault, Faults
 from tests.unit.sandbox.arm.conftest import TOKEN, Azure, running
