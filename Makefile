@@ -100,6 +100,10 @@ test-slow: setup ## The tests that take minutes each, left out of `make test`
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
 	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py
 
+.PHONY: docs
+docs: setup ## Build the documentation into .sandbox/site and check its links
+	@$(VENV)/bin/mkdocs build --quiet --strict && echo "Documentation: .sandbox/site/index.html"
+
 .PHONY: crd
 crd: setup ## Write the Workspace CRD from the models
 	@$(PY) -m include.cli crd > presets/crds/kaito.sh_workspaces.yaml
