@@ -1,7 +1,8 @@
 """The trigger form, and what a filled-in form (or a conf) asks for.
 
 Flat fields for the common case, one ``workspace`` object for everything else; both end as a Workspace document. The
-form's defaults are the quick start's, so a field left alone says nothing about a Workspace that exists already.
+form's defaults are the quick start's where one value suits many (model, machine, dataset); what names something of the
+user's own has none. A field left alone says nothing about a Workspace that exists already.
 No I/O here; only the catalogue is read, once per process.
 """
 
@@ -23,7 +24,7 @@ DNS_LABEL = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 IDENTITY = ("name", "namespace")
 
 # Rendered by the scheduler, the worker and the triggerer alike: params only, no XCom (see kaito.sensors.base).
-WORKSPACE_NAME = "{{ ((params.workspace or {}).get('metadata') or {}).get('name') or params.name }}"
+WORKSPACE_NAME = "{{ ((params.workspace or {}).get('metadata') or {}).get('name') or params.name or '' }}"
 WORKSPACE_NAMESPACE = (
     "{{ ((params.workspace or {}).get('metadata') or {}).get('namespace') or params.namespace or 'default' }}"
 )
@@ -34,14 +35,15 @@ def _text(default: str | None, title: str, section: str, description: str, **sch
     return Param(default, type=types, title=title, section=section, description=description, **schema)
 
 
-def _identity(default_name: str) -> dict[str, Param]:
+def _identity() -> dict[str, Param]:
     section = "Workspace"
     return {
         "name": _text(
-            default_name,
+            None,
             "Name",
             section,
-            "Name of the Workspace. If the cluster has one of this name, it is run as it stands there.",
+            "Name of the Workspace, such as workspace-tuning-phi-3. If the cluster has one of this name, it is run as "
+            "it stands there.",
             pattern=DNS_LABEL,
         ),
         "namespace": _text("default", "Namespace", section, "Its namespace.", pattern=DNS_LABEL),
@@ -90,9 +92,9 @@ def _last_fields() -> dict[str, Param]:
 
 
 def tuning_params() -> dict[str, Param]:
-    """Return the form of ``kaito_tune``; its defaults are the quick start's."""
+    """Return the form of ``kaito_tune``."""
     return {
-        **_identity("workspace-tuning-phi-3"),
+        **_identity(),
         **_model("phi-3-mini-128k-instruct", "Standard_NC6s_v3", tunable=True),
         "method": _text(
             "qlora",
@@ -114,13 +116,13 @@ def tuning_params() -> dict[str, Param]:
             "Parquet, JSON lines or CSV with messages, prompts or text.",
         ),
         "output_image": _text(
-            "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1",
+            None,
             "Adapter image",
             "Output",
-            "Where the adapter is pushed.",
+            "Where the adapter is pushed, such as myregistry.azurecr.io/phi-3-adapter:0.0.1.",
         ),
         "push_secret": _text(
-            "ACR_REGISTRY_SECRET_HERE",
+            None,
             "Push secret",
             "Output",
             "Name of a kubernetes.io/dockerconfigjson Secret.",
@@ -139,7 +141,7 @@ def tuning_params() -> dict[str, Param]:
 def serving_params() -> dict[str, Param]:
     """Return the form of ``kaito_serve``."""
     return {
-        **_identity("workspace-phi-3"),
+        **_identity(),
         **_model("phi-3-mini-128k-instruct", "Standard_NC24ads_A100_v4", tunable=False),
         "adapter_image": _text(None, "Adapter image", "Adapter", "Image of a tuned adapter, best by digest."),
         "pull_secret": _text(None, "Pull secret", "Adapter", "Secret for the adapter's registry."),
@@ -150,7 +152,7 @@ def serving_params() -> dict[str, Param]:
 def release_params() -> dict[str, Param]:
     """Return the form of ``kaito_release``."""
     return {
-        **_identity("workspace-phi-3"),
+        **_identity(),
         "delete": Param(
             False,
             type="boolean",
@@ -248,9 +250,13 @@ def _tuning_document(params: Mapping[str, Any], name: str, namespace: str) -> di
         "method": params["method"],
         **({"config": params["config"]} if params.get("config") else {}),
         "input": {"urls": [params["dataset_url"]]},
-        "output": {"image": params["output_image"], "imagePushSecret": params["push_secret"]},
+        "output": _given(image=params["output_image"], imagePushSecret=params["push_secret"]),
     }
     return document
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value}
 
 
 def _serving_document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_waits_never_ask_for_an_xcom(bag: DagBag) -> None:
 @pytest.mark.parametrize(
     ("conf", "expected"),
     [
-        ({}, ("workspace-tuning-phi-3", "default")),
+        ({}, ("", "default")),
         ({"name": "mine", "namespace": "team"}, ("mine", "team")),
         ({"workspace": {"metadata": {"name": "mine"}}}, ("mine", "default")),
         ({"workspace": {"metadata": {"name": "mine", "namespace": "team"}}}, ("mine", "team")),

@@ -31,7 +31,9 @@ from kaito.controller.leader_election import Election
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
 from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.params import janitor_params
 from kaito.providers.registry import ProviderName, pool_settings
+from kaito.run_conf import conf_faults, refuse
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -63,6 +65,7 @@ class SweepOperator(BaseAsyncOperator):
         self.kubernetes_conn_id = kubernetes_conn_id or settings.connection_id()
 
     async def aexecute(self, context: Context) -> dict[str, Any]:
+        refuse(conf_faults(context["dag_run"].conf or {}, janitor_params()))
         params, now = context["params"], datetime.now(UTC)
         delete = settings.janitor_deletes() if params.get("delete") is None else bool(params["delete"])
         grace = settings.janitor_grace() if params.get("grace_minutes") is None else params["grace_minutes"]

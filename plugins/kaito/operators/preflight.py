@@ -35,6 +35,7 @@ from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
+from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import policy
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         form = tuning_params() if self.purpose == Purpose.TUNING else serving_params()
         defaults = {key: param.value for key, param in form.items()}
         conf = context["dag_run"].conf or {}
+        refuse([*conf_faults(conf, form), *identity_faults(context["params"])])
         return requested(context["params"], conf, defaults, self.purpose)
 
     @staticmethod

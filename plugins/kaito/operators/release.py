@@ -34,6 +34,8 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.cluster import StaleWorkspace
 from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
+from kaito.params import release_params
+from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import release_deadline
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class ReleaseOperator(ReleaseTask):
     """
 
     def execute(self, context: Context) -> dict[str, Any]:
+        conf = context["dag_run"].conf or {}
+        refuse([*conf_faults(conf, release_params()), *identity_faults(context["params"])])
         live = self.find()
         if live is None:
             self.log.info("Workspace %s/%s is gone already.", self.namespace, self.workspace)

@@ -116,7 +116,7 @@ def step(operator: Any, cluster: FakeCluster) -> Any:
 
 
 def release(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
-    context = {"params": params}
+    context = {"params": {"name": NAME, **params}, "dag_run": SimpleNamespace(conf=params)}
     return step(ReleaseOperator(task_id="release", **WHICH), cluster).execute(context)
 
 

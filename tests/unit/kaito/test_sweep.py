@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +73,11 @@ class Janitor:
 
     async def sweep(self, **params: Any) -> dict[str, Any]:
         params = {"delete": None, "grace_minutes": 0, **params}
-        context: Any = {"params": params, "asset_state_store": self.store}
+        context: Any = {
+            "params": params,
+            "dag_run": SimpleNamespace(conf=params),
+            "asset_state_store": self.store,
+        }
         found: dict[str, Any] = await SweepOperator(task_id="sweep").aexecute(context)
         return found
 
