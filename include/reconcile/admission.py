@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from include.reconcile import attempts, backoff, leftovers, progress, service
-from include.reconcile.case import FOUND, OVER, SPEC, Case
+from include.reconcile.case import FOUND, OVER, SERVE, SPEC, TUNE, Case
 from include.reconcile.contract import Decision, Fault, Object
 from include.reconcile.decision_builder import Draft
 from include.workspace.api import names
@@ -39,6 +39,8 @@ def first_sight(draft: Draft) -> Decision:
         return draft.decision("running")
     if told == "final":
         return attempts.adopt(draft, FOUND)
+    if not told and (dag_and_run := _made_by(case)):
+        return attempts.follow(draft, *dag_and_run)
     if told == "invalid" and (pause := backoff.wait(draft.retry, case.now)) > 0:
         return refuse(draft, pause)
     found = [*case.surroundings.faults(case.workspace, accepted_document(case)), *taken(case)]
@@ -46,6 +48,12 @@ def first_sight(draft: Draft) -> Decision:
         return attempts.begin(draft, cause=SPEC, attempt=1)
     _invalid(draft, found, again=told == "invalid")
     return refuse(draft, backoff.wait(draft.retry, case.now))
+
+
+def _made_by(case: Case) -> tuple[str, str] | None:
+    """The (DAG id, run id) that made this Workspace and works on it, while it is as that run made it."""
+    dag, _, run_id = str(case.annotations.get(names.STARTED_BY) or "").partition("/")
+    return (dag, run_id) if case.generation == 1 and dag in (TUNE, SERVE) and run_id else None
 
 
 def refuse(draft: Draft, pause: float) -> Decision:

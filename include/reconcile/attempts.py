@@ -13,6 +13,7 @@ from include.reconcile.case import (
     CAPACITY,
     FAILED,
     FOR_THE_SERVICE,
+    FOUND,
     INPUTS,
     OVER,
     REPAIR,
@@ -79,6 +80,25 @@ def proceed(draft: Draft) -> Decision:
     draft.act(StartRun(run["dag"], run["id"], conf))
     draft.look_again(progress.look_seconds(draft.status))
     return draft.decision("starting")
+
+
+def follow(draft: Draft, dag: str, run_id: str) -> Decision:
+    """Record the run that made this Workspace, so that none is started beside it."""
+    run = {
+        "id": run_id,
+        "dag": dag,
+        "attempt": 1,
+        "generation": draft.case.generation,
+        "rerun": draft.case.rerun,
+        "url": draft.case.surroundings.run_url(dag, run_id),
+        "cause": FOUND,
+        "state": STARTED,
+    }
+    draft.note(run=run)
+    draft.reach(Phase.ACCEPTED, f"Started by Airflow run {run_id}")
+    revisions.record(draft)
+    draft.look_again(progress.look_seconds(draft.status))
+    return draft.decision("running")
 
 
 def adopt(draft: Draft, cause: str) -> Decision:

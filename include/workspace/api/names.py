@@ -33,6 +33,9 @@ NODE_CLASS_NAME = "kaito.sh/node-class-name"
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
+STARTED_BY = (
+    "kaito.sh/started-by-run"  # DAG/RUN: the run that made this Workspace works on its first generation
+)
 PAUSED = "kaito.sh/paused"  # "true": nothing is done, only observed
 MANAGED_BY = "kaito.sh/managed-by"  # "airflow": ours even where upstream's controller runs
 KEEP = "kaito.sh/keep"  # "true" on an object: the janitor leaves it alone

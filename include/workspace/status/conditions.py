@@ -270,7 +270,8 @@ def progress(
     `generation` is the one that the run works for (default: the Workspace's own). `reason` replaces the reason of the
     phase's first condition, and of ResourceReady among its causes, such as a NodeClaim's own LaunchFailed. `nodes` are
     node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
-    {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way.
+    {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way (but for
+    the one whose id is its "replaces", which Airflow says is over).
     `again`: a step has failed and is tried again, so its own condition says so and the Workspace has not failed.
     Raises StaleGeneration when the cluster has moved on to a newer generation.
     """
@@ -322,7 +323,8 @@ def _recorded(
 ) -> dict[str, Any]:
     """`status.run` after a run has begun, which somebody may have started by hand."""
     same = known.get("generation") == generation
-    if known.get("id") == run["id"] or (same and known.get("state") in ("waiting", "started")):
+    under_way = same and known.get("state") in ("waiting", "started")
+    if known.get("id") == run["id"] or (under_way and known.get("id") != run.get("replaces")):
         return dict(known)
     service_only = workspace.get("tuning") is not None and run["dag"] == "kaito_serve"
     return {

@@ -35,6 +35,11 @@ def supervisor() -> Comms:
     return comms
 
 
+def state_of(dag_id: str, run_id: str) -> str | None:
+    """Return the state of one run, None where Airflow knows no such run; for tasks without an event loop."""
+    return asyncio.run(AirflowRuns().states([(dag_id, run_id)]))[dag_id, run_id]
+
+
 class AirflowRuns:
     """The runs that the reconciler starts and asks about.
 

@@ -31,6 +31,7 @@ from kaito.controller import references
 from kaito.controller.cost_recorder import too_dear
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.lookup import Lookup, look_up, token_in
+from kaito.operators import exclusive
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
@@ -56,6 +57,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     config: dict[str, Any]
     #: What the nodes are that were brought along.
     machine: Machine | None = None
+    #: The id of a recorded run that is over, and whose place this run takes.
+    replaces: str | None = None
     #: Which models this run's Workspace may name; set when the task runs.
     lookup: Lookup
 
@@ -73,10 +76,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 "run with the whole Workspace."
             )
         document = as_written(live) if live else self._with_namespace(wanted)
+        self.replaces = exclusive.examine(document, context["run_id"]) if live else None
         self.lookup = look_up(document, lambda: self._hub_token(document, wanted.namespace))
         workspace = self._admit(document, wanted, context["run_id"], exists=live is not None)
         if live is None:
-            document = self._apply(document)
+            document = self._apply(exclusive.marked(document, self.dag_id, context["run_id"]))
             workspace = self._admit(document, wanted, context["run_id"], exists=True)
         return self._accept(workspace, document, wanted, context["run_id"])
 
@@ -356,10 +360,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
             return {**result, "adapter": published(document)}
-        begun = {"id": run_id, "dag": self.dag_id}
-        self.report(
-            Run.from_xcom(result, run_id), conditions.Phase.ACCEPTED, made.sentences()[0], begun=begun
-        )
+        begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
+        run = Run.from_xcom(result, run_id)
+        self.report(run, conditions.Phase.ACCEPTED, made.sentences()[0], begun=begun)
+        exclusive.confirm(self.live_workspace(run), run_id)
         return result
 
 

@@ -317,3 +317,38 @@ def test_a_generation_that_an_unknown_run_has_finished_is_adopted() -> None:
     assert not of(decision, StartRun)
     assert (story.status["run"]["cause"], story.status["run"]["state"]) == ("found", "success")
     assert of(story.annotate(rerun="1").decision(), StartRun)[0].run_id == names.attempt_run_id(story.ws, 2)
+
+
+@pytest.mark.parametrize("kind", ["quick", "tuning", "inference"])
+def test_a_workspace_that_a_run_has_made_is_left_to_that_run(kind: str) -> None:
+    story = Story(kind)
+    story.cluster.change(
+        "Workspace",
+        story.ws,
+        annotations={**story.ws["metadata"]["annotations"], names.STARTED_BY: "kaito_tune/manual__1"},
+    )
+    decision = story.decision()
+    assert decision.situation == "running"
+    assert of(decision, StartRun) == []
+    assert decision.status is not None
+    assert decision.status["run"] | {"url": ""} == {
+        "id": "manual__1",
+        "dag": "kaito_tune",
+        "attempt": 1,
+        "generation": 1,
+        "rerun": "",
+        "cause": "found",
+        "state": "started",
+        "url": "",
+    }
+
+
+def test_an_edit_of_a_workspace_that_a_run_has_made_starts_a_run_of_its_own() -> None:
+    story = Story()
+    story.cluster.change(
+        "Workspace",
+        story.ws,
+        annotations={**story.ws["metadata"]["annotations"], names.STARTED_BY: "kaito_tune/manual__1"},
+    )
+    story.edit(variant=1)
+    assert [action.run_id for action in of(story.decision(), StartRun)] != ["manual__1"]
