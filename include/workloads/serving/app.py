@@ -7,12 +7,11 @@ probe on /health is the truth. Errors are OpenAI's objects on all routes.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -21,13 +20,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from include.workloads.serving.dialects import ApiError, ChatCompletion, KaitoChat, validation_error
-from include.workloads.serving.metrics import InUse, Metrics
+from include.workloads.serving.dialects import (
+    ApiError,
+    ChatCompletion,
+    KaitoChat,
+    result_of,
+    validation_error,
+)
+from include.workloads.serving.gateway.gateway import Gateway, Parts
+from include.workloads.serving.metrics import Metrics
 from include.workloads.serving.service import Answer, Ask, Service
 
 log = logging.getLogger("workload")
-
-OPEN_PATHS = ("/", "/health", "/healthz", "/metrics")
 
 
 class Holder:
@@ -41,15 +45,13 @@ class Holder:
         return self.service
 
 
-def build_app(holder: Holder, metrics: Metrics, api_key: str | None = None) -> FastAPI:
-    """The application; with `api_key`, all but health and metrics want `Authorization: Bearer <key>`."""
+def build_app(holder: Holder, metrics: Metrics, parts: Parts | None = None) -> FastAPI:
+    """The application behind its gateway, which holds key, limits, use and health."""
     app = FastAPI(title="KAITO on Airflow: inference", docs_url=None, redoc_url=None)
-    _add_errors(app, metrics)
-    if api_key:
-        _add_key(app, api_key)
+    _add_errors(app)
     _add_state(app, holder, metrics)
     _add_questions(app, holder, metrics)
-    app.add_middleware(InUse, metrics=metrics)
+    app.add_middleware(Gateway, parts=parts or Parts())
     return app
 
 
@@ -105,9 +107,7 @@ def _add_questions(app: FastAPI, holder: Holder, metrics: Metrics) -> None:
                 max_length=options.max_length,
             ),
         )
-        if body.clean_up_tokenization_spaces:
-            text = text.strip()
-        return {"Result": f"{prompt}\n{text}" if body.return_full_text and prompt is not None else text}
+        return {"Result": result_of(body, text)}
 
     @app.post("/v1/chat/completions", response_model=None)
     async def completions(body: ChatCompletion, request: Request) -> Response:
@@ -145,17 +145,12 @@ class _Clock:
         self._metrics, self._path, self._model = metrics, request.url.path, model
         self._began = time.monotonic()
 
-    def end(self, status: int, answer: Answer | None = None) -> None:
-        seconds = time.monotonic() - self._began
-        if answer is None:
-            self._metrics.answered(self._path, self._model, status, seconds)
-            return
+    def end(self, answer: Answer) -> None:
         request = answer.request
         self._metrics.answered(
             self._path,
             self._model,
-            status,
-            seconds,
+            time.monotonic() - self._began,
             request.first_token_seconds,
             len(request.prompt_ids),
             request.produced,
@@ -172,7 +167,7 @@ async def _whole(holder: Holder, metrics: Metrics, request: Request, ask: Ask) -
             await asyncio.wait([text], timeout=0.5)
             if not text.done() and await request.is_disconnected():
                 answer.request.cancelled.set()
-        clock.end(200, answer)
+        clock.end(answer)
         return answer, text.result()
     except BaseException:
         answer.request.cancelled.set()
@@ -188,7 +183,6 @@ async def _events(answer: Answer, head: dict[str, Any], usage: bool, clock: _Clo
     def delta(content: dict[str, str], reason: str | None = None) -> str:
         return event([{"index": 0, "delta": content, "finish_reason": reason}])
 
-    status = 200
     try:
         yield delta({"role": "assistant", "content": ""})
         async for text in iterate_in_threadpool(answer.texts):
@@ -198,29 +192,27 @@ async def _events(answer: Answer, head: dict[str, Any], usage: bool, clock: _Clo
             yield event([], usage=answer.usage)
         yield "data: [DONE]\n\n"
     except Exception as error:
-        status = 500
         log.exception("A stream failed")
         yield f"data: {json.dumps(ApiError(500, f'Generation failed: {error}').body())}\n\n"
     finally:
         answer.request.cancelled.set()
-        clock.end(status, answer)
+        clock.end(answer)
 
 
-def _add_errors(app: FastAPI, metrics: Metrics) -> None:
-    """Every refusal in OpenAI's shape, and counted."""
+def _add_errors(app: FastAPI) -> None:
+    """Every refusal in OpenAI's shape."""
 
-    def refuse(request: Request, error: ApiError) -> Response:
-        metrics.refused(request.url.path, error.status)
+    def refuse(error: ApiError) -> Response:
         headers = {"Retry-After": "5"} if error.status in (429, 503) else None
         return JSONResponse(error.body(), error.status, headers=headers)
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
-        return refuse(request, error)
+        return refuse(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return refuse(request, validation_error(list(error.errors())))
+        return refuse(validation_error(list(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
@@ -229,16 +221,4 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return refuse(request, ApiError(500, f"Generation failed: {error}"))
-
-
-def _add_key(app: FastAPI, api_key: str) -> None:
-    @app.middleware("http")
-    async def check(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if request.url.path in OPEN_PATHS or hmac.compare_digest(given.encode(), api_key.encode()):
-            return await go_on(request)
-        error = ApiError(
-            401, "This server wants its key: Authorization: Bearer <key>.", code="invalid_api_key"
-        )
-        return JSONResponse(error.body(), 401, headers={"WWW-Authenticate": "Bearer"})
+        return refuse(ApiError(500, f"Generation failed: {error}"))

@@ -12,9 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 DEFAULT_NEW_TOKENS = 200  # KAITO's max_length default; ours counts the answer only
 MAX_PROMPT_CHARACTERS = 1_000_000
+# Logits divided by less than this leave the range of numbers, and a draw from what is left poisons a CUDA device. vLLM
+# keeps the same limit. Next to no temperature is none: greedy.
+LEAST_TEMPERATURE = 0.01
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def next_to_none(temperature: float | None) -> bool:
+    """Whether a temperature asks for greedy answers."""
+    return temperature is not None and temperature < LEAST_TEMPERATURE
 
 
 class GenerateKwargs(BaseModel):
@@ -31,7 +39,7 @@ class GenerateKwargs(BaseModel):
     top_k: int | None = Field(None, ge=0)
     top_p: Share | None = None
     typical_p: Share | None = None
-    repetition_penalty: float | None = Field(None, gt=0)
+    repetition_penalty: float | None = Field(None, ge=0.1, le=10)
     no_repeat_ngram_size: int | None = Field(None, ge=0)
     num_beams: Literal[1] = 1
     num_return_sequences: Literal[1] = 1
@@ -44,9 +52,11 @@ class GenerateKwargs(BaseModel):
         """generate()'s arguments. A temperature of 0 means greedy; a temperature, top_p or top_k asks for sampling."""
         wished = self.do_sample
         if wished is None:
-            wished = bool(self.temperature) or self.top_p not in (None, 1) or self.typical_p not in (None, 1)
+            wished = (
+                self.temperature is not None or self.top_p not in (None, 1) or self.typical_p not in (None, 1)
+            )
         found: dict[str, Any] = {}
-        if wished and self.temperature != 0:
+        if wished and not next_to_none(self.temperature):
             found = {"do_sample": True, "temperature": self.temperature or 1.0}
             for key in ("top_k", "top_p", "typical_p"):
                 if (value := getattr(self, key)) is not None:
@@ -101,6 +111,15 @@ class KaitoChat(BaseModel):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt (text) or messages (a list of role and content), not both")
         return self
+
+
+def result_of(question: KaitoChat, text: str) -> str:
+    """`Result` of an answer: the text, after the prompt where the whole text is asked for (KAITO's default)."""
+    if question.clean_up_tokenization_spaces:
+        text = text.strip()
+    if question.return_full_text and question.prompt is not None:
+        return f"{question.prefix or ''}{question.prompt}\n{text}"
+    return text
 
 
 class Nothing(BaseModel):
@@ -161,7 +180,7 @@ class ChatCompletion(BaseModel):
 
     def sampling(self) -> dict[str, Any]:
         """generate()'s arguments; greedy unless temperature or top_p say otherwise."""
-        if self.temperature == 0 or (self.temperature is None and self.top_p in (None, 1)):
+        if next_to_none(self.temperature) or (self.temperature is None and self.top_p in (None, 1)):
             return {}
         found: dict[str, Any] = {"do_sample": True, "temperature": self.temperature or 1.0, "top_k": 0}
         if self.top_p is not None:

@@ -1,0 +1,97 @@
+"""Public names of adapters and what the engine calls them, so that an adapter can be replaced under live traffic.
+
+The engine loads each version under a name that never changes its meaning, `<name>@<first 12 of the digest>`; clients
+say `<name>`. Which version that is stands in a file that is read again when it changes: one rename moves all later
+requests, those under way keep the version that they began with, and no prefix cache can mix the two.
+
+    {"adapters": {"mine": {"target": "mine@0123456789ab", "digest": "sha256:0123..."}}}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.workloads.serving.gateway.walls import WatchedFile
+
+log = logging.getLogger("workload")
+
+DIGEST_CHARACTERS = 12
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter as clients name it: the engine's name for it, and the digest of its image ("" when unknown)."""
+
+    target: str
+    digest: str = ""
+
+
+def immutable_name(name: str, digest: str) -> str:
+    """`<name>@<digest12>` of an image digest such as sha256:0123..."""
+    return f"{name}@{digest.removeprefix('sha256:')[:DIGEST_CHARACTERS]}"
+
+
+def read_aliases(content: bytes) -> dict[str, Adapter]:
+    """The map that a file holds. Raises ValueError when it is not one."""
+    found = json.loads(content)
+    adapters = found.get("adapters") if isinstance(found, Mapping) else None
+    if not isinstance(adapters, Mapping):
+        raise ValueError('must be {"adapters": {name: {"target", "digest"}}}')
+    return {str(name): _adapter(str(name), value) for name, value in adapters.items()}
+
+
+def _adapter(name: str, value: Any) -> Adapter:
+    if not isinstance(value, Mapping) or not isinstance(target := value.get("target", name), str):
+        raise ValueError(f"adapters.{name} must be a mapping with the text target")
+    return Adapter(target, str(value.get("digest") or ""))
+
+
+class Aliases:
+    """The current map: what the file says over what the pod was started with."""
+
+    def __init__(self, fixed: Mapping[str, Adapter] | None = None, file: Path | None = None) -> None:
+        self._fixed = dict(fixed or {})
+        self._file = WatchedFile(file) if file else None
+        self._content: bytes | None = None
+        self._now = dict(self._fixed)
+
+    def now(self) -> Mapping[str, Adapter]:
+        """The map at this moment. A file that cannot be understood leaves the map as it was."""
+        content = self._file.read() if self._file else None
+        if content is not None and content != self._content:
+            self._content = content
+            try:
+                self._now = self._fixed | read_aliases(content)
+                log.info(
+                    "Adapters: %s", ", ".join(f"{k} = {v.target}" for k, v in self._now.items()) or "none"
+                )
+            except (ValueError, RecursionError) as error:
+                log.error("The file of adapter names is left aside: %s", error)
+        return self._now
+
+    def resolve(self, model: str | None) -> Adapter | None:
+        """The adapter behind a public name."""
+        return self.now().get(model) if model is not None else None
+
+    def public(self, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Entries of /v1/models as clients name them: each adapter once, under its public name."""
+        now = self.now()
+        targets = {adapter.target for name, adapter in now.items() if adapter.target != name}
+        by_id = {str(entry.get("id")): entry for entry in listed}
+        # A version that is being loaded or drained is nobody's public name.
+        hidden = targets | {one for one in by_id if _version_of(one) in now}
+        shown = [entry for key, entry in by_id.items() if key not in hidden and key not in now]
+        for name, adapter in now.items():
+            if entry := by_id.get(adapter.target):
+                digest = {"digest": adapter.digest} if adapter.digest else {}
+                shown.append({**entry, "id": name, **digest})
+        return shown
+
+
+def _version_of(model: str) -> str:
+    return model.rpartition("@")[0]

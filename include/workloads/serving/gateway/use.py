@@ -1,0 +1,117 @@
+"""What the server is used for, and whether its answers fail: counters for scale-to-zero, and health.
+
+A request is in use from the moment that its body is whole until the last byte of its answer has left: one that is
+half sent is no use yet, and one that was refused never was (include/reconcile/activity.py reads the numbers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from include.workloads.serving.gateway.asgi import Message, Refusal, Send
+
+SEND_SECONDS = 60.0
+FAILURES = 5  # answers that failed one after the other, with none between that did not
+STREAM_ERRORS = (b'data: {"error"', b"event: error")
+
+
+class ClientStalled(Exception):
+    """The client takes no more bytes."""
+
+
+class Use:
+    """Counters of one server, in a registry of their own."""
+
+    def __init__(self, failures: int = FAILURES, send_seconds: float = SEND_SECONDS) -> None:
+        self._send_seconds = send_seconds
+        self.registry = CollectorRegistry()
+        self._limit = failures
+        self._failed_in_a_row = 0
+        self.requests = Counter(
+            "kaito_serving_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry
+        )
+        self.rejected = Counter(
+            "kaito_ratelimit_rejected", "Requests refused because too many wait.", registry=self.registry
+        )
+        self.in_flight = Gauge(
+            "kaito_serving_requests_in_flight", "Requests not yet answered whole.", registry=self.registry
+        )
+        self._last = Gauge(
+            "kaito_serving_last_request_timestamp_seconds",
+            "When the last answer ended, in unix seconds; 0 before the first.",
+            registry=self.registry,
+        )
+        self.current = 0
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def refused(self, endpoint: str, status: int) -> None:
+        """Count a request that never reached the model."""
+        self.requests.labels(endpoint, str(status)).inc()
+
+    def trouble(self) -> str | None:
+        """Why the server should be restarted, None while it is well."""
+        if self._failed_in_a_row < self._limit:
+            return None
+        return f"The last {self._failed_in_a_row} answers failed."
+
+    @contextmanager
+    def watched(self, endpoint: str, send: Send) -> Iterator[Answering]:
+        """One request on its way; sends through what this gives."""
+        answering = Answering(send, self._send_seconds)
+        self.current += 1
+        self.in_flight.inc()
+        try:
+            yield answering
+        except (ClientStalled, asyncio.CancelledError):
+            answering.left = True  # the client's doing, and no sign of the model's health
+            raise
+        except Refusal as refusal:
+            answering.status, refusal.counted = refusal.status, True
+            raise
+        except BaseException:
+            answering.failed = True
+            raise
+        finally:
+            self.current -= 1
+            self.in_flight.dec()
+            self._ended(endpoint, answering)
+
+    def _ended(self, endpoint: str, answering: Answering) -> None:
+        status = answering.status or (499 if answering.left else 500)
+        self.requests.labels(endpoint, str(status)).inc()
+        if not 400 <= status < 500:
+            self._last.set(time.time())
+        if answering.failed or status >= 500:
+            self._failed_in_a_row += 1
+        elif status < 400 and not answering.left:
+            self._failed_in_a_row = 0
+
+
+class Answering:
+    """The way of one answer to its client, with a deadline for each piece."""
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self._send, self._seconds = send, seconds
+        self.status = 0
+        self.failed = self.left = False
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*(message.get("headers") or []), *self.headers]}
+        elif message["type"] == "http.response.body" and message.get("body", b"").startswith(STREAM_ERRORS):
+            self.failed = True
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientStalled(f"the client took nothing for {self._seconds:g} s") from None

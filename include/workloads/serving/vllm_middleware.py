@@ -1,0 +1,62 @@
+"""The gateway inside vLLM: `vllm serve ... --middleware include.workloads.serving.vllm_middleware.KaitoMiddleware`.
+
+vLLM makes one for its application. Nothing of vLLM is imported or changed: what the queue guard needs is read from the
+application's state and from the metrics that vLLM itself exposes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from include.workloads.serving.gateway.asgi import App, Receive, Scope, Send
+from include.workloads.serving.gateway.environment import parts_of
+from include.workloads.serving.gateway.gateway import Gateway
+from include.workloads.serving.gateway.queue_guard import QueueGuard
+
+WAITING = "vllm:num_requests_waiting"
+GAUGE_SECONDS = 0.2  # the engine writes its gauges about as often
+
+
+class KaitoMiddleware:
+    """The gateway, made from this process's environment."""
+
+    def __init__(self, app: App) -> None:
+        self._most: int | None = None
+        guard = QueueGuard(lambda: self._most, kept(waiting, GAUGE_SECONDS))
+        self._gateway = Gateway(app, parts_of(os.environ, guard=guard, translates_chat=True))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._most is None and scope["type"] == "http":
+            self._most = sequences(scope.get("app"))
+        await self._gateway(scope, receive, send)
+
+
+def sequences(application: Any) -> int | None:
+    """How many sequences the engine runs together, None before it is up."""
+    config = getattr(getattr(application, "state", None), "vllm_config", None)
+    found = getattr(getattr(config, "scheduler_config", None), "max_num_seqs", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def waiting() -> float:
+    """Requests that wait in the engines, by the gauge that vLLM keeps in this process."""
+    metrics = REGISTRY.restricted_registry([WAITING]).collect()
+    return sum(sample.value for metric in metrics for sample in metric.samples if sample.name == WAITING)
+
+
+def kept(read: Callable[[], float], seconds: float) -> Callable[[], float]:
+    """`read`, at most once in so many seconds."""
+    value, until = 0.0, 0.0
+
+    def current() -> float:
+        nonlocal value, until
+        if (now := time.monotonic()) >= until:
+            value, until = read(), now + seconds
+        return value
+
+    return current
