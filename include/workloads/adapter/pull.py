@@ -6,6 +6,7 @@ in order, as a container runtime would.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -26,7 +27,7 @@ from include.workloads.contract import UserConfigError, UserDataError, file_writ
 log = logging.getLogger("adapter")
 
 MAX_ADAPTER_BYTES = 16 << 30
-MAX_CONFIG_BYTES = 8 << 20
+MAX_CONFIG_BYTES = 4 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -77,12 +78,19 @@ def find_manifest(client: RegistryClient) -> Manifest:
     entries = manifest.document.get("manifests")
     if not entries:
         return manifest
-    linux = [entry for entry in entries if (entry.get("platform") or {}).get("os") == "linux"]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserDataError(f"{reference} is not an image: its index is no list of manifests.")
+    linux = [entry for entry in entries if _system(entry) == "linux"]
     chosen = _digest((linux or entries)[0], reference)
     found = client.manifest(chosen)
     if found is None:
         raise UserDataError(f"The index of {reference} names a manifest that the registry does not have.")
     return found
+
+
+def _system(entry: dict[str, Any]) -> object:
+    platform = entry.get("platform")
+    return platform.get("os") if isinstance(platform, dict) else None
 
 
 def _digest(entry: object, reference: Reference) -> str:
@@ -108,13 +116,11 @@ def _layers(document: dict[str, Any], reference: Reference) -> list[dict[str, st
 
 def _diff_ids(client: RegistryClient, document: dict[str, Any], folder: Path) -> list[str]:
     """Digests of the uncompressed layers, from the config; an empty list when the image has none."""
-    import json
-
     path = folder / "config"
     client.get_blob_into(_digest(document.get("config"), client.reference), path, MAX_CONFIG_BYTES)
     try:
         found = json.loads(path.read_bytes())["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 

@@ -1,7 +1,8 @@
 """Layers of an image, laid over each other into a folder: regular files under `data/` only.
 
-A layer is somebody else's archive. Links, devices and paths that climb are never created, sizes are capped while
-unpacking, and the uncompressed content must have the digest that the image's config gives.
+A layer is somebody else's archive. Links, devices and paths that climb are never created; bytes read, bytes written,
+headers, members and the depth of paths are each bounded before memory or disk is taken; and the uncompressed content
+must have the digest that the image's config gives.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from include.workloads.contract import UserDataError
 
@@ -22,8 +24,48 @@ CHUNK = 1 << 20
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 DATA = PurePosixPath("data")
+# Of one extended header: the names and attributes of one file. tarfile holds it in memory.
+MAX_HEADER_BYTES = 256 << 10
+MAX_MEMBERS = 1_000_000
+MAX_PATH_BYTES, MAX_NAME_BYTES, MAX_DEPTH = 1024, 255, 32
 
 Wanted = Callable[[PurePosixPath], bool]
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is refused before tarfile reads what it announces."""
+
+    @classmethod
+    def frombuf(cls, *args: Any, **options: Any) -> Any:
+        found = super().frombuf(*args, **options)
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise _sparse()
+        if found.type in _HEADERS and found.size > MAX_HEADER_BYTES:
+            raise UserDataError(
+                f"the archive has a header of {found.size} bytes; at most {MAX_HEADER_BYTES} are read"
+            )
+        return found
+
+    def _refuse_sparse(self, *args: Any, **options: Any) -> Any:
+        raise _sparse()
+
+    # The three ways in which pax headers make a file sparse; tarfile has no public switch.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+def _sparse() -> UserDataError:
+    return UserDataError(
+        "the archive has a sparse file, which may unpack to any size; pack it without --sparse"
+    )
 
 
 class _Hashing(io.RawIOBase):
@@ -57,9 +99,15 @@ def unpack_layer(path: Path, diff_id: str | None, target: Path, wanted: Wanted, 
             packed.seek(0)
             content: IO[bytes] = gzip.GzipFile(fileobj=packed) if zipped else packed  # type: ignore[assignment]
             plain = _Hashing(content, max_bytes)
-            with tarfile.open(fileobj=plain, mode="r|") as tar:
-                for member in tar:
+            with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Member) as tar:
+                number = 0
+                while (member := tar.next()) is not None:
+                    number += 1
+                    if number > MAX_MEMBERS:
+                        raise UserDataError(f"the archive has more than {MAX_MEMBERS} members")
                     _apply(tar, member, target, wanted)
+                    # A stream never goes back, and tarfile would keep every header it has seen.
+                    tar.members = []  # type: ignore[attr-defined]
             while plain.read(CHUNK):
                 pass
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
@@ -73,9 +121,25 @@ def _inside(name: str) -> PurePosixPath | None:
     """The member's path inside `data/`, or None when it lies elsewhere. Refuses climbing paths under any name."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".")]
     if ".." in parts:
-        raise UserDataError(f"the archive has the path {name!r}, which leads out of it")
+        raise UserDataError(f"the archive has the path {name[:60]!r}, which leads out of it")
     path = PurePosixPath(*parts)
-    return path.relative_to(DATA) if path.parts[:1] == DATA.parts else None
+    if path.parts[:1] != DATA.parts:
+        return None
+    _check_path(path)
+    return path.relative_to(DATA)
+
+
+def _check_path(path: PurePosixPath) -> None:
+    """Refuse what a file system would, and what a tree of folders should not be asked for."""
+    text = str(path)
+    long = len(os.fsencode(text)) > MAX_PATH_BYTES
+    if long or len(path.parts) > MAX_DEPTH or any(len(os.fsencode(p)) > MAX_NAME_BYTES for p in path.parts):
+        raise UserDataError(
+            f"the archive has the path {text[:60]!r}..., which is too long or too deep (at most {MAX_DEPTH} "
+            f"folders, {MAX_PATH_BYTES} bytes, {MAX_NAME_BYTES} bytes a name)"
+        )
+    if "\x00" in text:
+        raise UserDataError("the archive has a path with a zero byte in it")
 
 
 def _apply(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, wanted: Wanted) -> None:
@@ -97,7 +161,7 @@ def _apply(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, wanted: 
     elif inside.name.startswith(WHITEOUT):
         gone = inside.name.removeprefix(WHITEOUT)
         if gone in ("", ".", ".."):
-            raise UserDataError(f"the archive has the white-out {member.name!r}, which leads out of it")
+            raise UserDataError(f"the archive has the white-out {member.name[:60]!r}, which leads out of it")
         _remove(target / inside.parent / gone)
     elif member.isdir() or not wanted(inside):
         return
