@@ -6,15 +6,22 @@ output as soon as they arrive.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 import oras.auth.utils
 import requests
 
 from include.workloads.adapter.credentials import Credentials
+from include.workloads.adapter.transport import Answer, TooBig, Transport
 from include.workloads.contract import hide
 
 CLIENT = "kaito-airflow"
+# Longer than any registry's. The library takes a challenge apart in quadratic time: 50 KB took 7 seconds.
+MAX_CHALLENGE_CHARS = 4096
+MAX_TOKEN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,14 +34,15 @@ class TokenRefused(Exception):
 def authorize(
     challenge: str,
     credentials: Credentials | None,
-    session: requests.Session,
+    transport: Transport,
     insecure: bool,
-    timeout: tuple[float, float],
 ) -> str | None:
     """The Authorization value for a `WWW-Authenticate` challenge, or None when we have nothing to answer with.
 
     Raises TokenRefused, or what `requests` raises.
     """
+    if len(challenge) > MAX_CHALLENGE_CHARS:
+        return None
     scheme = challenge.partition(" ")[0].lower()
     if scheme == "basic":
         return f"Basic {credentials.basic}" if credentials and credentials.password else None
@@ -43,26 +51,37 @@ def authorize(
     if scheme != "bearer" or not realm.startswith(("https://", "http://") if insecure else "https://"):
         return None
     wanted = {key: value for key, value in (("service", asked.service), ("scope", asked.scope)) if value}
-    if credentials and credentials.identity_token:
-        form = {**wanted, "grant_type": "refresh_token", "refresh_token": credentials.identity_token}
-        answer = session.post(realm, data={**form, "client_id": CLIENT}, timeout=timeout)
-    else:
-        basic = credentials is not None and bool(credentials.password)
-        headers = {"Authorization": f"Basic {credentials.basic}"} if credentials and basic else {}
-        answer = session.get(realm, params=wanted, headers=headers, timeout=timeout)
-    if answer.status_code >= 500 or answer.status_code == 429:
-        raise requests.ConnectionError(f"the token server answered {answer.status_code}")
+    try:
+        answer = _ask(realm, wanted, credentials, transport)
+    except TooBig:
+        raise requests.ConnectionError("the token server's answer is too big to be a token") from None
+    if answer.status >= 500 or answer.status == 429:
+        raise requests.ConnectionError(f"the token server answered {answer.status}")
     token = _token(answer)
     if token is None:
-        raise TokenRefused(answer.status_code)
+        raise TokenRefused(answer.status)
     hide(token)
     return f"Bearer {token}"
 
 
-def _token(answer: requests.Response) -> str | None:
+def _ask(
+    realm: str, wanted: Mapping[str, str], credentials: Credentials | None, transport: Transport
+) -> Answer:
+    if credentials and credentials.identity_token:
+        secret = {"grant_type": "refresh_token", "refresh_token": credentials.identity_token}
+        form = urlencode({**wanted, **secret, "client_id": CLIENT}).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return transport.ask("POST", realm, headers, lambda: form, limit=MAX_TOKEN_BYTES)
+    basic = credentials is not None and bool(credentials.password)
+    headers = {"Authorization": f"Basic {credentials.basic}"} if credentials and basic else {}
+    url = requests.Request("GET", realm, params=dict(wanted)).prepare().url or realm
+    return transport.ask("GET", url, headers, limit=MAX_TOKEN_BYTES)
+
+
+def _token(answer: Answer) -> str | None:
     try:
-        document = answer.json() if answer.status_code == 200 else {}
+        document = json.loads(answer.content) if answer.status == 200 else {}
         token = document.get("token") or document.get("access_token")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     return token if isinstance(token, str) else None

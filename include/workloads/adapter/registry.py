@@ -1,7 +1,8 @@
 """A registry client on the `oras` library: its references and URLs, with the manners that a pod needs.
 
-Added to the library: timeouts, few and short tries, Basic or Bearer as the registry asks, streamed uploads,
-verified downloads, and faults as sentences that name registry, repository and secret, never a password.
+Added to the library: bounds on bytes and on the time of a whole transfer, few and short tries, Basic or Bearer as the
+registry asks, streamed uploads, verified downloads, and faults as sentences that name registry, repository and secret,
+never a password.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import oras.provider
 import oras.utils
@@ -24,7 +25,9 @@ from oras.container import Container
 from include.workloads.adapter.authorization import TokenRefused, authorize
 from include.workloads.adapter.credentials import SECRET_KEY, Credentials
 from include.workloads.adapter.reference import Reference
-from include.workloads.contract import TryAgain, UserConfigError, UserDataError
+from include.workloads.adapter.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError, WorkloadError
+from include.workloads.deadline import Deadline
 
 log = logging.getLogger("adapter")
 
@@ -36,8 +39,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 ACCEPT = ", ".join((OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST))
 MAX_MANIFEST_BYTES = 4 << 20
-CHUNK = 1 << 20
-TIMEOUT = (10.0, 120.0)
+# One deadline over each transfer, its tries included: of a manifest or another small question, and of a blob.
+CALL_SECONDS, BLOB_SECONDS = 600.0, 3600.0
 ATTEMPTS = 4
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 OctetStream = {"Content-Type": "application/octet-stream"}
@@ -59,7 +62,7 @@ class Manifest:
         """The parsed content; UserDataError when it is no JSON object."""
         try:
             document = json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise UserDataError(f"The manifest {self.digest} is not a JSON object.")
@@ -85,27 +88,32 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self.reference, self.credentials = reference, credentials
         self.insecure, self.sleep = insecure, sleep
         self.container = Container(f"{reference.api_host}/{reference.repository}:latest")
-        self.authorization: str | None = None
+        self.transport = Transport()
+        self.session = self.transport.session
+        self.call_seconds, self.blob_seconds = CALL_SECONDS, BLOB_SECONDS
 
     def manifest(self, version: str) -> Manifest | None:
         """The manifest of a tag or digest, its digest verified; None when there is none."""
-        response = self.call("GET", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
-        if response.status_code == 404:
+        try:
+            answer = self.call("GET", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
+        except TooBig:
+            raise UserDataError(
+                f"{self.reference.name}: the manifest {version} is too big to be one."
+            ) from None
+        if answer.status == 404:
             return None
-        digest = sha256(response.content)
-        reported = response.headers.get("Docker-Content-Digest", digest)
+        digest = sha256(answer.content)
+        reported = answer.headers.get("Docker-Content-Digest", digest)
         if digest != reported or (version.startswith("sha256:") and digest != version):
             raise TryAgain(f"{self.reference.name}: the manifest {version} arrived with the digest {digest}.")
-        if len(response.content) > MAX_MANIFEST_BYTES:
-            raise UserDataError(f"{self.reference.name}: the manifest {version} is too big to be one.")
-        return Manifest(response.content, digest)
+        return Manifest(answer.content, digest)
 
     def reported_digest(self, version: str) -> str | None:
         """The digest that the registry gives a tag or digest, or None when it has no such manifest."""
-        response = self.call("HEAD", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
-        if response.status_code == 404:
+        answer = self.call("HEAD", self._manifest_url(version), {"Accept": ACCEPT}, ok=(200, 404))
+        if answer.status == 404:
             return None
-        digest = response.headers.get("Docker-Content-Digest")
+        digest = answer.headers.get("Docker-Content-Digest")
         if digest:
             return str(digest)
         found = self.manifest(version)
@@ -118,14 +126,14 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def put_blob(self, digest: str, open_content: Callable[[], Any]) -> bool:
         """Upload a blob unless it is there; whether it was uploaded. `open_content` is called for each try."""
-        if self.call("HEAD", self._blob_url(digest), ok=(200, 404)).status_code == 200:
+        if self.call("HEAD", self._blob_url(digest), ok=(200, 404)).status == 200:
             return False
-        self._tries(lambda: self._upload(digest, open_content))
+        self._tries(lambda: self._upload(digest, open_content), self.blob_seconds)
         return True
 
     def get_blob_into(self, digest: str, target: Path, max_bytes: int) -> int:
         """Download a blob to a file, verified; its size. UserDataError when it is bigger than `max_bytes`."""
-        return self._tries(lambda: self._download(digest, target, max_bytes))
+        return self._tries(lambda: self._download(digest, target, max_bytes), self.blob_seconds)
 
     def call(
         self,
@@ -134,9 +142,12 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         headers: Mapping[str, str] | None = None,
         data: Callable[[], Any] | None = None,
         ok: tuple[int, ...] = (200,),
-    ) -> requests.Response:
-        """One request with authentication and tries; a fault of the contract when the answer is not in `ok`."""
-        return self._tries(lambda: self._answer(method, url, headers, data, ok))
+    ) -> Answer:
+        """One request with authentication and tries; a fault of the contract when the answer is not in `ok`.
+
+        Raises TooBig when the answer has more bytes than a manifest may have.
+        """
+        return self._tries(lambda: self._answer(method, url, headers, data, ok), self.call_seconds)
 
     def _manifest_url(self, version: str) -> str:
         return f"{self.prefix}://{self.container.manifest_url(version)}"
@@ -153,35 +164,61 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         self._answer("PUT", url, OctetStream, open_content, (200, 201, 202))
 
     def _download(self, digest: str, target: Path, max_bytes: int) -> int:
-        response = self._answer("GET", self._blob_url(digest), None, None, (200,), stream=True)
+        url = self._blob_url(digest)
+        response = self.transport.open("GET", url)
+        if response.status_code == 401 and self._log_in(response.headers):
+            response.close()
+            response = self.transport.open("GET", url)
         hasher, size = hashlib.sha256(), 0
-        with response, target.open("wb") as file:
-            for chunk in response.iter_content(CHUNK):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise UserDataError(f"{self.reference.name}: the blob {digest} is bigger than expected.")
-                hasher.update(chunk)
-                file.write(chunk)
+        with response:
+            if response.status_code != 200:
+                body = b"".join(chunks(response, MAX_NOTE_BYTES))
+                raise self._fault("GET", Answer(response.status_code, response.headers, body))
+            with target.open("wb") as file:
+                for chunk in chunks(response, max_bytes + 1):
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise UserDataError(
+                            f"{self.reference.name}: the blob {digest} is bigger than expected."
+                        )
+                    hasher.update(chunk)
+                    file.write(chunk)
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise _Passing(f"the blob {digest} arrived changed or cut short")
         return size
 
-    def _tries(self, once: Callable[[], T]) -> T:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return once()
-            except requests.exceptions.SSLError as error:
-                raise self._tls_fault(error) from None
-            except (_Passing, requests.RequestException) as error:
-                why = str(error) if isinstance(error, _Passing) else type(error).__name__
-                if attempt == ATTEMPTS:
-                    raise TryAgain(
-                        f"The registry {self.reference.registry} does not work for now "
-                        f"({self.reference.repository}: {why}; tried {attempt} times)."
-                    ) from None
+    def _tries(self, once: Callable[[], T], seconds: float) -> T:
+        with Deadline(seconds) as deadline:
+            for attempt in range(1, ATTEMPTS + 1):
+                why = "it still sends"
+                try:
+                    found = once()
+                    # What the deadline has ended looks complete, and so does what is judged by it.
+                    if not deadline.expired:
+                        return found
+                except requests.exceptions.SSLError as error:
+                    if not deadline.expired:
+                        raise self._tls_fault(error) from None
+                except (_Passing, requests.RequestException) as error:
+                    why = str(error) if isinstance(error, _Passing | TooSlow) else type(error).__name__
+                except (WorkloadError, TooBig):
+                    if not deadline.expired:
+                        raise
+                if deadline.expired or attempt == ATTEMPTS:
+                    raise self._given_up(why, seconds if deadline.expired else None) from None
                 log.info("%s: %s; trying again", self.reference.name, why)
                 self.sleep(2.0 ** (attempt - 1))
         raise AssertionError("unreachable")
+
+    def _given_up(self, why: str, seconds: float | None) -> TryAgain:
+        registry, repository = self.reference.registry, self.reference.repository
+        if seconds is not None:
+            return TryAgain(
+                f"The registry {registry} took longer than {seconds:.0f} s ({repository}: {why})."
+            )
+        return TryAgain(
+            f"The registry {registry} does not work for now ({repository}: {why}; tried {ATTEMPTS} times)."
+        )
 
     def _answer(
         self,
@@ -190,52 +227,28 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         headers: Mapping[str, str] | None,
         data: Callable[[], Any] | None,
         ok: tuple[int, ...],
-        stream: bool = False,
-    ) -> requests.Response:
-        response = self._send(method, url, headers, data, stream)
-        if response.status_code == 401 and self._log_in(response):
-            response.close()
-            response = self._send(method, url, headers, data, stream)
-        if response.status_code in ok:
-            return response
-        response.close()
-        raise self._fault(method, response)
+    ) -> Answer:
+        answer = self.transport.ask(method, url, headers, data, MAX_MANIFEST_BYTES)
+        if answer.status == 401 and self._log_in(answer.headers):
+            answer = self.transport.ask(method, url, headers, data, MAX_MANIFEST_BYTES)
+        if answer.status in ok:
+            return answer
+        raise self._fault(method, answer)
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        data: Callable[[], Any] | None,
-        stream: bool,
-    ) -> requests.Response:
-        sent = dict(headers or {})
-        if self.authorization and urlsplit(url).netloc == self.reference.api_host:
-            sent["Authorization"] = self.authorization
-        content = data() if data else None
+    def _log_in(self, headers: Mapping[str, str]) -> bool:
+        challenge = headers.get("WWW-Authenticate", "")
         try:
-            response: requests.Response = self.session.request(
-                method, url, headers=sent, data=content, stream=stream, timeout=TIMEOUT, allow_redirects=True
-            )
-        finally:
-            close = getattr(content, "close", None)
-            if close is not None:
-                close()
-        return response
-
-    def _log_in(self, response: requests.Response) -> bool:
-        challenge = response.headers.get("WWW-Authenticate", "")
-        try:
-            found = authorize(challenge, self.credentials, self.session, self.insecure, TIMEOUT)
+            found = authorize(challenge, self.credentials, self.transport, self.insecure)
         except TokenRefused as refused:
             raise self._refused(f"its token server answered {refused.status}") from None
-        if found is None or (found == self.authorization and found.startswith("Basic")):
+        known = self.transport.authorization.get(self.reference.api_host)
+        if found is None or (found == known and found.startswith("Basic")):
             return False
-        self.authorization = found
+        self.transport.authorization[self.reference.api_host] = found
         return True
 
-    def _fault(self, method: str, response: requests.Response) -> Exception:
-        status, said = response.status_code, _said(response)
+    def _fault(self, method: str, answer: Answer) -> Exception:
+        status, said = answer.status, _said(answer)
         if status in (401, 403):
             return self._refused(f"it answered {status}{said}")
         if status in PASSING:
@@ -266,11 +279,11 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         return UserConfigError(f"No secure connection to the registry {self.reference.registry}: {hint}.")
 
 
-def _said(response: requests.Response) -> str:
+def _said(answer: Answer) -> str:
     """The registry's own message, as `: message`, or nothing."""
     try:
-        error = json.loads(response.content[:65536])["errors"][0]
+        error = json.loads(answer.content[:MAX_NOTE_BYTES])["errors"][0]
         text = str(error.get("message") or error.get("code") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return ""
     return f": {text[:200]}" if text else ""

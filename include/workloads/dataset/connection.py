@@ -19,6 +19,7 @@ from urllib3.util import Url, make_headers, parse_url
 
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, hide
 from include.workloads.dataset.address import AddressPolicy
+from include.workloads.deadline import Deadline, HTTPPool, HTTPSPool
 
 MAX_REDIRECTS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -68,11 +69,12 @@ def _tls_context() -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class PinnedClient:
-    """Opens URLs for reading. Timeouts in seconds are for one connect and for one wait for bytes."""
+    """Opens URLs for reading. Seconds are for one connect, for one wait for bytes, and for one hop's whole headers."""
 
     policy: AddressPolicy = field(default_factory=AddressPolicy)
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
+    header_seconds: float = 60.0
     tls: ssl.SSLContext = field(default_factory=_tls_context)
 
     def open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
@@ -107,26 +109,40 @@ class PinnedClient:
         fault: Exception | None = None
         for address in addresses:
             pool = self._pool(url.scheme or "", host, address, port)
-            try:
-                return pool.urlopen(
-                    "GET",
-                    url.request_uri,
-                    headers=dict(headers),
-                    redirect=False,
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
-            except (HTTPError, OSError) as error:
-                pool.close()
-                fault = error
+            with Deadline(self.header_seconds) as deadline:
+                try:
+                    response = self._get(pool, url, headers)
+                except (HTTPError, OSError) as error:
+                    pool.close()
+                    fault = error
+                    if not deadline.expired:
+                        continue
+                else:
+                    # Cut off in the middle, headers look complete.
+                    if not deadline.expired:
+                        return response
+                    response.close()
+                raise PassingFault(f"{host}:{port} sent no whole answer within {self.header_seconds:.0f} s")
         raise PassingFault(_reason(fault, host, port)) from None
+
+    def _get(
+        self, pool: urllib3.HTTPConnectionPool, url: Url, headers: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        return pool.urlopen(
+            "GET",
+            url.request_uri,
+            headers=dict(headers),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
 
     def _pool(self, scheme: str, host: str, address: str, port: int) -> urllib3.HTTPConnectionPool:
         timeout = urllib3.Timeout(connect=self.connect_seconds, read=self.read_seconds)
         if scheme == "http":
-            return urllib3.HTTPConnectionPool(address, port, timeout=timeout)
-        return urllib3.HTTPSConnectionPool(
+            return HTTPPool(address, port, timeout=timeout)
+        return HTTPSPool(
             address, port, timeout=timeout, ssl_context=self.tls, server_hostname=host, assert_hostname=host
         )
 

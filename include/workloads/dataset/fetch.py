@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from include.workloads.contract import (
     file_write_error,
 )
 from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
+from include.workloads.deadline import Deadline
 
 log = logging.getLogger("dataset")
 
@@ -67,6 +69,11 @@ class _Version:
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
         return self.last_modified
+
+    def matches(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer says that it is of this version, by what we asked for it with."""
+        asked = "ETag" if self.validator == self.etag else "Last-Modified"
+        return self.validator is not None and headers.get(asked) == self.validator
 
 
 @dataclass
@@ -130,26 +137,43 @@ class Fetcher:
         return Fetched(target, sha256_of(target), size, version.etag, version.last_modified)
 
     def _once(self, url: str, target: Path) -> Fetched:
+        """One try under the deadline of the whole dataset, which ends the connection wherever it is."""
+        with Deadline(self.deadline - self.clock()) as deadline:
+            try:
+                fetched = self._try(url, target, deadline)
+            except PassingFault:
+                if deadline.expired:
+                    raise self._too_slow(url) from None
+                raise
+        return fetched
+
+    def _try(self, url: str, target: Path, deadline: Deadline) -> Fetched:
         part, note = target.with_name(target.name + ".part"), _note(target)
         target.unlink(missing_ok=True)
-        held, validator = _partial(part, note, url)
-        headers = {"Range": f"bytes={held}-", "If-Range": validator} if validator else {}
+        held, version = _partial(part, note, url)
+        headers = {"Range": f"bytes={held}-", "If-Range": version.validator or ""} if version else {}
         response = self.client.open(url, headers)
         try:
             resumed = response.status == 206
-            if response.status == 416 or (resumed and _range_start(response.headers) != held):
+            total = _resumed_total(response, held, version)
+            if response.status == 416 or (resumed and total is None):
                 part.unlink(missing_ok=True)
                 raise PassingFault("the server gave another part of the file than asked for")
             _remember(note, url, response.headers)
             if resumed:
                 log.info("  going on at %.1f MiB", held / MIB)
-            self._receive(url, response, part, held if resumed else 0)
+            expected = total if resumed else _length(response)
+            self._receive(url, response, part, held if resumed else 0, expected)
+            if deadline.expired:
+                # A stream without a length that was ended by the deadline looks complete.
+                raise self._too_slow(url)
         finally:
             response.close()
         return _finish(url, part, target, response.headers)
 
-    def _receive(self, url: str, response: urllib3.BaseHTTPResponse, part: Path, start: int) -> None:
-        expected = _total(response, start)
+    def _receive(
+        self, url: str, response: urllib3.BaseHTTPResponse, part: Path, start: int, expected: int | None
+    ) -> None:
         room = self.limits.max_bytes - self.received
         if expected is not None and expected > room:
             raise self._too_big(url)
@@ -164,17 +188,20 @@ class Fetcher:
                     said = self._tick(url, size, expected, said)
         except OSError as error:
             raise file_write_error(error, "the download") from None
-        if expected is not None and size < expected:
+        if expected is not None and size != expected:
             raise PassingFault(f"the connection ended after {size} of {expected} bytes")
 
     def _tick(self, url: str, size: int, expected: int | None, said: float) -> float:
         now = self.clock()
         if now > self.deadline:
-            raise TryAgain(f"{shown(url)}: downloading took longer than {self.limits.max_seconds:.0f} s.")
+            raise self._too_slow(url)
         if now - said <= PROGRESS_SECONDS:
             return said
         log.info("  %.1f%s MiB", size / MIB, f" of {expected / MIB:.1f}" if expected else "")
         return now
+
+    def _too_slow(self, url: str) -> TryAgain:
+        return TryAgain(f"{shown(url)}: downloading took longer than {self.limits.max_seconds:.0f} s.")
 
     def _too_big(self, url: str) -> UserDataError:
         limit = f"{self.limits.max_bytes / MIB:.4g} MiB"
@@ -210,19 +237,29 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
         raise PassingFault(f"the download broke off ({type(error).__name__})") from None
 
 
-def _total(response: urllib3.BaseHTTPResponse, start: int) -> int | None:
+def _length(response: urllib3.BaseHTTPResponse) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    return int(length) if length.isdigit() else None
 
 
-def _range_start(headers: Mapping[str, str]) -> int | None:
-    unit, _, rest = headers.get("Content-Range", "").partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdigit() else None
+_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
-def _partial(part: Path, note: Path, url: str) -> tuple[int, str | None]:
-    """How many bytes an earlier try left and the If-Range value they need; (0, None) when of no use."""
+def _resumed_total(response: urllib3.BaseHTTPResponse, held: int, version: _Version | None) -> int | None:
+    """The whole file's size when a 206 holds all that was missing of the version we began, else None.
+
+    A part that was not asked for, one of another version and one that ends early would each make a file that looks
+    whole and is not.
+    """
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if version is None or found is None or not version.matches(response.headers):
+        return None
+    first, last, total = map(int, found.groups())
+    return total if first == held and last + 1 == total else None
+
+
+def _partial(part: Path, note: Path, url: str) -> tuple[int, _Version | None]:
+    """How many bytes an earlier try left and of which version; (0, None) when of no use."""
     try:
         version = _Version(**json.loads(note.read_text()))
         held = part.stat().st_size
@@ -230,7 +267,7 @@ def _partial(part: Path, note: Path, url: str) -> tuple[int, str | None]:
         return 0, None
     if held == 0 or version.url_sha256 != _url_sha256(url):
         return 0, None
-    return (held, version.validator) if version.validator else (0, None)
+    return (held, version) if version.validator else (0, None)
 
 
 def _remember(note: Path, url: str, headers: Mapping[str, str]) -> None:

@@ -339,3 +339,61 @@ def test_https_never_falls_back_to_http(tls_web):
     port, client, _ = tls_web
     with pytest.raises(UserConfigError, match="from https to plain http"):
         client.open(f"https://data.example:{port}/plain", {})
+
+
+def half_done(web: Web, make_fetcher, target: Path, etag: str = '"v1"') -> str:
+    """A download of BODY that broke off after 3000 bytes."""
+    web.routes["/a"] = lambda handler: send(handler, BODY[:3000], length=len(BODY), ETag=etag)
+    with pytest.raises(TryAgain):
+        make_fetcher(attempts=1).fetch(web.url("/a"), target)
+    return web.url("/a")
+
+
+REST = f"bytes 3000-{len(BODY) - 1}/{len(BODY)}"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": '"v2"', "Content-Range": REST},
+        {"Content-Range": REST},
+        {"ETag": '"v1"', "Content-Range": f"bytes 3000-3099/{len(BODY)}"},
+        {"ETag": '"v1"', "Content-Range": "bytes 3000-9999/*"},
+        {"ETag": '"v1"', "Content-Range": f"bytes 2999-{len(BODY) - 1}/{len(BODY)}"},
+        {"ETag": '"v1"'},
+    ],
+)
+def test_a_part_that_does_not_complete_the_same_version_is_thrown_away(
+    headers, web: Web, make_fetcher, target: Path
+):
+    url = half_done(web, make_fetcher, target)
+
+    def other(handler: BaseHTTPRequestHandler) -> None:
+        if "Range" in handler.headers:
+            named = {name.replace("-", "_"): value for name, value in headers.items()}
+            send(handler, b"x" * 100, 206, **named)
+        else:
+            send(handler, BODY, ETag='"v2"')
+
+    web.routes["/a"] = other
+    make_fetcher().fetch(url, target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_part_that_says_it_is_the_rest_and_ends_early_is_no_whole_file(
+    web: Web, make_fetcher, target: Path
+):
+    url = half_done(web, make_fetcher, target)
+    web.routes["/a"] = lambda handler: send(handler, BODY[3000:5000], 206, ETag='"v1"', Content_Range=REST)
+    with pytest.raises(TryAgain, match=r"ended after 5000 of 10244 bytes"):
+        make_fetcher(attempts=1).fetch(url, target)
+    assert not target.exists()
+
+
+def test_a_part_that_nobody_asked_for_is_no_file(web: Web, make_fetcher, target: Path):
+    web.routes["/a"] = lambda handler: send(
+        handler, BODY[:100], 206, ETag='"v1"', Content_Range=f"bytes 0-99/{len(BODY)}"
+    )
+    with pytest.raises(TryAgain, match="another part of the file"):
+        make_fetcher().fetch(web.url("/a"), target)
+    assert not target.exists()
