@@ -7,6 +7,7 @@ value is an error of a task, in words, and never breaks a DAG file.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ _GATES = {
 }
 #: Lists that stand for "nobody has looked" when they are not set.
 _NAMES = {"node_classes": "node_classes", "csi_drivers": "csi_drivers"}
+_NAMESPACE_PATTERN = re.compile(r"[a-z0-9*?](?:[a-z0-9*?-]*[a-z0-9*?])?")
 CLOUDS = ("azure", "aws", "arc")
 
 
@@ -92,6 +94,7 @@ def policy() -> Policy:
         field: _switch(key, text) for key, field in _GATES.items() if (text := _text(key))
     }
     given |= {field: _items(text) for key, field in _NAMES.items() if (text := _text(key))}
+    given |= allowed_namespaces()
     if cloud := _text("cloud_provider").lower():
         if cloud not in CLOUDS:
             raise ValueError(
@@ -105,6 +108,21 @@ def policy() -> Policy:
         local_weights=bool(made.weights_mirror),
         **given,
     )
+
+
+def allowed_namespaces() -> dict[str, tuple[str, ...]]:
+    """Return the field of `Policy` that ``[kaito] allowed_namespaces`` sets; nothing where it is not set.
+
+    :raises ValueError: an entry is neither a namespace nor a pattern of some.
+    """
+    patterns = _items(_text("allowed_namespaces"))
+    for pattern in patterns:
+        if not _NAMESPACE_PATTERN.fullmatch(pattern):
+            raise ValueError(
+                f"Airflow setting [{SECTION}] allowed_namespaces must list namespaces or patterns such as team-*, "
+                f"separated by commas, not {pattern!r}."
+            )
+    return {"allowed_namespaces": patterns} if patterns else {}
 
 
 def base_url() -> str:

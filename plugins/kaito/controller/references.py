@@ -15,6 +15,7 @@ from include.catalog import machine_from_labels
 from include.pools.byo import own_nodes, unclaimed
 from include.workspace import Fault, Workspace, byo_faults
 from include.workspace.api import names
+from include.workspace.validation.identity import is_namespace, is_object_name
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from include.workspace.validation.inference_config import check_inference_config
 from include.workspace.validation.inference_config import config_notices as inference_notices
@@ -56,13 +57,16 @@ Found = Mapping[tuple[str, str], Object | None]
 
 
 def references(document: Object) -> list[Reference]:
-    """Return what a Workspace names, in the order of its sections. Reads documents of any shape."""
+    """Return what a Workspace names, in the order of its sections. Reads documents of any shape.
+
+    What cannot be a name is left out: the rules say so, and nothing is looked up for it.
+    """
     tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
     push = _mapping(tuning.get("output")).get("imagePushSecret")
-    found = [Reference(SECRET, "tuning.output.imagePushSecret", push)] if _text(push) else []
+    found = [Reference(SECRET, "tuning.output.imagePushSecret", str(push))] if is_object_name(push) else []
     found += [Reference(SECRET, path, name) for path, name in _pull_secrets(tuning, inference)]
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
-        if _text(part.get("config")):
+        if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
     return found
 
@@ -175,13 +179,13 @@ def hub_secret(document: Object) -> str | None:
     """Return the name of the Secret whose token opens the preset's model on the hub."""
     part = _mapping(document.get("tuning")) or _mapping(document.get("inference"))
     name = _mapping(_mapping(part.get("preset")).get("presetOptions")).get("modelAccessSecret")
-    return name if _text(name) else None
+    return str(name) if is_object_name(name) else None
 
 
 async def hub_token_async(cluster: Any, document: Object, namespace: str) -> str | None:
     """Return the token of that Secret, for one question to the hub; it must go no further."""
     name = hub_secret(document)
-    if name is None:
+    if name is None or not is_namespace(namespace):
         return None
     try:
         return token_in(await cluster.find(SECRET, name, namespace))
@@ -195,7 +199,7 @@ async def hub_token_async(cluster: Any, document: Object, namespace: str) -> str
 def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, str], Object | None]:
     """Find what a Workspace names, with the synchronous hook."""
     found: dict[tuple[str, str], Object | None] = {}
-    for reference in _once(references(document)):
+    for reference in _readable(document, namespace):
         try:
             found[reference.which] = cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
@@ -213,7 +217,7 @@ async def look_up_async(
 ) -> dict[tuple[str, str], Object | None]:
     """Find what a Workspace names, with the asyncio hook; ``admitted`` as :func:`faults` takes it."""
     found: dict[tuple[str, str], Object | None] = {}
-    for reference in _once(references(document)):
+    for reference in _readable(document, namespace):
         try:
             found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
@@ -240,12 +244,10 @@ def _may_not(reference: Reference, error: ClusterError) -> None:
     log.info("May not read Secret %s (%s); the pod that needs it will tell.", reference.name, error)
 
 
-def _once(found: Iterable[Reference]) -> Iterable[Reference]:
+def _readable(document: Object, namespace: str) -> Iterable[Reference]:
+    """What is looked up, each once; nothing where the namespace cannot be one."""
+    found = references(document) if is_namespace(namespace) else []
     return {reference.which: reference for reference in found}.values()
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -261,5 +263,5 @@ def _pull_secrets(tuning: Object, inference: Object) -> list[tuple[str, str]]:
         (f"{path}.imagePullSecrets[{index}]", secret)
         for path, source in sources
         for index, secret in enumerate(source.get("imagePullSecrets") or [])
-        if isinstance(secret, str)
+        if is_object_name(secret)
     ]

@@ -3,14 +3,19 @@
 The synchronous and the asyncio client differ only in how a request is *sent*. What is sent (path, query, content
 type, body) is decided here, in functions without I/O, so that the two hooks cannot drift apart and a new kind needs
 one line. Nothing here may import a Kubernetes client.
+
+Names come from people. One that would change which path or which selection a request is about is refused here, before
+anything is sent: a ClusterError with status 400, as the API server would say it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 FIELD_MANAGER = "kaito-airflow"
 JSON_TYPE = "application/json"
@@ -20,6 +25,9 @@ METADATA_EVENTS = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,
 APPLY_PATCH = "application/apply-patch+yaml"
 
 Labels = Mapping[str, str | Sequence[str] | None]
+
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+_OBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,19 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, name: str | None = None, namespace: str | None = None, subresource: str = "") -> str:
-        """Return the URL path of the collection, or of one object in it."""
+        """Return the URL path of the collection, or of one object in it.
+
+        :param name: None for the collection.
+        :param namespace: None for all namespaces; a namespaced object is in one.
+        :raises ClusterError: a name that is no segment of a path, or that is missing.
+        """
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
-        if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
+        if self.namespaced and (namespace is not None or name is not None):
+            parts += ["namespaces", segment("Namespace", namespace)]
         parts.append(self.plural)
-        if name:
-            parts.append(name)
-        if subresource:
-            parts.append(subresource)
+        if name is not None:
+            parts.append(segment(self.name, name))
+        parts += [segment("path", part) for part in subresource.split("/") if part]
         return "/".join(parts)
 
 
@@ -143,16 +155,39 @@ class ClusterError(RuntimeError):
         return self.status in (0, 429) or self.status >= 500
 
 
+def segment(kind: str, name: str | None) -> str:
+    """Return a name as one segment of a path.
+
+    Quoting alone would not do: the server decodes ``%2F`` before it looks where a path leads, and clients resolve
+    ``..``. So what Kubernetes itself takes for no segment of a path (IsValidPathSegmentName) is refused.
+
+    :raises ClusterError: it is no such name.
+    """
+    if not name or name in (".", "..") or "/" in name or "%" in name or not name.isprintable():
+        raise ClusterError(400, "BadRequest", f"{name or ''!r} cannot be the name of a {kind}.")
+    return quote(name, safe=":")
+
+
+def _label_value(value: str) -> str:
+    """Return a label's value; one with a comma or a bracket would select something else."""
+    if not _LABEL_VALUE.fullmatch(value):
+        raise ClusterError(400, "BadRequest", f"{value!r} cannot be the value of a label.")
+    return value
+
+
 def selector(labels: Labels) -> str:
-    """Return a label selector that matches all of ``labels``: a value, one of several values, or (None) any value."""
+    """Return a label selector that matches all of ``labels``: a value, one of several values, or (None) any value.
+
+    :raises ClusterError: a value that no label can have.
+    """
     terms = []
     for key, value in sorted(labels.items()):
         if value is None:
             terms.append(key)
         elif isinstance(value, str):
-            terms.append(f"{key}={value}")
+            terms.append(f"{key}={_label_value(value)}")
         else:
-            terms.append(f"{key} in ({','.join(sorted(value))})")
+            terms.append(f"{key} in ({','.join(map(_label_value, sorted(value)))})")
     return ",".join(terms)
 
 
@@ -182,6 +217,16 @@ def listing(
         query.append(("continue", token))
     headers = {"Accept": METADATA_ONLY} if metadata_only else {}
     return Request("GET", kind.path(namespace=namespace), tuple(query), headers=headers)
+
+
+def events_of(namespace: str, name: str) -> Request:
+    """List the events about one object.
+
+    :raises ClusterError: the name would select others.
+    """
+    if not _OBJECT_NAME.fullmatch(name):
+        raise ClusterError(400, "BadRequest", f"{name!r} cannot be the name of an object.")
+    return listing(EVENT, namespace, fields=f"involvedObject.name={name}")
 
 
 def watching(

@@ -223,7 +223,7 @@ class KaitoClusterHook(KubernetesHook):
 
     def events(self, namespace: str, name: str) -> list[dict[str, Any]]:
         """Return the events about one object."""
-        return self.list(api.EVENT, namespace, fields=f"involvedObject.name={name}")
+        return self.send(api.events_of(namespace, name)).get("items") or []
 
     def post_to_service(
         self, service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float

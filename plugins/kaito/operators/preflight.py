@@ -27,6 +27,7 @@ from include.workspace.api.dialect import serves
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.status.provisioning_history import exhausted
+from include.workspace.validation import identity
 from kaito.controller import references
 from kaito.controller.cost_recorder import too_dear
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
@@ -68,6 +69,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         wanted = self._wanted(context)
+        if astray := self._identity_faults(wanted):
+            raise self._refusal(wanted, {}, astray, context["run_id"])
         self._need_crd()
         live = self._find(wanted)
         if live is None and wanted.document is None:
@@ -83,6 +86,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             document = self._apply(exclusive.marked(document, self.dag_id, context["run_id"]))
             workspace = self._admit(document, wanted, context["run_id"], exists=True)
         return self._accept(workspace, document, wanted, context["run_id"])
+
+    @staticmethod
+    def _identity_faults(wanted: Requested) -> list[Fault]:
+        """G1, G2, F31: asked first, since nothing is read under such a name or in such a namespace."""
+        named = identity.name_faults(wanted.name) if wanted.name else []
+        return named + identity.namespace_faults(wanted.namespace, policy().allowed_namespaces)
 
     def _find(self, wanted: Requested) -> dict[str, Any] | None:
         if not wanted.name:

@@ -332,3 +332,26 @@ def test_a_budget_needs_a_price(cluster: FakeCluster, workspace: dict[str, Any])
     stored["resource"]["instanceType"] = "Standard_NC4_A16"
     with pytest.raises(AirflowFailException, match="no price of Standard_NC4_A16 is known"):
         preflight(cluster, {"name": name})
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"name": ".."}, {"name": "../../../tenant-b/workspaces/w"}, {"name": "w", "namespace": "../tenant-b"},
+     {"name": "w", "namespace": ".."}, {"name": "W%2F.."}, {"name": "w", "namespace": ["tenant-b"]}],
+)  # fmt: skip
+def test_a_name_that_is_none_is_a_fault_and_nothing_is_read_for_it(
+    cluster: FakeCluster, workspace: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    asked: list[str] = []
+    find = cluster.find
+
+    def remember(kind: Any, name: str, namespace: str | None = None) -> Any:
+        asked.append(f"{kind.plural}/{namespace}/{name}")
+        return find(kind, name, namespace)
+
+    cluster.find = remember  # type: ignore[method-assign]
+    for document in ({"metadata": metadata}, copy.deepcopy(QUICK_START) | {"metadata": metadata}):
+        with pytest.raises(AirflowFailException, match=r"metadata\.name(space)?: "):
+            preflight(cluster, {"workspace": document})
+    assert [path for path in asked if not path.startswith("customresourcedefinitions/")] == []
+    assert cluster.writes == []

@@ -90,3 +90,33 @@ def test_a_secret_that_we_may_not_read_is_left_to_the_pod_and_anything_else_is_a
 def test_the_secret_of_a_gated_model(options: dict[str, Any], name: str | None) -> None:
     document = {"inference": {"preset": {"name": "m", "presetOptions": options}}}
     assert references.hub_secret(document) == name
+
+
+SNEAKY = ["../../team-b/configmaps/secrets-of-b", "..", "a/b", "A", "a%2fb", "-a", "a" * 254, "a b"]
+
+
+@pytest.mark.parametrize("name", SNEAKY)
+def test_what_cannot_be_a_name_is_never_looked_up(cluster: FakeCluster, name: str) -> None:
+    asked: list[str] = []
+    find = cluster.find
+    cluster.find = lambda kind, name, namespace=None: asked.append(name) or find(kind, name, namespace)  # type: ignore[method-assign]
+    document = {
+        "metadata": {"name": "w", "namespace": "team"},
+        "tuning": {
+            "config": name,
+            "input": {"image": "r/i:1", "imagePullSecrets": [name]},
+            "output": {"image": "r/o:1", "imagePushSecret": name},
+        },
+        "inference": {"config": name, "preset": {"presetOptions": {"modelAccessSecret": name}}},
+    }
+    assert references.references(document) == []
+    assert references.look_up(cluster, document, "team") == {}
+    assert asked == []
+    only = {"inference": {"preset": {"presetOptions": {"modelAccessSecret": name}}}}
+    assert references.hub_secret(only) is None
+
+
+@pytest.mark.parametrize("namespace", ["../kube-system", "..", "a.b", "Team", "a" * 64])
+def test_nothing_is_looked_up_in_what_cannot_be_a_namespace(cluster: FakeCluster, namespace: str) -> None:
+    cluster.find = None  # type: ignore[assignment] - calling it would fail
+    assert references.look_up(cluster, DOCUMENT, namespace) == {}

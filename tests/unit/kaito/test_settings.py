@@ -60,6 +60,7 @@ def test_gates_are_off_as_in_kaito() -> None:
         ("node_classes", "default, fast", "node_classes", ("default", "fast")),
         ("csi_drivers", "blob.csi.azure.com", "csi_drivers", ("blob.csi.azure.com",)),
         ("cloud_provider", "AWS", "cloud", "aws"),
+        ("allowed_namespaces", "team-*, ml", "allowed_namespaces", ("team-*", "ml")),
         ("allowed_networks", "10.0.0.0/8", "allowed_networks", ("10.0.0.0/8",)),
         ("weights_mirror", "http://mirror", "local_weights", True),
     ],
@@ -77,6 +78,11 @@ def test_a_gate_of_admission(
         ("enable_mig", "on", "enable_mig must be true or false"),
         ("enable_accelerator", "yes", "enable_accelerator must be true or false"),
         ("model_streaming", "maybe", "model_streaming must be true or false"),
+        (
+            "allowed_namespaces",
+            "team_a",
+            "allowed_namespaces must list namespaces or patterns such as team-*",
+        ),
         ("cloud_provider", "gcp", "cloud_provider must be one of azure, aws, arc, not 'gcp'"),
     ],
 )

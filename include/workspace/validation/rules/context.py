@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -10,12 +9,8 @@ from functools import cached_property, lru_cache
 from include.catalog import Catalog, Machine, Model
 from include.workspace.api.models import Workspace
 from include.workspace.api.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
+from include.workspace.validation import identity
 from include.workspace.validation.faults import Fault
-
-DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-DNS_SUBDOMAIN = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
-)
 
 
 @dataclass(frozen=True)
@@ -23,6 +18,7 @@ class Policy:
     """The cluster's settings that rules depend on."""
 
     allowed_networks: tuple[str, ...] = ()
+    allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
     byo: bool = False  # nodes are brought along; nothing is provisioned
     auto: bool = False  # nodes are brought along by Workspaces that name no machine type
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded
@@ -113,7 +109,7 @@ Rule = Callable[[Context], Iterable[Fault]]
 
 def secret_name_fault(path: str, name: str, rule: str) -> list[Fault]:
     """A fault when a name cannot be the name of a Secret or ConfigMap."""
-    if DNS_SUBDOMAIN.fullmatch(name):
+    if identity.is_object_name(name):
         return []
     hint = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
     return [Fault(path, name, rule, "is not a possible name of a Kubernetes object", hint)]

@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from include.workspace.api import names
 from include.workspace.api.models import V1BETA1, AdapterSpec, PresetSpec
 from include.workspace.validation.faults import Fault, did_you_mean
-from include.workspace.validation.rules.context import (
-    DNS_SUBDOMAIN,
-    Context,
-    Rule,
-    secret_name_fault,
-)
+from include.workspace.validation.identity import is_object_name
+from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.sources import image_faults, source_faults
 
 ADAPTERS_MAX = 10
@@ -99,7 +95,7 @@ def _adapter_faults(context: Context, path: str, adapter: AdapterSpec) -> Iterat
     if source is None:
         yield Fault(f"{path}.source", None, "A1", "is required", "give it an image or a volumeSource")
     else:
-        if not source.name or not DNS_SUBDOMAIN.fullmatch(source.name):
+        if not is_object_name(source.name):
             hint = "use lower-case letters, digits, '-' and '.'"
             yield Fault(f"{path}.source.name", source.name, "A3", "a valid name is required", hint)
         if source.urls:

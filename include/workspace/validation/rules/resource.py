@@ -9,7 +9,8 @@ from include.catalog import sizing
 from include.workspace.api import names
 from include.workspace.api.selector import as_label, asked_labels, node_labels
 from include.workspace.validation.faults import Fault, did_you_mean
-from include.workspace.validation.rules.context import DNS_SUBDOMAIN, Context, Rule
+from include.workspace.validation.identity import DNS_SUBDOMAIN
+from include.workspace.validation.rules.context import Context, Rule
 
 #: The machines of one AKS agent pool.
 MOST_NODES = 1000

@@ -8,7 +8,8 @@ from include.workspace.api import names
 from include.workspace.api.budget import as_budget
 from include.workspace.api.scale_to_zero import ALLOWED, idle_seconds
 from include.workspace.validation.faults import Fault
-from include.workspace.validation.rules.context import DNS_LABEL, Context, Rule
+from include.workspace.validation.identity import DNS_LABEL, name_faults, namespace_faults
+from include.workspace.validation.rules.context import Context, Rule
 
 # A StatefulSet's pods carry its name plus 11 characters of revision hash in a label of at most 63.
 SERVED_NAME_MAX = 52
@@ -19,12 +20,12 @@ PERFORMANCE_MODES = ("balanced", "interactivity", "throughput")
 
 def name_is_a_label(context: Context) -> Iterator[Fault]:
     """G1."""
-    name = context.ws.metadata.name
-    if not name:
-        yield Fault("metadata.name", None, "G1", "is required", "give the Workspace a name")
-    elif not DNS_LABEL.fullmatch(name):
-        hint = "use at most 63 lower-case letters, digits and '-', with a letter or digit at both ends"
-        yield Fault("metadata.name", name, "G1", "is not a valid name", hint)
+    yield from name_faults(context.ws.metadata.name)
+
+
+def namespace_is_ours_to_work_in(context: Context) -> Iterator[Fault]:
+    """G2, F31."""
+    yield from namespace_faults(context.ws.namespace, context.policy.allowed_namespaces)
 
 
 def name_can_be_served(context: Context) -> Iterator[Fault]:
@@ -148,6 +149,7 @@ def streaming_is_possible(context: Context) -> Iterator[Fault]:
 
 RULES: tuple[Rule, ...] = (
     name_is_a_label,
+    namespace_is_ours_to_work_in,
     name_can_be_served,
     exactly_one_half,
     machine_is_named,
