@@ -18,6 +18,7 @@ from airflow.sdk.observability import stats
 from include.janitor import Fate, Memory, Rules, Verdict
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, Event
+from include.workspace.validation.identity import namespace_allowed
 from kaito import settings
 from kaito.controller import event_recorder as events
 from kaito.controller.dag_runs import AirflowRuns
@@ -77,12 +78,25 @@ class SweepOperator(BaseAsyncOperator):
             memory = Memory.load(await self._remembered(context), now)
             sweep = Sweep(hook, AirflowRuns(), pools, self.log)
             verdicts = await self._look(sweep, memory, now, Rules(timedelta(minutes=float(grace))))
-            done = await sweep.delete(v for v in verdicts if v.fate == Fate.DELETE) if delete else []
+            done = await sweep.delete(self._deletable(verdicts)) if delete else []
             await self._tell(sweep, verdicts, done, delete=delete)
             gone = {deletion.verdict.thing.key for deletion in done if deletion.gone}
             await self._remember(context, Memory.of((v for v in verdicts if v.thing.key not in gone), now))
         self._summary(verdicts, done, delete=delete)
         return report(verdicts, done, delete=delete)
+
+    def _deletable(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Leave out what is of a namespace in which Workspaces may not run: it is reported, and stays."""
+        allowed = settings.policy().allowed_namespaces
+        ripe = [verdict for verdict in verdicts if verdict.fate == Fate.DELETE]
+        kept = [verdict for verdict in ripe if not namespace_allowed(verdict.thing.workspace[0], allowed)]
+        for verdict in kept:
+            self.log.warning(
+                "%s stays: namespace %s is none of [kaito] allowed_namespaces.",
+                verdict.thing,
+                verdict.thing.workspace[0],
+            )
+        return [verdict for verdict in ripe if verdict not in kept]
 
     async def _may_act(self, hook: AsyncKaitoClusterHook) -> None:
         election = Election(hook, settings.deployment_id(), settings.base_url(), settings.lease_namespace())

@@ -18,6 +18,8 @@ from include.ledger import events
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.transitions import WARNING, Event
+from include.workspace.validation import identity
+from include.workspace.validation.faults import Fault
 from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import bill
 from kaito.controller.event_recorder import tell
@@ -36,7 +38,7 @@ from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
 from kaito.params import release_params
 from kaito.run_conf import conf_faults, identity_faults, refuse
-from kaito.settings import release_deadline
+from kaito.settings import policy, release_deadline
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -87,7 +89,12 @@ class ReleaseOperator(ReleaseTask):
 
     def execute(self, context: Context) -> dict[str, Any]:
         conf = context["dag_run"].conf or {}
-        refuse([*conf_faults(conf, release_params()), *identity_faults(context["params"])])
+        refuse(
+            [
+                *conf_faults(conf, release_params()),
+                *(identity_faults(context["params"]) or map(str, self._name_faults())),
+            ]
+        )
         live = self.find()
         if live is None:
             self.log.info("Workspace %s/%s is gone already.", self.namespace, self.workspace)
@@ -103,6 +110,11 @@ class ReleaseOperator(ReleaseTask):
         self.say(live, f"Releasing: {remains}")
         return {"uid": live["metadata"]["uid"]}
 
+    def _name_faults(self) -> list[Fault]:
+        """Nothing is read under what cannot be a name. Whatever is being deleted is released, wherever it is."""
+        here = identity.namespace_faults(self.namespace, [self.namespace])
+        return [*identity.name_faults(self.workspace), *here]
+
     def _delete(self, live: dict[str, Any], *, asked: bool) -> dict[str, Any]:
         which = f"Workspace {self.namespace}/{self.workspace}"
         if not asked:
@@ -110,6 +122,8 @@ class ReleaseOperator(ReleaseTask):
                 f"{which} is not being deleted, so nothing of it is released. Delete it with "
                 f"`kubectl delete workspace {self.workspace} -n {self.namespace}`, or start this run with delete: true."
             )
+        if faults := identity.namespace_faults(self.namespace, policy().allowed_namespaces):
+            raise AirflowFailException(f"{which} is not deleted by a run: {faults[0]}")
         self.log.info("%s is deleted, since this run was asked to.", which)
         hold(self.cluster, live)
         self.cluster.delete(WORKSPACE, self.workspace, self.namespace, uid=live["metadata"]["uid"])

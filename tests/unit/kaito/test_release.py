@@ -390,3 +390,28 @@ class TestTheWait:
         waiting = "Waiting for the end of: NodeClaim stuck (finalizers: karpenter.sh/termination)"
         assert said[1] == waiting
         assert said[2].startswith("Given up, since kaito.sh/force-release asks for it")
+
+
+@pytest.mark.parametrize("which", [{"workspace": ".."}, {"workspace": "a/b"}, {"namespace": "../team-b"}])
+def test_nothing_is_read_under_what_cannot_be_a_name(cluster: Deletes, which: dict[str, str]) -> None:
+    cluster.find = None  # type: ignore[assignment] - calling it would fail
+    operator = step(ReleaseOperator(task_id="release", **{**WHICH, **which}), cluster)
+    with pytest.raises(AirflowFailException, match=r"metadata\.name"):
+        operator.execute({"params": {"name": "w"}, "dag_run": SimpleNamespace(conf={})})
+
+
+def test_a_run_deletes_only_where_workspaces_may_run(
+    cluster: Deletes, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NAMESPACES", "team-*")
+    with pytest.raises(AirflowFailException, match="allowed_namespaces"):
+        release(cluster, delete=True)
+    assert cluster.deleted == []
+
+
+def test_whatever_is_being_deleted_is_released_wherever_it_is(
+    cluster: Deletes, everything: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NAMESPACES", "team-*")
+    release(cluster)
+    assert ("nodeclaims", "ws1") in cluster.deleted

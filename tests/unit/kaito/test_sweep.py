@@ -367,3 +367,15 @@ async def test_azure_is_looked_at_where_there_can_be_pools(
         monkeypatch.setenv("AIRFLOW_CONN_JANITOR_AZURE", connection)
     async with janitor.azure() as pools:
         assert (pools is not None) is looked_at
+
+
+@pytest.mark.usefixtures("orphaned")
+async def test_a_sweep_deletes_only_where_workspaces_may_run(
+    sweeper: Janitor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NAMESPACES", "team-*")
+    before = await sweeper.left()
+    found = await sweeper.sweep(delete=True)
+    assert found["deleted"] == 0
+    assert await sweeper.left() == before
+    assert "namespace default is none of [kaito] allowed_namespaces" in capsys.readouterr().out
