@@ -17,8 +17,6 @@ from include.planning.pool_plan import Plan
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
 UTILISATION, UTILISATION_A10 = 0.84, 0.82
 DATA_PARALLEL_SHARE = 0.5  # weights below this share of one GPU: a copy on each instead of a part
-EVENTS = {"kv-events-config": json.dumps({"enable_kv_cache_events": True}, separators=(",", ":"))}
-WEIGHTS = "/workspace/weights"
 DTYPES = {"half": "float16", "float": "float32"}  # vLLM's other words
 PERFORMANCE_MODES = ("interactivity", "throughput")
 
@@ -63,54 +61,67 @@ def launch_arguments(
     config: Mapping[str, Any] | None = None,
     performance_mode: str | None = None,
 ) -> list[str]:
-    """The flags of `vllm serve` for a serving plan: KAITO's defaults, the preset's own, then the user's.
+    """The arguments of `python -m include.workloads.serving.vllm`, which starts `vllm serve`, for a serving plan.
 
-    `config` is the parsed inference_config.yaml; its `vllm` mapping wins key by key, in any mix of dashes and
-    underscores, and a false value removes a flag. Raises ValueError for a plan that serves no preset.
+    KAITO's defaults, then the preset's own; after `--` come the user's. `config` is the parsed inference_config.yaml:
+    its `vllm` mapping wins key by key, in any mix of dashes and underscores, and a false value removes a flag. What
+    only the pod knows (where weights and adapters lie, its rank, its device) is left to it. Raises ValueError for a
+    plan that serves no preset.
     """
     if plan.purpose != "serving" or not plan.model_id:
         raise ValueError(f"a plan to {plan.purpose} {plan.model} has no server of its own to start")
     model = catalog.model(plan.model)
+    mistral = "mistral" if model.load_format == "mistral" else None
     flags: dict[str, Any] = {
-        "model": plan.model_id,
         "served-model-name": plan.model,
-        "download-dir": WEIGHTS,
-        "code-revision": plan.revision,
-        "revision": plan.revision,
         "dtype": plan.dtype,
         "gpu-memory-utilization": UTILISATION_A10 if plan.gpu == "NVIDIA A10" else UTILISATION,
         "max-model-len": plan.max_model_len or "auto",
         **_layout(plan),
-        **EVENTS,
-        "load-format": _unless_auto(model.load_format),
-        "tokenizer-mode": _unless_auto(model.tokenizer_mode),
-        "chat-template": model.chat_template and f"/workspace/chat_templates/{model.chat_template}",
+        **_lora(adapters),
+        "load-format": mistral,
+        "config-format": mistral,
+        "tokenizer-mode": None if model.tokenizer_mode == "auto" else model.tokenizer_mode,
+        "chat-template": model.chat_template,
         "tool-call-parser": model.tool_parser,
         "enable-auto-tool-choice": bool(model.tool_parser),
         "reasoning-parser": model.reasoning_parser,
-        "enable-lora": bool(adapters),
         "performance-mode": performance_mode if performance_mode in PERFORMANCE_MODES else None,
         **{name: value or True for name, value in model.vllm_args.items()},
     }
-    flags |= server_flags(config)
-    return [part for name, value in flags.items() for part in _flag(name, value)]
+    users = server_flags(config)
+    ours = [part for name, value in flags.items() if name not in users for part in _flag(name, value)]
+    theirs = [part for name, value in users.items() for part in _flag(name, value)]
+    return [*ours, "--", *theirs] if theirs else ours
 
 
 def _layout(plan: Plan) -> dict[str, Any]:
-    """KAITO's tiers: a copy on each GPU for small models, one over all GPUs, a pipeline over several machines."""
+    """KAITO's tiers: a copy on each GPU for small models, one over all GPUs, a pipeline over several machines.
+
+    Machines are joined by vLLM's own multi-node mode; one front end answers for all copies, because the gateway counts
+    what is in use where it answers.
+    """
     if plan.node_count > 1:
         return {
             "tensor-parallel-size": plan.gpus_per_node,
             "pipeline-parallel-size": plan.node_count,
-            "distributed-executor-backend": "ray",
+            "distributed-executor-backend": "mp",
+            "nnodes": plan.node_count,
         }
     if plan.gpus_per_node > 1 and plan.weights_bytes < DATA_PARALLEL_SHARE * plan.gpu_memory_bytes:
-        return {"data-parallel-size": plan.gpus_per_node, "tensor-parallel-size": 1}
+        return {
+            "data-parallel-size": plan.gpus_per_node,
+            "tensor-parallel-size": 1,
+            "api-server-count": 1,
+        }
     return {"tensor-parallel-size": plan.gpus_per_node}
 
 
-def _unless_auto(value: str) -> str | None:
-    return None if value == "auto" else value
+def _lora(adapters: Sequence[str]) -> dict[str, Any]:
+    """All adapters answer at once (KAITO's default is one at a time), and the next version of each fits beside it."""
+    if not adapters:
+        return {}
+    return {"enable-lora": True, "max-loras": len(adapters), "max-cpu-loras": 2 * len(adapters)}
 
 
 def _flag(name: str, value: Any) -> list[str]:

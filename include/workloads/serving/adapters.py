@@ -60,10 +60,18 @@ def _read(path: Path, environment: Mapping[str, str]) -> Adapter:
     return Adapter(
         name=path.name,
         path=path,
-        rank=int(config.get("r") or 0),
+        rank=_rank(path, config),
         base_model=str(base) if base else None,
         strength=_strength(path.name, environment.get(path.name)),
     )
+
+
+def _rank(path: Path, config: Mapping[str, Any]) -> int:
+    """The largest rank of the adapter's layers: some may have one of their own."""
+    try:
+        return max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 1)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserConfigError(f"Adapter {path.name}: {CONFIG} tells no rank (r).") from None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def test_kaitos_server_spans_machines() -> None:
     assert {
         "--tensor-parallel-size=2",
         "--pipeline-parallel-size=2",
-        "--distributed-executor-backend=ray",
+        "--distributed-executor-backend=mp",
+        "--nnodes=2",
     } <= set(found)
 
 
@@ -49,7 +50,7 @@ def test_the_preset_s_own_flags_are_there() -> None:
     found = arguments("llama-3.1-8b-instruct", "Standard_NC24ads_A100_v4")
     assert "--tool-call-parser=llama3_json" in found
     assert "--enable-auto-tool-choice" in found
-    assert f"--revision={CATALOG.model('llama-3.1-8b-instruct').revision}" in found
+    assert "--chat-template=tool-chat-llama3.1-json.jinja" in found
     assert "--dtype=bfloat16" in found
     assert "--enable-lora" not in found
 
@@ -57,11 +58,9 @@ def test_the_preset_s_own_flags_are_there() -> None:
 def test_the_users_flags_win_in_any_spelling() -> None:
     config = {"vllm": {"max_model_len": 4096, "enable-lora": False, "trust-remote-code": True, "seed": 0}}
     found = arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine"], config=config)
-    assert "--max-model-len=4096" in found
+    assert found[found.index("--") + 1 :] == ["--max-model-len=4096", "--trust-remote-code", "--seed=0"]
     assert sum(part.startswith("--max-model-len") for part in found) == 1
     assert "--enable-lora" not in found
-    assert "--trust-remote-code" in found
-    assert "--seed=0" in found
 
 
 @pytest.mark.parametrize("config", [None, {}, {"vllm": None}, {"vllm": [1]}])
@@ -70,8 +69,18 @@ def test_a_config_without_flags_changes_nothing(config: Any) -> None:
     assert arguments("phi-4", machine, config=config) == arguments("phi-4", machine)
 
 
-def test_adapters_turn_lora_on() -> None:
-    assert "--enable-lora" in arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine"])
+def test_all_adapters_answer_at_once_and_each_has_room_for_its_next_version() -> None:
+    found = arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine", "yours"])
+    assert {"--enable-lora", "--max-loras=2", "--max-cpu-loras=4"} <= set(found)
+
+
+def test_mistral_s_own_formats() -> None:
+    found = arguments("ministral-3-3b-instruct", "Standard_NC24ads_A100_v4")
+    assert {"--load-format=mistral", "--config-format=mistral", "--tokenizer-mode=mistral"} <= set(found)
+
+
+def test_one_front_end_answers_for_all_copies() -> None:
+    assert "--api-server-count=1" in arguments("phi-4-mini-instruct", "Standard_NC48ads_A100_v4")
 
 
 def test_only_known_performance_modes_are_passed() -> None:
