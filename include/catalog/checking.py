@@ -7,7 +7,6 @@ never stop at the first fault, and never fetch anything.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +20,10 @@ from include.catalog.machines import Machine
 from include.catalog.models import Model
 from include.catalog.plausibility import machine_faults, model_faults
 from include.catalog.records import PresetsError, Record
+from include.contracts.image_reference import InvalidReference, parse_reference
+from include.contracts.methods import METHODS
 
 MODEL, MACHINE = TypeAdapter(Model), TypeAdapter(Machine)
-METHODS = ("lora", "qlora")
-TAGGED = re.compile(r"[\w.:/-]+:(?P<tag>[\w][\w.-]{0,127})(?:@sha256:[0-9a-f]{64})?", re.ASCII)
-DIGESTED = re.compile(r"[\w.:/-]+@sha256:[0-9a-f]{64}", re.ASCII)
 Found = list[tuple[Record, Any]]
 
 
@@ -159,9 +157,12 @@ def _image_faults(folder: Path) -> Iterator[str]:
         yield f"{path}: needs a mapping of names to images under 'images'"
         return
     for name, image in images.items():
-        tagged = TAGGED.fullmatch(image) if isinstance(image, str) else None
-        pinned = isinstance(image, str) and DIGESTED.fullmatch(image) is not None
-        if not pinned and (tagged is None or tagged["tag"] == "latest" or "/" in tagged["tag"]):
+        try:
+            reference = parse_reference(image) if isinstance(image, str) else None
+        except InvalidReference as error:
+            yield f"{path}: {name}: {image!r} is not an image reference: {error}"
+            continue
+        if reference is None or (reference.digest is None and reference.tag == "latest"):
             yield f"{path}: {name}: {image!r} must have a tag other than latest, or a digest"
 
 

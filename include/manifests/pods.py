@@ -199,7 +199,10 @@ class RegistryAccess:
 
 def registry_access(settings: Settings, volume: str, secret: str | None) -> RegistryAccess:
     """Access with a dockerconfigjson secret, mounted as the folder that DOCKER_CONFIG names; anonymous without one."""
-    variables = env(INSECURE_REGISTRIES=",".join(settings.insecure_registries))
+    variables = env(
+        ALLOWED_NETWORKS=",".join(settings.allowed_networks),
+        INSECURE_REGISTRIES=",".join(settings.insecure_registries),
+    )
     if not secret:
         return RegistryAccess(variables, [], [])
     items = [{"key": ".dockerconfigjson", "path": "config.json"}]

@@ -13,7 +13,8 @@ class Settings:
 
     `weights_mirror` is a folder of every GPU node with one folder of weights a preset: it is mounted instead of
     downloading. It needs hostPath volumes, so the namespace may only enforce the Baseline profile minus hostPath, not
-    Restricted. `allowed_networks` and `insecure_registries` (host:port) are for sandboxes; both are empty elsewhere.
+    Restricted. `allowed_networks` are CIDRs inside the network that datasets and registries may be in;
+    `insecure_registries` (host:port) have no TLS, and may be anywhere.
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
     `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.

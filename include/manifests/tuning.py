@@ -63,7 +63,7 @@ def dataset_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Man
     source = _tuning(workspace).input
     variables = env(
         DATASET_OUTPUT=DATA_PATH,
-        DATASET_ALLOWED_NETWORKS=",".join(settings.allowed_networks),
+        ALLOWED_NETWORKS=",".join(settings.allowed_networks),
         DATASET_MAX_BYTES=settings.dataset_max_bytes,
     )
     volumes, mounts = [_work(workspace)], [mount("work", DATA_PATH, sub_path="data")]

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from include.contracts.exit_codes import USER_EXIT_CODES
+
 PULL_REASONS = frozenset(
     {
         "ImagePullBackOff",
@@ -36,8 +38,6 @@ START_REASONS = frozenset(
 HOPELESS_REASONS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 #: Container starts after which a crash is taken as lasting.
 CRASHES_ALLOWED = 3
-#: Exit codes of our workloads that mean "wrong input": the same start ends the same way.
-USER_EXIT_CODES = frozenset({64, 65})
 #: Causes that may pass (a registry comes back, a Secret is made), and the seconds after which they no longer do.
 STUCK_AFTER = {"ImagePullError": 300.0, "ContainerStartError": 120.0}
 

@@ -10,16 +10,17 @@ import errno
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
+
+from include.contracts.exit_codes import ExitCode
+from include.contracts.redaction import redact, redacted
 
 # The kubelet keeps 4096 bytes of a termination message and cuts the rest off, which would break the JSON.
 TERMINATION_LIMIT = 4000
@@ -37,16 +38,6 @@ CHATTY_LOGGERS = (
 )
 
 log = logging.getLogger("workload")
-
-
-class ExitCode(IntEnum):
-    """Exit codes of a workload's main container; 64, 65, 75 are sysexits.h's USAGE, DATAERR, TEMPFAIL."""
-
-    OK = 0
-    INTERNAL = 1
-    CONFIG = 64
-    DATA = 65
-    TRY_AGAIN = 75
 
 
 class WorkloadError(Exception):
@@ -81,28 +72,7 @@ class Stopped(BaseException):
     """SIGTERM or SIGINT arrived. Not an `Exception`, so that no library's broad `except` swallows it."""
 
 
-_secrets: set[str] = set()
 _stop = threading.Event()
-
-# user:password@ in a URL, and a URL's query and fragment: signed links carry their signature there.
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s?#\"']+@")
-_URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*")
-_AUTH_HEADER = re.compile(r"(?i)\b(basic|bearer) +[a-z0-9._~+/=-]{20,}")
-
-
-def hide(secret: str | None) -> None:
-    """Make `redact` replace this value from now on, wherever it turns up."""
-    if secret and len(secret) >= 4:
-        _secrets.add(secret)
-
-
-def redact(text: str) -> str:
-    """The text without known secrets, credentials in URLs, URL queries and Authorization values."""
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    text = _URL_CREDENTIALS.sub("", text)
-    text = _URL_QUERY.sub(r"\1", text)
-    return _AUTH_HEADER.sub(r"\1 ***", text)
 
 
 class _RedactingFormatter(logging.Formatter):
@@ -190,22 +160,12 @@ def fit_result(result: Mapping[str, Any], limit: int = TERMINATION_LIMIT) -> byt
         fitted["truncated"] = cut
 
 
-def _redact_values(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {str(key): _redact_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redact_values(item) for item in value]
-    return value
-
-
 def write_result(result: Mapping[str, Any]) -> None:
     """Write the termination message: `$TERMINATION_LOG`, else the kubelet's file when there is one.
 
     Outside a pod (no such file) the JSON goes to stdout as the last line instead.
     """
-    content = fit_result(_redact_values(dict(result)))
+    content = fit_result(redacted(dict(result)))
     named = os.environ.get("TERMINATION_LOG")
     path = Path(named) if named else DEFAULT_TERMINATION_LOG
     if named or path.exists():

@@ -85,7 +85,7 @@ def _watch(sock: Any) -> None:
             deadline.watch(sock)
 
 
-class _Watched:
+class Watched:
     """Shows the deadlines each connection when it is made, before TLS, and each time it is used again."""
 
     sock: Any
@@ -100,11 +100,11 @@ class _Watched:
         super().putrequest(*args, **options)  # type: ignore[misc]
 
 
-class _HTTPConnection(_Watched, urllib3.connection.HTTPConnection):
+class _HTTPConnection(Watched, urllib3.connection.HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Watched, urllib3.connection.HTTPSConnection):
+class _HTTPSConnection(Watched, urllib3.connection.HTTPSConnection):
     pass
 
 

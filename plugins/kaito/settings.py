@@ -103,6 +103,7 @@ def policy() -> Policy:
         given["cloud"] = cloud
     return Policy(
         allowed_networks=made.allowed_networks,
+        insecure_registries=made.insecure_registries,
         byo=_text("pool_provider").lower() == "byo",
         auto=_text("pool_provider").lower() == "auto",
         local_weights=bool(made.weights_mirror),
@@ -183,6 +184,7 @@ def manifest_settings() -> Settings:
     :raises ValueError: a setting is not what it must be.
     """
     from include.catalog import load_catalog
+    from include.contracts.network_policy import NetworkPolicy
     from include.manifests import Settings
 
     given: dict[str, Any] = {key: text for key in _TEXTS if (text := _text(key))}
@@ -195,4 +197,8 @@ def manifest_settings() -> Settings:
     for key in _SWITCHES:
         if text := _text(key):
             given[key] = _switch(key, text)
+    try:
+        NetworkPolicy.of(given.get("allowed_networks", ()))
+    except ValueError as error:
+        raise ValueError(f"Airflow setting [{SECTION}] allowed_networks: {error}.") from None
     return replace(Settings.defaults(load_catalog()), **given)

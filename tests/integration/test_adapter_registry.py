@@ -197,8 +197,8 @@ def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistr
     """What the early KAITO pushed: a base image's layers, then the adapter's, with other files around."""
     old = build_image(write_adapter(tmp_path / "old", r=2), {}, _made(tmp_path / "w1"))
     new = build_image(write_adapter(tmp_path / "new", r=8), {}, _made(tmp_path / "w2"))
+    from include.contracts.image_reference import parse_reference
     from include.workloads.adapter.credentials import Credentials
-    from include.workloads.adapter.reference import parse_reference
     from include.workloads.adapter.registry import RegistryClient, sha256
 
     client = RegistryClient(
@@ -289,8 +289,8 @@ def test_a_push_waits_for_a_registry_that_restarts(registry: RealRegistry, workl
 
 
 def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_path: Path):
+    from include.contracts.image_reference import parse_reference
     from include.workloads.adapter.credentials import Credentials
-    from include.workloads.adapter.reference import parse_reference
     from include.workloads.adapter.registry import RegistryClient, sha256
     from tests.unit.workloads.adapter.test_adapter_image import layer
 

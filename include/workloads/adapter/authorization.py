@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 import oras.auth.utils
 import requests
 
+from include.contracts.redaction import hide
 from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.transport import Answer, TooBig, Transport
-from include.workloads.contract import hide
 
 CLIENT = "kaito-airflow"
 # Longer than any registry's. The library takes a challenge apart in quadratic time: 50 KB took 7 seconds.

@@ -11,8 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from include.workloads.adapter.reference import DOCKER_HUB, DOCKER_HUB_NAMES, Reference
-from include.workloads.contract import UserConfigError, hide
+from include.contracts.image_reference import DOCKER_HUB, DOCKER_HUB_NAMES, ImageReference
+from include.contracts.redaction import hide
+from include.workloads.contract import UserConfigError
 
 SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - the name of a key, not a secret
 
@@ -34,7 +35,7 @@ class Credentials:
         return value
 
 
-def load_credentials(folder: Path | None, reference: Reference) -> Credentials | None:
+def load_credentials(folder: Path | None, reference: ImageReference) -> Credentials | None:
     """The credentials for a registry in `<folder>/config.json`, or None when the file has none for it.
 
     The most specific entry wins, as in Kubernetes: a path in the registry before the registry, a literal host
@@ -64,8 +65,9 @@ def _plain(key: str) -> str:
     return plain.removesuffix("/v1").removesuffix("/v2")
 
 
-def _matches(key: str, reference: Reference) -> bool:
+def _matches(key: str, reference: ImageReference) -> bool:
     host, _, path = _plain(key).partition("/")
+    host = host.lower()
     if path and not f"{reference.repository}/".startswith(f"{path}/"):
         return False
     if reference.registry == DOCKER_HUB:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import FILES
-from include.workloads.adapter.reference import Reference, parse_reference
 from include.workloads.adapter.registry import Manifest, RegistryClient
-from include.workloads.adapter.session import connect
+from include.workloads.adapter.session import connect, read_reference
 from include.workloads.adapter.unpack import Wanted, unpack_layer
 from include.workloads.contract import UserConfigError, UserDataError, file_write_error, required
 
@@ -93,14 +93,14 @@ def _system(entry: dict[str, Any]) -> object:
     return platform.get("os") if isinstance(platform, dict) else None
 
 
-def _digest(entry: object, reference: Reference) -> str:
+def _digest(entry: object, reference: ImageReference) -> str:
     digest = entry.get("digest") if isinstance(entry, dict) else None
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise UserDataError(f"The manifest of {reference} has an entry without a sha256 digest.")
     return digest
 
 
-def _layers(document: dict[str, Any], reference: Reference) -> list[dict[str, str]]:
+def _layers(document: dict[str, Any], reference: ImageReference) -> list[dict[str, str]]:
     layers = document.get("layers")
     if not isinstance(layers, list) or not layers:
         raise UserDataError(f"{reference} is not an image: its manifest lists no layers.")
@@ -127,7 +127,7 @@ def _diff_ids(client: RegistryClient, document: dict[str, Any], folder: Path) ->
 
 def pull_adapter() -> dict[str, Any]:
     """The `pull` command: ADAPTER_IMAGE into $ADAPTERS_DIR/$ADAPTER_NAME."""
-    reference = parse_reference(required("ADAPTER_IMAGE"))
+    reference = read_reference(required("ADAPTER_IMAGE"))
     name = required("ADAPTER_NAME")
     if not _NAME.fullmatch(name):
         raise UserConfigError(f"ADAPTER_NAME={name!r} is not a plain name (letters, digits, . _ -).")
@@ -145,7 +145,7 @@ def pull_adapter() -> dict[str, Any]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _pull_into(reference: Reference, name: str, adapters: Path, work: Path) -> dict[str, Any]:
+def _pull_into(reference: ImageReference, name: str, adapters: Path, work: Path) -> dict[str, Any]:
     log.info("pulling adapter %s from %s", name, reference)
     fresh = work / "new"
     fresh.mkdir()

@@ -15,9 +15,8 @@ from typing import Any
 
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import AdapterImage, build_image
-from include.workloads.adapter.reference import parse_reference
 from include.workloads.adapter.registry import RegistryClient, sha256
-from include.workloads.adapter.session import connect
+from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import TryAgain, UserConfigError, file_write_error, required
 
 log = logging.getLogger("adapter")
@@ -26,7 +25,7 @@ log = logging.getLogger("adapter")
 def push_adapter() -> dict[str, Any]:
     """The `push` command: the adapter in ADAPTER_DIR to ADAPTER_IMAGE."""
     folder = Path(os.environ.get("ADAPTER_DIR") or "/mnt/results/adapter")
-    reference = parse_reference(required("ADAPTER_IMAGE"))
+    reference = read_reference(required("ADAPTER_IMAGE"))
     if reference.digest:
         raise UserConfigError(f"{reference} names a digest; an image is pushed to a tag, such as :0.0.1.")
     annotations = _annotations()

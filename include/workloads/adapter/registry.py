@@ -15,19 +15,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import oras.provider
 import oras.utils
 import requests
-from oras.container import Container
 
+from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.authorization import TokenRefused, authorize
+from include.workloads.adapter.checked_http import CheckedAdapter
 from include.workloads.adapter.credentials import SECRET_KEY, Credentials
-from include.workloads.adapter.reference import Reference
 from include.workloads.adapter.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, WorkloadError
 from include.workloads.deadline import Deadline
+from include.workloads.network import AddressPolicy, AddressRefused
 
 log = logging.getLogger("adapter")
 
@@ -79,16 +80,19 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def __init__(
         self,
-        reference: Reference,
+        reference: ImageReference,
         credentials: Credentials | None = None,
         insecure: bool = False,
         sleep: Callable[[float], None] = time.sleep,
+        addresses: AddressPolicy | None = None,
     ) -> None:
         super().__init__(hostname=reference.api_host, insecure=insecure)
         self.reference, self.credentials = reference, credentials
         self.insecure, self.sleep = insecure, sleep
-        self.container = Container(f"{reference.api_host}/{reference.repository}:latest")
-        self.transport = Transport()
+        self.base = f"{self.prefix}://{reference.api_host}/v2/{reference.repository}"
+        # Who lists a registry as insecure has vouched for it, wherever it is; not for where it redirects to.
+        vouched = reference.registry if insecure else ""
+        self.transport = Transport(CheckedAdapter(addresses or AddressPolicy(registry=True), vouched))
         self.session = self.transport.session
         self.call_seconds, self.blob_seconds = CALL_SECONDS, BLOB_SECONDS
 
@@ -150,13 +154,13 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         return self._tries(lambda: self._answer(method, url, headers, data, ok), self.call_seconds)
 
     def _manifest_url(self, version: str) -> str:
-        return f"{self.prefix}://{self.container.manifest_url(version)}"
+        return f"{self.base}/manifests/{version}"
 
     def _blob_url(self, digest: str) -> str:
-        return f"{self.prefix}://{self.container.get_blob_url(digest)}"
+        return f"{self.base}/blobs/{digest}"
 
     def _upload(self, digest: str, open_content: Callable[[], Any]) -> None:
-        start = f"{self.prefix}://{self.container.upload_blob_url()}"
+        start = f"{self.base}/blobs/uploads/"
         # requests leaves the length out of an empty POST; some registries want it.
         session = self._answer("POST", start, {**OctetStream, "Content-Length": "0"}, None, (202,))
         location = urljoin(start, session.headers.get("Location", ""))
@@ -173,7 +177,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         with response:
             if response.status_code != 200:
                 body = b"".join(chunks(response, MAX_NOTE_BYTES))
-                raise self._fault("GET", Answer(response.status_code, response.headers, body))
+                raise self._fault("GET", Answer(response.status_code, response.headers, body, response.url))
             with target.open("wb") as file:
                 for chunk in chunks(response, max_bytes + 1):
                     size += len(chunk)
@@ -196,6 +200,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                     # What the deadline has ended looks complete, and so does what is judged by it.
                     if not deadline.expired:
                         return found
+                except AddressRefused as error:
+                    raise self._not_there(error) from None
                 except requests.exceptions.SSLError as error:
                     if not deadline.expired:
                         raise self._tls_fault(error) from None
@@ -209,6 +215,10 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 log.info("%s: %s; trying again", self.reference.name, why)
                 self.sleep(2.0 ** (attempt - 1))
         raise AssertionError("unreachable")
+
+    def _not_there(self, error: AddressRefused) -> UserConfigError:
+        registry, repository = self.reference.registry, self.reference.repository
+        return UserConfigError(f"The registry {registry} cannot be used for {repository}: {error}.")
 
     def _given_up(self, why: str, seconds: float | None) -> TryAgain:
         registry, repository = self.reference.registry, self.reference.repository
@@ -248,7 +258,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         return True
 
     def _fault(self, method: str, answer: Answer) -> Exception:
-        status, said = answer.status, _said(answer)
+        # Somebody else's answer is not shown: a redirect may have led to what only the cluster can reach.
+        own = urlsplit(answer.url).netloc == self.reference.api_host
+        status, said = answer.status, _said(answer) if own else ""
         if status in (401, 403):
             return self._refused(f"it answered {status}{said}")
         if status in PASSING:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from include.workloads.deadline import Deadline, DeadlineAdapter
@@ -45,6 +46,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes = b""
+    url: str = ""  # who gave it, after redirects
 
 
 class _Session(requests.Session):
@@ -56,15 +58,19 @@ class _Session(requests.Session):
 
 @dataclass
 class Transport:
-    """A session that follows redirects itself. `header_seconds` is for each exchange up to the end of its headers."""
+    """A session that follows redirects itself; `adapter` connects.
 
+    `header_seconds` is for each exchange up to the end of its headers.
+    """
+
+    adapter: HTTPAdapter = field(default_factory=DeadlineAdapter)
     session: requests.Session = field(default_factory=_Session)
     header_seconds: float = HEADER_SECONDS
     authorization: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, DeadlineAdapter())
+            self.session.mount(scheme, self.adapter)
         # A body is hashed and counted as it was sent.
         self.session.headers["Accept-Encoding"] = "identity"
 
@@ -105,7 +111,7 @@ class Transport:
             content = _read(response, limit, self.header_seconds) if method != "HEAD" else b""
             if len(content) > limit and response.ok:
                 raise TooBig
-            return Answer(response.status_code, response.headers, content[:limit])
+            return Answer(response.status_code, response.headers, content[:limit], response.url)
 
     def _once(
         self, method: str, url: str, headers: dict[str, str], data: Content | None

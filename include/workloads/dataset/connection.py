@@ -10,16 +10,17 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, make_headers, parse_url
 
-from include.workloads.contract import TryAgain, UserConfigError, UserDataError, hide
-from include.workloads.dataset.address import AddressPolicy
+from include.contracts.redaction import CUT, hide, redact_url
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.deadline import Deadline, HTTPPool, HTTPSPool
+from include.workloads.network import AddressPolicy
 
 MAX_REDIRECTS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -39,12 +40,7 @@ class PassingFault(Exception):
 
 def shown(url: str) -> str:
     """The URL as it may be logged: scheme, host, port and path, no user, query or fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition("?")[0].rpartition("@")[2]
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else f"{host}{parts.path}"
+    return redact_url(url).removesuffix(CUT)
 
 
 def parse(url: str) -> Url:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.workloads.adapter.pull import find_manifest, pull_image
-from include.workloads.adapter.reference import parse_reference
-from include.workloads.adapter.session import connect
+from include.workloads.adapter.session import connect, read_reference
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class PulledData:
 
 def resolve_digest(image: str) -> str:
     """The digest that the image's reference means now."""
-    return find_manifest(connect(parse_reference(image))).digest
+    return find_manifest(connect(read_reference(image))).digest
 
 
 def pull_data(image: str, folder: Path, max_bytes: int) -> PulledData:
     """Unpack the image's /data into `folder`, which is made anew."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    pulled = pull_image(connect(parse_reference(image)), folder, lambda path: True, max_bytes)
+    pulled = pull_image(connect(read_reference(image)), folder, lambda path: True, max_bytes)
     return PulledData(folder, pulled.reference, pulled.digest)

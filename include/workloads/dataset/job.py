@@ -27,7 +27,6 @@ from include.workloads.contract import (
     stop_requested,
 )
 from include.workloads.dataset import columns
-from include.workloads.dataset.address import AddressPolicy
 from include.workloads.dataset.columns import Dropped, normalise
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, sha256_of
@@ -37,6 +36,7 @@ from include.workloads.dataset.request import Request
 from include.workloads.dataset.sniff import sniff
 from include.workloads.dataset.sources import SourceFile, download, walk
 from include.workloads.dataset.writer import RowWriter
+from include.workloads.network import AddressPolicy
 
 log = logging.getLogger("dataset")
 
@@ -63,7 +63,7 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             f"The dataset cannot be read from {request.folder} and written there; use two folders."
         )
     if fetcher is None:
-        client = PinnedClient(AddressPolicy(request.allowed_networks))
+        client = PinnedClient(AddressPolicy(request.network))
         fetcher = Fetcher(client, request.limits)
     try:
         request.output.mkdir(parents=True, exist_ok=True)

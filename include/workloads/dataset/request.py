@@ -9,10 +9,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from include.contracts.network_policy import NetworkPolicy, Refused
+from include.contracts.redaction import redact_url
 from include.workloads.contract import UserConfigError, comma_list
-from include.workloads.dataset.address import Network, parse_networks
-from include.workloads.dataset.connection import parse
 from include.workloads.dataset.fetch import Limits
+from include.workloads.network import network_policy
 
 # Part of the fingerprint of a finished output: raise it when normalising changes what is written.
 NORMALISER = 1
@@ -28,7 +29,7 @@ class Request:
     folder: Path | None = None
     image: str | None = None
     expected_sha256: tuple[str, ...] = ()
-    allowed_networks: tuple[Network, ...] = ()
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -40,7 +41,8 @@ class Request:
 
 def from_environment() -> Request:
     """The request in DATASET_*; UserConfigError says which variable is wrong and how."""
-    urls = _urls()
+    policy = network_policy()
+    urls = _urls(policy)
     folder = os.environ.get("DATASET_PATH", "").strip()
     image = os.environ.get("DATASET_IMAGE", "").strip()
     if sum(map(bool, (urls, folder, image))) != 1:
@@ -54,7 +56,7 @@ def from_environment() -> Request:
         folder=Path(folder) if folder else None,
         image=image or None,
         expected_sha256=_expected(len(urls)),
-        allowed_networks=parse_networks(comma_list("DATASET_ALLOWED_NETWORKS")),
+        network=policy,
         limits=Limits(
             max_bytes=_positive("DATASET_MAX_BYTES", Limits.max_bytes),
             max_seconds=_positive("DATASET_MAX_SECONDS", int(Limits.max_seconds)),
@@ -62,7 +64,7 @@ def from_environment() -> Request:
     )
 
 
-def _urls() -> tuple[str, ...]:
+def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
     text = os.environ.get("DATASET_URLS", "").strip()
     if not text:
         return ()
@@ -74,7 +76,11 @@ def _urls() -> tuple[str, ...]:
         raise UserConfigError("DATASET_URLS is not a JSON list of URLs.")
     stripped = tuple(url.strip() for url in urls)
     for url in stripped:
-        parse(url)
+        try:
+            policy.check_dataset(url)
+        except Refused as refused:
+            hint = f"; {refused.hint}" if refused.hint else ""
+            raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
     return stripped
 
 

@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from include.contracts.methods import METHODS
 from include.workloads.contract import UserConfigError
 from include.workloads.tuning import keys
 
 ROOT = "training_config"
-METHODS = ("lora", "qlora")
 
 
 @dataclasses.dataclass(frozen=True)

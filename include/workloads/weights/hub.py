@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from include.workloads.contract import TryAgain, UserConfigError, WorkloadError, file_write_error, hide
+from include.contracts.redaction import hide
+from include.workloads.contract import TryAgain, UserConfigError, WorkloadError, file_write_error
 from include.workloads.weights.folder import ALLOWED, IGNORED
 
 log = logging.getLogger("weights")

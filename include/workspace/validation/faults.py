@@ -1,7 +1,7 @@
 """What is wrong with a Workspace, in terms that its author can act on.
 
 A fault is found before anything costs money, and all faults are reported at once. A fault must never show a secret:
-URLs lose their query and user information before they come here (see urls.redact).
+every text in it is redacted when it is made, whoever prints it later and however.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+
+from include.contracts.redaction import redacted
 
 VALUE_LENGTH = 80
 NAME_LENGTH = 120  # of a misspelt name, compared with known ones
@@ -32,6 +34,10 @@ class Fault:
     rule: str
     message: str
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("path", "value", "message", "hint"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""

@@ -8,7 +8,6 @@ from include.reconcile.rollout import (
     PULL_REASONS,
     START_REASONS,
     STUCK_AFTER,
-    USER_EXIT_CODES,
     RolloutStatus,
     rollout_status,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "PULL_REASONS",
     "START_REASONS",
     "STUCK_AFTER",
-    "USER_EXIT_CODES",
     "RolloutStatus",
     "rollout_status",
 ]

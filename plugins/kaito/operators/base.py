@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from include.contracts.redaction import redact_url
 from include.ledger.unjoined import Rented
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.api.dialect import LAST_APPLIED, dialect_of
 from include.workspace.status import conditions
-from include.workspace.validation.urls import redact
 from kaito.controller import event_recorder as events
 from kaito.controller.cost_recorder import bill
 from kaito.hooks.api import ClusterError, workspace_kind
@@ -62,7 +62,7 @@ def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in workspace.items() if k != "status"}))
     source = (found.get("tuning") or {}).get("input") or {}
     if source.get("urls"):
-        source["urls"] = [redact(url) for url in source["urls"]]
+        source["urls"] = [redact_url(url) for url in source["urls"]]
     return found
 
 

@@ -16,6 +16,7 @@ from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
+from include.contracts.exit_codes import USER_EXIT_CODES
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
@@ -29,8 +30,6 @@ from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger, evicted
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-USER_EXIT_CODES = frozenset({64, 65})
-TRY_AGAIN = 75
 # A GPU node from zero, then an image of 25 GB.
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800

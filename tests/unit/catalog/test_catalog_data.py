@@ -7,7 +7,7 @@ import pytest
 from include.catalog import Model, load_catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.loading import PRESETS
-from include.workspace.validation.images import parse_image
+from include.contracts.image_reference import parse_reference
 
 CATALOG = load_catalog(PRESETS)
 
@@ -95,8 +95,8 @@ def test_target_modules_are_the_layers_that_memory_is_estimated_for(model: Model
 
 
 def test_images_are_references_and_the_workloads_image_keeps_its_name() -> None:
-    assert all(parse_image(reference) for reference in CATALOG.images.values())
-    assert parse_image(CATALOG.image("workloads")).repository.endswith("kaito-workloads")
+    assert all(parse_reference(reference) for reference in CATALOG.images.values())
+    assert parse_reference(CATALOG.image("workloads")).repository.endswith("kaito-workloads")
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])

@@ -240,8 +240,8 @@ def test_the_dataset_pod() -> None:
     assert main["command"] == ["python", "-m", "include.workloads.dataset"]
     assert json.loads(env_of(main)["DATASET_URLS"]) == QUICK["tuning"]["input"]["urls"]
     assert env_of(main)["DATASET_OUTPUT"] == "/mnt/data"
-    assert env_of(main)["DATASET_ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
-    assert env_of(spec_of("dataset")["containers"][0])["DATASET_ALLOWED_NETWORKS"] == ""
+    assert env_of(main)["ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
+    assert env_of(spec_of("dataset")["containers"][0])["ALLOWED_NETWORKS"] == ""
     assert mounts_of(main)["/mnt/data"] == ("work", "data", False)
 
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from include.workloads import contract
+from include.contracts.redaction import hide
 from include.workloads.contract import UserConfigError
 from include.workloads.serving.gateway.aliases import Adapter, Aliases
 from include.workloads.serving.gateway.gateway import Parts
@@ -49,10 +49,10 @@ def _key(environment: Mapping[str, str]) -> Callable[[], str] | None:
             key = key_of_file(Path(file))
         except ValueError as error:
             raise UserConfigError(f"API_KEY_FILE: {error}.") from None
-        contract.hide(key())
+        hide(key())
         return key
     if fixed := environment.get("API_KEY"):
-        contract.hide(fixed)
+        hide(fixed)
         return lambda: fixed
     return None
 

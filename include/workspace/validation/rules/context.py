@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from include.catalog import Catalog, Machine, Model
+from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
 from include.workspace.api.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
 from include.workspace.validation import identity
@@ -17,7 +18,8 @@ from include.workspace.validation.faults import Fault
 class Policy:
     """The cluster's settings that rules depend on."""
 
-    allowed_networks: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()  # CIDRs of URLs and registries that may be private
+    insecure_registries: tuple[str, ...] = ()  # host:port that the administrator has vouched for
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
     byo: bool = False  # nodes are brought along; nothing is provisioned
     auto: bool = False  # nodes are brought along by Workspaces that name no machine type
@@ -29,6 +31,11 @@ class Policy:
     model_streaming: bool = False  # ModelStreaming: weights are streamed from a mirror
     cloud: str = "azure"  # for streaming: which cloud's storage drivers are needed
     csi_drivers: tuple[str, ...] | None = None  # those that the cluster has, None when nobody has looked
+
+    @cached_property
+    def network(self) -> NetworkPolicy:
+        """Where a Workspace may make the cluster connect to. Raises ValueError that names what is no network."""
+        return NetworkPolicy.of(self.allowed_networks, self.insecure_registries)
 
     def of(self, ws: Workspace) -> Policy:
         """The settings as they are for this Workspace, whose annotation may name another provider of machines."""

@@ -50,7 +50,7 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
         yield from secret_name_fault(field, context.ws.model_access_secret, "F5")
     options = preset.preset_options
     if options and options.image:
-        yield from image_faults(f"{path}.presetOptions.image", options.image, "F5")
+        yield from image_faults(context, f"{path}.presetOptions.image", options.image, "F5")
     if preset.access_mode not in (None, "public", "private"):
         yield Fault(f"{path}.accessMode", preset.access_mode, "F5", "must be public or private")
 

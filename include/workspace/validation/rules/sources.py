@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from include.contracts.image_reference import InvalidReference, parse_reference
+from include.contracts.network_policy import NetworkPolicy, Refused
+from include.contracts.redaction import redact_url
 from include.workspace.api.models import DataDestination, DataSource
 from include.workspace.validation.faults import Fault
-from include.workspace.validation.images import parse_image
 from include.workspace.validation.rules.context import Context, secret_name_fault
-from include.workspace.validation.urls import redact, url_fault
 
 
 def source_faults(context: Context, path: str, source: DataSource) -> Iterator[Fault]:
@@ -27,24 +28,22 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
         found = f"it has {' and '.join(given)}" if given else "it has none"
         yield Fault(path, None, "U5", f"needs exactly one of urls, image and volumeSource; {found}")
     for index, url in enumerate(source.urls or ()):
-        wrong = url_fault(url, context.policy.allowed_networks)
-        if wrong:
-            yield Fault(f"{path}.urls[{index}]", redact(url), "U7", *wrong)
+        yield from url_faults(f"{path}.urls[{index}]", url, context.policy.network)
     if source.image:
-        yield from image_faults(f"{path}.image", source.image, "U6")
+        yield from image_faults(context, f"{path}.image", source.image, "U6")
     if source.volume_source is not None:
         yield from volume_faults(f"{path}.volumeSource", source.volume_source)
     for index, secret in enumerate(source.image_pull_secrets or ()):
         yield from secret_name_fault(f"{path}.imagePullSecrets[{index}]", secret, "F5")
 
 
-def destination_faults(path: str, output: DataDestination) -> Iterator[Fault]:
+def destination_faults(context: Context, path: str, output: DataDestination) -> Iterator[Fault]:
     """U8, U9, U10, F4, F5: exactly one destination, and one that can be pushed to."""
     if bool(output.image) == (output.volume_source is not None):
         found = "it has both" if output.image else "it has neither"
         yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {found}")
     if output.image:
-        yield from image_faults(f"{path}.image", output.image, "U9", pushed=True)
+        yield from image_faults(context, f"{path}.image", output.image, "U9", pushed=True)
         if not output.image_push_secret:
             hint = "name a kubernetes.io/dockerconfigjson secret of the Workspace's namespace"
             yield Fault(f"{path}.imagePushSecret", None, "U10", "is required to push output.image", hint)
@@ -54,13 +53,26 @@ def destination_faults(path: str, output: DataDestination) -> Iterator[Fault]:
         yield from volume_faults(f"{path}.volumeSource", output.volume_source)
 
 
-def image_faults(path: str, image: str, rule: str, pushed: bool = False) -> Iterator[Fault]:
-    """A reference that cannot be parsed; one with a digest where something is pushed."""
+def url_faults(path: str, url: str, network: NetworkPolicy) -> Iterator[Fault]:
+    """U7: a dataset URL that the pods would refuse, as far as its text says."""
     try:
-        reference = parse_image(image)
-    except ValueError as error:
-        yield Fault(path, image, rule, f"is not an image reference: {error}", "write registry/repository:tag")
+        network.check_dataset(url)
+    except Refused as refused:
+        yield Fault(path, redact_url(url), "U7", str(refused), refused.hint)
+
+
+def image_faults(context: Context, path: str, image: str, rule: str, pushed: bool = False) -> Iterator[Fault]:
+    """A reference that cannot be parsed, or leads inside; one with a digest where something is pushed."""
+    try:
+        reference = parse_reference(image)
+    except InvalidReference as error:
+        shown, told = redact_url(image), f"is not an image reference: {error}"
+        yield Fault(path, shown, rule, told, "write registry/repository:tag")
         return
+    try:
+        context.policy.network.check_registry(reference)
+    except Refused as refused:
+        yield Fault(path, image, rule, str(refused), refused.hint)
     if pushed and reference.digest:
         hint = "write registry/repository:tag; the digest is known after the push"
         yield Fault(path, image, rule, "names a digest, but nothing can be pushed to a digest", hint)

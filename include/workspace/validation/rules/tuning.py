@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.catalog.tunability import why_not
-from include.workspace.api.models import METHODS
+from include.contracts.methods import METHODS
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.inference import preset_faults
@@ -58,7 +58,7 @@ def input_is_usable(context: Context) -> Iterator[Fault]:
 def output_is_usable(context: Context) -> Iterator[Fault]:
     """U8, U9, U10."""
     if context.ws.tuning:
-        yield from destination_faults("tuning.output", context.ws.tuning.output)
+        yield from destination_faults(context, "tuning.output", context.ws.tuning.output)
 
 
 RULES: tuple[Rule, ...] = (

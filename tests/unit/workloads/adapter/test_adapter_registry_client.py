@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,14 +15,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from include.contracts.image_reference import parse_reference
+from include.contracts.network_policy import NetworkPolicy
+from include.contracts.redaction import redact
+from include.workloads.adapter.checked_http import CheckedAdapter
 from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.layout import build_image
 from include.workloads.adapter.push import push_image
-from include.workloads.adapter.reference import parse_reference
 from include.workloads.adapter.registry import RegistryClient
-from include.workloads.contract import TryAgain, UserConfigError, UserDataError, redact
+from include.workloads.adapter.session import connect, read_reference
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError
+from include.workloads.network import AddressPolicy
 
 PASSWORD = "CANARY-password"
+LOOPBACK = ("127.0.0.0/8",)
 MANIFEST = b'{"schemaVersion":2}'
 
 
@@ -36,9 +43,12 @@ class Registry:
     before: Callable[[Handler], bool] | None = None
     slept: list[float] = field(default_factory=list)
 
-    def client(self, credentials: Credentials | None = None, tag: str = "1") -> RegistryClient:
+    def client(
+        self, credentials: Credentials | None = None, tag: str = "1", networks: tuple[str, ...] = ()
+    ) -> RegistryClient:
         reference = parse_reference(f"127.0.0.1:{self.port}/team/phi:{tag}")
-        return RegistryClient(reference, credentials, insecure=True, sleep=self.slept.append)
+        addresses = AddressPolicy(NetworkPolicy.of(networks), registry=True)
+        return RegistryClient(reference, credentials, True, sleep=self.slept.append, addresses=addresses)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -296,7 +306,7 @@ def test_a_password_never_goes_to_another_host_than_the_registry(registry: Regis
         return guard(handler)
 
     registry.before = before
-    registry.client(credentials).put_blob("sha256:" + "1" * 64, lambda: b"x")
+    registry.client(credentials, networks=LOOPBACK).put_blob("sha256:" + "1" * 64, lambda: b"x")
     server.shutdown()
     server.server_close()
     thread.join()
@@ -306,4 +316,127 @@ def test_a_password_never_goes_to_another_host_than_the_registry(registry: Regis
 def test_https_to_a_plain_http_registry_is_explained(registry: Registry):
     reference = parse_reference(f"127.0.0.1:{registry.port}/a:1")
     with pytest.raises(UserConfigError, match="INSECURE_REGISTRIES"):
-        RegistryClient(reference, None, insecure=False).manifest("1")
+        RegistryClient(reference, None, addresses=AddressPolicy(NetworkPolicy.of(LOOPBACK))).manifest("1")
+
+
+@pytest.fixture
+def inside(registry: Registry) -> Iterator[Registry]:
+    """Another server that only the cluster can reach; what it says must never be shown."""
+    store = Registry()
+    store.before = lambda handler: handler.reply(
+        400, json.dumps({"errors": [{"message": "INNER-CANARY"}]}).encode()
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Inside", (Handler,), {"registry": store}))
+    store.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield store
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "localhost", "[::ffff:127.0.0.1]"])
+def test_a_redirect_to_an_address_inside_is_not_followed(registry: Registry, inside: Registry, host: str):
+    registry.before = lambda handler: handler.reply(307, Location=f"http://{host}:{inside.port}/metadata")
+    with pytest.raises(UserConfigError, match=r"registry 127.0.0.1:\d+ cannot be used for team/phi") as error:
+        registry.client().manifest("1")
+    assert inside.asked == []
+    assert "INNER-CANARY" not in str(error.value)
+
+
+def test_a_token_server_inside_is_not_asked(registry: Registry, inside: Registry):
+    realm = f'Bearer realm="http://127.0.0.1:{inside.port}/token",service="x"'
+    registry.before = lambda handler: handler.reply(401, WWW_Authenticate=realm)
+    with pytest.raises(UserConfigError, match="not a public address"):
+        registry.client(Credentials("h", "me", PASSWORD)).manifest("1")
+    assert inside.asked == []
+
+
+def test_an_upload_location_inside_gets_nothing(registry: Registry, inside: Registry):
+    registry.before = lambda handler: (
+        handler.command == "POST" and handler.reply(202, Location=f"http://127.0.0.1:{inside.port}/internal")
+    )
+    with pytest.raises(UserConfigError, match="not a public address"):
+        registry.client().put_blob("sha256:" + "1" * 64, lambda: b"x")
+    assert inside.asked == []
+
+
+def test_an_answer_of_somebody_else_is_not_shown_even_where_it_may_be_asked(
+    registry: Registry, inside: Registry
+):
+    registry.before = lambda handler: handler.reply(307, Location=f"http://127.0.0.1:{inside.port}/x")
+    with pytest.raises(UserConfigError) as error:
+        registry.client(networks=LOOPBACK).manifest("1")
+    assert inside.asked
+    assert "INNER-CANARY" not in str(error.value)
+
+
+def client_of(image: str, resolve: Callable[[str, int], list[str]], **more: object) -> RegistryClient:
+    addresses = AddressPolicy(NetworkPolicy(), resolve, registry=True)
+    return RegistryClient(parse_reference(image), None, sleep=lambda _: None, addresses=addresses, **more)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "169.254.169.254", "64:ff9b::a9fe:a9fe", "192.0.0.192"])
+def test_a_name_that_leads_inside_is_not_connected_to(address: str):
+    with pytest.raises(UserConfigError, match=r"registry\.example\.com \(.*is not a public address"):
+        client_of("registry.example.com/a:1", lambda host, port: ["8.8.8.8", address]).manifest("1")
+
+
+def test_the_name_is_looked_up_once_and_the_checked_address_is_connected_to(registry: Registry):
+    looked_up: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        looked_up.append(host)
+        return ["127.0.0.1"]
+
+    registry.manifests["1"] = MANIFEST
+    addresses = AddressPolicy(NetworkPolicy.of(LOOPBACK), resolve, registry=True)
+    reference = parse_reference(f"registry.invalid:{registry.port}/team/phi:1")
+    # Vouched for under another name, so that plain http is spoken and the policy is asked all the same.
+    client = RegistryClient(reference, None, insecure=True, addresses=addresses)
+    client.transport.session.mount("http://", CheckedAdapter(addresses, "other.invalid:1"))
+    found = client.manifest("1")
+    assert found is not None
+    assert found.content == MANIFEST
+    assert looked_up == ["registry.invalid"]
+
+
+def test_plain_http_is_not_spoken_with_a_registry_that_has_tls(registry: Registry, inside: Registry):
+    addresses = AddressPolicy(NetworkPolicy.of(LOOPBACK), registry=True)
+    client = RegistryClient(parse_reference("registry.example.com/a:1"), None, addresses=addresses)
+    with pytest.raises(UserConfigError, match="plain http"):
+        client.call("GET", f"http://127.0.0.1:{inside.port}/x")
+    assert inside.asked == []
+
+
+def test_proxies_of_the_environment_are_not_used(
+    registry: Registry, inside: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{inside.port}")
+    registry.manifests["1"] = MANIFEST
+    assert registry.client().manifest("1") is not None
+    assert inside.asked == []
+
+
+def test_a_resolver_that_fails_is_tried_again():
+    def resolve(host: str, port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "x")
+
+    with pytest.raises(TryAgain, match="tried 4 times"):
+        client_of("registry.example.com/a:1", resolve).manifest("1")
+
+
+@pytest.mark.parametrize(
+    "image", ["169.254.169.254/a:1", "10.0.0.5:5000/a:1", "localhost:5000/a:1", "metadata.google.internal/a"]
+)
+def test_a_registry_inside_is_refused_before_anything_is_read(image: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ALLOWED_NETWORKS", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", "/nowhere")
+    with pytest.raises(UserConfigError, match="cannot be used"):
+        connect(read_reference(image))
+
+
+def test_a_dotless_host_of_docker_s_is_asked_itself(registry: Registry):
+    assert client_of("localhost/team/phi:1", lambda host, port: []).base == "https://localhost/v2/team/phi"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from include.contracts.image_reference import parse_reference
 from include.workloads.adapter.credentials import Credentials
-from include.workloads.adapter.reference import parse_reference
 from include.workloads.adapter.registry import RegistryClient
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from tests.unit.workloads.adapter.test_adapter_registry_client import (
+    LOOPBACK,
     MANIFEST,
     Handler,
     Registry,
@@ -152,7 +153,7 @@ def test_a_long_challenge_costs_no_time(registry: Registry):  # noqa: F811
     registry.before = lambda handler: handler.reply(401, WWW_Authenticate=challenge)
     begun = time.monotonic()
     with pytest.raises(UserConfigError, match="401"):
-        registry.client(Credentials("h", "me", "password")).manifest("1")
+        registry.client(Credentials("h", "me", "password"), networks=LOOPBACK).manifest("1")
     assert time.monotonic() - begun < 1
 
 
@@ -190,7 +191,7 @@ def test_a_password_does_not_follow_a_redirect_of_the_token_server(registry: Reg
     registry.before = before
     try:
         with pytest.raises(UserConfigError):
-            registry.client(Credentials("h", "me", "password")).manifest("1")
+            registry.client(Credentials("h", "me", "password"), networks=LOOPBACK).manifest("1")
     finally:
         elsewhere.shutdown()
         elsewhere.server_close()

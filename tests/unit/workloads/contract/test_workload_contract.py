@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from include.contracts import redaction
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 
@@ -21,7 +22,7 @@ CANARY = "canary-7f3a9c-secret"
 def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "termination-log"
     monkeypatch.setenv("TERMINATION_LOG", str(path))
-    monkeypatch.setattr(contract, "_secrets", set())
+    monkeypatch.setattr(redaction, "_secrets", set())
     contract._stop.clear()
     return path
 
@@ -83,7 +84,7 @@ def test_without_a_kubelet_the_result_is_the_last_line_of_stdout(
 
 def test_secrets_reach_neither_log_nor_message_nor_traceback(termination_log, keep_signal_handlers, capsys):
     def main() -> dict:
-        contract.hide(CANARY)
+        redaction.hide(CANARY)
         contract.log.info("token is %s", CANARY)
         contract.log.info("see https://host/path?sig=%s#x and https://me:%s@host/x", CANARY[1:], CANARY[2:])
         contract.log.info("Authorization: Bearer abcdefghijklmnopqrstuvwxyz0123")
@@ -100,7 +101,7 @@ def test_secrets_reach_neither_log_nor_message_nor_traceback(termination_log, ke
 
 def test_a_secret_with_json_characters_is_hidden_in_results(termination_log):
     secret = 'a"b\\c' + CANARY
-    contract.hide(secret)
+    redaction.hide(secret)
     contract.write_result({"nested": [{"text": f"got {secret}"}]})
     assert json.loads(termination_log.read_text()) == {"nested": [{"text": "got ***"}]}
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from include.workloads.dataset.address import AddressPolicy, parse_networks
+from include.contracts.network_policy import NetworkPolicy
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, Limits
+from include.workloads.network import AddressPolicy
 
-LOOPBACK = parse_networks(["127.0.0.1/32"])
+LOOPBACK = NetworkPolicy.of(["127.0.0.1/32"])
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
-from include.workloads.dataset.address import AddressPolicy
 from include.workloads.dataset.connection import PassingFault, PinnedClient, parse, shown
 from include.workloads.dataset.fetch import Fetcher, sha256_of
+from include.workloads.network import AddressPolicy
 from tests.unit.workloads.dataset.conftest import LOOPBACK, Web, send
 
 BODY = b"PAR1" + bytes(range(256)) * 40

@@ -24,7 +24,7 @@ QA = lines({"question": "q1", "answer": "a1"}, {"question": "q2", "answer": "a2"
 
 
 def ask(output: Path, *urls: str, **more) -> Request:
-    return Request(output=output, urls=urls, allowed_networks=LOOPBACK, **more)
+    return Request(output=output, urls=urls, network=LOOPBACK, **more)
 
 
 def report_of(output: Path) -> dict:
@@ -258,10 +258,10 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_environment_is_the_request(environment):
-    environment(**ENVIRONMENT, DATASET_ALLOWED_NETWORKS="10.0.0.0/8, 127.0.0.1/32", DATASET_MAX_BYTES="1000")
+    environment(**ENVIRONMENT, ALLOWED_NETWORKS="10.0.0.0/8, 127.0.0.1/32", DATASET_MAX_BYTES="1000")
     asked = from_environment()
     assert asked.urls == ("https://h.example/a.parquet",)
-    assert [str(network) for network in asked.allowed_networks] == ["10.0.0.0/8", "127.0.0.1/32"]
+    assert [str(network) for network in asked.network.networks] == ["10.0.0.0/8", "127.0.0.1/32"]
     assert asked.limits.max_bytes == 1000
 
 
@@ -273,11 +273,11 @@ def test_the_environment_is_the_request(environment):
         ({"DATASET_PATH": "/mnt/input"}, "exactly one"),
         ({"DATASET_URLS": "https://h/a"}, "JSON list"),
         ({"DATASET_URLS": "[1]"}, "JSON list"),
-        ({"DATASET_URLS": '["s3://bucket/x"]'}, "not an http"),
+        ({"DATASET_URLS": '["s3://bucket/x"]'}, "only http and https"),
         ({"DATASET_MAX_BYTES": "5GB"}, "DATASET_MAX_BYTES"),
         ({"DATASET_EXPECTED_SHA256": "abc"}, "not a SHA-256"),
         ({"DATASET_EXPECTED_SHA256": ",".join(["0" * 64] * 2)}, "2 values for 1 URLs"),
-        ({"DATASET_ALLOWED_NETWORKS": "lan"}, "not a network"),
+        ({"ALLOWED_NETWORKS": "lan"}, "not a network"),
     ],
 )
 def test_a_bad_environment_is_a_fault_of_the_request(values, words, environment):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from include.workloads.contract import TryAgain
-from include.workloads.dataset.address import AddressPolicy
 from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.dataset.fetch import Fetcher
+from include.workloads.network import AddressPolicy
 from tests.unit.workloads.dataset.conftest import LOOPBACK
 from tests.unit.workloads.dripping import ENDLESS, server
 

@@ -1,4 +1,4 @@
-"""Image references, and which secret entry belongs to which registry."""
+"""Which secret entry belongs to which registry, and that secrets stay hidden."""
 
 from __future__ import annotations
 
@@ -8,48 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from include.contracts.image_reference import parse_reference
+from include.contracts.redaction import redact
 from include.workloads.adapter.credentials import load_credentials
-from include.workloads.adapter.reference import parse_reference
-from include.workloads.contract import UserConfigError, redact
-
-DIGEST = "sha256:" + "a" * 64
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "version", "host"),
-    [
-        ("myacr.azurecr.io/adapters/phi:0.0.1", "myacr.azurecr.io/adapters/phi", "0.0.1", "myacr.azurecr.io"),
-        ("127.0.0.1:5000/a", "127.0.0.1:5000/a", "latest", "127.0.0.1:5000"),
-        ("localhost/a:b", "localhost/a", "b", "localhost"),
-        ("[::1]:5000/a:b", "[::1]:5000/a", "b", "[::1]:5000"),
-        ("me/phi", "docker.io/me/phi", "latest", "registry-1.docker.io"),
-        ("phi:1", "docker.io/library/phi", "1", "registry-1.docker.io"),
-        ("index.docker.io/me/phi:1", "docker.io/me/phi", "1", "registry-1.docker.io"),
-        (f"h.io/a:1@{DIGEST}", "h.io/a", DIGEST, "h.io"),
-        (f"h.io/a@{DIGEST}", "h.io/a", DIGEST, "h.io"),
-    ],
-)
-def test_references(text, name, version, host):
-    found = parse_reference(text)
-    assert (found.name, found.version, found.api_host) == (name, version, host)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "h.io/",
-        "h.io/A:1",
-        "h.io/a:ta g",
-        "h.io/a@sha256:short",
-        "h.io/a:",
-        "http://h.io/a",
-        "h.io/a/../b",
-    ],
-)
-def test_what_is_no_reference_is_refused(text):
-    with pytest.raises(UserConfigError, match="not an image reference"):
-        parse_reference(text)
+from include.workloads.contract import UserConfigError
 
 
 def config(folder: Path, auths: object) -> Path:
@@ -68,6 +30,8 @@ def encoded(user: str, password: str) -> str:
         ("https://myacr.azurecr.io", "myacr.azurecr.io/a"),
         ("https://myacr.azurecr.io/v2/", "myacr.azurecr.io/a"),
         ("*.azurecr.io", "myacr.azurecr.io/a"),
+        ("myacr.azurecr.io", "MyACR.azurecr.io/a"),
+        ("MyACR.azurecr.io", "myacr.azurecr.io/a"),
         ("https://index.docker.io/v1/", "me/phi"),
         ("docker.io", "index.docker.io/me/phi"),
         ("127.0.0.1:5000", "127.0.0.1:5000/a"),
