@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from include.contracts.addresses import parse_networks
+
 PROGRAM = "python -m include.cli"
+#: Gates of admission, as the fields of `Policy` are called.
+GATES = ("mig", "accelerator", "model-streaming")
 FILES = "a YAML or JSON file, a folder (all *.yaml, *.yml, *.json below it), or - for standard input"
 
 DESCRIPTION = """\
@@ -43,6 +47,7 @@ examples:
   {PROGRAM} check --quiet deploy/                 only what is wrong; nothing when all is fine
   {PROGRAM} check --format json deploy/           for programs (--json is short for it)
   {PROGRAM} check --format github deploy/         annotations in a GitHub workflow
+  {PROGRAM} check --byo --gate mig slices.yaml    for a cluster that is set up so
   {PROGRAM} check --hub my-model.yaml             preset.name may be any org/model of the hub
 """
 CONVERT = """\
@@ -124,8 +129,33 @@ def _check(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="CIDR",
-        help="private addresses that dataset URLs may name, such as 10.0.0.0/8 (may be repeated)",
+        type=_network,
+        help="private addresses that dataset URLs and images may name, such as 10.0.0.0/8 (may be repeated)",
     )
+    check.add_argument(
+        "--insecure-registry",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="a registry without TLS that images may name wherever it is (may be repeated)",
+    )
+    check.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        choices=GATES,
+        metavar="GATE",
+        help=f"a feature gate that the cluster has on: {', '.join(GATES)} (may be repeated)",
+    )
+
+
+def _network(text: str) -> str:
+    """A CIDR, as argparse wants it checked."""
+    try:
+        parse_networks([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _convert(verbs: Any) -> None:

@@ -18,6 +18,7 @@ from include.cli.report import (
     Finding,
     Report,
 )
+from include.contracts.redaction import redact, redacted
 
 VERSION = 1
 
@@ -30,7 +31,7 @@ def as_json(report: Report) -> str:
         "summary": report.summary(),
         "files": [_file(file) for file in report.files],
     }
-    return json.dumps(document, indent=2, default=str, allow_nan=False)
+    return json.dumps(redacted(document), indent=2, default=str, allow_nan=False)
 
 
 def _file(file: FileReport) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def as_annotations(report: Report) -> Iterator[str]:
 
 def _annotation(level: str, file: str, line: int, column: int, title: str, message: str) -> str:
     place = f"file={_property(file)},line={line or 1},col={column or 1},title={_property(title)}"
-    return f"::{level} {place}::{_data(message)}"
+    return f"::{level} {place}::{_data(redact(message))}"
 
 
 def _data(text: str) -> str:

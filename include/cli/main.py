@@ -62,10 +62,17 @@ def _check(options: argparse.Namespace, out: TextIO, planner: Planner | None) ->
     from include.cli.checking import check
     from include.cli.hub_models import from_the_hub
     from include.cli.sources import read_sources
+    from include.contracts.redaction import redact
     from include.workspace.validation.rules import Policy
 
     policy = Policy(
-        allowed_networks=tuple(options.allow_network), byo=options.byo, local_weights=options.local_weights
+        allowed_networks=tuple(options.allow_network),
+        insecure_registries=tuple(options.insecure_registry),
+        byo=options.byo,
+        local_weights=options.local_weights,
+        mig="mig" in options.gate,
+        accelerator="accelerator" in options.gate,
+        model_streaming="model-streaming" in options.gate,
     )
     report = check(read_sources(options.files), policy, planner, from_the_hub if options.hub else None)
     if options.format == "json":
@@ -73,7 +80,7 @@ def _check(options: argparse.Namespace, out: TextIO, planner: Planner | None) ->
     elif options.format == "github":
         out.writelines(line + "\n" for line in machine_readable.as_annotations(report))
     else:
-        out.writelines(line + "\n" for line in text.lines(report, text.Style.of(out), options.quiet))
+        out.writelines(redact(line) + "\n" for line in text.lines(report, text.Style.of(out), options.quiet))
     return report.exit_code
 
 

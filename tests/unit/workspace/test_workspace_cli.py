@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import SERVING
+from workspaces import SERVING, TUNING, changed
 
 from include.cli import text
 from include.cli.__main__ import plan_for
@@ -318,3 +318,73 @@ def test_a_terminal_without_utf8_gets_every_line(file: Any) -> None:
     done = program("check", name, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (1, "")
     assert "Workspace \\xe9\\u2192: 1 fault" in done.stdout
+
+
+def test_gates_of_the_cluster_are_switches(file: Any) -> None:
+    slices = changed(
+        SERVING,
+        {"resource.instanceType": "", "resource.partition": {"mode": "accelerator", "count": 1}},
+    )
+    name = file(yaml.safe_dump(slices))
+    code, shown = run("check", "--byo", name)
+    assert code == 1
+    assert "are not enabled in this cluster" in shown
+    assert run("check", "--byo", "--gate", "accelerator", name)[0] == 0
+    with pytest.raises(SystemExit):
+        run("check", "--gate", "warp", name)
+
+
+def test_networks_and_registries_of_the_cluster_are_switches(file: Any) -> None:
+    inside = changed(
+        TUNING,
+        {"tuning.input.urls": ["http://10.0.0.5:9000/a.jsonl"], "tuning.output.image": "10.0.0.6:5000/a:1"},
+    )
+    name = file(yaml.safe_dump(inside))
+    code, shown = run("check", name)
+    assert code == 1
+    assert "[U7]" in shown
+    assert "[U9]" in shown
+    code, shown = run("check", "--allow-network", "10.0.0.5/32", name)
+    assert "[U7]" not in shown
+    assert "[U9]" in shown
+    assert (
+        run("check", "--allow-network", "10.0.0.5/32", "--insecure-registry", "10.0.0.6:5000", name)[0] == 0
+    )
+
+
+def test_what_is_no_network_is_told_at_once(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("check", "--allow-network", "10.0.0.0/99", file(QUICK_START))
+    assert stop.value.code == 2
+    assert "is not a network like 10.0.0.0/8" in capsys.readouterr().err
+
+
+CANARY = "CANARY7f3a9c"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("tuning.input.urls", f"https://h.example/a?sig={CANARY}"),
+        ("tuning.input.urls", [f"HTTPS://h.example:22/a?sig={CANARY}"]),
+        ("tuning.input.urls", [f"/relative?sig={CANARY}"]),
+        ("tuning.input.urls", [f"s3://bucket/a?X-Amz-Signature={CANARY}"]),
+        ("tuning.input.urls", [f"https://me:{CANARY}@h.example/a"]),
+        ("tuning.input.urls", [f"https://h.example/a b?sig={CANARY} {CANARY}"]),
+        ("tuning.input.urls", {f"https://h.example/a?sig={CANARY}": 1}),
+        ("tuning.input.image", f"https://h.example/a?sig={CANARY}"),
+        ("tuning.output.image", f"h.example/a?{CANARY}"),
+        ("tuning.output.image", f"me:{CANARY}@h.example/a:1"),
+        ("tuning.preset.name", f"https://h.example/a?sig={CANARY}"),
+        ("tuning.method", f"https://h.example/a?sig={CANARY}"),
+        ("tuning.config", f"https://h.example/a?sig={CANARY}"),
+        ("tuning.output.imagePushSecret", f"https://h.example/a?sig={CANARY}"),
+        ("resource.instanceType", f"https://h.example/a?sig={CANARY}"),
+        (f"https://h~example/a?sig={CANARY}", 1),
+    ],
+)
+@pytest.mark.parametrize("shape", ["text", "json", "github"])
+def test_no_fault_shows_a_secret(path: str, value: Any, shape: str, file: Any) -> None:
+    code, shown = run("check", "--format", shape, file(yaml.safe_dump(changed(TUNING, {path: value}))))
+    assert code == 1
+    assert CANARY not in shown
