@@ -6,7 +6,7 @@ release everything of it -> wait until it is gone -> take our finalizer off
 from __future__ import annotations
 
 from airflow.sdk import DAG
-from kaito.operators.release import LetGoOperator, ReleaseOperator
+from kaito.operators.release import ReleaseOperator, RemoveFinalizerOperator
 from kaito.params import release_params
 from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH
 from kaito.sensors.release import ReleasedSensor
@@ -41,6 +41,6 @@ with DAG(
 ) as dag:
     release = ReleaseOperator(task_id="release", **{**WHICH, **RELEASE_RETRIES})
     wait_until_gone = ReleasedSensor(task_id="wait_until_gone", **WHICH)
-    let_go = LetGoOperator(task_id="let_go", **{**WHICH, **RELEASE_RETRIES})
+    remove_finalizer = RemoveFinalizerOperator(task_id="remove_finalizer", **{**WHICH, **RELEASE_RETRIES})
 
-    release >> wait_until_gone >> let_go
+    release >> wait_until_gone >> remove_finalizer

@@ -38,9 +38,9 @@ with DAG(
 ) as dag:
     check = preflight(Purpose.SERVING)
     service = serve()
-    settle = record_cost(check, needed=service.steps)
+    cost = record_cost(check, needed=service.steps)
     end = finish(check, needed=service.steps)
 
     check >> service.first
-    [service.last, service.release] >> settle
+    [service.last, service.release] >> cost
     [service.last, service.release] >> end

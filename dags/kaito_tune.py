@@ -69,10 +69,10 @@ with DAG(
     )
     service = serve(adapter_task_id="publish_adapter")
     needed = ("fetch_dataset", "create_gpu_pool", "wait_for_nodes", "tune", "publish_adapter")
-    settle = record_cost(check, needed=needed, optional=service.steps, publishing_task_id="publish_adapter")
+    cost = record_cost(check, needed=needed, optional=service.steps, publishing_task_id="publish_adapter")
     end = finish(check, needed=needed, optional=service.steps)
 
     check >> fetch_dataset >> create_gpu_pool >> wait_for_nodes >> tune >> release_gpu_pool >> publish_adapter
     tune >> publish_adapter >> service.first
-    [service.last, service.release] >> settle
+    [service.last, service.release] >> cost
     [service.last, service.release] >> end

@@ -2,7 +2,7 @@
 
 The profiles are NVIDIA's (MIG user guide, "Supported MIG profiles"), the set is KAITO's (pkg/utils/mig): those with
 media extensions (`+me`) and the half-sized `1g.5gb+gfx` are not for models. It must never know a Workspace; that MIG is
-for inference on nodes brought along is a rule there.
+for inference on BYO nodes is a rule there.
 """
 
 from __future__ import annotations

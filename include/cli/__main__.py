@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def plan_for(
     workspace: Workspace, config: Mapping[str, Any] | None, policy: Policy, catalog: Catalog
 ) -> Candidates | None:
-    """The planner that `check` shows plans of; None for nodes that are brought along."""
+    """The planner that `check` shows plans of; None for BYO nodes."""
     from include.planning.candidates import candidates
 
     if policy.of(workspace).byo and not workspace.instance_type:

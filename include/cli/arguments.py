@@ -112,7 +112,7 @@ def _check(verbs: Any) -> None:
     check.add_argument(
         "--byo",
         action="store_true",
-        help="check for a cluster that makes no machines: nodes are brought along, chosen by labelSelector",
+        help="check for a cluster that makes no machines: nodes are BYO (bring your own), chosen by labelSelector",
     )
     check.add_argument(
         "--hub",

@@ -33,9 +33,7 @@ from include.yaml_documents.reader import BadDocument, Place
 
 LISTS = ("List", f"{KIND}List")  # what `kubectl get -o yaml` prints
 OTHER_KINDS = ("InferenceSet", "ModelMirror", "MultiRoleInference", "RAGEngine")  # of the group kaito.sh
-NO_PLAN = (
-    "Its nodes are brought along: whether the model fits them is checked in the cluster, by their labels."
-)
+NO_PLAN = "Its nodes are BYO (bring your own): whether the model fits them is checked in the cluster, by their labels."
 PLAN_RULE = "N1"  # a Workspace that keeps every rule and still cannot be planned
 
 
@@ -190,7 +188,9 @@ class _Checker:
     def _finding(self, one: _Object, fault: Fault) -> Finding:
         place = one.place.find(fault.path)
         if fault.rule == "C4":
-            fault = replace(fault, hint=f"{fault.hint}; or check with --byo, where nodes are brought along")
+            fault = replace(
+                fault, hint=f"{fault.hint}; or check with --byo, where nodes are BYO (bring your own)"
+            )
         elif fault.rule in ("I3", "U12") and "/" in str(fault.value):
             joint = " Or" if fault.hint.endswith("?") else "; or"
             fault = replace(fault, hint=f"{fault.hint}{joint} check with --hub, which asks the hub for it")

@@ -5,16 +5,23 @@ a lost database let through. It judges and never deletes. When in doubt, a thing
 money, one too few costs somebody's work.
 """
 
-from include.janitor.contract import Fate, Questions, Rules, Snapshot, Thing, Verdict
 from include.janitor.judge import find_orphans, judge, questions
 from include.janitor.memory import Memory
+from include.janitor.orphans import (
+    Inventory,
+    OrphanAction,
+    Questions,
+    Rules,
+    Thing,
+    Verdict,
+)
 
 __all__ = [
-    "Fate",
+    "Inventory",
     "Memory",
+    "OrphanAction",
     "Questions",
     "Rules",
-    "Snapshot",
     "Thing",
     "Verdict",
     "find_orphans",

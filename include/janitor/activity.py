@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from include.janitor.contract import Object, Run, Snapshot
+from include.janitor.orphans import Inventory, Object, Run
 from include.janitor.things import Item
 from include.reconcile import backoff
 from include.reconcile.case import OVER, SERVE, TUNE, WAITING, Case
-from include.reconcile.contract import Observed, Surroundings
+from include.reconcile.decision import Observed, ReconcileConfig
 from include.workspace.api import names
 
 ACTIVE = frozenset({"queued", "running"})
 UNASKED = "unasked"
 
 
-class Flight:
-    """What is known of the runs of one snapshot; `runs` and `dags` are the questions that came up."""
+class RunActivity:
+    """What is known of the runs of one inventory; `runs` and `dags` are the questions that came up."""
 
-    def __init__(self, snapshot: Snapshot, now: Any) -> None:
-        self.snapshot, self.now = snapshot, now
+    def __init__(self, inventory: Inventory, now: Any) -> None:
+        self.inventory, self.now = inventory, now
         self.runs: set[Run] = set()
         self.dags: set[str] = set()
 
-    def shelter(self, workspace: Object) -> str:
+    def active_reason(self, workspace: Object) -> str:
         """Why everything of this Workspace is somebody else's business, "" when it is not; asks nobody."""
         meta = workspace["metadata"]
         annotations = meta.get("annotations") or {}
@@ -36,8 +36,8 @@ class Flight:
             return "its Workspace is being deleted, and kaito_release takes what it owns"
         if annotations.get(names.PAUSED) == "true":
             return f"its Workspace is paused by the annotation {names.PAUSED}"
-        if self.snapshot.upstream and annotations.get(names.MANAGED_BY) != "airflow":
-            return f"{self.snapshot.upstream} works on its Workspace"
+        if self.inventory.upstream and annotations.get(names.MANAGED_BY) != "airflow":
+            return f"{self.inventory.upstream} works on its Workspace"
         return ""
 
     def under_way(self, workspace: Object) -> str:
@@ -65,8 +65,8 @@ class Flight:
         def nothing(*_: Any) -> Any:
             return ""
 
-        surroundings = Surroundings(nothing, nothing, nothing, nothing)
-        case = Case(workspace, Observed(), self.now, surroundings)
+        config = ReconcileConfig(nothing, nothing, nothing, nothing)
+        case = Case(workspace, Observed(), self.now, config)
         return case.verdict(case.status)
 
     def own_run(self, item: Item, workspace: Object) -> str:
@@ -89,7 +89,7 @@ class Flight:
         """The state of a run that is in one of several DAGs: at work wins, then over, then None (Airflow has none)."""
         asked = list(runs)
         self.runs |= set(asked)
-        states = [self.snapshot.runs.get(run, UNASKED) for run in asked]
+        states = [self.inventory.runs.get(run, UNASKED) for run in asked]
         if UNASKED in states:
             return UNASKED
         for wanted in (ACTIVE, OVER):
@@ -99,4 +99,4 @@ class Flight:
 
     def _busy(self, dag: str) -> bool | None:
         self.dags.add(dag)
-        return self.snapshot.busy.get(dag)
+        return self.inventory.busy.get(dag)

@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from include.janitor.activity import Flight
-from include.janitor.contract import Fate, Key, Object, Questions, Rules, Snapshot, Verdict
+from include.janitor.activity import RunActivity
+from include.janitor.orphans import (
+    Inventory,
+    Key,
+    Object,
+    OrphanAction,
+    Questions,
+    Rules,
+    Verdict,
+)
 from include.janitor.things import (
     CONFIG_MAP,
     POD,
@@ -28,47 +36,47 @@ from include.reconcile.case import RUN_COMPONENTS, SERVING, deleting, ended, lab
 from include.workspace.api import names
 
 
-def judge(snapshot: Snapshot, now: datetime, rules: Rules) -> list[Verdict]:
+def judge(inventory: Inventory, now: datetime, rules: Rules) -> list[Verdict]:
     """A verdict on each thing, in the order in which they may be deleted."""
-    return _Court(snapshot, now, rules).verdicts
+    return _OrphanCollector(inventory, now, rules).verdicts
 
 
-def find_orphans(snapshot: Snapshot, now: datetime, rules: Rules) -> list[Verdict]:
-    """The verdicts on what nobody needs any more: to be deleted now (`Fate.DELETE`), or after the grace time."""
-    return [verdict for verdict in judge(snapshot, now, rules) if verdict.orphan]
+def find_orphans(inventory: Inventory, now: datetime, rules: Rules) -> list[Verdict]:
+    """The verdicts on what nobody needs any more: to be deleted now (`DELETE`), or after the grace time (`WAIT`)."""
+    return [verdict for verdict in judge(inventory, now, rules) if verdict.orphan]
 
 
-def questions(snapshot: Snapshot, now: datetime, rules: Rules) -> Questions:
-    """What must be known before the verdicts on this snapshot are final. Ask again until nothing is left to ask.
+def questions(inventory: Inventory, now: datetime, rules: Rules) -> Questions:
+    """What must be known before the verdicts on this inventory are final. Ask again until nothing is left to ask.
 
     Nothing is asked about what is kept anyway.
     """
-    court = _Court(snapshot, now, rules)
-    orphans = [item for item, verdict in court.judged if verdict.orphan]
+    collector = _OrphanCollector(inventory, now, rules)
+    orphans = [item for item, verdict in collector.judged if verdict.orphan]
     mounted = (SERVICE, CONFIG_MAP, VOLUME_CLAIM)
     return Questions(
-        runs=tuple(sorted(court.flight.runs - set(snapshot.runs))),
-        dags=tuple(sorted(court.flight.dags - set(snapshot.busy))),
-        nodes=tuple(sorted({node for item in orphans for node in nodes_of(item, snapshot)})),
+        runs=tuple(sorted(collector.activity.runs - set(inventory.runs))),
+        dags=tuple(sorted(collector.activity.dags - set(inventory.busy))),
+        nodes=tuple(sorted({node for item in orphans for node in nodes_of(item, inventory)})),
         namespaces=tuple(
             sorted({str(item.thing.namespace) for item in orphans if item.thing.kind in mounted})
         ),
     )
 
 
-class _Court:
-    def __init__(self, snapshot: Snapshot, now: datetime, rules: Rules) -> None:
-        self.snapshot, self.now, self.rules = snapshot, now, rules
-        self.flight = Flight(snapshot, now)
+class _OrphanCollector:
+    def __init__(self, inventory: Inventory, now: datetime, rules: Rules) -> None:
+        self.inventory, self.now, self.rules = inventory, now, rules
+        self.activity = RunActivity(inventory, now)
         self.workspaces: dict[Key, Object] = {
-            (names.namespace(ws), str(ws["metadata"]["name"])): ws for ws in snapshot.workspaces
+            (names.namespace(ws), str(ws["metadata"]["name"])): ws for ws in inventory.workspaces
         }
         #: uids of what goes in this sweep, and so uses nothing and makes nothing any more.
         self.going: set[str] = set()
         self.judged: list[tuple[Item, Verdict]] = []
-        for item in items(snapshot):
+        for item in items(inventory):
             verdict = self._verdict(item)
-            if verdict.fate == Fate.DELETE and item.thing.uid:
+            if verdict.action == OrphanAction.DELETE and item.thing.uid:
                 self.going.add(item.thing.uid)
             self.judged.append((item, verdict))
 
@@ -79,16 +87,16 @@ class _Court:
     def _verdict(self, item: Item) -> Verdict:
         kept = self._kept(item)
         if kept:
-            return Verdict(item.thing, Fate.KEEP, kept)
+            return Verdict(item.thing, OrphanAction.KEEP, kept)
         orphan, reason = self._orphan(item)
-        if orphan and (used := user(item, self.snapshot, self.going)):
+        if orphan and (used := user(item, self.inventory, self.going)):
             orphan, reason = False, f"{reason}, but {used}"
         if not orphan:
-            return Verdict(item.thing, Fate.KEEP, reason)
-        since = min(self.snapshot.seen.get(item.thing.key, self.now), self.now)
+            return Verdict(item.thing, OrphanAction.KEEP, reason)
+        since = min(self.inventory.seen.get(item.thing.key, self.now), self.now)
         if young := self._young(item, since):
-            return Verdict(item.thing, Fate.WAIT, f"{reason}; {young}", since)
-        return Verdict(item.thing, Fate.DELETE, reason, since)
+            return Verdict(item.thing, OrphanAction.WAIT, f"{reason}; {young}", since)
+        return Verdict(item.thing, OrphanAction.DELETE, reason, since)
 
     def _kept(self, item: Item) -> str:
         """Why a thing is kept whatever became of its Workspace, "" when it is not."""
@@ -110,8 +118,8 @@ class _Court:
         live = self.workspaces.get(item.thing.workspace)
         if live is None:
             return True, f"Workspace {namespace}/{name} is gone"
-        if shelter := self.flight.shelter(live):
-            return False, shelter
+        if active_reason := self.activity.active_reason(live):
+            return False, active_reason
         uid, known = str(live["metadata"].get("uid") or ""), owner_uid(item)
         earlier = bool(known) and not uid.startswith(known)
         pool, serving = item.thing.kind in POOLS, item.purpose == SERVING
@@ -123,18 +131,18 @@ class _Court:
             return False, "the service of its Workspace stands"
         if self._just_made(item):
             return False, "it is new"  # not worth a question yet
-        if busy := self.flight.under_way(live):
+        if busy := self.activity.under_way(live):
             return False, busy
         if earlier:
             return True, f"it was made for an earlier Workspace {namespace}/{name} ({known})"
-        if busy := self.flight.own_run(item, live):
+        if busy := self.activity.own_run(item, live):
             return False, busy
         return True, f"run {item.run_label} is over" + (" and there is no service" if serving else "")
 
     def _service_stands(self, live: Object) -> bool:
         """Whether a StatefulSet that wants pods, or serving pods that outlive theirs, may use serving machines."""
         key = (names.namespace(live), str(live["metadata"]["name"]))
-        for found in self.snapshot.stateful_sets:
+        for found in self.inventory.stateful_sets:
             meta = found["metadata"]
             wanted = (found.get("spec") or {}).get("replicas")
             if (meta.get("namespace"), meta["name"]) == key and wanted != 0 and not deleting(found):
@@ -143,7 +151,7 @@ class _Court:
             (pod["metadata"].get("namespace"), label(pod, names.WORKSPACE)) == key
             and label(pod, names.COMPONENT) == SERVING
             and not ended(pod)
-            for pod in self.snapshot.pods
+            for pod in self.inventory.pods
         )
 
     def _just_made(self, item: Item) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.janitor.contract import Verdict
+from include.janitor.orphans import Verdict
 
 #: Two looks that are further apart are strangers.
 LONGEST_PAUSE = timedelta(minutes=45)

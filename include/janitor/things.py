@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.janitor.contract import Object, Snapshot, Thing
+from include.janitor.orphans import Inventory, Object, Thing
 from include.pools import aks as agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import RUN_COMPONENTS, SERVING, TUNING, controller
@@ -55,20 +55,20 @@ class Item:
         return self.labels.get(names.COMPONENT) or ""
 
 
-def items(snapshot: Snapshot) -> Iterator[Item]:
+def items(inventory: Inventory) -> Iterator[Item]:
     """Everything to be judged, in the order of deletion: who makes others first, machines after what works on them."""
     kinds = (
-        (STATEFUL_SET, snapshot.stateful_sets),
-        (SERVICE, snapshot.services),
-        (POD, snapshot.pods),
-        (CONFIG_MAP, snapshot.config_maps),
-        (NODE_POOL, snapshot.node_pools),
-        (NODE_CLAIM, snapshot.node_claims),
+        (STATEFUL_SET, inventory.stateful_sets),
+        (SERVICE, inventory.services),
+        (POD, inventory.pods),
+        (CONFIG_MAP, inventory.config_maps),
+        (NODE_POOL, inventory.node_pools),
+        (NODE_CLAIM, inventory.node_claims),
     )
     for kind, objects in kinds:
         yield from (_item(kind, obj) for obj in objects)
-    yield from (_agent_pool(pool) for pool in snapshot.agent_pools)
-    yield from (_item(VOLUME_CLAIM, obj) for obj in snapshot.volume_claims)
+    yield from (_agent_pool(pool) for pool in inventory.agent_pools)
+    yield from (_item(VOLUME_CLAIM, obj) for obj in inventory.volume_claims)
 
 
 def _item(kind: str, obj: Object) -> Item:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from include.janitor.contract import Object, Snapshot
+from include.janitor.orphans import Inventory, Object
 from include.janitor.things import (
     AGENT_POOL,
     CONFIG_MAP,
@@ -28,28 +28,28 @@ NODE_POOL_LABEL = "karpenter.sh/nodepool"
 EQUIPMENT = ("DaemonSet", "Node")
 
 
-def nodes_of(item: Item, snapshot: Snapshot) -> set[str]:
+def nodes_of(item: Item, inventory: Inventory) -> set[str]:
     """The names of a pool's nodes."""
     name, kind = item.thing.name, item.thing.kind
     if kind == NODE_CLAIM:
         return {node_of(item.obj)} - {""}
     if kind == AGENT_POOL:
-        return {str(n["metadata"]["name"]) for n in snapshot.nodes if _label(n, AGENT_POOL_LABEL) == name}
+        return {str(n["metadata"]["name"]) for n in inventory.nodes if _label(n, AGENT_POOL_LABEL) == name}
     if kind == NODE_POOL:
-        own = {str(n["metadata"]["name"]) for n in snapshot.nodes if _label(n, NODE_POOL_LABEL) == name}
-        claims = (c for c in snapshot.node_claims if _label(c, NODE_POOL_LABEL) == name)
+        own = {str(n["metadata"]["name"]) for n in inventory.nodes if _label(n, NODE_POOL_LABEL) == name}
+        claims = (c for c in inventory.node_claims if _label(c, NODE_POOL_LABEL) == name)
         return (own | {node_of(claim) for claim in claims}) - {""}
     return set()
 
 
-def user(item: Item, snapshot: Snapshot, going: Collection[str]) -> str:
+def user(item: Item, inventory: Inventory, going: Collection[str]) -> str:
     """The first pod that uses a thing, in words; "" when none does."""
     working = (
         pod
-        for pod in _every(snapshot.pods, snapshot.others)
+        for pod in _every(inventory.pods, inventory.others)
         if not ended(pod) and str(pod["metadata"].get("uid")) not in going
     )
-    nodes = nodes_of(item, snapshot)
+    nodes = nodes_of(item, inventory)
     for pod in working:
         meta = pod["metadata"]
         where = f"Pod {meta.get('namespace') or 'default'}/{meta['name']}"

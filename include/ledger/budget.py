@@ -19,7 +19,7 @@ def spent_all(budget: float | None, spent: float) -> str:
     return f"The budget of {dollars(budget)} is spent: the machines of this Workspace have cost {dollars(spent)}."
 
 
-def too_dear(budget: float | None, spent: float, estimate: float, what: str) -> str:
+def over_budget(budget: float | None, spent: float, estimate: float, what: str) -> str:
     """A sentence when what was spent and an estimate together exceed a budget, "" when they do not.
 
     `what` is what the estimate is for, such as "starting the service".

@@ -1,7 +1,7 @@
 """The machines of a Workspace as the cluster shows them: since when each costs, and when it worked.
 
 Whoever makes the machines, they show as NodeClaims, or (agent pools) as Nodes that say when their pool was asked for.
-Nodes that somebody brought along are in neither and cost nothing here. It must never count one machine twice.
+Nodes that are BYO (bring your own) are in neither and cost nothing here. It must never count one machine twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class HeldMachine:
     """A machine that costs. `uid` is of its NodeClaim or Node, `run` the label of the run that holds it."""
 
     uid: str
@@ -43,7 +43,7 @@ class Machine:
     work: tuple[Span, ...] = ()
 
 
-def machines(claims: Iterable[Object], nodes: Iterable[Object], pods: Iterable[Object]) -> list[Machine]:
+def machines(claims: Iterable[Object], nodes: Iterable[Object], pods: Iterable[Object]) -> list[HeldMachine]:
     """The machines of one Workspace, from its NodeClaims, Nodes and pods; what was never launched is not there."""
     work: dict[str, list[Object]] = {}
     for pod in pods:
@@ -70,7 +70,7 @@ def _condition(obj: Object, kind: str) -> Mapping[str, Any]:
     return next((c for c in listed if c.get("type") == kind), {})
 
 
-def _of_claim(claim: Object, work: Mapping[str, list[Object]]) -> Machine | None:
+def _of_claim(claim: Object, work: Mapping[str, list[Object]]) -> HeldMachine | None:
     meta, labels = claim["metadata"], _labels(claim)
     launched = _condition(claim, "Launched")
     if labels.get(names.POOL) not in PURPOSES or launched.get("status") != "True":
@@ -82,7 +82,7 @@ def _of_claim(claim: Object, work: Mapping[str, list[Object]]) -> Machine | None
     return _machine(claim, node, instance_type(claim), since, work)
 
 
-def _of_node(node: Object, work: Mapping[str, list[Object]]) -> Machine | None:
+def _of_node(node: Object, work: Mapping[str, list[Object]]) -> HeldMachine | None:
     """A machine of an agent pool: only those carry the moment at which their pool was asked for."""
     meta, labels = node["metadata"], _labels(node)
     asked = labels.get(names.ASKED_AT) or ""
@@ -94,12 +94,14 @@ def _of_node(node: Object, work: Mapping[str, list[Object]]) -> Machine | None:
     return _machine(node, str(meta["name"]), labels.get(INSTANCE_TYPE, ""), since, work)
 
 
-def _machine(obj: Object, node: str, kind: str, since: datetime, work: Mapping[str, list[Object]]) -> Machine:
+def _machine(
+    obj: Object, node: str, kind: str, since: datetime, work: Mapping[str, list[Object]]
+) -> HeldMachine:
     meta, labels = obj["metadata"], _labels(obj)
     pods = [p for p in work.get(node, ()) if node and _labels(p).get(names.COMPONENT) == labels[names.POOL]]
     spans = tuple(span for pod in pods for span in _spans(pod))
     uid, name, run = str(meta["uid"]), str(meta["name"]), labels.get(names.RUN_ID, "")
-    return Machine(uid, name, node, run, labels[names.POOL], kind, since, spans)
+    return HeldMachine(uid, name, node, run, labels[names.POOL], kind, since, spans)
 
 
 def _spans(pod: Object) -> list[Span]:

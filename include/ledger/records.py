@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from include.ledger import unjoined
-from include.ledger.machines import Machine, Span
-from include.ledger.unjoined import Rented
+from include.ledger import unregistered
+from include.ledger.machines import HeldMachine, Span
+from include.ledger.unregistered import UnregisteredCapacity
 from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
@@ -28,15 +28,15 @@ SUCCESS, FAILED = "success", "failed"
 
 def account(
     old: Cost | None,
-    seen: Sequence[Machine],
+    seen: Sequence[HeldMachine],
     now: datetime,
     price_of: Callable[[str], float | None],
-    rented: Sequence[Rented] | None = None,
+    capacity: Sequence[UnregisteredCapacity] | None = None,
     ended: Mapping[str, datetime] | None = None,
 ) -> dict[str, Any]:
     """The whole next `status.cost` after a look: {} when nothing has ever cost anything.
 
-    `old` is the present one. `rented` are the agent pools whose machines may not all have joined, None when Azure was
+    `old` is the present one. `capacity` are the agent pools whose machines may not all have joined, None when Azure was
     not asked. `price_of` gives US dollars an hour for a machine type, None when it is not known. `ended` is when
     somebody saw machines go, by their uids: a look comes later, by as long as it is not due or a worker takes to start.
     """
@@ -52,27 +52,27 @@ def account(
         if machine is not None:
             record.pop("until", None)
             _work(record, machine.work, now)
-        elif not unjoined.unjoined(record):
+        elif not unregistered.is_unregistered(record):
             _end(record, now, (ended or {}).get(str(record.get("uid"))))
     records += [_begin(machine, records, now, price_of) for _, machine in sorted(live.items())]
-    if rented is not None:
-        records = unjoined.account(records, rented, now, price_of)
+    if capacity is not None:
+        records = unregistered.account(records, capacity, now, price_of)
     return summed(records, now, old.get("earlier")) if records or old.get("earlier") else {}
 
 
-def _take_over(records: Sequence[Record], seen: Sequence[Machine], now: datetime) -> None:
+def _take_over(records: Sequence[Record], seen: Sequence[HeldMachine], now: datetime) -> None:
     """Give each machine that has just joined the record that it had before."""
     known = {(record.get("uid"), record.get("run")) for record in records}
     lately = now - timedelta(seconds=STALE_SECONDS)
     for machine in seen:
         if (machine.uid, machine.run) in known:
             continue
-        if (before := unjoined.joined(records, machine, lately)) is not None:
+        if (before := unregistered.joined(records, machine, lately)) is not None:
             before |= {"uid": machine.uid, "name": machine.name}
             before.pop("until", None)
 
 
-def settle(cost: Cost, run: str, outcome: str) -> list[Record]:
+def with_outcome(cost: Cost, run: str, outcome: str) -> list[Record]:
     """The records with the outcome of a run's tuning written on them."""
     return [
         {**record, "outcome": outcome}
@@ -177,7 +177,7 @@ def _ended_lately(record: Cost, now: datetime) -> bool:
 
 
 def _begin(
-    machine: Machine, known: Sequence[Cost], now: datetime, price_of: Callable[[str], float | None]
+    machine: HeldMachine, known: Sequence[Cost], now: datetime, price_of: Callable[[str], float | None]
 ) -> Record:
     earlier = [moment(record.get("until")) for record in known if record.get("uid") == machine.uid]
     since = max([machine.since, *(until for until in earlier if until)])

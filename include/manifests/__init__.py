@@ -8,13 +8,13 @@ from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, ag
 from include.manifests.node_pools import node_pool
 from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import adapter_pod, dataset_pod, tuning_config, tuning_pod, work_volume
 
 __all__ = [
     "AgentPoolInvalid",
     "AgentPoolOptions",
-    "Settings",
+    "ManifestSettings",
     "adapter_pod",
     "agent_pool",
     "dataset_pod",

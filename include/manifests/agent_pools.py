@@ -43,7 +43,7 @@ class AgentPoolOptions:
 
     `spot_max_price` is in US dollars an hour, -1 up to the on-demand price. `zones` are Azure's ("1", "2", "3"); none
     lets Azure place the machines. `gpu_driver` "None" is for clusters whose GPU operator brings the driver.
-    `subnet_id` is the resource id of the nodes' subnet, needed where the cluster's network was brought along.
+    `subnet_id` is the resource id of the nodes' subnet, needed where the cluster has a BYO network.
     """
 
     spot: bool = False

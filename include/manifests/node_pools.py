@@ -12,7 +12,7 @@ from typing import Any
 
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.pools import DEFAULT_IMAGE_FAMILY, offer_mark, offer_requirements
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
@@ -32,7 +32,7 @@ def node_pool_name(ws: Workspace, purpose: str) -> str:
 
 
 def node_pool(
-    ws: Workspace | Mapping[str, Any], plan: Plan, run_id: str, settings: Settings | None = None
+    ws: Workspace | Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings | None = None
 ) -> Manifest:
     """The NodePool of a plan, with `plan.node_count` replicas. It is cluster-scoped, so labels own it."""
     workspace = workspace_of(ws)
@@ -71,7 +71,7 @@ def node_pool(
     }
 
 
-def _requirements(plan: Plan, settings: Settings | None) -> list[Manifest]:
+def _requirements(plan: Plan, settings: ManifestSettings | None) -> list[Manifest]:
     found = [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [plan.instance_type]}]
     found += offer_requirements(plan, settings)
     if plan.instance_type.startswith("Standard_") and not plan.zone:
@@ -79,7 +79,7 @@ def _requirements(plan: Plan, settings: Settings | None) -> list[Manifest]:
     return found
 
 
-def _node_class(ws: Workspace, instance_type: str, settings: Settings | None) -> Manifest:
+def _node_class(ws: Workspace, instance_type: str, settings: ManifestSettings | None) -> Manifest:
     """The node class: the Workspace's annotation, else the installation's, else KAITO's for the image family."""
     chosen = ws.annotations.get(names.NODE_CLASS_NAME)
     if not chosen and settings is not None and settings.node_class != "default":

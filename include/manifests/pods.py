@@ -1,7 +1,7 @@
 """What all pods of the project share: security, labels, volumes, where they may run.
 
-Every pod keeps Kubernetes' Restricted profile (a weights mirror aside, see Settings). Nothing here must know what a
-container does.
+Every pod keeps Kubernetes' Restricted profile (a weights mirror aside, see ManifestSettings). Nothing here must know
+what a container does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
@@ -68,7 +68,7 @@ def env_from_secret(name: str, secret: str, key: str) -> Manifest:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def listen(settings: Settings) -> list[Manifest]:
+def listen(settings: ManifestSettings) -> list[Manifest]:
     """Where a server binds: the pod's own address, which the sandbox's shared network needs, or all addresses."""
     host = env_from_field("HOST", "status.podIP") if settings.bind_pod_ip else env(HOST="0.0.0.0")[0]  # noqa: S104
     return [host, env_from_field("POD_IP", "status.podIP")]
@@ -86,7 +86,7 @@ def mount(volume: str, path: str, *, sub_path: str | None = None, read_only: boo
 def container(
     name: str,
     module: str,
-    settings: Settings,
+    settings: ManifestSettings,
     *,
     variables: Sequence[Manifest],
     mounts: Sequence[Manifest],
@@ -107,7 +107,7 @@ def container(
     }
 
 
-def resources(settings: Settings, gpus: int = 0) -> Manifest:
+def resources(settings: ManifestSettings, gpus: int = 0) -> Manifest:
     """Requests of a container; a GPU pod takes all GPUs of its machine, as limit and request."""
     requests: dict[str, str] = {}
     if settings.cpu_requests:
@@ -140,7 +140,7 @@ def pod_security() -> Manifest:
 
 
 def pod_spec(
-    settings: Settings,
+    settings: ManifestSettings,
     containers: Sequence[Manifest],
     volumes: Sequence[Manifest],
     *,
@@ -163,7 +163,7 @@ def pod_spec(
     return found
 
 
-def gpu_placement(ws: Workspace, plan: Plan, settings: Settings) -> Manifest:
+def gpu_placement(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Manifest:
     """Affinity and tolerations that put a pod on the nodes of its own pool and nowhere else.
 
     KAITO pins inference pods only, so two tunings with equal matchLabels may swap nodes (contract 10.1-4).
@@ -197,7 +197,7 @@ class RegistryAccess:
     volumes: list[Manifest]
 
 
-def registry_access(settings: Settings, volume: str, secret: str | None) -> RegistryAccess:
+def registry_access(settings: ManifestSettings, volume: str, secret: str | None) -> RegistryAccess:
     """Access with a dockerconfigjson secret, mounted as the folder that DOCKER_CONFIG names; anonymous without one."""
     variables = env(
         ALLOWED_NETWORKS=",".join(settings.allowed_networks),
@@ -223,7 +223,7 @@ def shared_memory() -> Manifest:
     return {"name": "dshm", "emptyDir": {"medium": "Memory"}}
 
 
-def weights(ws: Workspace, plan: Plan, settings: Settings) -> tuple[Manifest, list[Manifest]]:
+def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
     """The weights volume, and the init containers that fill it (none when a mirror holds the weights)."""
     if settings.weights_mirror:
         path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from include.catalog.models import GIB
 from include.manifests.pods import Manifest, pool_labels, workspace_of
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
@@ -24,14 +24,16 @@ DEFAULT_IMAGE_FAMILY = "ubuntu"
 
 
 def node_claims(
-    ws: Workspace | Mapping[str, Any], plan: Plan, run_id: str, settings: Settings | None = None
+    ws: Workspace | Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings | None = None
 ) -> list[Manifest]:
     """The NodeClaims of a plan's pool, `plan.node_count` of them. They are cluster-scoped, so labels own them."""
     workspace = workspace_of(ws)
     return [_node_claim(workspace, plan, run_id, index, settings) for index in range(plan.node_count)]
 
 
-def _node_claim(ws: Workspace, plan: Plan, run_id: str, index: int, settings: Settings | None) -> Manifest:
+def _node_claim(
+    ws: Workspace, plan: Plan, run_id: str, index: int, settings: ManifestSettings | None
+) -> Manifest:
     document = ws.to_dict()
     labels = {
         **node_labels(ws),
@@ -83,7 +85,7 @@ def _cloud_requirements(instance_type: str) -> list[Manifest]:
     return [{"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}]
 
 
-def offer_requirements(plan: Plan, settings: Settings | None = None) -> list[Manifest]:
+def offer_requirements(plan: Plan, settings: ManifestSettings | None = None) -> list[Manifest]:
     """What Karpenter has to keep of an alternative: its zone and its terms. gpu-provisioner passes over both.
 
     Azure's zones are numbers, and Karpenter knows them with their region: westeurope-1. Raises ValueError without one.

@@ -14,7 +14,7 @@ from typing import Any
 from include.catalog.models import GIB
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.planning import Plan, server_environment
 from include.workspace import Workspace
 from include.workspace.api import names
@@ -52,7 +52,7 @@ def services(ws: Subject) -> list[Manifest]:
 def stateful_set(
     ws: Subject,
     plan: Plan,
-    settings: Settings,
+    settings: ManifestSettings,
     run_id: str,
     adapters: Sequence[Mapping[str, Any]] = (),
     config: Mapping[str, Any] | None = None,
@@ -124,7 +124,7 @@ def _service(ws: Workspace, name: str, spec: Manifest) -> Manifest:
 def _pod_template(
     ws: Workspace,
     plan: Plan,
-    settings: Settings,
+    settings: ManifestSettings,
     run_id: str,
     adapters: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any] | None,
@@ -156,7 +156,7 @@ def _pod_template(
 
 
 def _server(
-    plan: Plan, settings: Settings, mounts: Sequence[Manifest], environment: Mapping[str, str]
+    plan: Plan, settings: ManifestSettings, mounts: Sequence[Manifest], environment: Mapping[str, str]
 ) -> Manifest:
     variables = [
         *env(
@@ -186,7 +186,7 @@ def _server(
 
 
 def _pull(
-    ws: Workspace, settings: Settings, index: int, adapter: Mapping[str, Any]
+    ws: Workspace, settings: ManifestSettings, index: int, adapter: Mapping[str, Any]
 ) -> tuple[Manifest, list[Manifest]]:
     """The init container that pulls one adapter image, and the volume with its credentials."""
     own = ws.tuning.output.image_push_secret if ws.tuning else None
@@ -207,7 +207,7 @@ def _pull(
     return pull, access.volumes
 
 
-def _from_template(ws: Workspace, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+def _from_template(ws: Workspace, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
     """The user's pod template as it is, with our labels and placement added (contract 6.5)."""
     template: Manifest = copy.deepcopy(dict((ws.inference and ws.inference.template) or {}))
     meta = template.setdefault("metadata", {})

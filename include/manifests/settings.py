@@ -8,7 +8,7 @@ from include.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ManifestSettings:
     """An installation's choices. Quantities are Kubernetes quantities as text, the work volume is in GiB.
 
     `weights_mirror` is a folder of every GPU node with one folder of weights a preset: it is mounted instead of
@@ -18,7 +18,7 @@ class Settings:
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
     `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.
-    `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are brought along.
+    `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are BYO (bring your own).
     """
 
     workload_image: str
@@ -41,6 +41,6 @@ class Settings:
     region: str = ""
 
     @classmethod
-    def defaults(cls, catalog: Catalog) -> Settings:
+    def defaults(cls, catalog: Catalog) -> ManifestSettings:
         """The settings of an installation that decides nothing."""
         return cls(workload_image=catalog.image("workloads"))

@@ -13,7 +13,7 @@ from typing import Any
 from include.catalog import load_catalog
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
-from include.manifests.settings import Settings
+from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
@@ -27,7 +27,7 @@ INPUT_PATH = "/mnt/input"
 Subject = Workspace | Mapping[str, Any]
 
 
-def work_volume(ws: Subject, settings: Settings) -> Manifest:
+def work_volume(ws: Subject, settings: ManifestSettings) -> Manifest:
     """The PersistentVolumeClaim that holds the dataset, the checkpoints and the adapter of a tuning Workspace."""
     workspace = workspace_of(ws)
     spec: Manifest = {
@@ -57,7 +57,7 @@ def tuning_config(ws: Subject, plan: Plan, user_config: str | None) -> Manifest:
     }
 
 
-def dataset_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
     """The pod that fetches or reads the dataset, checks it and writes it to the work volume."""
     workspace = workspace_of(ws)
     source = _tuning(workspace).input
@@ -83,7 +83,7 @@ def dataset_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Man
     return _pod(workspace, "dataset", run_id, pods.pod_spec(settings, [main], volumes))
 
 
-def tuning_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Manifest:
+def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
     """The pod that tunes on the GPUs of the Workspace's own pool."""
     workspace = workspace_of(ws)
     weights_volume, init_containers = pods.weights(workspace, plan, settings)
@@ -123,7 +123,11 @@ def tuning_pod(ws: Subject, plan: Plan, settings: Settings, run_id: str) -> Mani
 
 
 def adapter_pod(
-    ws: Subject, plan: Plan, settings: Settings, run_id: str, metadata: Mapping[str, Any] | None = None
+    ws: Subject,
+    plan: Plan,
+    settings: ManifestSettings,
+    run_id: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """The pod that packs the adapter as an OCI image and pushes it.
 

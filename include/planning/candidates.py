@@ -70,7 +70,7 @@ def candidates(
 ) -> Candidates:
     """All plans of the Workspace's first pool, or with `serving` of the pool that its service runs on.
 
-    `config` and `machine` are as for `plan`; nodes that were brought along have no alternative. Raises as `plan` for
+    `config` and `machine` are as for `plan`; BYO nodes have no alternative. Raises as `plan` for
     the Workspace's own machine type.
     """
 

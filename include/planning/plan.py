@@ -29,8 +29,8 @@ def plan(
     """The plan of the Workspace's first pool: tuning for a tuning, serving otherwise.
 
     `config` is what the user's ConfigMap holds, parsed: the training_config.yaml of a tuning, which decides memory and
-    time, or the inference_config.yaml of a service, which decides the context. `machine` is what nodes that were
-    brought along are; without it, the catalogue's entry of the Workspace's machine type.
+    time, or the inference_config.yaml of a service, which decides the context. `machine` is what BYO nodes are;
+    without it, the catalogue's entry of the Workspace's machine type.
     Raises KeyError (with a suggestion) for an unknown preset or machine, ValueError for a preset that is not tunable
     and DoesNotFit (a ValueError) for a model that the machine cannot serve.
     """

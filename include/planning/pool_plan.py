@@ -23,7 +23,7 @@ class Plan:
 
     `training` are the settings of a tuning that memory and time were computed for, `tokens_per_second` of all GPUs
     together. Of a serving plan `max_model_len` is the longest context in tokens that fits, and `kv_cache_tokens` what
-    all requests together may hold. `own_nodes`: they were brought along, so nothing marks them as this Workspace's.
+    all requests together may hold. `own_nodes`: they are BYO, so nothing marks them as this Workspace's.
     `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
     """
 

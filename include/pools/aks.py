@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.pools.lost_nodes import standing
 from include.pools.status import (
     FINAL_CLASSES,
@@ -102,7 +102,7 @@ def shortfall(
     return f"{wanted - have} of {wanted} machine(s) of its agent pools are gone" if have < wanted else ""
 
 
-def rented(pools: Iterable[AgentPool]) -> list[Rented]:
+def unregistered_capacity(pools: Iterable[AgentPool]) -> list[UnregisteredCapacity]:
     """What a ledger has to know of pools whose machines may not all have joined.
 
     A pool that succeeded has no such machines, and one for which Azure had none of them neither.
@@ -116,7 +116,7 @@ def rented(pools: Iterable[AgentPool]) -> list[Rented]:
         if gave_up and classify(*failure(pool)) != FailureClass.TRANSIENT:
             continue
         found.append(
-            Rented(
+            UnregisteredCapacity(
                 pool=str(pool["name"]),
                 run=labels(pool).get(names.RUN_ID, ""),
                 purpose=labels(pool).get(names.POOL, ""),

@@ -1,7 +1,7 @@
-"""Whether nodes that somebody brought along can take a Workspace's work, and if not, why not: a pure judgement.
+"""Whether BYO nodes (bring your own) can take a Workspace's work, and if not, why not: a pure judgement.
 
 Which nodes they are, the labelSelector says; what GPUs they must offer, their own labels say. Machines that were made
-for some Workspace are never taken for brought along. It must never talk to a cluster.
+for some Workspace are never taken for BYO nodes. It must never talk to a cluster.
 """
 
 from __future__ import annotations

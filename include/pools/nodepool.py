@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from include.reconcile.case import deleting
-from include.reconcile.contract import Object
+from include.reconcile.decision import Object
 
 
 def replicas(pool: Object) -> int:

@@ -4,7 +4,8 @@ It exists so that every situation can be tested in milliseconds, thousands of th
 cluster, to Airflow or to the clock: those who do hand it what they saw, and carry out what it decides.
 """
 
-from include.reconcile.contract import (
+from include.reconcile.decide import decide
+from include.reconcile.decision import (
     Action,
     Activity,
     AddFinalizer,
@@ -12,15 +13,14 @@ from include.reconcile.contract import (
     ApplyObject,
     Decision,
     DeleteObject,
-    DropFinalizer,
     Event,
     HandOver,
     Observed,
+    ReconcileConfig,
+    RemoveFinalizer,
     ScaleToZero,
     StartRun,
-    Surroundings,
 )
-from include.reconcile.decide import decide
 from include.reconcile.due import due, runs_to_ask
 from include.reconcile.initial_status import awaits_initial_status, initial_status
 
@@ -32,13 +32,13 @@ __all__ = [
     "ApplyObject",
     "Decision",
     "DeleteObject",
-    "DropFinalizer",
     "Event",
     "HandOver",
     "Observed",
+    "ReconcileConfig",
+    "RemoveFinalizer",
     "ScaleToZero",
     "StartRun",
-    "Surroundings",
     "awaits_initial_status",
     "decide",
     "due",

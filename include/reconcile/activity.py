@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from include.reconcile.contract import Activity
+from include.reconcile.decision import Activity
 
 IN_FLIGHT = "kaito_serving_requests_in_flight"
 LAST = "kaito_serving_last_request_timestamp_seconds"

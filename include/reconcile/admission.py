@@ -12,8 +12,8 @@ from typing import Any
 
 from include.reconcile import attempts, backoff, leftovers, progress, service
 from include.reconcile.case import FOUND, OVER, SERVE, SPEC, TUNE, Case
-from include.reconcile.contract import Decision, Fault, Object
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import Decision, Fault, Object
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import (
     ConditionType,
@@ -30,24 +30,24 @@ UNRECORDED_SECONDS = 120.0
 TAKEN = "P6"
 
 
-def first_sight(draft: Draft) -> Decision:
+def first_sight(builder: DecisionBuilder) -> Decision:
     """A generation without a run of its own: judge it, or wait until it may be judged again."""
-    case = draft.case
+    case = builder.case
     told = _told(case)
     if told == "open" and _alive(case):
-        draft.look_again(progress.QUIET_SECONDS)
-        return draft.decision("running")
+        builder.look_again(progress.QUIET_SECONDS)
+        return builder.decision("running")
     if told == "final":
-        return attempts.adopt(draft, FOUND)
+        return attempts.adopt(builder, FOUND)
     if not told and (dag_and_run := _made_by(case)):
-        return attempts.follow(draft, *dag_and_run)
-    if told == "invalid" and (pause := backoff.wait(draft.retry, case.now)) > 0:
-        return refuse(draft, pause)
-    found = [*case.surroundings.faults(case.workspace, accepted_document(case)), *taken(case)]
+        return attempts.follow(builder, *dag_and_run)
+    if told == "invalid" and (pause := backoff.wait(builder.retry, case.now)) > 0:
+        return refuse(builder, pause)
+    found = [*case.config.faults(case.workspace, accepted_document(case)), *taken(case)]
     if not found:
-        return attempts.begin(draft, cause=SPEC, attempt=1)
-    _invalid(draft, found, again=told == "invalid")
-    return refuse(draft, backoff.wait(draft.retry, case.now))
+        return attempts.begin(builder, cause=SPEC, attempt=1)
+    _invalid(builder, found, again=told == "invalid")
+    return refuse(builder, backoff.wait(builder.retry, case.now))
 
 
 def _made_by(case: Case) -> tuple[str, str] | None:
@@ -56,12 +56,12 @@ def _made_by(case: Case) -> tuple[str, str] | None:
     return (dag, run_id) if case.generation == 1 and dag in (TUNE, SERVE) and run_id else None
 
 
-def refuse(draft: Draft, pause: float) -> Decision:
+def refuse(builder: DecisionBuilder, pause: float) -> Decision:
     """Let nothing stand that only a run may hold; a service of an earlier generation goes on."""
-    leftovers.release(draft)
-    service.admit_loss(draft)
-    draft.look_again(pause or None)
-    return draft.decision("invalid")
+    leftovers.release(builder)
+    service.mark_not_ready(builder)
+    builder.look_again(pause or None)
+    return builder.decision("invalid")
 
 
 def _told(case: Case) -> str:
@@ -77,14 +77,14 @@ def _told(case: Case) -> str:
     return "final" if case.verdict(case.status) in OVER else "open"
 
 
-def _invalid(draft: Draft, found: Sequence[Fault], again: bool) -> None:
-    draft.reach(Phase.INVALID, "; ".join(str(fault) for fault in found))
+def _invalid(builder: DecisionBuilder, found: Sequence[Fault], again: bool) -> None:
+    builder.reach(Phase.INVALID, "; ".join(str(fault) for fault in found))
     if any(fault.rule[:1] in ("P", "M") for fault in found):
-        retry = backoff.failed(draft.retry if again else None, draft.case.now, "waiting for the cluster")
+        retry = backoff.failed(builder.retry if again else None, builder.case.now, "waiting for the cluster")
     else:
-        after = timestamp(draft.case.now + timedelta(seconds=DOCUMENT_SECONDS))
+        after = timestamp(builder.case.now + timedelta(seconds=DOCUMENT_SECONDS))
         retry = {"failures": 1, "after": after, "message": "waiting for an edit"}
-    draft.note(retry=retry)
+    builder.note(retry=retry)
 
 
 def _alive(case: Case) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from include.reconcile.contract import Object, Observed, Surroundings
+from include.reconcile.decision import Object, Observed, ReconcileConfig
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ENDED_BADLY, ConditionType, condition
@@ -66,7 +66,7 @@ class Case:
     workspace: Object
     observed: Observed
     now: datetime
-    surroundings: Surroundings
+    config: ReconcileConfig
 
     @cached_property
     def meta(self) -> Mapping[str, Any]:
@@ -124,8 +124,8 @@ class Case:
 
     @cached_property
     def machine(self) -> str:
-        """The canonical machine type, "" when nodes are brought along or the type is unknown."""
-        return str(self.surroundings.machine_of(self.workspace) or "")
+        """The canonical machine type, "" when nodes are BYO (bring your own) or the type is unknown."""
+        return str(self.config.machine_of(self.workspace) or "")
 
     @property
     def claims_machines(self) -> bool:
@@ -136,7 +136,7 @@ class Case:
     def by_node_claims(self) -> bool:
         """Whether machines come as NodeClaims: the Workspace's annotation decides before the installation."""
         chosen = self.observed.provider or self.annotations.get(names.POOL_PROVIDER)
-        return chosen == "nodeclaim" if chosen else self.surroundings.node_claims
+        return chosen == "nodeclaim" if chosen else self.config.node_claims
 
     @property
     def by_node_pools(self) -> bool:

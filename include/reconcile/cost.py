@@ -11,43 +11,43 @@ from typing import Any
 
 from include.ledger import records
 from include.ledger.machines import machines
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.pools import aks as agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import OVER, Case
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
-from include.workspace.api.budget import budget_of
+from include.workspace.api.annotations import budget_of
 from include.workspace.status.conditions import ConditionType
 
 #: How old the sums may be while a run is under way, and otherwise.
 FRESH_SECONDS, IDLE_SECONDS = 60.0, 3600.0
 
 
-def account(draft: Draft, *, busy: bool) -> None:
+def account(builder: DecisionBuilder, *, busy: bool) -> None:
     """Bring `status.cost` up to date when machines came, went or turned to work, or when its sums are old."""
-    case = draft.case
-    old = draft.status.get("cost") or {}
+    case = builder.case
+    old = builder.status.get("cost") or {}
     pods = [*case.run_pods, *case.serving_pods]
     seen = machines(case.node_claims, case.observed.nodes, pods)
     found = records.account(
-        old, seen, case.now, case.surroundings.price_of, _rented(case), case.observed.ended
+        old, seen, case.now, case.config.price_of, _unregistered(case), case.observed.ended
     )
     limit = limit_of(case, old)
     if not found and limit is None:
         return
-    found = _settled(draft, found)
+    found = _with_outcomes(builder, found)
     if limit is not None:
         found["budgetUsd"] = limit
     if not _worth_writing(case, old, found, FRESH_SECONDS if busy else IDLE_SECONDS):
         return
-    draft.note(cost=found)
+    builder.note(cost=found)
 
 
-def _rented(case: Case) -> list[Rented] | None:
+def _unregistered(case: Case) -> list[UnregisteredCapacity] | None:
     """The agent pools whose machines may not all have joined, None when Azure was not asked."""
     if case.observed.agent_pools is not None:
-        return agent_pools.rented(case.observed.agent_pools)
+        return agent_pools.unregistered_capacity(case.observed.agent_pools)
     return [] if case.observed.provider not in ("", "aks") else None
 
 
@@ -60,12 +60,12 @@ def limit_of(case: Case, cost: Mapping[str, Any] | None) -> float | None:
     return read if read is not None or known is None else float(known)
 
 
-def _settled(draft: Draft, found: dict[str, Any]) -> dict[str, Any]:
+def _with_outcomes(builder: DecisionBuilder, found: dict[str, Any]) -> dict[str, Any]:
     """Tunings whose run is over have come to something or to nothing; a run's own last task says the same."""
-    run = draft.status.get("run") or {}
+    run = builder.status.get("run") or {}
     current = names.run_id_label(str(run.get("id") or "none"))
     over = run.get("state") in OVER
-    came_off = draft.says(ConditionType.ADAPTER_PUBLISHED)
+    came_off = builder.says(ConditionType.ADAPTER_PUBLISHED)
     outcomes = {}
     for record in found.get("claims") or ():
         if record["purpose"] != "tuning" or "outcome" in record or "until" not in record:
@@ -75,8 +75,8 @@ def _settled(draft: Draft, found: dict[str, Any]) -> dict[str, Any]:
         elif over:
             outcomes[current] = records.SUCCESS if came_off else records.FAILED
     for label, outcome in outcomes.items():
-        now = draft.case.now.replace(microsecond=0)
-        found = records.summed(records.settle(found, label, outcome), now, found.get("earlier"))
+        now = builder.case.now.replace(microsecond=0)
+        found = records.summed(records.with_outcome(found, label, outcome), now, found.get("earlier"))
     return found
 
 

@@ -35,32 +35,40 @@ from include.reconcile.case import (
     Case,
     node_of,
 )
-from include.reconcile.contract import AddFinalizer, Decision, Event, Fault, Object, Observed, Surroundings
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import (
+    AddFinalizer,
+    Decision,
+    Event,
+    Fault,
+    Object,
+    Observed,
+    ReconcileConfig,
+)
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, WARNING
 
 MANAGED = "airflow"
 
 
-def decide(workspace: Object, observed: Observed, now: datetime, surroundings: Surroundings) -> Decision:
+def decide(workspace: Object, observed: Observed, now: datetime, config: ReconcileConfig) -> Decision:
     """What to do about one Workspace, from the Workspace as the cluster holds it and everything seen of it."""
-    case = Case(workspace, observed, now, surroundings)
+    case = Case(workspace, observed, now, config)
     if observed.upstream and case.annotations.get(names.MANAGED_BY) != MANAGED:
         return _foreign(case)
     if case.meta.get("deletionTimestamp"):
         return release.decide(case)
-    draft = Draft(case)
+    builder = DecisionBuilder(case)
     if case.paused:
-        return _paused(draft)
+        return _paused(builder)
     if not case.finalizer:
-        draft.act(AddFinalizer(names.FINALIZER))
-    cost.account(draft, busy=bool(draft.run) and draft.run.get("state") not in OVER)
-    if told := budget.overspent(draft):
-        return _overspent(draft, told)
-    if not draft.run:
-        return admission.first_sight(draft)
-    return _with_run(draft)
+        builder.act(AddFinalizer(names.FINALIZER))
+    cost.account(builder, busy=bool(builder.run) and builder.run.get("state") not in OVER)
+    if told := budget.overspent(builder):
+        return _overspent(builder, told)
+    if not builder.run:
+        return admission.first_sight(builder)
+    return _with_run(builder)
 
 
 def _foreign(case: Case) -> Decision:
@@ -71,170 +79,172 @@ def _foreign(case: Case) -> Decision:
     return Decision("foreign", events=(Event(WARNING, "ManagedByUpstream", message, once="foreign"),))
 
 
-def _paused(draft: Draft) -> Decision:
+def _paused(builder: DecisionBuilder) -> Decision:
     """Nothing is done; the status still tells when a service is lost."""
-    service.admit_loss(draft)
+    service.mark_not_ready(builder)
     message = f"Paused by the annotation {names.PAUSED}; nothing is started, repaired or released."
-    draft.events.append(Event(NORMAL, "Paused", message, once="paused"))
-    draft.actions.clear()
-    return draft.decision("paused")
+    builder.events.append(Event(NORMAL, "Paused", message, once="paused"))
+    builder.actions.clear()
+    return builder.decision("paused")
 
 
-def _overspent(draft: Draft, told: str) -> Decision:
-    budget.stop(draft, told)
-    _worker_nodes(draft)
-    return draft.decision("overspent")
+def _overspent(builder: DecisionBuilder, told: str) -> Decision:
+    budget.stop(builder, told)
+    _worker_nodes(builder)
+    return builder.decision("overspent")
 
 
-def _with_run(draft: Draft) -> Decision:
-    run, case = draft.run, draft.case
+def _with_run(builder: DecisionBuilder) -> Decision:
+    run, case = builder.run, builder.case
     seen = case.observed.runs.get(run["id"], "unasked")
     if run["state"] == WAITING:
-        return attempts.proceed(draft)
+        return attempts.proceed(builder)
     told = case.verdict(case.status)
     if run["state"] == STARTED and told == SUCCESS:
-        draft.note(run={**run, "state": SUCCESS})  # what is left of the run makes nothing and takes nothing
+        builder.note(run={**run, "state": SUCCESS})  # what is left of the run makes nothing and takes nothing
     elif run["state"] == STARTED:
         if seen is None and told not in OVER:
-            return attempts.proceed(draft)
+            return attempts.proceed(builder)
         if seen is not None and seen not in OVER:
-            return _under_way(draft)
-        attempts.settle(draft, seen)
+            return _under_way(builder)
+        attempts.record_outcome(builder, seen)
     elif seen in ("queued", "running"):
-        return _under_way(draft)  # somebody cleared its tasks in Airflow
+        return _under_way(builder)  # somebody cleared its tasks in Airflow
     elif told in OVER and told != run["state"]:
-        draft.note(run={**run, "state": told})  # ... and that is how it ended
-    if draft.run["rerun"] != case.rerun:
-        return _rerun(draft)
-    return _finished(draft) if draft.run["state"] == SUCCESS else _failed(draft)
+        builder.note(run={**run, "state": told})  # ... and that is how it ended
+    if builder.run["rerun"] != case.rerun:
+        return _rerun(builder)
+    return _finished(builder) if builder.run["state"] == SUCCESS else _failed(builder)
 
 
-def _under_way(draft: Draft) -> Decision:
-    leftovers.strays(draft)
-    service.admit_loss(draft)
-    progress.report(draft)
-    _worker_nodes(draft)
-    revisions.record(draft)
-    draft.look_again(progress.look_seconds(draft.status))
-    return draft.decision("running")
+def _under_way(builder: DecisionBuilder) -> Decision:
+    leftovers.delete_stale_pods(builder)
+    service.mark_not_ready(builder)
+    progress.report(builder)
+    _worker_nodes(builder)
+    revisions.record(builder)
+    builder.look_again(progress.look_seconds(builder.status))
+    return builder.decision("running")
 
 
-def _rerun(draft: Draft) -> Decision:
-    if found := admission.taken(draft.case):
-        leftovers.release(draft)  # no run comes soon that could use what the last one left
-        return _blocked(draft, found)
-    return attempts.again(draft, RERUN, f"Started again on request ({names.RERUN}={draft.case.rerun})")
+def _rerun(builder: DecisionBuilder) -> Decision:
+    if found := admission.taken(builder.case):
+        leftovers.release(builder)  # no run comes soon that could use what the last one left
+        return _blocked(builder, found)
+    return attempts.again(builder, RERUN, f"Started again on request ({names.RERUN}={builder.case.rerun})")
 
 
-def _blocked(draft: Draft, found: list[Fault]) -> Decision:
+def _blocked(builder: DecisionBuilder, found: list[Fault]) -> Decision:
     """Something of somebody else stands in the way: say so, keep what there is, look again later."""
     message = "; ".join(str(fault) for fault in found)
-    if not draft.retry or (
-        draft.retry.get("message") != message or backoff.wait(draft.retry, draft.case.now) <= 0
+    if not builder.retry or (
+        builder.retry.get("message") != message or backoff.wait(builder.retry, builder.case.now) <= 0
     ):
-        draft.note(retry=backoff.failed(draft.retry, draft.case.now, message))
-    service.admit_loss(draft)
-    draft.look_again(backoff.wait(draft.retry, draft.case.now))
-    draft.events.append(Event(WARNING, "NameTaken", message, once=message))
-    return draft.decision("blocked")
+        builder.note(retry=backoff.failed(builder.retry, builder.case.now, message))
+    service.mark_not_ready(builder)
+    builder.look_again(backoff.wait(builder.retry, builder.case.now))
+    builder.events.append(Event(WARNING, "NameTaken", message, once=message))
+    return builder.decision("blocked")
 
 
-def _failed(draft: Draft) -> Decision:
+def _failed(builder: DecisionBuilder) -> Decision:
     """Stays failed until a new spec or a rerun, unless a service is to come back or the cloud had no machines."""
-    case, run = draft.case, draft.run
-    leftovers.withdraw(draft)
-    leftovers.release(draft)
-    service.admit_loss(draft)
-    _worker_nodes(draft)
-    revisions.record(draft)
-    pause = breaker.wait(draft)
+    case, run = builder.case, builder.run
+    leftovers.rollback_service(builder)
+    leftovers.release(builder)
+    service.mark_not_ready(builder)
+    _worker_nodes(builder)
+    revisions.record(builder)
+    pause = breaker.wait(builder)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
-        return draft.decision("failed")
+        return builder.decision("failed")
     if found := admission.taken(case):
-        return _blocked(draft, found)
+        return _blocked(builder, found)
     waiting = "repairing" if pause is None else "awaiting"
-    pause = backoff.wait(draft.retry, case.now) if pause is None else pause
+    pause = backoff.wait(builder.retry, case.now) if pause is None else pause
     if pause > 0:
-        draft.look_again(pause)
-        return draft.decision(waiting)
+        builder.look_again(pause)
+        return builder.decision(waiting)
     return attempts.again(
-        draft, REPAIR if waiting == "repairing" or breaker.service_only(draft) else CAPACITY
+        builder, REPAIR if waiting == "repairing" or breaker.service_only(builder) else CAPACITY
     )
 
 
-def _finished(draft: Draft) -> Decision:
+def _finished(builder: DecisionBuilder) -> Decision:
     """Stays finished; what only the run needed goes, and a service is kept true."""
-    case = draft.case
-    revisions.record(draft)
-    leftovers.release(draft)
-    _tuning_config(draft)
+    case = builder.case
+    revisions.record(builder)
+    leftovers.release(builder)
+    _tuning_config(builder)
     if not case.serves:
-        draft.note(retry=None)
-        service.admit_release(draft)
-        _worker_nodes(draft)
-        return draft.decision("succeeded")
-    if idle.asleep(draft):
-        return _asleep(draft)
-    gone = service.observe(draft)
-    _worker_nodes(draft)
+        builder.note(retry=None)
+        service.mark_machines_released(builder)
+        _worker_nodes(builder)
+        return builder.decision("succeeded")
+    if idle.at_zero(builder):
+        return _at_zero(builder)
+    gone = service.observe(builder)
+    _worker_nodes(builder)
     if gone:
-        return _repair(draft, "; ".join(gone))
+        return _repair(builder, "; ".join(gone))
     if service.answers(case):
-        leftovers.surplus(draft, service.replicas(case))
-        breaker.close(draft)
-        if _config_changed(draft):
-            return attempts.again(draft, INPUTS)
-        if idle.over(draft):
-            return idle.fall_asleep(draft)
-    return draft.decision("ready")
+        leftovers.scale_down(builder, service.replicas(case))
+        breaker.close(builder)
+        if _config_changed(builder):
+            return attempts.again(builder, INPUTS)
+        if idle.is_due(builder):
+            return idle.scale_to_zero(builder)
+    return builder.decision("ready")
 
 
-def _asleep(draft: Draft) -> Decision:
-    """Scaled to zero on purpose: nothing of it is missing, until it is woken."""
-    _worker_nodes(draft)
-    if not idle.woken(draft):
-        return idle.stay_asleep(draft)
-    if found := admission.taken(draft.case):
-        return _blocked(draft, found)
-    return idle.wake(draft)
+def _at_zero(builder: DecisionBuilder) -> Decision:
+    """Scaled to zero on purpose: nothing of it is missing, until it is to come back."""
+    _worker_nodes(builder)
+    if not idle.should_scale_up(builder):
+        return idle.keep_at_zero(builder)
+    if found := admission.taken(builder.case):
+        return _blocked(builder, found)
+    return idle.scale_up(builder)
 
 
-def _repair(draft: Draft, what: str) -> Decision:
-    if found := admission.taken(draft.case):
-        return _blocked(draft, found)
-    pause = backoff.wait(draft.retry, draft.case.now)
+def _repair(builder: DecisionBuilder, what: str) -> Decision:
+    if found := admission.taken(builder.case):
+        return _blocked(builder, found)
+    pause = backoff.wait(builder.retry, builder.case.now)
     if pause > 0:
-        draft.look_again(pause)
-        return draft.decision("repairing")
-    return attempts.again(draft, REPAIR, f"{what}: it is being brought back")
+        builder.look_again(pause)
+        return builder.decision("repairing")
+    return attempts.again(builder, REPAIR, f"{what}: it is being brought back")
 
 
-def _config_changed(draft: Draft) -> bool:
+def _config_changed(builder: DecisionBuilder) -> bool:
     """Whether the ConfigMap that the live service was started with says something else now."""
-    return _digest_changed(draft, str((draft.case.workspace.get("inference") or {}).get("config") or ""))
+    return _digest_changed(builder, str((builder.case.workspace.get("inference") or {}).get("config") or ""))
 
 
-def _tuning_config(draft: Draft) -> None:
+def _tuning_config(builder: DecisionBuilder) -> None:
     """A training config that changes after the end changes nothing; it is said once."""
-    name = str((draft.case.workspace.get("tuning") or {}).get("config") or "")
-    if not _digest_changed(draft, name):
+    name = str((builder.case.workspace.get("tuning") or {}).get("config") or "")
+    if not _digest_changed(builder, name):
         return
-    draft.note(inputs={**(draft.status.get("inputs") or {}), name: draft.case.observed.config_maps[name]})
+    builder.note(
+        inputs={**(builder.status.get("inputs") or {}), name: builder.case.observed.config_maps[name]}
+    )
     message = f"ConfigMap {name} changed after the tuning; set {names.RERUN} to a new value to tune again."
-    draft.events.append(Event(NORMAL, "ConfigChanged", message))
+    builder.events.append(Event(NORMAL, "ConfigChanged", message))
 
 
-def _digest_changed(draft: Draft, name: str) -> bool:
-    was = (draft.status.get("inputs") or {}).get(name)
-    now = draft.case.observed.config_maps.get(name)
+def _digest_changed(builder: DecisionBuilder, name: str) -> bool:
+    was = (builder.status.get("inputs") or {}).get(name)
+    now = builder.case.observed.config_maps.get(name)
     return bool(name and was and now and was != now)
 
 
-def _worker_nodes(draft: Draft) -> None:
+def _worker_nodes(builder: DecisionBuilder) -> None:
     """The nodes of our machines, Ready or not, as KAITO lists them (contract 3.4)."""
-    case = draft.case
+    case = builder.case
     if case.claims_machines:
         found = {node_of(c) for purpose in ("tuning", "serving") for c in case.live_claims(purpose)}
         wanted = sorted(found - {""})
-        if wanted != list(draft.status.get("workerNodes") or ()):
-            draft.note(workerNodes=wanted)
+        if wanted != list(builder.status.get("workerNodes") or ()):
+            builder.note(workerNodes=wanted)

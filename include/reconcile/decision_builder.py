@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.reconcile.case import Case, deleting
-from include.reconcile.contract import Action, Decision, DeleteObject, Event, Object
+from include.reconcile.decision import (
+    Action,
+    Decision,
+    DeleteObject,
+    Event,
+    Object,
+)
 from include.workspace.status.conditions import (
     Phase,
     Reason,
@@ -22,7 +28,7 @@ from include.workspace.status.transitions import transition_events
 _CLUSTER_SCOPED = frozenset({"NodeClaim", "NodePool"})
 
 
-class Draft:
+class DecisionBuilder:
     """What will be done about one Workspace."""
 
     def __init__(self, case: Case) -> None:

@@ -22,7 +22,7 @@ from include.reconcile.case import (
     ended,
     label,
 )
-from include.reconcile.contract import Object
+from include.reconcile.decision import Object
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ConditionType, Reason, condition

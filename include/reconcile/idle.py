@@ -1,7 +1,7 @@
 """A service that nobody asks for a while is scaled to zero where its Workspace wishes so, and its machines go.
 
-Asleep is what `status.idle` says for the run that brought the service: then nothing of it is missing, and nothing is
-repaired. It must never put a service to sleep that is answering, that does not tell its use, or that has not been
+At zero is what `status.idle` says for the run that brought the service: then nothing of it is missing, and nothing
+is repaired. It must never scale a service to zero that is answering, that does not tell its use, or that has not been
 ready for the whole time.
 """
 
@@ -11,15 +11,22 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.ledger import unjoined
+from include.ledger import unregistered
 from include.pools import aks as agent_pools
 from include.reconcile import attempts, backoff
 from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
-from include.reconcile.contract import Activity, Decision, DeleteObject, Event, Object, ScaleToZero
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import (
+    Activity,
+    Decision,
+    DeleteObject,
+    Event,
+    Object,
+    ScaleToZero,
+)
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
+from include.workspace.api.annotations import idle_seconds
 from include.workspace.api.dialect import serves
-from include.workspace.api.scale_to_zero import idle_seconds
 from include.workspace.status.conditions import (
     ConditionType,
     Reason,
@@ -31,7 +38,7 @@ from include.workspace.status.transitions import WARNING
 T, R = ConditionType, Reason
 #: A service that does not tell its use is asked again after that long, in seconds.
 UNREADABLE_SECONDS = 60.0
-#: Between two looks at counters, as a part of the idle time: a service sleeps that much late, never early.
+#: Between two looks at counters, as a part of the idle time: a service goes to zero that much late, never early.
 PACE = 0.25
 #: How often machines that are going are looked for, in seconds.
 RELEASE_SECONDS = 10.0
@@ -52,12 +59,12 @@ def asks_for_metrics(workspace: Object, now: datetime) -> bool:
 def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
     """Whether a decision needs to see the pools of machines that are no NodeClaims of ours.
 
-    Where a service sleeps or is over its budget, until they are gone; where it does not answer, since they may be the
+    Where a service is at zero or over its budget, until they are gone; where it does not answer, since they may be the
     cause; and after any run of which the ledger has a machine that never joined.
     """
     status = workspace.get("status") or {}
     run, idle = status.get("run") or {}, status.get("idle") or {}
-    if run.get("state") in OVER and unjoined.expected(status.get("cost")):
+    if run.get("state") in OVER and unregistered.expected(status.get("cost")):
         return True
     if (
         workspace["metadata"].get("deletionTimestamp")
@@ -78,55 +85,55 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
 
 
 def going_down(status: Mapping[str, Any]) -> bool:
-    """Whether a service sleeps whose machines may still be there; Azure's do not tell when they are gone."""
+    """Whether a service is at zero whose machines may still be there; Azure's do not tell when they are gone."""
     idle = status.get("idle") or {}
     return bool(idle.get("scaledToZero") and not idle.get("released"))
 
 
-def over(draft: Draft) -> bool:
+def is_due(builder: DecisionBuilder) -> bool:
     """Whether a service that answers has been idle for as long as its Workspace asks; notes when to look again."""
-    case = draft.case
+    case = builder.case
     try:
         wanted = idle_seconds(case.annotations)
     except ValueError as error:
-        draft.events.append(Event(WARNING, "ScaleToZeroRefused", f"{error}.", once=str(error)))
+        builder.events.append(Event(WARNING, "ScaleToZeroRefused", f"{error}.", once=str(error)))
         wanted = None
     if wanted is None:
-        draft.note(idle=None)
+        builder.note(idle=None)
         return False
-    known = draft.status.get("idle") or {}
-    base = {"minutes": _given(case.meta), "run": draft.run["id"]}
+    known = builder.status.get("idle") or {}
+    base = {"minutes": _given(case.meta), "run": builder.run["id"]}
     if any(known.get(key) != value for key, value in base.items()):
         known = {}
     if known.get("after") and (left := _left(known, case.now)) > 0:
-        draft.look_again(left)
+        builder.look_again(left)
         return False
     activity = case.observed.activity
     if activity is None:
-        _unknown(draft, base, wanted, again=bool(known.get("message")))
+        _unknown(builder, base, wanted, again=bool(known.get("message")))
         return False
     since = _since(case, activity, known)
     left = wanted - (case.now - since).total_seconds()
     told = {**base, "since": timestamp(since)}
     if left <= 0:
-        draft.note(idle=told)
+        builder.note(idle=told)
         return True
     if activity.last is None:
         told["answered"] = activity.answered
         left = min(left, max(1.0, wanted * PACE))
-    draft.note(idle={**told, "after": _after(case.now, left)})
-    draft.look_again(left)
+    builder.note(idle={**told, "after": _after(case.now, left)})
+    builder.look_again(left)
     return False
 
 
-def _unknown(draft: Draft, base: Mapping[str, Any], wanted: float, *, again: bool) -> None:
+def _unknown(builder: DecisionBuilder, base: Mapping[str, Any], wanted: float, *, again: bool) -> None:
     pause = max(1.0, min(wanted, UNREADABLE_SECONDS))
     message = "Its servers do not tell how they are used (/metrics on their port), so it counts as in use"
-    draft.note(idle={**base, "message": message, "after": _after(draft.case.now, pause)})
-    draft.look_again(pause)
+    builder.note(idle={**base, "message": message, "after": _after(builder.case.now, pause)})
+    builder.look_again(pause)
     if again:
         told = f"{message}; {names.SCALE_TO_ZERO}={base['minutes']} has no effect."
-        draft.events.append(Event(WARNING, "IdlenessUnknown", told, once=told))
+        builder.events.append(Event(WARNING, "IdlenessUnknown", told, once=told))
 
 
 def _since(case: Case, activity: Activity, known: Mapping[str, Any]) -> datetime:
@@ -148,88 +155,88 @@ def _since(case: Case, activity: Activity, known: Mapping[str, Any]) -> datetime
     return min(case.now, max(moment for moment in moments if moment is not None))
 
 
-def fall_asleep(draft: Draft) -> Decision:
-    """Say that the service sleeps, and begin to take it down."""
-    known: Mapping[str, Any] = draft.status["idle"]
-    draft.note(idle={**known, "scaledToZero": timestamp(draft.case.now)})
-    return stay_asleep(draft)
+def scale_to_zero(builder: DecisionBuilder) -> Decision:
+    """Say that the service is scaled to zero, and begin to take it down."""
+    known: Mapping[str, Any] = builder.status["idle"]
+    builder.note(idle={**known, "scaledToZero": timestamp(builder.case.now)})
+    return keep_at_zero(builder)
 
 
-def asleep(draft: Draft) -> bool:
+def at_zero(builder: DecisionBuilder) -> bool:
     """Whether the service was scaled to zero on purpose, and nobody has brought it back by other ways since."""
-    idle = draft.status.get("idle") or {}
-    if not idle.get("scaledToZero") or idle.get("run") != draft.run.get("id"):
+    idle = builder.status.get("idle") or {}
+    if not idle.get("scaledToZero") or idle.get("run") != builder.run.get("id"):
         return False
-    return not (idle.get("released") and _replicas(draft.case.stateful_set))
+    return not (idle.get("released") and _replicas(builder.case.stateful_set))
 
 
-def woken(draft: Draft) -> bool:
-    """Whether the annotation that put the service to sleep has gone or changed."""
-    return bool(draft.status["idle"].get("minutes") != _given(draft.case.meta))
+def should_scale_up(builder: DecisionBuilder) -> bool:
+    """Whether the annotation by which the service was scaled to zero has gone or changed."""
+    return bool(builder.status["idle"].get("minutes") != _given(builder.case.meta))
 
 
-def wake(draft: Draft) -> Decision:
+def scale_up(builder: DecisionBuilder) -> Decision:
     """Start the run that brings machines and service back."""
-    message = f"{names.SCALE_TO_ZERO} was changed: the service is being woken"
-    draft.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING, message)
-    return attempts.again(draft, WAKE, message)
+    message = f"{names.SCALE_TO_ZERO} was changed: the service is started again"
+    builder.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING, message)
+    return attempts.again(builder, WAKE, message)
 
 
-def stay_asleep(draft: Draft) -> Decision:
-    """Take down what is still there of a sleeping service, machines last."""
-    case, idle = draft.case, draft.status["idle"]
+def keep_at_zero(builder: DecisionBuilder) -> Decision:
+    """Take down what is still there of a service at zero, machines last."""
+    case, idle = builder.case, builder.status["idle"]
     message = (
-        f"Nobody asked for {idle['minutes']} minute(s), so it is scaled to zero ({names.SCALE_TO_ZERO}). To wake it, "
-        "change or remove that annotation"
+        f"Nobody asked for {idle['minutes']} minute(s), so it is scaled to zero ({names.SCALE_TO_ZERO}). To start it "
+        "again, change or remove that annotation"
     )
     summary = (T.WORKSPACE_READY,) if case.tunes else (T.WORKSPACE_READY, T.WORKSPACE_SUCCEEDED)
     for kind in (T.INFERENCE_READY, *summary):
-        draft.condition(kind, False, R.SCALED_TO_ZERO, message)
+        builder.condition(kind, False, R.SCALED_TO_ZERO, message)
     if not case.tunes:
-        draft.note(state="NotReady")
-    draft.note(retry=None)
+        builder.note(state="NotReady")
+    builder.note(retry=None)
     found = case.stateful_set
     if found is not None and _replicas(found):
         meta = found["metadata"]
-        draft.act(ScaleToZero(case.name, case.namespace, str(meta.get("uid") or "")))
+        builder.act(ScaleToZero(case.name, case.namespace, str(meta.get("uid") or "")))
     elif all(ended(pod) for pod in case.serving_pods) and not machines_go(
-        draft, "its service is scaled to zero"
+        builder, "its service is scaled to zero"
     ):
-        _released(draft)
-    if not draft.status["idle"].get("released"):
-        draft.look_again(RELEASE_SECONDS)
-    return draft.decision("asleep")
+        _released(builder)
+    if not builder.status["idle"].get("released"):
+        builder.look_again(RELEASE_SECONDS)
+    return builder.decision("idle")
 
 
-def machines_go(draft: Draft, why: str) -> bool:
+def machines_go(builder: DecisionBuilder, why: str) -> bool:
     """Delete the serving machines, whoever makes them; True while some are there, or while that is not known."""
-    case = draft.case
+    case = builder.case
     pools = [pool for pool in case.observed.node_pools or () if label(pool, names.POOL) == SERVING]
     for pool in pools:
-        draft.delete("NodePool", pool, why)
+        builder.delete("NodePool", pool, why)
     claims = [claim for claim in case.node_claims if label(claim, names.POOL) == SERVING]
     for claim in claims:
         owners = claim["metadata"].get("ownerReferences") or ()
         if not any(owner.get("kind") == "NodePool" for owner in owners):
-            draft.delete("NodeClaim", claim, why)
+            builder.delete("NodeClaim", claim, why)
     agents = [p for p in case.observed.agent_pools or () if agent_pools.labels(p).get(names.POOL) == SERVING]
     for agent in agents:
         if agent_pools.state(agent) not in agent_pools.LEAVING_STATES:
             etag = str(agent_pools.properties(agent).get("eTag") or "")
-            draft.act(DeleteObject("AgentPool", str(agent["name"]), None, etag, why))
+            builder.act(DeleteObject("AgentPool", str(agent["name"]), None, etag, why))
     return bool(pools or claims or agents or case.observed.node_pools is None)
 
 
-def _released(draft: Draft) -> None:
-    idle = draft.status["idle"]
+def _released(builder: DecisionBuilder) -> None:
+    idle = builder.status["idle"]
     if idle.get("released"):
         return
-    draft.note(idle={**idle, "released": timestamp(draft.case.now)})
-    if not draft.case.machine:
-        return  # nodes that were brought along stay, and stay ready
+    builder.note(idle={**idle, "released": timestamp(builder.case.now)})
+    if not builder.case.machine:
+        return  # BYO nodes stay, and stay ready
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
-        if draft.says(kind):
-            draft.condition(kind, False, R.NODES_RELEASED, "The machines were released")
+        if builder.says(kind):
+            builder.condition(kind, False, R.NODES_RELEASED, "The machines were released")
 
 
 def _given(meta: Mapping[str, Any]) -> str | None:

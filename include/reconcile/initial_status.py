@@ -1,4 +1,4 @@
-"""The first word about a Workspace: what may be written at once, by somebody who does not carry the decision out.
+"""The initial status of a Workspace: what may be written at once, by somebody who does not carry the decision out.
 
 A user who applies a Workspace waits to see that it was noticed, and whether it is any good. That much is said before
 a worker has been found for the rest. It must never say anything that the decision itself would not say: what has not
@@ -8,7 +8,7 @@ been done yet is not said to be done.
 from __future__ import annotations
 
 from include.reconcile.case import WAITING
-from include.reconcile.contract import Decision, Object, StartRun
+from include.reconcile.decision import Decision, Object, StartRun
 
 
 def awaits_initial_status(workspace: Object) -> bool:
@@ -18,7 +18,7 @@ def awaits_initial_status(workspace: Object) -> bool:
 
 
 def initial_status(workspace: Object, decision: Decision) -> Decision:
-    """The part of a decision about a Workspace that awaits its first word which may go ahead of the rest.
+    """The part of a decision that may go ahead of the rest, for a Workspace that awaits its initial status.
 
     That is the status, with its events, where there is one to write. A run that would be started now is recorded as
     waiting: whoever looks next starts that very run. Nothing is created or deleted, so our finalizer, too, is left to

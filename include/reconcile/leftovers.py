@@ -15,78 +15,78 @@ from include.reconcile.case import (
     label,
     node_of,
 )
-from include.reconcile.contract import HandOver, Object
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import HandOver, Object
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 
 
-def supersede(draft: Draft) -> bool:
+def supersede(builder: DecisionBuilder) -> bool:
     """Clear the way for the recorded run; True while pods of other runs are still there.
 
     Machines of the same type go over to the run at once, before the old run's teardown lets them go; others are
     deleted when no pod works on them any more.
     """
-    working = strays(draft)
-    case = draft.case
+    working = delete_stale_pods(builder)
+    case = builder.case
     if not case.service_stands:
         for claim in case.live_claims(SERVING):
-            _pass_on(draft, claim, wanted=draft.run["dag"] != TUNE, free=True)
+            _pass_on(builder, claim, wanted=builder.run["dag"] != TUNE, free=True)
     return working
 
 
-def _pass_on(draft: Draft, claim: Object, *, wanted: bool, free: bool) -> None:
-    ours = names.run_id_label(draft.run["id"])
+def _pass_on(builder: DecisionBuilder, claim: Object, *, wanted: bool, free: bool) -> None:
+    ours = names.run_id_label(builder.run["id"])
     if label(claim, names.RUN_ID) == ours:
         return
-    if wanted and (not draft.case.machine or machine(claim) == draft.case.machine):
-        draft.act(HandOver(str(claim["metadata"]["name"]), str(claim["metadata"]["uid"]), ours))
+    if wanted and (not builder.case.machine or machine(claim) == builder.case.machine):
+        builder.act(HandOver(str(claim["metadata"]["name"]), str(claim["metadata"]["uid"]), ours))
     elif free:
-        draft.delete("NodeClaim", claim, "its run is over and the next one cannot use it")
+        builder.delete("NodeClaim", claim, "its run is over and the next one cannot use it")
 
 
-def strays(draft: Draft) -> bool:
+def delete_stale_pods(builder: DecisionBuilder) -> bool:
     """While a run is under way: let go pods and tuning machines of others; True while such pods still work."""
-    case = draft.case
-    ours = names.run_id_label(draft.run["id"])
+    case = builder.case
+    ours = names.run_id_label(builder.run["id"])
     others = [pod for pod in case.run_pods if label(pod, names.RUN_ID) != ours]
     for pod in others:
-        draft.delete("Pod", pod, f"it is of another run than {draft.run['id']}")
+        builder.delete("Pod", pod, f"it is of another run than {builder.run['id']}")
     working = [pod for pod in others if not ended(pod)]
     for claim in case.live_claims(TUNING):
-        _pass_on(draft, claim, wanted=draft.run["dag"] == TUNE, free=not working)
+        _pass_on(builder, claim, wanted=builder.run["dag"] == TUNE, free=not working)
     return bool(working)
 
 
-def release(draft: Draft) -> None:
+def release(builder: DecisionBuilder) -> None:
     """No run is under way: let go whatever only a run may hold."""
-    case = draft.case
+    case = builder.case
     for pod in case.run_pods:
-        draft.delete("Pod", pod, "no run is under way")
+        builder.delete("Pod", pod, "no run is under way")
     if not any(not ended(pod) for pod in case.run_pods):
         for claim in case.live_claims(TUNING):
-            draft.delete("NodeClaim", claim, "no run is under way")
+            builder.delete("NodeClaim", claim, "no run is under way")
     if not case.service_stands:
         for claim in case.live_claims(SERVING):
-            draft.delete("NodeClaim", claim, "there is no service on it")
+            builder.delete("NodeClaim", claim, "there is no service on it")
 
 
-def withdraw(draft: Draft) -> None:
+def rollback_service(builder: DecisionBuilder) -> None:
     """Take back a service that a failed run made and that answers nobody, as the run's own teardown does."""
-    found = draft.case.stateful_set
-    if found is None or label(found, names.RUN_ID) != names.run_id_label(draft.run.get("id") or ""):
+    found = builder.case.stateful_set
+    if found is None or label(found, names.RUN_ID) != names.run_id_label(builder.run.get("id") or ""):
         return
     if not (found.get("status") or {}).get("readyReplicas"):
-        draft.delete("StatefulSet", found, f"run {draft.run['id']} failed and it never answered")
+        builder.delete("StatefulSet", found, f"run {builder.run['id']} failed and it never answered")
 
 
-def surplus(draft: Draft, wanted: int) -> None:
+def scale_down(builder: DecisionBuilder, wanted: int) -> None:
     """Serving machines beyond what the service needs: those without a pod of it, never the others."""
-    case = draft.case
+    case = builder.case
     used = {str((p.get("spec") or {}).get("nodeName") or "") for p in case.serving_pods if not ended(p)}
     claims = case.live_claims(SERVING)
     idle = [c for c in claims if node_of(c) not in used]
     idle.sort(key=lambda c: str(c["metadata"].get("creationTimestamp") or ""))
     for claim in idle[: max(0, len(claims) - wanted)]:
-        draft.delete(
+        builder.delete(
             "NodeClaim", claim, f"the service needs {wanted} machine(s) and none of its pods is on it"
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.reconcile.case import WAITING
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.status.conditions import ConditionType, condition
 
 TUNING_SECONDS, QUIET_SECONDS, WAITING_SECONDS = 10.0, 30.0, 1.0
@@ -32,11 +32,11 @@ def look_seconds(status: Mapping[str, Any]) -> float:
     return TUNING_SECONDS if tuning and status.get("state") == "Running" else QUIET_SECONDS
 
 
-def report(draft: Draft) -> None:
+def report(builder: DecisionBuilder) -> None:
     """Write what the tuning pod said last; what it said stays when it is gone."""
-    said = draft.case.observed.progress
+    said = builder.case.observed.progress
     if not said:
         return
     found = {ours: said[theirs] for theirs, ours in FIELDS.items() if said.get(theirs) is not None}
     if found:
-        draft.note(progress=found)
+        builder.note(progress=found)

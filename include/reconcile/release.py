@@ -11,8 +11,13 @@ from typing import Any
 
 from include.reconcile import backoff, cost, service
 from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, SERVING, STARTED, SUCCESS, Case
-from include.reconcile.contract import Decision, DropFinalizer, Event, StartRun
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import (
+    Decision,
+    Event,
+    RemoveFinalizer,
+    StartRun,
+)
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase
 from include.workspace.status.transitions import NORMAL, WARNING
@@ -24,29 +29,29 @@ def decide(case: Case) -> Decision:
     """What to do about a Workspace with a deletionTimestamp."""
     if not case.finalizer:
         return Decision("deleting")
-    draft = Draft(case)
+    builder = DecisionBuilder(case)
     left = remains(case)
     until = deadline(case)
     forced = case.annotations.get(names.FORCE_RELEASE) == "true"
     if forced or until <= 0:
-        return _let_go_anyway(draft, left, forced)
+        return _remove_finalizer_anyway(builder, left, forced)
     if not left and _nothing_under_way(case):
-        draft.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
-        draft.act(DropFinalizer(names.FINALIZER))
-        return draft.decision("deleting")
-    draft.look_again(min(LOOK_SECONDS, until))
-    draft.reach(Phase.DELETING, f"Releasing {in_words(left)}")
-    service.admit_loss(draft)
-    cost.account(draft, busy=True)
-    _ensure_run(draft)
-    return draft.decision("deleting")
+        builder.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
+        builder.act(RemoveFinalizer(names.FINALIZER))
+        return builder.decision("deleting")
+    builder.look_again(min(LOOK_SECONDS, until))
+    builder.reach(Phase.DELETING, f"Releasing {in_words(left)}")
+    service.mark_not_ready(builder)
+    cost.account(builder, busy=True)
+    _ensure_run(builder)
+    return builder.decision("deleting")
 
 
 def deadline(case: Case) -> float:
     """Seconds until the release is given up."""
     since = backoff.moment(case.meta.get("deletionTimestamp"))
     elapsed = (case.now - since).total_seconds() if since else 0.0
-    return case.surroundings.release_deadline - elapsed
+    return case.config.release_deadline - elapsed
 
 
 def remains(case: Case) -> list[tuple[str, str]]:
@@ -88,65 +93,67 @@ def _served(case: Case) -> bool:
     return any(r.get("purpose") == SERVING for r in (case.status.get("cost") or {}).get("claims") or ())
 
 
-def _let_go_anyway(draft: Draft, left: list[tuple[str, str]], forced: bool) -> Decision:
+def _remove_finalizer_anyway(builder: DecisionBuilder, left: list[tuple[str, str]], forced: bool) -> Decision:
     why = f"{names.FORCE_RELEASE} asks for it" if forced else "the deadline has passed"
     if left:
         listed = ", ".join(f"{kind} {name}" for kind, name in left)
-        draft.events.append(Event(WARNING, "ReleasedByForce", f"Let go, since {why}. Left behind: {listed}"))
+        builder.events.append(
+            Event(WARNING, "ReleasedByForce", f"Let go, since {why}. Left behind: {listed}")
+        )
     else:
-        draft.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
-    for claim in draft.case.node_claims:
+        builder.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
+    for claim in builder.case.node_claims:
         # Nothing else would ask for it any more: a claim has no owner that takes it along.
-        draft.delete("NodeClaim", claim, "its Workspace is let go")
-    draft.act(DropFinalizer(names.FINALIZER))
-    return draft.decision("deleting")
+        builder.delete("NodeClaim", claim, "its Workspace is let go")
+    builder.act(RemoveFinalizer(names.FINALIZER))
+    return builder.decision("deleting")
 
 
-def _ensure_run(draft: Draft) -> None:
+def _ensure_run(builder: DecisionBuilder) -> None:
     """There is a release run under way, or the next one waits for its time."""
-    case = draft.case
-    run: dict[str, Any] = dict(draft.status.get("run") or {})
+    case = builder.case
+    run: dict[str, Any] = dict(builder.status.get("run") or {})
     if run.get("dag") != RELEASE:
-        draft.note(retry=None)
-        return _start(draft, 1)
+        builder.note(retry=None)
+        return _start(builder, 1)
     attempt = int(run.get("attempt") or 1)
     if run.get("state") == STARTED:
         seen = case.observed.runs.get(run["id"], "unasked")
         if seen is None:
-            return _order(draft)
+            return _order(builder)
         if seen not in OVER:
             return None
         # Over while something is left: what came later, or what this run could not end.
-        draft.note(run={**run, "state": seen}, retry=_again(draft, seen))
+        builder.note(run={**run, "state": seen}, retry=_again(builder, seen))
         return None
-    if backoff.wait(draft.retry, case.now) > 0:
+    if backoff.wait(builder.retry, case.now) > 0:
         return None
-    return _start(draft, attempt + 1)
+    return _start(builder, attempt + 1)
 
 
-def _again(draft: Draft, seen: str) -> dict[str, Any]:
+def _again(builder: DecisionBuilder, seen: str) -> dict[str, Any]:
     words = "the release failed" if seen == FAILED else "something was left after the release"
-    return backoff.failed(draft.retry, draft.case.now, words)
+    return backoff.failed(builder.retry, builder.case.now, words)
 
 
-def _start(draft: Draft, attempt: int) -> None:
-    case = draft.case
+def _start(builder: DecisionBuilder, attempt: int) -> None:
+    case = builder.case
     run_id = names.release_run_id(case.workspace, attempt)
-    draft.note(
+    builder.note(
         run={
             "id": run_id,
             "dag": RELEASE,
             "attempt": attempt,
             "generation": case.generation,
-            "rerun": str((draft.status.get("run") or {}).get("rerun") or ""),
-            "url": case.surroundings.run_url(RELEASE, run_id),
+            "rerun": str((builder.status.get("run") or {}).get("rerun") or ""),
+            "url": case.config.run_url(RELEASE, run_id),
             "cause": DELETED,
             "state": STARTED,
         }
     )
-    _order(draft)
+    _order(builder)
 
 
-def _order(draft: Draft) -> None:
-    conf = {"workspace": {"metadata": {"name": draft.case.name, "namespace": draft.case.namespace}}}
-    draft.act(StartRun(RELEASE, str(draft.status["run"]["id"]), conf))
+def _order(builder: DecisionBuilder) -> None:
+    conf = {"workspace": {"metadata": {"name": builder.case.name, "namespace": builder.case.namespace}}}
+    builder.act(StartRun(RELEASE, str(builder.status["run"]["id"]), conf))

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.reconcile.case import Case, controller
-from include.reconcile.contract import Annotate, ApplyObject, Object
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import Annotate, ApplyObject, Object
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 
 HISTORY = 10
@@ -30,23 +30,23 @@ def spec_hash(workspace: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def record(draft: Draft) -> None:
+def record(builder: DecisionBuilder) -> None:
     """Make sure that the accepted spec has its revision, that the Workspace names it, and that history has an end."""
-    case = draft.case
+    case = builder.case
     whole = spec_hash(case.workspace)
     own = [r for r in case.observed.revisions if _owned(case, r)]
     current = next((r for r in own if hash_of(r) == whole), None)
     if current is None:
         number = max((int(r.get("revision") or 0) for r in own), default=0) + 1
-        draft.act(ApplyObject(_manifest(case, whole, number)))
+        builder.act(ApplyObject(_manifest(case, whole, number)))
     else:
         number = int(current.get("revision") or 1)
     wanted = {names.REVISION_HASH: whole, names.REVISION: str(number)}
     if any(case.annotations.get(key) != value for key, value in wanted.items()):
-        draft.act(Annotate(wanted))
+        builder.act(Annotate(wanted))
     old = sorted((r for r in own if r is not current), key=lambda r: int(r.get("revision") or 0))
     for revision in old[: max(0, len(old) + 1 - HISTORY)]:
-        draft.delete("ControllerRevision", revision, f"history keeps {HISTORY}")
+        builder.delete("ControllerRevision", revision, f"history keeps {HISTORY}")
 
 
 def hash_of(revision: Object) -> str:

@@ -15,7 +15,7 @@ from include.pools import nodepool as node_pools
 from include.pools.status import pool_status
 from include.reconcile import backoff
 from include.reconcile.case import SERVING, Case, label, node_of
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
 from include.workspace.status.conditions import ConditionType, Reason
@@ -39,34 +39,34 @@ def replicas(case: Case) -> int:
     return int(case.status.get("targetNodeCount") or 1)
 
 
-def observe(draft: Draft) -> list[str]:
+def observe(builder: DecisionBuilder) -> list[str]:
     """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
-    case = draft.case
-    gone = [*missing(case), *lost_nodes(draft)]
-    _look_at_agent_machines_again(draft)
-    _machines(draft)
+    case = builder.case
+    gone = [*missing(case), *lost_nodes(builder)]
+    _look_at_agent_machines_again(builder)
+    _machines(builder)
     verdict = rollout_status(case.stateful_set, case.serving_pods)
     message = f"{'; '.join(gone)}: it will be brought back" if gone and not verdict.ready else verdict.message
     if verdict.ready:
-        draft.condition(T.INFERENCE_READY, True, R.INFERENCE_SUCCESS, message)
+        builder.condition(T.INFERENCE_READY, True, R.INFERENCE_SUCCESS, message)
     else:
-        draft.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING if gone else verdict.reason, message)
-    _summary(draft, verdict.ready and not gone, message)
+        builder.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING if gone else verdict.reason, message)
+    _summary(builder, verdict.ready and not gone, message)
     return gone
 
 
-def _summary(draft: Draft, ready: bool, message: str) -> None:
+def _summary(builder: DecisionBuilder, ready: bool, message: str) -> None:
     """WorkspaceReady and, for an inference Workspace, WorkspaceSucceeded and the state, as KAITO keeps them."""
-    draft.condition(T.WORKSPACE_READY, ready, R.READY if ready else R.PENDING, message)
-    if not draft.case.tunes:
-        draft.condition(T.WORKSPACE_SUCCEEDED, ready, R.SUCCEEDED if ready else R.PENDING, message)
-        draft.note(state="Ready" if ready else "NotReady")
+    builder.condition(T.WORKSPACE_READY, ready, R.READY if ready else R.PENDING, message)
+    if not builder.case.tunes:
+        builder.condition(T.WORKSPACE_SUCCEEDED, ready, R.SUCCEEDED if ready else R.PENDING, message)
+        builder.note(state="Ready" if ready else "NotReady")
 
 
-def _machines(draft: Draft) -> None:
-    case = draft.case
+def _machines(builder: DecisionBuilder) -> None:
+    case = builder.case
     if not case.claims_machines:
-        return  # agent pools and nodes that were brought along are not ours to judge
+        return  # agent pools and BYO nodes are not ours to judge
     pool = pool_status(case.live_claims(SERVING), case.observed.nodes, replicas(case))
     claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
     nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
@@ -76,7 +76,7 @@ def _machines(draft: Draft) -> None:
         (T.NODES_READY, nodes),
         (T.RESOURCE_READY, whole),
     ):
-        draft.condition(kind, value, reason, pool.message)
+        builder.condition(kind, value, reason, pool.message)
 
 
 def missing(case: Case) -> list[str]:
@@ -103,17 +103,17 @@ def missing(case: Case) -> list[str]:
     return found
 
 
-def _look_at_agent_machines_again(draft: Draft) -> None:
+def _look_at_agent_machines_again(builder: DecisionBuilder) -> None:
     """Nothing happens when a machine of an agent pool has been silent for too long: look when it has."""
-    case = draft.case
+    case = builder.case
     for node in agent_pools.nodes_of(case.observed.agent_pools or (), case.observed.nodes):
         if left := lost.seconds_left(node, case.now):
-            draft.look_again(left)
+            builder.look_again(left)
 
 
-def lost_nodes(draft: Draft) -> list[str]:
+def lost_nodes(builder: DecisionBuilder) -> list[str]:
     """Nodes of live machines that are gone, or not Ready for too long; their NodeClaims are deleted."""
-    case = draft.case
+    case = builder.case
     nodes = {n["metadata"]["name"]: n for n in case.observed.nodes}
     found = []
     for claim in case.live_claims(SERVING):
@@ -124,10 +124,10 @@ def lost_nodes(draft: Draft) -> list[str]:
         if left is None:
             continue
         if left > 0:
-            draft.look_again(left)
+            builder.look_again(left)
             continue
         found.append(f"Node {name} is lost" if name in nodes else f"Node {name} is gone")
-        draft.delete("NodeClaim", claim, found[-1])
+        builder.delete("NodeClaim", claim, found[-1])
     return found
 
 
@@ -143,30 +143,30 @@ def _patience(case: Case, claim: Mapping[str, Any], node: Mapping[str, Any] | No
     return lost.seconds_left(node, case.now, NODE_LOST_SECONDS)
 
 
-def admit_loss(draft: Draft) -> None:
+def mark_not_ready(builder: DecisionBuilder) -> None:
     """Where a status must not improve (no run, or a failed one): take back what is no longer so."""
-    case = draft.case
+    case = builder.case
     verdict = rollout_status(case.stateful_set, case.serving_pods)
     if not verdict.ready:
         for kind in (T.INFERENCE_READY, T.WORKSPACE_READY):
-            if draft.says(kind) and (kind == T.INFERENCE_READY or case.serves):
-                draft.condition(
+            if builder.says(kind) and (kind == T.INFERENCE_READY or case.serves):
+                builder.condition(
                     kind,
                     False,
                     R.INFERENCE_PENDING if kind == T.INFERENCE_READY else R.PENDING,
                     verdict.message,
                 )
-        if not case.tunes and draft.says(T.WORKSPACE_SUCCEEDED):
-            draft.condition(T.WORKSPACE_SUCCEEDED, False, R.PENDING, verdict.message)
-            draft.note(state="NotReady")
-    admit_release(draft)
+        if not case.tunes and builder.says(T.WORKSPACE_SUCCEEDED):
+            builder.condition(T.WORKSPACE_SUCCEEDED, False, R.PENDING, verdict.message)
+            builder.note(state="NotReady")
+    mark_machines_released(builder)
 
 
-def admit_release(draft: Draft) -> None:
+def mark_machines_released(builder: DecisionBuilder) -> None:
     """No machine of ours is left: say so, instead of claiming nodes that are gone."""
-    case = draft.case
+    case = builder.case
     if not case.claims_machines or any(case.live_claims(purpose) for purpose in ("tuning", "serving")):
         return
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
-        if draft.says(kind):
-            draft.condition(kind, False, R.NODES_RELEASED, "The machines were released")
+        if builder.says(kind):
+            builder.condition(kind, False, R.NODES_RELEASED, "The machines were released")

@@ -1,6 +1,6 @@
 """What decisions about Workspaces need to know of this installation: its catalog, prices, policy, and what there is.
 
-Shared by the reconciler's task and by the wait that writes the first word, so that both judge alike. It decides
+Shared by the reconciler's task and by the wait that writes the initial status, so that both judge alike. It decides
 nothing and writes nothing.
 """
 
@@ -13,7 +13,7 @@ from functools import cache, partial
 from typing import Any
 
 from include.catalog import load_catalog
-from include.reconcile import Surroundings
+from include.reconcile import ReconcileConfig
 from include.workspace import Fault, Policy
 from include.workspace.api import names
 from include.workspace.api.parse import examine_update
@@ -73,7 +73,7 @@ def _machine_of(workspace: Mapping[str, Any]) -> str:
 def installation() -> Installation:
     """Return what decisions need to know of this installation; its settings are read once for all of them."""
     base, admitted = settings.base_url(), cache(settings.policy)
-    surroundings = Surroundings(
+    config = ReconcileConfig(
         faults=partial(_faults, admitted),
         machine_of=_machine_of,
         price_of=price_of,
@@ -81,4 +81,4 @@ def installation() -> Installation:
         release_deadline=settings.release_deadline(),
         node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,
     )
-    return Installation(surroundings, partial(_look_up, admitted))
+    return Installation(config, partial(_look_up, admitted))

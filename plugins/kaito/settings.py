@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import conf
 
 if TYPE_CHECKING:
-    from include.manifests import Settings
+    from include.manifests import ManifestSettings
     from include.workspace import Policy
 
 SECTION = "kaito"
@@ -82,7 +82,7 @@ def policy() -> Policy:
     """Return what the installation decides about what a Workspace may ask for.
 
     The preflight and the reconciler both ask here. Gates and their defaults are KAITO's (``enableMIG``,
-    ``enableAccelerator``, ``ModelStreaming``, ``CLOUD_PROVIDER``); nodes are brought along where ``pool_provider`` is
+    ``enableAccelerator``, ``ModelStreaming``, ``CLOUD_PROVIDER``); nodes are BYO where ``pool_provider`` is
     ``byo``, as KAITO's ``nodeProvisioner`` says it.
 
     :raises ValueError: a setting is not what it must be.
@@ -178,14 +178,14 @@ def janitor_grace() -> float:
     return minutes
 
 
-def manifest_settings() -> Settings:
+def manifest_settings() -> ManifestSettings:
     """Return what the installation decides about the objects that are made; unset keys keep their defaults.
 
     :raises ValueError: a setting is not what it must be.
     """
     from include.catalog import load_catalog
     from include.contracts.network_policy import NetworkPolicy
-    from include.manifests import Settings
+    from include.manifests import ManifestSettings
 
     given: dict[str, Any] = {key: text for key in _TEXTS if (text := _text(key))}
     for key in _LISTS:
@@ -201,4 +201,4 @@ def manifest_settings() -> Settings:
         NetworkPolicy.of(given.get("allowed_networks", ()))
     except ValueError as error:
         raise ValueError(f"Airflow setting [{SECTION}] allowed_networks: {error}.") from None
-    return replace(Settings.defaults(load_catalog()), **given)
+    return replace(ManifestSettings.defaults(load_catalog()), **given)

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 
 from include.reconcile import due, runs_to_ask
-from tests.unit.reconcile.story import Story, ready, settled
+from tests.unit.reconcile.story import Story, ready, run_ended
 
 WORKSPACES = 1000
 ROUNDS = 5
 
 
 def _idle(kind: str) -> Story:
-    story = Story(kind).lives(lambda s: ready(s) and settled(s))
+    story = Story(kind).lives(lambda s: ready(s) and run_ended(s))
     for _ in range(3):
         story.reconcile()
     return story

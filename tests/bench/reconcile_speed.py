@@ -275,8 +275,8 @@ async def passes_over(config: dict[str, Any]) -> AsyncIterator[Callable[[], Awai
     """Give a function that makes one pass over everything, in this process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "plugins"))
     from kaito.controller.dag_runs import AirflowRuns
-    from kaito.controller.reconciler import Pass
-    from kaito.hooks.cluster import AsyncKaitoClusterHook
+    from kaito.controller.reconciler import Reconciler
+    from kaito.hooks.kubernetes import AsyncKaitoClusterHook
     from kaito.installation import installation
 
     class Nobody:
@@ -286,9 +286,9 @@ async def passes_over(config: dict[str, Any]) -> AsyncIterator[Callable[[], Awai
     async with AsyncKaitoClusterHook(conn_id=None, config_dict=config).connected() as hook:
 
         async def one() -> Any:
-            return await Pass(hook, AirflowRuns(Nobody()), installation(), logging.getLogger("bench")).over(
-                None
-            )
+            return await Reconciler(
+                hook, AirflowRuns(Nobody()), installation(), logging.getLogger("bench")
+            ).run(None)
 
         yield one
 

@@ -10,7 +10,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.simple import ContinuousTimetable
-from kaito.sensors.changes import WorkspaceChangesSensor, handed
+from kaito.sensors.changes import WorkspaceChangesSensor, dispatched
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def test_the_administrator_turns_it_on_and_the_runs_that_it_starts_are_on(bag: D
     ],
 )
 def test_what_the_trigger_hands_over_is_read_in_every_form_that_airflow_gives_it(value: object) -> None:
-    assert handed(value) == {"keys": None, "token": "t"}
+    assert dispatched(value) == {"keys": None, "token": "t"}
 
 
 @pytest.mark.parametrize("value", [None, "skipped", "{", {}, []])
 def test_a_wait_that_ended_with_nothing_hands_over_nothing(value: object) -> None:
-    assert handed(value) is None
+    assert dispatched(value) is None

@@ -161,9 +161,13 @@ def test_the_form_offers_the_catalogue_and_starts_as_the_quick_start(tune: DAG) 
     tune.params.validate()
 
 
-def test_a_workspace_is_let_go_last(bag: DagBag) -> None:
+def test_the_finalizer_is_removed_last(bag: DagBag) -> None:
     release = bag.dags["kaito_release"]
-    assert [task.task_id for task in release.topological_sort()] == ["release", "wait_until_gone", "let_go"]
+    assert [task.task_id for task in release.topological_sort()] == [
+        "release",
+        "wait_until_gone",
+        "remove_finalizer",
+    ]
     assert release.schedule is None
     release.params.validate()
 

@@ -171,10 +171,10 @@ class Lives:
                 continue
             rest = [one for one in claim["metadata"].get("finalizers") or () if one != HOLD]
             change = json.dumps({"metadata": {"finalizers": rest}})
-            patiently(lambda name=name, change=change: self._let_go(name, change))
+            patiently(lambda name=name, change=change: self._request_deletion(name, change))
         self._held.clear()
 
-    def _let_go(self, name: str, change: str) -> None:
+    def _request_deletion(self, name: str, change: str) -> None:
         try:
             self._patch_claim(name, "merge", change)
         except DemoError as error:

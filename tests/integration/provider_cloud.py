@@ -17,7 +17,7 @@ import pytest
 import yaml
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.aks import AgentPools
 from kaito.providers.base import (
     FailureClass,
@@ -36,7 +36,7 @@ from kaito.providers.selection import failure_class
 
 from demo.stack import azure_connection
 from include.catalog import load_catalog
-from include.manifests import AgentPoolOptions, Settings
+from include.manifests import AgentPoolOptions, ManifestSettings
 from include.planning import Plan, plan
 from include.workspace import parse_workspace
 from include.workspace.api import names
@@ -50,7 +50,7 @@ TIMINGS = (
 )
 CONNECTION = "aks"
 MACHINE = "Standard_NC6s_v3"
-#: What the device plugin and feature discovery say of MACHINE's GPU, where nodes are brought along.
+#: What the device plugin and feature discovery say of MACHINE's GPU, where nodes are BYO (bring your own).
 GPUS = {
     "nvidia.com/gpu.product": "Tesla-V100-PCIE-16GB",
     "nvidia.com/gpu.count": "1",
@@ -191,7 +191,9 @@ class Pool:
         return made
 
     def wanted(self, machines: GpuPoolProvider, run: str = "run-1", nodes: int = 1) -> GpuPool:
-        return machines.request(self.workspace(nodes), self._plan(nodes), run, Settings(workload_image="w"))
+        return machines.request(
+            self.workspace(nodes), self._plan(nodes), run, ManifestSettings(workload_image="w")
+        )
 
     def _plan(self, nodes: int) -> Plan:
         like = Pool(self.cloud, ProviderName.NODE_CLAIM, self.name).workspace()

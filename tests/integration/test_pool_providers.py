@@ -91,9 +91,7 @@ def test_a_tuning_on_a_node_pool_leaves_no_machine_behind(
     stack.gone(name)
 
 
-def test_nodes_that_were_brought_along_are_used_and_stay(
-    reconciled_stack: ReconciledStack, azure: AksHook
-) -> None:
+def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: AksHook) -> None:
     stack, name = reconciled_stack, "on-own-nodes"
     azure.begin_create(
         {

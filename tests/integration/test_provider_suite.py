@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE, NODE_CLAIM, POD
-from kaito.hooks.cluster import KaitoClusterHook
+from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.providers.base import FailureClass, ForeignPool, PoolTaken
 from kaito.providers.nodepool import NODE_POOL
 
@@ -374,9 +374,13 @@ def test_a_machine_that_never_joins_is_in_our_ledger_as_in_the_clouds(cloud: Clo
     pool = Pool(cloud, "aks", "never-joins")
     pool.create()
     (begun,) = until(lambda: cloud.rentals(pool.name), "the cloud starts the machine")
-    first = records.account({}, [], datetime.now(UTC), lambda _: 3.6, pool.machines().rented(pool.key))
+    first = records.account(
+        {}, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key)
+    )
     pool.release()
-    cost = records.account(first, [], datetime.now(UTC), lambda _: 3.6, pool.machines().rented(pool.key))
+    cost = records.account(
+        first, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key)
+    )
     (ended,) = cloud.rentals(pool.name)
     assert (len(cost["claims"]), begun.node) == (1, ended.node)
     assert cost["nodeSeconds"] == pytest.approx(ended.seconds, abs=2), (

@@ -158,7 +158,9 @@ class TestApply:
         stack.kubectl("delete", "workspace", "faulty", "--wait=false")
         stack.gone("faulty")
 
-    def test_twenty_at_once_are_all_told_and_all_let_go(self, reconciled_stack: ReconciledStack) -> None:
+    def test_twenty_at_once_get_a_status_and_lose_the_finalizer(
+        self, reconciled_stack: ReconciledStack
+    ) -> None:
         stack = reconciled_stack
         documents = []
         for number in range(20):

@@ -171,7 +171,7 @@ OURS: dict[str, Schema] = {
             offer=_text("TYPE, TYPE@ZONE, with /spot or /on-demand behind it."),
             purpose=_text("tuning or serving."),
             run=_text("The Airflow run that asked."),
-            state=_text("Asked, Refused, or TooDear for the budget."),
+            state=_text("Asked, Refused, or OverBudget."),
             message=_text("The cloud's own words, or the budget's."),
             at=_moment("When that was."),
         ),

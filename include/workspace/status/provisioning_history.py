@@ -13,7 +13,9 @@ from typing import Any
 from include.workspace.api import names
 from include.workspace.status.conditions import MESSAGE_LENGTH, timestamp
 
-ASKED, REFUSED, TOO_DEAR = "Asked", "Refused", "TooDear"
+ASKED, REFUSED, OVER_BUDGET = "Asked", "Refused", "OverBudget"
+#: The same, as earlier versions wrote it: a run that began under one goes on.
+FORMERLY_OVER_BUDGET = "TooDear"
 #: The cloud's sentences may be long; their beginnings say it.
 KEPT_CHARACTERS = 300
 LEAST_CHARACTERS = 60
@@ -32,9 +34,11 @@ def refused(status: Status, run: str, purpose: str, offer: str, told: str, now: 
     return _noted(status, run, purpose, offer, said, now)
 
 
-def too_dear(status: Status, run: str, purpose: str, offer: str, told: str, now: datetime) -> dict[str, Any]:
+def over_budget(
+    status: Status, run: str, purpose: str, offer: str, told: str, now: datetime
+) -> dict[str, Any]:
     """The status after they were not asked for because the budget does not allow them."""
-    said = {"state": TOO_DEAR, "message": _cut(told, KEPT_CHARACTERS)}
+    said = {"state": OVER_BUDGET, "message": _cut(told, KEPT_CHARACTERS)}
     return _noted(status, run, purpose, offer, said, now)
 
 
@@ -48,13 +52,13 @@ def _noted(
 
 
 def refusals(status: Status | None, run: str, purpose: str) -> dict[str, str]:
-    """What this run did not get, be it refused or too dear, and in which words."""
-    return _without(status, run, purpose, (REFUSED, TOO_DEAR))
+    """What this run did not get, be it refused or over budget, and in which words."""
+    return _without(status, run, purpose, (REFUSED, OVER_BUDGET, FORMERLY_OVER_BUDGET))
 
 
-def dear(status: Status | None, run: str, purpose: str) -> set[str]:
+def beyond_budget(status: Status | None, run: str, purpose: str) -> set[str]:
     """Which of these the cloud was not even asked for, because of the budget."""
-    return set(_without(status, run, purpose, (TOO_DEAR,)))
+    return set(_without(status, run, purpose, (OVER_BUDGET, FORMERLY_OVER_BUDGET)))
 
 
 def _without(status: Status | None, run: str, purpose: str, states: Collection[str]) -> dict[str, str]:
@@ -79,7 +83,7 @@ def exhausted(told: Sequence[tuple[str, str]], beyond: Collection[str] = ()) -> 
         parts = [f"{offer}: {_cut(words or 'refused', most)}" for offer, words in told]
         return f"The cloud has none of {len(told)} choices of machines. {' | '.join(parts)}"
     parts = [
-        f"{offer}: {'too dear' if offer in beyond else 'refused'}{': ' if words else ''}{_cut(words, most)}"
+        f"{offer}: {'over budget' if offer in beyond else 'refused'}{': ' if words else ''}{_cut(words, most)}"
         for offer, words in told
     ]
     return (

@@ -16,8 +16,8 @@ from include.reconcile import (
     Annotate,
     ApplyObject,
     DeleteObject,
-    DropFinalizer,
     HandOver,
+    RemoveFinalizer,
     ScaleToZero,
     StartRun,
 )
@@ -26,7 +26,7 @@ from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.service_probe import delete_agent_pool
 from kaito.hooks import api
 from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, STATEFUL_SET, WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.providers.nodepool import NODE_POOL
 
 Object = Mapping[str, Any]
@@ -62,7 +62,7 @@ class Actions:
         return "finalizer added"
 
     @_do.register
-    async def _(self, action: DropFinalizer) -> str:
+    async def _(self, action: RemoveFinalizer) -> str:
         have = list(self._metadata().get("finalizers") or ())
         if action.finalizer not in have:
             return ""

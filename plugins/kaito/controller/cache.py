@@ -44,7 +44,7 @@ class _Mark:
 
 
 @dataclass
-class Handed:
+class Dispatched:
     """What was handed to a reconcile task: a token that the task gives back when it is done."""
 
     token: str
@@ -64,7 +64,7 @@ class ClusterView:
     due: dict[Key, str] = field(default_factory=dict)
     looked: dict[Key, float] = field(default_factory=dict)
     resynced: float | None = None
-    handed: Handed | None = None
+    dispatched: Dispatched | None = None
     refusals: int = 0
     #: By Workspace, when objects of its machines were seen to go: uid -> time.
     ended: dict[Key, dict[str, str]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class ClusterView:
         """Take in that an object is gone."""
         self._drop(plural, _place(obj))
 
-    def saw_the_end(self, machines: Iterable[Object], when: str) -> None:
+    def record_deletion(self, machines: Iterable[Object], when: str) -> None:
         """Remember when NodeClaims or Nodes were gone, until somebody has accounted for them."""
         for obj in machines:
             if (key := owner_key(obj)) is not None and key in self.workspaces:
@@ -147,7 +147,7 @@ class ClusterView:
         found = self.ended if keys is None else {key: self.ended.get(key, {}) for key in keys}
         return {uid: when for ends in found.values() for uid, when in ends.items()}
 
-    def hand_out(self, keys: Iterable[Key] | None, token: str, now: float) -> None:
+    def dispatch(self, keys: Iterable[Key] | None, token: str, now: float) -> None:
         """Remember that these keys (None: all) were given to a task at ``now`` (unix time)."""
         given = None if keys is None else tuple(keys)
         for key in list(self.workspaces) if given is None else given:
@@ -156,27 +156,27 @@ class ClusterView:
         if given is None:
             self.due.clear()
             self.resynced = now
-        self.handed = Handed(token, given)
+        self.dispatched = Dispatched(token, given)
 
-    def settle(self, done: str) -> bool:
+    def acknowledge(self, done: str) -> bool:
         """Compare the token of the last hand-out with the one that the last task left; all over again if it failed.
 
         Returns whether that task did its work.
         """
-        if self.handed is None:
+        if self.dispatched is None:
             return True
-        if self.handed.token == done:
-            for key in list(self.ended) if self.handed.keys is None else self.handed.keys:
+        if self.dispatched.token == done:
+            for key in list(self.ended) if self.dispatched.keys is None else self.dispatched.keys:
                 self.ended.pop(key, None)
             self.handed, self.refusals = None, 0
             return True
-        if self.handed.keys is None:
+        if self.dispatched.keys is None:
             self.resynced = None
         else:
             self.due |= {
-                key: "the last look at it failed" for key in self.handed.keys if key in self.workspaces
+                key: "the last look at it failed" for key in self.dispatched.keys if key in self.workspaces
             }
-        self.handed = None
+        self.dispatched = None
         self.refusals += 1
         return False
 

@@ -16,11 +16,11 @@ from typing import Any
 from include.catalog import load_catalog
 from include.ledger import budget, records
 from include.ledger.machines import machines
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.workspace.api import names
-from include.workspace.api.budget import budget_of
+from include.workspace.api.annotations import budget_of
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, ClusterError, Kind
-from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace
+from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def price_of(machine: str) -> float | None:
         return None
 
 
-def too_dear(live: Mapping[str, Any], what: str, estimate: float | None) -> str:
+def over_budget(live: Mapping[str, Any], what: str, estimate: float | None) -> str:
     """Return a sentence when what was spent and an estimate are more than a Workspace's budget, "" when not.
 
     :param live: the Workspace with its status.
@@ -41,21 +41,21 @@ def too_dear(live: Mapping[str, Any], what: str, estimate: float | None) -> str:
     """
     cost = (live.get("status") or {}).get("cost")
     limit = budget_of(live["metadata"].get("annotations") or {})
-    return budget.too_dear(limit, records.spent(cost, datetime.now(UTC)), estimate or 0.0, what)
+    return budget.over_budget(limit, records.spent(cost, datetime.now(UTC)), estimate or 0.0, what)
 
 
-def bill(
+def record_cost(
     cluster: KaitoClusterHook,
     name: str,
     namespace: str,
     uid: str,
-    settled: tuple[str, str] | None = None,
-    rented: Sequence[Rented] | None = None,
+    outcome: tuple[str, str] | None = None,
+    unregistered: Sequence[UnregisteredCapacity] | None = None,
 ) -> dict[str, Any]:
     """Bring ``status.cost`` of a Workspace up to date and return it, {} when it could not be.
 
-    :param settled: (label of a run that is over, ``success`` or ``failed``).
-    :param rented: agent pools whose machines may not all have joined, None where nobody asked.
+    :param outcome: (label of a run that is over, ``success`` or ``failed``).
+    :param unregistered: agent pools whose machines may not all have joined, None where nobody asked.
     """
     written: dict[str, Any] = {}
 
@@ -63,7 +63,7 @@ def bill(
         written.clear()
         status = live.get("status") or {}
         # Looked at after the Workspace was read, so that a record that somebody ended is not begun again.
-        cost = _looked(cluster, name, namespace, status.get("cost"), settled, rented)
+        cost = _looked(cluster, name, namespace, status.get("cost"), outcome, unregistered)
         limit = budget_of(live["metadata"].get("annotations") or {})
         if cost and limit is not None:
             cost["budgetUsd"] = limit
@@ -85,16 +85,16 @@ def _looked(
     name: str,
     namespace: str,
     cost: Mapping[str, Any] | None,
-    settled: tuple[str, str] | None,
-    rented: Sequence[Rented] | None,
+    outcome: tuple[str, str] | None,
+    unregistered: Sequence[UnregisteredCapacity] | None,
 ) -> dict[str, Any]:
     labels = {names.WORKSPACE: name, names.WORKSPACE_NAMESPACE: namespace}
     pods = cluster.list(POD, namespace, {names.WORKSPACE: name})
     seen = machines(_listed(cluster, NODE_CLAIM, labels), _listed(cluster, NODE, labels), pods)
     now = datetime.now(UTC).replace(microsecond=0)
-    found = records.account(cost, seen, now, price_of, rented)
-    if found and settled:
-        found = records.summed(records.settle(found, *settled), now, found.get("earlier"))
+    found = records.account(cost, seen, now, price_of, unregistered)
+    if found and outcome:
+        found = records.summed(records.with_outcome(found, *outcome), now, found.get("earlier"))
     return found
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.pools.aks import LEAVING_STATES, belongs, state
-from include.pools.aks import rented as charged
+from include.pools.aks import unregistered_capacity as charged
 from include.reconcile import release
 from include.reconcile.case import Case, controller, deleting
-from include.reconcile.contract import Observed, Surroundings
+from include.reconcile.decision import Observed, ReconcileConfig
 from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import (
@@ -35,7 +35,7 @@ from kaito.hooks.api import (
     Kind,
     Request,
 )
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.nodepool import NODE_POOL
 from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
 from kaito.providers.selection import azure_subscribed, azure_subscribed_async
@@ -112,8 +112,8 @@ def judge(
         volume_claims=found[VOLUME_CLAIM.plural],
         node_claims=found[NODE_CLAIM.plural],
     )
-    surroundings = Surroundings(nothing, nothing, nothing, nothing, release_deadline=deadline)
-    case = Case(live, observed, now or datetime.now(UTC), surroundings)
+    config = ReconcileConfig(nothing, nothing, nothing, nothing, release_deadline=deadline)
+    case = Case(live, observed, now or datetime.now(UTC), config)
     own: dict[str, Sequence[Object]] = {
         STATEFUL_SET.plural: case.sets,
         SERVICE.plural: case.services,
@@ -170,7 +170,7 @@ def _without(error: ClusterError) -> Sequence[Object]:
     return ()
 
 
-def tell_to_go(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
+def request_deletion(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
     """Ask for the deletion of what is left, guarded by uid, and return what was asked now.
 
     Nodes are left to whoever takes their machines away.
@@ -221,7 +221,9 @@ def _agent_pools(chosen: PoolSettings, live: Object) -> tuple[AksHook, list[dict
     return aks, [pool for pool in aks.list_pools() if belongs(pool, _selection(live))]
 
 
-def rented(live: Object, settings: PoolSettings | None = None) -> list[Rented] | None:
+def unregistered_capacity(
+    live: Object, settings: PoolSettings | None = None
+) -> list[UnregisteredCapacity] | None:
     """The agent pools of a Workspace whose machines may not all have joined, None where Azure has not told."""
     chosen = settings or pool_settings()
     if not _azure(chosen, live):
@@ -258,14 +260,14 @@ def _finalizers(live: Object, wanted: Sequence[str]) -> Request:
     return api.merge_patch(WORKSPACE, metadata["name"], names.namespace(live), {"metadata": change})
 
 
-def hold(cluster: KaitoClusterHook, live: Object) -> None:
+def add_finalizer(cluster: KaitoClusterHook, live: Object) -> None:
     """Put our finalizer on a Workspace that is about to be deleted, so that its machines do not outlive it."""
     finalizers = live["metadata"].get("finalizers") or []
     if names.FINALIZER not in finalizers:
         cluster.send(_finalizers(live, [*finalizers, names.FINALIZER]))
 
 
-def let_go(cluster: KaitoClusterHook, name: str, namespace: str, uid: str) -> bool:
+def remove_finalizer(cluster: KaitoClusterHook, name: str, namespace: str, uid: str) -> bool:
     """Take our finalizer, and no other, off a Workspace; returns False when there was nothing to take off.
 
     :raises ClusterError: somebody else writes the Workspace all the time.

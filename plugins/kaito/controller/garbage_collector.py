@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from include.janitor import Questions, Rules, Snapshot, Thing, Verdict, judge, questions
-from include.janitor.contract import Key
+from include.janitor import Inventory, Questions, Rules, Thing, Verdict, judge, questions
+from include.janitor.orphans import Key
 from include.pools.aks import is_ours
 from include.workspace.api import names
 from kaito.controller.dag_runs import AirflowRuns
@@ -33,7 +33,7 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.providers.nodepool import NODE_POOL
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Sweep:
         self, hook: AsyncKaitoClusterHook, runs: AirflowRuns, azure: Azure | None, log: logging.Logger
     ) -> None:
         self.hook, self.runs, self.azure, self.log = hook, runs, azure, log
-        self.snapshot = Snapshot()
+        self.inventory = Inventory()
 
     async def look(self, seen: dict[str, datetime], now: datetime, rules: Rules) -> list[Verdict]:
         """See everything and judge it.
@@ -87,24 +87,24 @@ class Sweep:
         :param seen: when things were first seen as orphans.
         :raises ClusterError: something could not be seen, so nothing can be judged.
         """
-        self.snapshot = replace(await self._see(), seen=seen)
+        self.inventory = replace(await self._see(), seen=seen)
         asked: set[Any] = set()
         while True:  # answers bring up new questions, about a number of things that does not grow
-            wanted = questions(self.snapshot, now, rules)
+            wanted = questions(self.inventory, now, rules)
             new = {*wanted.runs, *wanted.dags, *wanted.nodes, *wanted.namespaces} - asked
             if not new:
-                return judge(self.snapshot, now, rules)
+                return judge(self.inventory, now, rules)
             asked |= new
-            self.snapshot = await self._answer(wanted)
+            self.inventory = await self._answer(wanted)
 
-    async def _see(self) -> Snapshot:
+    async def _see(self) -> Inventory:
         kinds = (POD, STATEFUL_SET, SERVICE, CONFIG_MAP, VOLUME_CLAIM, NODE_CLAIM, NODE_POOL)
         found = await _together(*(self._list(kind) for kind in kinds), self._agent_pools())
         pods, sets, services, maps, volumes, claims, pools, agents = found
         # After the children: see the module's docstring.
         workspaces, upstreams = await asyncio.gather(self._workspaces(), upstream(self.hook))
         nodes = [n async for page, _ in self.hook.pages(NODE) for n in page] if pools or agents else []
-        return Snapshot(
+        return Inventory(
             workspaces=workspaces,
             pods=pods,
             stateful_sets=sets,
@@ -137,13 +137,13 @@ class Sweep:
             return []
         return [pool for pool in await self.azure.async_list_pools() if is_ours(pool)]
 
-    async def _answer(self, wanted: Questions) -> Snapshot:
+    async def _answer(self, wanted: Questions) -> Inventory:
         states = await self.runs.states(wanted.runs)
         busy = {dag: await self.runs.under_way(dag) for dag in wanted.dags}
         return replace(
-            self.snapshot,
-            runs={**self.snapshot.runs, **states},
-            busy={**self.snapshot.busy, **busy},
+            self.inventory,
+            runs={**self.inventory.runs, **states},
+            busy={**self.inventory.busy, **busy},
             others=await self._others(wanted),
         )
 
@@ -179,7 +179,7 @@ class Sweep:
         then = next(
             (
                 _version(ws)
-                for ws in self.snapshot.workspaces
+                for ws in self.inventory.workspaces
                 if (names.namespace(ws), ws["metadata"]["name"]) == key
             ),
             None,

@@ -18,7 +18,7 @@ from typing import Any
 
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 
 log = logging.getLogger(__name__)
 

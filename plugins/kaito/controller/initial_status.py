@@ -19,12 +19,12 @@ from include.reconcile.backoff import moment
 from include.workspace.status.transitions import Event
 from kaito.controller import event_recorder as events
 from kaito.controller.fingerprints import Key, key_of
-from kaito.controller.reconciler import Case, Pass
+from kaito.controller.reconciler import Reconciler, WorkItem
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.lookup import asks_the_hub
 
-#: So long may first words hold up what else is due, in seconds; who has none by then gets it from the task.
+#: So long may initial statuses hold up what else is due, in seconds; who has none by then gets it from the task.
 INITIAL_STATUS_SECONDS = 10.0
 #: ... and their Events after them; an Event that is not written is no loss, the conditions say the same.
 EVENTS_SECONDS = 10.0
@@ -34,24 +34,24 @@ ROUND = 100
 NEW = timedelta(minutes=2)
 
 
-class InitialStatusReconciler(Pass):
-    """One look at Workspaces that nobody has told anything about; :meth:`Pass.over` does it."""
+class InitialStatusReconciler(Reconciler):
+    """One look at Workspaces that nobody has told anything about; :meth:`Reconciler.run` does it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._untold: list[tuple[Mapping[str, Any], Sequence[Event]]] = []
 
-    async def to_all(self, unheard: Callable[[], Awaitable[Sequence[Key]]], heard: set[Key]) -> None:
+    async def to_all(self, pending: Callable[[], Awaitable[Sequence[Key]]], reported: set[Key]) -> None:
         """Go on until nobody is left, or the time is up: the conditions of all come before the Events of any.
 
-        :param unheard: returns who awaits a first word and is not in `heard`.
-        :param heard: gets whoever is looked at, whatever comes of it.
+        :param pending: returns who awaits an initial status and is not in `reported`.
+        :param reported: gets whoever is looked at, whatever comes of it.
         """
         try:
             async with asyncio.timeout(INITIAL_STATUS_SECONDS):
-                while keys := (await unheard())[:ROUND]:
-                    heard.update(keys)
-                    await self.over(keys)
+                while keys := (await pending())[:ROUND]:
+                    reported.update(keys)
+                    await self.run(keys)
         except (ClusterError, TimeoutError) as error:
             self.log.info("First conditions are left to the task: %s", error or "there are too many")
         await self._tell()
@@ -59,17 +59,17 @@ class InitialStatusReconciler(Pass):
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         return initial_status(workspace, super()._decide(key, workspace))
 
-    async def _look_up_and_decide(self, key: Key) -> Case:
+    async def _look_up_and_decide(self, key: Key) -> WorkItem:
         workspace: Mapping[str, Any] = self.snapshot.workspaces[key]
         if asks_the_hub(workspace):  # an answer may take long, and the triggerer has others to serve
-            return Case(key, dict(workspace), Decision("unheard"))
+            return WorkItem(key, dict(workspace), Decision("pending"))
         return await super()._look_up_and_decide(key)
 
-    async def _write(self, case: Case) -> None:
-        await super()._write(case)
-        self._untold.append((case.live, case.decision.events))
+    async def _write(self, item: WorkItem) -> None:
+        await super()._write(item)
+        self._untold.append((item.live, item.decision.events))
 
-    async def _act(self, case: Case) -> None:
+    async def _act(self, item: WorkItem) -> None:
         """The rest is the task's."""
 
     async def _tell(self) -> None:
@@ -82,8 +82,8 @@ class InitialStatusReconciler(Pass):
         except TimeoutError:
             self.log.info("Not all Events of the first conditions were written within %.0f s", EVENTS_SECONDS)
 
-    async def _tell_trouble(self, case: Case) -> None:
-        case.settled = True
+    async def _tell_trouble(self, item: WorkItem) -> None:
+        item.reported = True
 
 
 async def newcomers(hook: AsyncKaitoClusterHook, known: Collection[Key]) -> list[Key]:

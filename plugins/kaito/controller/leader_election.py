@@ -16,7 +16,7 @@ from typing import Any
 
 from kaito.hooks import api
 from kaito.hooks.api import LEASE, NAMESPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 
 NAME = "kaito-airflow-reconciler"
 #: The release namespace of KAITO's chart; where it does not exist, the Lease goes to the default namespace.
@@ -32,7 +32,7 @@ Lease = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Leadership:
     """Where this deployment stands.
 
     ``mine``: it may act. ``holder`` and ``where`` (the address of its Airflow) are of whoever holds the Lease;
@@ -47,7 +47,7 @@ class Standing:
 
 
 @dataclass
-class Observation:
+class ObservedLease:
     """The Lease as last seen, and when (monotonic seconds) it was first seen like that."""
 
     version: str = ""
@@ -70,10 +70,10 @@ class Election:
     where: str
     namespace: str = ""
     seconds: int = SECONDS
-    seen: Observation = field(default_factory=Observation)
+    seen: ObservedLease = field(default_factory=ObservedLease)
     clock: Callable[[], float] = time.monotonic
 
-    async def stand(self, *, may_take: bool = True, done: str = "") -> Standing:
+    async def stand(self, *, may_take: bool = True, done: str = "") -> Leadership:
         """Renew the Lease if it is ours, take it if nobody holds it, and say how it stands.
 
         :param may_take: False: only renew what is ours.
@@ -84,7 +84,7 @@ class Election:
         except ClusterError as error:
             return self._unknown(error)
 
-    async def seen_from_outside(self) -> Standing:
+    async def seen_from_outside(self) -> Leadership:
         """Say whether this deployment may act, and write nothing: for what also works while nobody reconciles.
 
         A Lease that another deployment left behind counts as held: nobody has watched it long enough to tell.
@@ -95,9 +95,9 @@ class Election:
             return self._unknown(error)
         holder = ((found or {}).get("spec") or {}).get("holderIdentity") or ""
         if found is None or not holder:
-            return Standing(True, "", "Nobody holds the reconciler's Lease.")
+            return Leadership(True, "", "Nobody holds the reconciler's Lease.")
         if holder == self.identity:
-            return Standing(
+            return Leadership(
                 True, holder, f"This deployment ({holder}) holds Lease {_name(found)}.", self.where
             )
         return self._passive(found, holder)
@@ -106,22 +106,22 @@ class Election:
         """Whether our hold may have run out while we could not renew it."""
         return self.seen.renewed is None or self.clock() - self.seen.renewed > self.seconds * 2 / 3
 
-    async def _stand(self, may_take: bool, done: str) -> Standing:
+    async def _stand(self, may_take: bool, done: str) -> Leadership:
         for _ in range(ATTEMPTS):
-            standing = await self._try(may_take, done)
-            if standing is not None:
-                return standing
+            leadership = await self._try(may_take, done)
+            if leadership is not None:
+                return leadership
         self.seen.renewed = None
-        return Standing(False, "", "Others keep writing the Lease; looking again.")
+        return Leadership(False, "", "Others keep writing the Lease; looking again.")
 
-    async def _try(self, may_take: bool, done: str) -> Standing | None:
+    async def _try(self, may_take: bool, done: str) -> Leadership | None:
         """Return None when somebody, perhaps another process of this deployment, wrote in between."""
         namespace = await self._namespace()
         found = await self.hook.find(LEASE, NAME, namespace)
         now = self.clock()
         if found is None:
             if not may_take:
-                return Standing(False, "", "Nobody holds the Lease any more.")
+                return Leadership(False, "", "Nobody holds the Lease any more.")
             return await self._write(api.create(LEASE, self._manifest(namespace, None, done)), now)
         holder = (found.get("spec") or {}).get("holderIdentity") or ""
         if holder == self.identity or (may_take and (not holder or self._expired(found, now))):
@@ -129,7 +129,7 @@ class Election:
         self._expired(found, now)
         return self._passive(found, holder)
 
-    async def _write(self, request: api.Request, now: float) -> Standing | None:
+    async def _write(self, request: api.Request, now: float) -> Leadership | None:
         try:
             written = await self.hook.send(request)
         except ClusterError as error:
@@ -138,7 +138,7 @@ class Election:
             return None
         self.seen.renewed = now
         message = f"This deployment ({self.identity}) reconciles: it holds Lease {_name(written)}."
-        return Standing(True, self.identity, message, self.where, _annotations(written).get(DONE) or "")
+        return Leadership(True, self.identity, message, self.where, _annotations(written).get(DONE) or "")
 
     def _expired(self, lease: Lease, now: float) -> bool:
         """Judge by what we saw change, never by the times in the Lease: another machine's clock wrote those."""
@@ -149,7 +149,7 @@ class Election:
         seconds = (lease.get("spec") or {}).get("leaseDurationSeconds") or self.seconds
         return now - self.seen.since > seconds
 
-    def _passive(self, lease: Lease, holder: str) -> Standing:
+    def _passive(self, lease: Lease, holder: str) -> Leadership:
         self.seen.renewed = None
         where = _annotations(lease).get(AIRFLOW) or ""
         at = f" at {where}" if where else ""
@@ -157,12 +157,12 @@ class Election:
             f"Passive: Airflow deployment {holder}{at} reconciles this cluster (Lease {_name(lease)}). This one does "
             f"nothing, and takes over when the Lease has not been renewed for {self.seconds} s."
         )
-        return Standing(False, holder, message, where)
+        return Leadership(False, holder, message, where)
 
-    def _unknown(self, error: ClusterError) -> Standing:
+    def _unknown(self, error: ClusterError) -> Leadership:
         """Without an answer we still hold what we renewed a moment ago, and nothing else."""
         if error.transient and not self.lost():
-            return Standing(True, self.identity, f"The Lease could not be renewed, trying again: {error}")
+            return Leadership(True, self.identity, f"The Lease could not be renewed, trying again: {error}")
         self.seen.renewed = None
         hint = (
             " Allow get, create and update of leases.coordination.k8s.io, or name another namespace in the setting "
@@ -170,7 +170,7 @@ class Election:
             if error.status == 403
             else ""
         )
-        return Standing(
+        return Leadership(
             False, "", f"Passive: whether another Airflow deployment reconciles is unknown. {error}{hint}"
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kaito.hooks.api import Kind
 
 if TYPE_CHECKING:
-    from kaito.hooks.cluster import AsyncKaitoClusterHook
+    from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 
 
 class ReadingOnce:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from include.reconcile import AddFinalizer, Decision, StartRun, Surroundings, decide, runs_to_ask
+from include.reconcile import AddFinalizer, Decision, ReconcileConfig, StartRun, decide, runs_to_ask
 from include.reconcile.backoff import failed
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import Fault
@@ -36,7 +36,7 @@ from kaito.controller.snapshot import (
 from kaito.controller.status_writer import StatusWriter
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.providers.registry import PoolSettings
 from kaito.providers.selection import Chooser
 
@@ -62,30 +62,30 @@ class _Unseen(Exception):
 class Installation:
     """What decisions need to know of the installation.
 
-    :param surroundings: as decisions take them, but ``faults`` gets, after the Workspace and its last accepted
+    :param config: as decisions take them, but ``faults`` gets, after the Workspace and its last accepted
         document, what ``look_up`` found for it.
     :param look_up: finds what a judgement needs besides the Workspace.
     """
 
-    surroundings: Surroundings
+    config: ReconcileConfig
     look_up: Callable[[ReadingOnce, Object], Awaitable[Any]]
 
 
 @dataclass
 class Outcome:
-    """What came of a pass. ``unsettled`` failed in a way that could not even be written into their status."""
+    """What came of a pass. ``unreported`` failed in a way that could not even be written into their status."""
 
     looked: int = 0
     changed: int = 0
     troubled: int = 0
-    unsettled: list[Key] = field(default_factory=list)
+    unreported: list[Key] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.looked} Workspace(s) looked at, {self.changed} changed, {self.troubled} in trouble"
 
 
 @dataclass
-class Case:
+class WorkItem:
     """One Workspace on its way through the pass."""
 
     key: Key
@@ -93,11 +93,11 @@ class Case:
     decision: Decision
     done: list[str] = field(default_factory=list)
     trouble: str = ""
-    settled: bool = True
+    reported: bool = True
     gone: bool = False
 
 
-class Pass:
+class Reconciler:
     """One look at some Workspaces.
 
     :param log: gets one line for each Workspace that something was done about.
@@ -128,9 +128,9 @@ class Pass:
         self._choices: dict[Key, PoolSettings] = {}
         self._service: dict[Key, dict[str, Any]] = {}
         self._slots = asyncio.Semaphore(concurrency)
-        self._surroundings = replace(installation.surroundings, faults=self._faults)
+        self._config = replace(installation.config, faults=self._faults)
 
-    async def over(self, keys: Collection[Key] | None) -> Outcome:
+    async def run(self, keys: Collection[Key] | None) -> Outcome:
         """Look at these Workspaces (None: all), and do what is to be done.
 
         :raises ClusterError: the cluster could not be read; nothing was done.
@@ -140,14 +140,14 @@ class Pass:
         await self._ask_who_makes_machines()
         await self._ask_services()
         outcome = Outcome(looked=len(self.snapshot.workspaces))
-        cases = [case for case in await self._decide_all() if case.trouble or _something(case.decision)]
-        await asyncio.gather(*(self._in_slot(self._tell_trouble(case)) for case in cases if case.trouble))
-        await self._each(cases, self._write_first)
-        if self._before_runs and any(_starts_a_run(case.decision) for case in cases):
+        items = [item for item in await self._decide_all() if item.trouble or _something(item.decision)]
+        await asyncio.gather(*(self._in_slot(self._tell_trouble(item)) for item in items if item.trouble))
+        await self._each(items, self._write_first)
+        if self._before_runs and any(_starts_a_run(item.decision) for item in items):
             await self._before_runs()
-        await self._each(cases, self._act)
-        for case in cases:
-            self._account(case, outcome)
+        await self._each(items, self._act)
+        for item in items:
+            self._account(item, outcome)
         return outcome
 
     async def _ask_runs(self) -> None:
@@ -198,15 +198,15 @@ class Pass:
         async with self._slots:
             return await work
 
-    async def _decide_all(self) -> list[Case]:
+    async def _decide_all(self) -> list[WorkItem]:
         """Decide about all; what a few of them name is looked up on the way."""
-        found: list[Case] = []
+        found: list[WorkItem] = []
         unseen: list[Key] = []
         for number, (key, workspace) in enumerate(self.snapshot.workspaces.items()):
             if number % 25 == 0:
                 await asyncio.sleep(0)  # the Lease is renewed meanwhile
             try:
-                found.append(Case(key, workspace, self._decide(key, workspace)))
+                found.append(WorkItem(key, workspace, self._decide(key, workspace)))
             except _Unseen:
                 unseen.append(key)
             except Exception as error:
@@ -214,20 +214,20 @@ class Pass:
         later = await asyncio.gather(*(self._in_slot(self._look_up_and_decide(key)) for key in unseen))
         return [*found, *later]
 
-    async def _look_up_and_decide(self, key: Key) -> Case:
+    async def _look_up_and_decide(self, key: Key) -> WorkItem:
         workspace = self.snapshot.workspaces[key]
         try:
             async with asyncio.timeout(SECONDS_EACH):
                 self._found[key] = await self.installation.look_up(self._reads, workspace)
-                return Case(key, workspace, self._decide(key, workspace))
+                return WorkItem(key, workspace, self._decide(key, workspace))
         except Exception as error:
             return self._not_decided(key, workspace, error)
 
-    def _not_decided(self, key: Key, workspace: dict[str, Any], error: Exception) -> Case:
+    def _not_decided(self, key: Key, workspace: dict[str, Any], error: Exception) -> WorkItem:
         """A Workspace that cannot even be decided about must not stop the others."""
         if not isinstance(error, ClusterError):
             self.log.exception("Workspace %s/%s: no decision", *key)
-        return Case(key, workspace, Decision("undecided"), trouble=_words(error))
+        return WorkItem(key, workspace, Decision("undecided"), trouble=_words(error))
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
         asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
@@ -236,90 +236,90 @@ class Pass:
         if key in self._choices:
             seen["provider"] = str(self._choices[key].provider)
         observed = self.snapshot.observed(key, runs, self._progress.get(key), **seen)
-        return decide(workspace, observed, datetime.now(UTC), self._surroundings)
+        return decide(workspace, observed, datetime.now(UTC), self._config)
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
         metadata = workspace["metadata"]
         key = (metadata.get("namespace") or "default", metadata["name"])
         if key not in self._found:
             raise _Unseen(key)
-        found: list[Fault] = self.installation.surroundings.faults(workspace, before, self._found[key])
+        found: list[Fault] = self.installation.config.faults(workspace, before, self._found[key])
         return found
 
-    async def _each(self, cases: Iterable[Case], step: Callable[[Case], Awaitable[None]]) -> None:
-        await asyncio.gather(*(self._guarded(case, step) for case in cases))
+    async def _each(self, items: Iterable[WorkItem], step: Callable[[WorkItem], Awaitable[None]]) -> None:
+        await asyncio.gather(*(self._guarded(item, step) for item in items))
 
-    async def _guarded(self, case: Case, step: Callable[[Case], Awaitable[None]]) -> None:
+    async def _guarded(self, item: WorkItem, step: Callable[[WorkItem], Awaitable[None]]) -> None:
         """Run a step for one Workspace; what goes wrong in it is this Workspace's trouble only."""
-        if case.trouble or case.gone:
+        if item.trouble or item.gone:
             return
         async with self._slots:
             try:
                 async with asyncio.timeout(SECONDS_EACH):
-                    await step(case)
+                    await step(item)
             except TimeoutError as error:
-                case.trouble, case.settled = _words(error), False
+                item.trouble, item.reported = _words(error), False
             except ClusterError as error:
-                case.gone = error.status == 404 and await self._is_gone(case)
-                case.trouble = "" if case.gone else _words(error)
-                case.settled = not error.transient
+                item.gone = error.status == 404 and await self._is_gone(item)
+                item.trouble = "" if item.gone else _words(error)
+                item.reported = not error.transient
             except (RunRefused, AksError) as error:
-                case.trouble = str(error)
+                item.trouble = str(error)
             except Exception as error:
-                self.log.exception("Workspace %s/%s: failed", *case.key)
-                case.trouble = _words(error)
-            if case.trouble:
-                await self._tell_trouble(case)
+                self.log.exception("Workspace %s/%s: failed", *item.key)
+                item.trouble = _words(error)
+            if item.trouble:
+                await self._tell_trouble(item)
 
-    async def _is_gone(self, case: Case) -> bool:
+    async def _is_gone(self, item: WorkItem) -> bool:
         try:
-            return await self.hook.find(WORKSPACE, case.key[1], case.key[0]) is None
+            return await self.hook.find(WORKSPACE, item.key[1], item.key[0]) is None
         except ClusterError:
             return False
 
-    async def _write_first(self, case: Case) -> None:
+    async def _write_first(self, item: WorkItem) -> None:
         """The finalizer and the status: what a user waits to see. Decided anew when somebody wrote meanwhile."""
         for _ in range(ATTEMPTS):
             try:
-                await self._write(case)
+                await self._write(item)
                 return
             except ClusterError as error:
                 if error.status != 409:
                     raise
             fresh = await take(
-                self.hook, [case.key]
+                self.hook, [item.key]
             )  # its children too: a Workspace is never newer than they are
-            live = fresh.workspaces.get(case.key)
-            if live is None or live["metadata"]["uid"] != case.live["metadata"]["uid"]:
-                case.gone = True
+            live = fresh.workspaces.get(item.key)
+            if live is None or live["metadata"]["uid"] != item.live["metadata"]["uid"]:
+                item.gone = True
                 return
-            self.snapshot.renew(case.key, fresh)
-            case.live = live
-            case.decision = self._decide(case.key, live)
+            self.snapshot.renew(item.key, fresh)
+            item.live = live
+            item.decision = self._decide(item.key, live)
         raise ClusterError(409, "Conflict", "somebody else keeps writing to it")
 
-    async def _write(self, case: Case) -> None:
-        doer = Actions(self.hook, self.runs, case.live)
-        for action in case.decision.actions:
+    async def _write(self, item: WorkItem) -> None:
+        doer = Actions(self.hook, self.runs, item.live)
+        for action in item.decision.actions:
             if isinstance(action, AddFinalizer):
                 await doer.do(action)
-        case.live = doer.live
-        if case.decision.status is not None:
-            case.live = await self.writer.write(doer.live, case.decision.status)
+        item.live = doer.live
+        if item.decision.status is not None:
+            item.live = await self.writer.write(doer.live, item.decision.status)
 
-    async def _act(self, case: Case) -> None:
+    async def _act(self, item: WorkItem) -> None:
         """Everything else, in its order."""
-        rest = [action for action in case.decision.actions if not isinstance(action, AddFinalizer)]
-        if rest and case.decision.status is None and not await self._still_so(case):
+        rest = [action for action in item.decision.actions if not isinstance(action, AddFinalizer)]
+        if rest and item.decision.status is None and not await self._still_so(item):
             return
-        doer = Actions(self.hook, self.runs, case.live)
+        doer = Actions(self.hook, self.runs, item.live)
         try:
             for action in rest:
                 if done := await doer.do(action):
-                    case.done.append(done)
-            case.live = await self._forget_trouble(doer.live)
+                    item.done.append(done)
+            item.live = await self._forget_trouble(doer.live)
         finally:  # the status has turned, whatever became of the actions
-            await events.tell_async(self.hook, case.live, case.decision.events)
+            await events.tell_async(self.hook, item.live, item.decision.events)
 
     async def _forget_trouble(self, live: dict[str, Any]) -> dict[str, Any]:
         """What could not be carried out earlier was carried out now."""
@@ -328,42 +328,42 @@ class Pass:
             return live
         return await self.writer.write(live, {key: value for key, value in status.items() if key != "retry"})
 
-    async def _still_so(self, case: Case) -> bool:
+    async def _still_so(self, item: WorkItem) -> bool:
         """A decision holds for the Workspace that was seen; a status that was written has proved it."""
-        seen = case.live["metadata"]
-        now = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+        seen = item.live["metadata"]
+        now = await self.hook.find(WORKSPACE, item.key[1], item.key[0])
         return now is not None and now["metadata"]["resourceVersion"] == seen["resourceVersion"]
 
-    async def _tell_trouble(self, case: Case) -> None:
+    async def _tell_trouble(self, item: WorkItem) -> None:
         """Put the trouble where the Workspace's author looks, with a time for the next attempt."""
         try:
             async with asyncio.timeout(SECONDS_EACH):
-                live = await self.hook.find(WORKSPACE, case.key[1], case.key[0])
+                live = await self.hook.find(WORKSPACE, item.key[1], item.key[0])
                 if live is None:
-                    case.gone, case.trouble = True, ""
+                    item.gone, item.trouble = True, ""
                     return
-                status = troubled(live, case.trouble, datetime.now(UTC))
+                status = troubled(live, item.trouble, datetime.now(UTC))
                 written = await self.writer.write(live, status)
                 turned = transition_events(live.get("status"), status)
-                await events.tell_async(self.hook, written, [_trouble_event(case.trouble), *turned])
-                case.settled = True
+                await events.tell_async(self.hook, written, [_trouble_event(item.trouble), *turned])
+                item.reported = True
         except (ClusterError, TimeoutError) as error:
-            self.log.warning("Workspace %s/%s: its status could not be written: %s", *case.key, _words(error))
+            self.log.warning("Workspace %s/%s: its status could not be written: %s", *item.key, _words(error))
 
-    def _account(self, case: Case, outcome: Outcome) -> None:
-        if case.gone:
-            self.log.info("%s/%s: gone", *case.key)
+    def _account(self, item: WorkItem, outcome: Outcome) -> None:
+        if item.gone:
+            self.log.info("%s/%s: gone", *item.key)
             return
-        if case.trouble:
+        if item.trouble:
             outcome.troubled += 1
-            self.log.error("%s/%s: %s: %s", *case.key, case.decision.situation, case.trouble)
-            if not case.settled:
-                outcome.unsettled.append(case.key)
+            self.log.error("%s/%s: %s: %s", *item.key, item.decision.situation, item.trouble)
+            if not item.reported:
+                outcome.unreported.append(item.key)
             return
         outcome.changed += 1
-        state = (case.live.get("status") or {}).get("state") or "no state"
-        done = "; ".join(case.done) or ("status written" if case.decision.status is not None else "told")
-        self.log.info("%s/%s: %s (%s): %s", *case.key, case.decision.situation, state, done)
+        state = (item.live.get("status") or {}).get("state") or "no state"
+        done = "; ".join(item.done) or ("status written" if item.decision.status is not None else "told")
+        self.log.info("%s/%s: %s (%s): %s", *item.key, item.decision.situation, state, done)
 
 
 def troubled(live: Object, message: str, now: datetime) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a Workspace names and the cluster must have: registry Secrets, ConfigMaps, and nodes that are brought along.
+"""What a Workspace names and the cluster must have: registry Secrets, ConfigMaps, and BYO nodes.
 
 Which ones they are and what is wrong with them is decided here without I/O, so that the first task of a run and the
 reconciler cannot disagree. Of a registry Secret only its type is looked at, never its contents.
@@ -50,7 +50,7 @@ class Reference:
         return self.kind.plural, self.name
 
 
-#: Where the list of all nodes stands among what was found, on an installation whose nodes are brought along.
+#: Where the list of all nodes stands among what was found, on an installation whose nodes are BYO (bring your own).
 NODES = (NODE.plural, "")
 #: What was found, by (plural, name): the object, None where there is none. A missing entry could not be looked at.
 Found = Mapping[tuple[str, str], Object | None]
@@ -99,7 +99,7 @@ def faults(
 
 
 def own_machine(found: Found, workspace: Workspace) -> Machine | None:
-    """Return what the nodes are that were brought along for a Workspace, by their labels; None where none were.
+    """Return what the BYO nodes are for a Workspace, by their labels; None where none were.
 
     :raises NodeLabelsIncomplete: the labels do not say it (for a preset, `faults` says so before).
     """
@@ -234,7 +234,7 @@ def _no_nodes(error: ClusterError) -> None:
     """Nodes that we may not list are a fault of the installation, told as such; anything else is an error."""
     if error.status != 403:
         raise error
-    log.warning("May not list nodes, which is needed where they are brought along: %s", error)
+    log.warning("May not list nodes, which is needed where they are BYO: %s", error)
 
 
 def _may_not(reference: Reference, error: ClusterError) -> None:

@@ -16,11 +16,11 @@ from include.manifests.pods import PORT
 from include.pools.aks import belongs
 from include.reconcile.activity import read, together
 from include.reconcile.case import SERVING
-from include.reconcile.contract import Activity
+from include.reconcile.decision import Activity
 from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.providers.nodepool import NODE_POOL
 from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
 

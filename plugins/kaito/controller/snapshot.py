@@ -34,7 +34,7 @@ from kaito.hooks.api import (
     ClusterError,
     Kind,
 )
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 
 log = logging.getLogger(__name__)
 

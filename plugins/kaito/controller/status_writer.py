@@ -17,7 +17,7 @@ from kaito.hooks import api
 from kaito.hooks.api import CRD, FIELD_MANAGER, WORKSPACE, ClusterError, Request
 
 if TYPE_CHECKING:
-    from kaito.hooks.cluster import AsyncKaitoClusterHook
+    from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 
 Object = Mapping[str, Any]
 DEFINITION = f"{WORKSPACE.plural}.{WORKSPACE.group}"

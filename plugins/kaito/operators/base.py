@@ -16,16 +16,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from include.contracts.redaction import redact_url
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.api.dialect import LAST_APPLIED, dialect_of
 from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
-from kaito.controller.cost_recorder import bill
+from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import ClusterError, workspace_kind
-from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
 
 if TYPE_CHECKING:
@@ -192,12 +192,12 @@ class WorkspaceTask:
         live = self.cluster.find(workspace_kind(run.document.get("apiVersion")), run.name, run.namespace)
         return as_written(fence(live, run.name, run.uid, run.generation))
 
-    def bill(self, run: Run, rented: Sequence[Rented] | None = None) -> None:
+    def record_cost(self, run: Run, unregistered: Sequence[UnregisteredCapacity] | None = None) -> None:
         """Bring the Workspace's ledger up to date. Never raises: the caller's own work matters more.
 
-        :param rented: agent pools whose machines may not all have joined, None where nobody asked.
+        :param unregistered: agent pools whose machines may not all have joined, None where nobody asked.
         """
-        bill(self.cluster, run.name, run.namespace, run.uid, rented=rented)
+        record_cost(self.cluster, run.name, run.namespace, run.uid, unregistered=unregistered)
 
     def report(
         self,

@@ -15,7 +15,7 @@ from airflow.sdk import Asset, BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.observability import stats
 
-from include.janitor import Fate, Memory, Rules, Verdict
+from include.janitor import Memory, OrphanAction, Rules, Verdict
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, Event
 from include.workspace.validation.identity import namespace_allowed
@@ -31,7 +31,7 @@ from kaito.controller.garbage_collector import (
 from kaito.controller.leader_election import Election
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.params import janitor_params
 from kaito.providers.registry import ProviderName, pool_settings
 from kaito.run_conf import conf_faults, refuse
@@ -88,7 +88,7 @@ class SweepOperator(BaseAsyncOperator):
     def _deletable(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Leave out what is of a namespace in which Workspaces may not run: it is reported, and stays."""
         allowed = settings.policy().allowed_namespaces
-        ripe = [verdict for verdict in verdicts if verdict.fate == Fate.DELETE]
+        ripe = [verdict for verdict in verdicts if verdict.action == OrphanAction.DELETE]
         kept = [verdict for verdict in ripe if not namespace_allowed(verdict.thing.workspace[0], allowed)]
         for verdict in kept:
             self.log.warning(
@@ -100,9 +100,9 @@ class SweepOperator(BaseAsyncOperator):
 
     async def _may_act(self, hook: AsyncKaitoClusterHook) -> None:
         election = Election(hook, settings.deployment_id(), settings.base_url(), settings.lease_namespace())
-        standing = await election.seen_from_outside()
-        if not standing.mine:
-            raise AirflowSkipException(f"Nothing is swept. {standing.message}")
+        leadership = await election.seen_from_outside()
+        if not leadership.mine:
+            raise AirflowSkipException(f"Nothing is swept. {leadership.message}")
 
     async def _look(self, sweep: Sweep, memory: Memory, now: datetime, rules: Rules) -> list[Verdict]:
         try:
@@ -115,10 +115,10 @@ class SweepOperator(BaseAsyncOperator):
             raise AirflowException(UNSEEN.format(error)) from error
         except AksError as error:
             raise AirflowException(UNSEEN.format(error)) from error
-        if sweep.snapshot.upstream:
+        if sweep.inventory.upstream:
             self.log.info(
                 "%s runs here: only Workspaces with %s: airflow count as ours.",
-                sweep.snapshot.upstream,
+                sweep.inventory.upstream,
                 names.MANAGED_BY,
             )
         return verdicts
@@ -161,7 +161,7 @@ class SweepOperator(BaseAsyncOperator):
         )
 
     async def _tell_workspaces(self, sweep: Sweep, some: Sequence[Verdict], *, delete: bool) -> None:
-        live = {(names.namespace(ws), ws["metadata"]["name"]): ws for ws in sweep.snapshot.workspaces}
+        live = {(names.namespace(ws), ws["metadata"]["name"]): ws for ws in sweep.inventory.workspaces}
         for verdict in some:
             if (workspace := live.get(verdict.thing.workspace)) is None:
                 continue
@@ -175,7 +175,7 @@ class SweepOperator(BaseAsyncOperator):
 
     def _summary(self, verdicts: Sequence[Verdict], done: Sequence[Deletion], *, delete: bool) -> None:
         orphans = [verdict for verdict in verdicts if verdict.orphan]
-        ripe = sum(verdict.fate == Fate.DELETE for verdict in orphans)
+        ripe = sum(verdict.action == OrphanAction.DELETE for verdict in orphans)
         said = f"{len(verdicts)} thing(s) looked at, {len(orphans)} orphan(s)"
         if not delete:
             self.log.info(
@@ -227,11 +227,11 @@ def _object(verdict: Verdict) -> dict[str, Any]:
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
     """Every verdict as a line, orphans first, in columns."""
-    order = {Fate.DELETE: 0, Fate.WAIT: 1, Fate.KEEP: 2}
-    ranked = sorted(verdicts, key=lambda verdict: order[verdict.fate])
+    order = {OrphanAction.DELETE: 0, OrphanAction.WAIT: 1, OrphanAction.KEEP: 2}
+    ranked = sorted(verdicts, key=lambda verdict: order[verdict.action])
     shown = ranked[:MOST_LINES]
     width = max((len(str(verdict.thing)) for verdict in shown), default=0)
-    lines = [f"{verdict.fate:<6} {verdict.thing!s:<{width}}  {verdict.reason}" for verdict in shown]
+    lines = [f"{verdict.action:<6} {verdict.thing!s:<{width}}  {verdict.reason}" for verdict in shown]
     return lines + ([f"... and {len(ranked) - len(shown)} more"] if len(ranked) > len(shown) else [])
 
 
@@ -242,7 +242,7 @@ def report(verdicts: Sequence[Verdict], done: Sequence[Deletion], *, delete: boo
         {
             "object": str(verdict.thing),
             "workspace": "/".join(verdict.thing.workspace),
-            "verdict": "deleted" if verdict.thing.key in gone else str(verdict.fate),
+            "verdict": "deleted" if verdict.thing.key in gone else str(verdict.action),
             "reason": verdict.reason,
         }
         for verdict in verdicts

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 from include.ledger import events, records
 from include.workspace.api import names
 from kaito.assets import LEDGER
-from kaito.controller.cost_recorder import bill
+from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import WORKSPACE
 from kaito.operators.base import PREFLIGHT, Run, WorkspaceTask
 from kaito.operators.finish import shortfall, wanted
@@ -63,7 +63,7 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
             states.pop(task_id, None)
         steps = wanted(run, self.needed, self.optional)
         outcome = records.FAILED if shortfall(states, steps) else records.SUCCESS
-        cost = bill(
+        cost = record_cost(
             self.cluster, run.name, run.namespace, run.uid, (run.run_id, self._tuned(states, outcome))
         )
         event = events.of_run(

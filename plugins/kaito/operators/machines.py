@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
 from include.pools.status import FINAL_CLASSES, UNAVAILABLE_CLASSES
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status import provisioning_history as notes
-from kaito.controller.cost_recorder import too_dear
+from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import NODE, WORKSPACE
-from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask
 from kaito.providers.base import (
     ForeignPool,
@@ -53,7 +53,7 @@ class Unavailable(RuntimeError):
     """The cloud has no such machines for us now; ``str()`` is its own sentence."""
 
 
-class TooDear(Unavailable):
+class OverBudget(Unavailable):
     """They would cost more than the Workspace's budget allows, so the cloud is not asked for them."""
 
 
@@ -78,14 +78,14 @@ class PoolTask(WorkspaceTask):
         self.log.info("%s", choice)
         return provider(self.cluster, choice.settings, run.document)
 
-    def bill_all(self, run: Run, machines: GpuPoolProvider, purpose: str) -> None:
+    def record_cost_of_pool(self, run: Run, machines: GpuPoolProvider, purpose: str) -> None:
         """Bring the ledger up to date, with machines that only their cloud knows of. Never raises."""
         try:
-            rented = machines.rented(PoolKey(run.name, run.namespace, purpose))
+            unregistered = machines.unregistered_capacity(PoolKey(run.name, run.namespace, purpose))
         except Exception as error:  # the caller's own work matters more
             self.log.warning("What the cloud charges for could not be seen: %s", error)
-            rented = None
-        self.bill(run, rented)
+            unregistered = None
+        self.record_cost(run, unregistered)
 
 
 class MachineAsking(PoolTask):
@@ -102,8 +102,8 @@ class MachineAsking(PoolTask):
     _again = False
 
     @cached_property
-    def _dear(self) -> set[str]:
-        """The offers that this very task found too dear."""
+    def _over_budget(self) -> set[str]:
+        """The offers that this very task found over budget."""
         return set()
 
     def ask(
@@ -138,13 +138,13 @@ class MachineAsking(PoolTask):
         return int((rows or {}).get("characters") or 0)
 
     def _keep_within_budget(self, run: Run, plan: Plan, characters: int) -> None:
-        """Raise TooDear for what is estimated to exceed the budget as it stands now."""
+        """Raise OverBudget for what is estimated to exceed the budget as it stands now."""
         live = self.cluster.find(WORKSPACE, run.name, run.namespace)
         tokens = tokens_of(characters, plan.training.epochs if plan.training else 1.0)
         what = f"{self.purpose} on {plan.node_count} x {plan.instance_type}"
-        if told := too_dear(live, what, plan.estimate(tokens).usd) if live else "":
-            self._dear.add(plan.offer)
-            raise TooDear(told)
+        if told := over_budget(live, what, plan.estimate(tokens).usd) if live else "":
+            self._over_budget.add(plan.offer)
+            raise OverBudget(told)
 
     def _begin(self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan]) -> int:
         """Where to begin: with what is there of an earlier try, else with the first that was not refused to it."""
@@ -165,7 +165,9 @@ class MachineAsking(PoolTask):
         """Let go of what was refused; returns the number of the next plan, which may be past the last."""
         offer, told = refusal
         self._note_refusal(run, offer, told)
-        self.bill_all(run, machines, self.purpose)  # its machines may have run without ever joining
+        self.record_cost_of_pool(
+            run, machines, self.purpose
+        )  # its machines may have run without ever joining
         machines.delete(PoolKey(run.name, run.namespace, self.purpose), run.run_id)
         offers = [plan.offer for plan in plans]
         return offers.index(offer) + 1 if offer in offers else len(offers)
@@ -178,9 +180,9 @@ class MachineAsking(PoolTask):
         self._pending = (machines, pool.key, run.run_id)
         made = self._make(machines, pool, run)
         if run.refusals(self.purpose):
-            self.bill_all(run, machines, self.purpose)  # what was let go before is gone by now
+            self.record_cost_of_pool(run, machines, self.purpose)  # what was let go before is gone by now
         what = f"{plan.node_count} x {plan.offer if many > 1 else plan.instance_type}"
-        self.log.info("%s: %s", what, ", ".join(pool.names) or "brought along")
+        self.log.info("%s: %s", what, ", ".join(pool.names) or "BYO (bring your own)")
         which = f" (choice {number + 1} of {many})" if many > 1 else ""
         self.report(
             run,
@@ -191,7 +193,7 @@ class MachineAsking(PoolTask):
         )
         return Granted(plan, pool, made)
 
-    def _settings(self, plan: Plan) -> Settings:
+    def _settings(self, plan: Plan) -> ManifestSettings:
         found = manifest_settings()
         if not plan.zone:
             return found
@@ -271,14 +273,14 @@ class MachineAsking(PoolTask):
         run.refused[self.purpose, offer] = told
         if len(run.candidates(self.purpose)) > 1:
             text = f"No {offer}: {told}"
-            why = notes.too_dear if offer in self._dear else notes.refused
+            why = notes.over_budget if offer in self._over_budget else notes.refused
             edit = self._editing(why, run, offer, told)
             self.report(run, conditions.Phase.NODES_PENDING, text, edit=edit)
 
     def _exhausted(self, run: Run, plans: Sequence[Plan]) -> AirflowFailException:
         """Return the end of a run for which there is nothing; the reconciler may try again later what a cloud lacks."""
         known = {**self._noted(run, notes.refusals), **run.refusals(self.purpose)}
-        beyond = self._dear | self._noted(run, notes.dear)
+        beyond = self._over_budget | self._noted(run, notes.beyond_budget)
         if all(plan.offer in beyond for plan in plans):
             told = (
                 f"{known[plans[-1].offer]}: raise the annotation {names.BUDGET} or choose a cheaper machine"

@@ -25,7 +25,7 @@ from kaito.triggers.workload import TRY_LABEL, try_of
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from kaito.hooks.cluster import KaitoClusterHook
+    from kaito.hooks.kubernetes import KaitoClusterHook
 
 PATIENT_POLL = 0.3
 ENDED = ("Succeeded", "Failed")
@@ -33,7 +33,7 @@ ENDED = ("Succeeded", "Failed")
 GONE_SECONDS = 90.0
 
 
-class Standing(Enum):
+class Disposition(Enum):
     """What a pod of a step is to the run that asks for one."""
 
     #: This run's, and nobody has read its end: go on with it.
@@ -66,7 +66,7 @@ class OnePodOperator(KubernetesPodOperator):
         while True:
             pods = self._pods_of_this_step(wanted)
             for pod in pods:
-                if self._standing(pod, wanted) is Standing.OURS:
+                if self._disposition(pod, wanted) is Disposition.OURS:
                     self.log.info("Going on with pod %s, which is %s.", pod.metadata.name, pod.status.phase)
                     self._take_up(pod, wanted)
                     return pod
@@ -124,7 +124,7 @@ class OnePodOperator(KubernetesPodOperator):
         own = {key: wanted.labels[key] for key in (names.WORKSPACE, names.COMPONENT)}
         found = self._listed(wanted.namespace, selector(own))
         for pod in found:
-            if self._standing(pod, wanted) is Standing.USELESS:
+            if self._disposition(pod, wanted) is Disposition.USELESS:
                 self.log.info("Pod %s is of no use any more: deleting it.", pod.metadata.name)
                 self.cluster.delete(POD, pod.metadata.name, wanted.namespace, uid=pod.metadata.uid)
         return found
@@ -133,18 +133,18 @@ class OnePodOperator(KubernetesPodOperator):
     def _listed(self, namespace: str, labels: str) -> list[Any]:
         return list(self.client.list_namespaced_pod(namespace=namespace, label_selector=labels).items)
 
-    def _standing(self, pod: Any, wanted: Any) -> Standing:
-        """Judge a pod of this step; see :class:`Standing`."""
+    def _disposition(self, pod: Any, wanted: Any) -> Disposition:
+        """Judge a pod of this step; see :class:`Disposition`."""
         if pod.metadata.deletion_timestamp is not None:
-            return Standing.IN_THE_WAY
+            return Disposition.IN_THE_WAY
         if pod.metadata.name != wanted.name:
             # The fence was passed a moment ago. Whatever is newer than this run is not this run's to judge.
             older = _generation(pod.metadata.name) < _generation(wanted.name)
-            return Standing.USELESS if older else Standing.IN_THE_WAY
+            return Disposition.USELESS if older else Disposition.IN_THE_WAY
         judged = (pod.metadata.labels or {}).get(self.POD_CHECKED_KEY) == "True"
         if _run_of(pod) == wanted.labels.get(names.RUN_ID):
-            return Standing.USELESS if judged else Standing.OURS
-        return Standing.USELESS if pod.status.phase in ENDED else Standing.IN_THE_WAY
+            return Disposition.USELESS if judged else Disposition.OURS
+        return Disposition.USELESS if pod.status.phase in ENDED else Disposition.IN_THE_WAY
 
 
 def _run_of(pod: Any) -> str | None:

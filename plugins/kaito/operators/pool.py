@@ -96,13 +96,13 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             self.log.warning("The service still answers: it keeps its machines.")
             return
         machines = self.machines(run)
-        self.bill_all(run, machines, self.purpose)  # nobody may have seen these machines yet
+        self.record_cost_of_pool(run, machines, self.purpose)  # nobody may have seen these machines yet
         machines.delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
         )
-        self.bill_all(run, machines, self.purpose)
+        self.record_cost_of_pool(run, machines, self.purpose)
         if isinstance(machines, OwnNodes):
-            self.log.info("The nodes were brought along: they stay.")
+            self.log.info("The nodes are BYO (bring your own): they stay.")
             return
         self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
         self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")

@@ -29,7 +29,7 @@ from include.workspace.status.adapter import published
 from include.workspace.status.provisioning_history import exhausted
 from include.workspace.validation import identity
 from kaito.controller import references
-from kaito.controller.cost_recorder import too_dear
+from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators import exclusive
@@ -56,7 +56,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     #: What the user's ConfigMap holds, parsed: memory, time and context are planned for it.
     config: dict[str, Any]
-    #: What the nodes are that were brought along.
+    #: What the BYO nodes are.
     machine: Machine | None = None
     #: The id of a recorded run that is over, and whose place this run takes.
     replaces: str | None = None
@@ -168,7 +168,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         return workspace
 
     def _look_at_own_nodes(self, workspace: Workspace, named: references.Found) -> list[Fault]:
-        """Remember what the nodes are that were brought along, to plan for them."""
+        """Remember what the BYO nodes are, to plan for them."""
         try:
             self.machine = references.own_machine(named, workspace)
         except NodeLabelsIncomplete as error:
@@ -178,7 +178,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         return self._fit_faults(workspace, self.machine) if self.machine and workspace.is_tuning else []
 
     def _fit_faults(self, workspace: Workspace, machine: Machine) -> list[Fault]:
-        """F9 and R16 for a tuning: what the rules ask of a machine type, asked of nodes that were brought along."""
+        """F9 and R16 for a tuning: what the rules ask of a machine type, asked of BYO nodes."""
         if names.BYPASS_RESOURCE_CHECKS in workspace.annotations:
             return []
         catalog, found = self.lookup.catalog, []
@@ -308,23 +308,23 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         besides = min(map(_least, other.plans)) if other else 0.0
         serving = found.first.purpose == Purpose.SERVING
         what = "the start of the service" if serving else "the tuning without its training"
-        dear = {plan.offer: too_dear(document, what, _least(plan) + besides) for plan in found.plans}
-        left = tuple(plan for plan in found.plans if not dear[plan.offer])
-        for offer, why in dear.items():
+        over = {plan.offer: over_budget(document, what, _least(plan) + besides) for plan in found.plans}
+        left = tuple(plan for plan in found.plans if not over[plan.offer])
+        for offer, why in over.items():
             if why:
                 self.log.warning("%s is passed over: %s", offer, why)
         if left:
             return replace(found, plans=left)
         if refused:
-            raise self._none_left(document, {**refused, **dear}, dear, run_id)
+            raise self._none_left(document, {**refused, **over}, over, run_id)
         path, hint = f"metadata.annotations[{names.BUDGET}]", "raise it or choose a cheaper machine"
-        told = dear[min(found.plans, key=_least).offer]
+        told = over[min(found.plans, key=_least).offer]
         raise self._refusal(wanted, document, [Fault(path, None, "P7", told, hint)], run_id)
 
     def _none_left(
-        self, document: Mapping[str, Any], why: Mapping[str, str], dear: Collection[str], run_id: str
+        self, document: Mapping[str, Any], why: Mapping[str, str], over: Collection[str], run_id: str
     ) -> AirflowFailException:
-        told = exhausted(list(why.items()), dear)
+        told = exhausted(list(why.items()), over)
         run = Run(dict(document), None, None, names.run_id_label(run_id))
         self.report(run, conditions.Phase.NODES_FAILED, told, reason=conditions.Reason.CAPACITY_UNAVAILABLE)
         return AirflowFailException(told)

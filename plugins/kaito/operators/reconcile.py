@@ -15,10 +15,10 @@ from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.fingerprints import Key
 from kaito.controller.initial_status import InitialStatusReconciler, newcomers
 from kaito.controller.leader_election import RENEW_EVERY, Election
-from kaito.controller.reconciler import Outcome, Pass
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.controller.reconciler import Outcome, Reconciler
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
-from kaito.sensors.changes import handed
+from kaito.sensors.changes import dispatched
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,41 +45,41 @@ class ReconcileOperator(BaseAsyncOperator):
         self.kubernetes_conn_id = kubernetes_conn_id or settings.connection_id()
 
     async def aexecute(self, context: Context) -> dict[str, Any]:
-        given = handed(context["ti"].xcom_pull(task_ids=self.changes_task_id))
+        given = dispatched(context["ti"].xcom_pull(task_ids=self.changes_task_id))
         if given is None:
             raise AirflowSkipException(f"Task {self.changes_task_id} named no Workspaces.")
         self.log.info("To be looked at: %s", given["reason"])
         keys = None if given["keys"] is None else [(namespace, name) for namespace, name in given["keys"]]
         async with AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id).connected() as hook:
             election = Election(hook, given["identity"], settings.base_url(), settings.lease_namespace())
-            standing = await election.stand(may_take=False)
-            if not standing.mine:
-                raise AirflowSkipException(standing.message)
+            leadership = await election.stand(may_take=False)
+            if not leadership.mine:
+                raise AirflowSkipException(leadership.message)
             async with _held(election):
                 outcome = await self._pass(hook, keys, given.get("ended") or {})
             self.log.info("%s.", outcome)
-            if outcome.unsettled:
-                raise AirflowException(_unsettled(outcome))
+            if outcome.unreported:
+                raise AirflowException(_unreported(outcome))
             await election.stand(may_take=False, done=given["token"])
         return {"looked": outcome.looked, "changed": outcome.changed, "troubled": outcome.troubled}
 
     async def _pass(
         self, hook: AsyncKaitoClusterHook, keys: list[Key] | None, ended: Mapping[str, str]
     ) -> Outcome:
-        """Do what is to be done; who came since the keys were named hears his first word before runs are started."""
-        runs, known, heard = AirflowRuns(), installation(), set(keys or ())
+        """Do what is to be done; who came since the keys were named gets an initial status before runs are started."""
+        runs, known, reported = AirflowRuns(), installation(), set(keys or ())
 
         async def greet() -> None:
             await InitialStatusReconciler(hook, runs, known, self.log).to_all(
-                lambda: newcomers(hook, heard), heard
+                lambda: newcomers(hook, reported), reported
             )
 
-        return await Pass(hook, runs, known, self.log, before_runs=greet, ended=ended).over(keys)
+        return await Reconciler(hook, runs, known, self.log, before_runs=greet, ended=ended).run(keys)
 
 
-def _unsettled(outcome: Outcome) -> str:
-    some = ", ".join("/".join(key) for key in outcome.unsettled[:10])
-    return f"{len(outcome.unsettled)} Workspace(s) are looked at again soon: {some}"
+def _unreported(outcome: Outcome) -> str:
+    some = ", ".join("/".join(key) for key in outcome.unreported[:10])
+    return f"{len(outcome.unreported)} Workspace(s) are looked at again soon: {some}"
 
 
 @asynccontextmanager
@@ -91,9 +91,9 @@ async def _held(election: Election) -> AsyncIterator[None]:
     async def renew() -> None:
         while not lost:
             await asyncio.sleep(RENEW_EVERY)
-            standing = await election.stand(may_take=False)
-            if not standing.mine and worker:
-                lost.append(standing.message)
+            leadership = await election.stand(may_take=False)
+            if not leadership.mine and worker:
+                lost.append(leadership.message)
                 worker.cancel()
 
     keeper = asyncio.create_task(renew())

@@ -21,19 +21,19 @@ from include.workspace.status.transitions import WARNING, Event
 from include.workspace.validation import identity
 from include.workspace.validation.faults import Fault
 from kaito.assets import LEDGER
-from kaito.controller.cost_recorder import bill
+from kaito.controller.cost_recorder import record_cost
 from kaito.controller.event_recorder import tell
 from kaito.controller.finalizer import (
     Remains,
+    add_finalizer,
     agent_pools,
-    hold,
-    let_go,
     look,
-    rented,
-    tell_to_go,
+    remove_finalizer,
+    request_deletion,
+    unregistered_capacity,
 )
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import ledger
 from kaito.operators.base import WorkspaceTask
 from kaito.params import release_params
@@ -101,9 +101,15 @@ class ReleaseOperator(ReleaseTask):
             return {"uid": None}
         if not live["metadata"].get("deletionTimestamp"):
             live = self._delete(live, asked=bool(context["params"].get("delete")))
-        bill(self.cluster, self.workspace, self.namespace, live["metadata"]["uid"], rented=rented(live))
+        record_cost(
+            self.cluster,
+            self.workspace,
+            self.namespace,
+            live["metadata"]["uid"],
+            unregistered=unregistered_capacity(live),
+        )
         remains = self.look(live)
-        for one in tell_to_go(self.cluster, remains):
+        for one in request_deletion(self.cluster, remains):
             self.log.info("Told to go: %s", one)
         for pool in agent_pools(live):
             self.log.info("Told to go: %s", pool)
@@ -125,12 +131,12 @@ class ReleaseOperator(ReleaseTask):
         if faults := identity.namespace_faults(self.namespace, policy().allowed_namespaces):
             raise AirflowFailException(f"{which} is not deleted by a run: {faults[0]}")
         self.log.info("%s is deleted, since this run was asked to.", which)
-        hold(self.cluster, live)
+        add_finalizer(self.cluster, live)
         self.cluster.delete(WORKSPACE, self.workspace, self.namespace, uid=live["metadata"]["uid"])
         return self.find() or live
 
 
-class LetGoOperator(ReleaseTask):
+class RemoveFinalizerOperator(ReleaseTask):
     """Takes our finalizer off when nothing is left, or when the release is given up.
 
     :param gone_within: seconds that what a racing task made meanwhile has to go; the task's retries then ask again.
@@ -152,7 +158,7 @@ class LetGoOperator(ReleaseTask):
                 self.log.info("Workspace %s/%s is gone.", self.namespace, self.workspace)
                 return
             remains = self.look(live)
-            for one in tell_to_go(self.cluster, remains):
+            for one in request_deletion(self.cluster, remains):
                 self.log.info("Made meanwhile, told to go: %s", one)
             pools = agent_pools(live)
             words = "; ".join([*(str(one) for one in remains.left), *pools])
@@ -164,13 +170,15 @@ class LetGoOperator(ReleaseTask):
         self._close_ledger(context, live)
         if words:
             self._tell_what_is_left(live, f"Let go, since {remains.forced}. Left behind: {words}")
-        if let_go(self.cluster, self.workspace, self.namespace, uid):
+        if remove_finalizer(self.cluster, self.workspace, self.namespace, uid):
             self.log.info("Our finalizer is off Workspace %s/%s.", self.namespace, self.workspace)
 
     def _close_ledger(self, context: Context, live: Mapping[str, Any]) -> None:
         """Tell what the Workspace has cost in all: nobody can look it up in the cluster any more."""
         uid = live["metadata"]["uid"]
-        cost = bill(self.cluster, self.workspace, self.namespace, uid, rented=rented(live))
+        cost = record_cost(
+            self.cluster, self.workspace, self.namespace, uid, unregistered=unregistered_capacity(live)
+        )
         event = events.of_workspace(
             cost or (live.get("status") or {}).get("cost") or {},
             run=names.run_id_label(context["run_id"]),

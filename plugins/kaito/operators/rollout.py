@@ -18,7 +18,7 @@ from include.workspace.status.adapter import published
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from kaito.controller import references
 from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
-from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.settings import manifest_settings
 

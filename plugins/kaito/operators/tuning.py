@@ -21,7 +21,7 @@ from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
-from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, tries_left
 from kaito.operators.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import WorkloadPodOperator
@@ -109,11 +109,11 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             self._offer = seen.offer
             return
         self.log.info("The run's machines are not all there any more: asking for what is missing.")
-        self._let_go_of_the_lost(run, seen.nodes)
+        self._delete_lost_machines(run, seen.nodes)
         self.ask(run)
         self._await_machines(run)
 
-    def _let_go_of_the_lost(self, run: Run, nodes: Iterable[str]) -> bool:
+    def _delete_lost_machines(self, run: Run, nodes: Iterable[str]) -> bool:
         """Let go of the run's machines if one of these is lost; returns whether they went, and their pods with them.
 
         :raises AirflowException: they do not go. Nothing takes their place then.
@@ -127,7 +127,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         self.log.warning("%s. Letting its machine go, before another takes its place.", told)
         self.report(run, conditions.Phase.NODES_PENDING, f"{told}: its machine is let go, then replaced")
         machines = self.machines(run)
-        self.bill_all(run, machines, self.purpose)
+        self.record_cost_of_pool(run, machines, self.purpose)
         key = PoolKey(run.name, run.namespace, self.purpose)
         try:
             machines.delete_and_wait(key, run.run_id, timeout=GONE_WITHIN.total_seconds())
@@ -162,7 +162,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         if event.get("ready"):
             return self.execute(context)
         run, message = self.this_run(context), str(event.get("message"))
-        if event.get("lost") and self._let_go_of_the_lost(run, event["lost"]):
+        if event.get("lost") and self._delete_lost_machines(run, event["lost"]):
             self.ask(run)
             self._await_machines(run)
         if event.get("unavailable"):
@@ -213,7 +213,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """As every pod's end; how long it worked is written down before the provider deletes it."""
         self._try = context["ti"].try_number
-        self.bill(run := self.this_run(context))
+        self.record_cost(run := self.this_run(context))
         if event.get("status") == NODE_LOST:
             self._lost(run, context, event)
         return super().trigger_reentry(context, event)
@@ -221,7 +221,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     def _lost(self, run: Run, context: Context, event: Mapping[str, Any]) -> None:
         """The pod's Node is silent: the next try lets its machine go. Raises AirflowException, or waits on.
 
-        Whether the machine of a Node that was brought along still runs, only its owner knows.
+        Whether the machine of a BYO Node still runs, only its owner knows.
         """
         told = f"{self.task_id}: {event['message']}"
         self.log.error("%s", told)
@@ -232,7 +232,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         hint = (
             "once you know that its machine is off, the training goes on elsewhere after: kubectl delete node"
         )
-        self.report(run, self.working, f"{told}. It was brought along: {hint} {event.get('node')}")
+        self.report(run, self.working, f"{told}. It is BYO (bring your own): {hint} {event.get('node')}")
         self._run, self.lost_seconds = run, None
         self.pod = self.hook.get_pod(event["name"], event["namespace"])
         self.invoke_defer_method(event.get("last_log_time"), context)

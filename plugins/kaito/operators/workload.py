@@ -20,7 +20,7 @@ from include.contracts.exit_codes import USER_EXIT_CODES
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
-from kaito.hooks.cluster import StaleWorkspace
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator

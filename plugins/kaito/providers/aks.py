@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from include.ledger.unjoined import Rented
-from include.manifests import AgentPoolOptions, Settings, agent_pool
+from include.ledger.unregistered import UnregisteredCapacity
+from include.manifests import AgentPoolOptions, ManifestSettings, agent_pool
 from include.planning import Plan
 from include.pools.aks import (
     ENDED_STATES,
@@ -25,8 +25,8 @@ from include.pools.aks import (
     machines,
     nodes_of,
     properties,
-    rented,
     state,
+    unregistered_capacity,
 )
 from include.pools.lost_nodes import LOST_SECONDS, is_lost, standing
 from include.pools.status import PoolStatus
@@ -34,7 +34,7 @@ from include.workspace.api import names
 from kaito.hooks.aks import AksHook
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import (
     ForeignPool,
     GpuPool,
@@ -77,7 +77,9 @@ class AgentPools:
         self.busy_seconds = busy_seconds
         self.lost_seconds = lost_seconds
 
-    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+    def request(
+        self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
+    ) -> GpuPool:
         """Return the pool of a plan: one agent pool with all machines. Raises AgentPoolInvalid."""
         body = agent_pool(workspace, plan, run_id, self.options)
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, (body,))
@@ -164,11 +166,11 @@ class AgentPools:
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
         """Ask for the deletion of the run's agent pools; returns their names and those of their Nodes."""
-        pools = self._let_go(key, run_id, self.busy_seconds)
+        pools = self._request_deletion(key, run_id, self.busy_seconds)
         gone = nodes_of(pools, self.hook.list(NODE)) if pools else []
         return [str(pool["name"]) for pool in pools] + [node["metadata"]["name"] for node in gone]
 
-    def _let_go(self, key: PoolKey, run_id: str, timeout: float) -> list[Pool]:
+    def _request_deletion(self, key: PoolKey, run_id: str, timeout: float) -> list[Pool]:
         """Ask for the deletion of the run's pools as they were read; returns those that are still there."""
         wanted = {**key.labels, names.RUN_ID: names.run_id_label(run_id)}
         pools: list[Pool] = []
@@ -195,7 +197,7 @@ class AgentPools:
         deadline = time.monotonic() + timeout
 
         def left() -> tuple[list[str], list[str]]:
-            pools = self._let_go(key, run_id, max(0.0, deadline - time.monotonic()))
+            pools = self._request_deletion(key, run_id, max(0.0, deadline - time.monotonic()))
             nodes = nodes_of(pools, self.hook.list(NODE)) if pools else []
             return [str(pool["name"]) for pool in pools], [node["metadata"]["name"] for node in nodes]
 
@@ -219,10 +221,10 @@ class AgentPools:
                 return False
             raise
 
-    def rented(self, key: PoolKey) -> list[Rented]:
+    def unregistered_capacity(self, key: PoolKey) -> list[UnregisteredCapacity]:
         """Return the Workspace's pools, whatever for, whose machines may not all have joined."""
         mine = {name: value for name, value in key.labels.items() if name != names.POOL}
-        return rented([pool for pool in self.aks.list_pools() if belongs(pool, mine)])
+        return unregistered_capacity([pool for pool in self.aks.list_pools() if belongs(pool, mine)])
 
     def observe(self, key: PoolKey) -> PoolStatus:
         pools = [pool for pool in self.aks.list_pools() if belongs(pool, key.labels)]

@@ -22,7 +22,7 @@ from include.workspace.api import names
 from include.workspace.api.offers import SPOT
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.cluster import KaitoClusterHook
+from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.providers.azure_offer import Wanted
 from kaito.providers.base import PoolKey
 from kaito.providers.nodepool import NODE_POOL

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from include.ledger.unjoined import Rented
-from include.manifests import Settings
+from include.ledger.unregistered import UnregisteredCapacity
+from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.status import (
     FailureClass,
@@ -24,7 +24,7 @@ from include.pools.status import (
 )
 from include.workspace.api import names
 from kaito.hooks.api import NODE
-from kaito.hooks.cluster import KaitoClusterHook
+from kaito.hooks.kubernetes import KaitoClusterHook
 
 __all__ = [
     "FailureClass",
@@ -91,7 +91,9 @@ class GpuPool:
 class GpuPoolProvider(Protocol):
     """What every way to get GPU machines must offer."""
 
-    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+    def request(
+        self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
+    ) -> GpuPool:
         """Say what this provider would make for a plan; asks nobody."""
 
     def create(self, pool: GpuPool) -> list[str]:
@@ -106,7 +108,7 @@ class GpuPoolProvider(Protocol):
     def observe(self, key: PoolKey) -> PoolStatus:
         """Say what is there now."""
 
-    def rented(self, key: PoolKey) -> list[Rented] | None:
+    def unregistered_capacity(self, key: PoolKey) -> list[UnregisteredCapacity] | None:
         """Say which pools may cost more than the cluster shows; None where the cluster shows all."""
 
 
@@ -126,17 +128,21 @@ class ForeignPool(PoolTaken):
 
 
 def let_go_and_wait(
-    hook: KaitoClusterHook, let_go: Callable[[], tuple[list[str], list[str]]], *, timeout: float, poll: float
+    hook: KaitoClusterHook,
+    request_deletion: Callable[[], tuple[list[str], list[str]]],
+    *,
+    timeout: float,
+    poll: float,
 ) -> None:
     """Ask for a deletion until nothing is left of what it is for, nor of the Nodes that were seen with it.
 
-    :param let_go: asks once; returns the names of what is still there, and those of its Nodes.
+    :param request_deletion: asks once; returns the names of what is still there, and those of its Nodes.
     :raises TimeoutError: something is still there after ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     nodes: set[str] = set()
     while True:
-        left, joined = let_go()
+        left, joined = request_deletion()
         nodes.update(joined)
         # A Node may outlive its claim where the cloud's controller is not the one that deletes it.
         left = left or sorted(name for name in nodes if hook.find(NODE, name))

@@ -1,4 +1,4 @@
-"""GPU nodes that somebody brought along: nothing is made and nothing is deleted, only looked at.
+"""BYO nodes (bring your own) with GPUs: nothing is made and nothing is deleted, only looked at.
 
 Which nodes they are is the Workspace's labelSelector's
 matter, so a provider is for one Workspace.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.byo import own_nodes_status
 from include.pools.status import PoolStatus
 from include.workspace import parse_workspace
 from kaito.hooks.api import NODE
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import GpuPool, PoolKey
 
 
@@ -26,13 +26,15 @@ def nodes_wanted(workspace: Mapping[str, Any]) -> int:
 
 
 class OwnNodes:
-    """Nodes that were brought along for one Workspace."""
+    """BYO nodes for one Workspace."""
 
     def __init__(self, hook: KaitoClusterHook, workspace: Mapping[str, Any]) -> None:
         self.hook = hook
         self.workspace = workspace
 
-    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+    def request(
+        self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
+    ) -> GpuPool:
         """Return a pool of nothing."""
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, ())
 
@@ -47,7 +49,7 @@ class OwnNodes:
     def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
         """Delete nothing and wait for nothing."""
 
-    def rented(self, key: PoolKey) -> None:
+    def unregistered_capacity(self, key: PoolKey) -> None:
         """Nothing is charged to a Workspace."""
 
     def observe(self, key: PoolKey) -> PoolStatus:

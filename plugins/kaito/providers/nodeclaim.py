@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from include.manifests import Settings, node_claims
+from include.manifests import ManifestSettings, node_claims
 from include.planning import Plan
 from include.pools.status import PoolStatus, deleting, instance_types, pool_status
 from include.workspace.api import names
 from kaito.hooks.api import NODE, NODE_CLAIM
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, labelled, let_go_and_wait
 
 #: A claim that boots is written by its cloud now and then; its deletion, guarded by its version, has to fall between.
@@ -27,7 +27,9 @@ class NodeClaimPool:
     def __init__(self, hook: KaitoClusterHook) -> None:
         self.hook = hook
 
-    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+    def request(
+        self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
+    ) -> GpuPool:
         """Return the pool of a plan: one NodeClaim for each machine."""
         claims = node_claims(workspace, plan, run_id, settings)
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, tuple(claims))
@@ -71,10 +73,12 @@ class NodeClaimPool:
 
         A claim that was handed to another run since it was listed has another resourceVersion, and stays.
         """
-        going, held = self._let_go(key, run_id)
+        going, held = self._request_deletion(key, run_id)
         return [claim["metadata"]["name"] for claim in (*going, *held)] + _node_names(going)
 
-    def _let_go(self, key: PoolKey, run_id: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _request_deletion(
+        self, key: PoolKey, run_id: str
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the run's claims that are going, and those that changed at each attempt to delete them."""
         going: list[dict[str, Any]] = []
         held: list[dict[str, Any]] = []
@@ -100,12 +104,12 @@ class NodeClaimPool:
         """
 
         def left() -> tuple[list[str], list[str]]:
-            going, held = self._let_go(key, run_id)
+            going, held = self._request_deletion(key, run_id)
             return [claim["metadata"]["name"] for claim in (*going, *held)], _node_names(going)
 
         let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
-    def rented(self, key: PoolKey) -> None:
+    def unregistered_capacity(self, key: PoolKey) -> None:
         """Every machine is a NodeClaim."""
 
     def observe(self, key: PoolKey) -> PoolStatus:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.manifests.node_pools import node_pool
 from include.planning import Plan
 from include.pools.nodepool import replicas
@@ -29,7 +29,7 @@ from include.pools.status import (
 )
 from include.workspace.api import names
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, Kind
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import (
     ForeignPool,
     GpuPool,
@@ -139,7 +139,9 @@ class NodePools:
     def __init__(self, hook: KaitoClusterHook) -> None:
         self.hook = hook
 
-    def request(self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: Settings) -> GpuPool:
+    def request(
+        self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
+    ) -> GpuPool:
         """Return the pool of a plan: one NodePool."""
         manifest = node_pool(workspace, plan, run_id, settings)
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, (manifest,))
@@ -188,10 +190,10 @@ class NodePools:
 
     def delete(self, key: PoolKey, run_id: str) -> list[str]:
         """Ask for the deletion of the run's NodePools; returns their names and those of their Nodes."""
-        pools, nodes = self._let_go(key, run_id)
+        pools, nodes = self._request_deletion(key, run_id)
         return [pool["metadata"]["name"] for pool in pools] + nodes
 
-    def _let_go(self, key: PoolKey, run_id: str) -> tuple[list[Object], list[str]]:
+    def _request_deletion(self, key: PoolKey, run_id: str) -> tuple[list[Object], list[str]]:
         wanted = {**key.labels, names.RUN_ID: names.run_id_label(run_id)}
         pools: list[Object] = []
         for _ in range(DELETE_ATTEMPTS):
@@ -216,12 +218,12 @@ class NodePools:
         """
 
         def left() -> tuple[list[str], list[str]]:
-            pools, nodes = self._let_go(key, run_id)
+            pools, nodes = self._request_deletion(key, run_id)
             return [pool["metadata"]["name"] for pool in pools], nodes
 
         let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
 
-    def rented(self, key: PoolKey) -> None:
+    def unregistered_capacity(self, key: PoolKey) -> None:
         """Every machine is a NodeClaim."""
 
     def observe(self, key: PoolKey) -> PoolStatus:

@@ -15,7 +15,7 @@ from airflow.sdk import conf
 
 from include.manifests import AgentPoolOptions
 from include.pools.status import PoolStatus, Stage
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import GpuPoolProvider, PoolKey
 from kaito.providers.byo import OwnNodes, observe_own_nodes
 from kaito.providers.nodeclaim import NodeClaimPool, observe_node_claims
@@ -124,7 +124,7 @@ def provider(
 ) -> GpuPoolProvider:
     """Return the provider that the settings choose; `kaito.providers.selection` chooses for a Workspace.
 
-    :param workspace: whose machines; needed where nodes are brought along.
+    :param workspace: whose machines; needed where nodes are BYO (bring your own).
     :raises ValueError: `auto` was not resolved, or there is no Workspace where one is needed.
     """
     chosen = settings or pool_settings()
@@ -148,7 +148,7 @@ class PoolObserver:
     Outside of one it works too, with a client for each look.
 
     :param workspace: whose machines, with its status, which tells how many were asked for; needed where nodes are
-        brought along.
+        BYO (bring your own).
     """
 
     def __init__(

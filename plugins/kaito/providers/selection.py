@@ -19,7 +19,7 @@ from include.pools.status import classify
 from include.workspace import parse_workspace
 from include.workspace.api import names
 from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
-from kaito.hooks.cluster import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.base import FailureClass, PoolKey, Purpose
 from kaito.providers.nodepool import NODE_POOL
 from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
@@ -71,7 +71,7 @@ def pick(offer: Offer, azure_conn_id: str) -> tuple[ProviderName, str]:
     raise NoProvider(
         "Provider auto found nobody who makes machines: the cluster knows neither NodeClaims nor NodePools, and "
         f"Airflow connection {azure_conn_id} has no subscriptionId. Install Karpenter or the gpu-provisioner, add the "
-        "connection, or remove resource.instanceType to use nodes that are brought along."
+        "connection, or remove resource.instanceType to use BYO nodes."
     )
 
 

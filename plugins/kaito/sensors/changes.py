@@ -63,13 +63,13 @@ class WorkspaceChangesSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Only reached where triggers run inline (``dag.test()``): there the event comes back here."""
-        found = handed(getattr(event, "xcoms", None) or event)
+        found = dispatched(getattr(event, "xcoms", None) or event)
         if found is None:
             raise AirflowSkipException("Nothing needs a look, or another Airflow deployment looks.")
         return found
 
 
-def handed(value: Any) -> dict[str, Any] | None:
+def dispatched(value: Any) -> dict[str, Any] | None:
     """Return what the trigger handed over, from an event or from the XCom, where it stands as a JSON text."""
     if isinstance(value, str):
         try:
@@ -77,5 +77,5 @@ def handed(value: Any) -> dict[str, Any] | None:
         except ValueError:
             return None
     if isinstance(value, Mapping) and "return_value" in value:
-        return handed(value["return_value"])
+        return dispatched(value["return_value"])
     return dict(value) if isinstance(value, Mapping) and "token" in value else None

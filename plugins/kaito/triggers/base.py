@@ -21,7 +21,7 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
 
 #: How soon a wait notices that its Workspace is going or has a newer generation, in seconds.
 FENCE_SECONDS = 2.0

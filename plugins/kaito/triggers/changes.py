@@ -27,7 +27,7 @@ from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.fingerprints import Key
 from kaito.controller.informer import Backoff, changes
 from kaito.controller.initial_status import InitialStatusReconciler
-from kaito.controller.leader_election import RENEW_EVERY, Election, Observation
+from kaito.controller.leader_election import RENEW_EVERY, Election, ObservedLease
 from kaito.hooks.api import (
     CONFIG_MAP,
     NODE,
@@ -39,7 +39,7 @@ from kaito.hooks.api import (
     ClusterError,
     Kind,
 )
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
 
 #: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
@@ -55,7 +55,7 @@ SHOWN = 10
 
 #: What this triggerer process has seen, by connection: it outlives each single wait.
 _VIEWS: dict[str, ClusterView] = {}
-_LEASES: dict[str, Observation] = {}
+_LEASES: dict[str, ObservedLease] = {}
 
 
 class WorkspaceChangesTrigger(BaseTrigger):
@@ -107,7 +107,7 @@ class WorkspaceChangesTrigger(BaseTrigger):
                 return
 
     def _election(self, hook: AsyncKaitoClusterHook) -> Election:
-        seen = _LEASES.setdefault(self.kubernetes_conn_id, Observation())
+        seen = _LEASES.setdefault(self.kubernetes_conn_id, ObservedLease())
         return Election(
             hook, settings.deployment_id(), settings.base_url(), settings.lease_namespace(), seen=seen
         )
@@ -130,8 +130,8 @@ class _Wait:
         self.active = False
         self.not_before = 0.0
         self.began = time.monotonic()
-        #: Who was given a first word, or could not be: once in a wait, the rest is the task's.
-        self.heard: set[Key] = set()
+        #: Who was given a initial status, or could not be: once in a wait, the rest is the task's.
+        self.reported: set[Key] = set()
 
     async def until_due(self, deadline: float) -> TriggerEvent | None:
         """Return the event that ends the wait; None when the Lease was lost and the wait begins again."""
@@ -151,19 +151,19 @@ class _Wait:
         """Wait for the Lease; returns False when it is still another deployment's at the deadline."""
         said = ""
         while True:
-            standing = await self.election.stand()
-            if standing.mine:
+            leadership = await self.election.stand()
+            if leadership.mine:
                 break
-            if standing.message != said:
-                self.log.warning("%s", standing.message)
-                said = standing.message
+            if leadership.message != said:
+                self.log.warning("%s", leadership.message)
+                said = leadership.message
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(RENEW_EVERY)
-        self.log.info("%s", standing.message)
+        self.log.info("%s", leadership.message)
         if said:  # another deployment has acted meanwhile
             self.view.forget()
-        if not self.view.settle(standing.last_pass):
+        if not self.view.acknowledge(leadership.last_pass):
             pause = min(30.0, 2.0 ** min(self.view.refusals, 5))
             self.log.warning(
                 "The last reconcile task did not end well: its Workspaces are due again in %.0f s.", pause
@@ -175,9 +175,9 @@ class _Wait:
     async def _hold_lease(self) -> None:
         while self.active:
             await asyncio.sleep(RENEW_EVERY)
-            standing = await self.election.stand()
-            if not standing.mine:
-                self.log.warning("%s", standing.message)
+            leadership = await self.election.stand()
+            if not leadership.mine:
+                self.log.warning("%s", leadership.message)
                 self.active = False
         self.news.set()
 
@@ -188,7 +188,7 @@ class _Wait:
         async for change in changes(self.hook, kind, labels, since=since, metadata_only=kind is CONFIG_MAP):
             self.view.take(kind.plural, change)
             if change.type == "DELETED" and kind in MACHINES:
-                self.view.saw_the_end(change.objects, conditions.timestamp(datetime.now(UTC)))
+                self.view.record_deletion(change.objects, conditions.timestamp(datetime.now(UTC)))
             self.news.set()
             if change.type == "PAGE":
                 await asyncio.sleep(0)
@@ -206,7 +206,7 @@ class _Wait:
             if self._complete() and now >= self.not_before:
                 await self._write_initial_statuses()
                 if self._everything_is_due():
-                    return self._hand_out(None, "first look" if self.view.resynced is None else "resync")
+                    return self._dispatch(None, "first look" if self.view.resynced is None else "resync")
                 if (
                     now - self.began >= TICK
                 ):  # what was written since the last wait has come in: the clock judges by it
@@ -214,7 +214,7 @@ class _Wait:
                 if self.view.due:
                     first_seen = first_seen or now
                     if now - first_seen >= self.trigger.longest_seconds or not await self._more_news():
-                        return self._hand_out(dict(self.view.due), "")
+                        return self._dispatch(dict(self.view.due), "")
                     continue
             if now > deadline and not self.view.workspaces:
                 return TaskSkippedEvent()
@@ -223,17 +223,17 @@ class _Wait:
 
     async def _write_initial_statuses(self) -> None:
         """Tell the authors of new Workspaces at once what a worker would tell them seconds later."""
-        if self._unheard():
+        if self._pending():
             await InitialStatusReconciler(self.hook, AirflowRuns(), installation(), self.log).to_all(
-                self._next, self.heard
+                self._next, self.reported
             )
 
     async def _next(self) -> list[Key]:
-        return self._unheard() if self.active else []
+        return self._pending() if self.active else []
 
-    def _unheard(self) -> list[Key]:
+    def _pending(self) -> list[Key]:
         """Those who are due and have no condition yet."""
-        return [key for key in self.view.due if key not in self.heard and self._silent(key)]
+        return [key for key in self.view.due if key not in self.reported and self._silent(key)]
 
     def _silent(self, key: Key) -> bool:
         workspace = self.view.workspaces.get(key)
@@ -276,7 +276,7 @@ class _Wait:
             return False
         return True
 
-    def _hand_out(self, due_keys: dict[Key, str] | None, reason: str) -> TriggerEvent:
+    def _dispatch(self, due_keys: dict[Key, str] | None, reason: str) -> TriggerEvent:
         token = uuid.uuid4().hex[:12]
         keys = None if due_keys is None else sorted(due_keys)
         if due_keys is None:
@@ -287,7 +287,7 @@ class _Wait:
                 f" and {len(due_keys) - SHOWN} more" if len(due_keys) > SHOWN else ""
             )
         self.log.info("To be looked at: %s", reason)
-        self.view.hand_out(keys, token, time.time())
+        self.view.dispatch(keys, token, time.time())
         result = {"keys": keys, "reason": reason, "token": token, "identity": self.election.identity}
         result["ended"] = self.view.ended_of(keys)
         return TaskSuccessEvent(xcoms={"return_value": result})

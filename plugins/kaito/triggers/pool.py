@@ -14,7 +14,7 @@ from include.pools.status import FINAL_CLASSES, FailureClass, Stage
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from kaito.hooks.api import NODE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace
 from kaito.providers.base import PoolKey, Purpose
 from kaito.providers.registry import PoolObserver, budget_key, budgets
 from kaito.providers.selection import choose_async, failure_class

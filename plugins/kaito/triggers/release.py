@@ -10,7 +10,7 @@ from include.workspace.status import conditions
 from kaito.controller.finalizer import agent_pools_left, look_async
 from kaito.hooks.api import WORKSPACE
 from kaito.hooks.azure_account import AksError, ConnectionIncomplete
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 #: Azure takes minutes to delete a pool, and counts our questions.

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from include.reconcile.rollout import STUCK_AFTER, RolloutStatus, rollout_status
 from include.workspace.api import names
 from include.workspace.status import conditions
-from kaito.controller.rollout import STUCK_AFTER, RolloutStatus, rollout_status
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 

@@ -19,7 +19,7 @@ from airflow.triggers.base import TriggerEvent
 
 from include.pools import lost_nodes as lost
 from kaito.hooks.api import NODE, WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS
 
 #: The provider's label of a pod: the try that made it; here, that took it up last.

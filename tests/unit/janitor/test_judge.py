@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.janitor import Fate, Rules, Snapshot, find_orphans, judge, questions
+from include.janitor import Inventory, OrphanAction, Rules, find_orphans, judge, questions
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 from tests.unit.janitor.world import (
@@ -37,7 +37,7 @@ OVER = {("kaito_tune", run_id()): "success", ("kaito_serve", run_id()): "success
 
 def verdicts(**parts: Any) -> dict[str, str]:
     """Fates, with all things seen as orphans for an hour."""
-    return {v.thing.kind: v.fate for v in _judge(**parts)}
+    return {v.thing.kind: v.action for v in _judge(**parts)}
 
 
 def reason(**parts: Any) -> str:
@@ -46,8 +46,8 @@ def reason(**parts: Any) -> str:
 
 
 def _judge(**parts: Any) -> list[Any]:
-    snapshot = Snapshot(**parts)
-    return judge(replace(snapshot, seen=parts.get("seen") or seen(*everything(snapshot))), NOW, RULES)
+    inventory = Inventory(**parts)
+    return judge(replace(inventory, seen=parts.get("seen") or seen(*everything(inventory))), NOW, RULES)
 
 
 ALL = {
@@ -64,7 +64,7 @@ ALL = {
 
 def test_everything_of_a_workspace_that_is_gone_goes_makers_first_and_volumes_last() -> None:
     found = _judge(**ALL)
-    assert {v.fate for v in found} == {Fate.DELETE}
+    assert {v.action for v in found} == {OrphanAction.DELETE}
     assert [v.thing.kind for v in found] == [
         "StatefulSet",
         "Service",
@@ -83,7 +83,7 @@ def test_everything_of_a_workspace_that_is_gone_goes_makers_first_and_volumes_la
 def test_nothing_of_a_workspace_at_work_goes() -> None:
     runs = {("kaito_tune", run_id()): "running"}
     found = _judge(**ALL, workspaces=[workspace(state="started")], runs=runs)
-    assert {v.fate for v in found} == {Fate.KEEP}
+    assert {v.action for v in found} == {OrphanAction.KEEP}
     told = {v.thing.name: v.reason for v in found}
     assert told["wstuning"] == f"run {run_id()} of its Workspace is under way"
     assert told["ws-work"] == "Workspace default/ws exists and owns it"
@@ -97,12 +97,12 @@ def test_nothing_of_a_workspace_at_work_goes() -> None:
         ({"annotations": {names.PAUSED: "true"}}, "paused"),
     ],
 )
-def test_a_workspace_in_other_hands_shelters_what_it_owns(meta: dict[str, Any], words: str) -> None:
+def test_a_workspace_in_other_hands_keeps_what_it_owns(meta: dict[str, Any], words: str) -> None:
     live = workspace(state="failed", **meta)
     assert words in reason(node_claims=[claim()], workspaces=[live], runs=OVER)
 
 
-def test_upstream_shelters_its_workspaces_but_not_those_of_airflow() -> None:
+def test_upstream_keeps_its_workspaces_but_not_those_of_airflow() -> None:
     parts = {"node_claims": [claim()], "runs": OVER, "upstream": "KAITO's own controller"}
     assert "works on its Workspace" in reason(**parts, workspaces=[workspace()])
     ours = workspace(annotations={names.MANAGED_BY: "airflow"})
@@ -153,7 +153,7 @@ def test_a_run_that_is_about_to_start_or_to_be_repeated_keeps_the_machines() -> 
 def test_another_attempt_of_the_workspace_is_asked_about_by_its_own_id() -> None:
     second = claim(run=run_id(attempt=2))
     parts = {"node_claims": [second], "workspaces": [workspace()]}
-    asked = questions(Snapshot(**parts, runs=OVER), NOW, RULES)
+    asked = questions(Inventory(**parts, runs=OVER), NOW, RULES)
     assert asked.runs == (("kaito_serve", run_id(attempt=2)), ("kaito_tune", run_id(attempt=2)))
     runs = {**OVER, ("kaito_tune", run_id(attempt=2)): None, ("kaito_serve", run_id(attempt=2)): "running"}
     assert "r2 is under way" in reason(**parts, runs=runs)
@@ -163,7 +163,7 @@ def test_another_attempt_of_the_workspace_is_asked_about_by_its_own_id() -> None
 
 def test_a_run_whose_id_cannot_be_told_is_over_only_when_none_is_under_way() -> None:
     parts = {"node_claims": [claim(run="manual__2026-11-23T09:00:00+00:00")], "workspaces": [workspace()]}
-    assert questions(Snapshot(**parts, runs=OVER), NOW, RULES).dags == ("kaito_serve", "kaito_tune")
+    assert questions(Inventory(**parts, runs=OVER), NOW, RULES).dags == ("kaito_serve", "kaito_tune")
     assert "is not known" in reason(**parts, runs=OVER)
     busy = {"kaito_tune": True, "kaito_serve": False}
     assert "may be among those under way" in reason(**parts, runs=OVER, busy=busy)
@@ -173,13 +173,13 @@ def test_a_run_whose_id_cannot_be_told_is_over_only_when_none_is_under_way() -> 
 
 def test_nothing_is_asked_about_what_is_kept_anyway() -> None:
     parts = {**ALL, "node_claims": [claim("serving")], "pods": [], "node_pools": [], "agent_pools": []}
-    asked = questions(Snapshot(**parts, workspaces=[workspace(state="started")]), NOW, RULES)
+    asked = questions(Inventory(**parts, workspaces=[workspace(state="started")]), NOW, RULES)
     assert (asked.runs, asked.dags, asked.nodes, asked.namespaces) == ((), (), (), ())
 
 
 def test_what_is_new_is_not_worth_a_question() -> None:
     new = claim(created=NOW - timedelta(minutes=14))
-    asked = questions(Snapshot(node_claims=[new], workspaces=[workspace(state="started")]), NOW, RULES)
+    asked = questions(Inventory(node_claims=[new], workspaces=[workspace(state="started")]), NOW, RULES)
     assert asked.runs == ()
 
 
@@ -187,23 +187,26 @@ def test_serving_machines_stay_while_a_service_may_use_them() -> None:
     parts = {"workspaces": [workspace(tunes=False)], "runs": OVER}
     machine = claim("serving")
     pending = pod("serving", phase="Pending")
-    assert _fate(_judge(node_claims=[machine], stateful_sets=[stateful_set()], **parts)) == Fate.KEEP
-    assert _fate(_judge(node_claims=[machine], pods=[pending], **parts)) == Fate.KEEP
-    assert _fate(_judge(node_claims=[machine], **parts)) == Fate.DELETE
+    assert (
+        _action_on(_judge(node_claims=[machine], stateful_sets=[stateful_set()], **parts))
+        == OrphanAction.KEEP
+    )
+    assert _action_on(_judge(node_claims=[machine], pods=[pending], **parts)) == OrphanAction.KEEP
+    assert _action_on(_judge(node_claims=[machine], **parts)) == OrphanAction.DELETE
     idle = stateful_set(replicas=0)
-    assert _fate(_judge(node_claims=[machine], stateful_sets=[idle], **parts)) == Fate.DELETE
+    assert _action_on(_judge(node_claims=[machine], stateful_sets=[idle], **parts)) == OrphanAction.DELETE
 
 
-def _fate(found: list[Any]) -> Fate:
-    return next(v.fate for v in found if v.thing.kind == "NodeClaim")
+def _action_on(found: list[Any]) -> OrphanAction:
+    return next(v.action for v in found if v.thing.kind == "NodeClaim")
 
 
 def test_machines_of_an_earlier_workspace_of_the_name_go_unless_the_new_one_serves_on_them() -> None:
     old = claim("serving", uid=EARLIER)
     parts = {"workspaces": [workspace(tunes=False)], "runs": OVER}
     assert "earlier Workspace default/ws (bbbbbbbb)" in reason(node_claims=[old], **parts)
-    assert _fate(_judge(node_claims=[old], **parts)) == Fate.DELETE
-    assert _fate(_judge(node_claims=[old], stateful_sets=[stateful_set()], **parts)) == Fate.KEEP
+    assert _action_on(_judge(node_claims=[old], **parts)) == OrphanAction.DELETE
+    assert _action_on(_judge(node_claims=[old], stateful_sets=[stateful_set()], **parts)) == OrphanAction.KEEP
 
 
 def test_a_volume_of_an_earlier_workspace_goes_and_one_that_a_pod_mounts_stays() -> None:
@@ -297,25 +300,25 @@ def test_what_is_not_ours_is_never_touched(parts: dict[str, Any]) -> None:
 
 
 def test_grace_runs_from_creation_and_from_the_first_look_that_saw_an_orphan() -> None:
-    def fate(created: int, since: int | None) -> str:
+    def action(created: int, since: int | None) -> str:
         thing = claim(created=NOW - timedelta(minutes=created))
         known = {} if since is None else seen(thing, since=NOW - timedelta(minutes=since))
-        (found,) = find_orphans(Snapshot(node_claims=[thing], seen=known), NOW, RULES)
-        return f"{found.fate}: {found.reason.partition('; ')[2]}"
+        (found,) = find_orphans(Inventory(node_claims=[thing], seen=known), NOW, RULES)
+        return f"{found.action}: {found.reason.partition('; ')[2]}"
 
-    assert fate(14, 14) == "wait: it is 14 min old, and waits until it is 15 min"
-    assert fate(300, None) == "wait: an orphan for 0 s, it goes in 15 min at the earliest"
-    assert fate(300, 10) == "wait: an orphan for 10 min, it goes in 5 min at the earliest"
-    assert fate(15, 15) == "delete: "
+    assert action(14, 14) == "wait: it is 14 min old, and waits until it is 15 min"
+    assert action(300, None) == "wait: an orphan for 0 s, it goes in 15 min at the earliest"
+    assert action(300, 10) == "wait: an orphan for 10 min, it goes in 5 min at the earliest"
+    assert action(15, 15) == "delete: "
 
 
 def test_an_agent_pool_which_tells_no_age_waits_from_the_first_look() -> None:
-    (found,) = find_orphans(Snapshot(agent_pools=[agent_pool()]), NOW, RULES)
-    assert found.fate == Fate.WAIT
+    (found,) = find_orphans(Inventory(agent_pools=[agent_pool()]), NOW, RULES)
+    assert found.action == OrphanAction.WAIT
     assert found.since == NOW
 
 
 def test_users_are_looked_for_where_something_may_go() -> None:
     parts = {"node_claims": [claim()], "volume_claims": [volume()]}
-    asked = questions(Snapshot(**parts), NOW, RULES)
+    asked = questions(Inventory(**parts), NOW, RULES)
     assert (asked.nodes, asked.namespaces) == (("node-1",), ("default",))

@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.janitor import Fate, Rules, Snapshot, judge, questions
+from include.janitor import Inventory, OrphanAction, Rules, judge, questions
 from include.workspace.status.conditions import timestamp
 from tests.unit.janitor.world import (
     EARLIER,
@@ -109,7 +109,7 @@ def _spoiled(draw: st.DrawFn, kind: str, made: dict[str, Any]) -> dict[str, Any]
 
 
 @st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
+def snapshots(draw: st.DrawFn) -> Inventory:
     live = [ws for name in OWNERS if (ws := draw(workspaces(name))) is not None]
     lists: dict[str, list[Any]] = {}
     for index, (kind, thing) in enumerate(draw(st.lists(things(), max_size=12))):
@@ -132,7 +132,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     keys = [f"uid-{n}" for n in range(12)] + ["AgentPool/wsabc"]
     since = {k: NOW - timedelta(minutes=draw(st.sampled_from(AGES))) for k in keys if draw(st.integers(0, 3))}
     pool_nodes = {"kubernetes.azure.com/agentpool": "wsabc"}, {"karpenter.sh/nodepool": "default-ws-tuning"}
-    return Snapshot(
+    return Inventory(
         workspaces=live,
         pods=lists.get("pods", []),
         stateful_sets=lists.get("sets", []),
@@ -155,9 +155,9 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 class Oracle:
     """What must never be deleted, told from the raw objects."""
 
-    def __init__(self, snapshot: Snapshot, deleted: set[str]) -> None:
-        self.snapshot, self.deleted = snapshot, deleted
-        self.live = {ws["metadata"]["name"]: ws for ws in snapshot.workspaces}
+    def __init__(self, inventory: Inventory, deleted: set[str]) -> None:
+        self.inventory, self.deleted = inventory, deleted
+        self.live = {ws["metadata"]["name"]: ws for ws in inventory.workspaces}
 
     def foreign(self, obj: dict[str, Any], labels: dict[str, str], owners: list[Any]) -> bool:
         if "metadata" not in obj:
@@ -174,14 +174,14 @@ class Oracle:
             return True
         if not run or run["generation"] != meta["generation"] or run["state"] == "waiting":
             return True
-        answer = self.snapshot.runs.get((run["dag"], run["id"]), "silence")
+        answer = self.inventory.runs.get((run["dag"], run["id"]), "silence")
         if answer is None:
             return bool(run["state"] == "started")
         return answer in ("queued", "running", "silence")
 
     def pods_on(self, nodes: set[str]) -> bool:
         """Whether somebody works there who does not go in this sweep (alone or with its StatefulSet)."""
-        for one in [*self.snapshot.pods, *self.snapshot.others]:
+        for one in [*self.inventory.pods, *self.inventory.others]:
             phase = (one.get("status") or {}).get("phase")
             by = {o["uid"] for o in one["metadata"].get("ownerReferences", []) if o["kind"] == "StatefulSet"}
             going = one["metadata"]["uid"] in self.deleted or bool(by & self.deleted)
@@ -190,7 +190,7 @@ class Oracle:
         return False
 
     def mounted(self, name: str) -> bool:
-        for one in self.snapshot.pods:
+        for one in self.inventory.pods:
             names = {v["persistentVolumeClaim"]["claimName"] for v in one["spec"].get("volumes", [])}
             by = {o["uid"] for o in one["metadata"].get("ownerReferences", [])}
             going = one["metadata"]["uid"] in self.deleted or bool(by & self.deleted)
@@ -199,7 +199,7 @@ class Oracle:
         return False
 
 
-def _nodes(kind: str, obj: dict[str, Any], snapshot: Snapshot) -> set[str]:
+def _nodes(kind: str, obj: dict[str, Any], inventory: Inventory) -> set[str]:
     if kind == "NodeClaim":
         return {obj.get("status", {}).get("nodeName", "")}
     if kind == "AgentPool":
@@ -209,19 +209,19 @@ def _nodes(kind: str, obj: dict[str, Any], snapshot: Snapshot) -> set[str]:
 
 @settings(max_examples=250, deadline=None)
 @given(snapshots())
-def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(snapshot: Snapshot) -> None:
-    found = judge(snapshot, NOW, Rules())
-    gone = [v for v in found if v.fate == Fate.DELETE]
-    oracle = Oracle(snapshot, {v.thing.uid for v in gone if v.thing.uid})
-    raw = {("AgentPool", p["name"]): p for p in snapshot.agent_pools}
+def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(inventory: Inventory) -> None:
+    found = judge(inventory, NOW, Rules())
+    gone = [v for v in found if v.action == OrphanAction.DELETE]
+    oracle = Oracle(inventory, {v.thing.uid for v in gone if v.thing.uid})
+    raw = {("AgentPool", p["name"]): p for p in inventory.agent_pools}
     for objects in (
-        snapshot.pods,
-        snapshot.stateful_sets,
-        snapshot.services,
-        snapshot.config_maps,
-        snapshot.volume_claims,
-        snapshot.node_claims,
-        snapshot.node_pools,
+        inventory.pods,
+        inventory.stateful_sets,
+        inventory.services,
+        inventory.config_maps,
+        inventory.volume_claims,
+        inventory.node_claims,
+        inventory.node_pools,
     ):
         raw |= {("", str(o["metadata"]["uid"])): o for o in objects}
     for verdict in gone:
@@ -232,35 +232,35 @@ def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(snapshot: Snapsho
         assert not oracle.foreign(obj, labels, meta.get("ownerReferences") or [])
         assert (meta.get("annotations") or {}).get("kaito.sh/keep") != "true"
         assert not meta.get("deletionTimestamp")
-        assert NOW - snapshot.seen.get(thing.key, NOW) >= GRACE
+        assert NOW - inventory.seen.get(thing.key, NOW) >= GRACE
         if meta:
             assert meta["creationTimestamp"] <= timestamp(NOW - GRACE)
         assert not oracle.at_work(labels)
         if thing.kind in ("NodeClaim", "NodePool", "AgentPool"):
-            assert not oracle.pods_on(_nodes(thing.kind, obj, snapshot))
+            assert not oracle.pods_on(_nodes(thing.kind, obj, inventory))
         if thing.kind == "PersistentVolumeClaim":
             assert not oracle.mounted(thing.name)
 
 
 @settings(max_examples=60, deadline=None)
 @given(snapshots())
-def test_each_thing_has_one_verdict_in_a_sentence_and_judging_changes_nothing(snapshot: Snapshot) -> None:
-    before = repr(snapshot)
-    found = judge(snapshot, NOW, Rules())
+def test_each_thing_has_one_verdict_in_a_sentence_and_judging_changes_nothing(inventory: Inventory) -> None:
+    before = repr(inventory)
+    found = judge(inventory, NOW, Rules())
     assert len(found) == sum(
         len(objects)
         for objects in (
-            snapshot.pods,
-            snapshot.stateful_sets,
-            snapshot.services,
-            snapshot.config_maps,
-            snapshot.volume_claims,
-            snapshot.node_claims,
-            snapshot.node_pools,
-            snapshot.agent_pools,
+            inventory.pods,
+            inventory.stateful_sets,
+            inventory.services,
+            inventory.config_maps,
+            inventory.volume_claims,
+            inventory.node_claims,
+            inventory.node_pools,
+            inventory.agent_pools,
         )
     )
     assert all(verdict.reason for verdict in found)
-    asked = questions(snapshot, NOW, Rules())
-    assert not set(asked.runs) & set(snapshot.runs)
-    assert repr(snapshot) == before
+    asked = questions(inventory, NOW, Rules())
+    assert not set(asked.runs) & set(inventory.runs)
+    assert repr(inventory) == before

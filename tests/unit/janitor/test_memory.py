@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.janitor import Memory, Rules, Snapshot, judge
+from include.janitor import Inventory, Memory, Rules, judge
 from include.janitor.memory import LONGEST_PAUSE, MOST
 from tests.unit.janitor.world import NOW, claim, workspace
 
@@ -18,31 +18,31 @@ STEP = timedelta(minutes=10)
 def _look(memory: Memory, now: Any, **parts: Any) -> tuple[str, Memory]:
     stored = json.loads(json.dumps(memory.dump()))
     seen = Memory.load(stored, now).seen
-    found = judge(Snapshot(**parts, seen=seen), now, Rules())
-    return str(found[0].fate), Memory.of(found, now)
+    found = judge(Inventory(**parts, seen=seen), now, Rules())
+    return str(found[0].action), Memory.of(found, now)
 
 
 def test_an_orphan_goes_at_the_look_after_the_grace_time() -> None:
-    fates, memory = [], Memory()
+    actions, memory = [], Memory()
     for turn in range(4):
-        fate, memory = _look(memory, NOW + turn * STEP, node_claims=[claim()])
-        fates.append(fate)
-    assert fates == ["wait", "wait", "delete", "delete"]
+        action, memory = _look(memory, NOW + turn * STEP, node_claims=[claim()])
+        actions.append(action)
+    assert actions == ["wait", "wait", "delete", "delete"]
 
 
 def test_whoever_was_needed_in_between_starts_again() -> None:
     _, memory = _look(Memory(), NOW, node_claims=[claim()])
     _, memory = _look(memory, NOW + STEP, node_claims=[claim()], workspaces=[workspace(state="waiting")])
-    fate, _ = _look(memory, NOW + 2 * STEP, node_claims=[claim()])
-    assert fate == "wait"
+    action, _ = _look(memory, NOW + 2 * STEP, node_claims=[claim()])
+    assert action == "wait"
 
 
 def test_after_a_pause_nothing_is_remembered() -> None:
     _, memory = _look(Memory(), NOW, node_claims=[claim()])
-    fate, _ = _look(memory, NOW + LONGEST_PAUSE + timedelta(seconds=1), node_claims=[claim()])
-    assert fate == "wait"
-    fate, _ = _look(memory, NOW + LONGEST_PAUSE, node_claims=[claim()])
-    assert fate == "delete"
+    action, _ = _look(memory, NOW + LONGEST_PAUSE + timedelta(seconds=1), node_claims=[claim()])
+    assert action == "wait"
+    action, _ = _look(memory, NOW + LONGEST_PAUSE, node_claims=[claim()])
+    assert action == "delete"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_a_look_of_the_future_is_forgotten() -> None:
 
 def test_it_stays_small() -> None:
     many = [claim(name=f"claim-{n}") for n in range(MOST + 50)]
-    memory = Memory.of(judge(Snapshot(node_claims=many), NOW, Rules()), NOW)
+    memory = Memory.of(judge(Inventory(node_claims=many), NOW, Rules()), NOW)
     assert len(memory.seen) == MOST
     assert len(json.dumps(Memory(NOW, {f"{n:036}": NOW for n in range(MOST)}).dump())) < 65536

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.janitor import Snapshot, Verdict
+from include.janitor import Inventory, Verdict
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 
@@ -143,19 +143,19 @@ def seen(*objects: Obj, since: datetime = NOW - timedelta(hours=1)) -> dict[str,
     return dict.fromkeys(keys, since)
 
 
-def everything(snapshot: Snapshot) -> list[Obj]:
+def everything(inventory: Inventory) -> list[Obj]:
     return [
-        *snapshot.pods,
-        *snapshot.stateful_sets,
-        *snapshot.services,
-        *snapshot.config_maps,
-        *snapshot.volume_claims,
-        *snapshot.node_claims,
-        *snapshot.node_pools,
-        *snapshot.agent_pools,
+        *inventory.pods,
+        *inventory.stateful_sets,
+        *inventory.services,
+        *inventory.config_maps,
+        *inventory.volume_claims,
+        *inventory.node_claims,
+        *inventory.node_pools,
+        *inventory.agent_pools,
     ]
 
 
 def said(verdicts: list[Verdict]) -> dict[str, str]:
-    """Fate by kind and name."""
-    return {f"{v.thing.kind}/{v.thing.name}": str(v.fate) for v in verdicts}
+    """What becomes of each thing, by kind and name."""
+    return {f"{v.thing.kind}/{v.thing.name}": str(v.action) for v in verdicts}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kaito.hooks import cluster as hooks
+from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import EVENT, SECRET, WORKSPACE, ClusterError, Kind
 from kaito.operators.base import PREFLIGHT, redacted
 

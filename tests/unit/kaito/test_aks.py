@@ -28,7 +28,7 @@ from kaito.providers.registry import (
 
 from include.catalog import load_catalog
 from include.ledger.machines import machines as ledger_machines
-from include.manifests import AgentPoolOptions, Settings
+from include.manifests import AgentPoolOptions, ManifestSettings
 from include.planning import plan
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
@@ -39,7 +39,7 @@ from sandbox.node.machine import is_lost
 from tests.unit.kaito.azure_thread import AzureThread, azure_thread
 from tests.unit.kaito.conftest import QUICK_START
 
-SETTINGS = Settings(workload_image="w")
+SETTINGS = ManifestSettings(workload_image="w")
 WORKSPACE = {**QUICK_START, "metadata": {**QUICK_START["metadata"], "uid": "u1", "generation": 1}}
 PLAN = replace(plan(parse_workspace(WORKSPACE), load_catalog()), node_count=2)
 KEY = PoolKey(WORKSPACE["metadata"]["name"], "default", Purpose.TUNING)

@@ -20,7 +20,7 @@ from kaito.controller.leader_election import DONE, NAME
 from kaito.controller.snapshot import FEW
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, CRD, EVENT, LEASE, NODE, POD, WORKSPACE, ClusterError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers import changes
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
@@ -155,10 +155,10 @@ async def test_a_new_workspace_ends_the_wait(cluster: Watched) -> None:
     assert found["reason"] == "default/a (it is new)"
 
 
-async def test_a_new_workspace_has_its_first_word_when_the_wait_ends(cluster: Watched) -> None:
+async def test_a_new_workspace_has_its_initial_status_when_the_wait_ends(cluster: Watched) -> None:
     await cluster.workspace("a", finalizers=[])
     found = given(await cluster.wait())
-    assert found["keys"] is None  # the rest is the task's, as without a first word
+    assert found["keys"] is None  # the rest is the task's, as without an initial status
     seen = await cluster.find("a")
     assert seen["metadata"]["finalizers"] == []  # nothing was made that would have to be released
     told = condition(seen["status"], ConditionType.WORKSPACE_READY) or {}
@@ -168,7 +168,7 @@ async def test_a_new_workspace_has_its_first_word_when_the_wait_ends(cluster: Wa
     assert [e["count"] for e in events if e["type"] == "Warning"] == [1]
 
 
-async def test_a_burst_has_its_first_words_before_it_is_handed_out(cluster: Watched) -> None:
+async def test_a_burst_has_its_initial_statuses_before_it_is_dispatched(cluster: Watched) -> None:
     for number in range(FEW + 3):
         await cluster.workspace(f"w{number}")
     await cluster.wait()
@@ -193,7 +193,7 @@ async def test_who_names_a_model_of_the_hub_is_left_to_the_task(
     assert await cluster.find("a") == before
 
 
-async def test_first_words_that_cannot_be_said_hold_nothing_up(
+async def test_initial_statuses_that_cannot_be_said_hold_nothing_up(
     cluster: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await cluster.workspace("a")
@@ -206,7 +206,7 @@ async def test_first_words_that_cannot_be_said_hold_nothing_up(
         raise ClusterError(500, "InternalError", "no luck")
 
     monkeypatch.setattr(initial_status, "INITIAL_STATUS_SECONDS", 0.5)
-    monkeypatch.setattr(initial_status.InitialStatusReconciler, "over", broken)
+    monkeypatch.setattr(initial_status.InitialStatusReconciler, "run", broken)
     for _ in range(2):  # it fails, and it hangs
         assert given(await cluster.wait())["keys"] is None
         changes._VIEWS["c"].forget()
@@ -263,7 +263,7 @@ async def test_a_workspace_of_a_megabyte_comes_through_the_watch(cluster: Watche
     assert given(await waiting)["keys"] == [("default", "big")]
 
 
-async def test_what_a_task_did_not_finish_is_handed_out_again_after_a_pause(
+async def test_what_a_task_did_not_finish_is_dispatched_again_after_a_pause(
     cluster: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cluster.workspace("a")

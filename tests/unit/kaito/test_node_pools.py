@@ -19,13 +19,13 @@ from kaito.providers.base import (
 from kaito.providers.nodepool import NODE_POOL, NodePools, node_pool_status
 
 from include.catalog import load_catalog
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.planning import plan
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 
-SETTINGS = Settings(workload_image="w")
+SETTINGS = ManifestSettings(workload_image="w")
 WORKSPACE = {**QUICK_START, "metadata": {**QUICK_START["metadata"], "uid": "u1", "generation": 1}}
 PLAN = plan(parse_workspace(WORKSPACE), load_catalog())
 KEY = PoolKey(WORKSPACE["metadata"]["name"], "default", Purpose.TUNING)

@@ -90,7 +90,7 @@ def test_when_that_is_all_the_run_ends_before_anything_exists(cluster: FakeClust
 
 
 def test_a_refusal_and_a_price_are_told_apart(cluster: FakeCluster) -> None:
-    """What is too dear stays too dear; what the cloud lacks may come back, so this is not the budget's verdict."""
+    """What is over budget stays so; what the cloud lacks may come back, so this is not the budget's verdict."""
     Azure.none = (V100,)
     cluster.objects["workspaces", "default", NAME]["metadata"]["annotations"][names.BUDGET] = "0.01"
     with pytest.raises(AirflowFailException, match=r"the cloud refused 2, 2 would exceed the budget"):
@@ -98,7 +98,7 @@ def test_a_refusal_and_a_price_are_told_apart(cluster: FakeCluster) -> None:
     told = cluster.condition(NAME, "ResourceReady")
     assert told["reason"] == "CapacityUnavailable"
     assert f"{V100}/spot: refused: " in told["message"]
-    assert f"{A100}@2/spot: too dear: the tuning without its training is estimated at" in told["message"]
+    assert f"{A100}@2/spot: over budget: the tuning without its training is estimated at" in told["message"]
     assert cluster.condition(NAME, "WorkspaceReady")["reason"] != "BudgetExceeded"
     assert cluster.writes == []
 

@@ -105,9 +105,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
     assert await choose_async(AsyncCluster(cluster), workspace, AUTO) == chosen  # type: ignore[arg-type]
 
 
-def test_auto_without_a_machine_type_means_nodes_that_were_brought_along(
-    cluster: FakeCluster, workspace: dict[str, Any]
-) -> None:
+def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     workspace["resource"]["instanceType"] = ""
     chosen = choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
     assert chosen.settings.provider == ProviderName.BYO
@@ -156,7 +154,7 @@ def annotate_run(context: dict[str, Any], provider: str) -> None:
     annotated(context["ti"].xcoms["preflight"]["workspace"], provider)
 
 
-def test_a_node_pool_is_made_and_let_go(cluster: FakeCluster, context: dict[str, Any]) -> None:
+def test_a_node_pool_is_made_and_deleted(cluster: FakeCluster, context: dict[str, Any]) -> None:
     annotate_run(context, "nodepool")
     result = create(cluster).execute(context)
     assert result["made"] == [pool["metadata"]["name"] for pool in cluster.list(NODE_POOL)] != []
@@ -165,9 +163,7 @@ def test_a_node_pool_is_made_and_let_go(cluster: FakeCluster, context: dict[str,
     assert cluster.list(NODE_POOL) == []
 
 
-def test_nodes_that_were_brought_along_are_neither_made_nor_deleted(
-    cluster: FakeCluster, context: dict[str, Any]
-) -> None:
+def test_byo_nodes_are_neither_made_nor_deleted(cluster: FakeCluster, context: dict[str, Any]) -> None:
     annotate_run(context, "byo")
     cluster.add(NODE, gpu_node("mine"))
     before = list(cluster.writes)
@@ -287,7 +283,7 @@ def test_a_choice_that_cannot_be_made_ends_the_run_in_words(
         create(cluster).execute(context)
 
 
-# nodes that were brought along, before the run
+# BYO nodes, before the run
 
 
 def own(workspace: dict[str, Any], cluster: FakeCluster) -> dict[str, Any]:

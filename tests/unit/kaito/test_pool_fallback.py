@@ -69,7 +69,7 @@ def told(cluster: FakeCluster) -> list[tuple[str, str]]:
     return [(entry["offer"], entry["state"]) for entry in status.get("machines") or ()]
 
 
-def test_what_is_refused_is_let_go_and_the_next_is_asked_for(
+def test_what_is_refused_is_deleted_and_the_next_is_asked_for(
     cluster: FakeCluster, choices: dict[str, Any]
 ) -> None:
     create(cluster).execute(choices)
@@ -276,7 +276,7 @@ def test_a_fallback_beyond_the_budget_is_not_asked_for(cluster: FakeCluster, cho
     with pytest.raises(TaskDeferred):
         sensor.execute_complete(choices, gave_up(V100))
     with pytest.raises(
-        AirflowFailException, match=rf"{H100}: too dear: tuning on 1 x {H100} is estimated at .* budget"
+        AirflowFailException, match=rf"{H100}: over budget: tuning on 1 x {H100} is estimated at .* budget"
     ) as ended:
         sensor.execute_complete(choices, gave_up(f"{A100}@2"))
     assert "the cloud refused 2, 1 would exceed the budget (annotation kaito.sh/budget-usd)" in str(
@@ -284,22 +284,26 @@ def test_a_fallback_beyond_the_budget_is_not_asked_for(cluster: FakeCluster, cho
     )
     assert f"{V100}: refused: capacity: none left" in str(ended.value)
     assert asked_for(cluster) == []
-    assert told(cluster) == [(V100, "Refused"), (f"{A100}@2", "Refused"), (H100, "TooDear")]
+    assert told(cluster) == [(V100, "Refused"), (f"{A100}@2", "Refused"), (H100, "OverBudget")]
     assert cluster.condition(NAME, "ResourceReady")["reason"] == "CapacityUnavailable", "V100s may come back"
 
 
-def test_another_try_still_knows_what_was_too_dear(cluster: FakeCluster, choices: dict[str, Any]) -> None:
-    """The setup found the first choice too dear, and the wait, another task, is refused the others."""
+@pytest.mark.parametrize("word", ["OverBudget", "TooDear"], ids=["now", "written by an earlier version"])
+def test_another_try_still_knows_what_was_over_budget(
+    cluster: FakeCluster, choices: dict[str, Any], word: str
+) -> None:
+    """The setup found the first choice over budget, and the wait, another task, is refused the others."""
     left = choices["ti"].xcoms["preflight"]
     plans = [left["plan"], *left["alternatives"]["tuning"]]
     left["plan"], left["alternatives"] = plans[2], {"tuning": plans[:2]}
     budget(cluster, "0.8")
     create(cluster).execute(choices)
-    assert told(cluster) == [(H100, "TooDear"), (V100, "Asked")]
+    assert told(cluster) == [(H100, "OverBudget"), (V100, "Asked")]
+    cluster.objects["workspaces", "default", NAME]["status"]["machines"][0]["state"] = word
     sensor = wait(cluster)
     with pytest.raises(TaskDeferred):
         sensor.execute_complete(choices, gave_up(V100))
-    with pytest.raises(AirflowFailException, match=rf"{H100}: too dear: .*{V100}: refused: "):
+    with pytest.raises(AirflowFailException, match=rf"{H100}: over budget: .*{V100}: refused: "):
         sensor.execute_complete(choices, gave_up(f"{A100}@2"))
 
 

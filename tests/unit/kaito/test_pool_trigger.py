@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
-from kaito.hooks import cluster as hooks
+from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM
 from kaito.hooks.azure_account import AksError
 from kaito.triggers import base
@@ -119,7 +119,7 @@ async def test_azures_words_are_told_and_its_client_is_closed(
     assert Azure.closed == 1
 
 
-async def test_nodes_that_were_brought_along_are_waited_for(cluster: FakeCluster) -> None:
+async def test_byo_nodes_are_waited_for(cluster: FakeCluster) -> None:
     live = cluster.objects["workspaces", "default", NAME]
     live["metadata"]["annotations"] = {names.POOL_PROVIDER: "byo"}
     cluster.add(NODE, gpu_node("mine"))

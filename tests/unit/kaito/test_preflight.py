@@ -258,9 +258,7 @@ def node(**labels: str) -> dict[str, Any]:
         ([node(app="tuning-phi-3")], r"node gpu-1: .*nvidia.com/gpu.* \[R10\]"),
     ],
 )
-def test_nodes_that_are_brought_along_are_looked_at(
-    cluster: FakeCluster, nodes: list[dict[str, Any]], words: str
-) -> None:
+def test_byo_nodes_are_looked_at(cluster: FakeCluster, nodes: list[dict[str, Any]], words: str) -> None:
     for one in nodes:
         cluster.add(NODE, one)
     with pytest.raises(AirflowFailException, match=words) as refused:

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
-from kaito.controller.leader_election import Standing
+from kaito.controller.leader_election import Leadership
 from kaito.controller.reconciler import Outcome
 from kaito.installation import installation
 from kaito.operators import reconcile
 from kaito.operators.reconcile import ReconcileOperator
 
-MINE = Standing(True, "me", "mine")
-THEIRS = Standing(False, "them", "Passive: them")
+MINE = Leadership(True, "me", "mine")
+THEIRS = Leadership(False, "them", "Passive: them")
 
 
 class Scene:
     """What the task meets: the Lease, the pass, and what it leaves."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.standings: list[Standing] = [MINE]
+        self.leaderships: list[Leadership] = [MINE]
         self.outcome = Outcome(looked=2, changed=1)
         self.keys: Any = "nobody looked"
         self.done: list[str] = []
@@ -43,25 +43,25 @@ class Scene:
             def __init__(self, hook: Any, identity: str, where: str, namespace: str) -> None:
                 assert identity == "me"
 
-            async def stand(self, *, may_take: bool = True, done: str = "") -> Standing:
+            async def stand(self, *, may_take: bool = True, done: str = "") -> Leadership:
                 assert not may_take
                 if done:
                     scene.done.append(done)
-                return scene.standings.pop(0) if len(scene.standings) > 1 else scene.standings[0]
+                return scene.leaderships.pop(0) if len(scene.leaderships) > 1 else scene.leaderships[0]
 
-        class Pass:
+        class Reconciler:
             def __init__(self, *_: Any, before_runs: Any, ended: Any) -> None:
                 assert before_runs
                 scene.ended = ended
 
-            async def over(self, keys: Any) -> Outcome:
+            async def run(self, keys: Any) -> Outcome:
                 scene.keys = keys
                 await asyncio.sleep(scene.seconds)
                 return scene.outcome
 
         monkeypatch.setattr(reconcile, "AsyncKaitoClusterHook", Hook)
         monkeypatch.setattr(reconcile, "Election", Election)
-        monkeypatch.setattr(reconcile, "Pass", Pass)
+        monkeypatch.setattr(reconcile, "Reconciler", Reconciler)
         monkeypatch.setattr(reconcile, "RENEW_EVERY", 0.01)
 
     def run(self, keys: Any) -> Any:
@@ -91,7 +91,7 @@ def test_it_looks_at_what_it_was_given_and_leaves_the_token(scene: Scene, keys: 
 
 
 def test_without_the_lease_it_does_nothing(scene: Scene) -> None:
-    scene.standings = [THEIRS]
+    scene.leaderships = [THEIRS]
     with pytest.raises(AirflowSkipException, match="Passive"):
         scene.run(None)
     assert scene.keys == "nobody looked"
@@ -99,14 +99,14 @@ def test_without_the_lease_it_does_nothing(scene: Scene) -> None:
 
 
 def test_a_lease_that_is_lost_ends_the_work(scene: Scene) -> None:
-    scene.standings, scene.seconds = [MINE, MINE, THEIRS], 30.0
+    scene.leaderships, scene.seconds = [MINE, MINE, THEIRS], 30.0
     with pytest.raises(AirflowException, match="Stopped in the middle"):
         scene.run(None)
     assert scene.done == []
 
 
-def test_what_could_not_be_settled_fails_the_task_so_that_it_is_handed_out_again(scene: Scene) -> None:
-    scene.outcome = Outcome(looked=1, troubled=1, unsettled=[("n", "a")])
+def test_what_could_not_be_reported_fails_the_task_so_that_it_is_dispatched_again(scene: Scene) -> None:
+    scene.outcome = Outcome(looked=1, troubled=1, unreported=[("n", "a")])
     with pytest.raises(AirflowException, match="n/a"):
         scene.run(None)
     assert scene.done == []
@@ -118,10 +118,10 @@ def test_a_wait_that_named_nothing_is_no_work(scene: Scene) -> None:
 
 
 def test_the_installation_knows_machines_prices_and_pages() -> None:
-    surroundings = installation().surroundings
+    config = installation().config
     workspace = {"resource": {"instanceType": "standard_nc6s_V3"}}
-    assert surroundings.machine_of(workspace) == "Standard_NC6s_v3"
-    assert surroundings.machine_of({"resource": {"instanceType": "nonsense"}}) == ""
-    assert surroundings.price_of("Standard_NC6s_v3") > 0
-    assert surroundings.price_of("nonsense") is None
-    assert surroundings.run_url("kaito_tune", "r").endswith("/dags/kaito_tune/runs/r")
+    assert config.machine_of(workspace) == "Standard_NC6s_v3"
+    assert config.machine_of({"resource": {"instanceType": "nonsense"}}) == ""
+    assert config.price_of("Standard_NC6s_v3") > 0
+    assert config.price_of("nonsense") is None
+    assert config.run_url("kaito_tune", "r").endswith("/dags/kaito_tune/runs/r")

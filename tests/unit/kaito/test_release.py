@@ -27,7 +27,7 @@ from kaito.hooks.api import (
     Request,
 )
 from kaito.hooks.azure_account import AksError
-from kaito.operators.release import LetGoOperator, ReleaseOperator
+from kaito.operators.release import ReleaseOperator, RemoveFinalizerOperator
 from kaito.providers.nodepool import NODE_POOL
 from kaito.triggers import base
 from kaito.triggers.release import ReleasedTrigger
@@ -120,8 +120,12 @@ def release(cluster: FakeCluster, **params: Any) -> dict[str, Any]:
     return step(ReleaseOperator(task_id="release", **WHICH), cluster).execute(context)
 
 
-def let_go(cluster: FakeCluster, uid: str | None = "0123abcd-0000", gone_within: float = 0.0) -> None:
-    operator = LetGoOperator(task_id="let_go", gone_within=gone_within, poll_seconds=0, **WHICH)
+def remove_finalizer(
+    cluster: FakeCluster, uid: str | None = "0123abcd-0000", gone_within: float = 0.0
+) -> None:
+    operator = RemoveFinalizerOperator(
+        task_id="remove_finalizer", gone_within=gone_within, poll_seconds=0, **WHICH
+    )
     ti = SimpleNamespace(xcom_pull=lambda task_ids: {"uid": uid}, dag_id="kaito_release")
     step(operator, cluster).execute({"ti": ti, "run_id": "gone.release", "outlet_events": cluster.outlets})
 
@@ -159,7 +163,7 @@ def test_what_is_not_ours_stays(
 ) -> None:
     child(cluster, kind, name, owner, **labels)
     release(cluster)
-    let_go(cluster)
+    remove_finalizer(cluster)
     assert cluster.deleted == []
     assert cluster.find(kind, name, "default")
     assert going["metadata"]["finalizers"] == ["example.com/hold"]
@@ -177,24 +181,24 @@ def test_it_is_deleted_when_the_run_is_asked_to(cluster: Deletes, workspace: dic
     child(cluster, NODE_CLAIM, "ws1", **{"kaito.sh/pool": "tuning"})
     release(cluster, delete=True)
     assert cluster.deleted == [("workspaces", NAME), ("nodeclaims", "ws1")]
-    let_go(cluster)
+    remove_finalizer(cluster)
     assert cluster.find(WORKSPACE, NAME, "default") is None
 
 
 def test_releasing_twice_or_too_late_is_no_error(cluster: Deletes, everything: None) -> None:
     uid = release(cluster)["uid"]
     release(cluster)
-    let_go(cluster, uid)
-    let_go(cluster, uid)
+    remove_finalizer(cluster, uid)
+    remove_finalizer(cluster, uid)
     cluster.objects.clear()
     assert release(cluster) == {"uid": None}
-    let_go(cluster, None)
+    remove_finalizer(cluster, None)
 
 
 def test_a_workspace_made_again_is_not_touched(cluster: Deletes, workspace: dict[str, Any]) -> None:
     child(cluster, NODE_CLAIM, "new", **{"kaito.sh/pool": "tuning"})
     cluster.objects["workspaces", "default", NAME]["metadata"]["finalizers"] = [names.FINALIZER]
-    let_go(cluster, uid="the-earlier-one")
+    remove_finalizer(cluster, uid="the-earlier-one")
     assert cluster.deleted == []
     assert cluster.find(WORKSPACE, NAME, "default")["metadata"]["finalizers"] == [names.FINALIZER]
 
@@ -202,7 +206,7 @@ def test_a_workspace_made_again_is_not_touched(cluster: Deletes, workspace: dict
 def test_what_a_racing_task_made_goes_before_the_finalizer(cluster: Deletes, going: dict[str, Any]) -> None:
     release(cluster)
     child(cluster, NODE_CLAIM, "late", **{"kaito.sh/pool": "tuning"})
-    let_go(cluster, gone_within=5)
+    remove_finalizer(cluster, gone_within=5)
     assert cluster.deleted == [("nodeclaims", "late")]
     assert going["metadata"]["finalizers"] == ["example.com/hold"]
 
@@ -216,7 +220,7 @@ def stuck(cluster: FakeCluster) -> None:
 def test_our_finalizer_stays_while_something_is_left(cluster: Deletes, going: dict[str, Any]) -> None:
     stuck(cluster)
     with pytest.raises(AirflowException, match=r"NodeClaim stuck \(finalizers: karpenter.sh/termination\)"):
-        let_go(cluster)
+        remove_finalizer(cluster)
     assert names.FINALIZER in going["metadata"]["finalizers"]
 
 
@@ -232,7 +236,7 @@ def test_a_stuck_release_is_given_up_with_a_list_of_what_was_left(
 ) -> None:
     stuck(cluster)
     going["metadata"] |= change
-    let_go(cluster)
+    remove_finalizer(cluster)
     assert going["metadata"]["finalizers"] == ["example.com/hold"]
     (event,) = cluster.list(EVENT)
     assert (event["type"], event["reason"]) == ("Warning", "ReleasedByForce")
@@ -242,12 +246,12 @@ def test_a_stuck_release_is_given_up_with_a_list_of_what_was_left(
 
 def test_a_write_that_came_first_is_met_with_another_try(cluster: Deletes, going: dict[str, Any]) -> None:
     cluster.conflicts = 3
-    let_go(cluster)
+    remove_finalizer(cluster)
     assert going["metadata"]["finalizers"] == ["example.com/hold"]
     going["metadata"]["finalizers"].append(names.FINALIZER)
     cluster.conflicts = 99
     with pytest.raises(ClusterError, match="keeps writing"):
-        let_go(cluster)
+        remove_finalizer(cluster)
 
 
 def test_a_cluster_without_node_claims_has_none(cluster: Deletes, everything: None) -> None:
@@ -267,7 +271,7 @@ def test_a_node_that_outlives_its_machine_is_waited_for(cluster: Deletes, going:
     remains = judge(going, {**found, "nodeclaims": [], "nodepools": [], "nodes": cluster.list(NODE)}, 1800.0)
     assert str(remains) == "Node aks-ws1"
     with pytest.raises(AirflowException, match="Node aks-ws1"):
-        let_go(cluster)
+        remove_finalizer(cluster)
     assert cluster.deleted == [], "its cloud takes it away"
 
 
@@ -313,9 +317,9 @@ def test_agent_pools_go_too(cluster: Deletes, going: dict[str, Any], monkeypatch
     release(cluster)
     assert [p["properties"]["provisioningState"] for p in azure.pools] == ["Deleting", "Succeeded"]
     with pytest.raises(AirflowException, match=r"AgentPool ours \(Deleting\)"):
-        let_go(cluster)
+        remove_finalizer(cluster)
     azure.pools.pop(0)
-    let_go(cluster)
+    remove_finalizer(cluster)
     assert going["metadata"]["finalizers"] == ["example.com/hold"]
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
-from kaito.controller.rollout import rollout_status
 from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
+from include.reconcile.rollout import rollout_status
 from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"

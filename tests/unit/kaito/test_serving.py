@@ -25,7 +25,12 @@ from kaito.providers.selection import choose_async
 from include.reconcile import Activity, DeleteObject, ScaleToZero
 from include.workspace.api import names
 from include.workspace.status import conditions
-from tests.unit.kaito.test_reconcile_pass import KEY, Installed, cluster, served_sandbox
+from tests.unit.kaito.test_workspace_reconciler import (
+    KEY,
+    Installed,
+    cluster,
+    served_sandbox,
+)
 from tests.unit.reconcile.test_situations_idle import OURS, agent_pool
 
 __all__ = ["cluster", "served_sandbox"]

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
-from kaito.controller.rollout import STUCK_AFTER
-from kaito.hooks import cluster as hooks
+from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
+from include.reconcile.rollout import STUCK_AFTER
 from include.workspace.status import conditions
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
-from kaito.hooks import cluster as hooks
+from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import NODE, NODE_CLAIM, POD, Kind
 from kaito.operators import tuning
 from kaito.operators.tuning import FetchDatasetOperator, TuneOperator
@@ -339,7 +339,7 @@ def test_a_machine_that_came_back_meanwhile_costs_a_try_only(
     assert not isinstance(failed.value, AirflowFailException)
 
 
-def test_a_silent_node_that_was_brought_along_is_its_owners_to_judge(
+def test_a_silent_byo_node_is_its_owners_to_judge(
     tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether its machine still trains, nobody here can know, so that nothing may take its place."""

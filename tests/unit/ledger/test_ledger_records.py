@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.ledger.machines import Machine, Span, machines
-from include.ledger.records import account, settle, spent, summed, total
-from include.ledger.unjoined import Rented
+from include.ledger.machines import HeldMachine, Span, machines
+from include.ledger.records import account, spent, summed, total, with_outcome
+from include.ledger.unregistered import UnregisteredCapacity
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 
@@ -25,11 +25,11 @@ def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def machine(uid: str = "a", run: str = "r1", since: float = 0, work: tuple[Span, ...] = ()) -> Machine:
-    return Machine(uid, f"claim-{uid}", f"node-{uid}", run, "tuning", "Standard_NC6s_v3", at(since), work)
+def machine(uid: str = "a", run: str = "r1", since: float = 0, work: tuple[Span, ...] = ()) -> HeldMachine:
+    return HeldMachine(uid, f"claim-{uid}", f"node-{uid}", run, "tuning", "Standard_NC6s_v3", at(since), work)
 
 
-def look(old: Any, seconds: float, *seen: Machine, price: float | None = PRICE) -> dict[str, Any]:
+def look(old: Any, seconds: float, *seen: HeldMachine, price: float | None = PRICE) -> dict[str, Any]:
     return account(old, seen, at(seconds), lambda _: price)
 
 
@@ -60,9 +60,9 @@ def test_work_whose_pod_vanished_lasted_until_that_was_seen() -> None:
 def test_a_failed_tuning_wastes_all_of_it() -> None:
     cost = look(look({}, 100, machine(work=(Span(at(0), None),))), 200)
     assert sums(cost) == (200, 200)
-    assert sums(summed(settle(cost, "r1", "failed"), at(300))) == (200, 0)
-    assert sums(summed(settle(cost, "r1", "success"), at(300))) == (200, 200)
-    assert sums(summed(settle(cost, "another", "failed"), at(300))) == (200, 200)
+    assert sums(summed(with_outcome(cost, "r1", "failed"), at(300))) == (200, 0)
+    assert sums(summed(with_outcome(cost, "r1", "success"), at(300))) == (200, 200)
+    assert sums(summed(with_outcome(cost, "another", "failed"), at(300))) == (200, 200)
 
 
 def test_a_machine_that_goes_over_to_another_run_begins_another_record() -> None:
@@ -142,7 +142,7 @@ def test_a_node_of_an_agent_pool_costs_since_its_pool_was_asked_for() -> None:
 
 def test_a_machine_is_its_claim_or_its_node_never_both() -> None:
     assert len(machines([claim()], [node(**{names.ASKED_AT: asked(0)})], [])) == 1
-    assert machines([], [node()], []) == [], "the node of a claim that has just gone, or brought along"
+    assert machines([], [node()], []) == [], "the node of a claim that has just gone, or BYO"
 
 
 @pytest.mark.parametrize(
@@ -181,50 +181,52 @@ def test_a_machine_works_while_a_pod_of_its_purpose_runs_on_it(
 # -- machines that have not joined -----------------------------------------------------------------------------------
 
 
-def pool_of(since: float = 0, count: int = 1) -> Rented:
-    return Rented("ws12", "r1", "tuning", "Standard_NC6s_v3", at(since), count)
+def pool_of(since: float = 0, count: int = 1) -> UnregisteredCapacity:
+    return UnregisteredCapacity("ws12", "r1", "tuning", "Standard_NC6s_v3", at(since), count)
 
 
-def rented(old: Any, seconds: float, pools: Any, *seen: Machine) -> dict[str, Any]:
+def unregistered(old: Any, seconds: float, pools: Any, *seen: HeldMachine) -> dict[str, Any]:
     return account(old, seen, at(seconds), lambda _: PRICE, pools)
 
 
-def in_pool(number: int = 0, since: float = 0) -> Machine:
+def in_pool(number: int = 0, since: float = 0) -> HeldMachine:
     node = f"aks-ws12-7-vmss00000{number}"
     return replace(machine(f"uid-{number}", since=since), node=node, name=node)
 
 
 def test_a_machine_that_never_joins_costs_from_the_request_until_its_pool_is_gone() -> None:
-    cost = rented({}, 300, [pool_of()])
-    cost = rented(rented(cost, 400, None), 500, [pool_of(count=0)])  # not asked; then it is being deleted
+    cost = unregistered({}, 300, [pool_of()])
+    cost = unregistered(
+        unregistered(cost, 400, None), 500, [pool_of(count=0)]
+    )  # not asked; then it is being deleted
     assert "until" not in cost["claims"][0]
-    cost = rented(cost, 600, [])
+    cost = unregistered(cost, 600, [])
     assert sums(cost) == (600, 0)
-    assert sums(rented(cost, 900, [])) == (600, 0)
+    assert sums(unregistered(cost, 900, [])) == (600, 0)
 
 
 def test_a_machine_that_joins_late_keeps_its_record() -> None:
-    cost = rented({}, 300, [pool_of(count=2)])
+    cost = unregistered({}, 300, [pool_of(count=2)])
     assert len(cost["claims"]) == 2
-    cost = rented(cost, 400, [pool_of(count=2)], in_pool(0))
+    cost = unregistered(cost, 400, [pool_of(count=2)], in_pool(0))
     assert sorted(r["uid"] for r in cost["claims"])[0] == "uid-0"
-    cost = rented(cost, 500, None, in_pool(0), in_pool(1))
+    cost = unregistered(cost, 500, None, in_pool(0), in_pool(1))
     assert [r["uid"] for r in cost["claims"]] == ["uid-0", "uid-1"]
-    cost = rented(cost, 1000, [])
+    cost = unregistered(cost, 1000, [])
     assert sums(cost) == (2000, 0)
 
 
 def test_a_pool_that_was_seen_ready_before_its_node_was_is_not_counted_twice() -> None:
-    cost = rented(rented({}, 300, [pool_of()]), 310, [])
-    cost = rented(cost, 320, [], in_pool())
-    assert sums(rented(cost, 600, [])) == (600, 0)
+    cost = unregistered(unregistered({}, 300, [pool_of()]), 310, [])
+    cost = unregistered(cost, 320, [], in_pool())
+    assert sums(unregistered(cost, 600, [])) == (600, 0)
 
 
 def test_a_machine_that_has_joined_is_not_begun_again() -> None:
-    cost = rented({}, 300, None, in_pool())
-    assert len(rented(cost, 320, [pool_of()], in_pool())["claims"]) == 1
-    assert len(rented(cost, 400, [pool_of()])["claims"]) == 1, "its Node has gone before its pool"
-    assert len(rented(cost, 900, [pool_of(since=800)])["claims"]) == 2, "the pool was made again"
+    cost = unregistered({}, 300, None, in_pool())
+    assert len(unregistered(cost, 320, [pool_of()], in_pool())["claims"]) == 1
+    assert len(unregistered(cost, 400, [pool_of()])["claims"]) == 1, "its Node has gone before its pool"
+    assert len(unregistered(cost, 900, [pool_of(since=800)])["claims"]) == 2, "the pool was made again"
 
 
 # -- whatever happens ------------------------------------------------------------------------------------------------
@@ -241,7 +243,7 @@ LIVES = st.lists(
 )
 
 
-def seen_at(lives: Any, moment: int) -> list[Machine]:
+def seen_at(lives: Any, moment: int) -> list[HeldMachine]:
     found = []
     for number, (begin, length, handed, pods) in enumerate(lives):
         age = moment - begin

@@ -13,7 +13,7 @@ from kubernetes.client import ApiClient
 
 from include import manifests
 from include.catalog import load_catalog
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.manifests.serving import adapters_of, startup_seconds
 from include.planning import Plan, plan, plan_serving
 from include.workspace import Workspace, parse_workspace
@@ -22,8 +22,8 @@ from include.workspace.api import names
 CATALOG = load_catalog()
 RUN = "manual__2026-11-23T12:00:00+00:00"
 DIGEST = "registry.example.com/adapters/phi@sha256:" + "ab" * 32
-SETTINGS = replace(Settings.defaults(CATALOG), bind_pod_ip=True)
-SANDBOX = Settings(
+SETTINGS = replace(ManifestSettings.defaults(CATALOG), bind_pod_ip=True)
+SANDBOX = ManifestSettings(
     workload_image="ghcr.io/kaito-airflow/kaito-workloads:0.1.0",
     storage_class="local",
     weights_mirror="/srv/weights/",
@@ -65,7 +65,7 @@ PLAN: Plan = plan(WS, CATALOG)
 SERVING: Plan = plan_serving(WS, CATALOG)
 
 
-def everything(settings: Settings) -> dict[str, tuple[str, dict[str, Any]]]:
+def everything(settings: ManifestSettings) -> dict[str, tuple[str, dict[str, Any]]]:
     """Every kind of object, with the name of Kubernetes' type for it."""
     adapters = [{"name": "tune-phi", "image": DIGEST}]
     main, headless = manifests.services(QUICK)
@@ -213,7 +213,7 @@ def test_gpu_pods_land_on_their_own_pool_only(name: str, pool: str) -> None:
 
 
 def test_brought_nodes_have_no_pool_labels() -> None:
-    settings = Settings("i", own_pool_only=False)
+    settings = ManifestSettings("i", own_pool_only=False)
     text = json.dumps(manifests.tuning_pod(QUICK, PLAN, settings, RUN)["spec"]["affinity"])
     assert '"app"' in text
     assert "kaito.sh" not in text
@@ -520,7 +520,7 @@ def test_builders_leave_their_input_alone() -> None:
 
 
 def test_settings_reach_the_pods() -> None:
-    settings = Settings(
+    settings = ManifestSettings(
         "i",
         cpu_request="1",
         memory_request="2Gi",
@@ -534,7 +534,7 @@ def test_settings_reach_the_pods() -> None:
     assert (main["image"], main["imagePullPolicy"]) == ("i", "Always")
     assert spec["imagePullSecrets"] == [{"name": "reg"}]
     assert env_of(main)["DATASET_MAX_BYTES"] == "9"
-    bare = manifests.tuning_pod(QUICK, PLAN, Settings("i", cpu_requests=False), RUN)
+    bare = manifests.tuning_pod(QUICK, PLAN, ManifestSettings("i", cpu_requests=False), RUN)
     main = bare["spec"]["containers"][0]
     assert main["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
     assert env_of(main)["HOST"] == "0.0.0.0"

@@ -7,7 +7,7 @@ from typing import Any
 
 from include import manifests
 from include.catalog import load_catalog
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.planning import plan, plan_serving
 from include.workspace import parse_workspace
 from include.workspace.api import names
@@ -95,7 +95,7 @@ def test_other_clouds_and_image_families() -> None:
         "metadata": {**DOCUMENT["metadata"], "annotations": {"kaito.sh/node-image-family": " AzureLinux"}},
         "resource": {**DOCUMENT["resource"], "instanceType": "g5.xlarge"},
     }
-    settings = Settings("i", node_class="gpu")
+    settings = ManifestSettings("i", node_class="gpu")
     (claim,) = manifests.node_claims(document, plan(parse_workspace(document), CATALOG), "r", settings)
     assert claim["metadata"]["annotations"]["kaito.sh/node-image-family"] == "azurelinux"
     assert claim["spec"]["nodeClassRef"]["name"] == "gpu"

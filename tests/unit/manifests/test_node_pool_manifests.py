@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from include import manifests
-from include.manifests import Settings
+from include.manifests import ManifestSettings
 from include.workspace.api import names
 from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
 
@@ -90,6 +90,6 @@ def test_the_node_class_follows_the_workspace_the_installation_and_the_cloud(
 ) -> None:
     document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "annotations": annotations}}
     plan = replace(PLAN, instance_type=machine or PLAN.instance_type)
-    given = Settings(workload_image="w", node_class=settings) if settings else None
+    given = ManifestSettings(workload_image="w", node_class=settings) if settings else None
     ref = manifests.node_pool(document, plan, "r", given)["spec"]["template"]["spec"]["nodeClassRef"]
     assert (ref["kind"], ref["name"]) == expected

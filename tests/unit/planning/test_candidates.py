@@ -93,7 +93,7 @@ def test_the_sentences_name_each_alternative_with_its_price() -> None:
     assert told[-1].startswith("Warning: ")
 
 
-def test_nodes_that_were_brought_along_have_no_alternative() -> None:
+def test_byo_nodes_have_no_alternative() -> None:
     own: Machine = CATALOG.machine(A100)
     assert offers(annotated(tuning(), H100, "spot"), machine=own) == [A100]
 

@@ -60,7 +60,7 @@ def test_newer_gpus_compute_in_bfloat16_without_a_warning() -> None:
     assert (made.dtype, made.warnings) == ("bfloat16", ())
 
 
-def test_nodes_that_were_brought_along_are_planned_for_as_what_their_labels_say() -> None:
+def test_byo_nodes_are_planned_for_as_what_their_labels_say() -> None:
     labels = {
         "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB",
         "nvidia.com/gpu.count": "4",

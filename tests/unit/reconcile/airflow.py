@@ -135,10 +135,10 @@ class Airflow:
                 return
             if found and label(found, names.RUN_ID) == run.label and not found["status"].get("readyReplicas"):
                 self.cluster.delete("StatefulSet", NAME)
-        if self._let_go(run, purpose):
+        if self._request_deletion(run, purpose):
             run.teardown.pop(0)
 
-    def _let_go(self, run: Run, purpose: str) -> bool:
+    def _request_deletion(self, run: Run, purpose: str) -> bool:
         """Delete this run's machines; True when they are gone."""
         own = [c for c in self.cluster.claims(purpose) if label(c, names.RUN_ID) == run.label]
         for claim in own:
@@ -280,7 +280,7 @@ class Airflow:
         return self._pod_done(run, "tuning", Phase.TUNING_FAILED)
 
     def _release_tuning(self, run: Run) -> bool:
-        if not self._let_go(run, "tuning"):
+        if not self._request_deletion(run, "tuning"):
             return False
         self._tell(run, Phase.RELEASED)
         return True

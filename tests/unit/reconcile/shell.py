@@ -17,12 +17,12 @@ from include.reconcile import (
     ApplyObject,
     Decision,
     DeleteObject,
-    DropFinalizer,
     HandOver,
     Observed,
+    ReconcileConfig,
+    RemoveFinalizer,
     ScaleToZero,
     StartRun,
-    Surroundings,
     decide,
     runs_to_ask,
 )
@@ -93,14 +93,14 @@ class Shell:
         return found
 
     def decide(self, look: Look) -> Decision:
-        surroundings = Surroundings(
+        config = ReconcileConfig(
             faults=lambda _workspace, _old: list(look.faults),
             machine_of=lambda _workspace: MACHINE,
             price_of=lambda _machine: self.price,
             run_url=lambda dag, run: f"http://airflow/{dag}/{run}",
             release_deadline=self.deadline,
         )
-        return decide(look.workspace, look.observed, look.now, surroundings)
+        return decide(look.workspace, look.observed, look.now, config)
 
     def carry_out(self, look: Look, decision: Decision, acts: int = 1000) -> bool:
         """Do at most so many acts; False when the Workspace was not the one any more that was seen."""
@@ -136,7 +136,7 @@ class Shell:
             self.cluster.change(
                 "Workspace", workspace, finalizers=[*meta.get("finalizers", []), act.finalizer]
             )
-        elif isinstance(act, DropFinalizer):
+        elif isinstance(act, RemoveFinalizer):
             self._judge_drop(workspace)
             rest = [f for f in meta.get("finalizers", []) if f != act.finalizer]
             self.cluster.change("Workspace", workspace, finalizers=rest)

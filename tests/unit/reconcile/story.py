@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from include.reconcile import Decision, DeleteObject, Surroundings
+from include.reconcile import Decision, DeleteObject, ReconcileConfig
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
 from tests.unit.reconcile.airflow import Airflow
@@ -16,7 +16,7 @@ from tests.unit.reconcile.shell import Look, Shell
 OTHER = {"kind": "Other", "name": "theirs", "uid": "other", "controller": True}
 
 
-SURROUNDINGS = Surroundings(
+RECONCILE_CONFIG = ReconcileConfig(
     faults=lambda _workspace, _old: [],
     machine_of=lambda _workspace: MACHINE,
     price_of=lambda _machine: 3.6,
@@ -105,13 +105,13 @@ def tuning_pod_runs(story: Story) -> bool:
     return any(p["status"]["phase"] == "Running" for p in story.cluster.children("tuning"))
 
 
-def settled(story: Story) -> bool:
+def run_ended(story: Story) -> bool:
     status = (story.cluster.workspace and story.cluster.workspace.get("status")) or {}
     return (status.get("run") or {}).get("state") in ("success", "failed")
 
 
 def ready(story: Story) -> bool:
-    return settled(story) and story.condition("WorkspaceReady")[0] == "True"
+    return run_ended(story) and story.condition("WorkspaceReady")[0] == "True"
 
 
 def of(decision: Decision, kind: type) -> list[Any]:

@@ -10,7 +10,7 @@ from include.pools.aks import (
     agent_pool_status,
     belongs,
     is_ours,
-    rented,
+    unregistered_capacity,
 )
 from include.pools.status import FailureClass, classify
 
@@ -165,10 +165,10 @@ def test_machines_are_rented_from_their_creation_whether_they_join_or_not(
     made: Any, counts: list[int]
 ) -> None:
     made["properties"] |= {"nodeLabels": ASKED, "vmSize": "Standard_NC6s_v3"}
-    found = rented([made])
+    found = unregistered_capacity([made])
     assert [one.count for one in found] == counts
     assert {(one.pool, one.run, one.purpose, one.since.timestamp()) for one in found} <= {
         ("ws1", "r1", "tuning", 1700000000.0)
     }
     made["properties"]["nodeLabels"] = LABELS
-    assert rented([made]) == [], "nobody can say since when"
+    assert unregistered_capacity([made]) == [], "nobody can say since when"

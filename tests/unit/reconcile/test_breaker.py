@@ -11,7 +11,7 @@ from include.reconcile import StartRun, backoff
 from include.reconcile.breaker import CAP_SECONDS, FIRST_SECONDS
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
-from tests.unit.reconcile.story import Story, of, ready, settled
+from tests.unit.reconcile.story import Story, of, ready, run_ended
 
 NO_CAPACITY = "CapacityUnavailable"
 
@@ -21,7 +21,7 @@ def refused(story: Story, step: str = "tuning_nodes", reason: str = NO_CAPACITY)
     story.lives(lambda s: s.status["run"]["id"] in s.airflow.runs if "status" in s.ws else False)
     run = story.airflow.runs[story.status["run"]["id"]]
     run.doomed, run.reason = step, reason
-    return story.lives(lambda s: settled(s) and s.status["run"]["id"] == run.id, rounds=120)
+    return story.lives(lambda s: run_ended(s) and s.status["run"]["id"] == run.id, rounds=120)
 
 
 def retry(story: Story) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_the_next_look_goes_on_as_if_it_had_been_the_first(kind: str) -> None:
     starts = [action for action in first.actions if isinstance(action, StartRun)]
     assert starts == [action for action in second.actions if isinstance(action, StartRun)] != []
     assert told.status == plain.status
-    assert second.events == ()  # they were told with the first word
+    assert second.events == ()  # they were told with the initial status
     assert told.ws["metadata"]["annotations"] == plain.ws["metadata"]["annotations"]
     assert list(told.cluster.objects["ControllerRevision"]) == list(
         plain.cluster.objects["ControllerRevision"]

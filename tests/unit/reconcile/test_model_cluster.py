@@ -50,12 +50,12 @@ class Life(RuleBasedStateMachine):
     @initialize(
         kind=st.sampled_from(["tuning", "quick", "inference"]),
         rounds=st.integers(0, 30),
-        heard=st.integers(0, 3),
+        reported=st.integers(0, 3),
     )
-    def born(self, kind: str, rounds: int, heard: int) -> None:
+    def born(self, kind: str, rounds: int, reported: int) -> None:
         self.kind = kind
         self._apply()
-        self.wait_says_the_first_word(heard)
+        self.wait_says_the_initial_status(reported)
         self._live(rounds)
 
     def _apply(self) -> None:
@@ -228,7 +228,7 @@ class Life(RuleBasedStateMachine):
         self._pass(acts if how == "die" else 1000, twice=how == "twice")
 
     @rule(acts=st.integers(0, 3))
-    def wait_says_the_first_word(self, acts: int) -> None:
+    def wait_says_the_initial_status(self, acts: int) -> None:
         """The wait in the triggerer tells the author of a new Workspace something, or dies on the way."""
         look = self.shell.look()
         if look is not None and awaits_initial_status(look.workspace):
@@ -385,15 +385,15 @@ class Life(RuleBasedStateMachine):
             assert len(self.cluster.claims("serving")) == 1, self._words()
         elif not stranger and not self.cluster.find("StatefulSet", NAME):
             assert not self.cluster.claims("serving"), self._words()
-        asleep = summary["reason"] == "ScaledToZero"
-        if asleep:
+        at_zero = summary["reason"] == "ScaledToZero"
+        if at_zero:
             assert condition(status, "InferenceReady")["reason"] == "ScaledToZero", self._words()
             assert self.ws["metadata"]["annotations"].get(names.SCALE_TO_ZERO) == status["idle"]["minutes"]
             assert status["idle"]["released"], self._words()
             assert not self.cluster.claims("serving"), self._words()
             assert not self.cluster.children("serving"), self._words()
         if judged and not stranger:
-            over = summary["reason"] == "workspaceFailed" or asleep
+            over = summary["reason"] == "workspaceFailed" or at_zero
             assert summary["status"] == "True" or over, self._words()
 
 

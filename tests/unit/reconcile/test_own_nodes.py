@@ -1,4 +1,4 @@
-"""Nodes that were brought along, judged; and the stage that a slow machine of any provider is in."""
+"""BYO nodes (bring your own), judged; and the stage that a slow machine of any provider is in."""
 
 from __future__ import annotations
 

@@ -12,20 +12,20 @@ from include.reconcile import (
     Annotate,
     ApplyObject,
     DeleteObject,
-    Surroundings,
+    ReconcileConfig,
     backoff,
     due,
     runs_to_ask,
 )
 from include.reconcile.case import Case
-from include.reconcile.contract import Observed
 from include.reconcile.cost import account
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision import Observed
+from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.revisions import HISTORY, record, spec_hash
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 from tests.unit.reconcile.cluster import MACHINE
-from tests.unit.reconcile.story import SURROUNDINGS, Story, ready, settled, tuning_pod_runs
+from tests.unit.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -66,10 +66,10 @@ def claim(name: str, since: datetime) -> dict[str, Any]:
 def costs(status: dict[str, Any], claims: list[dict[str, Any]], now: datetime, **more: Any) -> dict[str, Any]:
     workspace = {"metadata": {"name": "w", "namespace": "ml", "uid": "u"}, "tuning": {}, "status": status}
     price, ended = more.pop("price", 3.6), more.pop("ended", {})
-    surroundings = Surroundings(lambda *_: [], lambda _: MACHINE, lambda _: price, lambda *_: "")
-    draft = Draft(Case(workspace, Observed(node_claims=claims, ended=ended), now, surroundings))
-    account(draft, busy=more.get("busy", True))
-    return draft.status
+    config = ReconcileConfig(lambda *_: [], lambda _: MACHINE, lambda _: price, lambda *_: "")
+    builder = DecisionBuilder(Case(workspace, Observed(node_claims=claims, ended=ended), now, config))
+    account(builder, busy=more.get("busy", True))
+    return builder.status
 
 
 def test_a_machine_costs_its_lifetime_times_its_price_and_keeps_its_record() -> None:
@@ -119,15 +119,17 @@ def test_old_records_are_summed_up_and_the_total_stays() -> None:
 SPEC = {"resource": {"count": 1}, "tuning": {"method": "qlora"}}
 
 
-def revise(spec: dict[str, Any], revisions: list[dict[str, Any]]) -> Draft:
+def revise(spec: dict[str, Any], revisions: list[dict[str, Any]]) -> DecisionBuilder:
     meta = {"name": "w", "namespace": "ml", "uid": "u"}
-    draft = Draft(Case({"metadata": meta, **spec}, Observed(revisions=revisions), NOW, SURROUNDINGS))
-    record(draft)
-    return draft
+    builder = DecisionBuilder(
+        Case({"metadata": meta, **spec}, Observed(revisions=revisions), NOW, RECONCILE_CONFIG)
+    )
+    record(builder)
+    return builder
 
 
-def applied(draft: Draft) -> dict[str, Any]:
-    found = next(a for a in draft.actions if isinstance(a, ApplyObject))
+def applied(builder: DecisionBuilder) -> dict[str, Any]:
+    found = next(a for a in builder.actions if isinstance(a, ApplyObject))
     return {
         **found.manifest,
         "metadata": {**found.manifest["metadata"], "uid": found.manifest["metadata"]["name"]},
@@ -144,15 +146,15 @@ def test_the_hash_is_kaito_s_three_lines_and_knows_nothing_of_metadata() -> None
 
 
 def test_a_revision_is_named_numbered_and_owned_as_kaito_does() -> None:
-    draft = revise(SPEC, [])
-    made = applied(draft)
+    builder = revise(SPEC, [])
+    made = applied(builder)
     whole = spec_hash(SPEC)
     assert made["metadata"]["name"] == f"w-{whole[:5]}"
     assert made["metadata"]["annotations"] == {names.REVISION_HASH: whole}
     assert made["metadata"]["labels"][names.REVISION_OF] == "w"
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u"
     assert (made["revision"], made["data"]) == (1, {**SPEC, "inference": None})
-    noted = next(a for a in draft.actions if isinstance(a, Annotate))
+    noted = next(a for a in builder.actions if isinstance(a, Annotate))
     assert noted.annotations == {names.REVISION_HASH: whole, names.REVISION: "1"}
 
 
@@ -175,9 +177,9 @@ def test_two_specs_with_the_same_five_digits_get_two_names() -> None:
 def test_history_keeps_ten_and_never_loses_the_current_one() -> None:
     known: list[dict[str, Any]] = []
     for variant in range(30):
-        draft = revise({**SPEC, "inference": {"variant": variant}}, known)
-        known.append(applied(draft))
-        gone = {a.name for a in draft.actions if isinstance(a, DeleteObject)}
+        builder = revise({**SPEC, "inference": {"variant": variant}}, known)
+        known.append(applied(builder))
+        gone = {a.name for a in builder.actions if isinstance(a, DeleteObject)}
         known = [r for r in known if r["metadata"]["name"] not in gone]
     assert [r["revision"] for r in known] == list(range(21, 31))
     assert len(known) == HISTORY
@@ -190,7 +192,7 @@ def test_history_keeps_ten_and_never_loses_the_current_one() -> None:
 
 def test_idle_workspaces_are_never_due_and_ask_nobody() -> None:
     for kind in ("tuning", "inference"):
-        story = Story(kind).lives(lambda s: ready(s) and settled(s))
+        story = Story(kind).lives(lambda s: ready(s) and run_ended(s))
         story.reconcile()
         children = [*story.cluster.all("Pod"), *story.cluster.all("NodeClaim")]
         assert due(story.ws, story.cluster.now, story.cluster.now + timedelta(days=1)) is None

@@ -13,12 +13,12 @@ from include.workspace.api import names
 from include.workspace.status.conditions import condition
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, label
 from tests.unit.reconcile.story import (
-    SURROUNDINGS,
+    RECONCILE_CONFIG,
     Story,
     deleted,
     of,
     ready,
-    settled,
+    run_ended,
     tuning_pod_runs,
 )
 
@@ -72,11 +72,11 @@ def test_a_fault_of_the_cluster_is_looked_at_again_and_passes() -> None:
 
 
 def test_an_edit_is_judged_against_the_last_accepted_document() -> None:
-    story = Story().lives(settled).edit(variant=7)
+    story = Story().lives(run_ended).edit(variant=7)
     seen: list[Any] = []
     look = story.look()
-    surroundings = replace(SURROUNDINGS, faults=lambda workspace, old: seen.append((workspace, old)) or [])
-    decide(look.workspace, look.observed, look.now, surroundings)
+    config = replace(RECONCILE_CONFIG, faults=lambda workspace, old: seen.append((workspace, old)) or [])
+    decide(look.workspace, look.observed, look.now, config)
     assert seen[0][0]["tuning"]["variant"] == 7
     assert seen[0][1]["tuning"]["variant"] == 0
     assert seen[0][1]["metadata"]["name"] == NAME
@@ -186,14 +186,14 @@ def test_a_run_that_died_without_a_word_is_latched_failed_and_its_machine_releas
 def test_a_run_s_own_words_are_kept_when_it_failed() -> None:
     story = Story().lives(lambda s: bool(s.airflow.runs))
     next(iter(story.airflow.runs.values())).doomed = "dataset_done"
-    story.lives(settled)
+    story.lives(run_ended)
     assert story.condition("DatasetReady") == ("False", "DatasetFailed")
     assert "DatasetFailed" in condition(story.status, "WorkspaceSucceeded")["message"]  # type: ignore[index]
 
 
 def test_a_green_run_whose_last_word_was_lost_is_believed_where_the_cluster_bears_it_out() -> None:
     for kind in ("tuning", "inference"):
-        story = Story(kind).lives(settled)
+        story = Story(kind).lives(run_ended)
         run = {**story.status["run"], "state": "started"}
         pending = [
             {**c, "status": "False", "reason": "workspacePending"} if c["type"].startswith("Workspace") else c
@@ -222,18 +222,18 @@ def test_a_run_that_somebody_cleared_works_on_undisturbed() -> None:
 
 
 def test_rerun_starts_the_next_attempt_once() -> None:
-    story = Story().lives(settled).annotate(rerun="again")
+    story = Story().lives(run_ended).annotate(rerun="again")
     decision = story.reconcile()
     assert of(decision, StartRun)[0].run_id == names.attempt_run_id(story.ws, 2)
     assert story.status["run"]["rerun"] == "again"
-    story.lives(lambda s: settled(s) and s.status["run"]["attempt"] == 2)
+    story.lives(lambda s: run_ended(s) and s.status["run"]["attempt"] == 2)
     assert story.reconcile().situation == "succeeded"
 
 
 def test_a_failed_tuning_stays_failed_until_rerun() -> None:
     story = Story().lives(lambda s: bool(s.airflow.runs))
     next(iter(story.airflow.runs.values())).doomed = "tune_done"
-    story.lives(settled)
+    story.lives(run_ended)
     story.lives(lambda s: not s.cluster.claims("tuning"))
     assert story.decision().actions == ()
     assert of(story.annotate(rerun="2").decision(), StartRun)
@@ -243,7 +243,7 @@ def test_a_failed_tuning_stays_failed_until_rerun() -> None:
 
 
 def test_a_decision_changes_nothing_that_it_was_given_and_is_the_same_twice() -> None:
-    for until in (tuning_pod_runs, settled):
+    for until in (tuning_pod_runs, run_ended):
         story = Story("quick").lives(until).edit(variant=2)
         look = story.look()
         before = copy.deepcopy((look.workspace, look.observed))
@@ -276,7 +276,7 @@ def test_progress_and_nodes_reach_the_status_while_a_pod_tunes() -> None:
 
 
 def test_pods_of_others_with_our_label_are_not_ours() -> None:
-    story = Story().lives(settled)
+    story = Story().lives(run_ended)
     labels = {names.WORKSPACE: NAME, names.COMPONENT: "tuning"}
     meta = {"name": "job-pod", "namespace": NAMESPACE, "labels": labels}
     meta["ownerReferences"] = [{"kind": "Job", "name": NAME, "uid": "job", "controller": True}]
@@ -310,7 +310,7 @@ def test_a_run_started_by_hand_that_nobody_recorded_is_left_alone_while_it_lives
 
 
 def test_a_generation_that_an_unknown_run_has_finished_is_adopted() -> None:
-    story = Story().lives(settled)
+    story = Story().lives(run_ended)
     status = {key: value for key, value in story.status.items() if key != "run"}
     story.cluster.put("Workspace", {**story.ws, "status": status})
     decision = story.reconcile()

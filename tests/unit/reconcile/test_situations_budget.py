@@ -10,7 +10,7 @@ from include.ledger import records
 from include.reconcile import due
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
-from tests.unit.reconcile.story import Story, deleted, ready, settled, tuning_pod_runs
+from tests.unit.reconcile.story import Story, deleted, ready, run_ended, tuning_pod_runs
 
 DEAR = "0.0001"
 
@@ -68,7 +68,7 @@ def test_nothing_starts_on_an_empty_budget(change: dict[str, str]) -> None:
 
 
 def test_a_tuning_that_is_done_stays_done() -> None:
-    story = Story("tuning").lives(settled).annotate(budget=DEAR)
+    story = Story("tuning").lives(run_ended).annotate(budget=DEAR)
     assert story.reconcile().situation == "succeeded"
     assert story.condition("WorkspaceReady")[0] == "True"
 

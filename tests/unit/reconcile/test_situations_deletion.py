@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from include.reconcile import DropFinalizer, Observed, StartRun, decide
+from include.reconcile import Observed, RemoveFinalizer, StartRun, decide
 from include.workspace.api import names
 from tests.unit.reconcile.cluster import NAME, NAMESPACE
 from tests.unit.reconcile.story import (
     OTHER,
-    SURROUNDINGS,
+    RECONCILE_CONFIG,
     Story,
     of,
     ready,
-    settled,
+    run_ended,
     tuning_pod_runs,
 )
 
@@ -25,17 +25,17 @@ def test_a_deleted_workspace_keeps_its_finalizer_until_everything_is_gone() -> N
     assert of(decision, StartRun)[0].run_id == names.release_run_id(story.ws)
     assert story.condition("WorkspaceDeleting") == ("True", "workspaceDeleted")
     story.lives(lambda s: not s.cluster.all("NodeClaim") and not s.cluster.all("Pod"))
-    story.lives(lambda s: bool(of(s.decision(), DropFinalizer)))
+    story.lives(lambda s: bool(of(s.decision(), RemoveFinalizer)))
     assert not story.cluster.all("StatefulSet")
     story.reconcile()
     assert story.cluster.workspace is None
 
 
-def test_a_workspace_that_never_ran_is_let_go_at_once() -> None:
+def test_the_finalizer_of_a_workspace_that_never_ran_is_removed_at_once() -> None:
     story = Story(preset="bad")
     story.reconcile()
     story.cluster.delete("Workspace", NAME)
-    assert [type(a) for a in story.decision().actions] == [DropFinalizer]
+    assert [type(a) for a in story.decision().actions] == [RemoveFinalizer]
 
 
 def test_a_deletion_in_the_middle_of_a_run_waits_for_a_release_even_if_nothing_is_seen() -> None:
@@ -43,7 +43,7 @@ def test_a_deletion_in_the_middle_of_a_run_waits_for_a_release_even_if_nothing_i
     story.reconcile()
     story.cluster.delete("Workspace", NAME)
     decision = story.decision()
-    assert not of(decision, DropFinalizer)
+    assert not of(decision, RemoveFinalizer)
     assert of(decision, StartRun)[0].dag_id == "kaito_release"
 
 
@@ -68,7 +68,7 @@ def test_a_stuck_release_ends_with_a_warning_that_lists_what_is_left(how: str) -
     else:
         story.cluster.advance(1801)
     decision = story.decision()
-    assert of(decision, DropFinalizer)
+    assert of(decision, RemoveFinalizer)
     warning = decision.events[-1]
     assert (warning.type, warning.reason) == ("Warning", "ReleasedByForce")
     claim = story.cluster.all("NodeClaim")[0]["metadata"]["name"]
@@ -77,14 +77,14 @@ def test_a_stuck_release_ends_with_a_warning_that_lists_what_is_left(how: str) -
 
 
 def test_volumes_of_the_user_and_objects_of_others_do_not_hold_a_deletion_up() -> None:
-    story = Story().lives(settled)
+    story = Story().lives(run_ended)
     story.cluster.delete("PersistentVolumeClaim", f"{NAME}-work")
     labels = {names.WORKSPACE: NAME, names.COMPONENT: "tuning"}
     for name, owners in (("data", []), (f"{NAME}-work", [OTHER])):
         meta = {"name": name, "namespace": NAMESPACE, "labels": labels, "ownerReferences": owners}
         story.cluster.create("PersistentVolumeClaim", {"metadata": meta})
     story.cluster.delete("Workspace", NAME)
-    assert of(story.decision(), DropFinalizer)
+    assert of(story.decision(), RemoveFinalizer)
 
 
 def test_only_our_finalizer_matters() -> None:
@@ -100,15 +100,15 @@ def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
     provider: str, at_once: bool
 ) -> None:
     """A run that is over may have left an agent pool behind, and nothing of it is to be seen here."""
-    story = Story("tuning").lives(settled)
+    story = Story("tuning").lives(run_ended)
     story.cluster.delete("Workspace", NAME)
     look = story.look()
     look.workspace["metadata"].setdefault("annotations", {})
     if provider:
         look.workspace["metadata"]["annotations"][names.POOL_PROVIDER] = provider
     look.workspace["status"]["run"]["state"] = "failed"
-    decision = decide(look.workspace, Observed(), look.now, SURROUNDINGS)
-    assert bool(of(decision, DropFinalizer)) == at_once
+    decision = decide(look.workspace, Observed(), look.now, RECONCILE_CONFIG)
+    assert bool(of(decision, RemoveFinalizer)) == at_once
     if at_once:
         return
     started = of(decision, StartRun)[0]
@@ -116,4 +116,4 @@ def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
     look.workspace["status"]["run"] = {"id": started.run_id, "dag": "kaito_release", "state": "started"}
     for state, over in (("running", False), ("failed", False), ("success", True)):
         seen = Observed(runs={started.run_id: state})
-        assert bool(of(decide(look.workspace, seen, look.now, SURROUNDINGS), DropFinalizer)) == over
+        assert bool(of(decide(look.workspace, seen, look.now, RECONCILE_CONFIG), RemoveFinalizer)) == over

@@ -1,4 +1,4 @@
-"""What is decided about a service that is to be scaled to zero: when it sleeps, that it stays asleep, what wakes it."""
+"""What is decided about a service that is to be scaled to zero: when it goes, that it stays, what starts it again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace.api import names
-from include.workspace.api.scale_to_zero import idle_seconds
+from include.workspace.api.annotations import idle_seconds
 from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, Obj
 from tests.unit.reconcile.story import Story, deleted, of, ready
@@ -32,7 +32,7 @@ def later(story: Story, minutes: float) -> Story:
     return story
 
 
-def sleeps(story: Story) -> bool:
+def is_at_zero(story: Story) -> bool:
     return bool((story.status.get("idle") or {}).get("scaledToZero"))
 
 
@@ -40,7 +40,7 @@ def rests(story: Story) -> bool:
     return bool((story.status.get("idle") or {}).get("released"))
 
 
-def asleep(kind: str = "inference") -> Story:
+def at_zero(kind: str = "inference") -> Story:
     return later(served(kind), 11).lives(rests)
 
 
@@ -57,7 +57,7 @@ def test_an_idle_service_is_scaled_to_zero_and_its_machines_go(kind: str) -> Non
     assert story.cluster.find("StatefulSet", NAME)["spec"]["replicas"] == 0  # type: ignore[index]
     told = condition(story.status, "InferenceReady") or {}
     assert (told["status"], told["reason"]) == ("False", "ScaledToZero")
-    assert told["message"].endswith("To wake it, change or remove that annotation")
+    assert told["message"].endswith("To start it again, change or remove that annotation")
     assert story.condition("WorkspaceReady") == ("False", "ScaledToZero")
     assert story.condition("ResourceReady") == ("False", "NodesReleased")
     success = ("True", "workspaceSucceeded") if kind == "quick" else ("False", "ScaledToZero")
@@ -67,21 +67,21 @@ def test_an_idle_service_is_scaled_to_zero_and_its_machines_go(kind: str) -> Non
 
 
 def test_a_service_that_sleeps_is_not_repaired() -> None:
-    story = asleep()
+    story = at_zero()
     for lost in ("StatefulSet", "Service"):
         story.cluster.delete(lost, sorted(story.cluster.objects[lost])[0])
         for _ in range(3):
             later(story, 30)
             story.cluster.tick()
             decision = story.reconcile()
-            assert (decision.situation, decision.actions, decision.status) == ("asleep", (), None)
+            assert (decision.situation, decision.actions, decision.status) == ("idle", (), None)
     assert story.status["run"]["attempt"] == 1
 
 
 @pytest.mark.parametrize("kind", ["quick", "inference"])
 @pytest.mark.parametrize("minutes", [None, "20"])
 def test_another_annotation_or_none_wakes_it(kind: str, minutes: str | None) -> None:
-    story = asleep(kind)
+    story = at_zero(kind)
     annotations = {**story.ws["metadata"]["annotations"], names.SCALE_TO_ZERO: minutes}
     story.cluster.change(
         "Workspace", story.ws, annotations={k: v for k, v in annotations.items() if v is not None}
@@ -93,17 +93,17 @@ def test_another_annotation_or_none_wakes_it(kind: str, minutes: str | None) -> 
     assert story.condition("InferenceReady") == ("False", "WorkspaceInferenceStatusPending")
     story.lives(ready)
     assert story.cluster.find("StatefulSet", NAME)["status"]["readyReplicas"] == 1  # type: ignore[index]
-    assert not sleeps(story)
+    assert not is_at_zero(story)
     assert len(story.airflow.started) == 2
 
 
 def test_a_rerun_wakes_it() -> None:
-    story = asleep().annotate(rerun="1")
+    story = at_zero().annotate(rerun="1")
     story.lives(lambda s: ready(s) and s.status["run"]["attempt"] == 2)
 
 
 def test_a_wake_that_fails_is_tried_again() -> None:
-    story = asleep()
+    story = at_zero()
     annotations = {k: v for k, v in story.ws["metadata"]["annotations"].items() if k != names.SCALE_TO_ZERO}
     story.cluster.change("Workspace", story.ws, annotations=annotations)
     story.reconcile()
@@ -112,12 +112,12 @@ def test_a_wake_that_fails_is_tried_again() -> None:
 
 
 def test_who_scales_it_up_by_hand_gets_it_back() -> None:
-    story = asleep()
+    story = at_zero()
     found = story.cluster.find("StatefulSet", NAME)
     assert found is not None
     story.cluster.change("StatefulSet", {**found, "spec": {"replicas": 1}}, generation=9)
     story.lives(lambda s: ready(s) and s.status["run"]["attempt"] == 2)
-    assert not sleeps(story)
+    assert not is_at_zero(story)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,15 @@ def test_the_time_before_it_was_ready_does_not_count() -> None:
     story.shell.activity = Activity(0, 1, story.cluster.now.timestamp() - 3600)
     for minutes in (0, 9):
         later(story, minutes).reconcile()
-        assert not sleeps(story)
+        assert not is_at_zero(story)
     later(story, 1.1).reconcile()
-    assert sleeps(story)
+    assert is_at_zero(story)
 
 
 def test_counters_that_stand_still_for_so_long_mean_idle() -> None:
     story = served(activity=Activity(0, 7, None))
     looks = 0
-    while not sleeps(story):
+    while not is_at_zero(story):
         wait = due(story.ws, story.cluster.now, story.cluster.now)
         assert wait is not None
         assert wait <= 151
@@ -171,11 +171,11 @@ def test_counters_that_stand_still_for_so_long_mean_idle() -> None:
         story.reconcile()
         looks += 1
     assert looks <= 6
-    woken = served(activity=Activity(0, 7, None))
+    used = served(activity=Activity(0, 7, None))
     for count in (7, 8, 9, 10):
-        woken.shell.activity = Activity(0, count, None)
-        later(woken, 9).reconcile()
-        assert not sleeps(woken)
+        used.shell.activity = Activity(0, count, None)
+        later(used, 9).reconcile()
+        assert not is_at_zero(used)
 
 
 def test_what_it_cannot_tell_is_said() -> None:
@@ -204,7 +204,7 @@ def test_metrics_are_read_only_when_they_are_needed() -> None:
     assert not asks_for_metrics(story.ws, now)
     assert asks_for_metrics(story.ws, now + timedelta(minutes=10, seconds=2))
     assert not asks_for_metrics(Story("inference").lives(ready).ws, now)
-    assert not asks_for_metrics(asleep().ws, now + timedelta(days=1))
+    assert not asks_for_metrics(at_zero().ws, now + timedelta(days=1))
 
 
 def test_a_sleeping_service_is_looked_at_until_its_machines_are_gone() -> None:

@@ -9,18 +9,18 @@ import pytest
 
 from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide, service
 from include.reconcile.case import Case
-from include.reconcile.decision_builder import Draft
+from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import condition, timestamp
 from tests.unit.reconcile.cluster import NAME, NAMESPACE, Obj, node_status
 from tests.unit.reconcile.story import (
     OTHER,
-    SURROUNDINGS,
+    RECONCILE_CONFIG,
     Story,
     deleted,
     of,
     ready,
-    settled,
+    run_ended,
     tuning_pod_runs,
 )
 
@@ -58,7 +58,7 @@ def test_a_repair_that_fails_is_tried_again_with_back_off() -> None:
     story.reconcile()
     for attempt in (2, 3):
         story.airflow.runs[names.attempt_run_id(story.ws, attempt)].doomed = "serving_nodes"
-        story.lives(settled)
+        story.lives(run_ended)
         assert story.status["retry"]["failures"] == attempt - 1
         assert story.status["state"] == "NotReady"
         story.lives(lambda s, n=attempt: s.status["run"]["attempt"] == n + 1)  # type: ignore[misc]
@@ -110,7 +110,7 @@ def test_a_changed_inference_config_rolls_the_live_service() -> None:
 
 
 def test_a_changed_training_config_after_the_end_is_an_event_and_nothing_else() -> None:
-    story = Story().lives(settled)
+    story = Story().lives(run_ended)
     story.shell.config = "digest-1"
     decision = story.reconcile()
     assert decision.actions == ()
@@ -184,10 +184,10 @@ def test_where_machines_are_no_node_claims_their_absence_means_nothing() -> None
     for name in list(story.cluster.objects["NodeClaim"]):
         del story.cluster.objects["NodeClaim"][name]
     look = story.look()
-    pools = replace(SURROUNDINGS, node_claims=False)
+    pools = replace(RECONCILE_CONFIG, node_claims=False)
     decision = decide(look.workspace, look.observed, look.now, pools)
     assert (decision.situation, decision.actions) == ("ready", ())
-    assert decide(look.workspace, look.observed, look.now, SURROUNDINGS).situation == "starting"
+    assert decide(look.workspace, look.observed, look.now, RECONCILE_CONFIG).situation == "starting"
 
 
 def test_a_machine_that_lost_its_node_goes_even_if_the_shell_died_before_it_could_say_so() -> None:
@@ -247,7 +247,7 @@ def test_where_auto_means_node_claims_a_missing_one_is_noticed(provider: str, no
     story = Story("inference").lives(ready)
     story.cluster.delete("NodeClaim", story.cluster.claims("serving")[0]["metadata"]["name"])
     look = story.look(provider=provider)
-    auto = replace(SURROUNDINGS, node_claims=False)
+    auto = replace(RECONCILE_CONFIG, node_claims=False)
     assert bool(of(decide(look.workspace, look.observed, look.now, auto), StartRun)) == noticed
 
 
@@ -257,9 +257,9 @@ def test_one_machine_of_two_is_not_all_of_them() -> None:
     assert found is not None
     story.cluster.put("StatefulSet", {**found, "spec": {**found["spec"], "replicas": 2}})
     look = story.look()
-    draft = Draft(Case(look.workspace, look.observed, look.now, SURROUNDINGS))
-    assert service.observe(draft) == ["1 of 2 NodeClaim(s) are gone"]
-    told = condition(draft.status, "ResourceReady")
+    builder = DecisionBuilder(Case(look.workspace, look.observed, look.now, RECONCILE_CONFIG))
+    assert service.observe(builder) == ["1 of 2 NodeClaim(s) are gone"]
+    told = condition(builder.status, "ResourceReady")
     assert told is not None
     assert (told["status"], told["reason"]) == ("False", "NodeClaimMissing")
     assert told["message"] == "1 of the pool's 2 NodeClaims are gone: they were deleted."

@@ -12,7 +12,7 @@ from include.reconcile.progress import FIELDS
 from include.workspace.api import names
 from include.workspace.api.crd_status import OURS, status_schema
 from tests.unit.reconcile.cluster import Obj
-from tests.unit.reconcile.story import Story, ready, settled
+from tests.unit.reconcile.story import Story, ready, run_ended
 
 #: What these lives do not write: the tasks of a run do, or a service that is to sleep, or a cloud without machines.
 ELSEWHERE = (".adapter", ".machines", ".idle", ".retry.reason")
@@ -71,10 +71,10 @@ def life(kind: str, end: str, prices: float | None = 3.6) -> list[Obj]:
     story.shell.price = prices
     found = list(statuses(story, 25))
     if end == "rerun":
-        story.lives(settled)
+        story.lives(run_ended)
         story.annotate(rerun="again")
     elif end == "budget":
-        story.lives(settled if kind == "tuning" else ready)
+        story.lives(run_ended if kind == "tuning" else ready)
         story.annotate(budget="0.0001")
     elif end == "delete":
         story.cluster.delete("Workspace", story.ws["metadata"]["name"])
@@ -113,7 +113,7 @@ def many_machines() -> list[Obj]:
     story = Story("tuning")
     for number in range(24):
         story.shell.price = None if number == 1 else 3.6
-        story.lives(settled)
+        story.lives(run_ended)
         story.annotate(rerun=str(number))
         story.reconcile()
     assert story.status["cost"]["earlier"]["nodeSeconds"] > 0

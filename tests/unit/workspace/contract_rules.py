@@ -254,7 +254,7 @@ SERVER: dict[str, list[tuple[str, str]]] = {
     "V7": [("vllm: {max-num-seqs: 8}", "vllm.max-model-len")],  # with two nodes, in v1alpha1
 }
 
-# Nodes that are brought along, as (count, product, memory in MiB) of each; None: they could not be listed.
+# BYO nodes (bring your own), as (count, product, memory in MiB) of each; None: they could not be listed.
 Node = tuple[str, str, str]
 A100: Node = ("1", "NVIDIA-A100-SXM4-80GB", "81920")
 NODES: dict[str, list[list[Node] | None]] = {

@@ -82,7 +82,7 @@ def node(index: int, facts: Node, **labels: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("rule", "facts"), cases(NODES))
-def test_nodes_that_are_brought_along(rule: str, facts: list[Node] | None) -> None:
+def test_byo_nodes(rule: str, facts: list[Node] | None) -> None:
     nodes = None if facts is None else [node(index, each) for index, each in enumerate(facts)]
     found = byo_faults(parse_workspace(BYO_SERVING), nodes, CATALOG)
     assert {fault.rule for fault in found} == {rule}

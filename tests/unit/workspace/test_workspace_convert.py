@@ -100,7 +100,7 @@ def test_v1alpha1_s_default_machine_is_written_out() -> None:
     assert convert(bare, "v1beta1")["resource"]["instanceType"] == "Standard_NC24ads_A100_v4"
     byo = changed(SERVING, {"resource.instanceType": REMOVE})
     alpha = convert(byo, "v1alpha1")
-    assert parse_workspace(alpha).instance_type == "", "nodes that are brought along get no default machine"
+    assert parse_workspace(alpha).instance_type == "", "BYO nodes get no default machine"
     assert convert(alpha, "v1beta1") == byo
 
 

@@ -211,7 +211,7 @@ def test_the_api_server_itself_refuses_changes(
     if (rule == "X5" and "instanceType" not in new["resource"]) or (
         rule == "X2" and "count" not in new["resource"]
     ):
-        return  # clearing the type is for nodes that are brought along (X6); a count that is left out is one
+        return  # clearing the type is for BYO nodes (X6); a count that is left out is one
     found = refusals(new, case.before)
     assert found
     assert refusals(case.before, case.before) == []

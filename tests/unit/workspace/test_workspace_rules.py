@@ -43,7 +43,7 @@ def test_serving_rule(rule: str, changes: dict[str, Any], path: str) -> None:
     assert broken(changed(SERVING, changes)) == [(rule, path)]
 
 
-def test_rules_of_clusters_where_nodes_are_brought_along() -> None:
+def test_rules_of_clusters_with_byo_nodes() -> None:
     byo = Policy(byo=True)
     assert broken(TUNING, byo) == [("C3", "resource.instanceType")]
     assert broken(changed(TUNING, {"resource.instanceType": REMOVE}), byo) == []
@@ -173,7 +173,7 @@ def test_labels_that_a_new_machine_has_anyway_are_no_fault(label: dict[str, str]
     assert examine_workspace(document, CATALOG)[1] == []
 
 
-def test_nodes_that_were_brought_along_are_chosen_by_any_label() -> None:
+def test_byo_nodes_are_chosen_by_any_label() -> None:
     selector = {"matchLabels": {"kubernetes.azure.com/agentpool": "gpu"}}
     document = changed(SERVING, {"resource.instanceType": REMOVE, "resource.labelSelector": selector})
     assert examine_workspace(document, CATALOG, Policy(byo=True))[1] == []

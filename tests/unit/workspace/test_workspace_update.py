@@ -86,7 +86,7 @@ def test_every_table_entry_is_an_update_rule() -> None:
     assert {f"X{number}" for number in range(1, 17)} == set(update_rules())
 
 
-def test_where_nodes_are_brought_along_the_machine_type_may_go_but_not_come() -> None:
+def test_with_byo_nodes_the_machine_type_may_go_but_not_come() -> None:
     """X6."""
     with_type = parse_workspace(TUNING)
     without = parse_workspace(changed(TUNING, {"resource.instanceType": REMOVE}))

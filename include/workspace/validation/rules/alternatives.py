@@ -95,7 +95,7 @@ def _place_faults(context: Context, text: str, one: Offer) -> Iterator[Fault]:
 
 
 def _without_effect(path: str, given: str, rule: str, hint: str) -> Fault:
-    return Fault(path, given, rule, "has no effect where nodes are brought along", hint)
+    return Fault(path, given, rule, "has no effect where nodes are BYO (bring your own)", hint)
 
 
 def _known(context: Context, name: str) -> Machine | None:

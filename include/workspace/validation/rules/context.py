@@ -21,12 +21,12 @@ class Policy:
     allowed_networks: tuple[str, ...] = ()  # CIDRs of URLs and registries that may be private
     insecure_registries: tuple[str, ...] = ()  # host:port that the administrator has vouched for
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
-    byo: bool = False  # nodes are brought along; nothing is provisioned
-    auto: bool = False  # nodes are brought along by Workspaces that name no machine type
+    byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
+    auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded
     node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
     # KAITO's feature gates that admission asks about, off as in KAITO.
-    mig: bool = False  # enableMIG: nodes that are brought along may be used by the slice
+    mig: bool = False  # enableMIG: BYO nodes may be used by the slice
     accelerator: bool = False  # enableAccelerator: single GPUs of such a node may be used
     model_streaming: bool = False  # ModelStreaming: weights are streamed from a mirror
     cloud: str = "azure"  # for streaming: which cloud's storage drivers are needed

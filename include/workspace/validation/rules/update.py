@@ -40,7 +40,7 @@ def transition_faults(old: Workspace, new: Workspace, policy: Policy) -> list[Fa
 def still_allowed(fault: Fault, old: Workspace, new: Workspace) -> bool:
     """Whether a fault of create is none on update, because KAITO judges these two by their change only.
 
-    C3: a machine type that was there before the cluster went over to nodes that are brought along (X6);
+    C3: a machine type that was there before the cluster went over to BYO nodes (X6);
     C8: a node class that was managed when it was chosen (X15).
     """
     if fault.rule == "C3":
@@ -81,7 +81,7 @@ def partition_stays(change: Change) -> Iterator[Fault]:
 
 
 def machine_stays(change: Change) -> Iterator[Fault]:
-    """X4 (v1alpha1), X5, X6: another spelling is no other machine; only where nodes are brought along it may go."""
+    """X4 (v1alpha1), X5, X6: another spelling is no other machine; only where nodes are BYO it may go."""
     before, after = _machine(change.old), _machine(change.new)
     alpha = change.new.dialect == V1ALPHA1
     if before.lower() == after.lower():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.workspace.api import names
-from include.workspace.api.budget import as_budget
-from include.workspace.api.scale_to_zero import ALLOWED, idle_seconds
+from include.workspace.api.annotations import ALLOWED, as_budget, idle_seconds
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.identity import DNS_LABEL, name_faults, namespace_faults
 from include.workspace.validation.rules.context import Context, Rule
@@ -59,7 +58,11 @@ def machine_is_named(context: Context) -> Iterator[Fault]:
         if given:
             hint = "remove it: nodes are chosen by labelSelector"
             yield Fault(
-                "resource.instanceType", given, "C3", "must be empty where nodes are brought along", hint
+                "resource.instanceType",
+                given,
+                "C3",
+                "must be empty where nodes are BYO (bring your own)",
+                hint,
             )
     elif not context.ws.instance_type:
         hint = "name a GPU machine type, such as Standard_NC24ads_A100_v4"

@@ -78,7 +78,7 @@ class AddFinalizer:
 
 
 @dataclass(frozen=True, slots=True)
-class DropFinalizer:
+class RemoveFinalizer:
     """Take our finalizer, and no other, off the Workspace."""
 
     finalizer: str
@@ -137,7 +137,7 @@ class ApplyObject:
 
 
 Action = (
-    AddFinalizer | DropFinalizer | Annotate | StartRun | DeleteObject | HandOver | ScaleToZero | ApplyObject
+    AddFinalizer | RemoveFinalizer | Annotate | StartRun | DeleteObject | HandOver | ScaleToZero | ApplyObject
 )
 
 
@@ -146,7 +146,7 @@ class Decision:
     """What to do about one Workspace.
 
     `status` is the whole new status, None when it stays as it is. `situation` is one word for logs and metrics
-    ("invalid", "starting", "running", "superseding", "ready", "asleep", "succeeded", "failed", "repairing",
+    ("invalid", "starting", "running", "superseding", "ready", "idle", "succeeded", "failed", "repairing",
     "paused", "overspent", "deleting", "foreign"). `requeue_after` is in seconds: look again then even if nothing
     changes; None: no need.
     """
@@ -159,15 +159,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ReconcileConfig:
     """What a decision needs to know of the installation.
 
     `faults(workspace, old)` gives every fault of the Workspace (schema, rules, cluster: missing Secrets), on update
     against `old`, the document of the last accepted generation (None on first sight); it is called only when a
     generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
     `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
-    `release_deadline` is in seconds. `node_claims` is off where machines are not NodeClaims (agent pools, nodes that
-    were brought along), so that their absence means nothing; `Observed.provider` knows better where it is given.
+    `release_deadline` is in seconds. `node_claims` is off where machines are not NodeClaims (agent pools, BYO nodes),
+    so that their absence means nothing; `Observed.provider` knows better where it is given.
     """
 
     faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]
@@ -186,13 +186,13 @@ __all__ = [
     "ApplyObject",
     "Decision",
     "DeleteObject",
-    "DropFinalizer",
     "Event",
     "Fault",
     "HandOver",
     "Object",
     "Observed",
+    "ReconcileConfig",
+    "RemoveFinalizer",
     "ScaleToZero",
     "StartRun",
-    "Surroundings",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.ledger.machines import Machine
+from include.ledger.machines import HeldMachine
 from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
@@ -21,7 +21,7 @@ MARK = "/"
 
 
 @dataclass(frozen=True, slots=True)
-class Rented:
+class UnregisteredCapacity:
     """An agent pool whose machines may not all have joined.
 
     `count` is how many its cloud has started by all signs, 0 where none can be concluded: then only what is on the
@@ -36,21 +36,25 @@ class Rented:
     count: int
 
 
-def unjoined(record: Record) -> bool:
+def is_unregistered(record: Record) -> bool:
     """Whether a record is of a machine whose Node nobody has seen."""
     return MARK in str(record.get("uid"))
 
 
 def expected(cost: dict[str, Any] | None) -> bool:
     """Whether a ledger has a machine that costs and whose Node nobody has seen: its cloud alone knows when it goes."""
-    return any(unjoined(record) and "until" not in record for record in (cost or {}).get("claims") or ())
+    return any(
+        is_unregistered(record) and "until" not in record for record in (cost or {}).get("claims") or ()
+    )
 
 
-def joined(records: Sequence[Record], machine: Machine, since: datetime) -> Record | None:
+def joined(records: Sequence[Record], machine: HeldMachine, since: datetime) -> Record | None:
     """The record that a Node's machine had before it joined, none when it had none that was open since then."""
     for record in records:
         until = moment(record.get("until"))
-        mine = unjoined(record) and record.get("run") == machine.run and _of(_pool(record), machine.node)
+        mine = (
+            is_unregistered(record) and record.get("run") == machine.run and _of(_pool(record), machine.node)
+        )
         if mine and (until is None or until >= since):
             return record
     return None
@@ -58,23 +62,27 @@ def joined(records: Sequence[Record], machine: Machine, since: datetime) -> Reco
 
 def account(
     records: Sequence[Record],
-    rented: Sequence[Rented],
+    unregistered: Sequence[UnregisteredCapacity],
     now: datetime,
     price_of: Callable[[str], float | None],
 ) -> list[Record]:
-    """The records with those of unjoined machines as their cloud shows them: ended, going on, or begun."""
+    """The records with those of unregistered machines as their cloud shows them: ended, going on, or begun."""
     kept = [dict(record) for record in records]
-    there = {(one.pool, one.run) for one in rented}
+    there = {(one.pool, one.run) for one in unregistered}
     for record in kept:
-        if unjoined(record) and "until" not in record and (_pool(record), record.get("run")) not in there:
+        if (
+            is_unregistered(record)
+            and "until" not in record
+            and (_pool(record), record.get("run")) not in there
+        ):
             record["until"] = timestamp(now)
-    for one in rented:
+    for one in unregistered:
         own = [record for record in kept if _is_of(record, one)]
         kept += [_begin(one, number, price_of) for number in range(len(own), one.count)]
     return kept
 
 
-def _begin(one: Rented, number: int, price_of: Callable[[str], float | None]) -> Record:
+def _begin(one: UnregisteredCapacity, number: int, price_of: Callable[[str], float | None]) -> Record:
     uid = MARK.join((one.pool, str(int(one.since.timestamp())), str(number)))
     found: Record = {"name": one.pool, "uid": uid, "run": one.run, "purpose": one.purpose}
     found |= {"machine": one.kind, "since": timestamp(one.since)}
@@ -91,7 +99,7 @@ def _of(pool: str, node: str) -> bool:
     return f"-{pool}-" in node
 
 
-def _is_of(record: Record, one: Rented) -> bool:
+def _is_of(record: Record, one: UnregisteredCapacity) -> bool:
     since = moment(record.get("since"))
-    named = _pool(record) == one.pool if unjoined(record) else _of(one.pool, str(record.get("name")))
+    named = _pool(record) == one.pool if is_unregistered(record) else _of(one.pool, str(record.get("name")))
     return named and record.get("run") == one.run and since is not None and since >= one.since

@@ -13,7 +13,7 @@ from kaito.controller.leader_election import (
     NAME,
     SECONDS,
     Election,
-    Observation,
+    ObservedLease,
 )
 from kaito.hooks.api import LEASE, ClusterError, Kind, Request
 
@@ -66,7 +66,7 @@ class Clock:
 
 
 def election(cluster: OneLease, identity: str, clock: Clock) -> Election:
-    seen = Observation()
+    seen = ObservedLease()
     return Election(cluster, identity, f"http://{identity}", seen=seen, clock=clock)  # type: ignore[arg-type]
 
 
@@ -78,10 +78,10 @@ def cluster() -> OneLease:
 async def test_the_first_one_holds_it_and_the_second_says_who_does(cluster: OneLease) -> None:
     a, b = election(cluster, "a", Clock(0)), election(cluster, "b", Clock(5000))
     assert (await a.stand()).mine
-    standing = await b.stand()
-    assert not standing.mine
-    assert "Passive" in standing.message
-    assert "http://a" in standing.message
+    leadership = await b.stand()
+    assert not leadership.mine
+    assert "Passive" in leadership.message
+    assert "http://a" in leadership.message
     assert cluster.lease["spec"]["holderIdentity"] == "a"
     assert cluster.lease["metadata"]["annotations"][AIRFLOW] == "http://a"
 
@@ -181,10 +181,10 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_does(cluster: OneLeas
 
 async def test_a_forbidden_lease_says_what_to_allow(cluster: OneLease) -> None:
     cluster.error = ClusterError(403, "Forbidden", "leases is forbidden")
-    standing = await election(cluster, "a", Clock(0)).stand()
-    assert not standing.mine
-    assert "leases.coordination.k8s.io" in standing.message
-    assert "lease_namespace" in standing.message
+    leadership = await election(cluster, "a", Clock(0)).stand()
+    assert not leadership.mine
+    assert "leases.coordination.k8s.io" in leadership.message
+    assert "lease_namespace" in leadership.message
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kaito.controller.informer import (
     lines,
 )
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.cluster import PAGE, AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import PAGE, AsyncKaitoClusterHook
 
 
 def obj(version: str, **metadata: Any) -> dict[str, Any]:

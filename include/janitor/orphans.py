@@ -19,7 +19,7 @@ Key = tuple[str, str]
 Run = tuple[str, str]
 
 
-class Fate(StrEnum):
+class OrphanAction(StrEnum):
     """What is to become of a thing."""
 
     KEEP = "keep"
@@ -59,7 +59,7 @@ class Verdict:
     """What is to become of a thing, and why, in a sentence; `since`: first seen as an orphan, None for others."""
 
     thing: Thing
-    fate: Fate
+    action: OrphanAction
     reason: str
     since: datetime | None = None
 
@@ -68,11 +68,11 @@ class Verdict:
         return self.since is not None
 
     def __str__(self) -> str:
-        return f"{self.thing}: {self.fate}: {self.reason}"
+        return f"{self.thing}: {self.action}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Inventory:
     """Everything that was seen, as the cluster's and Azure's own dicts.
 
     All but `workspaces`, `nodes` and `others` carry our label. `others` are pods of anybody's that may use what is

@@ -1,4 +1,4 @@
-"""What tasks do for the ledger: close it at the right moments, refuse what is too dear, tell what a run has cost."""
+"""What tasks do for the ledger: close it at the right moments, refuse what is over budget, tell what a run has cost."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.assets import LEDGER
-from kaito.controller.cost_recorder import bill
+from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import NODE_CLAIM, ClusterError
-from kaito.hooks.cluster import StaleWorkspace, fence
+from kaito.hooks.kubernetes import StaleWorkspace, fence
 from kaito.operators import machines
 from kaito.operators.ledger import RecordCostOperator
 from kaito.providers.nodeclaim import NodeClaimPool
 
 from include.ledger.records import spent
-from include.ledger.unjoined import Rented
+from include.ledger.unregistered import UnregisteredCapacity
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.conditions import timestamp
@@ -93,9 +93,13 @@ class NeverJoining(NodeClaimPool):
     def delete_and_wait(self, *_: Any, **__: Any) -> None:
         NeverJoining.there = False
 
-    def rented(self, key: Any) -> Any:
+    def unregistered_capacity(self, key: Any) -> Any:
         since = datetime.now(UTC) - timedelta(seconds=900)
-        return [Rented("ws1", RUN_ID, key.purpose, "Standard_NC6s_v3", since, 1)] if self.there else []
+        return (
+            [UnregisteredCapacity("ws1", RUN_ID, key.purpose, "Standard_NC6s_v3", since, 1)]
+            if self.there
+            else []
+        )
 
 
 def test_machines_that_never_joined_are_in_the_ledger_too(
@@ -131,7 +135,7 @@ def test_a_run_that_was_overtaken_did_not_fail(cluster: FakeCluster, context: di
 def test_a_ledger_that_cannot_be_written_fails_nothing(cluster: FakeCluster, context: dict[str, Any]) -> None:
     create(cluster).execute(context)
     cluster.refuse["list", "nodeclaims"] = ClusterError(403, "Forbidden", "no")
-    assert bill(cluster, NAME, "default", UID) == {}  # type: ignore[arg-type]
+    assert record_cost(cluster, NAME, "default", UID) == {}  # type: ignore[arg-type]
 
 
 def test_the_first_look_at_the_rows_may_exceed_the_budget(

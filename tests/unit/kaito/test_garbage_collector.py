@@ -14,14 +14,14 @@ from kaito.controller.leader_election import NAME
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, LEASE, NODE_CLAIM, POD, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.operators import janitor
 from kaito.operators.janitor import ORPHANS, SweepOperator
 
 from include.workspace.api import names
 from tests.integration.api_server import served_sandbox
 from tests.unit.janitor import world
-from tests.unit.kaito.test_reconcile_pass import Installed, cluster
+from tests.unit.kaito.test_workspace_reconciler import Installed, cluster
 
 __all__ = ["cluster", "served_sandbox"]
 LIVE = "workspace-tuning-phi-3"

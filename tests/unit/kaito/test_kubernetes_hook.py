@@ -10,7 +10,7 @@ import pytest
 import tenacity
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
-from kaito.hooks.cluster import KaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kubernetes.client.exceptions import ApiException
 
 

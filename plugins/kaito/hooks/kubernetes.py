@@ -53,7 +53,7 @@ def fence(
     """Return the live Workspace if it still is the one that this run was started for, else raise StaleWorkspace.
 
     :param even_deleting: for what serves the deletion itself. The API server counts a deletion as a new generation.
-    :param begins: for the first word of a run, which may go on where an earlier one was stopped for its budget.
+    :param begins: for the initial status of a run, which may go on where an earlier one was stopped for its budget.
     """
     if live is None:
         raise StaleWorkspace(f"Workspace {name} was deleted; this run serves an object that is gone.")

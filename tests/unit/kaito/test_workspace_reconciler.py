@@ -25,7 +25,7 @@ from kaito.controller import (
 )
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.initial_status import InitialStatusReconciler
-from kaito.controller.reconciler import Outcome, Pass
+from kaito.controller.reconciler import Outcome, Reconciler
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
@@ -41,7 +41,7 @@ from kaito.hooks.api import (
     ClusterError,
     Kind,
 )
-from kaito.hooks.cluster import AsyncKaitoClusterHook
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
 from kaito.operators import reconcile as operator
 
@@ -50,7 +50,7 @@ from include.workspace.api import names
 from sandbox.cloud import crds
 from tests.integration.api_server import Sandbox, served_sandbox
 from tests.unit.kaito.conftest import QUICK_START
-from tests.unit.kaito.test_reconcile_runs import Supervisor
+from tests.unit.kaito.test_dag_runs import Supervisor
 
 __all__ = ["served_sandbox"]
 KEY = ("default", "workspace-tuning-phi-3")
@@ -83,7 +83,9 @@ class Installed:
     async def look(self, *keys: tuple[str, str], everything: bool = False) -> Outcome:
         runs = AirflowRuns(self.airflow)
         log = logging.getLogger("reconcile-test")
-        return await Pass(self.hook, runs, installation(), log).over(None if everything else keys or (KEY,))
+        return await Reconciler(self.hook, runs, installation(), log).run(
+            None if everything else keys or (KEY,)
+        )
 
     async def get(self, name: str = KEY[1]) -> dict[str, Any]:
         found = await self.hook.find(WORKSPACE, name, "default")
@@ -133,12 +135,12 @@ async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
     assert [event["reason"] for event in await cluster.events()] == ["Pending"]
 
 
-async def test_the_first_word_leaves_everything_else_to_the_task(cluster: Installed) -> None:
+async def test_the_initial_status_leaves_everything_else_to_the_task(cluster: Installed) -> None:
     made = await cluster.quick_start()
     log = logging.getLogger("reconcile-test")
     outcome = await InitialStatusReconciler(
         cluster.hook, AirflowRuns(cluster.airflow), installation(), log
-    ).over([KEY])
+    ).run([KEY])
     assert (outcome.changed, outcome.troubled) == (1, 0)
     word = (await cluster.get())["status"]
     assert word["run"] | {"id": names.attempt_run_id(made, 1), "state": "waiting"} == word["run"]
@@ -153,7 +155,7 @@ async def test_the_first_word_leaves_everything_else_to_the_task(cluster: Instal
     assert await cluster.events() == told
 
 
-async def test_a_first_word_in_trouble_is_left_to_the_task(
+async def test_a_initial_status_in_trouble_is_left_to_the_task(
     cluster: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cluster.quick_start()
@@ -162,7 +164,7 @@ async def test_a_first_word_in_trouble_is_left_to_the_task(
     log = logging.getLogger("reconcile-test")
     outcome = await InitialStatusReconciler(
         cluster.hook, AirflowRuns(cluster.airflow), installation(), log
-    ).over([KEY])
+    ).run([KEY])
     assert outcome.troubled == 1
     assert await cluster.get() == before
     assert await cluster.events() == []
@@ -183,14 +185,14 @@ async def test_the_conditions_of_all_come_before_the_events_of_any(
 
     monkeypatch.setattr(cluster.hook, "send", listening)
     monkeypatch.setattr(initial_status, "ROUND", 2)
-    heard: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
 
-    async def unheard() -> list[tuple[str, str]]:
-        return [key for key in keys if key not in heard]
+    async def pending() -> list[tuple[str, str]]:
+        return [key for key in keys if key not in reported]
 
     log = logging.getLogger("reconcile-test")
     await InitialStatusReconciler(cluster.hook, AirflowRuns(cluster.airflow), installation(), log).to_all(
-        unheard, heard
+        pending, reported
     )
     last = max(number for number, what in enumerate(sent) if what == ("PATCH", "status"))
     assert [what for what in sent[last + 1 :] if what == ("POST", "events")] == [("POST", "events")] * 5
@@ -399,7 +401,7 @@ async def test_a_slow_workspace_is_left_for_the_next_pass(
     monkeypatch.setattr(cluster.hook, "send", slowly)
     outcome = await cluster.look(everything=True)
     assert outcome.troubled == 1
-    assert outcome.unsettled == [("default", "slow")]
+    assert outcome.unreported == [("default", "slow")]
     assert (await cluster.get("quick"))["status"]["run"]
 
 

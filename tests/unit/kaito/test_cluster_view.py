@@ -66,8 +66,8 @@ def view() -> ClusterView:
     for plural, objects in (("workspaces", [workspace()]), ("pods", [pod()]), ("configmaps", [])):
         found.page(plural, objects)
         found.listed(plural, "10")
-    found.hand_out(None, "first", 100.0)
-    found.settle("first")
+    found.dispatch(None, "first", 100.0)
+    found.acknowledge("first")
     return found
 
 
@@ -211,34 +211,34 @@ def test_a_change_moves_the_version_that_a_watch_goes_on_from(view: ClusterView)
 
 def test_what_a_failed_task_was_given_is_due_again(view: ClusterView) -> None:
     view.put("pods", pod(phase="Failed"))
-    view.hand_out([KEY], "second", 200.0)
+    view.dispatch([KEY], "second", 200.0)
     assert view.due == {}
-    assert not view.settle("first")
+    assert not view.acknowledge("first")
     assert view.due == {KEY: "the last look at it failed"}
     assert view.refusals == 1
-    view.hand_out([KEY], "third", 300.0)
-    assert view.settle("third")
+    view.dispatch([KEY], "third", 300.0)
+    assert view.acknowledge("third")
     assert view.refusals == 0
     assert view.due == {}
 
 
 def test_the_end_of_a_machine_is_told_until_somebody_has_accounted_for_it(view: ClusterView) -> None:
     stranger = {"metadata": {"name": "s", "uid": "s"}}
-    view.saw_the_end([node(), stranger], "2026-11-24T03:00:00Z")
+    view.record_deletion([node(), stranger], "2026-11-24T03:00:00Z")
     told = {"n": "2026-11-24T03:00:00Z"}
     assert view.ended_of(None) == view.ended_of([KEY]) == told
     assert view.ended_of([("default", "another")]) == {}
-    view.hand_out([KEY], "second", 200.0)
-    view.settle("first")
+    view.dispatch([KEY], "second", 200.0)
+    view.acknowledge("first")
     assert view.ended_of([KEY]) == told, "the look at it failed"
-    view.hand_out([KEY], "third", 300.0)
-    view.settle("third")
+    view.dispatch([KEY], "third", 300.0)
+    view.acknowledge("third")
     assert view.ended_of(None) == {}
 
 
 def test_a_failed_look_at_everything_is_made_again(view: ClusterView) -> None:
-    view.hand_out(None, "all", 200.0)
-    assert not view.settle("")
+    view.dispatch(None, "all", 200.0)
+    assert not view.acknowledge("")
     assert view.resynced is None
 
 
