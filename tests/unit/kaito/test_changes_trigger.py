@@ -147,7 +147,9 @@ async def test_the_first_look_is_at_everything(cluster: Watched) -> None:
 
 async def test_a_new_workspace_ends_the_wait(cluster: Watched) -> None:
     waiting = asyncio.create_task(cluster.wait())
-    while "workspaces" not in changes._VIEWS.get("c", ClusterView()).versions:
+    while (
+        changes._VIEWS.get("c", ClusterView()).resynced is None
+    ):  # every kind was listed, and nothing was there
         await asyncio.sleep(0.01)
     await cluster.workspace("a")
     found = given(await waiting)
@@ -257,7 +259,9 @@ async def test_a_config_map_that_is_named_is_watched_without_its_contents(cluste
 
 async def test_a_workspace_of_a_megabyte_comes_through_the_watch(cluster: Watched) -> None:
     waiting = asyncio.create_task(cluster.wait())
-    while "workspaces" not in changes._VIEWS.get("c", ClusterView()).versions:
+    while (
+        changes._VIEWS.get("c", ClusterView()).resynced is None
+    ):  # every kind was listed, and nothing was there
         await asyncio.sleep(0.01)
     await cluster.workspace("big", annotations={"example.com/note": "x" * 250_000})
     assert given(await waiting)["keys"] == [("default", "big")]
