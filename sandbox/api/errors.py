@@ -32,6 +32,9 @@ _TITLES = {
 }
 _WITHOUT_VALUE = {REQUIRED, FORBIDDEN, TOO_LONG}
 
+#: As the value of a FieldError: it is not printed (field.OmitValueType).
+OMITTED = object()
+
 
 @dataclass(frozen=True)
 class FieldError:
@@ -45,7 +48,7 @@ class FieldError:
     @property
     def message(self) -> str:
         text = _TITLES[self.reason]
-        if self.reason not in _WITHOUT_VALUE:
+        if self.reason not in _WITHOUT_VALUE and self.value is not OMITTED:
             text += f": {json.dumps(self.value, ensure_ascii=False, separators=(',', ':'))}"
         return f"{text}: {self.detail}" if self.detail else text
 

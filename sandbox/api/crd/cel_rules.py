@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from sandbox.api.crd.cel_functions import FUNCTIONS
-from sandbox.api.errors import INVALID, FieldError
+from sandbox.api.errors import INVALID, OMITTED, FieldError
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def _broken(rule: Json, scope: _Scope, path: str) -> FieldError | None:
     message = rule.get("message") or f"failed rule: {text}"
     if expression := rule.get("messageExpression"):
         message = _evaluated(expression, scope) or message
-    shown = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else value
+    shown = OMITTED if isinstance(value, (dict, list)) else value
     where = (path + rule.get("fieldPath", "")).lstrip(".") or "<nil>"
     return FieldError(where, rule.get("reason", INVALID), shown, str(message).strip())
 

@@ -50,8 +50,9 @@ def pruned(type_: Type, value: Any) -> Any:
 
 
 def default(info: Resource, obj: Json) -> None:
-    """Fill in the schema's defaults, in place."""
+    """Drop the nulls that mean nothing and fill in the schema's defaults, in place."""
     version: Version = info.custom
+    structural_schema.drop_nulls(version.schema, obj)
     structural_schema.apply_defaults(version.schema, obj)
 
 

@@ -1,6 +1,6 @@
 """Structural schemas of custom resources: defaults and validation, in the words of kube-openapi.
 
-Pruning is `decoding`'s work; rules in CEL are in `rules`.
+Unknown fields are pruned by `decoding`; rules in CEL are in `cel_rules`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,17 @@ def apply_defaults(schema: Json, value: Any) -> None:
 
 
 def drop_nulls(schema: Json, value: Any) -> None:
-    """A null for a field that is neither nullable nor defaulted is dropped, as the real server prunes it."""
+    """Drop nulls below `value`, in place, whose fields are neither nullable nor defaulted (prunenulls.go)."""
     if isinstance(value, dict):
-        properties = schema.get("properties") or {}
+        properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
         for name in list(value):
-            inner = properties.get(name)
-            if inner is None:
+            inner = properties.get(name, extra)
+            if not isinstance(inner, dict):
                 continue
-            if value[name] is None and not inner.get("nullable"):
-                if "default" in inner:
-                    del value[name]
-                continue
-            drop_nulls(inner, value[name])
+            if value[name] is None and not inner.get("nullable") and "default" not in inner:
+                del value[name]
+            else:
+                drop_nulls(inner, value[name])
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for item in value:
             drop_nulls(schema["items"], item)

@@ -40,9 +40,11 @@ def patched(info: Resource, current: Json, patch: Any, content_type: str) -> Jso
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """RFC 7386."""
+    """RFC 7386, but that nulls go inside lists too, as in the real API server's library (json-patch's pruneNils)."""
+    if isinstance(patch, list):
+        return [_without_null_members(item) for item in patch]
     if not isinstance(patch, dict):
-        return copied(patch)
+        return patch
     result = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
         if value is None:
@@ -50,6 +52,12 @@ def merge(target: Any, patch: Any) -> Any:
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def _without_null_members(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null_members(item) for key, item in value.items() if item is not None}
+    return [_without_null_members(item) for item in value] if isinstance(value, list) else value
 
 
 def _json_patched(current: Json, patch: Any) -> Json:

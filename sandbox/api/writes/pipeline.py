@@ -54,10 +54,15 @@ def check_kind(info: Resource, obj: Json) -> None:
             f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
             f"({info.api_version})"
         )
-    if obj["kind"] != info.kind:
+    kind = obj["kind"]
+    if kind != info.kind and info.custom is not None:
+        fault = FieldError("kind", INVALID, kind, f"must be {info.kind}")
+        raise invalid(str(kind), info.group, dig(obj, "metadata", "name") or "", [fault])
+    if kind != info.kind:
         raise bad_request(
-            f'{info.kind} in version "{info.version}" cannot be handled as a {obj["kind"]}: '
-            f'no kind "{obj["kind"]}" is registered for the address of {info.plural}'
+            f'{kind} in version "{info.version}" cannot be handled as a {info.kind}: '
+            f'no kind "{kind}" is registered for version "{info.api_version}" in scheme '
+            '"pkg/api/legacyscheme/scheme.go:30"'
         )
 
 

@@ -77,3 +77,12 @@ def test_what_cannot_be_evaluated_is_said_once_and_refuses_nothing(caplog: pytes
     assert broken(rule, {}) == []
     assert broken(rule, {}) == []
     assert len([record for record in caplog.records if "noSuchFunctionAnywhere" in record.message]) == 1
+
+
+def test_objects_and_lists_are_not_printed_and_scalars_are() -> None:
+    rule = {"x-kubernetes-validations": [{"rule": "false", "message": "broken"}]}
+    shown = [
+        str(fault) for value in ({}, [], "x", 3) for fault in cel_rules.faults(rule, value, None, "spec.a")
+    ]
+    head = "spec.a: Invalid value:"
+    assert shown == [f"{head} broken", f"{head} broken", f'{head} "x": broken', f"{head} 3: broken"]

@@ -90,10 +90,7 @@ async def test_defaults_and_pruning(cluster: Cluster, make_definition: MakeDefin
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (
-            {"size": None},
-            'spec.size: Invalid value: "null": spec.size in body must be of type integer: "null"',
-        ),
+        ({"size": None}, "spec.size: Required value"),
         (
             {"size": "x"},
             'spec.size: Invalid value: "string": spec.size in body must be of type integer: "string"',
@@ -106,7 +103,7 @@ async def test_defaults_and_pruning(cluster: Cluster, make_definition: MakeDefin
         ({"port": 1.5}, "spec.port in body must be of type integer,string"),
         ({"nested": [{}]}, "spec.nested[0].key: Required value"),
         ({"nested": [{"key": "a"}, {"key": "a"}]}, 'spec.nested[1]: Duplicate value: {"key":"a"}'),
-        ({"mode": "slow", "size": 4}, 'spec: Invalid value: "object": slow widgets are small'),
+        ({"mode": "slow", "size": 4}, "is invalid: spec: Invalid value: slow widgets are small"),
     ],
 )
 async def test_validation(
@@ -118,6 +115,51 @@ async def test_validation(
     assert message in caught.value.message
     assert caught.value.message.startswith('Widget.example.com "w" is invalid: ')
     assert (caught.value.code, caught.value.reason) == (422, "Invalid")
+
+
+async def test_nulls_that_are_not_nullable_are_dropped(
+    cluster: Cluster, make_definition: MakeDefinition
+) -> None:
+    """With a default or without one, in lists and in maps; nullable ones stay, and so do null list items."""
+    text = {"type": "string"}
+    properties = {
+        "plain": text,
+        "defaulted": {**text, "default": "d"},
+        "nullable": {**text, "nullable": True},
+        "listed": {"type": "array", "items": {"type": "object", "properties": {"a": text, "b": text}}},
+        "mapped": {"type": "object", "additionalProperties": text},
+    }
+    await install(
+        cluster, make_definition, {"properties": {"spec": {"type": "object", "properties": properties}}}
+    )
+    given = {
+        "plain": None,
+        "defaulted": None,
+        "nullable": None,
+        "listed": [{"a": None, "b": "x"}],
+        "mapped": {"k": None, "l": "y"},
+    }
+    made = await cluster.create("widgets.example.com", {"metadata": {"name": "w"}, "spec": given})
+    assert made["spec"] == {"defaulted": "d", "nullable": None, "listed": [{"b": "x"}], "mapped": {"l": "y"}}
+    with pytest.raises(ApiError, match=r'spec.listed\[0\]: Invalid value: "null"'):
+        await cluster.create("widgets.example.com", {"metadata": {"name": "v"}, "spec": {"listed": [None]}})
+
+
+async def test_another_case_of_the_kind_is_invalid(cluster: Cluster, make_definition: MakeDefinition) -> None:
+    await install(cluster, make_definition)
+    message = 'widget.example.com "w" is invalid: kind: Invalid value: "widget": must be Widget'
+    with pytest.raises(ApiError) as caught:
+        await cluster.create("widgets.example.com", {**widget(), "kind": "widget"})
+    assert (caught.value.code, caught.value.message) == (422, message)
+    made = await cluster.create("widgets.example.com", widget())
+    with pytest.raises(ApiError) as caught:
+        await cluster.update("widgets.example.com", {**made, "kind": "widget"})
+    assert (caught.value.code, caught.value.message) == (422, message)
+    with pytest.raises(
+        ApiError, match='pod in version "v1" cannot be handled as a Pod: no kind "pod" is'
+    ) as caught:
+        await cluster.create("pods", {"kind": "pod", "metadata": {"name": "w"}})
+    assert caught.value.code == 400
 
 
 async def test_all_faults_come_at_once(cluster: Cluster, make_definition: MakeDefinition) -> None:

@@ -116,3 +116,11 @@ def test_a_missing_merge_key_is_refused() -> None:
 def test_wrong_bodies_are_refused(patch: Any, media: str) -> None:
     with pytest.raises(ApiError):
         patched(PODS, {}, patch, media)
+
+
+def test_merge_patches_drop_nulls_inside_lists() -> None:
+    """As the library of the real API server does; RFC 7386 would keep them."""
+    assert merge({"a": [{"x": 1}]}, {"a": [{"x": None, "y": {"z": None, "k": 2}}]}) == {
+        "a": [{"y": {"k": 2}}]
+    }
+    assert merge({}, {"a": [[{"x": None}], None]}) == {"a": [[{}], None]}
