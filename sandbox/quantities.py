@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -73,6 +73,12 @@ def _exponent(value: Decimal) -> str:
     return f"{mantissa}e{power}" if power else str(mantissa)
 
 
+def render(value: Decimal, resource: str) -> str:
+    """A sum as a real server prints it: bytes in powers of 1024, everything else in powers of 1000."""
+    binary = resource.endswith(("memory", "storage")) and value >= 1024 and value == value.to_integral_value()
+    return _binary(int(value)) if binary else _decimal(value)
+
+
 def add_up(*parts: Mapping[str, Any]) -> dict[str, Decimal]:
     """The sum of several resource lists, by resource name."""
     total: dict[str, Decimal] = {}
@@ -87,13 +93,29 @@ def _effective_requests(container: Mapping[str, Any]) -> dict[str, Any]:
     return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
 
 
-def pod_requests(spec: Mapping[str, Any]) -> dict[str, Decimal]:
-    """What a pod asks of its node: the sum of its containers, or its largest init container where that is more."""
-    total = add_up(*(_effective_requests(container) for container in spec.get("containers") or []))
+def _limits(container: Mapping[str, Any]) -> dict[str, Any]:
+    return (container.get("resources") or {}).get("limits") or {}
+
+
+def _pod_total(
+    spec: Mapping[str, Any], of: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Decimal]:
+    """The sum over a pod's containers, or its largest init container where that is more."""
+    total = add_up(*(of(container) for container in spec.get("containers") or []))
     for container in spec.get("initContainers") or []:
-        for name, value in _effective_requests(container).items():
+        for name, value in of(container).items():
             total[name] = max(total.get(name, Decimal(0)), parse_quantity(value))
     return total
+
+
+def pod_requests(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    """What a pod asks of its node."""
+    return _pod_total(spec, _effective_requests)
+
+
+def pod_limits(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    """What a pod may use at most, of the resources that it limits."""
+    return _pod_total(spec, _limits)
 
 
 def sum_requests(specs: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:

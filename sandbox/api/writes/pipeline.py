@@ -21,7 +21,7 @@ from sandbox.api.errors import (
 from sandbox.api.kinds.strategy import Strategy
 from sandbox.api.kinds.validation.metadata import metadata_faults, metadata_update_faults
 from sandbox.api.meta import copied, copied_object, dig, generated_name, metadata, new_uid, timestamp
-from sandbox.api.writes import decoding, managed_fields
+from sandbox.api.writes import admission, decoding, managed_fields
 from sandbox.api.writes.managed_fields import Shares
 from sandbox.api.writes.strategies import strategy_of
 
@@ -129,6 +129,7 @@ def new_object(
         faults += custom_resources.faults(info, obj, None)
     if faults:
         raise invalid(info.kind, info.group, meta.get("name", ""), faults)
+    admission.validate(store, info, obj, options)
     if shares is None:
         managed_fields.record(info, None, obj, options.manager, None)
     else:
@@ -147,6 +148,7 @@ def _prepare_new(store: Store, info: Resource, obj: Json, strategy: Strategy) ->
     strategy.default(obj)
     if strategy.initial_status is not None:
         obj["status"] = copied(strategy.initial_status)
+    admission.mutate(store, info, obj)
     strategy.prepare_create(obj, store.site)
     for finalizer in strategy.finalizers:
         if finalizer not in meta.setdefault("finalizers", []):

@@ -68,6 +68,8 @@ STRATEGIES: dict[str, Strategy] = {
     "configmaps": Strategy(
         validate=config_rules.config_map_faults, validate_update=config_rules.config_map_update_faults
     ),
+    "limitranges": Strategy(default=storage.limit_range),
+    "resourcequotas": Strategy(initial_status={}),
     "serviceaccounts": Strategy(returns_deleted=True),
     "persistentvolumeclaims": Strategy(
         default=storage.claim,

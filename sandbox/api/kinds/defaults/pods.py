@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.quantities import qos_class
+
 Json = dict[str, Any]
 
 _TOLERATED = (
@@ -129,26 +131,8 @@ def admit_pod(obj: Json) -> None:
             tolerations.append(
                 {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
             )
-    obj["status"] = {"phase": "Pending", "qosClass": quality(spec)}
+    obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
 
 def _tolerates_no_execute(toleration: Json, key: str) -> bool:
     return toleration.get("key") in (key, None, "") and toleration.get("effect") in ("NoExecute", None, "")
-
-
-def quality(spec: Json) -> str:
-    """BestEffort, Burstable or Guaranteed, from the CPU and memory of all containers."""
-    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    requests: Json = {}
-    guaranteed = True
-    for container in containers:
-        resources = container.get("resources") or {}
-        asked, limits = resources.get("requests") or {}, resources.get("limits") or {}
-        for name in ("cpu", "memory"):
-            if asked.get(name) or limits.get(name):
-                requests[name] = True
-            if not limits.get(name) or asked.get(name, limits[name]) != limits[name]:
-                guaranteed = False
-    if not requests:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"

@@ -40,6 +40,18 @@ def storage_class(obj: Json) -> None:
     obj.setdefault("volumeBindingMode", "Immediate")
 
 
+def limit_range(obj: Json) -> None:
+    """For containers, what is left open follows from what is given (SetDefaults_LimitRangeItem)."""
+    for item in (obj.get("spec") or {}).get("limits") or ():
+        if item.get("type") == "Container":
+            limits = item["default"] = {**(item.get("max") or {}), **(item.get("default") or {})}
+            requests = {**(item.get("min") or {}), **limits, **(item.get("defaultRequest") or {})}
+            item["defaultRequest"] = requests
+            for name in ("default", "defaultRequest"):
+                if not item[name]:
+                    del item[name]
+
+
 def namespace(obj: Json) -> None:
     meta = metadata(obj)
     if meta.get("name"):
