@@ -37,6 +37,7 @@ from sandbox.controllers.job import JobController
 from sandbox.controllers.node_lifecycle import NodeLifecycle
 from sandbox.controllers.reconciler import CONFLICT, Controller, Feeds
 from sandbox.controllers.replicaset import ReplicaSetController
+from sandbox.controllers.resource_quota import ResourceQuotaController
 from sandbox.controllers.scheduler import Scheduler
 from sandbox.controllers.service_proxy import ServiceProxy
 from sandbox.controllers.statefulset import StatefulSetController
@@ -84,6 +85,7 @@ class Machinery:
             JobController(cluster, feeds, timings.job_backoff),
             EndpointsController(cluster, feeds),
             VolumeBinder(cluster, feeds, layout.volumes),
+            ResourceQuotaController(cluster, feeds),
             NodeLifecycle(cluster, feeds, timings.node_monitor_grace),
             NodeClaimController(cluster, feeds, faults, ledger, timings),
             NodePoolController(cluster, feeds),

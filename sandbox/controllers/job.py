@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sandbox.api.cluster import ApiError
 from sandbox.controllers.ownership import (
     condition_of,
     controlled_by,
@@ -120,7 +121,11 @@ class JobController(Controller):
         if wait > 0:
             return wait
         for _ in range(missing):
-            created = await self.cluster.create("pods", self._build_pod(job), key_of(job)[0])
+            try:
+                created = await self.cluster.create("pods", self._build_pod(job), key_of(job)[0])
+            except ApiError as error:
+                await self._tell(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
+                raise
             await self._tell(job, "Normal", "SuccessfulCreate", f"Created pod: {created['metadata']['name']}")
         return None
 

@@ -185,7 +185,8 @@ class StatefulSetController(Controller):
             await self.cluster.create("pods", pod, pod["metadata"]["namespace"])
         except ApiError as error:
             if error.code != CONFLICT:
-                message = f"create Pod {key_name(pod)} in StatefulSet failed: {error.message}"
+                name = stateful_set["metadata"]["name"]
+                message = f"create Pod {key_name(pod)} in StatefulSet {name} failed error: {error.message}"
                 await self._tell(stateful_set, "Warning", "FailedCreate", message)
                 raise
         else:
