@@ -41,7 +41,8 @@ from sandbox.controllers.resource_quota import ResourceQuotaController
 from sandbox.controllers.scheduler import Scheduler
 from sandbox.controllers.service_proxy import ServiceProxy
 from sandbox.controllers.statefulset import StatefulSetController
-from sandbox.controllers.volumes import CLASSES, VolumeBinder, storage_class
+from sandbox.controllers.volume_binding import CLASSES
+from sandbox.controllers.volumes import VolumeBinder, storage_classes
 from sandbox.faults import FaultKind, Faults
 from sandbox.layout import Layout, Timings
 from sandbox.node.agent import NodeAgent
@@ -129,11 +130,12 @@ def admin_token(path: Path) -> str:
 async def _install(cluster: Cluster, agent: NodeAgent) -> None:
     """What the sandbox's cluster holds from the start beyond what the API server makes."""
     await crds.install(cluster)
-    try:
-        await cluster.create(CLASSES, storage_class())
-    except ApiError as error:
-        if error.code != CONFLICT:
-            raise
+    for class_ in storage_classes():
+        try:
+            await cluster.create(CLASSES, class_)
+        except ApiError as error:
+            if error.code != CONFLICT:
+                raise
     await agent.sweep()
     await agent.ensure_cpu_node()
     await agent.beat()

@@ -32,6 +32,7 @@ from sandbox.cloud.machines import MachineType, find_machine_type
 from sandbox.cloud.nodes import BOOTING_SHARE, INSTANCE_TYPE, NodeLife, capacity_fault
 from sandbox.controllers.ownership import condition_of, is_finished, is_terminating
 from sandbox.controllers.reconciler import Controller, Feeds, Key, Object, read
+from sandbox.controllers.volume_binding import DISK_ZONE
 from sandbox.faults import Fault, FaultKind, Faults
 from sandbox.layout import Timings
 from sandbox.node import machine
@@ -66,6 +67,7 @@ def node_labels(pool: Pool, type_: MachineType, vm: VirtualMachine) -> dict[str,
         "kubernetes.azure.com/role": "agent",
         "topology.kubernetes.io/region": account.LOCATION,
         "topology.kubernetes.io/zone": f"{account.LOCATION}-{vm.zone}" if vm.zone else "0",
+        DISK_ZONE: f"{account.LOCATION}-{vm.zone}" if vm.zone else "",
         **(nvidia if type_.resource == "nvidia.com/gpu" else {}),
     }
 

@@ -23,6 +23,7 @@ from sandbox.controllers.ownership import (
     set_condition,
 )
 from sandbox.controllers.reconciler import Controller, Feeds, Key, Object, read, remove
+from sandbox.controllers.volume_binding import DISK_ZONE
 from sandbox.faults import Fault, FaultKind, Faults
 from sandbox.layout import Timings
 from sandbox.node import machine
@@ -30,8 +31,7 @@ from sandbox.node import machine
 FINALIZER = "karpenter.sh/termination"
 DISRUPTED = {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}
 CAPACITY_TYPE, SPOT, ON_DEMAND = "karpenter.sh/capacity-type", "spot", "on-demand"
-ZONE = "1"
-PLACE = {"topology.kubernetes.io/region": REGION, "topology.kubernetes.io/zone": f"{REGION}-1"}
+REGION_LABEL, ZONE_LABEL = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
 TYPES = ("Launched", "Registered", "Initialized")
 NO_MACHINES = "AllocationFailed"
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
@@ -47,6 +47,19 @@ def instance_type_of(claim: Object) -> str:
         if requirement["key"] == INSTANCE_TYPE and requirement.get("values"):
             return str(requirement["values"][0])
     raise LaunchProblem(f"the claim has no requirement {INSTANCE_TYPE} with a value")
+
+
+def zone_of(claim: Object) -> str:
+    """The zone that karpenter is asked for (`sandbox-2`), "" for none; gpu-provisioner passes over it."""
+    for requirement in claim["spec"].get("requirements") or []:
+        if _in_node_pool(claim) and requirement["key"] == ZONE_LABEL and requirement.get("values"):
+            return str(requirement["values"][0])
+    return ""
+
+
+def place(claim: Object) -> dict[str, str]:
+    """The labels that say where the claim's machine is."""
+    return {REGION_LABEL: REGION, ZONE_LABEL: zone_of(claim) or f"{REGION}-1"}
 
 
 def _in_node_pool(claim: Object) -> bool:
@@ -93,7 +106,8 @@ def build_node(claim: Object, type_: MachineType) -> Object:
         **({} if _in_node_pool(claim) else pool),
         **({"accelerator": "nvidia"} if type_.resource == "nvidia.com/gpu" else {}),
         "karpenter.sh/registered": "true",
-        **PLACE,
+        **place(claim),
+        DISK_ZONE: zone_of(claim),
     }
     spec = claim["spec"]
     taints = [*(spec.get("taints") or []), *(spec.get("startupTaints") or [])]
@@ -111,7 +125,9 @@ def refusal(faults: Faults, claim: Object, instance_type: str) -> str | None:
     if fault := capacity_fault(faults, FaultKind.QUOTA, instance_type, spot=spot):
         told = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
         return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
-    if fault := capacity_fault(faults, FaultKind.NO_CAPACITY, instance_type, ZONE, spot=spot):
+    if fault := capacity_fault(
+        faults, FaultKind.NO_CAPACITY, instance_type, place(claim)[ZONE_LABEL].rpartition("-")[2], spot=spot
+    ):
         told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
         return f"{asked}ERROR CODE: {NO_MACHINES}. {fault.message or told}"
     return None
@@ -213,7 +229,7 @@ class NodeClaimController(Controller):
 
     async def _label(self, claim: Object, type_: MachineType) -> Object:
         """What karpenter writes on a launched claim, and its printer columns show."""
-        labels = {INSTANCE_TYPE: type_.name, CAPACITY_TYPE: capacity_type_of(claim), **PLACE}
+        labels = {INSTANCE_TYPE: type_.name, CAPACITY_TYPE: capacity_type_of(claim), **place(claim)}
         return await self.cluster.patch(
             NODECLAIMS, claim["metadata"]["name"], {"metadata": {"labels": labels}}
         )

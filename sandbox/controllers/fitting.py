@@ -16,6 +16,7 @@ from sandbox.quantities import parse_quantity, pod_requests
 Object = dict[str, Any]
 
 AFFINITY_REASON = "node(s) didn't match Pod's node affinity/selector"
+TAINT_REASON = "node(s) had untolerated taint(s)"
 BLOCKING = ("NoSchedule", "NoExecute")
 
 
@@ -74,9 +75,8 @@ def obstacles(pod: Object, node: Object, on_node: list[Object]) -> list[str]:
     cordon = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
     if node["spec"].get("unschedulable") and not any(tolerates(t, cordon) for t in tolerations):
         return ["node(s) were unschedulable"]
-    taint = untolerated_taint(pod, node)
-    if taint is not None:
-        return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"]
+    if untolerated_taint(pod, node) is not None:
+        return [TAINT_REASON]
     if not affinity_matches(pod, node):
         return [AFFINITY_REASON]
     used: dict[str, Decimal] = {}
@@ -92,6 +92,12 @@ def obstacles(pod: Object, node: Object, on_node: list[Object]) -> list[str]:
     return reasons
 
 
+def is_crowded(pod: Object, node: Object, reasons: Iterable[str]) -> bool:
+    """Whether only other pods keep this one away: the node is large enough and lets it in."""
+    large = all(value <= _free(node, {}, name) for name, value in pod_requests(pod["spec"]).items())
+    return large and all(reason.startswith(("Insufficient ", "Too many pods")) for reason in reasons)
+
+
 def score(pod: Object, node: Object, on_node: list[Object]) -> float:
     """Higher is better: preferred affinity first, then untouched GPUs kept free, then the emptier node."""
     preferred = _node_affinity(pod).get("preferredDuringSchedulingIgnoredDuringExecution") or []
@@ -101,9 +107,29 @@ def score(pod: Object, node: Object, on_node: list[Object]) -> float:
     return 100.0 * float(wanted) - (10.0 if wastes_gpu else 0.0) - 0.01 * len(on_node)
 
 
-def explain(reasons: Iterable[Iterable[str]], nodes: int) -> str:
-    """`0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {sku: gpu}.`"""
+def explain(reasons: Iterable[Iterable[str]], nodes: int, crowded: int = 0) -> str:
+    """`0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s). no new claims ...`
+
+    :param reasons: per node, why the pod cannot go there.
+    :param crowded: how many of the nodes would do if other pods were not there.
+    """
     counts = Counter(reason for per_node in reasons for reason in per_node)
-    if not counts:
-        return f"0/{nodes} nodes are available."
-    return f"0/{nodes} nodes are available: {', '.join(sorted(f'{n} {reason}' for reason, n in counts.items()))}."
+    listed = ", ".join(sorted(f"{n} {reason}" for reason, n in counts.items()))
+    return f"{_available(nodes)}:{f' {listed}.' if listed else ''} {_preemption(nodes, crowded)}"
+
+
+def explain_problem(problem: str, nodes: int) -> str:
+    """The same for what keeps a pod from every node, whatever the nodes are like."""
+    return f"{_available(nodes)}: {problem}. {_preemption(nodes, 0)}"
+
+
+def _available(nodes: int) -> str:
+    return f"0/{nodes} nodes are available"
+
+
+def _preemption(nodes: int, crowded: int) -> str:
+    """What the plug-ins say that look for something to take away from others; the sandbox takes nothing away."""
+    parts = [f"{crowded} No preemption victims found for incoming pod"] if crowded else []
+    if nodes > crowded:
+        parts.append(f"{nodes - crowded} Preemption is not helpful for scheduling")
+    return f"no new claims to deallocate, preemption: {_available(nodes)}: {', '.join(sorted(parts))}."

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import Any, ClassVar
 
 from sandbox.api.cluster import ApiError
-from sandbox.controllers.fitting import explain, obstacles, score
+from sandbox.controllers.fitting import explain, explain_problem, is_crowded, obstacles, score
 from sandbox.controllers.ownership import condition_of, is_finished, is_terminating, set_condition
 from sandbox.controllers.reconciler import (
     CONFLICT,
@@ -21,6 +21,15 @@ from sandbox.controllers.reconciler import (
     Object,
     key_of,
     read,
+)
+from sandbox.controllers.volume_binding import (
+    CLAIMS,
+    CLASSES,
+    SELECTED_NODE,
+    PodVolumes,
+    pod_volumes,
+    selected_node,
+    volume_obstacles,
 )
 
 NAME = "default-scheduler"
@@ -41,7 +50,7 @@ class Scheduler(Controller):
         super().__init__(cluster, feeds)
         self._recheck: asyncio.TimerHandle | None = None
         feeds.subscribe("pods", self._pod_changed)
-        for resource in ("nodes", "persistentvolumeclaims"):
+        for resource in ("nodes", CLAIMS, CLASSES):
             feeds.subscribe(resource, lambda _event, _obj: self._room_may_have_changed())
 
     def enqueue(self, key: Key) -> None:
@@ -68,20 +77,29 @@ class Scheduler(Controller):
         pod = await read(self.cluster, "pods", key)
         if pod is None or not is_pending(pod):
             return None
-        problem = await self._volume_problem(pod)
+        volumes = await pod_volumes(self.cluster, pod)
         nodes, _ = await self.cluster.list("nodes")
-        if problem is not None:
-            await self._unschedulable(pod, f"0/{len(nodes)} nodes are available: {problem}.")
-            return None
-        on_node = await self._pods_by_node()
-        reasons = {n["metadata"]["name"]: obstacles(pod, n, on_node[n["metadata"]["name"]]) for n in nodes}
-        fitting = [node for node in nodes if not reasons[node["metadata"]["name"]]]
         if not nodes:
             await self._unschedulable(pod, "no nodes available to schedule pods")
-        elif not fitting:
-            await self._unschedulable(pod, explain(reasons.values(), len(nodes)))
+            return None
+        if volumes.problem:
+            await self._unschedulable(pod, explain_problem(volumes.problem, len(nodes)))
+            return None
+        on_node = await self._pods_by_node()
+
+        def why_not(node: Object) -> list[str]:
+            return obstacles(pod, node, on_node[node["metadata"]["name"]]) or volume_obstacles(volumes, node)
+
+        reasons = [(node, why_not(node)) for node in nodes]
+        fitting = [node for node, why in reasons if not why]
+        if not fitting:
+            crowded = sum(is_crowded(pod, node, why) for node, why in reasons)
+            await self._unschedulable(pod, explain((why for _, why in reasons), len(nodes), crowded))
+            return None
+        best = max(fitting, key=lambda node: score(pod, node, on_node[node["metadata"]["name"]]))
+        if volumes.waiting:  # the pod is bound when they are: the change of its claims brings it back
+            await self._choose_volumes_place(volumes, best["metadata"]["name"])
         else:
-            best = max(fitting, key=lambda node: score(pod, node, on_node[node["metadata"]["name"]]))
             await self._bind(pod, best["metadata"]["name"])
         return None
 
@@ -93,20 +111,12 @@ class Scheduler(Controller):
                 found[pod["spec"]["nodeName"]].append(pod)
         return found
 
-    async def _volume_problem(self, pod: Object) -> str | None:
-        """Why the pod's claims keep it from being scheduled, as kube-scheduler words it."""
-        for volume in pod["spec"].get("volumes") or []:
-            name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-            if not name:
-                continue
-            claim = await read(self.cluster, "persistentvolumeclaims", (pod["metadata"]["namespace"], name))
-            if claim is None:
-                return f'persistentvolumeclaim "{name}" not found'
-            if is_terminating(claim):
-                return f'persistentvolumeclaim "{name}" is being deleted'
-            if (claim.get("status") or {}).get("phase") != "Bound":
-                return "pod has unbound immediate PersistentVolumeClaims"
-        return None
+    async def _choose_volumes_place(self, volumes: PodVolumes, node: str) -> None:
+        """Let the claims that wait for their first consumer be provisioned where the pod will run."""
+        annotations = {"metadata": {"annotations": {SELECTED_NODE: node}}}
+        for claim, _ in volumes.waiting:
+            if selected_node(claim) != node:
+                await self.cluster.patch(CLAIMS, claim["metadata"]["name"], annotations, key_of(claim)[0])
 
     async def _bind(self, pod: Object, node: str) -> None:
         namespace, name = key_of(pod)

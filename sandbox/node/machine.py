@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandbox.controllers.ownership import now_text
+from sandbox.controllers.volume_binding import DISK_ZONE
 from sandbox.node.addresses import HOST_ADDRESS
 
 Object = dict[str, Any]
@@ -96,6 +97,7 @@ def build_node(
                 "kubernetes.io/hostname": name,
                 "kubernetes.io/os": "linux",
                 "kubernetes.io/arch": arch,
+                DISK_ZONE: "",
                 **labels,
             },
         },

@@ -10,6 +10,7 @@ from sandbox.cloud.nodeclaims import CAPACITY_TYPE, build_node, node_name
 from sandbox.cloud.nodepools import NodePoolController
 from sandbox.controllers.ownership import condition_of
 from sandbox.controllers.reconciler import Feeds
+from sandbox.controllers.volume_binding import DISK_ZONE
 from sandbox.faults import Fault, FaultKind
 
 KEY = ("", "ml-w-tuning")
@@ -168,3 +169,18 @@ async def test_a_spot_machine_says_that_it_is_one(cluster, pools, controller):
     await controller.reconcile(("", claim["metadata"]["name"]))
     (claim,) = await claims(cluster)
     assert claim["metadata"]["labels"][CAPACITY_TYPE] == "spot"
+
+
+@pytest.mark.parametrize(
+    ("asked", "zone", "disks"), [("sandbox-2", "sandbox-2", "sandbox-2"), ("", "sandbox-1", "")]
+)
+async def test_a_machine_is_in_the_zone_that_is_asked_for_and_its_disks_too(
+    cluster, pools, asked, zone, disks
+):
+    """Without a zone it is outside all of them for disks, as on a regional cluster of Azure."""
+    wanted = [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [asked]}] if asked else []
+    await make(cluster, 1, *wanted)
+    await pools.reconcile(KEY)
+    [claim] = await claims(cluster)
+    labels = build_node(claim, find_machine_type("Standard_NC6s_v3"))["metadata"]["labels"]
+    assert (labels["topology.kubernetes.io/zone"], labels[DISK_ZONE]) == (zone, disks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.controllers.fitting import explain, obstacles, score, term_matches, tolerates
+from sandbox.controllers.fitting import explain, is_crowded, obstacles, score, term_matches, tolerates
 
 SKU = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 GPU_REQUEST = {"nvidia.com/gpu": "1"}
@@ -26,9 +26,9 @@ def test_what_other_pods_use_is_not_free(make_node, make_pod):
     assert obstacles(make_pod(requests=GPU_REQUEST), node, [other]) == ["Insufficient nvidia.com/gpu"]
 
 
-def test_an_untolerated_taint_is_named_with_its_value(make_node, make_pod):
+def test_an_untolerated_taint_keeps_away(make_node, make_pod):
     node = make_node("gpu", taints=[SKU])
-    assert obstacles(make_pod(), node, []) == ["node(s) had untolerated taint {sku: gpu}"]
+    assert obstacles(make_pod(), node, []) == ["node(s) had untolerated taint(s)"]
     tolerant = make_pod(
         tolerations=[{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
     )
@@ -119,7 +119,22 @@ def test_preferences_and_free_gpus_decide_between_nodes(make_node, make_pod):
 
 
 def test_the_message_counts_nodes_by_reason():
-    reasons = [["Insufficient nvidia.com/gpu"], ["node(s) had untolerated taint {sku: gpu}"]]
-    assert explain(reasons, 2) == (
-        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {sku: gpu}."
+    reasons = [
+        ["Insufficient nvidia.com/gpu"],
+        ["node(s) had untolerated taint(s)"],
+        ["Insufficient nvidia.com/gpu"],
+    ]
+    head = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient nvidia.com/gpu. "
+    tail = "no new claims to deallocate, preemption: 0/3 nodes are available: "
+    hopeless = "Preemption is not helpful for scheduling"
+    assert explain(reasons, 3) == f"{head}{tail}3 {hopeless}."
+    assert explain(reasons, 3, crowded=1) == (
+        f"{head}{tail}1 No preemption victims found for incoming pod, 2 {hopeless}."
     )
+
+
+def test_a_node_is_crowded_when_only_other_pods_are_in_the_way(make_node, make_pod):
+    pod, node = make_pod(requests=GPU_REQUEST), make_node("gpu", nvidia_com__gpu="1")
+    assert is_crowded(pod, node, obstacles(pod, node, [make_pod("other", requests=GPU_REQUEST)]))
+    assert not is_crowded(pod, make_node("cpu"), ["Insufficient nvidia.com/gpu"])
+    assert not is_crowded(pod, node, ["node(s) had untolerated taint(s)"])

@@ -6,14 +6,17 @@ import asyncio
 
 import pytest
 
-from sandbox.controllers.volumes import CLAIMS, CLASSES, VOLUMES, VolumeBinder, storage_class
+from sandbox.controllers.volume_binding import CLAIMS, CLASSES, DISK_ZONE, SELECTED_NODE, VOLUMES
+from sandbox.controllers.volumes import VolumeBinder, storage_classes
 
 KEY = ("default", "work")
+FILES = next(class_ for class_ in storage_classes() if class_["metadata"]["name"] == "sandbox-file")
 
 
 @pytest.fixture
 async def binder(cluster, feeds, tmp_path):
-    await cluster.create(CLASSES, storage_class())
+    for class_ in storage_classes():
+        await cluster.create(CLASSES, class_)
     return VolumeBinder(cluster, feeds, tmp_path)
 
 
@@ -25,6 +28,7 @@ async def until_gone(cluster):
 
 
 def claim(**spec):
+    spec = {"storageClassName": "sandbox-file", **spec}
     body = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}, **spec}
     return {"metadata": {"name": "work"}, "spec": body}
 
@@ -68,9 +72,7 @@ async def test_a_claim_in_use_keeps_its_folder(cluster, binder, tmp_path, make_p
 
 
 async def test_a_retained_volume_survives_its_claim(cluster, binder, tmp_path):
-    await cluster.create(
-        CLASSES, {**storage_class(), "metadata": {"name": "keep"}, "reclaimPolicy": "Retain"}
-    )
+    await cluster.create(CLASSES, {**FILES, "metadata": {"name": "keep"}, "reclaimPolicy": "Retain"})
     await cluster.create(CLAIMS, claim(storageClassName="keep"), "default")
     await binder.reconcile(KEY)
     await cluster.delete(CLAIMS, "work", "default")
@@ -95,19 +97,81 @@ async def test_a_new_claim_of_the_same_name_gets_a_folder_of_its_own(cluster, bi
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "reason", "words"),
     [
-        ("nowhere", 'storageclass.storage.k8s.io "nowhere" not found'),
-        ("theirs", "the sandbox provisions only"),
+        ("nowhere", "ProvisioningFailed", 'storageclass.storage.k8s.io "nowhere" not found'),
+        ("theirs", "ExternalProvisioning", "by the external provisioner 'disk.csi.azure.com'"),
+        ("", "FailedBinding", "no persistent volumes available for this claim and no storage class is set"),
     ],
 )
-async def test_a_claim_of_another_class_stays_pending_and_says_why(cluster, binder, name, words):
+async def test_a_claim_of_another_class_stays_pending_and_says_why(cluster, binder, name, reason, words):
     await cluster.create(
-        CLASSES, {**storage_class(), "metadata": {"name": "theirs"}, "provisioner": "disk.csi.azure.com"}
+        CLASSES, {**FILES, "metadata": {"name": "theirs"}, "provisioner": "disk.csi.azure.com"}
     )
     await cluster.create(CLAIMS, claim(storageClassName=name), "default")
     await binder.reconcile(KEY)
     assert (await cluster.get(CLAIMS, "work", "default"))["status"]["phase"] == "Pending"
     events, _ = await cluster.list("events")
-    assert [event["reason"] for event in events] == ["ProvisioningFailed"]
+    assert [event["reason"] for event in events] == [reason]
     assert words in events[0]["message"]
+
+
+async def affinity(cluster):
+    """The one term of the only volume's node affinity, None without any."""
+    [volume], _ = await cluster.list(VOLUMES)
+    required = volume["spec"].get("nodeAffinity", {}).get("required")
+    return required and required["nodeSelectorTerms"][0]["matchExpressions"][0]
+
+
+async def select(cluster, node):
+    await cluster.patch(CLAIMS, "work", {"metadata": {"annotations": {SELECTED_NODE: node}}}, "default")
+
+
+async def test_the_default_class_waits_for_a_pod_and_provisions_in_its_zone(
+    cluster, binder, add_node, make_node
+):
+    await add_node(make_node("here", labels={DISK_ZONE: "sandbox-2"}))
+    waiting = claim()
+    del waiting["spec"]["storageClassName"]
+    await cluster.create(CLAIMS, waiting, "default")
+    await binder.reconcile(KEY)
+    assert (await cluster.list(VOLUMES))[0] == []
+    [event], _ = await cluster.list("events")
+    assert (event["reason"], event["message"]) == (
+        "WaitForFirstConsumer",
+        "waiting for first consumer to be created before binding",
+    )
+    await select(cluster, "here")
+    await binder.reconcile(KEY)
+    assert await affinity(cluster) == {"key": DISK_ZONE, "operator": "In", "values": ["sandbox-2"]}
+
+
+async def test_a_chosen_node_that_is_gone_is_forgotten(cluster, binder):
+    await cluster.create(CLAIMS, claim(storageClassName="sandbox-disk"), "default")
+    await select(cluster, "gone")
+    assert await binder.reconcile(KEY) == pytest.approx(1.0)
+    assert SELECTED_NODE not in (await cluster.get(CLAIMS, "work"))["metadata"].get("annotations", {})
+    events, _ = await cluster.list("events")
+    assert events[0]["message"] == 'failed to get target node: nodes "gone" not found'
+
+
+async def test_an_immediate_disk_is_where_the_cluster_is(cluster, binder, add_node, make_node):
+    await cluster.create(CLAIMS, claim(storageClassName="sandbox-disk-immediate"), "default")
+    assert await binder.reconcile(KEY) == pytest.approx(1.0), "there is no node yet"
+    await add_node(make_node("cpu", labels={DISK_ZONE: ""}))
+    await binder.reconcile(KEY)
+    assert await affinity(cluster) == {"key": DISK_ZONE, "operator": "In", "values": [""]}
+
+
+async def test_a_volume_of_a_node_belongs_to_it(cluster, binder, add_node, make_node):
+    await add_node(make_node("here", labels={"kubernetes.io/hostname": "here"}))
+    await cluster.create(CLAIMS, claim(storageClassName="sandbox-node"), "default")
+    await select(cluster, "here")
+    await binder.reconcile(KEY)
+    assert await affinity(cluster) == {"key": "kubernetes.io/hostname", "operator": "In", "values": ["here"]}
+
+
+async def test_a_file_share_belongs_to_no_node(cluster, binder):
+    await cluster.create(CLAIMS, claim(), "default")
+    await binder.reconcile(KEY)
+    assert await affinity(cluster) is None
