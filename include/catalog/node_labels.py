@@ -52,8 +52,8 @@ class NodeLabelsIncomplete(ValueError):
 def machine_from_labels(labels: Mapping[str, str]) -> Machine:
     """The machine that these node labels describe, with cloud "byo" and without a price.
 
-    `nvidia.com/gpu.memory` is the memory of one GPU in MiB, rounded to whole GiB as KAITO does (contract R10). With MIG
-    in the strategy "single" the labels describe slices, and so does the machine.
+    `nvidia.com/gpu.memory` is the memory of one GPU in MiB, rounded to whole GiB as KAITO does (kaito-api.md#rules,
+    R10). With MIG in the strategy "single" the labels describe slices, and so does the machine.
     Raises NodeLabelsIncomplete naming all labels that are missing or wrong.
     """
     faults: list[str] = []

@@ -6,7 +6,10 @@ in the source, both ways, so it must never hold an id that no fault carries.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 TOPICS: Mapping[str, str] = {
     "S": "the schema",
@@ -140,3 +143,23 @@ SENTENCES: Mapping[str, str] = {
 def topic(rule: str) -> str:
     """What the rules of this letter are about."""
     return TOPICS[rule[0]]
+
+
+def in_document(text: str) -> str:
+    """A Markdown text with the tables of all rules between its marks, for docs/kaito-api.md."""
+    parts = []
+    for letter, subject in TOPICS.items():
+        rows = (f"| {rule} | {sentence} |" for rule, sentence in SENTENCES.items() if rule[0] == letter)
+        parts.append(f"### {letter}: {subject}\n\n| Rule | What is right |\n|---|---|\n" + "\n".join(rows))
+    tables = "\n\n".join(parts)
+    return re.sub(
+        r"(<!-- rules: [^\n]*-->\n).*?(<!-- end of rules -->)",
+        lambda marks: f"{marks[1]}\n{tables}\n\n{marks[2]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    document = Path(sys.argv[1])
+    document.write_text(in_document(document.read_text()))

@@ -1,8 +1,9 @@
 """GPU pools as AKS agent pools: one pool with all machines of a plan, as the body that Azure's REST API takes.
 
-The shape follows KAITO's gpu-provisioner (contract 5.8) and sets what that leaves out: mode, tags, spot, zones, driver.
-It must never set the label `karpenter.sh/nodepool`: gpu-provisioner deletes pools that have it and a Workspace's label
-but no NodeClaim. Names are deterministic; another machine type or zone, which cannot change, has another name.
+The shape follows KAITO's gpu-provisioner (kaito-api.md#agent-pools) and sets what that leaves out: mode, tags, spot,
+zones, driver. It must never set the label `karpenter.sh/nodepool`: gpu-provisioner deletes pools that have it and a
+Workspace's label but no NodeClaim. Names are deterministic; another machine type or zone, which cannot change, has
+another name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GPU pools as one Karpenter NodePool with static replicas, as KAITO's karpenter mode makes them (contract 5.5).
+"""GPU pools as one Karpenter NodePool with static replicas, as in KAITO's karpenter mode (kaito-api.md#nodepools).
 
 Names are deterministic. Machines of a pool are never disrupted while it lives: a tuning that loses its node by a drift
 would start from its last checkpoint for nothing.

@@ -166,7 +166,7 @@ def pod_spec(
 def gpu_placement(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Manifest:
     """Affinity and tolerations that put a pod on the nodes of its own pool and nowhere else.
 
-    KAITO pins inference pods only, so two tunings with equal matchLabels may swap nodes (contract 10.1-4).
+    KAITO pins inference pods only: two tunings with equal matchLabels may swap nodes (kaito-api.md#known-defects, 4).
     """
     wanted = dict(node_labels(ws))
     if settings.own_pool_only and not plan.own_nodes:

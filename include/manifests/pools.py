@@ -1,4 +1,4 @@
-"""GPU pools as NodeClaims of the Karpenter core API, one a node, as KAITO's gpu-provisioner reads them (contract 5.4).
+"""GPU pools as NodeClaims of Karpenter, one a node, as KAITO's gpu-provisioner reads them (kaito-api.md#nodeclaims).
 
 Names are deterministic: a second attempt finds the first one's claims instead of paying for more nodes.
 """

@@ -1,4 +1,4 @@
-"""The objects of a served model: two Services and a StatefulSet with one pod a node (contract 6, quick start).
+"""The objects of a served model: two Services and a StatefulSet with one pod a node (kaito-api.md#a-service).
 
 The pod loads the base model and every adapter that its init containers pulled by digest. Registry credentials reach
 only those init containers.
@@ -23,7 +23,7 @@ from include.workspace.api.dialect import V1ALPHA1
 ADAPTERS_PATH = "/mnt/adapter"
 TORCH_PORT = 29500
 PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
-# KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (contract 6.3)
+# KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (kaito-api.md#a-service)
 STARTUP_BASE, STARTUP_PER_GIB, STARTUP_MIN, STARTUP_MAX = 900, 18, 1800, 10800
 
 Subject = Workspace | Mapping[str, Any]
@@ -208,7 +208,7 @@ def _pull(
 
 
 def _from_template(ws: Workspace, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
-    """The user's pod template as it is, with our labels and placement added (contract 6.5)."""
+    """The user's pod template as it is, with our labels and placement added (kaito-api.md#pod-templates)."""
     template: Manifest = copy.deepcopy(dict((ws.inference and ws.inference.template) or {}))
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**(meta.get("labels") or {}), **names.labels(ws.to_dict(), "serving", run_id)}

@@ -241,7 +241,7 @@ def _digest_changed(builder: DecisionBuilder, name: str) -> bool:
 
 
 def _worker_nodes(builder: DecisionBuilder) -> None:
-    """The nodes of our machines, Ready or not, as KAITO lists them (contract 3.4)."""
+    """The nodes of our machines, Ready or not, as KAITO lists them (kaito-api.md#worker-nodes)."""
     case = builder.case
     if case.claims_machines:
         found = {node_of(c) for purpose in ("tuning", "serving") for c in case.live_claims(purpose)}

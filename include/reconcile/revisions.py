@@ -1,4 +1,4 @@
-"""ControllerRevisions: the history of accepted specs, numbered and hashed as KAITO does (contract 3.8).
+"""ControllerRevisions: the history of accepted specs, numbered and hashed as KAITO does (kaito-api.md#revisions).
 
 Going back to an earlier spec finds its revision again, number included. KAITO gets stuck when two specs share the five
 hexadecimal digits of a name; here the second one takes more digits. A spec with faults must never become a revision.
@@ -22,7 +22,7 @@ PARTS = ("resource", "inference", "tuning")
 
 
 def spec_hash(workspace: Mapping[str, Any]) -> str:
-    """SHA-256 over the JSON of resource, inference and tuning, a line each, absent ones as null (contract 3.8)."""
+    """SHA-256 over the JSON of resource, inference and tuning, a line each, none as null (kaito-api.md#revisions)."""
     digest = hashlib.sha256()
     for part in PARTS:
         text = json.dumps(workspace.get(part), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

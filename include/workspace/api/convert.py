@@ -1,10 +1,10 @@
 """Conversion between kaito.sh/v1alpha1 and v1beta1 that loses nothing and changes no meaning.
 
-The API server only renames: what v1alpha1 lacks is invisible through it and gone after a full write (contract 1.1), and
-a default of one version silently becomes the other's. Here, as Kubernetes' own conversions do it, what the target
-cannot hold waits in an annotation and comes back on the way back; and where the versions' defaults differ (the machine
-type, whether a tuning is rolled out) the default is written out. There and back is the same document. It must never
-drop anything: what cannot be kept is a fault.
+The API server only renames: what v1alpha1 lacks is invisible through it and gone after a full write
+(kaito-api.md#versions), and a default of one version silently becomes the other's. Here, as Kubernetes' own conversions
+do it, what the target cannot hold waits in an annotation and comes back on the way back; and where the versions'
+defaults differ (the machine type, whether a tuning is rolled out) the default is written out. There and back is the
+same document. It must never drop anything: what cannot be kept is a fault.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _preset_rules(path: str) -> dict[str, list[Rule]]:
     }
 
 
-# Rules by the place of the schema that they stand at, with their number in KAITO's contract.
+# Rules by the place of the schema that they stand at, with their id in kaito-api.md#rules.
 RULES: dict[str, list[Rule]] = {
     "resource.count": [_rule("self == oldSelf", f"resource.count {FIXED}")],  # X2
     "resource.instanceType": [  # X4, X5, X6: clearing it is for clusters where nodes are BYO (bring your own)

@@ -3,7 +3,8 @@
 `conditions` is a map by type, so that server-side apply lets each controller own its conditions and leaves the others'
 alone; as the plain list of KAITO's own definition it would be one atom that the last writer owns whole. Unknown fields
 are kept: a status that another controller or a newer release writes must survive our version of the definition. Both
-API versions carry all fields, since a write through v1alpha1 would otherwise erase what v1beta1 shows (contract 1.1).
+API versions carry all fields, since a write through v1alpha1 would otherwise erase what v1beta1 shows
+(kaito-api.md#versions).
 """
 
 from __future__ import annotations

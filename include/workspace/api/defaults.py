@@ -1,7 +1,7 @@
 """What a Workspace means where its author said nothing, written out.
 
-A model keeps what was written (parse -> to_dict is the same document); this gives what contract 1.3 and 1.4 and the
-author's version of the API make of it, with names in their canonical spelling. It must never be written back to the
+A model keeps what was written (parse -> to_dict is the same document); this gives what kaito-api.md#defaults and
+the author's version of the API make of it, with names in their canonical spelling. It must never be written back to the
 cluster as the user's own: a default that becomes a value can no longer change.
 """
 

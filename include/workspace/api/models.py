@@ -21,7 +21,7 @@ from include.workspace.api.dialect import (
 
 __all__ = ["API_VERSIONS", "V1ALPHA1", "V1BETA1", "Workspace"]
 
-# Schema default of v1alpha1 only (contract 1.3); v1beta1 has none.
+# Schema default of v1alpha1 only (kaito-api.md#defaults); v1beta1 has none.
 V1ALPHA1_INSTANCE_TYPE = "Standard_NC24ads_A100_v4"
 # Fields that v1alpha1 does not have.
 BETA_ONLY = ("resource.partition", "inference.preset.presetOptions.modelAccessSecret")

@@ -1,7 +1,7 @@
 """Every name, label and reference that ties Kubernetes objects to a Workspace.
 
 Names are deterministic, so that a create can be repeated and a lost database loses nothing. A name must never depend
-on the time or on chance (KAITO hashes the clock into NodeClaim names and over-creates, contract 10.2).
+on the time or on chance (KAITO hashes the clock into NodeClaim names and over-creates, kaito-api.md#known-defects, 14).
 Functions take the Workspace as the plain dict that the cluster returned.
 """
 
@@ -55,7 +55,7 @@ REVISION = "workspace.kaito.io/revision"
 MODEL_STREAMING = "kaito.sh/model-streaming"
 CONVERSION_DATA = "kaito.sh/conversion-data"
 
-# Labels that a labelSelector may not choose: the controller owns them (contract 4.1).
+# Labels that a labelSelector may not choose: the controller owns them (kaito-api.md#labels).
 RESERVED_LABELS = frozenset(
     {
         WORKSPACE,

@@ -1,7 +1,7 @@
 """The labels that `resource.labelSelector` asks for.
 
-KAITO accepts matchExpressions and then ignores them (contract 10.1-11); here a single-value In is honoured as the
-label that it means and everything else is refused by a rule. It must never raise.
+KAITO accepts matchExpressions and then ignores them (kaito-api.md#known-defects, 11); here a single-value In is
+honoured as the label that it means and everything else is refused by a rule. It must never raise.
 """
 
 from __future__ import annotations

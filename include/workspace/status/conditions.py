@@ -1,6 +1,6 @@
 """The Workspace's status as a pure function of what a run has reached.
 
-Types and reasons are KAITO's (contract 3.1, and 3.7 for WorkspaceReady), so that its users' tools keep working; two
+Types and reasons are KAITO's (kaito-api.md#conditions), so that its users' tools keep working; two
 types of our own say what KAITO does not show, the dataset and the pushed adapter. A status must never claim what is
 not so: when the tuning nodes are released, ResourceReady says it. Every write carries observedGeneration, and a write
 for an older generation than the status has seen is refused.

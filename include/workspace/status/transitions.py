@@ -1,7 +1,7 @@
 """Which Kubernetes Events a change of status is worth: a pure comparison of two statuses.
 
-KAITO tells next to nothing by Events (contract 8); here `kubectl describe` shows every step, its cause first. One
-sentence that several conditions share becomes one Event. It must never repeat itself: no change, no Event.
+KAITO tells next to nothing by Events (kaito-api.md#events); here `kubectl describe` shows every step, its cause first.
+One sentence that several conditions share becomes one Event. It must never repeat itself: no change, no Event.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ HINTS = 50  # misspelt names of one document that get a suggestion; nobody reads
 class Fault:
     """One broken rule: the field's path, its value (None when it is missing), the rule's id, what and what instead.
 
-    Rule ids are those of KAITO's contract (C1, T1, U10 ...); F ids are rules that KAITO lacks; S ids are the schema's.
+    Rule ids (C1, T1, U10 ...) are those of kaito-api.md#rules; F ids are rules that KAITO lacks, S ids the schema's.
     """
 
     path: str

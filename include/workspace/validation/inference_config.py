@@ -1,4 +1,4 @@
-"""Rules for the content of an inference ConfigMap, key `inference_config.yaml` (contract 2.6), key by key.
+"""Rules for the content of an inference ConfigMap, key `inference_config.yaml` (kaito-api.md#rules, V), key by key.
 
 KAITO appends every key below `vllm:` to the server's command line and checks one of them; the rest shows when the
 server dies at its start, on machines that are already paid for. As with training_config.py, the content is only known

@@ -1,4 +1,4 @@
-"""Rules for the content of a tuning ConfigMap, key `training_config.yaml` (contract 2.9), key by key.
+"""Rules for the content of a tuning ConfigMap, key `training_config.yaml` (kaito-api.md#rules, M), key by key.
 
 The content is only known once somebody has read the ConfigMap, so these rules take its text. They must never raise:
 whatever the text is, the answer is a list of faults.
@@ -93,7 +93,7 @@ def _quantization(config: Mapping[str, Any], method: str) -> Iterator[Fault]:
 
 
 def _output_dir(config: Mapping[str, Any]) -> Iterator[Fault]:
-    """M9, by the path's meaning: KAITO's prefix test lets /mntfoo and /mnt/../x through (contract 10.1-9)."""
+    """M9, by the path's meaning; a prefix test lets /mntfoo and /mnt/../x through (kaito-api.md#known-defects, 9)."""
     section = config.get("TrainingArguments")
     if not isinstance(section, Mapping) or "output_dir" not in section:
         return

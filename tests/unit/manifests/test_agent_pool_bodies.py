@@ -1,4 +1,4 @@
-"""Agent pools in the shape that KAITO's gpu-provisioner makes (contract 5.8), with what it leaves out."""
+"""Agent pools in the shape that KAITO's gpu-provisioner makes (kaito-api.md#agent-pools), with what it leaves out."""
 
 from __future__ import annotations
 

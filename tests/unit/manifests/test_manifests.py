@@ -191,7 +191,7 @@ def test_downloads_and_uploads_wait_for_no_gpu(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "pool"), [("tuning", "tuning"), ("serving", "serving")])
 def test_gpu_pods_land_on_their_own_pool_only(name: str, pool: str) -> None:
-    """KAITO leaves tuning pods unpinned: two Workspaces with equal labels may swap nodes (contract 10.1-4)."""
+    """KAITO pins no tuning pods: two Workspaces with equal labels may swap nodes (kaito-api.md#known-defects, 4)."""
     spec = spec_of(name)
     (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"

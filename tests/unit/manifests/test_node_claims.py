@@ -1,4 +1,4 @@
-"""NodeClaims in the shape that KAITO's gpu-provisioner reads (contract 5.4)."""
+"""NodeClaims in the shape that KAITO's gpu-provisioner reads (kaito-api.md#nodeclaims)."""
 
 from __future__ import annotations
 

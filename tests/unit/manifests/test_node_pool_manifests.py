@@ -1,4 +1,4 @@
-"""NodePools in the shape of KAITO's karpenter mode (contract 5.5)."""
+"""NodePools in the shape of KAITO's karpenter mode (kaito-api.md#nodepools)."""
 
 from __future__ import annotations
 

@@ -159,7 +159,9 @@ def test_defaults_of_the_quick_start() -> None:
     found = with_defaults(parse_workspace(document)).to_dict()
     assert found["resource"]["count"] == 1
     assert found["resource"]["instanceType"] == "Standard_NC24ads_A100_v4"
-    assert found["tuning"]["method"] == "qlora", "contract 10.1-8: mixed case finds no config upstream"
+    assert found["tuning"]["method"] == "qlora", (
+        "kaito-api.md#known-defects, 8: mixed case finds no config upstream"
+    )
     assert found["tuning"]["preset"] == {"name": "phi-3-mini-128k-instruct", "accessMode": "public"}
     assert found["metadata"]["annotations"] == {ROLLOUT: "true"}
     assert found["metadata"]["namespace"] == "default"

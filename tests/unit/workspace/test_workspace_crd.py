@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from contract_rules import BETA_TEMPLATE, UPDATES, Update
+from rule_cases import BETA_TEMPLATE, UPDATES, Update
 from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.cli.main import CRD_FILE, crd_text

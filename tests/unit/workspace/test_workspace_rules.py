@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract_rules import SERVING_RULES, TUNING_RULES, VOLUME
+from rule_cases import SERVING_RULES, TUNING_RULES, VOLUME
 from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog

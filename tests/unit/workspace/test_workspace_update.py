@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract_rules import BETA_TEMPLATE, update_rules
+from rule_cases import BETA_TEMPLATE, update_rules
 from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog

@@ -1,8 +1,9 @@
 """Every rule that a Workspace must keep beyond its schema, each a small function that yields faults.
 
-KAITO stops at the first fault in places, checks others on update only, and forgets some (contract 2 and 10); here all
-rules run on every request and all faults come back at once. A rule must never do I/O and never raise: what it cannot
-judge it leaves to the rule that can. Facts about a cluster (secrets, ConfigMaps) are checked by the preflight task.
+KAITO stops at the first fault in places, checks others on update only, and forgets some (kaito-api.md#validation); here
+all rules run on every request and all faults come back at once. A rule must never do I/O and never raise: what it
+cannot judge it leaves to the rule that can. Facts about a cluster (secrets, ConfigMaps) are checked by the
+preflight task.
 """
 
 from __future__ import annotations

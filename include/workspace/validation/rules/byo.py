@@ -1,4 +1,4 @@
-"""Rules for BYO nodes: slices of them, and what their labels must say (contract 2.3).
+"""Rules for BYO nodes: slices of them, and what their labels must say (kaito-api.md#rules, R).
 
 `byo_faults` looks at nodes that somebody has listed, so it is no rule of the document and is called by whoever can see
 the cluster. KAITO sizes by the first node and admits by all; here all that match are read, and every difference between

@@ -1,4 +1,4 @@
-"""Rules about inference and its adapters (contract 2.5, 2.8); adapters are checked on create too, unlike in KAITO."""
+"""Rules about inference and its adapters (kaito-api.md#rules, I and A); adapters are checked on create too."""
 
 from __future__ import annotations
 

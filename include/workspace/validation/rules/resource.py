@@ -1,4 +1,4 @@
-"""Rules about the machines: labels, count, type, and whether the model fits (contract 2.3, 2.4)."""
+"""Rules about the machines: labels, count, type, and whether the model fits (kaito-api.md#rules, R and T)."""
 
 from __future__ import annotations
 

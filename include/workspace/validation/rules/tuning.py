@@ -1,4 +1,4 @@
-"""Rules about tuning (contract 2.7), and whether the preset can be tuned at all, which KAITO never asks."""
+"""Rules about tuning (kaito-api.md#rules, U), and whether the preset can be tuned at all, which KAITO never asks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def method_is_known(context: Context) -> Iterator[Fault]:
 
 
 def preset_can_be_tuned(context: Context) -> Iterator[Fault]:
-    """U11, U12 and F10: KAITO admits any preset and then crashes on most (contract 7.2)."""
+    """U11, U12 and F10: KAITO admits any preset and then crashes on most (kaito-api.md#tuning)."""
     tuning, model = context.ws.tuning, context.model
     if tuning is None:
         return

@@ -1,4 +1,4 @@
-"""Rules about changing a Workspace that exists (contract 2.10): what may not change, told field by field.
+"""Rules about changing a Workspace that exists (kaito-api.md#rules, X): what may not change, told field by field.
 
 KAITO checks on update far less than on create, so an edit can break what create would have refused: two tuning inputs,
 a URL into the cluster's own network, a push without its secret. Here a change must keep every rule of create, and these

@@ -1,4 +1,4 @@
-"""Rules about the Workspace as a whole: its name, its two halves, its annotations (contract 2.1, 2.2)."""
+"""Rules about the Workspace as a whole: its name, its two halves, its annotations (kaito-api.md#rules, G and C)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - one case a line, however long: a table is read by its columns
-"""KAITO's admission rules by their number, each as a Workspace that breaks it: the data of test_workspace_contract.py.
+"""KAITO's admission rules by their number, each as a Workspace that breaks it: the data of test_workspace_rule_cases.py.
 
 A rule that cannot apply here has a reason instead of a case; a rule whose fault is told under another name says which.
 """

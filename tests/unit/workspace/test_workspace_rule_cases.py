@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from contract_rules import (
+from rule_cases import (
     CREATES,
     ELSEWHERE,
     NODES,
@@ -132,7 +132,7 @@ def test_a_half_that_cannot_be_read_is_not_called_missing() -> None:
     assert faults_of(both) == ["S6", "C2"], "two halves are two halves, whatever is wrong in them"
 
 
-# Upstream defects (contract 10, peers 1.1) that live in this layer.
+# Upstream defects (kaito-api.md#known-defects) that live in this layer.
 
 
 def faults_of(document: dict[str, Any]) -> list[str]:
