@@ -84,12 +84,14 @@ class Phase(StrEnum):
 
     ACCEPTED = "Accepted"
     INVALID = "Invalid"
+    DATASET_PENDING = "DatasetPending"
     DATASET_READY = "DatasetReady"
     DATASET_FAILED = "DatasetFailed"
     NODES_PENDING = "NodesPending"
     NODES_READY = "NodesReady"
     NODES_FAILED = "NodesFailed"
     CAPACITY_AWAITED = "CapacityAwaited"
+    TUNING_PENDING = "TuningPending"
     TUNING = "Tuning"
     TUNING_FAILED = "TuningFailed"
     RELEASED = "Released"
@@ -141,6 +143,7 @@ STEPS: Mapping[Phase, Step] = {
         "Pending",
     ),
     Phase.INVALID: Step(((T.RESOURCE_READY, False, R.RESOURCE_FAILED), *_FINISHED), "Failed"),
+    Phase.DATASET_PENDING: Step(((T.DATASET_READY, False, R.DATASET_PENDING),)),
     Phase.DATASET_READY: Step(((T.DATASET_READY, True, R.DATASET_CHECKED),)),
     Phase.DATASET_FAILED: Step(((T.DATASET_READY, False, R.DATASET_FAILED), *_FINISHED), "Failed"),
     Phase.NODES_PENDING: Step(
@@ -174,6 +177,7 @@ STEPS: Mapping[Phase, Step] = {
         ),
         "Pending",
     ),
+    Phase.TUNING_PENDING: Step(((T.JOB_STARTED, False, R.JOB_PENDING),), "Running"),
     Phase.TUNING: Step(((T.JOB_STARTED, True, R.JOB_STARTED),), "Running"),
     Phase.TUNING_FAILED: Step(((T.JOB_STARTED, False, R.JOB_FAILED), *_FINISHED), "Failed"),
     Phase.RELEASED: Step(

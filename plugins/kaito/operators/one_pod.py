@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
 from include.workspace.api import names
-from kaito.hooks.api import POD, selector
+from kaito.hooks.api import POD, ClusterError, selector
 from kaito.triggers.workload import TRY_LABEL, try_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ PATIENT_POLL = 0.3
 ENDED = ("Succeeded", "Failed")
 # The kubelet's grace period, and time to notice.
 GONE_SECONDS = 90.0
+
+
+class PodRefused(AirflowFailException):
+    """The API server would take this pod at no time (quota, limits, pod security): asking again changes nothing."""
 
 
 class Disposition(Enum):
@@ -117,7 +121,12 @@ class OnePodOperator(KubernetesPodOperator):
         except ApiException as error:
             if error.status == 409:
                 return None
-            raise
+            refused = ClusterError.from_response(error.status, error.reason, error.body)
+            if refused.transient or refused.status == 401:
+                raise
+            raise PodRefused(
+                f"The API server refuses pod {pod_request_obj.metadata.name}: {refused}"
+            ) from None
 
     def _pods_of_this_step(self, wanted: Any) -> list[Any]:
         """Return the pods that this step has already; those that nobody wants are told to go."""

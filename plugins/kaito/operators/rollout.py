@@ -64,8 +64,11 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
             made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
         except ClusterError as error:
             told = f"The rollout was refused: {error}"
-            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
-            raise
+            again = error.transient and tries_left(context)
+            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=again)
+            if error.transient:
+                raise
+            raise AirflowFailException(told) from None
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
     def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class FetchDatasetOperator(WorkloadPodOperator):
     """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
 
     BASE_CONTAINER_NAME = "dataset"
+    pending = conditions.Phase.DATASET_PENDING
     done = conditions.Phase.DATASET_READY
     failed = conditions.Phase.DATASET_FAILED
 
@@ -73,6 +74,8 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     purpose = Purpose.TUNING
     lost_seconds = lost.LOST_SECONDS
     patience = 0
+    holds_machines = True
+    pending = conditions.Phase.TUNING_PENDING
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
     failed = conditions.Phase.TUNING_FAILED
@@ -218,6 +221,14 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             self._lost(run, context, event)
         return super().trigger_reentry(context, event)
 
+    def _stuck(self, run: Run, context: Context, sentence: str) -> Exception:
+        """As for any pod; but where the machines are not what they were, the next try asks for others."""
+        if not self._lost_machines(run):
+            return super()._stuck(run, context, sentence)
+        again = tries_left(context)
+        self.report(run, self.failed, f"{sentence}{'; trying again' if again else ''}", again=again)
+        return AirflowException(sentence)
+
     def _lost(self, run: Run, context: Context, event: Mapping[str, Any]) -> None:
         """The pod's Node is silent: the next try lets its machine go. Raises AirflowException, or waits on.
 
@@ -287,6 +298,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
     """
 
     BASE_CONTAINER_NAME = "adapter"
+    pending = conditions.Phase.PUBLISHING
     working = conditions.Phase.PUBLISHING
     done = conditions.Phase.PUBLISHED
     failed = conditions.Phase.PUBLISH_FAILED

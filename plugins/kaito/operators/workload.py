@@ -23,9 +23,9 @@ from kaito.hooks.api import POD, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import base
 from kaito.operators.base import Run, WorkspaceTask, tries_left
-from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator
+from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
-from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger, evicted
+from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evicted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,6 +56,10 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     patience: ClassVar[float] = 8
     #: How long the pod's Node may be silent before the pod counts as lost, in seconds; None for ever.
     lost_seconds: float | None = None
+    #: Whether machines are paid for while the pod cannot start.
+    holds_machines: ClassVar[bool] = False
+    #: What to report while the pod does not run yet, and when it does.
+    pending: ClassVar[conditions.Phase | None] = None
     working: ClassVar[conditions.Phase | None] = None
     done: ClassVar[conditions.Phase]
     failed: ClassVar[conditions.Phase]
@@ -104,8 +108,25 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             self._use(self.pod_manifest(run, context))
         except StaleWorkspace as stale:
             raise AirflowFailException(str(stale)) from None
-        self.report(run, self.working, f"{self.task_id}: the pod is being started")
-        return super().execute(context)
+        except ClusterError as error:
+            if error.transient:
+                raise
+            raise self._verdict(run, f"{self.task_id}: the API server refused: {error}") from None
+        self.report(run, self.pending, f"{self.task_id}: the pod is being created")
+        try:
+            return super().execute(context)
+        except PodRefused as refused:
+            raise self._verdict(run, str(refused)) from None
+
+    def _stuck(self, run: Run, context: Context, sentence: str) -> Exception:
+        """Return what a pod that cannot start means for this step."""
+        return self._verdict(run, sentence)
+
+    def _verdict(self, run: Run, sentence: str) -> AirflowFailException:
+        """Tell why this step has failed for good, and return what ends it."""
+        self.log.error("%s", sentence)
+        self.report(run, self.failed, sentence)
+        return AirflowFailException(sentence)
 
     def _use(self, manifest: dict[str, Any]) -> None:
         """Hand a complete manifest to the provider's operator, which adds its labels."""
@@ -121,6 +142,9 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
                 workspace_uid=self._run.uid,
                 generation=self._run.generation,
                 lost_seconds=self.lost_seconds,
+                pending=self.pending or "",
+                working=self.working or "",
+                holds_machines=self.holds_machines,
                 **arguments,
             )
         super().defer(trigger=trigger, method_name=method_name, **kwargs)
@@ -149,6 +173,9 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             self._stop(run, event)
             self.log.error("%s", event["message"])
             raise AirflowFailException(event["message"])
+        if event.get("status") == STUCK:
+            self._stop(run, event)
+            raise self._stuck(run, context, f"{self.task_id}: {event['message']}")
         self._await_api(event)
         failure: Exception | None = None
         try:

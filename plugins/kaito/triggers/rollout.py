@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from include.reconcile.rollout import STUCK_AFTER, RolloutStatus, rollout_status
+from include.reconcile.pod_problems import PodProblem, stuck_seconds
+from include.reconcile.rollout import RolloutStatus, rollout_status
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
@@ -33,8 +34,9 @@ class RolloutReadyTrigger(WorkspaceTrigger):
         pods = await hook.list(
             POD, self.namespace, labels={names.WORKSPACE: self.workspace, names.COMPONENT: "serving"}
         )
-        status = self._patience(rollout_status(stateful_set, pods))
+        status = rollout_status(stateful_set, pods)
         events = [] if status.ready else await hook.list(EVENT, self.namespace, fields="type=Warning")
+        status = self._patience(rollout_status(stateful_set, pods, events))
         mine = {pod["metadata"]["uid"] for pod in pods}
         notes = tuple(_line(e) for e in events if (e.get("involvedObject") or {}).get("uid") in mine)
         return Observation(status.ready, status.message, status.failed, status.reason, notes=notes)
@@ -44,8 +46,9 @@ class RolloutReadyTrigger(WorkspaceTrigger):
         now = time.monotonic()
         if self._cause is None or self._cause[0] != status.reason:
             self._cause = (status.reason, now)
-        stuck = now - self._cause[1] > STUCK_AFTER.get(status.reason, float("inf"))
-        return replace(status, failed=True) if stuck else status
+        patience = stuck_seconds(PodProblem(status.reason, status.message), holds_machines=True)
+        stuck = patience is not None and now - self._cause[1] > patience
+        return replace(status, failed=True) if stuck and not status.ready else status
 
 
 def _line(event: Mapping[str, Any]) -> str:

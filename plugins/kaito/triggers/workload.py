@@ -1,15 +1,19 @@
 """Waits for a workload pod, and for the moment when nobody wants it any more.
 
 The provider's trigger knows the pod alone. This one also looks at the Workspace now and then: when that is going or has
-a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. And it looks at the pod's
-Node: where that has been silent for longer than Kubernetes itself waits, nobody will ever say how the pod ended, and
-the wait ends too. It deletes nothing then; the task does, when it comes back. Only where a user ends the task itself
-(marks it, clears it) the provider's trigger deletes the pod, unless a later try has taken it up meanwhile.
+a newer generation, the wait ends at once, so that GPUs do not go on working for nobody. It looks at the pod's Node:
+where that has been silent for longer than Kubernetes itself waits, nobody will ever say how the pod ended, and the wait
+ends too. And until the pod runs, it puts the scheduler's and the kubelet's own words into the Workspace's conditions; a
+pod that cannot start ends the wait in time, so that no machine is paid for it.
+
+It deletes nothing then; the task does, when it comes back. Only where a user ends the task itself (marks it, clears it)
+the provider's trigger deletes the pod, unless a later try has taken it up meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +22,10 @@ from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
 from include.pools import lost_nodes as lost
-from kaito.hooks.api import NODE, WORKSPACE, ClusterError
+from include.reconcile.pod_problems import StartWatch
+from include.workspace.status import conditions
+from kaito.controller import event_recorder as events
+from kaito.hooks.api import NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS
 
@@ -26,6 +33,10 @@ from kaito.triggers.base import FENCE_SECONDS
 TRY_LABEL = "try_number"
 #: The event's status when the Workspace has moved on.
 SUPERSEDED = "superseded"
+#: The event's status when the pod cannot start.
+STUCK = "stuck"
+#: Pause between two looks at a pod that does not run yet, in seconds.
+START_SECONDS = 1.0
 #: The event's status when the pod's Node has been silent for too long.
 NODE_LOST = "node-lost"
 #: Pause between two looks at a pod's Node, in seconds: its silence is counted from its own time stamps.
@@ -56,6 +67,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
     :param lost_seconds: how long the pod's Node may be silent, to which the pod's own grace is added; None to wait for
         it however long it takes.
     :param node_seconds: pause between two looks at the Node.
+    :param pending: the phase to report while the pod does not run yet, "" for none; ``working`` is that of its running.
+    :param holds_machines: whether machines are paid for while the pod cannot start.
     """
 
     def __init__(
@@ -67,6 +80,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         fence_seconds: float = FENCE_SECONDS,
         lost_seconds: float | None = None,
         node_seconds: float = NODE_SECONDS,
+        pending: str = "",
+        working: str = "",
+        holds_machines: bool = False,
         **pod: Any,
     ) -> None:
         super().__init__(**pod)
@@ -76,6 +92,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         self.fence_seconds = fence_seconds
         self.lost_seconds = lost_seconds
         self.node_seconds = node_seconds
+        self.pending = pending
+        self.working = working
+        self.holds_machines = holds_machines
         self._grace = float(GRACE_SECONDS)
         #: Where the pod was when it was last seen, and whether it was told to go with its machine.
         self._where: dict[str, Any] = {}
@@ -88,6 +107,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             "fence_seconds": self.fence_seconds,
             "lost_seconds": self.lost_seconds,
             "node_seconds": self.node_seconds,
+            "pending": self.pending,
+            "working": self.working,
+            "holds_machines": self.holds_machines,
         }
         return f"{__name__}.{type(self).__qualname__}", {**super().serialize()[1], **own}
 
@@ -95,8 +117,10 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
         pod = asyncio.create_task(self._pod_event())
         stale = asyncio.create_task(self._until_stale())
         silent = asyncio.create_task(self._until_lost())
+        stuck = asyncio.create_task(self._until_stuck())
+        waits = {pod, stale, silent, stuck}
         try:
-            await asyncio.wait({pod, stale, silent}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if pod.done():
                 event = pod.result()
                 yield TriggerEvent({**event.payload, **self._where})
@@ -106,12 +130,13 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             if stale.done():
                 yield TriggerEvent({**found, "status": SUPERSEDED, "message": stale.result()})
                 return
-            told = {"status": NODE_LOST, "message": silent.result(), **self.trigger_kwargs}
+            status, why = (NODE_LOST, silent) if silent.done() else (STUCK, stuck)
+            told = {"status": status, "message": why.result(), **self.trigger_kwargs}
             yield TriggerEvent({**found, **told, **self._where})
         finally:
-            for task in (pod, stale, silent):
+            for task in waits:
                 task.cancel()
-            await asyncio.gather(pod, stale, silent, return_exceptions=True)
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def on_kill(self) -> None:
         """A user has ended the task: delete its pod, which is not a later try's that bears the same name."""
@@ -151,6 +176,49 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             except ClusterError as error:
                 self.log.warning("The Workspace could not be looked at, trying again: %s", error)
             await asyncio.sleep(self.fence_seconds)
+
+    async def _until_stuck(self) -> str:
+        """Return why the pod cannot start, as soon as that is sure; tell the Workspace's author what it waits for."""
+        hook, watch = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id), StartWatch(self.holds_machines)
+        said = ""
+        while True:
+            try:
+                pod = await hook.find(POD, self.pod_name, self.pod_namespace)
+            except ClusterError as error:
+                self.log.warning("Pod %s could not be looked at, trying again: %s", self.pod_name, error)
+                pod = None
+            seen = watch.look(pod, time.monotonic()) if pod else None
+            if seen and seen.hopeless:
+                return seen.message
+            if seen and seen.message != said:
+                said = seen.message
+                await self._tell(hook, self.working if seen.running else self.pending, said)
+            if seen and seen.running:
+                await asyncio.Event().wait()
+            await asyncio.sleep(START_SECONDS)
+
+    async def _tell(self, hook: AsyncKaitoClusterHook, phase: str, message: str) -> None:
+        """Put what the pod does into the Workspace's conditions; what cannot be written is no failure of the pod."""
+        self.log.info("%s", message)
+        if not phase:
+            return
+
+        def next_status(live: dict[str, Any]) -> dict[str, Any]:
+            now = datetime.now(UTC)
+            return conditions.progress(live, phase, message=message, generation=self.generation, now=now)
+
+        news = events.News(next_status)
+        try:
+            await hook.patch_status(
+                self.workspace,
+                self.pod_namespace,
+                news,
+                uid=self.workspace_uid,
+                generation=self.generation,
+            )
+            await events.tell_async(hook, news.live, news.events)
+        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
+            self.log.warning("The status of Workspace %s could not be written: %s", self.workspace, error)
 
     async def _until_lost(self) -> str:
         """Return what is wrong with the pod's Node, when it has been silent for too long."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException
 from kaito.operators import one_pod
+from kaito.operators.one_pod import PodRefused
 from kaito.operators.tuning import TuneOperator
 from kubernetes.client.exceptions import ApiException
 
@@ -136,7 +137,7 @@ def test_a_pod_that_is_refused_is_not_logged(
     """Its environment has the dataset's URL, which may be signed."""
     wanted = a_pod()
     wanted.spec = "https://example.com/train.parquet?sig=SECRET"
-    with pytest.raises(ApiException):
+    with pytest.raises(PodRefused, match="w-g2-tuning"):
         ask(Pods([], refusal=403), monkeypatch, wanted)
     assert "SECRET" not in "".join(capfd.readouterr())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
@@ -44,9 +44,11 @@ def test_an_adapter_on_a_volume_is_mounted(cluster: FakeCluster, context: dict[s
 def test_a_refused_rollout_says_so(cluster: FakeCluster, context: dict[str, Any]) -> None:
     context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
     cluster.refuse["apply", "statefulsets"] = ClusterError(403, "Forbidden", "exceeded quota: pods")
-    with pytest.raises(ClusterError):
+    context["ti"].max_tries = 20
+    with pytest.raises(AirflowFailException, match="exceeded quota"):
         roll_out(cluster).execute(context)
     assert "exceeded quota" in cluster.condition(NAME, "InferenceReady")["message"]
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed"
 
 
 def ask(cluster: FakeCluster) -> AskOperator:

@@ -15,7 +15,7 @@ from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
-from include.reconcile.rollout import STUCK_AFTER
+from include.reconcile.pod_problems import STUCK_AFTER
 from include.workspace.status import conditions
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim

@@ -76,7 +76,7 @@ def test_a_second_try_goes_on_at_once_where_the_machines_are_there(
     context["ti"].try_number = 2
     started(tune, context, monkeypatch)
     assert "nodeclaims" not in [kind for kind, _ in cluster.writes]
-    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
+    assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusPending"
 
 
 def test_a_second_try_asks_for_machines_that_were_lost_and_waits_for_them(
@@ -88,7 +88,7 @@ def test_a_second_try_asks_for_machines_that_were_lost_and_waits_for_them(
     assert cluster.condition(NAME, "JobStarted") == {}
     comes_up(cluster)
     comes_back_to_work(tune, context, monkeypatch)
-    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
+    assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusPending"
 
 
 def test_when_the_cloud_has_none_of_these_left_the_next_choice_is_trained_on(

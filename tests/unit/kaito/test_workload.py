@@ -18,7 +18,7 @@ from kaito.operators.base import Run
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.providers.base import PoolKey
-from kaito.triggers.workload import SUPERSEDED, WorkloadPodTrigger
+from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 
 from include.workspace.status.conditions import Phase
@@ -258,7 +258,7 @@ def test_tuning_takes_the_authors_config(
     pod = started(tune, context, monkeypatch)
     assert cluster.find(CONFIG_MAP, f"{NAME}-g1-tuning")["data"] == {"training_config.yaml": "mine: true"}
     assert pod["metadata"]["labels"]["kaito.sh/component"] == "tuning"
-    assert cluster.condition(NAME, "JobStarted")["status"] == "True"
+    assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusPending"
 
 
 def test_a_workspace_that_was_edited_stops_its_old_run(
@@ -472,3 +472,34 @@ def test_a_long_pod_goes_to_the_triggerer_after_a_moment(
 
 def test_tuning_goes_to_the_triggerer_at_once() -> None:
     assert TuneOperator.patience == 0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_pod_that_cannot_start_is_a_verdict_unless_its_machines_are_gone(
+    tune: TuneOperator,
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    lost: bool,
+) -> None:
+    mine = cluster.add(POD, {"metadata": {"name": "p", "labels": {"kaito.sh/run-id": RUN_ID}}})
+    monkeypatch.setattr(tune, "_lost_machines", lambda run: lost)
+    context["ti"].max_tries = 20
+    event = {**EVENT, "status": STUCK, "message": "Pod p waits for a node: 0/1 nodes are available"}
+    with pytest.raises(AirflowException, match="0/1 nodes are available") as ended:
+        tune.trigger_reentry(context, event)
+    assert isinstance(ended.value, AirflowFailException) is not lost
+    assert cluster.find(POD, mine["metadata"]["name"], "default") is None
+    assert "0/1 nodes" in cluster.condition(NAME, "JobStarted")["message"]
+    over = cluster.condition(NAME, "WorkspaceSucceeded")["reason"]
+    assert over == ("workspacePending" if lost else "workspaceFailed")
+
+
+def test_what_a_pod_mounts_and_the_api_server_refuses_is_a_verdict(
+    tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    context["ti"].max_tries = 20
+    cluster.refuse["apply", "configmaps"] = ClusterError(403, "Forbidden", "exceeded quota: configmaps")
+    with pytest.raises(AirflowFailException, match="exceeded quota"):
+        tune.execute(context)
+    assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed"

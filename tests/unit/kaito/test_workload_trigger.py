@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
-from kaito.hooks.api import NODE, ClusterError
+from kaito.hooks.api import NODE, POD, ClusterError
 from kaito.triggers import workload
-from kaito.triggers.workload import NODE_LOST, SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
+from kaito.triggers.workload import NODE_LOST, STUCK, SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
 
+from include.reconcile import pod_problems
 from include.workspace.status.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_triggers import AsyncCluster
 
 NAME = "workspace-tuning-phi-3"
 
@@ -223,3 +225,45 @@ async def test_a_node_that_may_come_back_is_waited_for(
     ends.set()
     (event,) = await asyncio.wait_for(waiting, 5)
     assert event["status"] == "success"
+
+
+PENDING = {"metadata": {"name": "p", "namespace": "default"}, "spec": {}, "status": {"phase": "Pending"}}
+REFUSED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity.",
+}
+
+
+async def test_the_schedulers_words_reach_the_condition_and_end_a_wait_that_costs(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event
+) -> None:
+    monkeypatch.setattr(workload, "START_SECONDS", 0.001)
+    monkeypatch.setattr(pod_problems, "UNSCHEDULABLE_SECONDS", 0.05)
+    waits = {"pending": "TuningPending", "working": "Tuning", "holds_machines": True}
+    trigger = make_trigger(cluster, workspace, monkeypatch, **waits)
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    stuck = {**PENDING, "status": {"phase": "Pending", "conditions": [REFUSED]}}
+    cluster.add(POD, stuck)
+    (event,) = await events(trigger)
+    assert (event["status"], event["name"]) == (STUCK, "p")
+    assert REFUSED["message"] in event["message"]
+    assert REFUSED["message"] in cluster.condition(NAME, "JobStarted")["message"]
+    assert cluster.condition(NAME, "JobStarted")["status"] == "False"
+
+
+async def test_the_condition_says_when_the_pod_runs_and_where(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event
+) -> None:
+    monkeypatch.setattr(workload, "START_SECONDS", 0.001)
+    trigger = make_trigger(cluster, workspace, monkeypatch, pending="TuningPending", working="Tuning")
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    cluster.add(POD, {**PENDING, "spec": {"nodeName": "gpu-0"}, "status": {"phase": "Running"}})
+    waiting = asyncio.create_task(events(trigger))
+    async with asyncio.timeout(5):
+        while cluster.condition(NAME, "JobStarted").get("status") != "True":
+            await asyncio.sleep(0.005)
+    assert "gpu-0" in cluster.condition(NAME, "JobStarted")["message"]
+    ends.set()
+    assert await waiting == [{"status": "success"}]

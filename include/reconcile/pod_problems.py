@@ -1,0 +1,210 @@
+"""What keeps a pod from running, in the words of whoever says it: a pure judgement of the pod as the cluster shows it.
+
+The scheduler, the kubelet and the container runtime each have a field for their sentence; the causes and their order
+are KAITO's (containers first, then evictions, then scheduling). A rollout's pods and a run's pods are judged alike. It
+must never talk to the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from include.contracts.exit_codes import USER_EXIT_CODES
+
+PULL_REASONS = frozenset(
+    {
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+START_REASONS = frozenset(
+    {
+        "CreateContainerConfigError",
+        "PreCreateHookError",
+        "CreateContainerError",
+        "PreStartHookError",
+        "RunContainerError",
+        "PostStartHookError",
+    }
+)
+#: No later attempt of the kubelet can change these.
+HOPELESS_REASONS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+#: Container starts after which a crash is taken as lasting.
+CRASHES_ALLOWED = 3
+
+
+#: Causes that may pass (a registry comes back, a Secret is made), and the seconds after which they no longer do.
+STUCK_AFTER = {"ImagePullError": 300.0, "ContainerStartError": 120.0}
+
+#: What the scheduler says where no further Node helps: the volume, not the Nodes, is what does not fit.
+VOLUME_WORDS = (
+    "unbound immediate PersistentVolumeClaims",
+    "didn't match PersistentVolume's node affinity",
+    "had volume node affinity conflict",
+    "persistentvolumeclaim",
+)
+#: What the scheduler says of Nodes that may come back by themselves.
+PASSING_WORDS = (
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.cloudprovider.kubernetes.io/uninitialized",
+)
+#: How long the scheduler's verdict stands before it is taken for its last word, in seconds, where machines are held.
+UNSCHEDULABLE_SECONDS = 45.0
+#: The same where a Node may come back, and it is Kubernetes that decides how long that may take.
+PASSING_SECONDS = 300.0
+HINTS = {
+    "unbound immediate PersistentVolumeClaims": "set [kaito] storage_class, or make a StorageClass the default one",
+    "PersistentVolume's node affinity": "use a StorageClass whose volumes every Node of the pool can mount",
+    "volume node affinity conflict": "use a StorageClass whose volumes every Node of the pool can mount",
+    "Insufficient nvidia.com/gpu": "other pods hold the GPUs of these Nodes",
+}
+
+
+@dataclass(frozen=True)
+class PodProblem:
+    """``reason`` is one of KAITO's InferenceReady reasons; ``failed`` means that waiting cannot help."""
+
+    reason: str
+    message: str
+    failed: bool = False
+
+
+def container_statuses(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Give the status of each container, those that come first before the others."""
+    status = pod.get("status") or {}
+    yield from status.get("initContainerStatuses") or []
+    yield from status.get("containerStatuses") or []
+
+
+def problems(pod: Mapping[str, Any]) -> list[PodProblem]:
+    """Return everything that keeps a pod from running or running on, the most telling first."""
+    name = str(pod["metadata"]["name"])
+    found = [problem for one in container_statuses(pod) if (problem := _container_problem(name, one))]
+    return [*found, *_pod_problems(name, pod.get("status") or {})]
+
+
+def stuck_seconds(problem: PodProblem, *, holds_machines: bool) -> float | None:
+    """Return how long a cause may last before waiting for it to pass is over; None: as long as the step may start.
+
+    :param holds_machines: whether machines are paid for meanwhile. A pod for any CPU node may wait for one more Node.
+    """
+    if problem.failed:
+        return 0.0
+    if problem.reason != "Unschedulable":
+        return STUCK_AFTER.get(problem.reason)
+    if any(words in problem.message for words in PASSING_WORDS):
+        return PASSING_SECONDS if holds_machines else None
+    if holds_machines or any(words in problem.message for words in VOLUME_WORDS):
+        return UNSCHEDULABLE_SECONDS
+    return None
+
+
+@dataclass(frozen=True)
+class Start:
+    """How far a pod is from running, as a sentence; ``hopeless`` means that waiting for it is over."""
+
+    message: str
+    running: bool = False
+    hopeless: bool = False
+
+
+class StartWatch:
+    """Looks at one pod again and again until it runs, and remembers since when the same cause keeps it from that.
+
+    :param holds_machines: see :func:`stuck_seconds`.
+    """
+
+    def __init__(self, holds_machines: bool) -> None:
+        self.holds_machines = holds_machines
+        self._cause: tuple[str, float] | None = None
+
+    def look(self, pod: Mapping[str, Any], now: float) -> Start:
+        """Judge the pod as it is at this moment.
+
+        :param now: seconds of a clock that never goes back.
+        """
+        phase, name = (pod.get("status") or {}).get("phase"), pod["metadata"]["name"]
+        if phase in ("Running", "Succeeded", "Failed"):
+            return Start(f"Pod {name} runs on Node {(pod.get('spec') or {}).get('nodeName')}", running=True)
+        found = problems(pod)
+        if not found:
+            self._cause = None
+            return Start(f"Pod {name}: {stage(pod)}")
+        problem = found[0]
+        if self._cause is None or self._cause[0] != problem.reason:
+            self._cause = (problem.reason, now)
+        patience = stuck_seconds(problem, holds_machines=self.holds_machines)
+        stuck = patience is not None and now - self._cause[1] >= patience
+        return Start(problem.message, hopeless=stuck)
+
+
+def stage(pod: Mapping[str, Any]) -> str:
+    """Say in a few words what a pod that is not running yet is doing."""
+    for container in container_statuses(pod):
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting is not None:
+            doing = "its image is pulled" if not waiting.get("reason") else str(waiting["reason"])
+            return f"container {container.get('name')}: {doing}"
+    return (
+        f"assigned to Node {pod['spec']['nodeName']}"
+        if (pod.get("spec") or {}).get("nodeName")
+        else "waiting for the scheduler"
+    )
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    for field in ("state", "lastState"):
+        ended: Mapping[str, Any] | None = (container.get(field) or {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            return ended
+    return {}
+
+
+def _sentence(message: str) -> str:
+    """Return the error of a termination message that one of our workloads wrote, else the message itself."""
+    try:
+        left = json.loads(message)
+    except ValueError:
+        return message
+    return str(left["error"]) if isinstance(left, dict) and left.get("error") else message
+
+
+def _container_problem(pod: str, container: Mapping[str, Any]) -> PodProblem | None:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason, said = waiting.get("reason") or "", waiting.get("message") or ""
+    ended = _terminated(container)
+    where = f"Pod {pod}, container {container.get('name')}"
+    restarts = int(container.get("restartCount") or 0)
+    lasting = restarts >= CRASHES_ALLOWED
+    if ended.get("reason") == "OOMKilled":
+        return PodProblem("ContainerOOMKilled", f"{where}: killed for lack of memory", lasting)
+    if reason in PULL_REASONS:
+        return PodProblem("ImagePullError", f"{where}: {reason}: {said}", failed=reason in HOPELESS_REASONS)
+    if reason in START_REASONS:
+        return PodProblem("ContainerStartError", f"{where}: {reason}: {said}")
+    if reason == "CrashLoopBackOff" or ended:
+        cause = _sentence(ended.get("message") or said or ended.get("reason") or "")
+        message = f"{where}: ended with exit code {ended.get('exitCode')}: {cause}"
+        hopeless = ended.get("exitCode") in USER_EXIT_CODES
+        return PodProblem("ContainerCrashLoopBackOff", message, lasting or hopeless)
+    return None
+
+
+def _pod_problems(name: str, status: Mapping[str, Any]) -> Iterator[PodProblem]:
+    if status.get("reason") == "Evicted":
+        yield PodProblem("PodEvicted", f"Pod {name} was evicted: {status.get('message') or ''}")
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            said = str(condition.get("message") or "")
+            hint = next((hint for words, hint in HINTS.items() if words in said), "")
+            yield PodProblem(
+                "Unschedulable", f"Pod {name} waits for a node: {said}{f' ({hint})' if hint else ''}"
+            )
