@@ -30,6 +30,7 @@ from sandbox.api.writes import (
     decoding,
     deletion,
     events,
+    eviction,
     pipeline,
     subresources,
 )
@@ -43,12 +44,16 @@ from sandbox.api.writes.pipeline import (
     new_object,
     to_storage,
 )
+from sandbox.api.writes.store import Store
 
 __all__ = ["ApiError", "Cluster", "WriteOptions"]
 
 Json = dict[str, Any]
 
-_POD_ACTIONS = {"pods/binding": subresources.bind, "pods/eviction": subresources.evict}
+_POD_ACTIONS: dict[str, Callable[[Store, Key, Json], Json]] = {
+    "pods/binding": subresources.bind,
+    "pods/eviction": eviction.evict,
+}
 
 
 class Cluster:

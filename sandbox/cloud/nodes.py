@@ -12,12 +12,13 @@ from fnmatch import fnmatchcase
 
 from sandbox.api.cluster import ApiError, Cluster
 from sandbox.controllers.ownership import condition_of, is_finished, is_terminating, seconds_since
-from sandbox.controllers.reconciler import NOT_FOUND, Feeds, Object, remove
+from sandbox.controllers.reconciler import NOT_FOUND, Feeds, Object, key_of, remove
 from sandbox.faults import Fault, FaultKind, Faults
 from sandbox.layout import Timings
 from sandbox.node import machine
 
 BOOTING_SHARE = 0.8  # of the boot delay until the Node appears, not ready yet
+TOO_MANY = 429
 REGION = "sandbox"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
@@ -152,10 +153,20 @@ class NodeLife:
         pods, _ = await self.cluster.list("pods", field_selector=f"spec.nodeName={name}")
         for pod in pods:
             if not is_terminating(pod):
-                told = "Evicted pod: the node is being removed"
-                await self.cluster.event(pod, "Normal", "Evicted", told, component)
-                await remove(self.cluster, "pods", pod)
+                await self._evict(pod, component)
         return not any(not is_finished(pod) for pod in pods)
+
+    async def _evict(self, pod: Object, component: str) -> None:
+        """By the eviction API, as karpenter and AKS do; what a budget holds back is asked again in the next round."""
+        namespace, name = key_of(pod)
+        try:
+            await self.cluster.create("pods/eviction", {"metadata": {"name": name}}, namespace)
+        except ApiError as error:
+            if error.code not in (NOT_FOUND, TOO_MANY):
+                raise
+            return
+        told = "Evicted pod: the node is being removed"
+        await self.cluster.event(pod, "Normal", "Evicted", told, component)
 
     async def remove(self, node: Object) -> None:
         """Delete the Node, whatever finalizers hold it."""

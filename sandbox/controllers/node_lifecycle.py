@@ -91,27 +91,23 @@ class NodeLifecycle(Controller):
         return node
 
     async def _collect_pods(self, node: str) -> None:
-        """Pods of a node that no longer exists fail (so that their owners notice) and are removed without a wait."""
+        """What pod GC does for a node that no longer exists: mark its pods failed and delete them without a wait.
+
+        Like there, no event says so: the condition is all that is told, and only for as long as the object lasts.
+        """
         pods, _ = await self.cluster.list("pods", field_selector=f"spec.nodeName={node}")
         for pod in pods:
             if not is_finished(pod):
-                await self._fail(pod, node)
+                await self._fail(pod)
             await remove(self.cluster, "pods", pod, grace_seconds=0)
 
-    async def _fail(self, pod: Object, node: str) -> None:
+    async def _fail(self, pod: Object) -> None:
         status = pod.setdefault("status", {})
-        message = f"Node {node}, on which this pod ran, is gone"
-        conditions = set_condition(
-            status.get("conditions") or [],
-            "DisruptionTarget",
-            "True",
-            "DeletionByPodGC",
-            "PodGC: node no longer exists",
-        )
-        status |= {"phase": "Failed", "reason": "NodeLost", "message": message, "conditions": conditions}
+        why = ("DeletionByPodGC", "PodGC: node no longer exists")
+        conditions = set_condition(status.get("conditions") or [], "DisruptionTarget", "True", *why)
+        status |= {"phase": "Failed", "conditions": conditions}
         try:
             await self.cluster.update("pods", pod, subresource="status")
-            await self.cluster.event(pod, "Warning", "NodeLost", message, "node-controller")
         except ApiError as error:
             if error.code != NOT_FOUND:
                 raise

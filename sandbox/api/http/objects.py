@@ -16,7 +16,7 @@ from sandbox.api.http.negotiation import body_of, encoded, flag
 from sandbox.api.http.printing.forms import Former
 from sandbox.api.http.watching import HttpWatch
 from sandbox.api.meta import copied_object
-from sandbox.api.writes import subresources
+from sandbox.api.writes import eviction, subresources
 from sandbox.api.writes.options import WriteOptions
 from sandbox.api.writes.patch import (
     APPLY_PATCHES,
@@ -239,7 +239,8 @@ class ObjectRequests:
         if address.subresource == "binding":
             answer = subresources.bind(self.cluster, address.key, body)
         elif address.subresource == "eviction":
-            answer = subresources.evict(self.cluster, address.key, body)
+            dry_run = _dry_run(request.query.getall("dryRun", []))
+            answer = eviction.evict(self.cluster, address.key, body, dry_run)
         else:
             answer = subresources.token(self.cluster, address.key, body, self.tokens.issue)
         return web.json_response(answer, status=201)

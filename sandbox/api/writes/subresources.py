@@ -1,4 +1,4 @@
-"""Subresources that are more than a view of their object: binding, eviction, scale and service account tokens."""
+"""Subresources that are more than a view of their object: binding, scale and service account tokens."""
 
 from __future__ import annotations
 
@@ -48,12 +48,6 @@ def bind(store: Store, key: Key, binding: Json) -> Json:
     }
     pod["status"]["conditions"] = [*conditions, scheduled]
     store.put(info, key, pod)
-    return SUCCESS
-
-
-def evict(store: Store, key: Key, eviction: Json) -> Json:
-    """Delete a pod the polite way. No disruption budget is consulted."""
-    store.delete_now(store.kinds.named("pods"), key, eviction.get("deleteOptions") or {})
     return SUCCESS
 
 
