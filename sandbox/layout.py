@@ -99,6 +99,9 @@ class Timings:
     heartbeat: float = 5.0
     node_monitor_grace: float = 15.0  # heartbeats missing for so long make a node Unknown
     lost_node_removal: float = 1.0  # Unknown -> the cloud removes the Node of a machine that is gone
+    namespace_removal: float = (
+        0.5  # namespace deleted -> it is gone, however empty; new content is refused meanwhile
+    )
     restart_backoff: float = 10.0  # the kubelet's: 10 s doubling to 300 s
     restart_backoff_max: float = 300.0
     job_backoff: float = 10.0

@@ -45,8 +45,8 @@ from sandbox.controllers.volume_binding import CLASSES
 from sandbox.controllers.volumes import VolumeBinder, storage_classes
 from sandbox.faults import FaultKind, Faults
 from sandbox.layout import Layout, Timings
+from sandbox.lifecycle import own_record
 from sandbox.node.agent import NodeAgent
-from sandbox.process_file import own_record
 from sandbox.registry import Registry, RegistryProblem, is_free
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ async def run(layout: Layout, port: int, timings: Timings) -> None:
         registry = Registry(layout)
         starting = asyncio.create_task(registry.start())
         stack.push_async_callback(registry.stop)
-        cluster = Cluster(layout.root)
+        cluster = Cluster(layout.root, timings.namespace_removal)
         stack.callback(cluster.close)
         machinery = Machinery.build(cluster, faults, layout, timings)
         await _install(cluster, machinery.agent)

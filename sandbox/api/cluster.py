@@ -59,8 +59,11 @@ _POD_ACTIONS: dict[str, Callable[[Store, Key, Json], Json]] = {
 class Cluster:
     """`resource` is `pods`, `statefulsets.apps`, `workspaces.kaito.sh` (plural[.group]) or a `Resource`."""
 
-    def __init__(self, state_dir: Path | None) -> None:
-        """Open or make `state_dir`/cluster.db; None keeps everything in memory."""
+    def __init__(self, state_dir: Path | None, namespace_seconds: float = 0.0) -> None:
+        """Open or make `state_dir`/cluster.db; None keeps everything in memory.
+
+        :param namespace_seconds: how long a deleted namespace stays at least, as it does on a real cluster.
+        """
         self.storage = Storage(state_dir / "cluster.db" if state_dir else None)
         self.state_dir = state_dir
         self.site = ClusterSite(self.storage, zlib.crc32(str(state_dir).encode()) if state_dir else 0)
@@ -69,7 +72,7 @@ class Cluster:
         self.known_events: dict[
             tuple[str | None, ...], str
         ] = {}  # what an event says -> its name, to count it
-        self.collector = Collector(self)
+        self.collector = Collector(self, namespace_seconds)
         self.lifecycle = Lifecycle(self)
         self.lifecycle.restore()
         bootstrap.fill(self)

@@ -40,8 +40,11 @@ _FINISHED = {"Succeeded", "Failed"}
 class Collector:
     """Fed by every write of the cluster; works in slices so that requests are answered in between."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, namespace_seconds: float = 0.0) -> None:
+        """:param namespace_seconds: how long a deleted namespace stays at least, refusing new content meanwhile."""
         self._store = store
+        self._namespace_seconds = namespace_seconds
+        self._namespaces_stay: dict[str, float] = {}  # uid of a deleted namespace -> loop time until when
         self._queue: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._scheduled = False
 
@@ -230,6 +233,12 @@ class Collector:
             obj = self._get(place)
             if obj is not None and not obj["metadata"].get("deletionTimestamp"):
                 self._delete(place, "Background")
+        namespace = self._get(("namespaces", ("", name)))
+        if namespace is not None and self._namespace_seconds:
+            loop, uid = asyncio.get_running_loop(), namespace["metadata"]["uid"]
+            if uid not in self._namespaces_stay:
+                self._namespaces_stay[uid] = loop.time() + self._namespace_seconds
+                loop.call_later(self._namespace_seconds, self._later, self._finish_namespace, name)
         self._finish_namespace(name)
 
     def _finish_namespace(self, name: str) -> None:
@@ -237,6 +246,9 @@ class Collector:
         obj = self._get(place)
         if obj is None or not obj["metadata"].get("deletionTimestamp") or self._contents(name):
             return
+        if asyncio.get_running_loop().time() < self._namespaces_stay.get(obj["metadata"]["uid"], 0.0):
+            return
+        self._namespaces_stay.pop(obj["metadata"]["uid"], None)
         self._edit(place, lambda new: new.setdefault("spec", {}).update(finalizers=[]))
 
     # custom resource definitions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -153,6 +154,21 @@ async def test_a_namespace_takes_its_content_and_refuses_more(cluster: Cluster, 
     await cluster.patch("configmaps", "c", {"metadata": {"finalizers": None}}, "extra")
     await settled()
     assert "extra" not in await names(cluster, "namespaces")
+
+
+async def test_an_empty_namespace_stays_a_moment_and_refuses_content_meanwhile() -> None:
+    """As on a real cluster, where nobody sees 404 at once: whoever still writes there is told 403."""
+    cluster = Cluster(None, namespace_seconds=0.1)
+    await cluster.create("namespaces", {"metadata": {"name": "brief"}})
+    await cluster.delete("namespaces", "brief")
+    await asyncio.sleep(0.02)
+    for content in ("configmaps", "secrets"):
+        with pytest.raises(ApiError, match="because it is being terminated") as caught:
+            await cluster.create(content, {"metadata": {"name": "d"}}, "brief")
+        assert caught.value.code == 403
+    await asyncio.sleep(0.15)
+    assert "brief" not in await names(cluster, "namespaces")
+    cluster.close()
 
 
 async def test_the_default_namespace_stays(cluster: Cluster) -> None:
