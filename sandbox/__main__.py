@@ -15,7 +15,7 @@ from sandbox import lifecycle
 from sandbox.control import FAULTS, Control, ControlProblem
 from sandbox.faults import FaultKind
 from sandbox.layout import Layout, Timings
-from sandbox.programs import MissingPrograms, check_programs
+from sandbox.lifecycle import MissingPrograms, check_programs
 
 EPILOG = """examples:
   python -m sandbox up                      # then: export KUBECONFIG=.sandbox/kubeconfig; kubectl get nodes

@@ -1,6 +1,7 @@
 """Start and stop the sandbox's process from outside: what `up`, `down` and `status` do.
 
-Only the process that the pid file names (by id and start time) is ever signalled.
+Only the process that the pid file names is ever signalled: by its id with its start time, so that a number used again
+is never taken for it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,69 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandbox.layout import Layout
-from sandbox.process_file import SandboxProcess
 
 PROJECT = Path(__file__).resolve().parents[1]
+#: The two programs that no Python package carries -> their Debian packages.
+PACKAGES = {"bwrap": "bubblewrap", "docker-registry": "docker-registry"}
 START_SECONDS, STOP_SECONDS, KILL_SECONDS = 30.0, 15.0, 5.0
 
 
 class SandboxProblem(RuntimeError):
     """The command cannot do what it was asked; the message says why and what to do."""
+
+
+class MissingPrograms(RuntimeError):
+    """Something must be installed first; the message has the exact command."""
+
+
+def check_programs() -> None:
+    """Raise MissingPrograms when bubblewrap or docker-registry is not installed."""
+    missing = [program for program in PACKAGES if shutil.which(program) is None]
+    if missing:
+        packages = " ".join(PACKAGES[program] for program in missing)
+        raise MissingPrograms(
+            f"The sandbox needs {' and '.join(missing)}, which Debian and Ubuntu package as {packages}. Install with:\n"
+            f"  sudo apt-get update && sudo apt-get install -y {packages}"
+        )
+
+
+def _started(pid: int) -> int | None:
+    """The kernel's start time of a living process in clock ticks; None when there is none or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def own_record() -> dict[str, int]:
+    return {"pid": os.getpid(), "started": _started(os.getpid()) or 0}
+
+
+@dataclass(frozen=True)
+class SandboxProcess:
+    """A process that was recorded and still lives."""
+
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        return _started(self.pid) == self.started
+
+    @classmethod
+    def read(cls, path: Path) -> SandboxProcess | None:
+        """The living process of a pid file; None when the file is missing, torn, or of a process that is gone."""
+        try:
+            process = cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return process if process.alive else None
 
 
 def describe(layout: Layout) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -116,14 +116,6 @@ def pod_requests(spec: Mapping[str, Any]) -> dict[str, Decimal]:
 def pod_limits(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     """What a pod may use at most, of the resources that it limits."""
     return _pod_total(spec, _limits)
-
-
-def sum_requests(specs: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
-    total: dict[str, Decimal] = {}
-    for spec in specs:
-        for name, value in pod_requests(spec).items():
-            total[name] = total.get(name, Decimal(0)) + value
-    return total
 
 
 def qos_class(spec: Mapping[str, Any]) -> str:

@@ -43,11 +43,6 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or now()).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def micro_timestamp(moment: datetime | None = None) -> str:
-    """metav1.MicroTime."""
-    return (moment or now()).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def parsed_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 

@@ -1,4 +1,4 @@
-"""Who owns what, what a selector selects, and the hash that names a pod template. Pure functions of objects."""
+"""Who owns what, which expressions hold, and the hash that names a pod template. Pure functions of objects."""
 
 from __future__ import annotations
 
@@ -70,16 +70,6 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 def expressions_hold(expressions: Iterable[Mapping[str, Any]], labels: Mapping[str, str]) -> bool:
     """Whether all requirements (In, NotIn, Exists, DoesNotExist, Gt, Lt) hold for these labels."""
     return all(_holds(expression, labels) for expression in expressions)
-
-
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str] | None) -> bool:
-    """Whether a LabelSelector (matchLabels, matchExpressions) selects; None selects nothing, {} everything."""
-    if selector is None:
-        return False
-    labels = labels or {}
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    return expressions_hold(selector.get("matchExpressions") or [], labels)
 
 
 def template_hash(template: Object, length: int = 10) -> str:

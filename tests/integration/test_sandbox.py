@@ -442,6 +442,54 @@ def test_faults_from_the_command_line(sandbox):
     assert "needs a value in seconds" in refused.stderr
 
 
+def test_a_disk_is_made_for_its_first_pod_and_serves_the_next(sandbox):
+    """The default class, from a pod on the CPU node to one on a GPU machine outside all zones."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    sandbox.core.create_namespaced_persistent_volume_claim(
+        "default", {"metadata": {"name": "work"}, "spec": spec}
+    )
+    volumes = [{"name": "work", "persistentVolumeClaim": {"claimName": "work"}}]
+    mount = {"volumeMounts": [{"name": "work", "mountPath": "/work"}]}
+    sandbox.run("writer", ["sh", "-c", "echo kept > /work/file"], volumes=volumes, container=mount)
+    sandbox.phase("writer", "Succeeded")
+    read = lambda: sandbox.core.read_namespaced_persistent_volume_claim("work", "default")  # noqa: E731
+    assert read().metadata.annotations["volume.kubernetes.io/selected-node"] == "sandbox-cpu-0"
+    volume = sandbox.core.read_persistent_volume(read().spec.volume_name)
+    [term] = volume.spec.node_affinity.required.node_selector_terms
+    assert [(e.key, e.values) for e in term.match_expressions] == [("topology.disk.csi.azure.com/zone", [""])]
+    sandbox.claim("wsdisk")
+    gpu = {**GPU_POD, "container": {**GPU_POD["container"], **mount}}
+    sandbox.run("reader", ["cat", "/work/file"], volumes=volumes, **gpu)
+    sandbox.phase("reader", "Succeeded")
+    assert sandbox.logs("reader") == "kept\n"
+    for name in ("writer", "reader"):
+        sandbox.core.delete_namespaced_pod(name, "default")
+    sandbox.core.delete_namespaced_persistent_volume_claim("work", "default")
+    sandbox.gone(read, "the claim")
+    sandbox.delete_claim("wsdisk")
+
+
+def test_a_dry_run_says_what_a_create_would(sandbox):
+    quota = {"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": "0"}}}
+    sandbox.core.create_namespaced_resource_quota("default", quota)
+    body = {
+        "metadata": {"name": "refused"},
+        "spec": {"containers": [{"name": "main", "image": "busybox", **GPU_POD["container"]}]},
+    }
+    told = []
+    for options in ({"dry_run": "All"}, {}):
+        with pytest.raises(ApiException) as caught:
+            sandbox.core.create_namespaced_pod("default", body, **options)
+        told.append((caught.value.status, json.loads(caught.value.body)["message"]))
+    sandbox.core.delete_namespaced_resource_quota("gpus", "default")
+    assert told[0] == told[1]
+    assert told[0][0] == 403
+    assert (
+        'pods "refused" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1'
+        in told[0][1]
+    )
+
+
 def test_a_lost_node_takes_its_pod_and_claim_along(sandbox):
     sandbox.claim("wslost")
     sandbox.run("lost", ["sleep", "1001"], **GPU_POD)

@@ -23,7 +23,6 @@ class Version:
     type: Type
     columns: tuple[Json, ...]
     scale: Json | None
-    storage_version: str
     deprecation: str = ""
 
 

@@ -154,7 +154,6 @@ def _resource(spec: Json, version: Json, storage: str) -> Resource:
             type=type_,
             columns=tuple(version.get("additionalPrinterColumns") or ()),
             scale=subresources.get("scale"),
-            storage_version=storage,
             deprecation=_deprecation(api_version, names["kind"], version),
         ),
         conversion=None

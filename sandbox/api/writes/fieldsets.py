@@ -15,7 +15,6 @@ from sandbox.api.kinds.types import ANY, Type
 
 Json = dict[str, Any]
 Path = tuple[str, ...]
-FieldSet = frozenset[Path]
 
 _KEY_DEFAULTS = {"protocol": "TCP"}  # the one list key in the built-in types that may be left out
 

@@ -11,10 +11,10 @@ import sys
 import pytest
 import yaml
 
-from sandbox import lifecycle, programs
+from sandbox import lifecycle
 from sandbox.__main__ import main
 from sandbox.layout import Layout
-from sandbox.process_file import SandboxProcess, own_record
+from sandbox.lifecycle import SandboxProcess, own_record
 from sandbox.registry import Credentials, bcrypt_hash, configuration
 
 
@@ -69,7 +69,7 @@ def test_down_and_status_without_a_sandbox(tmp_path, capsys):
 
 
 def test_missing_programs_are_named_with_the_command_that_installs_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(lifecycle.shutil, "which", lambda name: None)
     assert main(["up", "--state-dir", str(tmp_path)]) == 1
     assert "apt-get install -y bubblewrap docker-registry" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 _VERSION = 3
-_SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING, _GOAWAY = 1, 2, 3, 6, 7
+_SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING = 1, 2, 3, 6
 _FIN = 0x01
 
 # The zlib dictionary of the SPDY/3 specification: header names with their lengths, then common values.
@@ -159,7 +159,3 @@ class Connection:
 
     async def send_data(self, number: int, data: bytes, fin: bool = False) -> None:
         await self._write(struct.pack("!II", number, (_FIN if fin else 0) << 24 | len(data)) + data)
-
-    async def go_away(self) -> None:
-        last = max(self._streams, default=0)
-        await self._send_control(_GOAWAY, struct.pack("!II", last, 0))

@@ -9,7 +9,7 @@ from sandbox.api.meta import metadata
 
 Json = dict[str, Any]
 
-JOB_NAME, JOB_UID = "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"
+JOB_UID = "batch.kubernetes.io/controller-uid"
 
 
 def _template(spec: Json) -> None:
