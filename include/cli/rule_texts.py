@@ -136,6 +136,7 @@ SENTENCES: Mapping[str, str] = {
     "P3": "A Workspace that is given to a run is as the one of its name in the cluster.",
     "P4": "Registry secrets that a Workspace names exist and have the type kubernetes.io/dockerconfigjson.",
     "P7": "What was spent and what the plan is estimated to cost stay within the budget (kaito.sh/budget-usd).",
+    "P9": "The API server would take every object that a run creates: quotas, limit ranges, pod security (a dry run).",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 

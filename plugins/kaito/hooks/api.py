@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_request
 from typing import Any
 from urllib.parse import quote
 
@@ -258,6 +259,11 @@ def watching(
 def create(kind: Kind, manifest: Mapping[str, Any]) -> Request:
     namespace = manifest["metadata"].get("namespace")
     return Request("POST", kind.path(namespace=namespace), (("fieldManager", FIELD_MANAGER),), dict(manifest))
+
+
+def dry_run(request: Request) -> Request:
+    """Return a write as one that goes through all of admission and stores nothing."""
+    return replace_request(request, query=(*request.query, ("dryRun", "All")))
 
 
 def access_review(verb: str, kind: Kind) -> Request:

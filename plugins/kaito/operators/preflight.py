@@ -32,13 +32,13 @@ from kaito.controller import references
 from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.lookup import Lookup, look_up, token_in
-from kaito.operators import exclusive
+from kaito.operators import dry_run, exclusive
 from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
 from kaito.run_conf import conf_faults, identity_faults, refuse
-from kaito.settings import policy
+from kaito.settings import manifest_settings, policy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -287,7 +287,22 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 refused = {}  # of the tuning's machines
             if serving:
                 serving = self._left_in_budget(wanted, document, serving, tuning, refused, run_id)
+            self._take_a_dry_run(wanted, document, tuning, serving, run_id)
         return self._record(document, tuning, serving, run_id)
+
+    def _take_a_dry_run(
+        self,
+        wanted: Requested,
+        document: dict[str, Any],
+        tuning: Candidates | None,
+        serving: Candidates | None,
+        run_id: str,
+    ) -> None:
+        """Refuse what the API server would refuse later, with machines waiting for it."""
+        first, second = tuning and tuning.first, serving and serving.first
+        run = Run(document, first or second, second, names.run_id_label(run_id))
+        if found := dry_run.refusals(self.cluster, run, manifest_settings()):
+            raise self._refusal(wanted, document, found, run_id)
 
     def _left_in_budget(
         self,

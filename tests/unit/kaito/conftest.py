@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import EVENT, SECRET, WORKSPACE, ClusterError, Kind
+from kaito.hooks.api import EVENT, SECRET, WORKSPACE, ClusterError, Kind, Request
 from kaito.operators.base import PREFLIGHT, redacted
 
 from include.catalog import load_catalog
@@ -84,6 +84,14 @@ class FakeCluster:
             and (not namespace or ns == namespace)
             and all((obj["metadata"].get("labels") or {}).get(k) == v for k, v in (labels or {}).items())
         ]
+
+    def send(self, request: Request) -> dict[str, Any]:
+        """Take a dry run, which stores nothing, unless the test refuses it."""
+        assert ("dryRun", "All") in request.query, "the fake stores nothing that is sent to it"
+        refusal = self.refuse.get(("dry run", request.path.rpartition("/")[2]))
+        if refusal:
+            raise refusal
+        return dict(request.body)
 
     def may(self, verb: str, kind: Kind) -> bool:
         return (verb, kind.plural) not in self.refuse

@@ -1,0 +1,77 @@
+"""What the API server would refuse to a run, the preflight refuses in its words, before a machine is asked for."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from kaito.hooks.api import ClusterError
+from kaito.operators import dry_run
+from kaito.operators.base import Run
+
+from include.manifests import ManifestSettings
+from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
+
+NAME = "workspace-tuning-phi-3"
+BY_NAME = {"workspace": {"metadata": {"name": NAME}}}
+QUOTA = (
+    f'pods "{NAME}-g1-tuning" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, '
+    "used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=0"
+)
+
+
+def planned(context: dict[str, Any]) -> list[tuple[str, str]]:
+    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    return [
+        (kind.name, obj["metadata"]["name"]) for kind, obj in dry_run.planned(run, ManifestSettings("i:1"))
+    ]
+
+
+def test_every_object_of_a_tuning_that_is_served_is_asked_about(context: dict[str, Any]) -> None:
+    assert planned(context) == [
+        ("PersistentVolumeClaim", f"{NAME}-work"),
+        ("ConfigMap", f"{NAME}-g1-tuning"),
+        ("Pod", f"{NAME}-g1-dataset"),
+        ("Pod", f"{NAME}-g1-tuning"),
+        ("Pod", f"{NAME}-g1-adapter"),
+        ("Service", NAME),
+        ("Service", f"{NAME}-headless"),
+        ("StatefulSet", NAME),
+        ("Pod", f"{NAME}-0"),
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_refusal_is_a_fault_with_the_servers_sentence(
+    cluster: FakeCluster, workspace: dict[str, Any], status: int
+) -> None:
+    cluster.refuse["dry run", "pods"] = ClusterError(status, "Forbidden", QUOTA)
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, BY_NAME)
+    assert QUOTA in str(refused.value)
+    assert "raise the namespace's ResourceQuota" in str(refused.value)
+    assert cluster.writes == []
+    assert QUOTA in cluster.condition(NAME, "ResourceReady")["message"]
+
+
+def test_all_refusals_are_told_at_once(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.refuse["dry run", "pods"] = ClusterError(403, "Forbidden", QUOTA)
+    cluster.refuse["dry run", "persistentvolumeclaims"] = ClusterError(403, "Forbidden", "no more storage")
+    with pytest.raises(AirflowFailException, match=r"(?s)no more storage.*exceeded quota"):
+        preflight(cluster, BY_NAME)
+
+
+def test_a_name_that_is_taken_is_nobodys_refusal(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    cluster.refuse["dry run", "persistentvolumeclaims"] = ClusterError(409, "AlreadyExists", "exists")
+    assert preflight(cluster, BY_NAME)["plan"]
+
+
+def test_a_server_that_cannot_answer_is_asked_again(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    before = copy.deepcopy(cluster.objects)
+    cluster.refuse["dry run", "pods"] = ClusterError(503, "ServiceUnavailable", "a moment")
+    with pytest.raises(ClusterError, match="a moment"):
+        preflight(cluster, BY_NAME)
+    assert cluster.objects == before
