@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
 CPU_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
@@ -72,7 +73,7 @@ def detect() -> Hardware:
             cpu_threads=threads,
         )
     name, flags = _cpu_info()
-    return Hardware("cpu", name, 0, _memory_limit(), bool(flags & CPU_BF16_FLAGS), threads)
+    return Hardware("cpu", name, 0, memory_limit(), bool(flags & CPU_BF16_FLAGS), threads)
 
 
 def prepare_environment() -> None:
@@ -91,33 +92,53 @@ def prepare_environment() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own, about each other
 
 
-def use_threads(hardware: Hardware) -> None:
-    """Give torch as many threads as this pod has CPUs; more would only fight for them. OMP_NUM_THREADS wins."""
+def use_threads(hardware: Hardware) -> str:
+    """Give torch as many threads as this pod has CPUs, and return the sentence that says so.
+
+    More would only fight for them, and threads that meet at a barrier are as slow as the one that waits for a CPU.
+    OMP_NUM_THREADS wins: torch has read it by itself.
+    """
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(hardware.cpu_threads)
+    if asked := os.environ.get("OMP_NUM_THREADS"):
+        return f"Computing with {torch.get_num_threads()} threads, as OMP_NUM_THREADS={asked} says."
+    torch.set_num_threads(hardware.cpu_threads)
+    return (
+        f"Computing with {hardware.cpu_threads} threads, which is what this pod may use of the machine's "
+        f"{os.cpu_count()} CPUs (its affinity, and the quota of its CPU limit)."
+    )
 
 
-def cpu_threads(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs of this pod: the affinity mask, cut by the cgroup's quota (cgroup v2 `cpu.max`: quota and period)."""
+def cpu_threads(cgroup: Path = CGROUP) -> int:
+    """CPUs of this pod: the affinity mask, cut by the cgroup's quota.
+
+    :param cgroup: where cgroups are mounted: version 2 has quota and period in `cpu.max`, version 1 in two files.
+    """
     available = len(os.sched_getaffinity(0))
+    told = _read(cgroup / "cpu.max") or " ".join(
+        _read(cgroup / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+    )
     try:
-        quota, period = cpu_max.read_text().split()
-    except (OSError, ValueError):
+        quota, period = map(int, told.split())  # "max" stands for no limit in version 2, -1 in version 1
+    except ValueError:
         return available
-    if quota == "max":
+    if quota <= 0 or period <= 0:
         return available
-    return max(1, min(available, math.ceil(int(quota) / int(period))))
+    return max(1, min(available, math.ceil(quota / period)))
 
 
-def _memory_limit() -> int:
+def memory_limit(cgroup: Path = CGROUP) -> int:
+    """Bytes that this pod may use: the machine's memory, cut by the cgroup's limit (version 2, then version 1)."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    told = _read(cgroup / "memory.max") or _read(cgroup / "memory" / "memory.limit_in_bytes")
+    return min(physical, int(told)) if told.isdecimal() else physical
+
+
+def _read(path: Path) -> str:
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return path.read_text().strip()
     except OSError:
-        return physical
-    return physical if limit == "max" else min(physical, int(limit))
+        return ""
 
 
 def _cpu_info() -> tuple[str, frozenset[str]]:

@@ -96,7 +96,7 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
 
     began = time.monotonic()
     hardware = detect()
-    use_threads(hardware)
+    log.info("%s", use_threads(hardware))
     precision = choose_precision(hardware, env.dtype)
     log.info("%s", precision.sentence)
     for warning in check_base(adapters, {env.name, os.environ.get("MODEL_ID", "")} - {""}):

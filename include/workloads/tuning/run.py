@@ -93,7 +93,7 @@ def _read_config(env: Environment) -> TuningConfig:
 
 def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[str, Any]:
     hardware = detect()
-    use_threads(hardware)
+    log.info("%s", use_threads(hardware))
     progress.stage("loading", f"reading the data and {env.model_id or 'the model'} on {hardware.name}")
     job = _prepare(env, config, hardware, progress)
     for reason in job.recipe.reasons:
