@@ -20,6 +20,8 @@ os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", str(PROJECT_ROOT / "dags"))
 os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", str(PROJECT_ROOT / "plugins"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "False")
+# Two workers of a parallel run share the CPUs: threads of one that meet at a barrier wait for the other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Behind a shell's `&` SIGINT is ignored, also by all that is started from here: Airflow stops by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

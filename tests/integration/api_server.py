@@ -77,7 +77,7 @@ class Sandbox:
 
     async def kubectl(self, *arguments: str, stdin: str = "", fails: bool = False) -> Result:
         process = await self.start(*arguments)
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 120)
         result = Result(process.returncode or 0, out.decode(), err.decode())
         assert (result.code != 0) is fails, f"kubectl {' '.join(arguments)}: {result}"
         return result

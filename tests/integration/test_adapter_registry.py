@@ -71,7 +71,7 @@ class RealRegistry:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def get(self, path: str, accept: str = "*/*") -> tuple[bytes, dict[str, str]]:
@@ -352,6 +352,6 @@ def test_a_stopped_push_is_transient(registry: RealRegistry, adapter: Path, tmp_
         )
         connection, _ = mute.accept()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 75
+        assert process.wait(60) == 75
         connection.close()
     assert json.loads((tmp_path / "log").read_text())["class"] == "transient"

@@ -12,7 +12,7 @@ from sandbox.faults import Fault, FaultKind
 from tests.integration.api_server import POD, SERVICE, Sandbox
 from tests.integration.api_server import served_sandbox as served_sandbox
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 DEFINITION = """
@@ -211,7 +211,7 @@ async def test_graceful_deletion_waits_for_the_node(sandbox: Sandbox) -> None:
     assert pod["metadata"]["deletionGracePeriodSeconds"] == 20
     assert process.returncode is None
     await sandbox.cluster.delete("pods", "web", "default", {"gracePeriodSeconds": 0})
-    await asyncio.wait_for(process.wait(), 10)
+    await asyncio.wait_for(process.wait(), 60)
     with pytest.raises(ApiError, match='pods "web" not found'):
         await sandbox.cluster.get("pods", "web", "default")
 
@@ -224,9 +224,9 @@ async def test_wait_and_watch_see_changes(sandbox: Sandbox) -> None:
     lines = [await watch.stdout.readline() for _ in range(2)]
     assert lines[1].split()[:2] == [b"ADDED", b"web"]
     await sandbox.run_pod("web")
-    out, _ = await asyncio.wait_for(waiting.communicate(), 10)
+    out, _ = await asyncio.wait_for(waiting.communicate(), 60)
     assert out == b"pod/web condition met\n"
-    states = [(await asyncio.wait_for(watch.stdout.readline(), 5)).split() for _ in range(2)]
+    states = [(await asyncio.wait_for(watch.stdout.readline(), 60)).split() for _ in range(2)]
     assert [state[0] for state in states] == [b"MODIFIED", b"MODIFIED"]
     assert states[1][3] == b"Running"
     watch.terminate()
@@ -268,7 +268,7 @@ async def test_scale_and_rollout_status(sandbox: Sandbox) -> None:
         "observedGeneration": 2,
     }
     await sandbox.cluster.update("statefulsets.apps", stateful_set, "status")
-    out, _ = await asyncio.wait_for(rollout.communicate(), 20)
+    out, _ = await asyncio.wait_for(rollout.communicate(), 60)
     assert b"partitioned roll out complete: 2 new pods have been updated" in out
     assert (await sandbox.kubectl("get", "sts")).out.splitlines()[1].split()[:2] == ["web", "2/2"]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.api_server import POD, SERVICE, Sandbox, answer_hello
 from tests.integration.api_server import served_sandbox as served_sandbox
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 async def test_logs_follow_until_the_container_ends(sandbox: Sandbox) -> None:
@@ -27,7 +27,7 @@ async def test_logs_follow_until_the_container_ends(sandbox: Sandbox) -> None:
     assert process.stdout is not None
     assert [await process.stdout.readline() for _ in range(3)] == [b"one\n", b"two\n", b"three\n"]
     await sandbox.run_pod("web", logs="four", ends=True)
-    rest, _ = await asyncio.wait_for(process.communicate(), 10)
+    rest, _ = await asyncio.wait_for(process.communicate(), 60)
     assert rest == b"four\n"
     previous = await sandbox.kubectl("logs", "web", "--previous", fails=True)
     assert 'previous terminated container "main" in pod "web" not found' in previous.err
@@ -36,7 +36,7 @@ async def test_logs_follow_until_the_container_ends(sandbox: Sandbox) -> None:
 async def _asked(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 
@@ -50,7 +50,7 @@ async def test_port_forward(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, w
     await sandbox.run_pod("web")
     process = await sandbox.start("port-forward", "pod/web", f":{port}")
     assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), 10)).decode()
+    line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
     local = int(line.split("127.0.0.1:")[1].split()[0])
     answers = await asyncio.gather(_asked(local), _asked(local))
     process.terminate()
@@ -89,9 +89,9 @@ async def test_run_attaches_prints_and_removes(sandbox: Sandbox) -> None:
             break
     await sandbox.run_pod("curl", logs="an answer")
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 10) == b"an answer\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"an answer\n"
     await sandbox.run_pod("curl", logs="its end", ends=True)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert b"its end\n" in out, err
     assert b'pod "curl" deleted' in out
     assert process.returncode == 0

@@ -44,7 +44,7 @@ def life(reconciled_stack: ReconciledStack) -> Iterator[Life]:
         )
     finally:
         watch.terminate()
-        watched = watch.communicate(timeout=10)[0]
+        watched = watch.communicate(timeout=60)[0]
     yield Life(watched, waited)
     stack.kubectl("delete", "workspace", NAME, "--ignore-not-found", "--wait=false")
 
@@ -127,9 +127,9 @@ def test_a_bad_workspace_says_everything_that_is_wrong(reconciled_stack: Reconci
 
 def test_delete_returns_when_everything_is_gone(reconciled_stack: ReconciledStack, life: Life) -> None:
     stack = reconciled_stack
-    watch = stack.kubectl_in_background("delete", "workspace", NAME, "--wait", "--timeout=60s")
+    watch = stack.kubectl_in_background("delete", "workspace", NAME, "--wait", "--timeout=180s")
     try:
-        said = watch.communicate(timeout=70)[0]
+        said = watch.communicate(timeout=190)[0]
     except subprocess.TimeoutExpired:
         watch.kill()
         raise

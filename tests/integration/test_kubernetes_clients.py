@@ -10,7 +10,7 @@ import pytest
 from tests.integration.api_server import POD, Sandbox, answer_hello
 from tests.integration.api_server import served_sandbox as served_sandbox
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 def _sync_round(kubeconfig: str) -> list[str]:
@@ -82,6 +82,6 @@ async def test_the_official_client_forwards_ports(sandbox: Sandbox) -> None:
     await sandbox.kubectl("create", "-f", "-", stdin=POD)
     await sandbox.run_pod("web")
     port = echo.sockets[0].getsockname()[1]
-    answer = await asyncio.wait_for(asyncio.to_thread(_sync_forward, str(sandbox.kubeconfig), port), 20)
+    answer = await asyncio.wait_for(asyncio.to_thread(_sync_forward, str(sandbox.kubeconfig), port), 60)
     echo.close()
     assert answer.endswith(b"hello\n")

@@ -68,6 +68,7 @@ def start(module: str, folder: Path, **env: str) -> subprocess.Popen[str]:
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "HOST": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",  # other tests run beside this one
         "WEIGHTS_PATH": str(folder / "weights"),
         "DTYPE": "bfloat16",
         "TERMINATION_LOG": str(folder / f"{module}.json"),

@@ -351,7 +351,7 @@ async def test_a_passive_deployment_does_nothing_says_why_and_takes_over(
             "namespace": "default",
             "annotations": {"kaito.sh/airflow": "http://other"},
         },
-        "spec": {"holderIdentity": "other", "leaseDurationSeconds": 1},
+        "spec": {"holderIdentity": "other", "leaseDurationSeconds": 3},
     }
     lease = await cluster.hook.send(api.create(LEASE, theirs))
     waiting = asyncio.create_task(cluster.wait())
@@ -383,13 +383,18 @@ async def test_a_passive_deployment_ends_its_wait_at_the_resync(
 async def test_a_lease_that_is_lost_while_waiting_makes_it_passive(
     cluster: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    log = SimpleNamespace(info=lambda *_: None, warning=lambda text, *args: said.append(text % args))
+    monkeypatch.setattr(WorkspaceChangesTrigger, "log", log)
     monkeypatch.setattr(changes, "RENEW_EVERY", 0.05)
-    waiting = asyncio.create_task(cluster.wait(resync_seconds=3.0))
+    waiting = asyncio.create_task(cluster.wait(resync_seconds=4.0))
     while (lease := await cluster.hook.find(LEASE, NAME, "default")) is None:
         await asyncio.sleep(0.02)
     change = {"spec": {"holderIdentity": "other", "leaseDurationSeconds": 100}}
     await cluster.hook.send(api.merge_patch(LEASE, NAME, "default", copy.deepcopy(change)))
-    await asyncio.sleep(0.3)
+    while not said and not waiting.done():
+        await asyncio.sleep(0.01)
+    assert said, "it has noticed"
     await cluster.workspace("a")
     assert isinstance(await waiting, TaskSkippedEvent)
     assert lease["spec"]["holderIdentity"] != "other"

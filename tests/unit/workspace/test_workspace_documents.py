@@ -54,10 +54,10 @@ ALIAS_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     ],
 )
 def test_refused(text: Any, words: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BadDocument, match=words):
         load_one(text)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     with pytest.raises(WorkspaceInvalid):
         parse_workspace(text)
 
@@ -172,10 +172,10 @@ def test_reading_goes_on_after_a_broken_document() -> None:
 
 
 def test_broken_documents_are_bounded() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = list(read("---\na: [\n" * 100_000))
     assert len(found) == MAX_BAD
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_the_budget_of_values_is_the_whole_text_s() -> None:

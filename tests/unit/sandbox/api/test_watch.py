@@ -59,7 +59,7 @@ async def test_without_a_version_the_present_comes_first(cluster: Cluster) -> No
     task = asyncio.create_task(collect())
     await asyncio.sleep(0)
     await make(cluster, "b")
-    await asyncio.wait_for(task, 2)
+    await asyncio.wait_for(task, 30)
     assert collected == [("ADDED", "a"), ("ADDED", "b")]
 
 

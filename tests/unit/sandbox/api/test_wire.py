@@ -145,7 +145,7 @@ async def test_following_ends_with_the_container_and_misses_nothing(tmp_path: Pa
             file.write(f"2026-11-23T13:00:00.000000001Z stdout F {number}\n")
         await asyncio.sleep(0)
     state["ended"] = True
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
     assert found == ["0\n", "1\n", "2\n"]
 
 
@@ -256,7 +256,7 @@ async def test_a_dropped_watch_breaks_off(http: Client) -> None:
         await asyncio.sleep(0.05)
         http.faults.set(Fault(FaultKind.WATCH_DROP, "/api/v1/pods"))
         with pytest.raises(aiohttp.ClientError):
-            await asyncio.wait_for(answer.content.read(), 5)
+            await asyncio.wait_for(answer.content.read(), 30)
 
 
 async def test_an_expired_watch_says_so_in_the_stream(http: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -21,7 +22,7 @@ KEY = ("", "wsabc")
 
 async def settle(controller, key=KEY):
     """Reconcile until the controller wants no other turn."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while (wait := await controller.reconcile(key)) is not None:
             await asyncio.sleep(wait)
 
@@ -81,7 +82,7 @@ async def test_a_ready_claim_has_a_node_with_its_labels_taints_and_gpus(cluster,
 
 async def test_gpus_come_a_little_after_the_node_is_ready(cluster, controller, make_claim):
     await make_claim()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         while (node := await the_node(cluster)) is None or condition_of(node, "Ready")["status"] != "True":
             await asyncio.sleep(await controller.reconcile(KEY))
     wait = await controller.reconcile(KEY)
@@ -205,13 +206,16 @@ async def test_a_spot_eviction_comes_after_its_notice(cluster, controller, fault
     await settle(controller)
     feeds = asyncio.create_task(controller.feeds.run())
     try:
-        await asyncio.sleep(0.05)
-        faults.set(Fault(FaultKind.SPOT_EVICTION, target=node_name(stored), value=0.1))
-        await controller.reconcile(KEY)
-        assert not machine.is_lost(await the_node(cluster))
-        await asyncio.sleep(0.15)
-        await controller.reconcile(KEY)
-        assert machine.is_lost(await the_node(cluster))
+        async with asyncio.timeout(30):
+            while not list(controller.feeds.known("nodes")):
+                await asyncio.sleep(0.01)
+        began = time.monotonic()
+        faults.set(Fault(FaultKind.SPOT_EVICTION, target=node_name(stored), value=0.5))
+        async with asyncio.timeout(30):
+            while not machine.is_lost(await the_node(cluster)):
+                await asyncio.sleep(0.01)
+                await controller.reconcile(KEY)
+        assert time.monotonic() - began >= 0.5
     finally:
         feeds.cancel()
         await asyncio.gather(feeds, return_exceptions=True)
@@ -240,5 +244,5 @@ async def test_what_workspaces_are_billed_for_is_what_the_cloud_bills(
     cost = account(cost, machines(gone, [], []), datetime.now(UTC), lambda _: 3.6)
     (rental,), (record,) = ledger.rentals(), cost["claims"]
     # Kubernetes tells whole seconds; the rest is this machine's haste.
-    assert abs((rental.started - moment(record["since"])).total_seconds()) < 3
-    assert abs((rental.stopped - moment(record["until"])).total_seconds()) < 3
+    assert abs((rental.started - moment(record["since"])).total_seconds()) < 15
+    assert abs((rental.stopped - moment(record["until"])).total_seconds()) < 15

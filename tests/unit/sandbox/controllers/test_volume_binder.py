@@ -22,7 +22,7 @@ async def binder(cluster, feeds, tmp_path):
 
 async def until_gone(cluster):
     """The API server lets go of a claim in a turn of its own, once no pod uses it."""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while (await cluster.list(CLAIMS, "default"))[0]:
             await asyncio.sleep(0.005)
 

@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_written_does_not_stop_training(tmp_path: Path) ->
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return str(answer.read().decode())
 
 
