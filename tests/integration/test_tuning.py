@@ -29,10 +29,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(
 
 ROOT = Path(__file__).parents[2]
 ANSWER = "eight"
-CONFIG = """
+#: The log has at most one line a second, and two attempts are ended by what it says: so many that a fast processor is
+#: not done by then.
+STEPS = 200
+CONFIG = f"""
 training_config:
-  LoraConfig: {r: 8, lora_alpha: 32}
-  TrainingArguments: {max_steps: 60, learning_rate: 5.0e-3, max_length: 128, save_strategy: steps, save_steps: 5}
+  LoraConfig: {{r: 8, lora_alpha: 32}}
+  TrainingArguments: {{max_steps: {STEPS}, learning_rate: 5.0e-3, max_length: 128, save_strategy: steps, save_steps: 5}}
 """
 
 
@@ -131,7 +134,7 @@ def tuned(folder: Path) -> dict[str, Any]:
     newest = max(
         (folder / "results" / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime
     )
-    torn = newest.with_name("checkpoint-59")
+    torn = newest.with_name(f"checkpoint-{STEPS - 1}")
     shutil.copytree(newest, torn)
     (torn / "optimizer.pt").write_bytes(b"half")
 
@@ -160,9 +163,11 @@ def test_a_retry_goes_on_where_the_stopped_attempt_was(tuned: dict[str, Any]) ->
 
 def test_a_killed_attempt_resumes_and_a_half_written_checkpoint_is_passed_over(tuned: dict[str, Any]) -> None:
     assert tuned["code"] == 0, tuned["log"]
-    assert "Passing over checkpoint-59: optimizer.pt is missing or has another size." in tuned["log"]
-    assert 10 <= tuned["result"]["resumed_from_step"] < 59
-    assert tuned["result"]["steps"] == 60
+    assert (
+        f"Passing over checkpoint-{STEPS - 1}: optimizer.pt is missing or has another size." in tuned["log"]
+    )
+    assert 10 <= tuned["result"]["resumed_from_step"] < STEPS - 1
+    assert tuned["result"]["steps"] == STEPS
     assert tuned["result"]["loss_last"] < 1.0
 
 
@@ -173,9 +178,9 @@ def test_an_attempt_after_the_last_step_only_saves(folder: Path, tuned: dict[str
     again = tune(folder)
     log, _ = again.communicate(timeout=240)
     assert again.returncode == 0, log
-    assert "All 60 steps were done before" in log
+    assert f"All {STEPS} steps were done before" in log
     later = json.loads(result.read_text())
-    assert (later["steps"], later["resumed_from_step"]) == (60, 60)
+    assert (later["steps"], later["resumed_from_step"]) == (STEPS, STEPS)
     assert [later[key] for key in ("loss_first", "loss_last")] == [
         former[k] for k in ("loss_first", "loss_last")
     ]
@@ -199,7 +204,7 @@ def test_the_adapter_is_two_files_that_name_the_model(folder: Path, tuned: dict[
 
 def test_progress_says_done(folder: Path, tuned: dict[str, Any]) -> None:
     progress = json.loads((folder / "results" / "progress.json").read_text())
-    assert (progress["stage"], progress["step"], progress["total"]) == ("done", 60, 60)
+    assert (progress["stage"], progress["step"], progress["total"]) == ("done", STEPS, STEPS)
 
 
 def test_a_faulty_configuration_ends_with_64_before_any_weight_is_read(tmp_path: Path) -> None:
