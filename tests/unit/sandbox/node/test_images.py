@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from include.catalog import load_catalog
-from sandbox.node.images import PROJECT, ImageProblem, arguments, find_image
+from sandbox.node.images import PROJECT, ImageProblem, arguments, find_image, pod_cpus
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,25 @@ def test_arguments_go_through_the_images_entrypoint():
     image = find_image("curlimages/curl")
     assert arguments(image, {"args": ["-s", "x"]}) == [*image.entrypoint, "-s", "x"]
     assert arguments(image, {"command": ["sh"], "args": ["-c"]}) == ["sh", "-c"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 7),
+        ({"cpu.max": "max 100000"}, 7),
+        ({"cpu.max": "250000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "9900000 100000"}, 7),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 7),
+    ],
+)
+def test_a_pod_gets_all_cpus_but_one_of_those_that_the_sandbox_may_use(
+    tmp_path, monkeypatch, files, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert pod_cpus(tmp_path) == expected
