@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from include.workloads.chat import Conversation
 from include.workloads.contract import (
     TryAgain,
     UserConfigError,
@@ -26,8 +27,8 @@ from include.workloads.contract import (
     file_write_error,
     stop_requested,
 )
-from include.workloads.dataset import columns
-from include.workloads.dataset.columns import Dropped, normalise
+from include.workloads.dataset import columns, layouts
+from include.workloads.dataset.columns import Dropped, Usable, normalise
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.image import pull_data, resolve_digest
@@ -35,13 +36,17 @@ from include.workloads.dataset.readers import Names, read_rows
 from include.workloads.dataset.request import Request
 from include.workloads.dataset.sniff import sniff
 from include.workloads.dataset.sources import SourceFile, download, walk
+from include.workloads.dataset.told import listed, sentence
+from include.workloads.dataset.unzip import unzipped
 from include.workloads.dataset.writer import RowWriter
 from include.workloads.network import AddressPolicy
 
 log = logging.getLogger("dataset")
 
 PARQUET, REPORT, WORK = "train.parquet", "report.json", ".fetch"
-SHOWN_NAMES = 20
+# Each row costs 16 bytes until the end, and time even where it is dropped.
+MAX_ROWS = 20_000_000
+SHOWN_REASONS, MAX_UNREAD = 5, 50
 # Compressed columns unpack; this many characters of text for each byte that the request may download.
 MAX_EXPANSION = 4
 
@@ -52,6 +57,7 @@ class _Tally:
 
     names: Names = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    unread: Names = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -80,10 +86,16 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
 
 def _result(report: dict[str, Any]) -> dict[str, Any]:
     brief = ("url", "sha256", "bytes", "rows")
-    keys = ("rows", "format", "columns", "digest", "bytes", "dropped_rows")
+    keys = ("rows", "format", "columns", "digest", "bytes", "dropped_rows", "unread", "sentence")
+    dropped = dict(list(report["dropped"].items())[:SHOWN_REASONS])
     sources = [{key: source[key] for key in brief} for source in report["sources"]]
     characters = (report.get("characters") or {}).get("total", 0)
-    return {**{key: report[key] for key in keys}, "characters": characters, "sources": sources}
+    return {
+        **{key: report[key] for key in keys},
+        "dropped": dropped,
+        "characters": characters,
+        "sources": sources,
+    }
 
 
 @contextmanager
@@ -153,9 +165,10 @@ def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     try:
         with RowWriter(temporary, request.limits.max_bytes * MAX_EXPANSION) as writer:
             for source in _files(request, fetcher, extra):
-                _read(source, writer, tally)
+                _read(source, writer, tally, request)
         if not writer.rows:
             raise _nothing_usable(tally)
+        _check_share(writer.rows, tally, request)
         report = _report(request, writer, tally, temporary) | extra
     except TryAgain:
         raise  # what has been downloaded serves the next try
@@ -169,48 +182,75 @@ def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     return report
 
 
-def _read(source: SourceFile, writer: RowWriter, tally: _Tally) -> None:
+def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request) -> None:
     before = writer.rows
     dropped: Counter[str] = Counter()
     names: Names = {}
-    form = sniff(source.path, source.url)
-    for row in read_rows(source.path, form, source.url, names):
-        found = row if isinstance(row, Dropped) else normalise(row)
-        refused = found if isinstance(found, Dropped) else writer.add(found, source.url)
-        if refused is not None:
-            dropped[refused.reason] += 1
-        if (writer.rows + dropped.total()) % 100_000 == 0:
-            log.info("  %d rows read", writer.rows - before + dropped.total())
-            if stop_requested():
-                raise TryAgain("Stopped while reading the dataset; it can be started again.")
+    work, limit = request.output / WORK / "unpacked", request.limits.max_bytes * MAX_EXPANSION
+    with unzipped(source.path, work, source.url, limit) as (path, packed):
+        form = sniff(path, source.url)
+        for row in read_rows(path, form, source.url, names):
+            found = _normalised(row, request)
+            if isinstance(found, Usable):
+                tally.unread.update(dict.fromkeys(found.unread))
+            refused = found if isinstance(found, Dropped) else writer.add(found, source.url)
+            if refused is not None:
+                dropped[refused.reason] += 1
+            _keep_going(writer.rows - before, dropped, writer.rows + tally.dropped.total(), source.url)
     used = writer.rows - before
     tally.names.update(names)
+    if used:
+        tally.unread.update(dict.fromkeys(name for name in names if not layouts.read_columns((name,))))
     tally.dropped.update(dropped)
     if dropped.get(columns.NO_COLUMNS) and not used:
         raise _no_columns(source.url, names)
-    log.info("  %s: %d rows used, %d dropped (%s)", source.url, used, dropped.total(), form.value)
+    kind = f"{form.value} in {packed}" if packed else form.value
+    log.info("  %s: %d rows used, %d dropped (%s)", source.url, used, dropped.total(), kind)
     tally.sources.append(
         source.describe()
-        | {"rows": used, "format": form.value, "columns": list(names), "dropped": dict(dropped.most_common())}
+        | {"rows": used, "format": kind, "columns": list(names), "dropped": dict(dropped.most_common())}
     )
 
 
-def _listed(names: Iterable[str]) -> str:
-    shortened = [name if len(name) <= 40 else name[:37] + "..." for name in names]
-    more = f" and {len(shortened) - SHOWN_NAMES} more" if len(shortened) > SHOWN_NAMES else ""
-    return ", ".join(repr(name) for name in shortened[:SHOWN_NAMES]) + more
+def _normalised(row: dict[str, Any] | Dropped, request: Request) -> Usable | Dropped:
+    found = row if isinstance(row, Dropped) else normalise(row, request.options.preference)
+    if isinstance(found, Usable) and isinstance(found.value, Conversation):
+        reason = request.options.refused_by_template(found.value)
+        return found if reason is None else Dropped(reason)
+    return found
+
+
+def _keep_going(used: int, dropped: Counter[str], before: int, shown: str) -> None:
+    read = used + dropped.total()
+    if before + dropped.total() > MAX_ROWS:
+        raise UserDataError(
+            f"{shown} takes the dataset over {MAX_ROWS} rows; split it, or leave out what is not needed."
+        )
+    if read % 100_000 == 0:
+        log.info("  %d rows read", read)
+        if stop_requested():
+            raise TryAgain("Stopped while reading the dataset; it can be started again.")
+
+
+def _check_share(rows: int, tally: _Tally, request: Request) -> None:
+    dropped, share = tally.dropped.total(), request.options.max_dropped_share
+    if dropped > share * (rows + dropped):
+        raise UserDataError(
+            f"{sentence(rows, tally.dropped)}. More than {share:.0%} of the rows cannot be used "
+            "(DatasetConfig.max_dropped_share in the training config): mend them, or raise the share."
+        )
 
 
 def _no_columns(shown: str, names: Names) -> UserDataError:
-    found = f"found: {_listed(names)}" if names else "no named columns were found"
-    return UserDataError(f"{shown} has no usable columns ({found}). Accepted: {columns.ACCEPTED}.")
+    found = f"found: {listed(names)}" if names else "no named columns were found"
+    return UserDataError(f"{shown} has no usable columns ({found}). Accepted: {layouts.ACCEPTED}.")
 
 
 def _nothing_usable(tally: _Tally) -> UserDataError:
     reasons = "; ".join(f"{count} x {reason}" for reason, count in tally.dropped.most_common(5))
     why = f"all {tally.dropped.total()} rows were dropped: {reasons}" if reasons else "there are no rows"
-    found = f" Columns found: {_listed(tally.names)}." if tally.names else ""
-    return UserDataError(f"The dataset has no usable row ({why}).{found} Accepted: {columns.ACCEPTED}.")
+    found = f" Columns found: {listed(tally.names)}." if tally.names else ""
+    return UserDataError(f"The dataset has no usable row ({why}).{found} Accepted: {layouts.ACCEPTED}.")
 
 
 def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -> dict[str, Any]:
@@ -224,6 +264,8 @@ def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -
         "sources": tally.sources,
         "dropped_rows": tally.dropped.total(),
         "dropped": dict(tally.dropped.most_common()),
+        "unread": list(tally.unread)[:MAX_UNREAD],
+        "sentence": sentence(writer.rows, tally.dropped, tally.unread),
         "duplicate_rows": writer.duplicates,
         "characters": {"total": writer.chars, **writer.length_statistics()},
         "roles": dict(sorted(writer.roles.items())),
@@ -232,7 +274,7 @@ def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -
 
 
 def _say(report: dict[str, Any]) -> None:
-    log.info("dataset ready: %d rows of %s, digest %s", report["rows"], report["format"], report["digest"])
+    log.info("dataset ready: %s; kind %s, digest %s", report["sentence"], report["format"], report["digest"])
     for reason, count in report["dropped"].items():
         log.info("  dropped %d rows: %s", count, reason)
     if report["duplicate_rows"]:

@@ -1,20 +1,21 @@
-"""Rows of JSON files: one object a line, or one big array that is decoded element by element.
+"""Rows of JSON files: objects a line, objects laid out over lines, one big array, or an object that holds the array.
 
-The standard library decodes a whole document or nothing, and a dataset may be bigger than the memory, so the array
-is read through a sliding window.
+The standard library decodes a whole document or nothing, and a dataset may be bigger than the memory, so arrays and
+objects are read through a sliding window. Nothing behind the end of what was read is passed over.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from include.workloads.contract import UserDataError
+from include.workloads.dataset import layouts, text
 from include.workloads.dataset.columns import Dropped
-from include.workloads.dataset.text import MAX_ROW_CHARS, lines, open_text
+from include.workloads.dataset.text import lines, open_text
+from include.workloads.dataset.values import decoder, is_empty, load
 
 Row = dict[str, Any]
 
@@ -26,62 +27,156 @@ def _row(value: object) -> Row | Dropped:
     return value if isinstance(value, dict) else Dropped("not an object with named values")
 
 
-def json_lines(path: Path, shown: str) -> Iterator[Row | Dropped]:
-    """One object a line; a file whose first line is no JSON is refused, later ones are dropped rows."""
+def json_objects(path: Path, shown: str) -> Iterator[Row | Dropped]:
+    """The rows of a file that begins with an object: it may be a row, or hold the rows."""
     with open_text(path) as file:
-        first = True
-        for number, line in enumerate(lines(file, shown), start=1):
+        first = _first_line(file)
+    whole = _loaded(first)
+    names = whole if isinstance(whole, Mapping) else ()
+    if layouts.has_layout(name for name in names if layouts.fold(name) not in layouts.WRAPPERS):
+        return _json_lines(path, shown)
+    if (member := _wrapper(path, shown)) is not None:
+        return _unwrapped(path, shown, member)
+    a_row_a_line = whole is not None or len(first) >= text.MAX_ROW_CHARS
+    return _json_lines(path, shown) if a_row_a_line else _json_values(path, shown)
+
+
+def _first_line(file: TextIO) -> str:
+    while line := file.readline(text.MAX_ROW_CHARS):
+        if line.strip():
+            return line
+    return ""
+
+
+def _loaded(line: str) -> Any:
+    try:
+        return load(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_lines(path: Path, shown: str) -> Iterator[Row | Dropped]:
+    """One object a line; a line that is no JSON is a dropped row."""
+    with open_text(path) as file:
+        for line in lines(file, shown):
             if not line.strip():
                 continue
             try:
-                row = _row(json.loads(line))
+                yield _row(load(line))
             except (ValueError, RecursionError):
-                if first:
-                    raise UserDataError(
-                        f"{shown}, line {number}, is not JSON; give one object a line, or one array of objects."
-                    ) from None
-                row = Dropped("a line is not JSON")
-            first = False
-            yield row
+                yield Dropped("a line is not JSON")
+
+
+def _json_values(path: Path, shown: str) -> Iterator[Row | Dropped]:
+    """Objects one after the other, each over several lines."""
+    with open_text(path) as file:
+        window = _Window(file, shown, "JSON")
+        while not window.at_end():
+            yield _row(window.value())
 
 
 def json_array(path: Path, shown: str) -> Iterator[Row | Dropped]:
-    """The elements of one JSON array."""
+    """The elements of one JSON array, which must be all that the file holds."""
     with open_text(path) as file:
-        window = _Window(file, shown)
-        window.take("[")
+        window = _Window(file, shown, "a whole JSON array")
+        yield from _elements(window)
+        _check_end(window)
+
+
+def _elements(window: _Window) -> Iterator[Row | Dropped]:
+    window.take("[")
+    if window.next_char() == "]":
+        window.take("]")
+        return
+    while True:
+        yield _row(window.value())
         if window.next_char() == "]":
+            window.take("]")
             return
-        while True:
-            yield _row(window.value())
-            if window.next_char() == "]":
-                return
+        window.take(",")
+
+
+def _check_end(window: _Window) -> None:
+    if not window.at_end():
+        raise window.broken("something follows its end; give one array, or one object a line")
+
+
+def _members(window: _Window) -> Iterator[str]:
+    """The names of an object's members; whoever iterates reads the value before the next name."""
+    window.take("{")
+    while window.next_char() != "}":
+        name = window.value()
+        window.take(":")
+        yield str(name)
+        if window.next_char() != "}":
             window.take(",")
+    window.take("}")
+
+
+def _wrapper(path: Path, shown: str) -> str | None:
+    """The member of the file's one object that holds the rows as a list, by its first element, or None."""
+    with open_text(path) as file:
+        window = _Window(file, shown, "JSON")
+        try:
+            for name in _members(window):
+                if window.next_char() == "[" and layouts.fold(name) in layouts.WRAPPERS:
+                    window.take("[")
+                    first = window.value() if window.next_char() == "{" else None
+                    row = isinstance(first, Mapping) and not set(layouts.ROLE_KEYS) & set(
+                        map(layouts.fold, first)
+                    )
+                    return name if row else None
+                window.value()
+        except UserDataError:
+            return None
+    return None
+
+
+def _unwrapped(path: Path, shown: str, member: str) -> Iterator[Row | Dropped]:
+    with open_text(path) as file:
+        window = _Window(file, shown, "JSON")
+        for name in _members(window):
+            if name == member:
+                yield from _elements(window)
+                continue
+            other = window.value()
+            if isinstance(other, list | dict) and not is_empty(other) and layouts.fold(name) in _SPLITS:
+                raise UserDataError(
+                    f"{shown} holds rows in {member!r} and in {name!r}: give each as a file of its own."
+                )
+        _check_end(window)
+
+
+_SPLITS = frozenset((*layouts.WRAPPERS, "test", "validation", "valid", "dev", "eval"))
 
 
 class _Window:
     """The part of a text file that holds the value being decoded: `text` from index `at` on."""
 
-    def __init__(self, file: TextIO, shown: str) -> None:
-        self.file, self.shown = file, shown
+    def __init__(self, file: TextIO, shown: str, what: str) -> None:
+        self.file, self.shown, self.what = file, shown, what
         self.text, self.at, self.count = "", 0, 0
-        self.decoder = json.JSONDecoder()
 
-    def next_char(self) -> str:
-        """The next character that is no white space; it stays in the window."""
+    def at_end(self) -> bool:
+        """Whether only white space is left."""
         while True:
             space = _SPACE.match(self.text, self.at)
             self.at = space.end() if space else self.at
             if self.at < len(self.text):
-                return self.text[self.at]
+                return False
             if not self._more():
-                raise self._broken("it ends too early")
+                return True
+
+    def next_char(self) -> str:
+        """The next character that is no white space; it stays in the window."""
+        if self.at_end():
+            raise self.broken("it ends too early")
+        return self.text[self.at]
 
     def take(self, char: str) -> None:
         """Step over one character that must come next."""
-        found = self.next_char()
-        if found != char:
-            raise self._broken(f"{char!r} was expected and {found!r} found")
+        if self.next_char() != char:
+            raise self.broken(f"{char!r} was expected")
         self.at += 1
 
     def value(self) -> object:
@@ -89,15 +184,18 @@ class _Window:
         self.next_char()
         while True:
             try:
-                value, self.at = self.decoder.raw_decode(self.text, self.at)
+                value, end = decoder.raw_decode(self.text, self.at)
             except RecursionError:
-                raise self._broken("values are nested too deeply") from None
+                raise self.broken("values are nested too deeply") from None
             except ValueError as error:
                 # Either the value goes on behind the window, or it is no JSON: only more text can tell.
-                if len(self.text) - self.at > MAX_ROW_CHARS or not self._more():
-                    raise self._broken(str(error).partition(":")[0]) from None
+                if len(self.text) - self.at > text.MAX_ROW_CHARS or not self._more():
+                    raise self.broken(str(error).partition(":")[0]) from None
                 continue
-            self.count += 1
+            # A number at the window's end may go on behind it.
+            if end == len(self.text) and isinstance(value, int | float) and self._more():
+                continue
+            self.at, self.count = end, self.count + 1
             return value
 
     def _more(self) -> bool:
@@ -106,5 +204,6 @@ class _Window:
         self.text, self.at = self.text[self.at :] + chunk, 0
         return bool(chunk)
 
-    def _broken(self, why: str) -> UserDataError:
-        return UserDataError(f"{self.shown} is not a whole JSON array: after {self.count} values, {why}.")
+    def broken(self, why: str) -> UserDataError:
+        """The fault of the whole file, with how far it was read."""
+        return UserDataError(f"{self.shown} is not {self.what}: after {self.count} values, {why}.")

@@ -12,11 +12,13 @@ from pathlib import Path
 from include.contracts.network_policy import NetworkPolicy, Refused
 from include.contracts.redaction import redact_url
 from include.workloads.contract import UserConfigError, comma_list
+from include.workloads.dataset.connection import refuse_page
 from include.workloads.dataset.fetch import Limits
+from include.workloads.dataset.options import Options, read_options
 from include.workloads.network import network_policy
 
 # Part of the fingerprint of a finished output: raise it when normalising changes what is written.
-NORMALISER = 1
+NORMALISER = 2
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
 
@@ -31,11 +33,13 @@ class Request:
     expected_sha256: tuple[str, ...] = ()
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     limits: Limits = field(default_factory=Limits)
+    options: Options = field(default_factory=Options)
 
     @property
     def fingerprint(self) -> str:
         """Same request, same value; a hash, because URLs may hold signatures."""
         asked = [NORMALISER, list(self.urls), str(self.folder), self.image, list(self.expected_sha256)]
+        asked.append(self.options.identity)
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
@@ -61,6 +65,7 @@ def from_environment() -> Request:
             max_bytes=_positive("DATASET_MAX_BYTES", Limits.max_bytes),
             max_seconds=_positive("DATASET_MAX_SECONDS", int(Limits.max_seconds)),
         ),
+        options=read_options(),
     )
 
 
@@ -81,6 +86,7 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
         except Refused as refused:
             hint = f"; {refused.hint}" if refused.hint else ""
             raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
+        refuse_page(url)
     return stripped
 
 

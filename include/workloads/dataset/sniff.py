@@ -13,7 +13,7 @@ from pathlib import Path
 from include.workloads.contract import UserDataError
 
 HEAD_BYTES = 64 * 1024
-ACCEPTED = "Parquet, JSON (array or one object a line), CSV or Arrow"
+ACCEPTED = "Parquet, JSON (array or one object a line), CSV or Arrow, also as .gz or .zst"
 
 
 class Format(Enum):
@@ -28,6 +28,7 @@ class Format(Enum):
 
 
 SUFFIXES = frozenset({".parquet", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".feather"})
+PACKED_SUFFIXES = frozenset({".gz", ".zst"})
 
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"PAR1", Format.PARQUET),
@@ -38,10 +39,10 @@ _UNPACK = "unpack it and give the file inside"
 _SAFER = f"it can run code when it is opened; save the rows as {ACCEPTED}"
 _REFUSED: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive (a .zip, .xlsx, .npz or PyTorch file)", f"{_UNPACK}, as {ACCEPTED}"),
-    (b"\x1f\x8b", "a gzip file", _UNPACK),
+    (b"\x1f\x8b", "a gzip file in a packed one", _UNPACK),
     (b"BZh", "a bzip2 file", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz file", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a zstd file", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstd file in a packed one", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (b"%PDF", "a PDF document", f"save the rows as {ACCEPTED}"),
     (b"\x89HDF", "an HDF5 file", f"save the rows as {ACCEPTED}"),
@@ -56,7 +57,6 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 )
 _PICKLE = re.compile(rb"\A\x80[\x02-\x05]")
 _HTML = re.compile(rb"\A\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_TITLE = re.compile(rb"<title[^>]*>\s*(.{1,120}?)\s*</title>", re.IGNORECASE | re.DOTALL)
 
 
 def sniff(path: Path, shown: str) -> Format:
@@ -81,10 +81,8 @@ def _refuse_binary(head: bytes, shown: str) -> None:
     if _PICKLE.match(head):
         raise UserDataError(f"{shown} is a Python pickle, not a dataset: {_SAFER}.")
     if _HTML.match(head.removeprefix(b"\xef\xbb\xbf")):
-        title = _TITLE.search(head)
-        page = f" ({title.group(1).decode(errors='replace')!r})" if title else ""
         raise UserDataError(
-            f"{shown} answered with an HTML page{page}, not a dataset: check that the link needs no login "
+            f"{shown} answered with an HTML page, not a dataset: check that the link needs no login "
             "and leads to the file itself (on Hugging Face /resolve/ instead of /blob/)."
         )
     if b"\x00" in head:

@@ -16,7 +16,7 @@ from typing import Any
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.dataset.connection import shown
 from include.workloads.dataset.fetch import Fetcher, sha256_of
-from include.workloads.dataset.sniff import ACCEPTED, HEAD_BYTES, SUFFIXES
+from include.workloads.dataset.sniff import ACCEPTED, HEAD_BYTES, PACKED_SUFFIXES, SUFFIXES
 
 log = logging.getLogger("dataset")
 
@@ -105,7 +105,8 @@ def walk(folder: Path, max_bytes: int, name: str, ours: Sequence[Path] = ()) -> 
 
 
 def _is_candidate(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+    named = path.with_suffix("") if path.suffix.lower() in PACKED_SUFFIXES else path
+    if named.suffix.lower() in SUFFIXES:
         return True
     with path.open("rb") as file:
         return file.read(HEAD_BYTES).startswith(_MAGIC)

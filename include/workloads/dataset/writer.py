@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.workloads import chat
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.columns import Dropped, Kind, Usable
 
@@ -25,14 +26,15 @@ GROUP_CHARS = 32 << 20
 
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
+_MESSAGE = pa.struct(
+    [
+        *(pa.field(name, pa.string()) for name in ("role", "content", *chat.TEXT_FIELDS)),
+        pa.field(chat.WEIGHT, pa.int8()),
+    ]
+)
 SCHEMAS = {
     Kind.MESSAGES: pa.schema(
-        [
-            pa.field(
-                "messages",
-                pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])),
-            )
-        ]
+        [pa.field(chat.MESSAGES, pa.list_(_MESSAGE)), pa.field(chat.TOOLS, pa.string())]
     ),
     Kind.TEXT: pa.schema([pa.field("text", pa.string())]),
 }
@@ -67,9 +69,11 @@ class RowWriter:
     def add(self, row: Usable, shown: str) -> Dropped | None:
         """Take one row, or say why not. UserDataError when it is of the other kind than the rows before it."""
         try:
-            encoded = _CANONICAL.encode(row.value).encode()
+            columns, encoded = _columns(row)
         except UnicodeEncodeError:
             return Dropped("text that is not valid Unicode")
+        except ValueError:
+            return Dropped("tools or tool_calls with a number that JSON cannot hold")
         if self.kind is None:
             self.kind = row.kind
         elif row.kind is not self.kind:
@@ -88,7 +92,7 @@ class RowWriter:
                 f"{shown} unpacks to more than {self.max_chars >> 20} Mi characters of text; "
                 "split the dataset or raise DATASET_MAX_BYTES."
             )
-        self._group.append(row.value)
+        self._group.append(columns)
         self._group_chars += length
         if len(self._group) >= GROUP_ROWS or self._group_chars >= GROUP_CHARS:
             self._flush()
@@ -97,9 +101,9 @@ class RowWriter:
     def _count(self, row: Usable) -> int:
         if isinstance(row.value, str):
             return len(row.value)
-        for message in row.value:
-            self.roles[message["role"]] = self.roles.get(message["role"], 0) + 1
-        return sum(len(message["content"]) for message in row.value)
+        for role in row.value.roles:
+            self.roles[role] = self.roles.get(role, 0) + 1
+        return sum(len(m["content"]) + len(m.get("reasoning_content", "")) for m in row.value.messages)
 
     def _flush(self) -> None:
         if not self._group or self.kind is None:
@@ -107,8 +111,11 @@ class RowWriter:
         schema = SCHEMAS[self.kind]
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, schema, compression="zstd", version="2.6")
-        column = pa.array(self._group, type=schema.field(0).type)
-        self._writer.write_table(pa.table([column], schema=schema), row_group_size=len(self._group))
+        columns = [
+            pa.array(values, type=kind.type)
+            for values, kind in zip(zip(*self._group, strict=True), schema, strict=True)
+        ]
+        self._writer.write_table(pa.table(columns, schema=schema), row_group_size=len(self._group))
         self._group, self._group_chars = [], 0
 
     @property
@@ -132,3 +139,12 @@ class RowWriter:
             "p95": int(ordered[last * 95 // 100]),
             "max": int(ordered[last]),
         }
+
+
+def _columns(row: Usable) -> tuple[tuple[Any, ...], bytes]:
+    """A row's values in the file, and the bytes that it is known by."""
+    if isinstance(row.value, str):
+        return (row.value,), _CANONICAL.encode(row.value).encode()
+    messages, tools = columns = chat.to_columns(row.value)
+    known: Any = [messages, tools] if tools else messages
+    return columns, _CANONICAL.encode(known).encode()

@@ -72,9 +72,7 @@ def parse_config(text: str, method: str) -> TuningConfig:
             faults.append(Fault(name, value, "a section holds keys and values"))
     _check_quantization(method, checked["QuantizationConfig"], faults, notes)
     _check_together(checked["TrainingArguments"], faults)
-    if faults:
-        listing = "\n".join(f"- {fault}" for fault in faults)
-        raise UserConfigError(f"training_config.yaml has {_count(len(faults), 'fault')}:\n{listing}")
+    _raise(faults)
     return TuningConfig(
         method=method,
         model=checked["ModelConfig"],
@@ -85,6 +83,20 @@ def parse_config(text: str, method: str) -> TuningConfig:
         notes=tuple(notes),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def parse_section(text: str, name: str) -> dict[str, Any]:
+    """One section's checked keys, for a step that needs no other. UserConfigError whose text names all its faults."""
+    faults: list[Fault] = []
+    checked = _check_section(name, _sections(text).get(name) or {}, faults, [])
+    _raise(faults)
+    return checked
+
+
+def _raise(faults: list[Fault]) -> None:
+    if faults:
+        listing = "\n".join(f"- {fault}" for fault in faults)
+        raise UserConfigError(f"training_config.yaml has {_count(len(faults), 'fault')}:\n{listing}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -23,7 +23,13 @@ SECTIONS = (
 )
 
 _MODEL: dict[str, Any] = {"torch_dtype": str, "chat_template": str}
-_DATASET: dict[str, Any] = {"shuffle_dataset": bool, "shuffle_seed": int, "train_test_split": float}
+_DATASET: dict[str, Any] = {
+    "shuffle_dataset": bool,
+    "shuffle_seed": int,
+    "train_test_split": float,
+    "preference_data": str,
+    "max_dropped_share": float,
+}
 _QUANTIZATION: dict[str, Any] = {
     "load_in_4bit": bool,
     "load_in_8bit": bool,
@@ -171,6 +177,7 @@ CHOICES: Mapping[str, Callable[[], frozenset[str]]] = {
     "TrainingArguments.eval_strategy": lambda: _STRATEGY,
     "TrainingArguments.logging_strategy": lambda: _STRATEGY,
     "TrainingArguments.packing_strategy": lambda: frozenset({"bfd", "bfd_split", "wrapped"}),
+    "DatasetConfig.preference_data": lambda: frozenset({"refuse", "chosen"}),
     "TrainingArguments.loss_type": lambda: frozenset({"nll", "dft"}),
 }
 
@@ -186,6 +193,10 @@ LIMITS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "DatasetConfig.train_test_split": (
         lambda value: 0 < value <= 1,
         "must be above 0 and at most 1 (1 = all rows train, none evaluate)",
+    ),
+    "DatasetConfig.max_dropped_share": (
+        lambda value: 0 <= value <= 1,
+        "must be at least 0 and at most 1 (0.5 = half of the rows may be unusable)",
     ),
     "TrainingArguments.learning_rate": (lambda value: 0 < value < 1, "must be above 0 and below 1"),
     "TrainingArguments.num_train_epochs": _POSITIVE,

@@ -2,7 +2,8 @@
 
 The mask is made from the chat template's own text: whatever the template adds between "the assistant speaks now" and
 the end of that turn is learnt, end-of-turn token included, and nothing else. That needs no markers in the template.
-Where a template does not allow it (it rewrites earlier turns), the row falls back and the report counts it.
+Where a template does not allow it (it rewrites earlier turns), the row falls back and the report counts it. An answer
+of weight 0 is read and never learnt.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.workloads import chat
+from include.workloads.chat import Conversation
+from include.workloads.chat_template import TemplateCheck, renderer, shown
 from include.workloads.contract import UserConfigError, UserDataError
 
 IGNORE = -100  # the label that no loss is computed for (torch.nn.CrossEntropyLoss.ignore_index)
 FILE = "train.parquet"
 
 Row = dict[str, list[int]]
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class Tokenised:
     rows: list[Row]
     answers_only: bool
     unmasked: int  # chat rows whose template hides where the answers are: loss on all tokens
+    partly: int = (
+        0  # chat rows some of whose answers are not learnt, because the template rewrites earlier turns
+    )
 
     @property
     def lengths(self) -> list[int]:
@@ -34,37 +42,53 @@ class Tokenised:
 
 
 def read_table(folder: Path) -> tuple[str, list[Any]]:
-    """The dataset step's table: ("messages" or "text", its values)."""
+    """The dataset step's table: ("messages", conversations) or ("text", texts)."""
     import pyarrow.parquet as parquet
 
     path = folder / FILE
     if not path.is_file():
         raise UserDataError(f"There is no {FILE} in the data folder; the dataset step writes it.")
     names = parquet.read_schema(path).names
-    column = next((name for name in ("messages", "text") if name in names), None)
+    column = next((name for name in (chat.MESSAGES, "text") if name in names), None)
     if column is None:
         raise UserDataError(f"{FILE} has no column messages or text, only {', '.join(names) or 'none'}.")
-    values = parquet.read_table(path, columns=[column]).column(column).to_pylist()
-    if not values:
+    wanted = [name for name in (column, chat.TOOLS) if name in names]
+    table = parquet.read_table(path, columns=wanted)
+    if not table.num_rows:
         raise UserDataError(f"{FILE} has no rows.")
-    return column, values
+    if column == "text":
+        return column, table.column(column).to_pylist()
+    rows = table.to_pylist()
+    return column, [chat.from_columns(row[chat.MESSAGES], row.get(chat.TOOLS)) for row in rows]
 
 
 def tokenise(column: str, values: Sequence[Any], tokenizer: Any, answers_only: bool = True) -> Tokenised:
-    """Token ids and labels for each row; plain text is learnt whole and ends with the end-of-text token."""
+    """Token ids and labels for each row; plain text is learnt whole and ends with the end-of-text token.
+
+    `values` are texts or Conversations, as `read_table` gives them.
+    """
     if column == "text":
         return Tokenised([_text_row(tokenizer, str(value)) for value in values], False, 0)
+    require_template(tokenizer)
+    check = TemplateCheck(renderer(tokenizer))
+    rows, unmasked, partly = [], 0, 0
+    for number, conversation in enumerate(values, 1):
+        if reason := check.refused(conversation):
+            raise UserDataError(f"Row {number} does not fit this model: {reason}.")
+        row, found = _chat_row(tokenizer, conversation, number, answers_only)
+        rows.append(row)
+        unmasked += answers_only and not found
+        partly += answers_only and 0 < found < sum(map(chat.is_learnt, conversation.messages))
+    return Tokenised(rows, answers_only, unmasked, partly)
+
+
+def require_template(tokenizer: Any) -> None:
+    """UserConfigError for a model that has no chat template."""
     if not tokenizer.chat_template:
         raise UserConfigError(
             "The dataset holds chat messages, but this model has no chat template: choose an instruct model, or "
             "give a template's text in ModelConfig.chat_template."
         )
-    rows, unmasked = [], 0
-    for number, messages in enumerate(values, 1):
-        row, masked = _chat_row(tokenizer, messages, number, answers_only)
-        rows.append(row)
-        unmasked += answers_only and not masked
-    return Tokenised(rows, answers_only, unmasked)
 
 
 def _text_row(tokenizer: Any, text: str) -> Row:
@@ -74,40 +98,59 @@ def _text_row(tokenizer: Any, text: str) -> Row:
     return {"input_ids": ids, "labels": list(ids)}
 
 
-def _chat_row(
-    tokenizer: Any, messages: Sequence[Mapping[str, str]], number: int, answers_only: bool
-) -> tuple[Row, bool]:
-    turns = [{"role": turn["role"], "content": turn["content"] or ""} for turn in messages]
-    if not any(turn["role"] == "assistant" for turn in turns):
+def _chat_row(tokenizer: Any, conversation: Conversation, number: int, answers_only: bool) -> tuple[Row, int]:
+    """One row, and in how many answers of it the loss is."""
+    if not any(map(chat.is_learnt, conversation.messages)):
         raise UserDataError(f"Row {number} has no assistant message, so there is nothing to learn from it.")
-    full = _render(tokenizer, turns, number)
+    turns = list(map(shown, conversation.messages))
+
+    def render(part: Sequence[Mapping[str, Any]], ask: bool) -> str:
+        return _render(tokenizer, part, conversation.tools, number, ask)
+
+    full = render(turns, False)
     encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
-    ids = list(encoded["input_ids"])
-    spans = answer_spans(full, turns, lambda part, ask: _render(tokenizer, part, number, ask))
-    if not answers_only or not spans:
-        return {"input_ids": ids, "labels": list(ids)}, False
-    labels = [
-        token if any(begin < end and begin >= first and end <= last for first, last in spans) else IGNORE
-        for token, (begin, end) in zip(ids, encoded["offset_mapping"], strict=True)
-    ]
-    return {"input_ids": ids, "labels": labels}, True
+    ids, places = list(encoded["input_ids"]), encoded["offset_mapping"]
+    answers = [message for message in conversation.messages if message["role"] == "assistant"]
+    spans = dict(zip(map(id, answers), answer_spans(full, turns, render), strict=True))
+    learnt = [spans[id(answer)] for answer in answers if chat.is_learnt(answer)]
+    silent = [spans[id(answer)] for answer in answers if not chat.is_learnt(answer)]
+    found = [span for span in learnt if span]
+    if None in silent or (silent and not found):
+        raise UserDataError(
+            f"Row {number} has an answer of weight 0, and this model's chat template does not show where it is."
+        )
+    if not answers_only or not found:
+        labels = [
+            IGNORE if _within(place, silent) else token for token, place in zip(ids, places, strict=True)
+        ]
+        return {"input_ids": ids, "labels": labels}, 0
+    labels = [token if _within(place, found) else IGNORE for token, place in zip(ids, places, strict=True)]
+    return {"input_ids": ids, "labels": labels}, len(found)
 
 
-def answer_spans(full: str, turns: Sequence[Mapping[str, str]], render: Any) -> list[tuple[int, int]]:
+def _within(place: tuple[int, int], spans: Iterable[Span | None]) -> bool:
+    begin, end = place
+    return any(span and begin < end and begin >= span[0] and end <= span[1] for span in spans)
+
+
+def answer_spans(full: str, turns: Sequence[Mapping[str, Any]], render: Any) -> list[Span | None]:
     """Where in the rendered text the assistant's turns are: (first, last) characters, end-of-turn included.
 
     `render(turns, ask)` is the template; `ask` adds the words that invite the assistant to speak. A turn whose
-    invitation is not a true beginning of the whole text is left out.
+    invitation is not a true beginning of the whole text has None.
     """
-    spans = []
+    spans: list[Span | None] = []
     for index, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        before = render(turns[:index], True)
-        after = full if index == len(turns) - 1 else render(turns[: index + 1], False)
+        try:
+            before = render(turns[:index], True)
+            after = full if index == len(turns) - 1 else render(turns[: index + 1], False)
+        except UserDataError:  # a template that shows the whole may refuse its beginning alone
+            spans.append(None)
+            continue
         end = _common(after, full)
-        if full.startswith(before) and end > len(before):
-            spans.append((len(before), end))
+        spans.append((len(before), end) if full.startswith(before) and end > len(before) else None)
     return spans
 
 
@@ -116,12 +159,14 @@ def _common(first: str, second: str) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _render(tokenizer: Any, turns: Sequence[Mapping[str, str]], number: int, ask: bool = False) -> str:
-    from jinja2 import TemplateError
-
+def _render(
+    tokenizer: Any, turns: Sequence[Mapping[str, Any]], tools: Any, number: int, ask: bool = False
+) -> str:
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
-    except TemplateError as error:
+        return str(
+            tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=ask)
+        )
+    except Exception as error:  # a template is a program of its own
         raise UserDataError(
             f"Row {number} does not fit this model's chat template: {error}; "
             f"its roles are {', '.join(turn['role'] for turn in turns)}."

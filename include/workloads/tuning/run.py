@@ -175,6 +175,11 @@ def _data_sentence(
             f"the loss is on the assistant's answers, except in {tokenised.unmasked} rows whose chat template "
             "does not show where they are: there it is on all tokens"
         )
+    elif tokenised.partly:
+        loss = (
+            f"the loss is on the assistant's answers, except on earlier ones in {tokenised.partly} rows, which the "
+            "chat template rewrites"
+        )
     else:
         loss = "the loss is on the assistant's answers only"
     cuts = f"; {shortened} rows cut to {max_length} tokens" if shortened else ""

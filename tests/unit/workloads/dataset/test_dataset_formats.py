@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import pickle
-import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -19,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
-from include.workloads.dataset import json_rows, readers, text
-from include.workloads.dataset.columns import Dropped, Kind, Usable, map_columns, normalise
+from include.workloads.dataset import json_rows, text
+from include.workloads.dataset.columns import Dropped, Kind, Usable, normalise
 from include.workloads.dataset.readers import read_rows
 from include.workloads.dataset.sniff import Format, sniff
 
@@ -48,14 +47,13 @@ def archive(kind: str) -> bytes:
     [
         (b"", "empty"),
         (b"  \n", "empty"),
-        (b"<!DOCTYPE html><html><title>Sign in</title>", r"HTML page \('Sign in'\), not a dataset"),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", "HTML page, not a dataset"),
         (b"\xef\xbb\xbf\n<!-- x --><HTML lang=en>", "HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AuthenticationFailed</Code>', "XML"),
         (pickle.dumps({"a": 1}), "pickle.*can run code"),
         (pickle.dumps({"a": 1}, protocol=2), "pickle"),
         (archive("zip"), "ZIP archive"),
         (archive("tar"), "tar archive"),
-        (gzip.compress(b"{}", mtime=0), "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"\xff\xfea\x00", "UTF-16"),
         (b"GGUF\x03\x00\x00\x00", "model weights"),
@@ -103,7 +101,9 @@ def write_all(folder: Path) -> dict[Path, Format]:
 def test_every_format_gives_the_same_rows_whatever_its_name(tmp_path):
     for path, form in write_all(tmp_path).items():
         assert sniff(path, "x") is form
-        assert [normalise(row) for row in rows_of(path)] == [Usable(Kind.MESSAGES, CHAT)] * 2, form
+        assert [normalise(row) for row in rows_of(path)] == [Usable(Kind.MESSAGES, Conversation(CHAT))] * 2, (
+            form
+        )
 
 
 def test_only_the_needed_columns_of_a_parquet_file_are_read(tmp_path):
@@ -112,13 +112,6 @@ def test_only_the_needed_columns_of_a_parquet_file_are_read(tmp_path):
     rows = list(read_rows(tmp_path / "x", Format.PARQUET, "x", names))
     assert list(rows[0]) == ["messages"]
     assert list(names) == ["messages", "extra"]
-
-
-def test_a_parquet_file_with_huge_row_groups_is_refused(tmp_path, monkeypatch):
-    pq.write_table(table(), tmp_path / "x")
-    monkeypatch.setattr(readers, "MAX_ROW_GROUP_BYTES", 10)
-    with pytest.raises(UserDataError, match="smaller row groups"):
-        rows_of(tmp_path / "x")
 
 
 @pytest.mark.parametrize("form", [Format.PARQUET, Format.ARROW_FILE, Format.ARROW_STREAM, Format.JSON_ARRAY])
@@ -138,7 +131,8 @@ def test_text_in_another_encoding_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('{"a": 1\n}', "line 1, is not JSON"),
+        ('{"a": 1\n', "is not JSON: after 0 values, it ends too early|delimiter"),
+        ('{"a": 1\n}\n{"b": \n', "is not JSON: after 1 values"),
         ('[{"a": 1} {"b": 2}]', "',' was expected"),
         ('[{"a": 1}', "ends too early"),
         ('[{"a": 1}, x]', "not a whole JSON array: after 1 values"),
@@ -197,78 +191,3 @@ def test_an_array_reads_the_same_through_any_window(rows, window, indent, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_rows, "WINDOW", window)
         assert list(json_rows.json_array(path, "x")) == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"messages": CHAT, "text": "x"}, CHAT),
-        ({"Prompt": "q", "COMPLETION": "a"}, CHAT),
-        ({"instruction": "q", "input": "", "output": "a"}, CHAT),
-        ({"instruction": "q", "context": None, "response": "a"}, CHAT),
-        (
-            {"instruction": "i", "context": "c", "response": "a"},
-            [{"role": "user", "content": "i\n\nc"}, CHAT[1]],
-        ),
-        ({"instruction": "i", "input": "c", "output": "a"}, [{"role": "user", "content": "i\n\nc"}, CHAT[1]]),
-        ({"question": "q", "answer": "a", "id": 7}, CHAT),
-        ({"prompt": [CHAT[0]], "completion": [CHAT[1]]}, CHAT),
-        ({"messages": json.dumps(CHAT)}, CHAT),
-        ({"messages": [{"role": "User ", "content": [{"type": "text", "text": "q"}]}, CHAT[1]]}, CHAT),
-        (
-            {"messages": [{"role": "developer", "content": "s"}, *CHAT]},
-            [{"role": "system", "content": "s"}, *CHAT],
-        ),
-        ({"text": "plain"}, "plain"),
-    ],
-)
-def test_rows_are_mapped(row, expected):
-    found = normalise(row)
-    assert isinstance(found, Usable)
-    assert found.value == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"foo": 1}, "no usable columns"),
-        ({"question": "q"}, "no usable columns"),
-        ({"messages": None}, "messages is empty"),
-        ({"messages": []}, "messages is empty"),
-        ({"messages": "hello"}, "messages is not a list"),
-        ({"messages": ["hello"]}, "not an object"),
-        ({"messages": [{"content": "x"}]}, "no role"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "unknown role"),
-        ({"messages": [CHAT[0]]}, "no assistant message"),
-        ({"messages": [CHAT[0], {"role": "assistant", "content": None}]}, "no text"),
-        ({"messages": [CHAT[0], {"role": "assistant", "content": " "}]}, "assistant is empty"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, CHAT[1]]}, "no text"),
-        ({"question": "q", "answer": ""}, "answer is empty"),
-        ({"question": None, "answer": "a"}, "question is empty"),
-        ({"question": "q", "answer": 7}, "answer is not a string"),
-        ({"text": ""}, "text is empty"),
-        ({"text": 5}, "text is not a string"),
-    ],
-)
-def test_rows_that_cannot_be_used_say_why(row, reason):
-    found = normalise(row)
-    assert isinstance(found, Dropped)
-    assert reason in found.reason
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(["messages", "prompt", "completion", "text", "answer", "x"]), JSON))
-def test_no_row_whatsoever_breaks_the_mapping(row):
-    found = normalise(row)
-    if isinstance(found, Usable) and found.kind is Kind.MESSAGES:
-        assert all(set(message) == {"role", "content"} for message in found.value)
-        assert any(message["role"] == "assistant" for message in found.value)
-
-
-def test_the_order_of_columns_does_not_matter():
-    names = ["output", "input", "instruction", "text", "id"]
-    for _ in range(10):
-        random.Random(1).shuffle(names)
-        mapped = map_columns(tuple(names))
-        assert mapped is not None
-        assert (mapped.question, mapped.context, mapped.answer) == ("instruction", "input", "output")

@@ -11,7 +11,9 @@ import pytest
 
 from include.workloads.contract import Stopped, TryAgain, UserConfigError, UserDataError
 from include.workloads.dataset import job, request
+from include.workloads.dataset.columns import Preference
 from include.workloads.dataset.job import run_job
+from include.workloads.dataset.options import Options
 from include.workloads.dataset.request import Request, from_environment
 from tests.unit.workloads.dataset.conftest import LOOPBACK, Web, send
 
@@ -83,7 +85,7 @@ def test_chat_and_plain_text_do_not_mix(web: Web, tmp_path: Path):
 
 
 def test_no_usable_columns_names_what_was_found_and_what_is_accepted(web: Web, tmp_path: Path):
-    with pytest.raises(UserDataError, match=r"found: 'foo', 'bar'.*Accepted: messages \| prompt, completion"):
+    with pytest.raises(UserDataError, match=r"found: 'foo', 'bar'.*Accepted: messages \| conv"):
         run_job(ask(tmp_path, web.serve("/a.csv", b"foo,bar\n1,2\n")))
 
 
@@ -198,6 +200,7 @@ def test_a_folder_is_read_whole_and_in_order(tmp_path: Path):
     (data / "dataset_info.json").write_text("{}")
     (data / ".hidden.json").write_text("{}")
     (data / "README-about-csv-export.md").write_text("no data")
+    (data / "weights.tar.gz").write_text("no data")
     pq.write_table(pq.read_table(_parquet(tmp_path)), data / "sub/d")
     result = run_job(Request(output=tmp_path / "out", folder=data))
     rows = pq.read_table(tmp_path / "out/train.parquet").to_pylist()
@@ -292,3 +295,106 @@ def test_the_fingerprint_tells_requests_apart(tmp_path: Path, monkeypatch):
     before = one.fingerprint
     monkeypatch.setattr(request, "NORMALISER", request.NORMALISER + 1)
     assert one.fingerprint != before
+
+
+EIGHT = lines(*({"question": str(n), "answer": "a" if n < 6 else ""} for n in range(8)))
+
+
+def test_the_result_says_how_many_rows_were_used_and_why_not_the_others(web: Web, tmp_path: Path):
+    body = EIGHT + b"\n" + lines({"question": "q", "answer": "a", "id": 7})
+    result = run_job(ask(tmp_path, web.serve("/a", body)))
+    assert result["sentence"] == "7 of 9 rows used: 2 x answer is empty; not read: 'id'"
+    assert (result["dropped_rows"], result["dropped"], result["unread"]) == (
+        2,
+        {"answer is empty": 2},
+        ["id"],
+    )
+    assert run_job(ask(tmp_path / "all", web.serve("/b", QA)))["sentence"] == "all 2 rows used"
+
+
+def test_a_dataset_that_loses_more_rows_than_allowed_is_refused(web: Web, tmp_path: Path):
+    url = web.serve("/a", EIGHT)
+    strict = Options(max_dropped_share=0.1)
+    with pytest.raises(
+        UserDataError, match=r"6 of 8 rows used: 2 x answer is empty\. More than 10%.*max_dropped_share"
+    ):
+        run_job(ask(tmp_path, url, options=strict))
+    assert not (tmp_path / "train.parquet").exists()
+    assert run_job(ask(tmp_path, url, options=Options(max_dropped_share=0.25)))["rows"] == 6
+    most = lines({"question": "1", "answer": "a"}, *({"question": str(n), "answer": ""} for n in range(2)))
+    with pytest.raises(UserDataError, match="1 of 3 rows used"):
+        run_job(ask(tmp_path, web.serve("/b", most)))
+
+
+def test_preference_data_is_used_when_the_config_says_so(web: Web, tmp_path: Path):
+    url = web.serve("/a", lines({"prompt": "q", "chosen": "good", "rejected": "bad"}))
+    with pytest.raises(UserDataError, match=r"DatasetConfig\.preference_data"):
+        run_job(ask(tmp_path, url))
+    run_job(ask(tmp_path, url, options=Options(preference=Preference.CHOSEN)))
+    [row] = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert [message["content"] for message in row["messages"]] == ["q", "good"]
+
+
+def test_packed_files_and_files_in_one_object_are_read(web: Web, tmp_path: Path):
+    import gzip
+
+    urls = [
+        web.serve("/a.jsonl.gz", gzip.compress(QA)),
+        web.serve("/b.json", b'{"data": [' + QA.split(b"\n")[0] + b"]}"),
+    ]
+    result = run_job(ask(tmp_path, *urls))
+    assert result["rows"] == 3
+    assert report_of(tmp_path)["sources"][0]["format"] == "json lines in gzip"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "report.json", "train.parquet"]
+
+
+def test_a_dataset_of_too_many_rows_is_refused(web: Web, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(job, "MAX_ROWS", 3)
+    with pytest.raises(UserDataError, match="over 3 rows"):
+        run_job(ask(tmp_path, web.serve("/a", EIGHT)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Options()),
+        ("training_config:\n  DatasetConfig:\n    shuffle_seed: 3\n", Options()),
+        (
+            "training_config:\n  DatasetConfig:\n    preference_data: chosen\n    max_dropped_share: '0.1'\n",
+            Options(Preference.CHOSEN, 0.1),
+        ),
+    ],
+)
+def test_options_come_from_the_training_config(
+    text: str, expected: Options, environment, tmp_path: Path, monkeypatch
+):
+    environment(**ENVIRONMENT)
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setenv("YAML_FILE_PATH", str(tmp_path / "config.yaml"))
+    assert from_environment().options == expected
+
+
+@pytest.mark.parametrize("value", ["maybe", "1.5"])
+def test_options_that_are_wrong_are_named(value: str, environment, tmp_path: Path, monkeypatch):
+    environment(**ENVIRONMENT)
+    key = "preference_data" if value == "maybe" else "max_dropped_share"
+    (tmp_path / "config.yaml").write_text(f"training_config:\n  DatasetConfig:\n    {key}: {value}\n")
+    monkeypatch.setenv("YAML_FILE_PATH", str(tmp_path / "config.yaml"))
+    with pytest.raises(UserConfigError, match=f"DatasetConfig.{key}"):
+        from_environment()
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("https://huggingface.co/datasets/a/b/blob/main/x.parquet?download=true",
+         "https://huggingface.co/datasets/a/b/resolve/main/x.parquet"),
+        ("https://github.com/a/b/blob/main/x.jsonl", "https://github.com/a/b/raw/main/x.jsonl"),
+    ],
+)  # fmt: skip
+def test_a_link_to_a_page_about_a_file_gets_the_file_s_link(page: str, file: str, environment):
+    environment(**ENVIRONMENT | {"DATASET_URLS": json.dumps([page])})
+    with pytest.raises(UserConfigError, match=f"write {file} instead"):
+        from_environment()
+    environment(**ENVIRONMENT | {"DATASET_URLS": json.dumps(["https://x.blob.example/blob/x.jsonl"])})
+    assert from_environment().urls

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from include.workloads.chat import Conversation
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.tuning.rows import IGNORE, answer_spans, cut, read_table, split, tokenise
 from include.workloads.tuning.standin import _tokenizer
@@ -29,7 +30,7 @@ def learnt(tokenizer: Any, row: dict[str, list[int]]) -> str:
 
 
 def test_the_loss_is_on_every_answer_and_its_end_of_turn(tokenizer: Any) -> None:
-    found = tokenise("messages", [TALK], tokenizer)
+    found = tokenise("messages", [Conversation(TALK)], tokenizer)
     assert found.unmasked == 0
     assert learnt(tokenizer, found.rows[0]) == "Eight.<|end|>\nH200, 141 GiB.<|end|>\n<|endoftext|>"
     assert tokenizer.decode(found.rows[0]["input_ids"]).startswith(
@@ -38,7 +39,7 @@ def test_the_loss_is_on_every_answer_and_its_end_of_turn(tokenizer: Any) -> None
 
 
 def test_the_whole_row_is_learnt_when_the_user_wants_it(tokenizer: Any) -> None:
-    row = tokenise("messages", [TALK], tokenizer, answers_only=False).rows[0]
+    row = tokenise("messages", [Conversation(TALK)], tokenizer, answers_only=False).rows[0]
     assert row["labels"] == row["input_ids"]
 
 
@@ -50,7 +51,7 @@ def test_a_template_that_hides_the_answers_falls_back_and_is_counted(tokenizer: 
         "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
         "{% if add_generation_prompt %}>{% endif %}"
     )
-    found = tokenise("messages", [TALK], hiding)
+    found = tokenise("messages", [Conversation(TALK)], hiding)
     assert found.unmasked == 1
     assert found.rows[0]["labels"] == found.rows[0]["input_ids"]
 
@@ -76,7 +77,7 @@ def test_plain_text_is_learnt_whole_and_ends(tokenizer: Any) -> None:
 
 def test_a_row_without_an_answer_is_named(tokenizer: Any) -> None:
     with pytest.raises(UserDataError, match="Row 2 has no assistant message"):
-        tokenise("messages", [TALK, TALK[:1]], tokenizer)
+        tokenise("messages", [Conversation(TALK), Conversation(TALK[:1])], tokenizer)
 
 
 def test_roles_that_the_template_refuses_are_named(tokenizer: Any) -> None:
@@ -84,8 +85,8 @@ def test_roles_that_the_template_refuses_are_named(tokenizer: Any) -> None:
 
     strict = copy.deepcopy(tokenizer)
     strict.chat_template = "{{ raise_exception('no system role') }}"
-    with pytest.raises(UserDataError, match=r"Row 1 does not fit .* no system role"):
-        tokenise("messages", [TALK], strict)
+    with pytest.raises(UserDataError, match=r"Row 1 does not fit .*refuses its roles.* no system role"):
+        tokenise("messages", [Conversation(TALK)], strict)
 
 
 def test_a_base_model_without_template_needs_one(tokenizer: Any) -> None:
@@ -94,7 +95,7 @@ def test_a_base_model_without_template_needs_one(tokenizer: Any) -> None:
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None
     with pytest.raises(UserConfigError, match="no chat template"):
-        tokenise("messages", [TALK], bare)
+        tokenise("messages", [Conversation(TALK)], bare)
 
 
 def test_long_rows_are_cut_and_rows_without_answer_dropped() -> None:
@@ -135,4 +136,74 @@ def test_the_table_is_read_or_its_fault_named(tmp_path: Path) -> None:
     with pytest.raises(UserDataError, match="no rows"):
         read_table(tmp_path)
     pq.write_table(pa.Table.from_pylist([{"messages": TALK}]), path)
-    assert read_table(tmp_path) == ("messages", [TALK])
+    assert read_table(tmp_path) == ("messages", [Conversation(TALK)])
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learnt(tokenizer: Any) -> None:
+    silent = [TALK[0], {**TALK[1], "weight": 0}, *TALK[2:]]
+    found = tokenise("messages", [Conversation(silent)], tokenizer)
+    assert learnt(tokenizer, found.rows[0]) == "H200, 141 GiB.<|end|>\n<|endoftext|>"
+    assert (
+        found.rows[0]["input_ids"]
+        == tokenise("messages", [Conversation(TALK)], tokenizer).rows[0]["input_ids"]
+    )
+    assert found.partly == 0
+    whole = tokenise("messages", [Conversation(silent)], tokenizer, answers_only=False).rows[0]
+    assert "Eight." not in learnt(tokenizer, whole)
+    assert "How many?" in learnt(tokenizer, whole)
+
+
+def test_answers_that_the_template_rewrites_later_are_counted(tokenizer: Any) -> None:
+    import copy
+
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}{{ ' last' if loop.last and m['role'] == 'assistant' }}]"
+        "{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[assistant last]{% endif %}"
+    )
+    found = tokenise("messages", [Conversation(TALK)], rewriting)
+    assert (found.unmasked, found.partly) == (0, 1)
+
+
+def test_a_field_that_the_template_does_not_know_is_named(tokenizer: Any) -> None:
+    talk = Conversation([TALK[0], {**TALK[1], "reasoning_content": "because"}])
+    with pytest.raises(
+        UserDataError, match=r"Row 1 does not fit this model: .*does not show reasoning_content"
+    ):
+        tokenise("messages", [talk], tokenizer)
+
+
+def test_tools_and_calls_reach_a_template_that_knows_them(tokenizer: Any) -> None:
+    import copy
+
+    knowing = copy.deepcopy(tokenizer)
+    knowing.chat_template = (
+        "{{ tools | tojson }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
+        "{% for c in m['tool_calls'] or [] %}{{ c['function'] | tojson }}{% endfor %};{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    talk = Conversation(
+        [
+            TALK[0],
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "8"},
+            TALK[1],
+        ],
+        [{"type": "function", "function": {"name": "add"}}],
+    )
+    row = tokenise("messages", [talk], knowing).rows[0]
+    assert '"arguments": {"a": 1}' in learnt(knowing, row)
+    assert knowing.decode(row["input_ids"]).startswith('[{"type": "function"')
+    with pytest.raises(UserDataError, match=r"does not show (tools|the arguments of tool_calls|tool_calls)"):
+        tokenise("messages", [talk], tokenizer)
+
+
+def test_a_template_that_refuses_the_beginning_alone_still_shows_the_whole(tokenizer: Any) -> None:
+    import copy
+
+    picky = copy.deepcopy(tokenizer)
+    picky.chat_template = "{{ messages[0]['role'] }}" + tokenizer.chat_template
+    found = tokenise("messages", [Conversation(TALK[1:])], picky)
+    assert (found.unmasked, found.partly) == (0, 1)
+    assert "H200" in learnt(picky, found.rows[0])
