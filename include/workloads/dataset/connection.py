@@ -56,25 +56,6 @@ def parse(url: str) -> Url:
     return parts._replace(port=parts.port or DEFAULT_PORTS[parts.scheme])
 
 
-# A page that shows a file, and where the file itself lies.
-_PAGES = {
-    "huggingface.co": ("/blob/", "/resolve/"),
-    "hf.co": ("/blob/", "/resolve/"),
-    "github.com": ("/blob/", "/raw/"),
-}
-
-
-def refuse_page(url: str) -> None:
-    """UserConfigError for a link to a hub's page about a file, with the link to the file."""
-    parts = parse(url)
-    page, file = _PAGES.get((parts.host or "").removeprefix("www."), ("", ""))
-    if page and page in (parts.path or ""):
-        link = shown(url)
-        raise UserConfigError(
-            f"{link} is a page that shows a file, not the file: write {link.replace(page, file, 1)} instead."
-        )
-
-
 def _tls_context() -> ssl.SSLContext:
     """Certificates of the system (SSL_CERT_FILE included: a company's own authority) and of certifi."""
     context = ssl.create_default_context()

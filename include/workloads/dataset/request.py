@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from include.contracts.dataset_links import file_behind
 from include.contracts.network_policy import NetworkPolicy, Refused
 from include.contracts.redaction import redact_url
 from include.workloads.contract import UserConfigError, comma_list
-from include.workloads.dataset.connection import refuse_page
 from include.workloads.dataset.fetch import Limits
 from include.workloads.dataset.options import Options, read_options
 from include.workloads.network import network_policy
@@ -86,7 +86,10 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
         except Refused as refused:
             hint = f"; {refused.hint}" if refused.hint else ""
             raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
-        refuse_page(url)
+        if file := file_behind(url):
+            raise UserConfigError(
+                f"{redact_url(url)} is a page that shows a file, not the file: write {file} instead."
+            )
     return stripped
 
 

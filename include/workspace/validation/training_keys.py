@@ -81,6 +81,9 @@ RANGES: Mapping[str, Range] = {
     "DatasetConfig.train_test_split": Range(
         "must be above 0 and at most 1 (1 = all rows train, none evaluate)", 0, 1, open_low=True
     ),
+    "DatasetConfig.max_dropped_share": Range(
+        "must be at least 0 and at most 1 (0.5 = half of the rows may be unusable)", 0, 1
+    ),
     "TrainingArguments.learning_rate": Range(
         "must be above 0 and below 1", 0, 1, open_low=True, open_high=True
     ),

@@ -86,6 +86,14 @@ def test_a_private_address_needs_the_allow_list() -> None:
     assert validate(workspace, CATALOG, ["127.0.0.0/8"]) == []
 
 
+def test_a_page_about_a_file_is_refused_with_the_link_to_the_file() -> None:
+    page = "https://huggingface.co/datasets/a/b/blob/main/x.parquet?sig=SECRET"
+    [fault] = validate(parse_workspace(changed(TUNING, {"tuning.input.urls": [page]})), CATALOG)
+    assert (fault.rule, fault.path) == ("U7", "tuning.input.urls[0]")
+    assert "write https://huggingface.co/datasets/a/b/resolve/main/x.parquet" in str(fault)
+    assert "SECRET" not in str(fault)
+
+
 def test_gated_models_need_no_token_where_the_weights_are_local() -> None:
     document = changed(SERVING, {"inference.preset.name": "llama-3.1-8b-instruct"})
     assert broken(document) == [("I8", "inference.preset.presetOptions.modelAccessSecret")]
