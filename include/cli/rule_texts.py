@@ -130,6 +130,10 @@ SENTENCES: Mapping[str, str] = {
     "F19": "With a budget, the machine types have prices (usd_per_hour).",
     "F20": "Where machines are made, no label of labelSelector is one that their cluster or cloud sets by itself.",
     "F31": "The namespace is one in which Workspaces may run: the setting [kaito] allowed_namespaces.",
+    "F32": "A pod template keeps the Pod Security Standards' profile that [kaito] template_policy names (baseline by "
+    "default), and takes no service account, token or node of its own.",
+    "F33": "A volumeSource is a persistentVolumeClaim, a configMap (to read from), an emptyDir, or a kind that the "
+    "setting [kaito] allowed_volume_sources names.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",

@@ -94,7 +94,7 @@ def policy() -> Policy:
         field: _switch(key, text) for key, field in _GATES.items() if (text := _text(key))
     }
     given |= {field: _items(text) for key, field in _NAMES.items() if (text := _text(key))}
-    given |= allowed_namespaces()
+    given |= _walls()
     if cloud := _text("cloud_provider").lower():
         if cloud not in CLOUDS:
             raise ValueError(
@@ -111,11 +111,30 @@ def policy() -> Policy:
     )
 
 
-def allowed_namespaces() -> dict[str, tuple[str, ...]]:
-    """Return the field of `Policy` that ``[kaito] allowed_namespaces`` sets; nothing where it is not set.
+def _walls() -> dict[str, Any]:
+    """Return the fields of `Policy` that say where Workspaces may run and what their pods may do, where set.
 
-    :raises ValueError: an entry is neither a namespace nor a pattern of some.
+    :raises ValueError: a setting is not what it must be.
     """
+    from include.workspace.validation.pod_security import POLICIES
+
+    given: dict[str, Any] = {}
+    if patterns := _namespace_patterns():
+        given["allowed_namespaces"] = patterns
+    if volumes := _items(_text("allowed_volume_sources")):
+        if "hostPath" in volumes:
+            raise ValueError(f"Airflow setting [{SECTION}] allowed_volume_sources cannot allow hostPath.")
+        given["allowed_volume_sources"] = volumes
+    if profile := _text("template_policy").lower():
+        if profile not in POLICIES:
+            raise ValueError(
+                f"Airflow setting [{SECTION}] template_policy must be one of {', '.join(POLICIES)}, not {profile!r}."
+            )
+        given["template_policy"] = profile
+    return given
+
+
+def _namespace_patterns() -> tuple[str, ...]:
     patterns = _items(_text("allowed_namespaces"))
     for pattern in patterns:
         if not _NAMESPACE_PATTERN.fullmatch(pattern):
@@ -123,7 +142,7 @@ def allowed_namespaces() -> dict[str, tuple[str, ...]]:
                 f"Airflow setting [{SECTION}] allowed_namespaces must list namespaces or patterns such as team-*, "
                 f"separated by commas, not {pattern!r}."
             )
-    return {"allowed_namespaces": patterns} if patterns else {}
+    return patterns
 
 
 def base_url() -> str:

@@ -100,6 +100,12 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F5", {"tuning.output.imagePushSecret": "ACR_SECRET"}, "tuning.output.imagePushSecret"),
     ("F5", {"tuning.input": {"image": "r.example.com/d:1", "imagePullSecrets": ["A B"]}}, "tuning.input.imagePullSecrets[0]"),
     ("F5", {"tuning.preset.accessMode": "secret"}, "tuning.preset.accessMode"),
+    *(
+        ("F33", {"tuning.input": {"volumeSource": {kind: {}}}}, f"tuning.input.volumeSource.{kind}")
+        for kind in ("secret", "projected", "nfs", "iscsi", "csi", "flexVolume", "ephemeral", "downwardAPI", "image")
+    ),
+    ("F33", {"tuning.output": {"volumeSource": {"configMap": {"name": "c"}}}}, "tuning.output.volumeSource.configMap"),
+    ("F33", {"tuning.output": {"volumeSource": {"secret": {"secretName": "s"}}}}, "tuning.output.volumeSource.secret"),
     ("F4", {"tuning.input": {"volumeSource": {}}}, "tuning.input.volumeSource"),
     ("F4", {"tuning.input": {"volumeSource": {"hostPath": {"path": "/etc"}}}}, "tuning.input.volumeSource"),
     ("U11", {"tuning.preset": REMOVE}, "tuning.preset"),
@@ -125,6 +131,8 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("A5", {"inference.adapters": [{"source": {"name": "a", "urls": ["https://x.example.com/a"]}}]}, "inference.adapters[0].source.urls"),
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "much"}]}, "inference.adapters[0].strength"),
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "1.5"}]}, "inference.adapters[0].strength"),
+    ("F33", {"inference.adapters": [{"source": {"name": "a", "volumeSource": {"secret": {"secretName": "s"}}}}]}, "inference.adapters[0].source.volumeSource.secret"),
+    ("F32", {"inference": {"template": {"spec": {"hostPID": True}}}}, "inference.template.spec.hostPID"),
 ]  # fmt: skip
 
 

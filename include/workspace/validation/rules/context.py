@@ -10,7 +10,7 @@ from include.catalog import Catalog, Machine, Model
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
 from include.workspace.api.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
-from include.workspace.validation import identity
+from include.workspace.validation import identity, pod_security
 from include.workspace.validation.faults import Fault
 
 
@@ -21,6 +21,8 @@ class Policy:
     allowed_networks: tuple[str, ...] = ()  # CIDRs of URLs and registries that may be private
     insecure_registries: tuple[str, ...] = ()  # host:port that the administrator has vouched for
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
+    allowed_volume_sources: tuple[str, ...] = ()  # kinds of volumes besides those that need no setting
+    template_policy: str = pod_security.BASELINE  # the profile that pod templates must keep
     byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
     auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded

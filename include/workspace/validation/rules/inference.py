@@ -8,6 +8,7 @@ from include.workspace.api import names
 from include.workspace.api.models import V1BETA1, AdapterSpec, PresetSpec
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.identity import is_object_name
+from include.workspace.validation.pod_security import template_faults
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.sources import image_faults, source_faults
 
@@ -23,6 +24,13 @@ def preset_or_template(context: Context) -> Iterator[Fault]:
         yield Fault("inference", None, "I1", "needs preset or template, and has neither")
     if inference.preset is not None and inference.template is not None:
         yield Fault("inference", None, "I2", "has preset and template", "keep one of them")
+
+
+def template_is_safe(context: Context) -> Iterator[Fault]:
+    """F32: what the cluster's administrators let pod templates do."""
+    inference = context.ws.inference
+    if inference and inference.template is not None:
+        yield from template_faults(inference.template, "inference.template", context.policy.template_policy)
 
 
 def preset_is_known(context: Context) -> Iterator[Fault]:
@@ -123,6 +131,7 @@ def _strength_faults(context: Context, path: str, strength: str) -> Iterator[Fau
 
 RULES: tuple[Rule, ...] = (
     preset_or_template,
+    template_is_safe,
     preset_is_known,
     config_is_a_name,
     adapters_are_few_and_named_once,

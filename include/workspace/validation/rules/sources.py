@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from include.contracts.dataset_links import file_behind
@@ -12,6 +12,10 @@ from include.contracts.redaction import redact_url
 from include.workspace.api.models import DataDestination, DataSource
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, secret_name_fault
+
+#: Kinds of volumes that need no setting: to read data or an adapter from, and to keep an adapter on.
+DATA_VOLUMES = ("persistentVolumeClaim", "configMap", "emptyDir")
+KEPT_VOLUMES = ("persistentVolumeClaim", "emptyDir")
 
 
 def source_faults(context: Context, path: str, source: DataSource) -> Iterator[Fault]:
@@ -33,7 +37,8 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
     if source.image:
         yield from image_faults(context, f"{path}.image", source.image, "U6")
     if source.volume_source is not None:
-        yield from volume_faults(f"{path}.volumeSource", source.volume_source)
+        allowed = (*DATA_VOLUMES, *context.policy.allowed_volume_sources)
+        yield from volume_faults(f"{path}.volumeSource", source.volume_source, allowed)
     for index, secret in enumerate(source.image_pull_secrets or ()):
         yield from secret_name_fault(f"{path}.imagePullSecrets[{index}]", secret, "F5")
 
@@ -51,7 +56,8 @@ def destination_faults(context: Context, path: str, output: DataDestination) -> 
     if output.image_push_secret:
         yield from secret_name_fault(f"{path}.imagePushSecret", output.image_push_secret, "F5")
     if output.volume_source is not None:
-        yield from volume_faults(f"{path}.volumeSource", output.volume_source)
+        allowed = (*KEPT_VOLUMES, *context.policy.allowed_volume_sources)
+        yield from volume_faults(f"{path}.volumeSource", output.volume_source, allowed)
 
 
 def url_faults(path: str, url: str, network: NetworkPolicy) -> Iterator[Fault]:
@@ -82,8 +88,12 @@ def image_faults(context: Context, path: str, image: str, rule: str, pushed: boo
         yield Fault(path, image, rule, "names a digest, but nothing can be pushed to a digest", hint)
 
 
-def volume_faults(path: str, volume: Mapping[str, Any]) -> Iterator[Fault]:
-    """F4: a volume source names one kind of volume, and never the node's own disk."""
+def volume_faults(path: str, volume: Mapping[str, Any], allowed: Collection[str]) -> Iterator[Fault]:
+    """F4, F33: a volume source names one kind of volume that is allowed here, and never the node's own disk.
+
+    A run mounts it with the rights of Airflow's account, so that a Secret or a share that its author may not read would
+    end in the data, and with it in the adapter.
+    """
     kinds = [key for key in volume if key != "name"]
     if len(kinds) != 1:
         hint = "for example persistentVolumeClaim: {claimName: my-data}"
@@ -91,3 +101,6 @@ def volume_faults(path: str, volume: Mapping[str, Any]) -> Iterator[Fault]:
     elif kinds == ["hostPath"]:
         hint = "use a persistentVolumeClaim"
         yield Fault(path, None, "F4", "hostPath would open the node's disk to the pod and is refused", hint)
+    elif kinds[0] not in allowed:
+        hint = f"use {' or '.join(allowed)}; others need the setting [kaito] allowed_volume_sources"
+        yield Fault(f"{path}.{kinds[0]}", None, "F33", "is a kind of volume that is not allowed here", hint)
