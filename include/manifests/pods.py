@@ -6,10 +6,12 @@ what a container does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from include.catalog.models import GIB
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
@@ -24,6 +26,10 @@ USER = 1000
 WEIGHTS_PATH = "/workspace/weights"
 REGISTRY_CONFIG = "/etc/kaito/registry"
 SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
+#: Beside its weights a GPU pod needs memory for libraries, rows and buffers, and disk for what is under way, in GiB.
+GPU_POD_MEMORY, WEIGHTS_DISK = 32, 16
+#: What an adapter's pull takes at most (include.workloads.adapter.pull), and as much again while it is unpacked.
+ADAPTER_DISK = 33
 
 TOLERATIONS = [
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -92,8 +98,12 @@ def container(
     mounts: Sequence[Manifest],
     arguments: Sequence[str] = (),
     gpus: int = 0,
+    memory_limit: str | None = None,
 ) -> Manifest:
-    """A container that runs one workload module of the project's image under the Restricted profile."""
+    """A container that runs one workload module of the project's image under the Restricted profile.
+
+    `memory_limit` is that of a container without GPUs when it is None.
+    """
     return {
         "name": name,
         "image": settings.workload_image,
@@ -101,23 +111,38 @@ def container(
         "command": ["python", "-m", f"include.workloads.{module}", *arguments],
         "env": [*env(HOME="/tmp", PYTHONUNBUFFERED="1"), *variables],  # noqa: S108 - the pod's own emptyDir
         "volumeMounts": [*mounts, mount("tmp", "/tmp")],  # noqa: S108
-        "resources": resources(settings, gpus),
+        "resources": resources(settings, gpus, memory_limit),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
     }
 
 
-def resources(settings: ManifestSettings, gpus: int = 0) -> Manifest:
-    """Requests of a container; a GPU pod takes all GPUs of its machine, as limit and request."""
-    requests: dict[str, str] = {}
+def resources(settings: ManifestSettings, gpus: int = 0, memory_limit: str | None = None) -> Manifest:
+    """Requests and limits of a container; a GPU pod takes all GPUs of its machine, as limit and request."""
+    requests = {"memory": "0"}  # said, because a limit alone is a request for as much
     if settings.cpu_requests:
         cpu, memory = settings.cpu_request, settings.memory_request
         if gpus:
             cpu, memory = settings.gpu_pod_cpu_request, settings.gpu_pod_memory_request
         requests = {"cpu": cpu, "memory": memory}
+    limits = {"memory": memory_limit or settings.memory_limit}
     if not gpus:
-        return {"requests": requests} if requests else {}
-    return {"requests": {**requests, GPU: str(gpus)}, "limits": {GPU: str(gpus)}}
+        return {"requests": requests, "limits": limits}
+    return {"requests": {**requests, GPU: str(gpus)}, "limits": {**limits, GPU: str(gpus)}}
+
+
+def weights_memory_limit(plan: Plan, settings: ManifestSettings) -> str:
+    """The memory limit of a container that holds the model: its weights pass through the machine's memory."""
+    return settings.gpu_pod_memory_limit or f"{_weights_memory_gib(plan)}Gi"
+
+
+def _weights_memory_gib(plan: Plan) -> int:
+    return math.ceil(2 * plan.weights_bytes / GIB) + GPU_POD_MEMORY
+
+
+def scratch(name: str, size_limit: str, **more: str) -> Manifest:
+    """An emptyDir with an end: one without could fill its node's disk, or its memory."""
+    return {"name": name, "emptyDir": {**more, "sizeLimit": size_limit}}
 
 
 def container_security() -> Manifest:
@@ -153,7 +178,7 @@ def pod_spec(
         "enableServiceLinks": False,
         "securityContext": pod_security(),
         "containers": list(containers),
-        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
+        "volumes": [*volumes, scratch("tmp", settings.tmp_size_limit)],
     }
     if init_containers:
         found["initContainers"] = list(init_containers)
@@ -197,21 +222,31 @@ class RegistryAccess:
     volumes: list[Manifest]
 
 
-def registry_access(settings: ManifestSettings, volume: str, secret: str | None) -> RegistryAccess:
-    """Access with a dockerconfigjson secret, mounted as the folder that DOCKER_CONFIG names; anonymous without one."""
+def registry_access(settings: ManifestSettings, volume: str, secrets: Sequence[str]) -> RegistryAccess:
+    """Access with dockerconfigjson secrets, mounted in the folder that DOCKER_CONFIG names; anonymous without any."""
     variables = env(
         ALLOWED_NETWORKS=",".join(settings.allowed_networks),
         INSECURE_REGISTRIES=",".join(settings.insecure_registries),
     )
-    if not secret:
+    if not secrets:
         return RegistryAccess(variables, [], [])
-    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-    source = {"secretName": secret, "items": items, "defaultMode": SECRET_MODE}
     return RegistryAccess(
         [*variables, *env(DOCKER_CONFIG=REGISTRY_CONFIG)],
         [mount(volume, REGISTRY_CONFIG, read_only=True)],
-        [{"name": volume, "secret": source}],
+        [{"name": volume, **_registry_secrets(list(dict.fromkeys(secrets)))}],
     )
+
+
+def _registry_secrets(secrets: Sequence[str]) -> Manifest:
+    """The volume source of one secret, or of several side by side: config.json, config-1.json, ..."""
+
+    def items(number: int) -> list[Manifest]:
+        return [{"key": ".dockerconfigjson", "path": f"config-{number}.json" if number else "config.json"}]
+
+    if len(secrets) == 1:
+        return {"secret": {"secretName": secrets[0], "items": items(0), "defaultMode": SECRET_MODE}}
+    sources = [{"secret": {"name": secret, "items": items(n)}} for n, secret in enumerate(secrets)]
+    return {"projected": {"sources": sources, "defaultMode": SECRET_MODE}}
 
 
 def unnamed(volume_source: Mapping[str, Any]) -> Manifest:
@@ -219,8 +254,9 @@ def unnamed(volume_source: Mapping[str, Any]) -> Manifest:
     return {key: value for key, value in volume_source.items() if key != "name"}
 
 
-def shared_memory() -> Manifest:
-    return {"name": "dshm", "emptyDir": {"medium": "Memory"}}
+def shared_memory(plan: Plan) -> Manifest:
+    """The shared memory of a GPU pod: up to half of its memory, as a node gives it to processes."""
+    return scratch("dshm", f"{_weights_memory_gib(plan) // 2}Gi", medium="Memory")
 
 
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
@@ -237,6 +273,13 @@ def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Mani
     if ws.model_access_secret:
         variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
     download = container(
-        "weights", "weights", settings, variables=variables, mounts=[mount("weights", WEIGHTS_PATH)]
+        "weights",
+        "weights",
+        settings,
+        variables=variables,
+        mounts=[mount("weights", WEIGHTS_PATH)],
+        memory_limit=weights_memory_limit(plan, settings),
     )
-    return {"name": "weights", "emptyDir": {}}, [download]
+    # Twice, since a file is whole before it takes its place, and a GGUF file is converted.
+    disk = math.ceil(2 * plan.weights_bytes / GIB) + WEIGHTS_DISK
+    return scratch("weights", f"{disk}Gi"), [download]

@@ -59,7 +59,7 @@ def stateful_set(
 ) -> Manifest:
     """The StatefulSet that serves the model.
 
-    `adapters` are {"name", "image"} with the image by digest, and optionally "secret" (a dockerconfigjson secret; for
+    `adapters` are {"name", "image"} with the image by digest, and optionally "secrets" (dockerconfigjson secrets; for
     a tuning Workspace its own push secret is taken) or "volumeSource" in place of "image". `config` is the parsed
     inference_config.yaml; as in KAITO, it counts for the runtime vllm only.
     """
@@ -96,7 +96,7 @@ def adapters_of(ws: Subject) -> list[Manifest]:
         if source.volume_source is not None:
             entry["volumeSource"] = source.volume_source
         else:
-            entry |= {"image": source.image, "secret": next(iter(source.image_pull_secrets or ()), None)}
+            entry |= {"image": source.image, "secrets": list(source.image_pull_secrets or ())}
         found.append(entry)
     return found
 
@@ -130,7 +130,8 @@ def _pod_template(
     config: Mapping[str, Any] | None,
 ) -> Manifest:
     weights_volume, init_containers = pods.weights(ws, plan, settings)
-    volumes = [weights_volume, pods.shared_memory(), {"name": "adapters", "emptyDir": {}}]
+    room = pods.scratch("adapters", f"{max(1, len(adapters)) * pods.ADAPTER_DISK}Gi")
+    volumes = [weights_volume, pods.shared_memory(plan), room]
     mounts = [
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         # Read-only, unless volumes are mounted inside it: their mount points must be made there.
@@ -168,7 +169,13 @@ def _server(
         *pods.listen(settings),
     ]
     main = pods.container(
-        "serving", "serving", settings, variables=variables, mounts=mounts, gpus=plan.gpus_per_node
+        "serving",
+        "serving",
+        settings,
+        variables=variables,
+        mounts=mounts,
+        gpus=plan.gpus_per_node,
+        memory_limit=pods.weights_memory_limit(plan, settings),
     )
     probe = {"httpGet": {"path": "/health", "port": pods.PORT}}
     startup = math.ceil(startup_seconds(plan.weights_bytes) / PROBE_PERIOD)
@@ -189,8 +196,8 @@ def _pull(
     ws: Workspace, settings: ManifestSettings, index: int, adapter: Mapping[str, Any]
 ) -> tuple[Manifest, list[Manifest]]:
     """The init container that pulls one adapter image, and the volume with its credentials."""
-    own = ws.tuning.output.image_push_secret if ws.tuning else None
-    access = pods.registry_access(settings, f"registry-{index}", adapter.get("secret") or own)
+    own = [ws.tuning.output.image_push_secret] if ws.tuning and ws.tuning.output.image_push_secret else []
+    access = pods.registry_access(settings, f"registry-{index}", adapter.get("secrets") or own)
     variables = env(
         ADAPTER_IMAGE=adapter["image"],
         ADAPTER_NAME=adapter["name"],
@@ -210,6 +217,8 @@ def _pull(
 def _from_template(ws: Workspace, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
     """The user's pod template as it is, with our labels and placement added (kaito-api.md#pod-templates)."""
     template: Manifest = copy.deepcopy(dict((ws.inference and ws.inference.template) or {}))
+    # What a rule lets through may still ask for the cluster's own default: a token of its API in every container.
+    template.setdefault("spec", {}).setdefault("automountServiceAccountToken", False)
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**(meta.get("labels") or {}), **names.labels(ws.to_dict(), "serving", run_id)}
     spec = template.setdefault("spec", {})

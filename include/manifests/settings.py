@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from include.catalog import Catalog
 
+#: A dataset or an adapter that takes longer than this hangs on a server that does not answer.
+STEP_TIMEOUT_MINUTES = 360
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestSettings:
@@ -18,6 +21,9 @@ class ManifestSettings:
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
     `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.
+    `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, unless
+    `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp; `step_timeout_minutes` the time of the
+    steps that wait for others' servers, dataset and adapter.
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are BYO (bring your own).
     """
 
@@ -37,6 +43,10 @@ class ManifestSettings:
     memory_request: str = "512Mi"
     gpu_pod_cpu_request: str = "500m"
     gpu_pod_memory_request: str = "1Gi"
+    memory_limit: str = "4Gi"
+    gpu_pod_memory_limit: str | None = None
+    tmp_size_limit: str = "20Gi"
+    step_timeout_minutes: int = STEP_TIMEOUT_MINUTES
     dataset_max_bytes: int | None = None
     region: str = ""
 

@@ -74,13 +74,12 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         volumes.append({"name": "input", **pods.unnamed(source.volume_source)})
         mounts.append(mount("input", INPUT_PATH, read_only=True))
     else:
-        secret = next(iter(source.image_pull_secrets or ()), None)
-        access = pods.registry_access(settings, "registry", secret)
+        access = pods.registry_access(settings, "registry", source.image_pull_secrets or ())
         variables += [*env(DATASET_IMAGE=source.image), *access.variables]
         volumes += access.volumes
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
-    return _pod(workspace, "dataset", run_id, pods.pod_spec(settings, [main], volumes))
+    return _pod(workspace, "dataset", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings))
 
 
 def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
@@ -113,9 +112,15 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
     config = {"name": "config", "configMap": {"name": names.tuning_config_map(workspace.to_dict())}}
-    volumes = [_work(workspace), *results, config, weights_volume, pods.shared_memory()]
+    volumes = [_work(workspace), *results, config, weights_volume, pods.shared_memory(plan)]
     main = pods.container(
-        "tuning", "tuning", settings, variables=variables, mounts=mounts, gpus=plan.gpus_per_node
+        "tuning",
+        "tuning",
+        settings,
+        variables=variables,
+        mounts=mounts,
+        gpus=plan.gpus_per_node,
+        memory_limit=pods.weights_memory_limit(plan, settings),
     )
     main["ports"] = [{"name": "metrics", "containerPort": pods.PORT, "protocol": "TCP"}]
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
@@ -140,7 +145,7 @@ def adapter_pod(
             f"{workspace.name} has no output image to push to: its adapter stays on its output volume"
         )
     annotations = {"sh.kaito.model.name": plan.model} | {str(k): str(v) for k, v in (metadata or {}).items()}
-    access = pods.registry_access(settings, "registry", output.image_push_secret)
+    access = pods.registry_access(settings, "registry", [output.image_push_secret])
     variables = env(
         ADAPTER_DIR=f"{RESULTS_PATH}/adapter",
         ADAPTER_IMAGE=output.image,
@@ -152,7 +157,12 @@ def adapter_pod(
     main = pods.container(
         "adapter", "adapter", settings, variables=variables, mounts=mounts, arguments=["push"]
     )
-    return _pod(workspace, "adapter", run_id, pods.pod_spec(settings, [main], volumes))
+    return _pod(workspace, "adapter", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings))
+
+
+def _in_time(spec: Manifest, settings: ManifestSettings) -> Manifest:
+    """A pod that waits for other people's servers has an end, whatever those do."""
+    return {**spec, "activeDeadlineSeconds": settings.step_timeout_minutes * 60}
 
 
 def _pod(ws: Workspace, component: str, run_id: str, spec: Manifest) -> Manifest:

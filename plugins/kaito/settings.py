@@ -10,6 +10,7 @@ import hashlib
 import re
 import socket
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
@@ -35,9 +36,14 @@ _TEXTS = (
     "memory_request",
     "gpu_pod_cpu_request",
     "gpu_pod_memory_request",
+    "memory_limit",
+    "gpu_pod_memory_limit",
+    "tmp_size_limit",
 )
 _LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets")
-_NUMBERS = ("work_volume_gib", "dataset_max_bytes")
+_NUMBERS = ("work_volume_gib", "dataset_max_bytes", "step_timeout_minutes")
+#: Quantities that the API server takes together: a request and the limit that is never below it.
+_LIMITS = (("memory_request", "memory_limit"), ("gpu_pod_memory_request", "gpu_pod_memory_limit"))
 _SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
 _WORDS = {"true": True, "false": False}
 #: KAITO's word for a gate of its admission -> the field of `Policy`.
@@ -220,4 +226,33 @@ def manifest_settings() -> ManifestSettings:
         NetworkPolicy.of(given.get("allowed_networks", ()))
     except ValueError as error:
         raise ValueError(f"Airflow setting [{SECTION}] allowed_networks: {error}.") from None
-    return replace(ManifestSettings.defaults(load_catalog()), **given)
+    made = replace(ManifestSettings.defaults(load_catalog()), **given)
+    _check_limits(made)
+    return made
+
+
+def _check_limits(made: ManifestSettings) -> None:
+    """Every pod would be refused by the API server, one after the other, so it is said here."""
+    from kubernetes.utils import parse_quantity
+
+    for request, limit in _LIMITS:
+        asked, at_most = getattr(made, request), getattr(made, limit)
+        if at_most is not None and parse_quantity(at_most) < parse_quantity(asked):
+            raise ValueError(
+                f"Airflow setting [{SECTION}] {limit} must be at least {request}, which is {asked}, not {at_most}."
+            )
+    if made.step_timeout_minutes < 1:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] step_timeout_minutes must be 1 or more, not {made.step_timeout_minutes}."
+        )
+
+
+def step_timeout() -> timedelta:
+    """Return how long the steps dataset and adapter may take (``[kaito] step_timeout_minutes``).
+
+    Read when a DAG file is parsed; a broken value is the task's error, in words.
+    """
+    from include.manifests.settings import STEP_TIMEOUT_MINUTES
+
+    text = _text("step_timeout_minutes")
+    return timedelta(minutes=int(text) if text.isdecimal() and int(text) else STEP_TIMEOUT_MINUTES)

@@ -36,26 +36,39 @@ class Credentials:
 
 
 def load_credentials(folder: Path | None, reference: ImageReference) -> Credentials | None:
-    """The credentials for a registry in `<folder>/config.json`, or None when the file has none for it.
+    """The credentials for a registry in a folder, or None when it has none for it.
 
-    The most specific entry wins, as in Kubernetes: a path in the registry before the registry, a literal host
-    before one with `*`.
+    The folder has a `config.json`, and beside it a `config-<number>.json` for each further secret of a list. The most
+    specific entry of all wins, as in Kubernetes: a path in the registry before the registry, a literal host before one
+    with `*`; where several secrets have the same entry, the first of them.
     """
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    try:
-        auths = json.loads((folder / "config.json").read_text())["auths"]
-        entries = {str(key): dict(value) for key, value in auths.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserConfigError(
-            f"The registry secret is not a Docker configuration: its key {SECRET_KEY} must hold JSON with "
-            '"auths" (kubectl create secret docker-registry makes one).'
-        ) from None
+    entries: dict[str, dict[str, Any]] = {}
+    for path in _files(folder):
+        entries = _entries(path) | entries
     matching = [key for key in entries if _matches(key, reference)]
     if not matching:
         return None
     best = max(matching, key=lambda key: ("*" not in key, len(_plain(key)), key))
     return _read(best, entries[best])
+
+
+def _files(folder: Path | None) -> list[Path]:
+    """The Docker configurations of a folder, in the order of their list."""
+    if folder is None or not (folder / "config.json").is_file():
+        return []
+    further = [path for path in folder.glob("config-*.json") if path.stem.removeprefix("config-").isdecimal()]
+    return [folder / "config.json", *sorted(further, key=lambda path: int(path.stem.removeprefix("config-")))]
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        auths = json.loads(path.read_text())["auths"]
+        return {str(key): dict(value) for key, value in auths.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserConfigError(
+            f"The registry secret is not a Docker configuration: its key {SECRET_KEY} must hold JSON with "
+            '"auths" (kubectl create secret docker-registry makes one).'
+        ) from None
 
 
 def _plain(key: str) -> str:

@@ -62,18 +62,6 @@ def _ignored(ws: Workspace) -> list[str]:
         )
     if ws.inference and ws.inference.config and ws.annotations.get(names.RUNTIME) == "transformers":
         found.append("inference.config has no effect with the runtime transformers, as in KAITO.")
-    found += [
-        f"{path}: only the first secret is used." for path, secrets in _pull_secrets(ws) if len(secrets) > 1
-    ]
-    return found
-
-
-def _pull_secrets(ws: Workspace) -> list[tuple[str, list[str]]]:
-    """The lists of pull secrets, by path."""
-    found = [("tuning.input.imagePullSecrets", ws.tuning.input.image_pull_secrets or [])] if ws.tuning else []
-    for index, adapter in enumerate((ws.inference and ws.inference.adapters) or ()):
-        secrets = (adapter.source and adapter.source.image_pull_secrets) or []
-        found.append((f"inference.adapters[{index}].source.imagePullSecrets", secrets))
     return found
 
 

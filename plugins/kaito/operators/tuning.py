@@ -24,11 +24,11 @@ from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, tries_left
 from kaito.operators.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
-from kaito.operators.workload import WorkloadPodOperator
+from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
 from kaito.providers.registry import ProviderName
 from kaito.providers.selection import choose
-from kaito.settings import manifest_settings
+from kaito.settings import manifest_settings, step_timeout
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
 
@@ -43,6 +43,8 @@ MACHINES_POLL = 0.5
 #: After so many tries a training that fails by itself has failed. Machines that it loses are not its fault, and a spot
 #: machine may be taken often: for those the task's retries count.
 OWN_TRIES = 3
+#: What a step may wait for a place and an image before its pod's own time runs.
+WAITING = timedelta(seconds=SCHEDULE_SECONDS + START_SECONDS)
 #: The trigger gives up by itself, with a reason; the framework's limit only backs it up.
 BACKSTOP = timedelta(seconds=60)
 
@@ -54,6 +56,9 @@ class FetchDatasetOperator(WorkloadPodOperator):
     pending = conditions.Phase.DATASET_PENDING
     done = conditions.Phase.DATASET_READY
     failed = conditions.Phase.DATASET_FAILED
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
 
     def prepare(self, run: Run) -> None:
         self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
@@ -76,6 +81,10 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     patience = 0
     holds_machines = True
     pending = conditions.Phase.TUNING_PENDING
+    out_of_memory = (
+        "killed for lack of memory (OOMKilled). A larger machine type, a smaller batch or a shorter sequence helps; "
+        "the same attempt again does not."
+    )
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
     failed = conditions.Phase.TUNING_FAILED
@@ -304,7 +313,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
     failed = conditions.Phase.PUBLISH_FAILED
 
     def __init__(self, *, dataset_task_id: str, tuning_task_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
         self.dataset_task_id = dataset_task_id
         self.tuning_task_id = tuning_task_id
 

@@ -60,6 +60,11 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     holds_machines: ClassVar[bool] = False
     #: What to report while the pod does not run yet, and when it does.
     pending: ClassVar[conditions.Phase | None] = None
+    #: What to say of a container that was killed at its memory limit.
+    out_of_memory: ClassVar[str] = (
+        "killed for lack of memory (OOMKilled) at the limit of its pod, the setting [kaito] memory_limit; the same "
+        "attempt again does not help."
+    )
     working: ClassVar[conditions.Phase | None] = None
     done: ClassVar[conditions.Phase]
     failed: ClassVar[conditions.Phase]
@@ -246,11 +251,20 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         if self._deleted(event):
             raise PodGone(f"{self.task_id}: the pod was deleted while it worked; not tried again.") from None
         if getattr(ended, "reason", None) == "OOMKilled":
+            raise AirflowFailException(f"{self.task_id}: {self.out_of_memory}") from None
+        if self._out_of_time():
             raise AirflowFailException(
-                f"{self.task_id}: killed for lack of memory (OOMKilled). A larger instance type, a smaller batch or a "
-                "shorter sequence helps; the same attempt again does not."
+                f"{self.task_id}: not done within its time (activeDeadlineSeconds of the pod, setting [kaito] "
+                "step_timeout_minutes): a server that it waits for may be slow, or the data too much."
             ) from None
         raise AirflowException(f"{sentence} (exit code {exit_code})") from failure
+
+    def _out_of_time(self) -> bool:
+        status = self.pod.status if self.pod else None
+        return (
+            getattr(status, "phase", None) == "Failed"
+            and getattr(status, "reason", None) == "DeadlineExceeded"
+        )
 
     def _terminated(self) -> Any:
         statuses = (self.pod.status.container_statuses if self.pod and self.pod.status else None) or []

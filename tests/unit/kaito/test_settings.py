@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from kaito.operators.tuning import FetchDatasetOperator
 from kaito.settings import connection_id, manifest_settings, policy
 
 from include.workspace import Policy
@@ -98,3 +100,31 @@ def test_a_broken_gate_is_named(monkeypatch: pytest.MonkeyPatch, key: str, text:
     monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", text)
     with pytest.raises(ValueError, match=words):
         policy()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("memory_request", "8Gi", "memory_limit must be at least memory_request, which is 8Gi, not 4Gi"),
+        ("gpu_pod_memory_limit", "512Mi", "gpu_pod_memory_limit must be at least gpu_pod_memory_request"),
+        ("step_timeout_minutes", "0", "step_timeout_minutes must be 1 or more"),
+    ],
+)
+def test_limits_that_no_pod_could_keep_are_named(
+    monkeypatch: pytest.MonkeyPatch, key: str, text: str, words: str
+) -> None:
+    monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", text)
+    with pytest.raises(ValueError, match=words):
+        manifest_settings()
+
+
+def test_a_step_has_an_end_in_airflow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = FetchDatasetOperator(task_id="fetch_dataset").execution_timeout
+    monkeypatch.setenv("AIRFLOW__KAITO__STEP_TIMEOUT_MINUTES", "5")
+    short = FetchDatasetOperator(task_id="fetch_dataset").execution_timeout
+    assert usual == timedelta(hours=7)
+    assert short == timedelta(hours=1, minutes=5), (
+        "its pod's time, and what it may wait for a place and an image"
+    )
+    monkeypatch.setenv("AIRFLOW__KAITO__STEP_TIMEOUT_MINUTES", "soon")
+    assert FetchDatasetOperator(task_id="fetch_dataset").execution_timeout == usual, "a DAG file never breaks"

@@ -32,9 +32,10 @@ def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metada
     terminated = SimpleNamespace(exit_code=exit_code, message=message, reason=reason)
     status = SimpleNamespace(name="tuning", state=SimpleNamespace(terminated=terminated))
     marks = [SimpleNamespace(type=t, status="True") for t in metadata.pop("marks", [])]
+    whole = {"phase": "Failed" if exit_code else "Succeeded", "reason": metadata.get("pod_reason")}
     return SimpleNamespace(
         metadata=SimpleNamespace(deletion_timestamp=metadata.get("deleted")),
-        status=SimpleNamespace(container_statuses=[status], conditions=marks),
+        status=SimpleNamespace(container_statuses=[status], conditions=marks, **whole),
     )
 
 
@@ -143,6 +144,23 @@ def test_lack_of_memory_is_not_tried_again(
     comes_back(tune, ended_pod(137, reason="OOMKilled"), AirflowException("pod failed"))
     with pytest.raises(AirflowFailException, match="lack of memory"):
         tune.trigger_reentry(context, {**EVENT, "status": "failed"})
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (ended_pod(137, reason="OOMKilled"), r"OOMKilled.*memory_limit"),
+        (ended_pod(137, pod_reason="DeadlineExceeded"), "not done within its time.*step_timeout_minutes"),
+    ],
+)
+def test_a_step_that_met_its_pods_limit_names_the_setting_and_is_not_tried_again(
+    cluster: FakeCluster, comes_back: Any, context: dict[str, Any], ended: Any, words: str
+) -> None:
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")
+    fetch.__dict__["cluster"] = cluster
+    comes_back(fetch, ended, AirflowException("pod failed"))
+    with pytest.raises(AirflowFailException, match=words):
+        fetch.trigger_reentry(context, {**EVENT, "status": "failed"})
 
 
 @pytest.mark.parametrize("pod", [None, ended_pod(143, deleted="2026-11-23T00:00:00Z")])

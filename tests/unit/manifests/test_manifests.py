@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from kubernetes.client import ApiClient
+from kubernetes.utils import parse_quantity
 
 from include import manifests
 from include.catalog import load_catalog
@@ -18,6 +19,7 @@ from include.manifests.serving import adapters_of, startup_seconds
 from include.planning import Plan, plan, plan_serving
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
+from include.workspace.validation.pod_security import RESTRICTED, template_faults
 
 CATALOG = load_catalog()
 RUN = "manual__2026-11-23T12:00:00+00:00"
@@ -83,6 +85,7 @@ def everything(settings: ManifestSettings) -> dict[str, tuple[str, dict[str, Any
 
 OBJECTS = everything(SETTINGS)
 SANDBOXED = everything(SANDBOX)
+BARE = everything(ManifestSettings("i", cpu_requests=False))
 
 
 def spec_of(name: str, objects: dict[str, Any] = OBJECTS) -> dict[str, Any]:
@@ -138,6 +141,7 @@ class TestPods:
     def test_the_restricted_profile(self, name: str) -> None:
         """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
         spec = spec_of(name)
+        assert template_faults({"spec": spec}, name, RESTRICTED) == []
         security = spec["securityContext"]
         assert (security["runAsNonRoot"], security["runAsUser"], security["fsGroup"]) == (True, 1000, 1000)
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -152,6 +156,20 @@ class TestPods:
         for volume in spec["volumes"]:
             (kind,) = set(volume) - {"name"}
             assert kind in {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+
+    @pytest.mark.parametrize(
+        "objects", [OBJECTS, SANDBOXED, BARE], ids=["defaults", "sandbox", "no requests"]
+    )
+    def test_nothing_in_a_pod_grows_without_end(self, name: str, objects: dict[str, Any]) -> None:
+        spec = spec_of(name, objects)
+        for container in containers(spec):
+            resources = container["resources"]
+            limit = parse_quantity(resources["limits"]["memory"])
+            # Without a request of its own a container asks for as much as its limit.
+            assert parse_quantity(resources["requests"]["memory"]) <= limit < 10**12
+        for volume in spec["volumes"]:
+            if "emptyDir" in volume:
+                assert parse_quantity(volume["emptyDir"]["sizeLimit"]) > 2**30, volume["name"]
 
     def test_every_container_has_a_home_it_can_write(self, name: str) -> None:
         for container in containers(spec_of(name)):
@@ -208,7 +226,7 @@ def test_gpu_pods_land_on_their_own_pool_only(name: str, pool: str) -> None:
     tolerated = {toleration["key"] for toleration in spec["tolerations"]}
     assert tolerated == {"sku", "nvidia.com/gpu", "kubernetes.azure.com/scalesetpriority"}
     main = spec["containers"][0]
-    assert main["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert main["resources"]["requests"]["nvidia.com/gpu"] == "1"
 
 
@@ -232,7 +250,7 @@ def test_pods_on_own_nodes_keep_off_machines_that_were_made_for_somebody() -> No
 def test_gpu_requests_are_the_whole_machine() -> None:
     made = plan(parse_workspace(SERVE), CATALOG)
     main = manifests.stateful_set(SERVE, made, SETTINGS, RUN)["spec"]["template"]["spec"]["containers"][0]
-    assert main["resources"]["limits"] == {"nvidia.com/gpu": "2"}
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "2"
 
 
 def test_the_dataset_pod() -> None:
@@ -243,6 +261,27 @@ def test_the_dataset_pod() -> None:
     assert env_of(main)["ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
     assert env_of(spec_of("dataset")["containers"][0])["ALLOWED_NETWORKS"] == ""
     assert mounts_of(main)["/mnt/data"] == ("work", "data", False)
+
+
+@pytest.mark.parametrize("name", ["dataset", "adapter"])
+def test_a_step_that_waits_for_others_ends_in_time(name: str) -> None:
+    assert spec_of(name)["activeDeadlineSeconds"] == 6 * 3600
+    assert (
+        spec_of(name, everything(ManifestSettings("i", step_timeout_minutes=5)))["activeDeadlineSeconds"]
+        == 300
+    )
+    assert "activeDeadlineSeconds" not in spec_of("tuning"), (
+        "how long a training takes is its author's to say"
+    )
+
+
+def test_large_weights_have_room_in_memory_and_on_disk() -> None:
+    spec = spec_of("serving")
+    room = {volume["name"]: volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume}
+    assert parse_quantity(room["weights"]["sizeLimit"]) >= 2 * SERVING.weights_bytes
+    limit = parse_quantity(spec["containers"][0]["resources"]["limits"]["memory"])
+    assert limit >= 2 * SERVING.weights_bytes
+    assert parse_quantity(room["dshm"]["sizeLimit"]) < limit, "memory volumes count as their pod's memory"
 
 
 def test_a_dataset_from_a_volume() -> None:
@@ -266,6 +305,25 @@ def test_a_dataset_from_an_image() -> None:
     assert {volume["name"]: volume.get("secret", {}).get("secretName") for volume in spec["volumes"]}[
         "registry"
     ] == "pull"
+
+
+def test_all_pull_secrets_are_used() -> None:
+    workspace = with_(
+        QUICK, "tuning", input={"image": "r.example.com/d:1", "imagePullSecrets": ["one", "two", "one"]}
+    )
+    spec = manifests.dataset_pod(workspace, PLAN, SANDBOX, RUN)["spec"]
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "registry"]
+    found = [source["secret"] for source in volume["projected"]["sources"]]
+    assert [(one["name"], one["items"][0]["path"]) for one in found] == [
+        ("one", "config.json"),
+        ("two", "config-1.json"),
+    ]
+    assert volume["projected"]["defaultMode"] == 0o440
+    listed = [{"source": {"name": "a", "image": "r.example.com/a:1", "imagePullSecrets": ["one", "two"]}}]
+    serving = with_(SERVE, "inference", adapters=listed)
+    made = manifests.stateful_set(serving, plan(serving, CATALOG), SETTINGS, RUN, adapters_of(serving))
+    (volume,) = [v for v in made["spec"]["template"]["spec"]["volumes"] if v["name"] == "registry-0"]
+    assert [source["secret"]["name"] for source in volume["projected"]["sources"]] == ["one", "two"]
 
 
 def test_the_tuning_pod() -> None:
@@ -299,7 +357,7 @@ def test_the_tuning_pod() -> None:
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["work"]["persistentVolumeClaim"] == {"claimName": "tune-phi-work"}
     assert volumes["config"]["configMap"] == {"name": "tune-phi-g2-tuning"}
-    assert volumes["dshm"]["emptyDir"] == {"medium": "Memory"}
+    assert volumes["dshm"]["emptyDir"]["medium"] == "Memory"
     assert volumes["weights"]["hostPath"]["path"] == "/srv/weights/phi-3-mini-128k-instruct"
     assert "initContainers" not in spec
 
@@ -313,7 +371,7 @@ def test_without_a_mirror_an_init_container_downloads_the_pinned_weights() -> No
         assert env_of(download)["MODEL_REVISION"] == PLAN.revision
         assert mounts_of(download)["/workspace/weights"] == ("weights", None, False)
         assert "HF_TOKEN" not in env_of(download)
-        assert {volume["name"]: volume for volume in spec["volumes"]}["weights"]["emptyDir"] == {}
+        assert {volume["name"]: volume for volume in spec["volumes"]}["weights"]["emptyDir"]
 
 
 def test_the_hub_token_reaches_the_download_and_nothing_else() -> None:
@@ -498,6 +556,9 @@ def test_a_pod_template_is_used_as_it_is_with_our_placement() -> None:
     made = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN)["spec"]["template"]
     assert made["spec"]["containers"] == template["spec"]["containers"]
     assert made["metadata"]["labels"]["mine"] == "1"
+    assert made["spec"]["automountServiceAccountToken"] is False, (
+        "no token of the cluster's API unless it is asked for"
+    )
     assert made["metadata"]["labels"]["kaito.sh/workspace"] == "tune-phi"
     assert [toleration["key"] for toleration in made["spec"]["tolerations"]][:2] == ["z", "sku"]
     assert "kaito.sh/pool" in json.dumps(made["spec"]["affinity"])
@@ -530,13 +591,14 @@ def test_settings_reach_the_pods() -> None:
     )
     spec = manifests.dataset_pod(QUICK, PLAN, settings, RUN)["spec"]
     main = spec["containers"][0]
-    assert main["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}}
+    assert main["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}}
     assert (main["image"], main["imagePullPolicy"]) == ("i", "Always")
     assert spec["imagePullSecrets"] == [{"name": "reg"}]
     assert env_of(main)["DATASET_MAX_BYTES"] == "9"
     bare = manifests.tuning_pod(QUICK, PLAN, ManifestSettings("i", cpu_requests=False), RUN)
     main = bare["spec"]["containers"][0]
-    assert main["resources"] == {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}
+    assert main["resources"]["requests"] == {"memory": "0", "nvidia.com/gpu": "1"}
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert env_of(main)["HOST"] == "0.0.0.0"
 
 

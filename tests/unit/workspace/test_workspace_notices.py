@@ -26,7 +26,6 @@ CATALOG = load_catalog()
         ({"resource.instanceType": "Standard_NC6s_v3"}, "Standard_NC6s_v3 is deprecated"),
         ({"metadata.annotations": {"kaito.sh/roll-out": "true"}}, "did you mean kaito.sh/rollout?"),
         ({"metadata.annotations": {"kaito.sh/q0q1q2q3q4q5q6q7q8q9": "true"}}, "is not known and has no effect."),
-        ({"tuning.input": {"image": "r.example.com/d:1", "imagePullSecrets": ["a", "b"]}}, "only the first secret is used"),
     ],
 )  # fmt: skip
 def test_a_notice(changes: dict[str, Any], words: str) -> None:

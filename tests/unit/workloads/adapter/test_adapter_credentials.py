@@ -84,3 +84,19 @@ def test_a_secret_of_another_kind_is_named_by_its_key(content, tmp_path):
 def test_no_secret_is_anonymous(tmp_path):
     assert load_credentials(None, parse_reference("h.io/a")) is None
     assert load_credentials(tmp_path, parse_reference("h.io/a")) is None
+
+
+def test_every_secret_of_the_folder_is_looked_at(tmp_path: Path) -> None:
+    """A pod with several pull secrets has them side by side; the most specific entry of all wins, else the first."""
+    config(tmp_path, {"h.io": {"auth": encoded("first", "p")}})
+    for number, key in ((1, "h.io/team"), (2, "h.io")):
+        text = json.dumps({"auths": {key: {"auth": encoded(f"u{number}", "p")}}})
+        (tmp_path / f"config-{number}.json").write_text(text)
+
+    def user(image: str) -> str:
+        found = load_credentials(tmp_path, parse_reference(image))
+        assert found is not None
+        return found.username
+
+    assert user("h.io/team/a:1") == "u1"
+    assert user("h.io/other/a:1") == "first"
