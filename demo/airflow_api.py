@@ -70,10 +70,10 @@ class AirflowApi:
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return the run: state, start_date, end_date and the rest."""
-        found: dict[str, Any] = (
+        result: dict[str, Any] = (
             self._http.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").raise_for_status().json()
         )
-        return found
+        return result
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float) -> None:
         """Return when the run exists, whoever starts it.
@@ -91,10 +91,10 @@ class AirflowApi:
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances, oldest start first."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
-        found: list[dict[str, Any]] = (
+        result: list[dict[str, Any]] = (
             self._http.get(path, params={"limit": 100}).raise_for_status().json()["task_instances"]
         )
-        return sorted(found, key=lambda task: task["start_date"] or "9")
+        return sorted(result, key=lambda task: task["start_date"] or "9")
 
     def log_tail(self, dag_id: str, run_id: str, task: dict[str, Any], lines: int = 15) -> list[str]:
         """Return the last lines of a task's newest try."""

@@ -106,8 +106,8 @@ def _up(args: argparse.Namespace, layout: Layout) -> int:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            told = f"Port {args.port} is taken. Give another with --port, or leave it out for a free one."
-            raise lifecycle.SandboxProblem(told) from error
+            message = f"Port {args.port} is taken. Give another with --port, or leave it out for a free one."
+            raise lifecycle.SandboxProblem(message) from error
         return 0
     options = ["--port", str(args.port)]
     for name in SETTABLE:

@@ -103,7 +103,7 @@ class Faults:
     def set(self, fault: Fault) -> Fault:
         if fault.kind not in ONE_SHOT:
             self._active.append(fault)
-        self._tell(fault, True)
+        self._notify(fault, True)
         return fault
 
     def clear(self, *, kind: str | None = None, id: str | None = None) -> list[Fault]:
@@ -111,7 +111,7 @@ class Faults:
         gone = [f for f in self._active if (kind is None or f.kind == kind) and (id is None or f.id == id)]
         self._active = [f for f in self._active if f not in gone]
         for fault in gone:
-            self._tell(fault, False)
+            self._notify(fault, False)
         return gone
 
     def peek(self, kind: FaultKind, target: str = "") -> Fault | None:
@@ -133,7 +133,7 @@ class Faults:
             self._active[place] = replace(fault, count=left)
         else:
             del self._active[place]
-            self._tell(fault, False)
+            self._notify(fault, False)
         return fault
 
     def handle(
@@ -152,7 +152,7 @@ class Faults:
                 return 400, {"message": str(error)}
         return 405, {"message": f"/sandbox.local/faults answers GET, POST and DELETE, not {method}."}
 
-    def _tell(self, fault: Fault, active: bool) -> None:
+    def _notify(self, fault: Fault, active: bool) -> None:
         for kind, listener in self._listeners:
             if kind == fault.kind:
                 listener(fault, active)

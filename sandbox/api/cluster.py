@@ -34,7 +34,7 @@ from sandbox.api.writes import (
     pipeline,
     subresources,
 )
-from sandbox.api.writes.garbage_collector import Collector
+from sandbox.api.writes.garbage_collector import GarbageCollector
 from sandbox.api.writes.lifecycle import Lifecycle
 from sandbox.api.writes.options import WriteOptions
 from sandbox.api.writes.patch import APPLY_PATCHES, MERGE_PATCH, patched
@@ -72,11 +72,11 @@ class Cluster:
         self.known_events: dict[
             tuple[str | None, ...], str
         ] = {}  # what an event says -> its name, to count it
-        self.collector = Collector(self, namespace_seconds)
+        self.garbage_collector = GarbageCollector(self, namespace_seconds)
         self.lifecycle = Lifecycle(self)
         self.lifecycle.restore()
         bootstrap.fill(self)
-        self.collector.start()
+        self.garbage_collector.start()
 
     def close(self) -> None:
         self.storage.close()
@@ -110,12 +110,12 @@ class Cluster:
         """The matching objects (private copies) and the version to watch from."""
         info = self.resource(resource)
         matches = self.predicate(info, label_selector, field_selector)
-        found = [
+        result = [
             from_storage(info, entry.copy())
             for _, entry in self.storage.entries(info.key, namespace)
             if matches is None or matches(entry.obj)
         ]
-        return found, str(self.storage.revision)
+        return result, str(self.storage.revision)
 
     @staticmethod
     def predicate(info: Resource, label_selector: str, field_selector: str) -> Predicate | None:
@@ -237,8 +237,8 @@ class Cluster:
     ) -> Json:
         """Server-side apply; creates the object when there is none."""
         config = apply.check_configuration(info, patch, key[1])
-        found = self.storage.get(info.key, key)
-        live = from_storage(info, found.obj) if found else None
+        result = self.storage.get(info.key, key)
+        live = from_storage(info, result.obj) if result else None
         if live is None and subresource is not None:
             raise not_found(info.plural, info.group, key[1])
         pipeline.check_kind(info, config)
@@ -271,7 +271,7 @@ class Cluster:
         self.lifecycle.before_store(info, new)
         obj = self.storage.put(info.key, key, _ordered(new)).obj
         self.lifecycle.stored(info, key, obj, old.obj if old else None)
-        self.collector.written(info.key, key, obj, old.obj if old else None)
+        self.garbage_collector.written(info.key, key, obj, old.obj if old else None)
         return obj
 
     def drop(self, info: Resource, key: Key) -> Json:
@@ -280,7 +280,7 @@ class Cluster:
             raise conflict(info.plural, info.group, key[1], "the object has been deleted")
         obj = self.storage.remove(info.key, key).obj
         self.lifecycle.dropped(info, key, obj)
-        self.collector.removed(info.key, key, obj)
+        self.garbage_collector.removed(info.key, key, obj)
         return obj
 
 

@@ -57,10 +57,10 @@ def new_uid() -> str:
 
 def metadata(obj: Json) -> Json:
     """The object's metadata, made if absent."""
-    found = obj.get("metadata")
-    if not isinstance(found, dict):
-        found = obj["metadata"] = {}
-    return cast("Json", found)
+    result = obj.get("metadata")
+    if not isinstance(result, dict):
+        result = obj["metadata"] = {}
+    return cast("Json", result)
 
 
 def dig(obj: Any, *path: str) -> Any:

@@ -36,8 +36,8 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 def vcpus(instance_type: str) -> int:
     """The virtual CPUs that a size's name says: 24 of Standard_NC24ads_A100_v4."""
-    found = re.search(r"\d+", instance_type)
-    return int(found[0]) if found else 1
+    result = re.search(r"\d+", instance_type)
+    return int(result[0]) if result else 1
 
 
 def family(instance_type: str) -> str:
@@ -74,7 +74,7 @@ def pool_properties(pool: Pool) -> Json:
     """The `properties` of a pool as a GET shows them: those that were asked for, Azure's defaults, and the state."""
     spot = {"scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1.0} if pool.spot else {}
     asked = pool.properties
-    found: Json = {
+    result: Json = {
         "osDiskSizeGB": 128,
         "osDiskType": "Managed",
         "kubeletDiskType": "OS",
@@ -99,12 +99,12 @@ def pool_properties(pool: Pool) -> Json:
     }
     if pool.spot:
         taint = "kubernetes.azure.com/scalesetpriority=spot:NoSchedule"
-        found["nodeTaints"] = list(dict.fromkeys([taint, *(asked.get("nodeTaints") or [])]))
+        result["nodeTaints"] = list(dict.fromkeys([taint, *(asked.get("nodeTaints") or [])]))
         label = {"kubernetes.azure.com/scalesetpriority": "spot"}
-        found["nodeLabels"] = {**label, **(asked.get("nodeLabels") or {})}
+        result["nodeLabels"] = {**label, **(asked.get("nodeLabels") or {})}
     if pool.error:
-        found["status"] = {"provisioningError": pool.error}
-    return found
+        result["status"] = {"provisioningError": pool.error}
+    return result
 
 
 def pool_resource(pool: Pool) -> Json:
@@ -165,24 +165,24 @@ def usages(pools: Collection[Pool], faults: Faults) -> list[Json]:
         total += cores
         used[family(pool.instance_type)] = used.get(family(pool.instance_type), 0) + cores
     spot = sum(vcpus(pool.instance_type) * len(pool.machines) for pool in pools if pool.spot)
-    found = [
+    result = [
         _usage("cores", "Total Regional vCPUs", total, VCPU_LIMIT),
         _usage("lowPriorityCores", "Total Regional Low-priority vCPUs", spot, VCPU_LIMIT),
     ]
     short = {family(name) for name in _azure_sizes() if faults.peek(FaultKind.QUOTA, name)}
     for name in dict.fromkeys(family(size) for size in _azure_sizes()):
         limit = used.get(name, 0) if name in short else VCPU_LIMIT
-        found.append(_usage(name, f"Standard {name[8:-6]} Family vCPUs", used.get(name, 0), limit))
-    return found
+        result.append(_usage(name, f"Standard {name[8:-6]} Family vCPUs", used.get(name, 0), limit))
+    return result
 
 
 def skus(faults: Faults) -> list[Json]:
     """Microsoft.Compute's sizes of the location, with the restrictions that a fault puts on them."""
-    found = []
+    result = []
     for name in _azure_sizes():
         machine = load_catalog().machine(name)
         restricted = faults.peek(FaultKind.SKU, name)
-        found.append(
+        result.append(
             {
                 "resourceType": "virtualMachines",
                 "name": name,
@@ -199,7 +199,7 @@ def skus(faults: Faults) -> list[Json]:
                 "restrictions": [_restriction()] if restricted else [],
             }
         )
-    return found
+    return result
 
 
 def _restriction() -> Json:

@@ -37,8 +37,8 @@ class ArmError(Exception):
 
     def detail(self) -> Json:
         """The inner object, as operations and a failed pool's status carry it too."""
-        found: Json = {"code": self.code, "message": self.message, "details": []}
-        return found if self.target is None else {**found, "target": self.target}
+        result: Json = {"code": self.code, "message": self.message, "details": []}
+        return result if self.target is None else {**result, "target": self.target}
 
     def body(self) -> Json:
         return {"error": self.detail()}
@@ -167,35 +167,35 @@ def nothing_to_abort(pool: str) -> ArmError:
 
 
 def insufficient_quota(location: str, family: str, wanted: int, left: int, message: str = "") -> ArmError:
-    told = message or (
+    text = message or (
         f"Insufficient vcpu quota requested {wanted}, remaining {left} for family {family} for region {location}."
     )
-    return ArmError(400, "ErrCode_InsufficientVCPUQuota", told)
+    return ArmError(400, "ErrCode_InsufficientVCPUQuota", text)
 
 
 def sku_not_available(instance_type: str, location: str, zone: str, message: str = "") -> ArmError:
     where = f"location '{location}'" + (f" zone '{zone}'" if zone else "")
-    told = message or (
+    text = message or (
         f"The requested VM size for resource '{instance_type}' is currently not available in {where}. Please try "
         "another size or deploy to a different location or different zone. See https://aka.ms/azureskunotavailable "
         "for details."
     )
-    return ArmError(409, "SkuNotAvailable", told)
+    return ArmError(409, "SkuNotAvailable", text)
 
 
 def allocation_failed(instance_type: str, zone: str, message: str = "") -> ArmError:
     if zone:
-        told = message or (
+        text = message or (
             "Allocation failed. We do not have sufficient capacity for the requested VM size "
             f"{instance_type} in zone {zone}. Read more about improving likelihood of allocation success at "
             "http://aka.ms/allocation-guidance"
         )
-        return ArmError(409, "ZonalAllocationFailed", told)
-    told = message or (
+        return ArmError(409, "ZonalAllocationFailed", text)
+    text = message or (
         f"Allocation failed. We do not have sufficient capacity for the requested VM size {instance_type} in this "
         "region. Read more about improving likelihood of allocation success at http://aka.ms/allocation-guidance"
     )
-    return ArmError(409, "AllocationFailed", told)
+    return ArmError(409, "AllocationFailed", text)
 
 
 def size_not_allowed(pool: str, location: str) -> ArmError:

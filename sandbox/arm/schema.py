@@ -133,7 +133,7 @@ def read_properties(body: Any) -> Json:
     given = body.get("properties")
     if not isinstance(given, dict):
         raise invalid_parameter(f"{_FIELD}.properties", "properties are required")
-    found: Json = {}
+    result: Json = {}
     for field, value in given.items():
         if field not in PROPERTIES:
             raise unmarshal(f'unknown field "{field}"')
@@ -142,8 +142,8 @@ def read_properties(body: Any) -> Json:
         if not _fits(value, PROPERTIES[field]):
             into = f"Go struct field Properties.properties.{field} of type {PROPERTIES[field]}"
             raise unmarshal(f"cannot unmarshal {_go_kind(value)} into {into}")
-        found[field] = _enumerated(field, value)
-    return found
+        result[field] = _enumerated(field, value)
+    return result
 
 
 def _enumerated(field: str, value: Any) -> Any:
@@ -239,12 +239,12 @@ def _check_label(field: str, key: str, value: str) -> None:
 
 def read_taint(text: str) -> Json:
     """`key=value:Effect` as a Node carries it. Raises ArmError (400)."""
-    found = _TAINT.fullmatch(text)
-    if found is None or found["effect"] not in _EFFECTS:
+    result = _TAINT.fullmatch(text)
+    if result is None or result["effect"] not in _EFFECTS:
         raise invalid_parameter(
             f"{_FIELD}.nodeTaints",
             f"'{text}' is not key=value:Effect, with Effect one of {', '.join(_EFFECTS)}",
         )
-    _check_label(f"{_FIELD}.nodeTaints", found["key"], found["value"] or "")
-    taint: Json = {"key": found["key"], "effect": found["effect"]}
-    return {**taint, "value": found["value"]} if found["value"] else taint
+    _check_label(f"{_FIELD}.nodeTaints", result["key"], result["value"] or "")
+    taint: Json = {"key": result["key"], "effect": result["effect"]}
+    return {**taint, "value": result["value"]} if result["value"] else taint

@@ -94,14 +94,16 @@ class ArmServer:
             await asyncio.sleep(slow.value or 0)
         if fault := self._faults.inject(FaultKind.AUTH, target):
             if int(fault.value or 403) == 401:
-                told = fault.message or "The access token expiry UTC time is earlier than current UTC time."
-                raise errors.unauthenticated("ExpiredAuthenticationToken", told)
+                message = (
+                    fault.message or "The access token expiry UTC time is earlier than current UTC time."
+                )
+                raise errors.unauthenticated("ExpiredAuthenticationToken", message)
             raise errors.forbidden(_action(request), request.path)
         if throttled := self._faults.inject(FaultKind.API_THROTTLE, target):
             raise errors.throttled(int(throttled.value or 1), _VERBS.get(request.method, "read"))
         if failed := self._faults.inject(FaultKind.API_ERROR, target):
-            told = failed.message or "The sandbox was told to fail this request."
-            raise ArmError(int(failed.value or 500), "InternalServerError", told)
+            message = failed.message or "The sandbox was told to fail this request."
+            raise ArmError(int(failed.value or 500), "InternalServerError", message)
 
     # --- routes ---------------------------------------------------------------------------------------------------
 
@@ -111,8 +113,8 @@ class ArmServer:
             case ["providers", "microsoft.compute", "locations", location, "usages"]:
                 _only(request, "GET")
                 _check_location(location)
-                found = account.usages(self._pools.state.pools.values(), self._faults)
-                return Answer(200, _page(request, found))
+                result = account.usages(self._pools.state.pools.values(), self._faults)
+                return Answer(200, _page(request, result))
             case ["providers", "microsoft.compute", "skus"]:
                 _only(request, "GET")
                 _check_filter(request)
@@ -221,7 +223,7 @@ def _retry() -> dict[str, str]:
 
 
 def _status(operation: Operation) -> Json:
-    found: Json = {
+    result: Json = {
         "id": f"/subscriptions/{account.SUBSCRIPTION}/providers/Microsoft.ContainerService/locations/"
         f"{account.LOCATION}/operations/{operation.id}",
         "name": operation.id,
@@ -229,10 +231,10 @@ def _status(operation: Operation) -> Json:
         "startTime": operation.start_time,
     }
     if operation.end_time is not None:
-        found["endTime"] = operation.end_time
+        result["endTime"] = operation.end_time
     if operation.error is not None:
-        found["error"] = operation.error
-    return found
+        result["error"] = operation.error
+    return result
 
 
 def _provider(parts: list[str]) -> str:
@@ -280,8 +282,8 @@ def _page(request: web.Request, found: list[Json]) -> Json:
 def _check_filter(request: web.Request) -> None:
     """Sizes can be filtered by location alone; the sandbox has one."""
     given = request.query.get("$filter", "")
-    found = _FILTER.fullmatch(given)
-    if given and (found is None or found["location"].lower() != account.LOCATION):
+    result = _FILTER.fullmatch(given)
+    if given and (result is None or result["location"].lower() != account.LOCATION):
         raise errors.gateway(
             400, "BadRequest", f"The filter '{given}' names no location of this subscription."
         )

@@ -54,18 +54,18 @@ class Ledger:
             )
 
     def rentals(self) -> list[Rental]:
-        found: dict[str, Rental] = {}
+        result: dict[str, Rental] = {}
         done: list[Rental] = []
         for line in self._lines():
             at = datetime.fromisoformat(line["at"])
             if line["event"] == "start":
-                found[line["node"]] = Rental(
+                result[line["node"]] = Rental(
                     line["node"], line["instanceType"], line["claim"], line.get("labels") or {}, at, None
                 )
-            elif line["node"] in found:
-                rental = found.pop(line["node"])
+            elif line["node"] in result:
+                rental = result.pop(line["node"])
                 done.append(Rental(**{**vars(rental), "stopped": at}))
-        return [*done, *found.values()]
+        return [*done, *result.values()]
 
     def _lines(self) -> list[dict[str, Any]]:
         if not self._path.exists():

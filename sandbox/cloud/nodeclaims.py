@@ -123,13 +123,15 @@ def refusal(faults: Faults, claim: Object, instance_type: str) -> str | None:
     name, spot = claim["metadata"]["name"], capacity_type_of(claim) == SPOT
     asked = f'creating instance failed, agentPool.BeginCreateOrUpdate for "{name}" failed: '
     if fault := capacity_fault(faults, FaultKind.QUOTA, instance_type, spot=spot):
-        told = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
-        return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or told}"
+        message = f"Insufficient regional vcpu quota left for location sandbox: {instance_type} needs more than is left"
+        return f"{asked}ERROR CODE: ErrCode_InsufficientVCPUQuota. {fault.message or message}"
     if fault := capacity_fault(
         faults, FaultKind.NO_CAPACITY, instance_type, place(claim)[ZONE_LABEL].rpartition("-")[2], spot=spot
     ):
-        told = f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
-        return f"{asked}ERROR CODE: {NO_MACHINES}. {fault.message or told}"
+        message = (
+            f"We do not have sufficient capacity for the requested VM size {instance_type} in this region"
+        )
+        return f"{asked}ERROR CODE: {NO_MACHINES}. {fault.message or message}"
     return None
 
 
@@ -280,8 +282,8 @@ class NodeClaimController(Controller):
         if uid not in self._refused:
             self._refused[uid] = FIRST_RETRY
             claim = await self._note(claim, {"Launched": ("Unknown", "LaunchFailed", message[:800])})
-            told = f"NodeClaim {claim['metadata']['name']} event: {message}"
-            await self.cluster.event(claim, "Warning", "InsufficientCapacityError", told, "karpenter")
+            text = f"NodeClaim {claim['metadata']['name']} event: {message}"
+            await self.cluster.event(claim, "Warning", "InsufficientCapacityError", text, "karpenter")
             return FIRST_RETRY
         await remove(self.cluster, NODECLAIMS, claim)
         return None
@@ -328,8 +330,8 @@ class NodeClaimController(Controller):
             conditions = set_condition(conditions, type_, state, reason, message)
         waiting = [c for c in conditions if c["type"] in TYPES and c["status"] != "True"]
         if waiting:
-            told = ", ".join(f"{c['type']}={c['status']}" for c in waiting)
-            conditions = set_condition(conditions, "Ready", "Unknown", "UnhealthyDependents", told)
+            text = ", ".join(f"{c['type']}={c['status']}" for c in waiting)
+            conditions = set_condition(conditions, "Ready", "Unknown", "UnhealthyDependents", text)
         else:
             conditions = set_condition(conditions, "Ready", "True", "Ready", "")
         generation = claim["metadata"].get("generation", 1)

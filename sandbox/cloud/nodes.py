@@ -96,8 +96,8 @@ class NodeLife:
         return node
 
     async def _warn(self, node: Object, seconds: float) -> Object:
-        told = f"Preempt scheduled: the spot machine of this node is evicted in {seconds:g} s"
-        await self.cluster.event(node, "Warning", "PreemptScheduled", told, "node-problem-detector")
+        message = f"Preempt scheduled: the spot machine of this node is evicted in {seconds:g} s"
+        await self.cluster.event(node, "Warning", "PreemptScheduled", message, "node-problem-detector")
         return await self._taint(node, self._notice)
 
     async def _taint(self, node: Object, taint: Object) -> Object:
@@ -165,8 +165,8 @@ class NodeLife:
             if error.code not in (NOT_FOUND, TOO_MANY):
                 raise
             return
-        told = "Evicted pod: the node is being removed"
-        await self.cluster.event(pod, "Normal", "Evicted", told, component)
+        message = "Evicted pod: the node is being removed"
+        await self.cluster.event(pod, "Normal", "Evicted", message, component)
 
     async def remove(self, node: Object) -> None:
         """Delete the Node, whatever finalizers hold it."""

@@ -124,9 +124,11 @@ class JobController(Controller):
             try:
                 created = await self.cluster.create("pods", self._build_pod(job), key_of(job)[0])
             except ApiError as error:
-                await self._tell(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
+                await self._record_event(job, "Warning", "FailedCreate", f"Error creating: {error.message}")
                 raise
-            await self._tell(job, "Normal", "SuccessfulCreate", f"Created pod: {created['metadata']['name']}")
+            await self._record_event(
+                job, "Normal", "SuccessfulCreate", f"Created pod: {created['metadata']['name']}"
+            )
         return None
 
     def _held_back(self, tally: Tally) -> float:
@@ -154,9 +156,9 @@ class JobController(Controller):
             await remove(self.cluster, "pods", pod)
         type_, reason, message = over
         if type_ == "Complete":
-            await self._tell(job, "Normal", "Completed", "Job completed")
+            await self._record_event(job, "Normal", "Completed", "Job completed")
         else:
-            await self._tell(job, "Warning", reason, message)
+            await self._record_event(job, "Warning", reason, message)
             lost = [{**pod, "status": {**pod["status"], "phase": "Failed"}} for pod in tally.active]
             tally = Tally([], tally.succeeded, [*tally.failed, *lost])
         await self._write_status(job, Tally([], tally.succeeded, tally.failed), over)
@@ -198,7 +200,7 @@ class JobController(Controller):
         }
         await write_status(self.cluster, JOBS, job, {k: v for k, v in status.items() if k not in hidden})
 
-    async def _tell(self, job: Object, type_: str, reason: str, message: str) -> None:
+    async def _record_event(self, job: Object, type_: str, reason: str, message: str) -> None:
         await self.cluster.event(job, type_, reason, message, "job-controller")
 
 

@@ -106,10 +106,10 @@ class Feeds:
         known = self._known[resource]
         current = {key_of(item): item for item in items}
         for key in [key for key in known if key not in current]:
-            self._tell(resource, "DELETED", known.pop(key))
+            self._notify(resource, "DELETED", known.pop(key))
         for key, item in current.items():
             known[key] = item
-            self._tell(resource, "SYNC", item)
+            self._notify(resource, "SYNC", item)
         return version
 
     async def _watch(self, resource: str, version: str) -> None:
@@ -121,9 +121,9 @@ class Feeds:
                 known.pop(key_of(obj), None)
             else:
                 known[key_of(obj)] = obj
-            self._tell(resource, event, obj)
+            self._notify(resource, event, obj)
 
-    def _tell(self, resource: str, event: str, obj: Object) -> None:
+    def _notify(self, resource: str, event: str, obj: Object) -> None:
         for listener in self._listeners[resource]:
             try:
                 listener(event, obj)

@@ -50,7 +50,7 @@ class ReplicaSetController(Controller):
             await self._create(replica_set)
         for pod in sorted(active, key=surplus_first)[: max(0, len(active) - wanted)]:
             await remove(self.cluster, "pods", pod)
-            await self._tell(
+            await self._record_event(
                 replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}"
             )
         active = await self._active(replica_set)
@@ -77,11 +77,13 @@ class ReplicaSetController(Controller):
         try:
             created = await self.cluster.create("pods", pod, namespace)
         except ApiError as error:
-            await self._tell(replica_set, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            await self._record_event(
+                replica_set, "Warning", "FailedCreate", f"Error creating: {error.message}"
+            )
             raise
-        await self._tell(
+        await self._record_event(
             replica_set, "Normal", "SuccessfulCreate", f"Created pod: {created['metadata']['name']}"
         )
 
-    async def _tell(self, replica_set: Object, type_: str, reason: str, message: str) -> None:
+    async def _record_event(self, replica_set: Object, type_: str, reason: str, message: str) -> None:
         await self.cluster.event(replica_set, type_, reason, message, "replicaset-controller")

@@ -105,11 +105,11 @@ class Scheduler(Controller):
 
     async def _pods_by_node(self) -> dict[str, list[Object]]:
         pods, _ = await self.cluster.list("pods")
-        found: dict[str, list[Object]] = defaultdict(list)
+        result: dict[str, list[Object]] = defaultdict(list)
         for pod in pods:
             if pod["spec"].get("nodeName") and not is_finished(pod):
-                found[pod["spec"]["nodeName"]].append(pod)
-        return found
+                result[pod["spec"]["nodeName"]].append(pod)
+        return result
 
     async def _choose_volumes_place(self, volumes: PodVolumes, node: str) -> None:
         """Let the claims that wait for their first consumer be provisioned where the pod will run."""

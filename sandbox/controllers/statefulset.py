@@ -133,7 +133,7 @@ class StatefulSetController(Controller):
             pod = by_number.get(number)
             if pod is not None and is_finished(pod) and not is_terminating(pod):
                 await remove(self.cluster, "pods", pod)
-                await self._tell(
+                await self._record_event(
                     stateful_set, "Normal", "SuccessfulDelete", f"delete Pod {key_name(pod)}: it has ended"
                 )
                 pod = await read(self.cluster, "pods", (stateful_set["metadata"]["namespace"], key_name(pod)))
@@ -153,7 +153,7 @@ class StatefulSetController(Controller):
                 message = (
                     f"delete Pod {key_name(pod)} in StatefulSet {stateful_set['metadata']['name']} successful"
                 )
-                await self._tell(stateful_set, "Normal", "SuccessfulDelete", message)
+                await self._record_event(stateful_set, "Normal", "SuccessfulDelete", message)
             if stateful_set["spec"].get("podManagementPolicy") != "Parallel":
                 return False
         return True
@@ -169,7 +169,7 @@ class StatefulSetController(Controller):
                 return
             if pod["metadata"]["labels"].get(REVISION_LABEL) != update:
                 await remove(self.cluster, "pods", pod)
-                await self._tell(
+                await self._record_event(
                     stateful_set, "Normal", "SuccessfulDelete", f"delete Pod {key_name(pod)} for update"
                 )
                 return
@@ -187,13 +187,13 @@ class StatefulSetController(Controller):
             if error.code != CONFLICT:
                 name = stateful_set["metadata"]["name"]
                 message = f"create Pod {key_name(pod)} in StatefulSet {name} failed error: {error.message}"
-                await self._tell(stateful_set, "Warning", "FailedCreate", message)
+                await self._record_event(stateful_set, "Warning", "FailedCreate", message)
                 raise
         else:
             message = (
                 f"create Pod {key_name(pod)} in StatefulSet {stateful_set['metadata']['name']} successful"
             )
-            await self._tell(stateful_set, "Normal", "SuccessfulCreate", message)
+            await self._record_event(stateful_set, "Normal", "SuccessfulCreate", message)
 
     async def _pod_of_revision(self, stateful_set: Object, number: int, revision: str) -> Object | None:
         stored = await read(
@@ -266,7 +266,7 @@ class StatefulSetController(Controller):
         }
         await write_status(self.cluster, STATEFULSETS, stateful_set, status)
 
-    async def _tell(self, stateful_set: Object, type_: str, reason: str, message: str) -> None:
+    async def _record_event(self, stateful_set: Object, type_: str, reason: str, message: str) -> None:
         await self.cluster.event(stateful_set, type_, reason, message, "statefulset-controller")
 
 

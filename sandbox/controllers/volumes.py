@@ -142,11 +142,11 @@ class VolumeBinder(Controller):
             return None
         class_ = await class_of(self.cluster, claim)
         if class_ is None or class_.get("provisioner") != PROVISIONER:
-            await self._tell(claim, *_unprovisioned(claim, class_))
+            await self._record_event(claim, *_unprovisioned(claim, class_))
             return None
         if waits_for_consumer(class_) and not selected_node(claim):
             waiting = "waiting for first consumer to be created before binding"
-            await self._tell(claim, "Normal", "WaitForFirstConsumer", waiting)
+            await self._record_event(claim, "Normal", "WaitForFirstConsumer", waiting)
             return None
         place = await self._place(claim, class_)
         if place is None:
@@ -178,18 +178,18 @@ class VolumeBinder(Controller):
             nodes = [node for node in nodes if node["metadata"]["name"] == chosen]
             if not nodes:  # the scheduler has to choose again
                 why = f'failed to get target node: nodes "{chosen}" not found'
-                await self._tell(claim, "Warning", "ProvisioningFailed", why)
+                await self._record_event(claim, "Warning", "ProvisioningFailed", why)
                 forgotten = {"metadata": {"annotations": {SELECTED_NODE: None}}}
                 await self.cluster.patch(CLAIMS, claim["metadata"]["name"], forgotten, key_of(claim)[0])
                 return None
         labels = [n["metadata"].get("labels") or {} for n in nodes if is_allowed(class_, n)]
-        places = sorted({found[key] for found in labels if key in found})
+        places = sorted({result[key] for result in labels if key in result})
         if not places:
             why = (
                 f'failed to provision volume with StorageClass "{class_["metadata"]["name"]}": error generating '
                 "accessibility requirements: no available topology found"
             )
-            await self._tell(claim, "Warning", "ProvisioningFailed", why)
+            await self._record_event(claim, "Warning", "ProvisioningFailed", why)
             return None
         return {key: places[0]}
 
@@ -206,7 +206,7 @@ class VolumeBinder(Controller):
         await self.cluster.event(claim, "Normal", "ProvisioningSucceeded", message, PROVISIONER)
         return created
 
-    async def _tell(self, claim: Object, type_: str, reason: str, message: str) -> None:
+    async def _record_event(self, claim: Object, type_: str, reason: str, message: str) -> None:
         await self.cluster.event(claim, type_, reason, message, BINDER)
 
     async def _release(self, key: Key, keep_uid: str | None) -> None:

@@ -136,8 +136,8 @@ class ContainerRunner:
         message = f"back-off {self._backoff:g}s restarting failed container={name} pod={pod}"
         self._remember_last()
         self._wait_for("CrashLoopBackOff", message)
-        told = f"Back-off restarting failed container {name} in pod {pod}"
-        await self._around.tell("Warning", "BackOff", told)
+        text = f"Back-off restarting failed container {name} in pod {pod}"
+        await self._around.record_event("Warning", "BackOff", text)
         await self._pause(self._backoff)
         self._backoff = min(self._backoff * 2, self._around.timings.restart_backoff_max)
 
@@ -151,7 +151,7 @@ class ContainerRunner:
                 )
             except (ConfigProblem, VolumeProblem) as problem:
                 self._wait_for("CreateContainerConfigError", str(problem))
-                await self._around.tell("Warning", "Failed", f"Error: {problem}")
+                await self._around.record_event("Warning", "Failed", f"Error: {problem}")
                 await self._pause(CONFIG_RETRY)
                 continue
             await self._launch(self._prepared)
@@ -169,7 +169,7 @@ class ContainerRunner:
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PULL_RETRY)
             else:
-                await self._around.tell(
+                await self._around.record_event(
                     "Normal", "Pulled", f'Container image "{name}" already present on machine'
                 )
                 return image
@@ -177,19 +177,19 @@ class ContainerRunner:
 
     async def _pull_failed(self, name: str, problem: images.ImageProblem) -> None:
         self._wait_for(problem.reason, str(problem))
-        await self._around.tell("Warning", "Failed", f'Failed to pull image "{name}": {problem}')
-        await self._around.tell("Warning", "Failed", f"Error: {problem.reason}")
+        await self._around.record_event("Warning", "Failed", f'Failed to pull image "{name}": {problem}')
+        await self._around.record_event("Warning", "Failed", f"Error: {problem.reason}")
         if problem.reason == "ErrImagePull":
             await self._pause(1.0)
-            told = f'Back-off pulling image "{name}"'
-            self._wait_for("ImagePullBackOff", f"{told}: {problem.reason}: {problem}")
-            await self._around.tell("Normal", "BackOff", told)
+            message = f'Back-off pulling image "{name}"'
+            self._wait_for("ImagePullBackOff", f"{message}: {problem.reason}: {problem}")
+            await self._around.record_event("Normal", "BackOff", message)
 
     async def _launch(self, prepared: Prepared) -> None:
         name, record = self._container["name"], self.record
         record.image_id, record.container_id = prepared.image.id, f"bubblewrap://{uuid4().hex}{uuid4().hex}"
         self._killed_for, self._process = "", None
-        await self._around.tell("Normal", "Created", f"Created container: {name}")
+        await self._around.record_event("Normal", "Created", f"Created container: {name}")
         path = self._around.logs / name / f"{record.restart_count}.log"
         try:
             prepared.check_command()
@@ -197,13 +197,13 @@ class ContainerRunner:
         except (StartProblem, OSError) as problem:
             message = f"failed to create containerd task: failed to start container: {problem}"
             self._terminated(START_ERROR, "StartError", message, now_text())
-            await self._around.tell("Warning", "Failed", f"Error: {message}")
+            await self._around.record_event("Warning", "Failed", f"Error: {message}")
             return
         record.state = {"running": {"startedAt": now_text()}}
         record.started = not self._container.get("startupProbe")
         record.ready = record.started and not self._container.get("readinessProbe") and not self._init
         self._around.changed()
-        await self._around.tell("Normal", "Started", f"Started container {name}")
+        await self._around.record_event("Normal", "Started", f"Started container {name}")
 
     # --- running and ending ---------------------------------------------------------------------------------------
 
@@ -246,7 +246,9 @@ class ContainerRunner:
         asked = {**hook, "timeoutSeconds": self._grace}
         verdict = await probes.check(asked, self._container, self._around.address, prepared.run_beside)
         if not verdict.ok:
-            await self._around.tell("Warning", "FailedPreStopHook", f"PreStopHook failed: {verdict.output}")
+            await self._around.record_event(
+                "Warning", "FailedPreStopHook", f"PreStopHook failed: {verdict.output}"
+            )
 
     def _terminated(self, code: int, reason: str, message: str, started_at: str) -> None:
         state: Object = {
@@ -295,7 +297,7 @@ class ContainerRunner:
         process = self._process
 
         async def end() -> None:
-            await self._around.tell("Normal", "Killing", message)
+            await self._around.record_event("Normal", "Killing", message)
             if process is not None:
                 await process.stop(float(grace))
 

@@ -108,13 +108,13 @@ class EnvironmentBuilder:
     async def _source(self, kind: str, reference: Object) -> dict[str, str] | None:
         """The entries of the ConfigMap or Secret; None when it is optional and missing."""
         namespace, name = self._pod["metadata"]["namespace"], reference["name"]
-        found = await read(self._cluster, f"{kind.lower()}s", (namespace, name))
-        if found is None:
+        result = await read(self._cluster, f"{kind.lower()}s", (namespace, name))
+        if result is None:
             if reference.get("optional"):
                 return None
             raise ConfigProblem(f'{kind.lower()} "{name}" not found')
         return {
-            key: value.decode(errors="replace") for key, value in data_of({**found, "kind": kind}).items()
+            key: value.decode(errors="replace") for key, value in data_of({**result, "kind": kind}).items()
         }
 
     async def _all_of(self, source: Object) -> dict[str, str]:

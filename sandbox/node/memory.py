@@ -7,13 +7,13 @@ from pathlib import Path
 
 def children(pid: int) -> list[int]:
     """The processes that a process started; none when it is gone."""
-    found = []
+    result = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split()]
+            result += [int(child) for child in (task / "children").read_text().split()]
     except OSError:
-        return found
-    return found
+        return result
+    return result
 
 
 def _resident(pid: int) -> int:

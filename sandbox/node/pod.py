@@ -98,7 +98,7 @@ class PodWorker:
             environment=EnvironmentBuilder(cluster, pod),
             timings=timings,
             changed=self._dirty.set,
-            tell=self._tell,
+            record_event=self._record_event,
         )
         self._surroundings.environment = EnvironmentBuilder(cluster, self._surroundings.pod)
 
@@ -120,7 +120,7 @@ class PodWorker:
         self._stopping.set()
         for runner in self._runners:
             if first and "running" in runner.record.state and not self._silent:
-                await self._tell("Normal", "Killing", f"Stopping container {runner.record.name}")
+                await self._record_event("Normal", "Killing", f"Stopping container {runner.record.name}")
             runner.stop(grace)
         await self.done.wait()
 
@@ -184,7 +184,7 @@ class PodWorker:
             try:
                 await self._surroundings.volumes.set_up()
             except VolumeProblem as problem:
-                await self._tell("Warning", "FailedMount", str(problem))
+                await self._record_event("Warning", "FailedMount", str(problem))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), MOUNT_RETRY)
             else:
@@ -223,14 +223,14 @@ class PodWorker:
             return
         await asyncio.sleep(max(0.0, float(seconds) - seconds_since(self.record.start_time)))
         self.record.phase, self.record.reason, self.record.message = "Failed", "DeadlineExceeded", DEADLINE
-        await self._tell("Normal", "DeadlineExceeded", DEADLINE)
+        await self._record_event("Normal", "DeadlineExceeded", DEADLINE)
         self._stopping.set()
         for runner in self._runners:
             runner.stop(float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)))
 
     # --- telling the cluster --------------------------------------------------------------------------------------
 
-    async def _tell(self, type_: str, reason: str, message: str) -> None:
+    async def _record_event(self, type_: str, reason: str, message: str) -> None:
         if self._silent:
             return
         with suppress(ApiError):

@@ -35,7 +35,7 @@ class PodSurroundings:
     environment: EnvironmentBuilder
     timings: Timings
     changed: Callable[[], None]
-    tell: Callable[[str, str, str], Awaitable[None]]  # type, reason, message
+    record_event: Callable[[str, str, str], Awaitable[None]]  # type, reason, message
 
     @property
     def hostname(self) -> str:

@@ -47,7 +47,7 @@ class Prober:
             return await probes.check(probe, self._container, self._around.address, self._prepared.run_beside)
 
         async def failed(output: str) -> None:
-            await self._around.tell("Warning", "Unhealthy", f"{word} probe failed: {output}")
+            await self._around.record_event("Warning", "Unhealthy", f"{word} probe failed: {output}")
 
         await probes.repeat(probe, ask, decided, failed)
 

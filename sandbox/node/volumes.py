@@ -95,7 +95,7 @@ class VolumeSet:
         shutil.rmtree(self._memory, ignore_errors=True)
 
     def mounts(self, container: Object, env: dict[str, str]) -> list[Mount]:
-        found = []
+        result = []
         for mount in container.get("volumeMounts") or []:
             path, read_only = self._paths[mount["name"]]
             relative = expand(mount["subPathExpr"], env) if mount.get("subPathExpr") else mount.get("subPath")
@@ -104,8 +104,8 @@ class VolumeSet:
                 if not path.exists():
                     path.mkdir(parents=True, exist_ok=True)
                     path.chmod(0o777)
-            found.append(Mount(path, mount["mountPath"], read_only or bool(mount.get("readOnly"))))
-        return found
+            result.append(Mount(path, mount["mountPath"], read_only or bool(mount.get("readOnly"))))
+        return result
 
     async def _make(self, volume: Object) -> tuple[Path, bool]:
         """(path, always read-only) of one volume."""
@@ -167,12 +167,12 @@ class VolumeSet:
             raise VolumeProblem(f"the sandbox does not know volumes of type {kinds}")
 
     async def _write_entries(self, folder: Path, kind: str, name: str, reference: Object, mode: int) -> None:
-        found = await read(self._cluster, f"{kind.lower()}s", (self._namespace, name))
-        if found is None:
+        result = await read(self._cluster, f"{kind.lower()}s", (self._namespace, name))
+        if result is None:
             if reference.get("optional"):
                 return
             raise VolumeProblem(f'{kind.lower()} "{name}" not found')
-        entries = data_of({**found, "kind": kind})
+        entries = data_of({**result, "kind": kind})
         items = reference.get("items") or [{"key": key, "path": key} for key in entries]
         for item in items:
             if item["key"] in entries:

@@ -54,13 +54,13 @@ def _is_sorted(items: list[Any]) -> bool:
 
 
 def _find(text: str, pattern: str) -> str:
-    found = re.search(pattern, text)
-    return found.group(0) if found else ""
+    result = re.search(pattern, text)
+    return result.group(0) if result else ""
 
 
 def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
-    found = [match.group(0) for match in re.finditer(pattern, text)]
-    return found if limit < 0 else found[:limit]
+    result = [match.group(0) for match in re.finditer(pattern, text)]
+    return result if limit < 0 else result[:limit]
 
 
 def _url(text: str) -> dict[str, Any]:

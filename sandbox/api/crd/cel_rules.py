@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldError]:
     """The broken rules at and below a value. `old` None means the object is new, so transition rules do not apply."""
     scope = _Scope(value, old)
-    found = [
+    result = [
         fault
         for rule in schema.get("x-kubernetes-validations") or ()
         if (fault := _broken(rule, scope, path))
@@ -31,11 +31,11 @@ def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldErro
         for name, item in value.items():
             inner = properties.get(name, extra)
             if isinstance(inner, dict):
-                found += faults(inner, item, before.get(name), f"{path}.{name}" if path else name)
+                result += faults(inner, item, before.get(name), f"{path}.{name}" if path else name)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for index, item in enumerate(value):
-            found += faults(schema["items"], item, _counterpart(schema, item, old), f"{path}[{index}]")
-    return found
+            result += faults(schema["items"], item, _counterpart(schema, item, old), f"{path}[{index}]")
+    return result
 
 
 def _counterpart(schema: Json, item: Any, old: Any) -> Any:

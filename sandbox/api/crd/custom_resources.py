@@ -58,7 +58,7 @@ def default(info: Resource, obj: Json) -> None:
 def faults(info: Resource, new: Json, old: Json | None, subresource: str | None = None) -> list[FieldError]:
     """What the schema and its CEL rules refuse."""
     version: Version = info.custom
-    found = structural_schema.faults(version.schema, new)
+    result = structural_schema.faults(version.schema, new)
     if subresource == "status":
-        found = [fault for fault in found if fault.field.startswith("status")]
-    return found or cel_rules.faults(version.schema, new, old)
+        result = [fault for fault in result if fault.field.startswith("status")]
+    return result or cel_rules.faults(version.schema, new, old)

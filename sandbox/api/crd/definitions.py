@@ -19,11 +19,11 @@ _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 def version_priority(version: str) -> tuple[int, int, int, str]:
     """Sort key that puts v2 before v1 before v1beta1 before v1alpha1 before everything else."""
-    found = _VERSION.fullmatch(version)
-    if not found:
+    result = _VERSION.fullmatch(version)
+    if not result:
         return (1, 0, 0, version)
-    rank = {None: 0, "beta": 1, "alpha": 2}[found[2]]
-    return (0, rank, -int(found[1]) * 1000 - int(found[3] or 0), version)
+    rank = {None: 0, "beta": 1, "alpha": 2}[result[2]]
+    return (0, rank, -int(result[1]) * 1000 - int(result[3] or 0), version)
 
 
 def default(obj: Json) -> None:
@@ -37,56 +37,56 @@ def default(obj: Json) -> None:
 
 def faults(obj: Json) -> list[FieldError]:
     spec, names = obj.get("spec") or {}, dig(obj, "spec", "names") or {}
-    found = [
+    result = [
         FieldError(f"spec.{path}", REQUIRED, "")
         for path in ("group", "scope", "names.plural", "names.kind")
         if not dig(spec, *path.split("."))
     ]
     expected = f"{names.get('plural')}.{spec.get('group')}"
-    if not found and metadata(obj).get("name") != expected:
+    if not result and metadata(obj).get("name") != expected:
         detail = 'must be spec.names.plural+"."+spec.group'
-        found.append(FieldError("metadata.name", INVALID, metadata(obj).get("name"), detail))
+        result.append(FieldError("metadata.name", INVALID, metadata(obj).get("name"), detail))
     if spec.get("scope") not in ("Namespaced", "Cluster", None):
         supported = 'supported values: "Cluster", "Namespaced"'
-        found.append(FieldError("spec.scope", "FieldValueNotSupported", spec["scope"], supported))
+        result.append(FieldError("spec.scope", "FieldValueNotSupported", spec["scope"], supported))
     versions = spec.get("versions") or []
     if sum(bool(version.get("storage")) for version in versions) != 1:
         detail = "must have exactly one version marked as storage version"
-        found.append(FieldError("spec.versions", INVALID, [v.get("name") for v in versions], detail))
+        result.append(FieldError("spec.versions", INVALID, [v.get("name") for v in versions], detail))
     for index, version in enumerate(versions):
         path = f"spec.versions[{index}].schema.openAPIV3Schema"
         root = dig(version, "schema", "openAPIV3Schema")
         if not root:
-            found.append(FieldError(path, REQUIRED, "", "schemas are required"))
+            result.append(FieldError(path, REQUIRED, "", "schemas are required"))
         else:
             if root.get("type") != "object":
-                found.append(
+                result.append(
                     FieldError(f"{path}.type", INVALID, root.get("type", ""), "must be object at the root")
                 )
-            found += _structure_faults(root, path)
-    return found
+            result += _structure_faults(root, path)
+    return result
 
 
 def _structure_faults(schema: Json, path: str) -> list[FieldError]:
     """What a structural schema must have: a type everywhere, and never both properties and additionalProperties."""
-    found = []
+    result = []
     exempt = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
     if not schema.get("type") and not exempt:
-        found.append(
+        result.append(
             FieldError(f"{path}.type", REQUIRED, "", "must not be empty for specified object fields")
         )
     if schema.get("properties") and schema.get("additionalProperties"):
         detail = "additionalProperties and properties are mutual exclusive"
-        found.append(FieldError(f"{path}.additionalProperties", "FieldValueForbidden", None, detail))
+        result.append(FieldError(f"{path}.additionalProperties", "FieldValueForbidden", None, detail))
     if schema.get("type") == "array" and "items" not in schema:
-        found.append(FieldError(f"{path}.items", REQUIRED, "", "must be specified"))
+        result.append(FieldError(f"{path}.items", REQUIRED, "", "must be specified"))
     for name, inner in (schema.get("properties") or {}).items():
-        found += _structure_faults(inner, f"{path}.properties[{name}]")
+        result += _structure_faults(inner, f"{path}.properties[{name}]")
     if isinstance(schema.get("items"), dict):
-        found += _structure_faults(schema["items"], f"{path}.items")
+        result += _structure_faults(schema["items"], f"{path}.items")
     if isinstance(schema.get("additionalProperties"), dict):
-        found += _structure_faults(schema["additionalProperties"], f"{path}.additionalProperties")
-    return found
+        result += _structure_faults(schema["additionalProperties"], f"{path}.additionalProperties")
+    return result
 
 
 def complete(obj: Json) -> None:

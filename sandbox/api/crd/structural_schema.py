@@ -70,18 +70,18 @@ def faults(schema: Json, value: Any, path: str = "") -> Faults:
     wrong_type = _type_fault(schema, value, path)
     if wrong_type is not None:
         return [wrong_type]
-    found = _enum_faults(schema, value, path)
+    result = _enum_faults(schema, value, path)
     if isinstance(value, str):
-        found += _string_faults(schema, value, path)
+        result += _string_faults(schema, value, path)
     elif isinstance(value, bool):
         pass
     elif isinstance(value, (int, float)):
-        found += _number_faults(schema, value, path)
+        result += _number_faults(schema, value, path)
     elif isinstance(value, list):
-        found += _list_faults(schema, value, path)
+        result += _list_faults(schema, value, path)
     elif isinstance(value, dict):
-        found += _object_faults(schema, value, path)
-    return found + _combined_faults(schema, value, path)
+        result += _object_faults(schema, value, path)
+    return result + _combined_faults(schema, value, path)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -133,18 +133,18 @@ def _enum_faults(schema: Json, value: Any, path: str) -> Faults:
 
 
 def _string_faults(schema: Json, value: str, path: str) -> Faults:
-    found = []
+    result = []
     limit = schema.get("maxLength")
     if limit is not None and len(value) > limit:
-        found.append(FieldError(path, TOO_LONG, value, f"may not be more than {limit} bytes"))
+        result.append(FieldError(path, TOO_LONG, value, f"may not be more than {limit} bytes"))
     if len(value) < schema.get("minLength", 0):
         detail = f"{_in_body(path)} should be at least {schema['minLength']} chars long"
-        found.append(FieldError(path, INVALID, value, detail))
+        result.append(FieldError(path, INVALID, value, detail))
     if (pattern := schema.get("pattern")) and not _pattern(pattern).search(value):
-        found.append(FieldError(path, INVALID, value, f"{_in_body(path)} should match '{pattern}'"))
+        result.append(FieldError(path, INVALID, value, f"{_in_body(path)} should match '{pattern}'"))
     if (name := schema.get("format")) and not _fits_format(name, value):
-        found.append(FieldError(path, INVALID, value, f'{_in_body(path)} must be of type {name}: "{value}"'))
-    return found
+        result.append(FieldError(path, INVALID, value, f'{_in_body(path)} must be of type {name}: "{value}"'))
+    return result
 
 
 @lru_cache(maxsize=512)
@@ -173,71 +173,71 @@ def _fits_format(name: str, value: str) -> bool:
 
 
 def _number_faults(schema: Json, value: float, path: str) -> Faults:
-    found = []
+    result = []
     low, high, step = schema.get("minimum"), schema.get("maximum"), schema.get("multipleOf")
     if low is not None and (value < low or (schema.get("exclusiveMinimum") and value == low)):
         relation = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
-        found.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be {relation} {low}"))
+        result.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be {relation} {low}"))
     if high is not None and (value > high or (schema.get("exclusiveMaximum") and value == high)):
         relation = "less than" if schema.get("exclusiveMaximum") else "less than or equal to"
-        found.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be {relation} {high}"))
+        result.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be {relation} {high}"))
     if step and value % step:
-        found.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be a multiple of {step}"))
-    return found
+        result.append(FieldError(path, INVALID, value, f"{_in_body(path)} should be a multiple of {step}"))
+    return result
 
 
 def _list_faults(schema: Json, value: list[Any], path: str) -> Faults:
-    found: Faults = []
+    result: Faults = []
     limit = schema.get("maxItems")
     if limit is not None and len(value) > limit:
-        found.append(FieldError(path, TOO_MANY, len(value), f"must have at most {limit} items"))
+        result.append(FieldError(path, TOO_MANY, len(value), f"must have at most {limit} items"))
     if len(value) < schema.get("minItems", 0):
         detail = f"{_in_body(path)} should have at least {schema['minItems']} items"
-        found.append(FieldError(path, INVALID, len(value), detail))
+        result.append(FieldError(path, INVALID, len(value), detail))
     items = schema.get("items")
     if isinstance(items, dict):
         for index, item in enumerate(value):
-            found += faults(items, item, f"{path}[{index}]")
-    return found + _duplicates(schema, value, path)
+            result += faults(items, item, f"{path}[{index}]")
+    return result + _duplicates(schema, value, path)
 
 
 def _duplicates(schema: Json, value: list[Any], path: str) -> Faults:
     """Sets hold each value once, maps each key once."""
-    list_type, found, seen = schema.get("x-kubernetes-list-type"), [], []
+    list_type, result, seen = schema.get("x-kubernetes-list-type"), [], []
     if list_type not in ("set", "map"):
         return []
     keys = schema.get("x-kubernetes-list-map-keys") or ()
     for index, item in enumerate(value):
         identity = {k: item.get(k) for k in keys} if list_type == "map" and isinstance(item, dict) else item
         if identity in seen:
-            found.append(FieldError(f"{path}[{index}]", DUPLICATE, identity))
+            result.append(FieldError(f"{path}[{index}]", DUPLICATE, identity))
         seen.append(identity)
-    return found
+    return result
 
 
 def _object_faults(schema: Json, value: Json, path: str) -> Faults:
-    found: Faults = []
+    result: Faults = []
     for name in schema.get("required") or ():
         if name not in value:
-            found.append(FieldError(f"{path}.{name}" if path else name, REQUIRED, ""))
+            result.append(FieldError(f"{path}.{name}" if path else name, REQUIRED, ""))
     count, limit = len(value), schema.get("maxProperties")
     if limit is not None and count > limit:
-        found.append(FieldError(path, TOO_MANY, count, f"must have at most {limit} items"))
+        result.append(FieldError(path, TOO_MANY, count, f"must have at most {limit} items"))
     if count < schema.get("minProperties", 0):
         detail = f"{_in_body(path)} should have at least {schema['minProperties']} properties"
-        found.append(FieldError(path, INVALID, count, detail))
+        result.append(FieldError(path, INVALID, count, detail))
     properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
     for name, item in value.items():
         inner = properties.get(name, extra)
         if isinstance(inner, dict) and not (path == "" and name == "metadata"):
-            found += faults(inner, item, f"{path}.{name}" if path else name)
-    return found
+            result += faults(inner, item, f"{path}.{name}" if path else name)
+    return result
 
 
 def _combined_faults(schema: Json, value: Any, path: str) -> Faults:
-    found: Faults = []
+    result: Faults = []
     for part in schema.get("allOf") or ():
-        found += faults(part, value, path)
+        result += faults(part, value, path)
     title = f'"{path}"'
 
     def fault(detail: str) -> FieldError:
@@ -248,12 +248,12 @@ def _combined_faults(schema: Json, value: Any, path: str) -> Faults:
     if options := schema.get("anyOf"):
         tried = [faults(option, value, path) for option in options]
         if all(tried):
-            found += [fault(f"{title} must validate at least one schema (anyOf)"), *tried[0]]
+            result += [fault(f"{title} must validate at least one schema (anyOf)"), *tried[0]]
     if options := schema.get("oneOf"):
         fitting = sum(not faults(option, value, path) for option in options)
         if fitting != 1:
             count = "none valid" if fitting == 0 else f"{fitting} valid alternatives"
-            found.append(fault(f"{title} must validate one and only one schema (oneOf). Found {count}"))
+            result.append(fault(f"{title} must validate one and only one schema (oneOf). Found {count}"))
     if "not" in schema and not faults(schema["not"], value, path):
-        found.append(fault(f"{title} must not validate the schema (not)"))
-    return found
+        result.append(fault(f"{title} must not validate the schema (not)"))
+    return result

@@ -27,8 +27,8 @@ class User:
     uid: str = ""
 
     def to_dict(self) -> Json:
-        found: Json = {"username": self.name, "groups": list(self.groups)}
-        return {**found, "uid": self.uid} if self.uid else found
+        result: Json = {"username": self.name, "groups": list(self.groups)}
+        return {**result, "uid": self.uid} if self.uid else result
 
 
 ADMIN_GROUPS = ("system:masters", "system:authenticated")

@@ -96,9 +96,9 @@ def group_of(kinds: Kinds, group: str) -> Json:
 
 
 def resource_list(kinds: Kinds, group: str, version: str) -> Json:
-    found: list[Json] = []
+    result: list[Json] = []
     for info in kinds.of(group, version):
-        found.append(_entry(info))
+        result.append(_entry(info))
         for name in info.subresources:
             sub_group, sub_version, kind = _subresource_kind(info, name)
             entry = {
@@ -110,12 +110,12 @@ def resource_list(kinds: Kinds, group: str, version: str) -> Json:
             }
             if (sub_group, sub_version) != (group, version):
                 entry = {"name": entry.pop("name"), "group": sub_group, "version": sub_version, **entry}
-            found.append(entry)
+            result.append(entry)
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
         "groupVersion": f"{group}/{version}" if group else version,
-        "resources": found,
+        "resources": result,
     }
 
 

@@ -32,12 +32,12 @@ class Page:
     remaining: int | None = None
 
     def metadata(self) -> Json:
-        found: Json = {"resourceVersion": str(self.revision)}
+        result: Json = {"resourceVersion": str(self.revision)}
         if self.token:
-            found["continue"] = self.token
+            result["continue"] = self.token
             if self.remaining is not None:
-                found["remainingItemCount"] = self.remaining
-        return found
+                result["remainingItemCount"] = self.remaining
+        return result
 
 
 def number(query: Mapping[str, str], name: str) -> int:
@@ -70,16 +70,16 @@ def listed(cluster: Cluster, address: Address, query: Mapping[str, str]) -> Page
             entries = storage.snapshot(info.key, address.namespace, revision)
         except ApiError as error:
             raise expired(_TOO_OLD if token else error.message) from error
-    found = [
+    result = [
         (key, entry)
         for key, entry in entries
         if (start is None or key >= start) and (matches is None or matches(entry.obj))
     ]
-    if not limit or len(found) <= limit:
-        return Page([entry for _, entry in found], revision)
-    page = Page([entry for _, entry in found[:limit]], revision, _encoded(revision, found[limit][0]))
+    if not limit or len(result) <= limit:
+        return Page([entry for _, entry in result], revision)
+    page = Page([entry for _, entry in result[:limit]], revision, _encoded(revision, result[limit][0]))
     if matches is None:
-        page.remaining = len(found) - limit
+        page.remaining = len(result) - limit
     return page
 
 

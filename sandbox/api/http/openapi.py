@@ -114,19 +114,19 @@ def definition_name(info: Resource) -> str:
 
 
 def _schemas(kinds: Iterable[Resource], prefix: str) -> dict[str, Json]:
-    found: dict[str, Json] = {}
+    result: dict[str, Json] = {}
     wanted = [OBJECT_META, LIST_META, _DELETE_OPTIONS]
     for info in kinds:
         if info.custom is None:
             wanted += [info.definition, f"{info.definition}List"]
         else:
-            found |= _custom_schemas(info, prefix)
+            result |= _custom_schemas(info, prefix)
     while wanted:
         name = wanted.pop()
-        if name in found or name not in definitions():
+        if name in result or name not in definitions():
             continue
-        found[name] = _converted(definitions()[name], prefix, wanted)
-    return found
+        result[name] = _converted(definitions()[name], prefix, wanted)
+    return result
 
 
 def _converted(schema: Json, prefix: str, wanted: list[str]) -> Json:
@@ -227,11 +227,11 @@ def _operation(info: Resource, action: str, parameters: list[Json], media: Itera
 
 
 def _collection(info: Resource) -> Json:
-    found: Json = {}
+    result: Json = {}
     if "list" in info.verbs:
-        found["get"] = _operation(info, "list", [_query("labelSelector"), _query("fieldSelector")])
-    found["post"] = _operation(info, "post", _WRITE, ["application/json", "application/yaml"])
-    return found
+        result["get"] = _operation(info, "list", [_query("labelSelector"), _query("fieldSelector")])
+    result["post"] = _operation(info, "post", _WRITE, ["application/json", "application/yaml"])
+    return result
 
 
 def _item(info: Resource) -> Json:

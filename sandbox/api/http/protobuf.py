@@ -227,9 +227,9 @@ def _set(obj: Json, name: str, type_: Type, value: int | bytes) -> None:
         key = bytes(pair.get(1, b"")).decode()
         obj.setdefault(name, {})[key] = _value(type_.element, pair.get(2, b""))
     else:
-        found = _value(type_, value)
-        if found not in ("", None, {}) or type_.kind == "struct":
-            obj[name] = found
+        result = _value(type_, value)
+        if result not in ("", None, {}) or type_.kind == "struct":
+            obj[name] = result
 
 
 def _value(type_: Type, value: int | bytes) -> Any:

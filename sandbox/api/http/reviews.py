@@ -54,8 +54,8 @@ def _access(cluster: Cluster, user: User, spec: Json) -> Json:
 def _rules(cluster: Cluster, user: User, namespace: str) -> Json:
     if authorisation.MASTERS in user.groups:
         return _EVERYTHING
-    found = list(authorisation.rules(cluster, user, namespace))
-    return {"resourceRules": found, "nonResourceRules": [], "incomplete": False}
+    result = list(authorisation.rules(cluster, user, namespace))
+    return {"resourceRules": result, "nonResourceRules": [], "incomplete": False}
 
 
 def _token(text: str, tokens: Tokens) -> Json:

@@ -102,11 +102,11 @@ class ApiServer:
 
     def _paths(self) -> list[str]:
         groups = self.cluster.kinds.groups()
-        found = [f"/apis/{g}/{v}" if g else f"/api/{v}" for g, versions in groups.items() for v in versions]
-        found += [f"/apis/{group}" for group in groups if group]
+        result = [f"/apis/{g}/{v}" if g else f"/api/{v}" for g, versions in groups.items() for v in versions]
+        result += [f"/apis/{group}" for group in groups if group]
         return sorted(
             [
-                *found,
+                *result,
                 "/api",
                 "/apis",
                 "/healthz",
@@ -134,10 +134,10 @@ class ApiServer:
 
     async def _api(self, request: web.Request, user: User) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
-        if found := self._discovery(parts):
+        if result := self._discovery(parts):
             if request.method not in ("GET", "HEAD"):
                 raise method_not_allowed()
-            return web.json_response(found)
+            return web.json_response(result)
         where = addresses.parse(self.cluster.kinds, request.raw_path.partition("?")[0])
         self._authorise(request, where, user)
         if where.subresource in _STREAMS:

@@ -102,12 +102,12 @@ class Kinds:
 
         Raises ApiError (404) with a sentence that says what to do.
         """
-        if found := self._by_name.get(name):
-            return found
+        if result := self._by_name.get(name):
+            return result
         plural, _, rest = name.partition(".")
         version, _, group = rest.partition(".")
-        if found := self._served.get((group, version, plural)):
-            return found
+        if result := self._served.get((group, version, plural)):
+            return result
         raise ApiError(
             404,
             "NotFound",
@@ -123,12 +123,12 @@ class Kinds:
 
     def groups(self) -> dict[str, list[str]]:
         """Versions by group, in the order served; the core group is \"\"."""
-        found: dict[str, list[str]] = {}
+        result: dict[str, list[str]] = {}
         for group, version, _ in self._served:
-            versions = found.setdefault(group, [])
+            versions = result.setdefault(group, [])
             if version not in versions:
                 versions.append(version)
-        return found
+        return result
 
     def of(self, group: str, version: str) -> list[Resource]:
         return [r for r in self._served.values() if (r.group, r.version) == (group, version)]

@@ -57,8 +57,8 @@ class Type:
 
     @cached_property
     def plain_type(self) -> str:
-        found = self.schema.get("type", "")
-        return found[0] if isinstance(found, list) else str(found)
+        result = self.schema.get("type", "")
+        return result[0] if isinstance(result, list) else str(result)
 
     @cached_property
     def kind(self) -> str:
@@ -85,12 +85,12 @@ class Type:
 
     @cached_property
     def fields(self) -> dict[str, Type]:
-        found = {
+        result = {
             name: self._resolve(schema) for name, schema in (self.schema.get("properties") or {}).items()
         }
         if self.schema.get("x-kubernetes-embedded-resource"):
-            found = {**_type_meta(), **found, "metadata": built_in(OBJECT_META)}
-        return found
+            result = {**_type_meta(), **result, "metadata": built_in(OBJECT_META)}
+        return result
 
     @cached_property
     def element(self) -> Type:

@@ -170,7 +170,7 @@ class Storage:
         return sorted(self._dependents.get(uid, ()))
 
     def resources(self) -> list[str]:
-        return [resource for resource, found in self._objects.items() if found]
+        return [resource for resource, result in self._objects.items() if result]
 
     def log(self, resource: str) -> Log:
         log = self._logs.get(resource)

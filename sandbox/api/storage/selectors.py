@@ -61,14 +61,14 @@ def _split(text: str) -> list[str]:
 
 
 def _label_term(term: str) -> Requirement:
-    if found := _SET_TERM.match(term):
-        values = frozenset(value.strip() for value in found["values"].split(","))
-        return Requirement(found["key"], found["op"], values)
-    if found := _COMPARE_TERM.match(term):
-        operator = {"=": "in", "==": "in", "!=": "notin"}.get(found["op"], found["op"])
-        return Requirement(found["key"], operator, frozenset([found["value"]]))
-    if found := _EXISTS_TERM.match(term):
-        return Requirement(found["key"], "!" if found["not"] else "exists")
+    if result := _SET_TERM.match(term):
+        values = frozenset(value.strip() for value in result["values"].split(","))
+        return Requirement(result["key"], result["op"], values)
+    if result := _COMPARE_TERM.match(term):
+        operator = {"=": "in", "==": "in", "!=": "notin"}.get(result["op"], result["op"])
+        return Requirement(result["key"], operator, frozenset([result["value"]]))
+    if result := _EXISTS_TERM.match(term):
+        return Requirement(result["key"], "!" if result["not"] else "exists")
     raise bad_request(f"unable to parse requirement: found '{term}', expected a label selector term")
 
 
@@ -158,12 +158,12 @@ def field_predicate(text: str, resource: str, extra: tuple[str, ...] = ()) -> Pr
     allowed = {"metadata.name", "metadata.namespace", *SELECTABLE_FIELDS.get(resource, ()), *extra}
     terms: list[tuple[str, bool, str]] = []
     for term in _split(text):
-        found = re.match(r"^([^!=]+?)(==|=|!=)(.*)$", term)
-        if not found:
+        result = re.match(r"^([^!=]+?)(==|=|!=)(.*)$", term)
+        if not result:
             raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")
-        if found[1] not in allowed:
-            raise _unsupported(found[1])
-        terms.append((found[1], found[2] != "!=", found[3]))
+        if result[1] not in allowed:
+            raise _unsupported(result[1])
+        terms.append((result[1], result[2] != "!=", result[3]))
     if not terms:
         return None
 

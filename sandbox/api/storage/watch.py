@@ -59,13 +59,13 @@ class Watch:
         """The next events; empty when the seconds passed without one. Raises ApiError (410) when left behind."""
         if self._initial:
             self._initial = False
-            if found := self.initial():
-                return found
-        found = self._ready()
-        if not found:
+            if result := self.initial():
+                return result
+        result = self._ready()
+        if not result:
             await self._log.changed(timeout)
-            found = self._ready()
-        return found
+            result = self._ready()
+        return result
 
     def reached(self) -> int:
         """Up to which revision this watch has seen everything; what a bookmark may promise."""

@@ -41,11 +41,11 @@ def decode(info: Resource, obj: Json, options: WriteOptions) -> None:
     if options.form == "apply":
         undeclared = ", ".join(f".{path}: field not declared in schema" for path in walk.unknown)
         raise ApiError(500, "", f"failed to create typed patch object ({_titled(info, obj)}): {undeclared}")
-    found = [f'unknown field "{path}"' for path in walk.unknown]
+    result = [f'unknown field "{path}"' for path in walk.unknown]
     if options.validation == "Strict":
-        raise _refusal(info, given, options, f"strict decoding error: {', '.join(found)}")
+        raise _refusal(info, given, options, f"strict decoding error: {', '.join(result)}")
     if options.validation == "Warn":
-        options.warnings.extend(found)
+        options.warnings.extend(result)
 
 
 class _Undecodable(Exception):

@@ -23,25 +23,25 @@ _FINISHED = {"Succeeded", "Failed"}
 
 def delete(store: Store, info: Resource, key: Key, options: Json, dry_run: bool = False) -> Json:
     """Delete one object as far as it can be now; returns the Status or the object that the client is answered."""
-    found = store.storage.get(info.key, key)
-    if found is None:
+    result = store.storage.get(info.key, key)
+    if result is None:
         raise not_found(info.plural, info.group, key[1])
-    _check_preconditions(info, found.obj, options.get("preconditions") or {})
+    _check_preconditions(info, result.obj, options.get("preconditions") or {})
     if info.key == "namespaces" and key[1] in _KEPT_NAMESPACES:
         raise forbidden(info.plural, info.group, key[1], "this namespace may not be deleted")
-    new = copied_object(found.obj)
+    new = copied_object(result.obj)
     grace = _grace_seconds(info, new, options)
     _set_propagation(info, new, options)
     waits = _has_finalizers(info, new) or grace > 0
     if waits:
-        if _mark(info, new, found.obj, grace) and not dry_run:
+        if _mark(info, new, result.obj, grace) and not dry_run:
             new = store.put(info, key, new)
         return new
     if not dry_run:
         new = store.drop(info, key)
     if strategy_of(info.key).returns_deleted:
         return new
-    return success(info.plural, info.group, key[1], found.obj["metadata"]["uid"])
+    return success(info.plural, info.group, key[1], result.obj["metadata"]["uid"])
 
 
 def _check_preconditions(info: Resource, obj: Json, wanted: Json) -> None:

@@ -32,9 +32,9 @@ def record(store: Store, regarding: Json, type_: str, reason: str, message: str,
     fresh = f"{involved.get('name', 'unknown')}.{time.time_ns():x}"
     name = store.known_events.setdefault(identity, fresh)
     info = store.kinds.named("events")
-    found = store.storage.get("events", (namespace, name))
-    if found is not None:
-        event = copied_object(found.obj)
+    result = store.storage.get("events", (namespace, name))
+    if result is not None:
+        event = copied_object(result.obj)
         event["count"] = event.get("count", 1) + 1
         event["lastTimestamp"] = timestamp()
         return store.put(info, (namespace, name), event)

@@ -128,22 +128,22 @@ def encoded(paths: Iterable[Path]) -> Json:
 
 
 def _marked(node: Json, path: Path, members: set[Path]) -> Json:
-    found = {element: _marked(inner, (*path, element), members) for element, inner in node.items()}
-    if found and path in members:
-        return {".": {}, **found}
-    return found
+    result = {element: _marked(inner, (*path, element), members) for element, inner in node.items()}
+    if result and path in members:
+        return {".": {}, **result}
+    return result
 
 
 def decoded(tree: Json, path: Path = ()) -> set[Path]:
     if not tree:
         return {path} if path else set()
-    found: set[Path] = set()
+    result: set[Path] = set()
     for element, inner in tree.items():
         if element == ".":
-            found.add(path)
+            result.add(path)
         else:
-            found |= decoded(inner, (*path, element))
-    return found
+            result |= decoded(inner, (*path, element))
+    return result
 
 
 def shown(path: Path) -> str:

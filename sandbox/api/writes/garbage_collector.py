@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _FINISHED = {"Succeeded", "Failed"}
 
 
-class Collector:
+class GarbageCollector:
     """Fed by every write of the cluster; works in slices so that requests are answered in between."""
 
     def __init__(self, store: Store, namespace_seconds: float = 0.0) -> None:
@@ -80,8 +80,8 @@ class Collector:
         for place in self._store.storage.dependents(uid):
             self._later(self._check_dependent, place)
         for owner in obj["metadata"].get("ownerReferences") or ():
-            if found := self._store.storage.by_uid(owner["uid"]):
-                self._later(self._delete_dependents_first, found)
+            if result := self._store.storage.by_uid(owner["uid"]):
+                self._later(self._delete_dependents_first, result)
         if key[0]:
             self._later(self._finish_namespace, key[0])
         info = self._store.kinds.stored(resource)

@@ -70,7 +70,7 @@ def owned(paths: set[Path]) -> set[Path]:
 
 def shares_of(obj: Json) -> Shares:
     """The entries of managedFields; what cannot be read is left out."""
-    found: Shares = {}
+    result: Shares = {}
     for entry in metadata(obj).get("managedFields") or ():
         manager = Manager(
             entry.get("manager", ""),
@@ -78,8 +78,8 @@ def shares_of(obj: Json) -> Shares:
             entry.get("apiVersion", ""),
             entry.get("subresource", ""),
         )
-        found[manager] = Share(decoded(entry.get("fieldsV1") or {}), entry.get("time") or timestamp())
-    return found
+        result[manager] = Share(decoded(entry.get("fieldsV1") or {}), entry.get("time") or timestamp())
+    return result
 
 
 def write(obj: Json, shares: Shares) -> None:

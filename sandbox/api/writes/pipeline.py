@@ -85,10 +85,10 @@ def check_namespace(store: Store, info: Resource, namespace: str, name: str) -> 
     """New objects need a namespace that exists and is not on its way out."""
     if not namespace:
         return
-    found = store.storage.get("namespaces", ("", namespace))
-    if found is None:
+    result = store.storage.get("namespaces", ("", namespace))
+    if result is None:
         raise not_found("namespaces", "", namespace)
-    if dig(found.obj, "metadata", "deletionTimestamp"):
+    if dig(result.obj, "metadata", "deletionTimestamp"):
         why = f"unable to create new content in namespace {namespace} because it is being terminated"
         cause = {
             "reason": "NamespaceTerminating",

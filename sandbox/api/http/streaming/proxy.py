@@ -66,10 +66,10 @@ def _pod_address(pod: Json, port: str) -> tuple[str, int]:
     if port.isdigit():
         return host, int(port)
     if port:
-        found = next((p["containerPort"] for p in ports if p.get("name") == port), None)
-        if found is None:
+        result = next((p["containerPort"] for p in ports if p.get("name") == port), None)
+        if result is None:
             raise _unavailable(f'no port named "{port}" in pod {pod["metadata"]["name"]}')
-        return host, int(found)
+        return host, int(result)
     return host, int(ports[0]["containerPort"]) if ports else 80
 
 
@@ -78,14 +78,14 @@ def _service_address(cluster: Cluster, service: Json, port: str) -> tuple[str, i
     wanted = next((p for p in ports if port in (p.get("name"), str(p["port"]))), None) if port else ports[0]
     if wanted is None:
         raise _unavailable(f'no service port "{port}" found for service "{meta["name"]}"')
-    found = _endpoints(cluster, meta["namespace"], meta["name"], wanted.get("name") or "")
-    if not found:
+    result = _endpoints(cluster, meta["namespace"], meta["name"], wanted.get("name") or "")
+    if not result:
         raise _unavailable(f'no endpoints available for service "{meta["name"]}"')
-    return random.choice(found)  # noqa: S311 any of them will do
+    return random.choice(result)  # noqa: S311 any of them will do
 
 
 def _endpoints(cluster: Cluster, namespace: str, name: str, port: str) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
+    result: list[tuple[str, int]] = []
     for _, entry in cluster.storage.entries("endpointslices.discovery.k8s.io", namespace):
         labels = dig(entry.obj, "metadata", "labels") or {}
         if labels.get("kubernetes.io/service-name") != name:
@@ -93,14 +93,14 @@ def _endpoints(cluster: Cluster, namespace: str, name: str, port: str) -> list[t
         numbers = [p["port"] for p in entry.obj.get("ports") or () if (p.get("name") or "") == port]
         for endpoint in entry.obj.get("endpoints") or ():
             if dig(endpoint, "conditions", "ready") is not False and numbers:
-                found += [(host, numbers[0]) for host in endpoint.get("addresses") or ()]
-    if found:
-        return found
+                result += [(host, numbers[0]) for host in endpoint.get("addresses") or ()]
+    if result:
+        return result
     endpoints = cluster.storage.get("endpoints", (namespace, name))
     for subset in (endpoints.obj.get("subsets") or ()) if endpoints else ():
         numbers = [p["port"] for p in subset.get("ports") or () if (p.get("name") or "") == port]
-        found += [(a["ip"], numbers[0]) for a in subset.get("addresses") or () if numbers]
-    return found
+        result += [(a["ip"], numbers[0]) for a in subset.get("addresses") or () if numbers]
+    return result
 
 
 async def forward(request: web.Request, base: str, path: str) -> web.StreamResponse:

@@ -59,12 +59,12 @@ def dns1035_faults(value: str) -> list[str]:
 
 
 def _dns_faults(value: str, pattern: re.Pattern[str], limit: int, rule: str) -> list[str]:
-    found = []
+    result = []
     if len(value) > limit:
-        found.append(f"must be no more than {limit} characters")
+        result.append(f"must be no more than {limit} characters")
     if not pattern.fullmatch(value):
-        found.append(rule)
-    return found
+        result.append(rule)
+    return result
 
 
 def _path_faults(value: str) -> list[str]:
@@ -84,27 +84,27 @@ _NAME_RULES = {
 def qualified_name_faults(key: str) -> list[str]:
     """Why a text is no label or annotation key (`prefix/name`)."""
     prefix, slash, name = key.rpartition("/")
-    found = []
+    result = []
     if slash and not prefix:
-        found.append("prefix part must be non-empty")
+        result.append("prefix part must be non-empty")
     elif prefix:
-        found += [f"prefix part {why}" for why in subdomain_faults(prefix)]
+        result += [f"prefix part {why}" for why in subdomain_faults(prefix)]
     if not name:
-        found.append("name part must be non-empty")
+        result.append("name part must be non-empty")
     elif len(name) > 63:
-        found.append("name part must be no more than 63 characters")
+        result.append("name part must be no more than 63 characters")
     if not _QUALIFIED.fullmatch(name):
-        found.append(_QUALIFIED_RULE)
-    return found
+        result.append(_QUALIFIED_RULE)
+    return result
 
 
 def label_value_faults(value: str) -> list[str]:
-    found = []
+    result = []
     if len(value) > 63:
-        found.append("must be no more than 63 bytes")
+        result.append("must be no more than 63 bytes")
     if value and not _QUALIFIED.fullmatch(value):
-        found.append(_VALUE_RULE)
-    return found
+        result.append(_VALUE_RULE)
+    return result
 
 
 def labels_faults(labels: object, path: str) -> list[FieldError]:

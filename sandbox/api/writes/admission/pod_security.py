@@ -105,8 +105,8 @@ def _containers(spec: Json) -> list[Json]:
 
 
 def _context(part: Json) -> Json:
-    found: Json = part.get("securityContext") or {}
-    return found
+    result: Json = part.get("securityContext") or {}
+    return result
 
 
 def _named(spec: Json, bad: Callable[[Json], Any]) -> list[str]:
@@ -178,8 +178,8 @@ def _host_path_volumes(spec: Json) -> str:
 
 
 def _profile(part: Json) -> str | None:
-    found: str | None = dig(_context(part), "seccompProfile", "type")
-    return found
+    result: str | None = dig(_context(part), "seccompProfile", "type")
+    return result
 
 
 def _unconfined(spec: Json) -> str:

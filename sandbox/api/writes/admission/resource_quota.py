@@ -37,30 +37,30 @@ _FINISHED = ("Succeeded", "Failed")
 
 def usage(resource: str, obj: Json) -> Usage:
     """What one object counts against quotas, by the names that quotas have for it."""
-    found: Usage = {f"count/{resource}": Decimal(1)}
+    result: Usage = {f"count/{resource}": Decimal(1)}
     if resource == "pods":
-        return found | _pod_usage(obj)
+        return result | _pod_usage(obj)
     if resource in _COUNTED:
-        found[resource] = Decimal(1)
+        result[resource] = Decimal(1)
     if resource == "persistentvolumeclaims":
         size = parse_quantity(dig(obj, "spec", "resources", "requests", "storage") or 0)
-        found["requests.storage"] = size
+        result["requests.storage"] = size
         if name := dig(obj, "spec", "storageClassName"):
             prefix = f"{name}.storageclass.storage.k8s.io"
-            found |= {f"{prefix}/requests.storage": size, f"{prefix}/persistentvolumeclaims": Decimal(1)}
-    return found
+            result |= {f"{prefix}/requests.storage": size, f"{prefix}/persistentvolumeclaims": Decimal(1)}
+    return result
 
 
 def _pod_usage(pod: Json) -> Usage:
     """Pods that have ended use nothing but their place."""
     if dig(pod, "status", "phase") in _FINISHED:
         return {}
-    found, spec = {"pods": Decimal(1)}, pod.get("spec") or {}
+    result, spec = {"pods": Decimal(1)}, pod.get("spec") or {}
     for name, value in pod_requests(spec).items():
-        found[f"requests.{name}"] = value
+        result[f"requests.{name}"] = value
         if name in _PLAIN:
-            found[name] = value
-    return found | {f"limits.{name}": value for name, value in pod_limits(spec).items() if name in _PLAIN}
+            result[name] = value
+    return result | {f"limits.{name}": value for name, value in pod_limits(spec).items() if name in _PLAIN}
 
 
 def in_scope(quota: Json, resource: str, obj: Json) -> bool:

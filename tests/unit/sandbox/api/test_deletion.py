@@ -215,7 +215,7 @@ async def test_half_done_deletions_go_on_after_a_restart(tmp_path: Any, settled:
     owner = await cluster.create("configmaps", {"metadata": {"name": "o"}})
     await cluster.create("secrets", {"metadata": {"name": "s", "ownerReferences": [owner_reference(owner)]}})
     await cluster.delete("configmaps", "o")
-    cluster.collector._queue.clear()  # the process dies before the collector has its turn
+    cluster.garbage_collector._queue.clear()  # the process dies before the collector has its turn
     cluster.close()
     again = Cluster(tmp_path)
     await settled()

@@ -78,14 +78,14 @@ def _service(obj: Json) -> Cells:
 
 
 def _subsets(obj: Json) -> str:
-    found = [
+    result = [
         f"{address['ip']}:{port['port']}" if port else address["ip"]
         for subset in obj.get("subsets") or ()
         for port in subset.get("ports") or (None,)
         for address in subset.get("addresses") or ()
     ]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return joined(found[:3]) + more
+    more = f" + {len(result) - 3} more..." if len(result) > 3 else ""
+    return joined(result[:3]) + more
 
 
 def _slice(obj: Json) -> Cells:
@@ -174,15 +174,15 @@ def _created(obj: Json) -> Cells:
 
 
 def _subjects(obj: Json) -> Cells:
-    found: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    result: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in obj.get("subjects") or ():
         shown = (
             subject["name"]
             if subject["kind"] != "ServiceAccount"
             else f"{subject.get('namespace')}/{subject['name']}"
         )
-        found.setdefault(subject["kind"], []).append(shown)
-    return [", ".join(found[kind]) for kind in ("User", "Group", "ServiceAccount")]
+        result.setdefault(subject["kind"], []).append(shown)
+    return [", ".join(result[kind]) for kind in ("User", "Group", "ServiceAccount")]
 
 
 def _binding(obj: Json) -> Cells:
