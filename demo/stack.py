@@ -95,6 +95,9 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "KAITO__ALLOWED_NETWORKS": "127.0.0.0/8",
         "KAITO__INSECURE_REGISTRIES": sandbox.registry,
         "KAITO__BIND_POD_IP": True,  # all pods of the sandbox share this machine's network
+        "KAITO__ENDPOINT_DELAY_SECONDS": 1,  # the sandbox's endpoints follow at once
+        # vLLM for processors takes minutes to start and 4 GB: only who asks for it gets it.
+        "KAITO__SERVING_RUNTIMES": os.environ.get("KAITO_DEMO_RUNTIME") or "transformers",
     }
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},

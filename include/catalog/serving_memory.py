@@ -33,6 +33,7 @@ SCALED_OVERHEAD = 0.05  # further overhead, as a share of the weights on the GPU
 DEFAULT_CONTEXT = 2048  # tokens
 CONTEXT_STEP = 256  # a chosen context is rounded down to this many tokens
 NODES_MAX = 64
+GROUP_MAX = 8  # machines of one server: each adds a step to every token, and a failure to the whole
 
 
 def kv_bytes_per_gpu(model: Model, gpus: int, split: Split = "layers") -> float:
@@ -100,6 +101,16 @@ def exact_nodes(model: Model, machine: Machine, context: int | None = None, spli
         f"{model.name} does not fit {NODES_MAX} machines of type {machine.name}: one {machine.gpu} has "
         f"{gib(machine.gpu_memory_bytes)}, and {gib(BASE_OVERHEAD)} of it is overhead"
     )
+
+
+def group_nodes(model: Model, machine: Machine, context: int | None = None) -> int:
+    """The fewest nodes that one server spreads the model over. Raises DoesNotFit for more than a server spans."""
+    nodes = exact_nodes(model, machine, context)
+    if nodes > GROUP_MAX:
+        raise DoesNotFit(
+            f"{model.name} would take {nodes} machines of type {machine.name}; one server spans {GROUP_MAX} at most"
+        )
+    return nodes
 
 
 def single_node_fits(model: Model, machine: Machine, context: int | None = None) -> bool:

@@ -57,7 +57,7 @@ SENTENCES: Mapping[str, str] = {
     "R12": "resource.partition is for BYO nodes.",
     "R13": "resource.instanceType is a GPU machine type that is known (see `machines`).",
     "R15": "All GPUs together hold the weights.",
-    "R16": "The model fits one node of the machine type.",
+    "R16": "The model fits one node of the machine type; the runtime vllm may spread it over several.",
     "T1": "Tuning runs on one node.",
     "T2": "Tuning takes whole GPUs, no partition.",
     "I1": "inference has a preset or a template.",
@@ -134,6 +134,7 @@ SENTENCES: Mapping[str, str] = {
     "default), and takes no service account, token or node of its own.",
     "F33": "A volumeSource is a persistentVolumeClaim, a configMap (to read from), an emptyDir, or a kind that the "
     "setting [kaito] allowed_volume_sources names.",
+    "F41": "Annotation kaito.sh/api-key is none or a Secret's name; a public service (kaito.sh/enablelb) has a key.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",

@@ -8,6 +8,7 @@ from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, ag
 from include.manifests.node_pools import node_pool
 from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
+from include.manifests.serving_access import disruption_budget, key_secret, network_policy
 from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import adapter_pod, dataset_pod, tuning_config, tuning_pod, work_volume
 
@@ -18,6 +19,9 @@ __all__ = [
     "adapter_pod",
     "agent_pool",
     "dataset_pod",
+    "disruption_budget",
+    "key_secret",
+    "network_policy",
     "node_claims",
     "node_pool",
     "services",

@@ -7,42 +7,44 @@ only those init containers.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.catalog.models import GIB
+from include.catalog import load_catalog
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
+from include.manifests.serving_access import selector
+from include.manifests.serving_pod import ADAPTERS_PATH, grace_seconds, is_group, key_volume, server
 from include.manifests.settings import ManifestSettings
-from include.planning import Plan, server_environment
+from include.planning import Plan
 from include.workspace import Workspace
-from include.workspace.api import names
+from include.workspace.api import access, names
 from include.workspace.api.dialect import V1ALPHA1
 
-ADAPTERS_PATH = "/mnt/adapter"
 TORCH_PORT = 29500
-PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
-# KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (kaito-api.md#a-service)
-STARTUP_BASE, STARTUP_PER_GIB, STARTUP_MIN, STARTUP_MAX = 900, 18, 1800, 10800
+POD_NAME = "statefulset.kubernetes.io/pod-name"
 
 Subject = Workspace | Mapping[str, Any]
 
 
-def services(ws: Subject) -> list[Manifest]:
+def services(ws: Subject, plan: Plan | None = None) -> list[Manifest]:
     """The Service that users call and the headless one that names the pods.
 
-    Port 80 leads to the server; the v1alpha1 dialect also shows 29500, as the quick start's output does.
+    Where several pods are one server (`plan` says so), only the first answers, so only it is called. Port 80 leads to
+    the server; the v1alpha1 dialect also shows 29500, as the quick start's output does.
     """
     workspace = workspace_of(ws)
     document = workspace.to_dict()
-    selector = _selector(workspace)
+    every = selector(workspace)
+    called = every
+    if plan is not None and is_group(plan):
+        called = {**every, POD_NAME: f"{names.stateful_set(document)}-0"}
     ports = [{"name": "http", "port": 80, "targetPort": pods.PORT, "protocol": "TCP"}]
     if workspace.dialect == V1ALPHA1:
         ports.append({"name": "torch", "port": TORCH_PORT, "targetPort": TORCH_PORT, "protocol": "TCP"})
-    public = workspace.annotations.get(names.ENABLE_LOAD_BALANCER) == "True"  # KAITO's exact spelling
-    main: Manifest = {"type": "LoadBalancer" if public else "ClusterIP", "selector": selector, "ports": ports}
-    headless: Manifest = {"clusterIP": "None", "selector": selector, "publishNotReadyAddresses": True}
+    kind = "LoadBalancer" if access.is_public(workspace) else "ClusterIP"
+    main: Manifest = {"type": kind, "selector": called, "ports": ports}
+    headless: Manifest = {"clusterIP": "None", "selector": every, "publishNotReadyAddresses": True}
     return [
         _service(workspace, names.service(document), main),
         _service(workspace, names.headless_service(document), headless),
@@ -67,8 +69,7 @@ def stateful_set(
     if workspace.inference and workspace.inference.template is not None:
         template = _from_template(workspace, plan, settings, run_id)
     else:
-        flags = {} if workspace.annotations.get(names.RUNTIME) == "transformers" else config
-        template = _pod_template(workspace, plan, settings, run_id, adapters, flags)
+        template = _pod_template(workspace, plan, settings, run_id, adapters, config)
     document = workspace.to_dict()
     return {
         "apiVersion": "apps/v1",
@@ -78,7 +79,7 @@ def stateful_set(
             "replicas": plan.node_count,
             "serviceName": names.headless_service(document),
             "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": _selector(workspace)},
+            "selector": {"matchLabels": selector(workspace)},
             "template": template,
         },
     }
@@ -93,23 +94,14 @@ def adapters_of(ws: Subject) -> list[Manifest]:
         if source is None:
             continue
         entry: Manifest = {"name": source.name}
+        if adapter.strength is not None:
+            entry["strength"] = adapter.strength
         if source.volume_source is not None:
             entry["volumeSource"] = source.volume_source
         else:
             entry |= {"image": source.image, "secrets": list(source.image_pull_secrets or ())}
         found.append(entry)
     return found
-
-
-def startup_seconds(weights_bytes: int) -> int:
-    """How long a server may take to load: KAITO's rule, in seconds."""
-    wanted = STARTUP_BASE + STARTUP_PER_GIB * weights_bytes / GIB
-    return math.ceil(min(max(wanted, STARTUP_MIN), STARTUP_MAX))
-
-
-def _selector(ws: Workspace) -> dict[str, str]:
-    """Serving pods only: the Workspace's tuning pod listens on port 5000 as well."""
-    return {names.WORKSPACE: ws.name, names.COMPONENT: "serving"}
 
 
 def _service(ws: Workspace, name: str, spec: Manifest) -> Manifest:
@@ -149,47 +141,11 @@ def _pod_template(
             pull, credentials = _pull(ws, settings, index, adapter)
             init_containers.append(pull)
             volumes += credentials
-    served = server_environment(plan, [adapter["name"] for adapter in adapters], config)
-    main = _server(plan, settings, mounts, served)
-    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    main = server(ws, plan, settings, load_catalog(), mounts, adapters, config)
+    spec = pods.pod_spec(settings, [main], [*volumes, *key_volume(ws)], init_containers=init_containers)
+    spec["terminationGracePeriodSeconds"] = grace_seconds(plan, settings)
     labels = names.labels(ws.to_dict(), "serving", run_id)
     return {"metadata": {"labels": labels}, "spec": spec | pods.gpu_placement(ws, plan, settings)}
-
-
-def _server(
-    plan: Plan, settings: ManifestSettings, mounts: Sequence[Manifest], environment: Mapping[str, str]
-) -> Manifest:
-    variables = [
-        *env(
-            WEIGHTS_PATH=pods.WEIGHTS_PATH,
-            ADAPTERS_DIR=ADAPTERS_PATH,
-            PORT=pods.PORT,
-            **environment,
-        ),
-        *pods.listen(settings),
-    ]
-    main = pods.container(
-        "serving",
-        "serving",
-        settings,
-        variables=variables,
-        mounts=mounts,
-        gpus=plan.gpus_per_node,
-        memory_limit=pods.weights_memory_limit(plan, settings),
-    )
-    probe = {"httpGet": {"path": "/health", "port": pods.PORT}}
-    startup = math.ceil(startup_seconds(plan.weights_bytes) / PROBE_PERIOD)
-    main["ports"] = [{"name": "http", "containerPort": pods.PORT, "protocol": "TCP"}]
-    main["startupProbe"] = {
-        **probe,
-        "periodSeconds": PROBE_PERIOD,
-        "timeoutSeconds": 5,
-        "failureThreshold": startup,
-    }
-    main["readinessProbe"] = {**probe, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3}
-    # Generous: a server that is busy with a long answer must not be killed for a slow health reply.
-    main["livenessProbe"] = {**probe, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6}
-    return main
 
 
 def _pull(

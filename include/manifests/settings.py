@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.catalog import Catalog
+from include.planning.runtimes import RUNTIMES
 
 #: A dataset or an adapter that takes longer than this hangs on a server that does not answer.
 STEP_TIMEOUT_MINUTES = 360
@@ -20,6 +21,8 @@ class ManifestSettings:
     `insecure_registries` (host:port) have no TLS, and may be anywhere.
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
+    `gpu_image` is the image that has vLLM, `serving_runtimes` are the runtimes that the images have, preferred first.
+    `endpoint_delay_seconds` is how long a server that is told to end still takes requests: endpoints go that late.
     `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.
     `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, unless
     `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp; `step_timeout_minutes` the time of the
@@ -48,9 +51,12 @@ class ManifestSettings:
     tmp_size_limit: str = "20Gi"
     step_timeout_minutes: int = STEP_TIMEOUT_MINUTES
     dataset_max_bytes: int | None = None
+    gpu_image: str = ""
+    serving_runtimes: tuple[str, ...] = RUNTIMES
+    endpoint_delay_seconds: int = 5
     region: str = ""
 
     @classmethod
     def defaults(cls, catalog: Catalog) -> ManifestSettings:
         """The settings of an installation that decides nothing."""
-        return cls(workload_image=catalog.image("workloads"))
+        return cls(workload_image=catalog.image("workloads"), gpu_image=catalog.image("gpu"))

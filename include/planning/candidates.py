@@ -7,13 +7,14 @@ never ask a cloud.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, sizing
 from include.planning.plan import plan, plan_serving
 from include.planning.pool_plan import Plan
+from include.planning.runtimes import RUNTIMES
 from include.workspace.api.models import Workspace
 from include.workspace.api.offers import (
     SPOT,
@@ -67,17 +68,18 @@ def candidates(
     machine: Machine | None = None,
     *,
     serving: bool = False,
+    runtimes: Sequence[str] = RUNTIMES,
 ) -> Candidates:
     """All plans of the Workspace's first pool, or with `serving` of the pool that its service runs on.
 
-    `config` and `machine` are as for `plan`; BYO nodes have no alternative. Raises as `plan` for
-    the Workspace's own machine type.
+    `config`, `machine` and `runtimes` are as for `plan`; BYO nodes have no alternative. Raises as
+    `plan` for the Workspace's own machine type.
     """
 
     def on(one: Machine | None) -> Plan:
         if serving:
-            return plan_serving(ws, catalog, machine=one)
-        return plan(ws, catalog, config, one)
+            return plan_serving(ws, catalog, machine=one, runtimes=runtimes)
+        return plan(ws, catalog, config, one, runtimes)
 
     first = on(machine)
     if machine is not None:

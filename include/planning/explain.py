@@ -26,9 +26,8 @@ def _what(plan: Plan) -> str:
         f"{plan.node_count} x {plan.instance_type}" if plan.instance_type else f"{plan.node_count} node(s)"
     )
     work = f"tune {plan.model} with {plan.method}" if plan.purpose == "tuning" else f"serve {plan.model}"
-    return (
-        f"The plan is to {work} on {nodes} ({plan.gpus_per_node} {plan.gpu or 'GPU'} each) in {plan.dtype}."
-    )
+    server = f", by {plan.runtime}," if plan.runtime else ""
+    return f"The plan is to {work}{server} on {nodes} ({plan.gpus_per_node} {plan.gpu or 'GPU'} each) in {plan.dtype}."
 
 
 def _memory(plan: Plan) -> str:

@@ -70,8 +70,7 @@ def launch_arguments(
     """
     if plan.purpose != "serving" or not plan.model_id:
         raise ValueError(f"a plan to {plan.purpose} {plan.model} has no server of its own to start")
-    model = catalog.model(plan.model)
-    mistral = "mistral" if model.load_format == "mistral" else None
+    preset = _preset(catalog, plan.model)
     flags: dict[str, Any] = {
         "served-model-name": plan.model,
         "dtype": plan.dtype,
@@ -79,6 +78,23 @@ def launch_arguments(
         "max-model-len": plan.max_model_len or "auto",
         **_layout(plan),
         **_lora(adapters),
+        "performance-mode": performance_mode if performance_mode in PERFORMANCE_MODES else None,
+        **preset,
+    }
+    users = server_flags(config)
+    ours = [part for name, value in flags.items() if name not in users for part in _flag(name, value)]
+    theirs = [part for name, value in users.items() for part in _flag(name, value)]
+    return [*ours, "--", *theirs] if theirs else ours
+
+
+def _preset(catalog: Catalog, name: str) -> dict[str, Any]:
+    """The preset's own flags; a model that was looked up on the hub has none."""
+    try:
+        model = catalog.model(name)
+    except KeyError:
+        return {}
+    mistral = "mistral" if model.load_format == "mistral" else None
+    return {
         "load-format": mistral,
         "config-format": mistral,
         "tokenizer-mode": None if model.tokenizer_mode == "auto" else model.tokenizer_mode,
@@ -86,13 +102,8 @@ def launch_arguments(
         "tool-call-parser": model.tool_parser,
         "enable-auto-tool-choice": bool(model.tool_parser),
         "reasoning-parser": model.reasoning_parser,
-        "performance-mode": performance_mode if performance_mode in PERFORMANCE_MODES else None,
         **{name: value or True for name, value in model.vllm_args.items()},
     }
-    users = server_flags(config)
-    ours = [part for name, value in flags.items() if name not in users for part in _flag(name, value)]
-    theirs = [part for name, value in users.items() for part in _flag(name, value)]
-    return [*ours, "--", *theirs] if theirs else ours
 
 
 def _layout(plan: Plan) -> dict[str, Any]:

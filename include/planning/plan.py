@@ -14,28 +14,34 @@ from include.catalog import Catalog, Machine, Model, sizing
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context
 from include.planning.pool_plan import TEMPLATE, Plan, Purpose
+from include.planning.runtimes import RUNTIMES, VLLM, choose_runtime
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
 from include.workspace.validation.notices import notices
 
 __all__ = ["Plan", "Purpose", "plan", "plan_serving"]
 
+TRIED = "it is tried because resource checks are passed over."
 TIGHT = 0.9  # above this share of a GPU a plan warns
 
 
 def plan(
-    ws: Workspace, catalog: Catalog, config: Mapping[str, Any] | None = None, machine: Machine | None = None
+    ws: Workspace,
+    catalog: Catalog,
+    config: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+    runtimes: Sequence[str] = RUNTIMES,
 ) -> Plan:
     """The plan of the Workspace's first pool: tuning for a tuning, serving otherwise.
 
     `config` is what the user's ConfigMap holds, parsed: the training_config.yaml of a tuning, which decides memory and
     time, or the inference_config.yaml of a service, which decides the context. `machine` is what BYO nodes are;
-    without it, the catalogue's entry of the Workspace's machine type.
+    without it, the catalogue's entry of the Workspace's machine type. `runtimes` are those that the pods' images have.
     Raises KeyError (with a suggestion) for an unknown preset or machine, ValueError for a preset that is not tunable
     and DoesNotFit (a ValueError) for a model that the machine cannot serve.
     """
     if not ws.is_tuning:
-        return plan_serving(ws, catalog, config=config, machine=machine)
+        return plan_serving(ws, catalog, config=config, machine=machine, runtimes=runtimes)
     model = catalog.model(ws.preset.name if ws.preset else "")
     asked = sizing.TrainingShape.from_config(config or {})
     made = _tuning(
@@ -52,13 +58,14 @@ def plan_serving(
     context: int | None = None,
     config: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
+    runtimes: Sequence[str] = RUNTIMES,
 ) -> Plan:
     """The plan of the serving pool: of an inference Workspace, or of a finished tuning that is rolled out.
 
-    Strategy "exact" plans this project's server, which spreads one model over the GPUs of one machine; "kaito"
-    reproduces the node count of KAITO v0.12's estimator for its own server, which spans machines. `context` in tokens
-    is what must fit, by default the inference config's max-model-len, or 2048. `machine` is as for `plan`. The
-    annotation that passes over resource checks turns a refusal into a warning.
+    Strategy "exact" counts what the model needs; the runtime vllm spreads it over machines where one is too small, the
+    runtime transformers needs one that holds it. "kaito" reproduces the node count of KAITO v0.12's estimator.
+    `context` in tokens is what must fit, by default the inference config's max-model-len, or 2048. `machine` and
+    `runtimes` are as for `plan`. The annotation that passes over resource checks turns a refusal into a warning.
     Raises KeyError for unknown names and DoesNotFit when the model does not fit.
     """
     found = machine or catalog.machine(ws.instance_type)
@@ -68,7 +75,12 @@ def plan_serving(
         model = catalog.model(ws.preset.name)
         wanted = context or asked_context(config)
         trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
-        made = _serving(model, found, wanted, strategy, trusted, notices(ws, catalog))
+        runtime, doubts = choose_runtime(ws, runtimes)
+        notes = [*doubts, *notices(ws, catalog)]
+        made = _serving(model, found, wanted, strategy, trusted, runtime, notes)
+    if ws.preset is not None and ws.node_count > made.node_count:
+        told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
+        made = replace(made, warnings=(*made.warnings, told))
     return replace(made, own_nodes=machine is not None)
 
 
@@ -106,10 +118,11 @@ def _serving(
     wanted: int | None,
     strategy: sizing.Strategy,
     trusted: bool,
+    runtime: str,
     notes: Sequence[str],
 ) -> Plan:
     context = sizing.context_of(model, wanted)
-    nodes, why, doubts = _nodes(model, machine, context, wanted, strategy, trusted)
+    nodes, why, doubts = _nodes(model, machine, context, wanted, strategy, trusted, runtime)
     memory = sizing.serving_memory(model, machine, context, nodes)
     dtype, warnings = precision.dtype(model, machine)
     longest = max(sizing.max_model_len(model, machine, nodes), context)
@@ -121,6 +134,7 @@ def _serving(
         max_model_len=min(longest, context) if wanted else longest,
         kv_cache_tokens=sizing.kv_cache_tokens(model, machine, nodes),
         why=why,
+        runtime=runtime,
         warnings=(*doubts, *warnings, *_room(memory, machine, "a shorter context"), *notes),
         **_common(model, machine, nodes),
     )
@@ -133,6 +147,7 @@ def _nodes(
     wanted: int | None,
     strategy: sizing.Strategy,
     trusted: bool,
+    runtime: str,
 ) -> tuple[int, str, list[str]]:
     """Machines, the sentence that says why so many, and warnings. Raises DoesNotFit."""
     if strategy == "kaito":
@@ -146,13 +161,19 @@ def _nodes(
         f"{machine.gpus} GPU(s) of one {machine.name}, but one {machine.gpu} has "
         f"{sizing.gib(machine.gpu_memory_bytes)}"
     )
-    if trusted:
-        return 1, "", [f"{short}; it is tried because resource checks are passed over."]
+    count = sizing.group_nodes if runtime == VLLM else sizing.exact_nodes
     try:
-        more = f"it would take {sizing.exact_nodes(model, machine, context)} of them"
+        several = count(model, machine, context)
     except sizing.DoesNotFit as error:
+        if trusted:
+            return 1, "", [f"{short}; {TRIED}"]
         raise sizing.DoesNotFit(f"{short}; {error}") from None
-    raise sizing.DoesNotFit(f"{short}; {more}, and the server of this project runs on one machine")
+    if runtime == VLLM:
+        return several, f"One machine is too small, {several} together hold the model: {short}.", []
+    if trusted:
+        return 1, "", [f"{short}; {TRIED}"]
+    more = f"it would take {several} of them, and the runtime {runtime} runs on one machine"
+    raise sizing.DoesNotFit(f"{short}; {more}")
 
 
 def _template(ws: Workspace, machine: Machine, notes: Sequence[str]) -> Plan:

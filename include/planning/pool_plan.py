@@ -25,6 +25,7 @@ class Plan:
     together. Of a serving plan `max_model_len` is the longest context in tokens that fits, and `kv_cache_tokens` what
     all requests together may hold. `own_nodes`: they are BYO, so nothing marks them as this Workspace's.
     `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
+    `runtime` ("vllm", "transformers") is the server of a serving plan, "" for a template and for tunings.
     """
 
     purpose: Purpose
@@ -52,6 +53,7 @@ class Plan:
     own_nodes: bool = False
     zone: str = ""
     capacity_type: str = ""
+    runtime: str = ""
 
     @property
     def offer(self) -> str:

@@ -28,6 +28,7 @@ DEFAULT_CONNECTION = "kubernetes_default"
 
 _TEXTS = (
     "workload_image",
+    "gpu_image",
     "storage_class",
     "weights_mirror",
     "node_class",
@@ -40,10 +41,10 @@ _TEXTS = (
     "gpu_pod_memory_limit",
     "tmp_size_limit",
 )
-_LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets")
-_NUMBERS = ("work_volume_gib", "dataset_max_bytes", "step_timeout_minutes")
 #: Quantities that the API server takes together: a request and the limit that is never below it.
 _LIMITS = (("memory_request", "memory_limit"), ("gpu_pod_memory_request", "gpu_pod_memory_limit"))
+_LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets", "serving_runtimes")
+_NUMBERS = ("work_volume_gib", "dataset_max_bytes", "step_timeout_minutes", "endpoint_delay_seconds")
 _SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
 _WORDS = {"true": True, "false": False}
 #: KAITO's word for a gate of its admission -> the field of `Policy`.
@@ -211,11 +212,17 @@ def manifest_settings() -> ManifestSettings:
     from include.catalog import load_catalog
     from include.contracts.network_policy import NetworkPolicy
     from include.manifests import ManifestSettings
+    from include.planning.runtimes import RUNTIMES
 
     given: dict[str, Any] = {key: text for key in _TEXTS if (text := _text(key))}
     for key in _LISTS:
         if text := _text(key):
             given[key] = _items(text)
+    for name in given.get("serving_runtimes", ()):
+        if name not in RUNTIMES:
+            raise ValueError(
+                f"Airflow setting [{SECTION}] serving_runtimes must list {' and '.join(RUNTIMES)}, not {name!r}."
+            )
     for key in _NUMBERS:
         if text := _text(key):
             given[key] = _whole(key, text)

@@ -57,13 +57,20 @@ def _profiles() -> list[dict[str, Any]]:
 
 def _filled(text: str) -> str:
     # Not `resolve`: the venv's own python, through whose folder it finds its packages.
-    python = Path(sys.executable)
+    python, vllm = Path(sys.executable), vllm_python()
     return (
         text.replace("{bin}", str(python.parent))
+        .replace("{vllm_bin}", str(vllm.parent))
+        .replace("{vllm_python}", str(vllm))
         .replace("{python}", str(python))
         .replace("{project}", str(PROJECT))
         .replace("{pod_cpus}", str(pod_cpus()))
     )
+
+
+def vllm_python() -> Path:
+    """The interpreter of vLLM's own environment (`make vllm`), which may be absent."""
+    return PROJECT / ".venv-vllm" / "bin" / "python"
 
 
 def pod_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -102,6 +109,8 @@ def find_image(reference: str) -> Image:
     repository = match["repository"]
     for profile in _profiles():
         if _matches(repository, profile["repository"]):
+            if "needs" in profile and not Path(_filled(profile["needs"])).exists():
+                raise ImageProblem("ErrImagePull", f'the image "{reference}" is not here yet: run make vllm')
             env = {name: _filled(value) for name, value in (profile.get("env") or {}).items()}
             return Image(
                 reference=reference,

@@ -31,6 +31,7 @@ BYPASS_RESOURCE_CHECKS = "kaito.sh/bypass-resource-checks"
 NODE_IMAGE_FAMILY = "kaito.sh/node-image-family"
 NODE_CLASS_NAME = "kaito.sh/node-class-name"
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
+API_KEY = "kaito.sh/api-key"  # a Secret's name, or "none"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 STARTED_BY = (
@@ -170,6 +171,10 @@ def stateful_set(workspace: Mapping[str, Any]) -> str:
 
 def service(workspace: Mapping[str, Any]) -> str:
     return str(workspace["metadata"]["name"])
+
+
+def api_key_secret(workspace: Mapping[str, Any]) -> str:
+    return f"{workspace['metadata']['name']}-api-key"
 
 
 def headless_service(workspace: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.NODE_IMAGE_FAMILY,
         names.NODE_CLASS_NAME,
         names.PERFORMANCE_MODE,
+        names.API_KEY,
         names.USE_LOCAL_WEIGHTS,
         "kaito.sh/disable-benchmark",
         names.MODEL_STREAMING,

@@ -73,6 +73,8 @@ VOLUME_CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENT = Kind("", "v1", "events", "Event")
 STATEFUL_SET = Kind("apps", "v1", "statefulsets", "StatefulSet")
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
@@ -375,7 +377,14 @@ def pod_get(pod: str, namespace: str, path: str, *, port: int, timeout: float) -
 
 
 def service_post(
-    service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+    service: str,
+    namespace: str,
+    path: str,
+    body: Mapping[str, Any],
+    *,
+    port: int,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
 ) -> Request:
     """POST through the API server's service proxy, so that Airflow needs no route into the cluster's network."""
     return Request(
@@ -384,4 +393,5 @@ def service_post(
         (),
         dict(body),
         timeout=timeout,
+        headers=headers or {},
     )

@@ -226,10 +226,20 @@ class KaitoClusterHook(KubernetesHook):
         return self.send(api.events_of(namespace, name)).get("items") or []
 
     def post_to_service(
-        self, service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+        self,
+        service: str,
+        namespace: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        port: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """POST JSON to a Service through the API server and return its JSON answer."""
-        return self.send(api.service_post(service, namespace, path, body, port=port, timeout=timeout))
+        return self.send(
+            api.service_post(service, namespace, path, body, port=port, timeout=timeout, headers=headers)
+        )
 
 
 class AsyncKaitoClusterHook(AsyncKubernetesHook):

@@ -272,10 +272,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         serves = workspace.rollout or not workspace.tuning
         tuning = candidates(workspace, catalog, self.config, self.machine) if first else None
         serving = None
-        if serves and workspace.tuning:
-            serving = candidates(workspace, catalog, machine=self.machine, serving=True)
-        elif serves:
-            serving = candidates(workspace, catalog, self.config, self.machine)
+        if serves:
+            runtimes = manifest_settings().serving_runtimes
+            config = None if workspace.tuning else self.config
+            serving = candidates(
+                workspace, catalog, config, self.machine, serving=bool(workspace.tuning), runtimes=runtimes
+            )
         if not under_way(document, run_id):  # then its own machines would count
             refused: dict[str, str] = {}
             if tuning:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.log import mask_secret
 
 from include import manifests
 from include.manifests.serving import adapters_of
-from include.workspace.api import names
+from include.workspace.api import access, names
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from kaito.controller import references
-from kaito.hooks.api import CONFIG_MAP, SERVICE, STATEFUL_SET, ClusterError
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    ClusterError,
+)
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.settings import manifest_settings
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
 SERVICE_PORT = 80
 ANSWER_SECONDS = 180
 ANSWER_TOKENS = 64
+KEY_BYTES = 32
 TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
 
@@ -59,8 +71,11 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
             run, conditions.Phase.ROLLING_OUT, f"Rolling out {plan.model} with {len(adapters)} adapter(s)"
         )
         try:
-            for service in manifests.services(run.workspace):
+            self._make_key(run)
+            for service in manifests.services(run.workspace, plan):
                 self.cluster.apply(SERVICE, service)
+            self.cluster.apply(NETWORK_POLICY, manifests.network_policy(run.workspace, plan))
+            self.cluster.apply(DISRUPTION_BUDGET, manifests.disruption_budget(run.workspace))
             made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
         except ClusterError as error:
             told = f"The rollout was refused: {error}"
@@ -70,6 +85,27 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
                 raise
             raise AirflowFailException(told) from None
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
+
+    def _make_key(self, run: Run) -> None:
+        """Make the service's key where it is ours and absent; a key of the user's own must be there."""
+        name = access.api_key_secret(run.workspace)
+        if name is None:
+            return
+        if access.is_ours(run.workspace):
+            made, new = self.cluster.get_or_create(
+                SECRET, manifests.key_secret(run.workspace, secrets.token_urlsafe(KEY_BYTES))
+            )
+            if new:
+                self.log.info("The service's key is in Secret %s, key %s.", name, access.KEY)
+        else:
+            made = self.cluster.find(SECRET, name, run.namespace) or {}
+        if access.KEY not in (made.get("data") or {}):
+            told = (
+                f"Secret {name} in namespace {run.namespace} has no {access.KEY}: the annotation {names.API_KEY} must "
+                'name a Secret with that key, or say "none".'
+            )
+            self.report(run, conditions.Phase.INFERENCE_FAILED, told)
+            raise AirflowFailException(told)
 
     def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
         inference = run.workspace.inference
@@ -139,7 +175,13 @@ class AskOperator(WorkspaceTask, BaseOperator):
         }
         try:
             answer = self.cluster.post_to_service(
-                run.name, run.namespace, "chat", body, port=SERVICE_PORT, timeout=ANSWER_SECONDS
+                run.name,
+                run.namespace,
+                "chat",
+                body,
+                port=SERVICE_PORT,
+                timeout=ANSWER_SECONDS,
+                headers=self._key(run),
             )
             text = answer.get("Result") if isinstance(answer, dict) else None
             if not isinstance(text, str):
@@ -152,3 +194,13 @@ class AskOperator(WorkspaceTask, BaseOperator):
         self.log.info("A: %s", text)
         self.report(run, conditions.Phase.SUCCEEDED, f"Service {run.name} answers on port {SERVICE_PORT}.")
         return {"question": self.question, "answer": text}
+
+    def _key(self, run: Run) -> dict[str, str]:
+        """Return the header with the service's key; the API server's proxy keeps Authorization for itself."""
+        name = access.api_key_secret(run.workspace)
+        if name is None:
+            return {}
+        data = (self.cluster.find(SECRET, name, run.namespace) or {}).get("data") or {}
+        key = base64.b64decode(data.get(access.KEY) or "").decode()
+        mask_secret(key)
+        return {"X-Api-Key": key}

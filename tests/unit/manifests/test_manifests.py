@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,10 @@ from kubernetes.utils import parse_quantity
 from include import manifests
 from include.catalog import load_catalog
 from include.manifests import ManifestSettings
-from include.manifests.serving import adapters_of, startup_seconds
+from include.manifests.serving import adapters_of
+from include.manifests.serving_pod import startup_seconds
 from include.planning import Plan, plan, plan_serving
+from include.planning.runtimes import RUNTIMES
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.validation.pod_security import RESTRICTED, template_faults
@@ -32,6 +34,7 @@ SANDBOX = ManifestSettings(
     allowed_networks=("127.0.0.0/8", "::1/128"),
     insecure_registries=("127.0.0.1:5000",),
     bind_pod_ip=True,
+    endpoint_delay_seconds=0,
 )
 QUICK: dict[str, Any] = {
     "apiVersion": "kaito.sh/v1alpha1",
@@ -67,7 +70,10 @@ PLAN: Plan = plan(WS, CATALOG)
 SERVING: Plan = plan_serving(WS, CATALOG)
 
 
-def everything(settings: ManifestSettings) -> dict[str, tuple[str, dict[str, Any]]]:
+LIGHT: Plan = plan_serving(WS, CATALOG, runtimes=["transformers"])
+
+
+def everything(settings: ManifestSettings, serving: Plan = SERVING) -> dict[str, tuple[str, dict[str, Any]]]:
     """Every kind of object, with the name of Kubernetes' type for it."""
     adapters = [{"name": "tune-phi", "image": DIGEST}]
     main, headless = manifests.services(QUICK)
@@ -79,13 +85,16 @@ def everything(settings: ManifestSettings) -> dict[str, tuple[str, dict[str, Any
         "adapter": ("V1Pod", manifests.adapter_pod(QUICK, PLAN, settings, RUN, {"rows": 3})),
         "service": ("V1Service", main),
         "headless": ("V1Service", headless),
-        "serving": ("V1StatefulSet", manifests.stateful_set(QUICK, SERVING, settings, RUN, adapters)),
+        "serving": ("V1StatefulSet", manifests.stateful_set(QUICK, serving, settings, RUN, adapters)),
+        "policy": ("V1NetworkPolicy", manifests.network_policy(WS, serving)),
+        "budget": ("V1PodDisruptionBudget", manifests.disruption_budget(WS)),
+        "key": ("V1Secret", manifests.key_secret(WS, "s3cret")),
     }
 
 
 OBJECTS = everything(SETTINGS)
-SANDBOXED = everything(SANDBOX)
 BARE = everything(ManifestSettings("i", cpu_requests=False))
+SANDBOXED = everything(SANDBOX, LIGHT)
 
 
 def spec_of(name: str, objects: dict[str, Any] = OBJECTS) -> dict[str, Any]:
@@ -605,13 +614,13 @@ def test_settings_reach_the_pods() -> None:
 def test_the_users_server_arguments_reach_the_server_as_far_as_it_has_them() -> None:
     config = {"vllm": {"max-model-len": 2048, "max_num_seqs": 4, "served-model-name": "phi", "swap-space": 4}}
 
-    def environment(ws: Workspace) -> dict[str, str]:
-        made = manifests.stateful_set(ws, plan(ws, CATALOG), SETTINGS, RUN, config=config)
+    def environment(ws: Workspace, runtimes: Sequence[str]) -> dict[str, str]:
+        made = manifests.stateful_set(ws, plan(ws, CATALOG, runtimes=runtimes), SETTINGS, RUN, config=config)
         [container] = made["spec"]["template"]["spec"]["containers"]
         return {item["name"]: item.get("value", "") for item in container["env"]}
 
-    found = environment(parse_workspace(SERVE))
+    found = environment(parse_workspace(SERVE), ["transformers"])
     asked = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "SERVED_MODEL_NAME", "MODEL_ID")
     assert [found.get(key) for key in asked] == ["2048", "4", "phi", "phi-4-mini-instruct"]
-    other = environment(with_(SERVE, "metadata", annotations={names.RUNTIME: "transformers"}))
+    other = environment(with_(SERVE, "metadata", annotations={names.RUNTIME: "transformers"}), RUNTIMES)
     assert [other.get(key) for key in asked] == [None, None, "phi-4-mini-instruct", None], "as in KAITO"

@@ -148,17 +148,47 @@ def test_a_model_that_no_number_of_machines_holds_is_refused() -> None:
         plan_serving(serving("deepseek-r1-0528", "Standard_NV6ads_A10_v5"), CATALOG)
 
 
-def test_a_model_that_several_machines_would_hold_is_refused_with_the_reason() -> None:
-    """Our server runs on one machine; KAITO's spans them."""
+def test_a_model_that_takes_several_machines_gets_them_from_vllm_alone() -> None:
+    workspace = serving("deepseek-r1-distill-llama-8b", "Standard_NC6s_v3")
+    made = plan_serving(workspace, CATALOG)
+    assert (made.runtime, made.node_count) == ("vllm", 2)
+    assert "One machine is too small, 2 together hold the model" in made.why
     with pytest.raises(
-        sizing.DoesNotFit, match=r"needs 18\.\d GiB .* it would take 2 of them, and the server"
+        sizing.DoesNotFit, match=r"needs 18\.\d GiB .* it would take 2 of them, and the runtime transformers"
     ):
-        plan_serving(serving("deepseek-r1-distill-llama-8b", "Standard_NC6s_v3"), CATALOG)
+        plan_serving(workspace, CATALOG, runtimes=["transformers"])
+
+
+def test_a_server_spans_a_bounded_number_of_machines() -> None:
+    with pytest.raises(sizing.DoesNotFit, match=r"would take \d+ machines .* one server spans 8 at most"):
+        plan_serving(serving("deepseek-r1-0528", "Standard_NV36ads_A10_v5"), CATALOG)
+
+
+def test_a_runtime_that_the_image_lacks_is_stood_in_for_and_said() -> None:
+    workspace = serving("phi-4", "Standard_NC24ads_A100_v4")
+    assert plan(workspace, CATALOG).runtime == "vllm"
+    light = plan(workspace, CATALOG, runtimes=["transformers"])
+    assert light.runtime == "transformers"
+    assert any("the runtime vllm is asked for" in warning for warning in light.warnings)
+    assert "by transformers" in light.sentences()[0]
+    document = workspace.to_dict()
+    document["metadata"]["annotations"] = {names.RUNTIME: "transformers"}
+    asked = plan(parse_workspace(document), CATALOG)
+    assert asked.runtime == "transformers"
+    assert not any("runtime" in warning for warning in asked.warnings)
+
+
+def test_more_machines_than_the_model_takes_are_not_made_and_that_is_said() -> None:
+    document = serving("phi-4", "Standard_NC24ads_A100_v4").to_dict()
+    document["resource"]["count"] = 3
+    made = plan(parse_workspace(document), CATALOG)
+    assert made.node_count == 1
+    assert any("resource.count is 3, but 1 hold(s) the model" in warning for warning in made.warnings)
 
 
 def test_an_author_who_asks_for_trust_gets_one_machine_and_a_warning() -> None:
     document = serving("deepseek-r1-distill-llama-8b", "Standard_NC6s_v3").to_dict()
-    document["metadata"]["annotations"] = {names.BYPASS_RESOURCE_CHECKS: ""}
+    document["metadata"]["annotations"] = {names.BYPASS_RESOURCE_CHECKS: "", names.RUNTIME: "transformers"}
     made = plan(parse_workspace(document), CATALOG)
     assert made.node_count == 1
     assert "resource checks are passed over" in made.warnings[0]
@@ -265,7 +295,7 @@ def test_every_preset_plans_on_every_nvidia_machine_or_does_not_fit(model: Any) 
         served["resource"]["instanceType"] = tuned["resource"]["instanceType"] = machine.name
         made = _planned(served)
         if isinstance(made, Plan):
-            assert made.node_count == 1
+            assert 1 <= made.node_count <= sizing.GROUP_MAX
             assert 0 < made.max_model_len <= model.context
             assert made.memory_bytes <= machine.gpu_memory_bytes
         else:

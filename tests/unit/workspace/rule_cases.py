@@ -22,6 +22,8 @@ BETA_TEMPLATE = changed(SERVING, {"inference": {"template": {"spec": {"container
 BYO_SERVING = changed(SERVING, {"resource.instanceType": REMOVE})
 BYO = Policy(byo=True)
 
+TRANSFORMERS = {"kaito.sh/runtime": "transformers"}
+
 
 TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "lots"}}, "metadata.annotations[kaito.sh/budget-usd]"),
@@ -83,7 +85,7 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("T2", {"resource.partition": {"mode": "mig"}}, "resource.partition"),
     ("F9", {"tuning.preset.name": "phi-4", "tuning.method": "lora", "resource.instanceType": "Standard_NV36ads_A10_v5"}, "resource.instanceType"),
     ("F9", {"resource.instanceType": "Standard_NV12s_v3"}, "resource.instanceType"),  # M60: no 4-bit kernels
-    ("R15", {"tuning.preset.name": "phi-4", "resource.instanceType": "Standard_NC6s_v3", "metadata.annotations": {"kaito.sh/rollout": "true"}}, "resource.instanceType"),
+    ("R15", {"tuning.preset.name": "phi-4", "resource.instanceType": "Standard_NC6s_v3", "metadata.annotations": {"kaito.sh/rollout": "true", **TRANSFORMERS}}, "resource.instanceType"),
     ("U1", {"tuning.method": "dora"}, "tuning.method"),
     ("U1", {"tuning.method": REMOVE}, "tuning.method"),
     ("U3", {"tuning.config": "Not A Name"}, "tuning.config"),
@@ -119,8 +121,12 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("I3", {"inference.preset.name": "phi-44"}, "inference.preset.name"),
     ("I8", {"inference.preset.name": "llama-3.1-8b-instruct"}, "inference.preset.presetOptions.modelAccessSecret"),
     ("V1", {"inference.config": "Not A Name"}, "inference.config"),
-    ("R15", {"inference.preset.name": "gpt-oss-120b"}, "resource.instanceType"),
-    ("R16", {"inference.preset.name": "gpt-oss-120b", "resource.count": 2}, "resource.instanceType"),
+    ("R15", {"inference.preset.name": "gpt-oss-120b", "metadata.annotations": TRANSFORMERS}, "resource.instanceType"),
+    ("R16", {"inference.preset.name": "gpt-oss-120b", "resource.count": 2, "metadata.annotations": TRANSFORMERS}, "resource.instanceType"),
+    ("R15", {"inference.preset.name": "deepseek-r1-0528", "resource.instanceType": "Standard_NV36ads_A10_v5"}, "resource.instanceType"),
+    ("F41", {"metadata.annotations": {"kaito.sh/api-key": "none", "kaito.sh/enablelb": "True"}}, "metadata.annotations[kaito.sh/api-key]"),
+    ("F41", {"metadata.annotations": {"kaito.sh/api-key": "My Secret"}}, "metadata.annotations[kaito.sh/api-key]"),
+    ("F41", {"metadata.annotations": {"kaito.sh/api-key": ""}}, "metadata.annotations[kaito.sh/api-key]"),
     ("I10", {"inference.adapters": [{"source": {"name": f"a{i}", "image": "r.example.com/a:1"}} for i in range(11)]}, "inference.adapters"),
     ("I11", {"inference.adapters": [ADAPTER, ADAPTER]}, "inference.adapters[1].source.name"),
     ("I7", {"inference.adapters": [{**ADAPTER, "strength": "0.5"}]}, "inference.adapters[0].strength"),

@@ -129,7 +129,10 @@ def tuning_fits(context: Context) -> Iterator[Fault]:
 
 
 def serving_fits(context: Context) -> Iterator[Fault]:
-    """R15, R16: the server runs on one node, so the model must fit one; holds for a tuning that is rolled out too."""
+    """R15, R16: the model must fit the machine; holds for a tuning that is rolled out too.
+
+    The runtime vllm spreads a model over as many machines as it takes, the runtime transformers runs on one.
+    """
     ws, model, machine = context.ws, context.model, context.machine
     if model is None or machine is None or not machine.nvidia or (ws.is_tuning and not ws.rollout):
         return
@@ -140,6 +143,12 @@ def serving_fits(context: Context) -> Iterator[Fault]:
         f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
         f"one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
     )
+    if context.runtime == "vllm":
+        try:
+            sizing.group_nodes(model, machine)
+            return
+        except sizing.DoesNotFit as error:
+            message = f"{message}; {error}"
     # R15 when not even all nodes together hold the weights, else R16: they would have to be spread over several nodes.
     together = max(ws.node_count, 1) * machine.gpus * machine.gpu_memory_bytes
     rule = "R15" if model.weights_bytes > together else "R16"

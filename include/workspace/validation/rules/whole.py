@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.workspace.api import names
+from include.workspace.api import access, names
 from include.workspace.api.annotations import ALLOWED, as_budget, idle_seconds
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.identity import DNS_LABEL, name_faults, namespace_faults
-from include.workspace.validation.rules.context import Context, Rule
+from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 
 # A StatefulSet's pods carry its name plus 11 characters of revision hash in a label of at most 63.
 SERVED_NAME_MAX = 52
@@ -89,6 +89,21 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
             yield Fault(f"metadata.annotations[{key}]", given, rule, "is not a value it can have", hint)
 
 
+def public_service_has_a_key(context: Context) -> Iterator[Fault]:
+    """F41: the key of a service is a Secret's, and a service with an address outside the cluster has one."""
+    given = context.ws.annotations.get(names.API_KEY)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.API_KEY}]"
+    if given.strip() == access.NONE:
+        if access.is_public(context.ws):
+            hint = f"remove it, or name a Secret with the key {access.KEY}; or take {names.ENABLE_LOAD_BALANCER} away"
+            message = f"would leave a service without a key that {names.ENABLE_LOAD_BALANCER} makes public"
+            yield Fault(path, given, "F41", message, hint)
+    else:
+        yield from secret_name_fault(path, given.strip(), "F41")
+
+
 def provider_has_the_machine(context: Context) -> Iterator[Fault]:
     """F14: AKS has Azure's machines only."""
     machine, given = context.machine, context.ws.annotations.get(names.POOL_PROVIDER)
@@ -157,6 +172,7 @@ RULES: tuple[Rule, ...] = (
     exactly_one_half,
     machine_is_named,
     annotations_are_known_values,
+    public_service_has_a_key,
     provider_has_the_machine,
     idle_time_is_minutes,
     budget_is_money,

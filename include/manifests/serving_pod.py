@@ -1,0 +1,169 @@
+"""The container that serves: what each runtime is started with, its probes, and how it ends.
+
+Both runtimes answer the same paths on the same port behind the same gateway, so probes and Services need not know
+which one runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.catalog import Catalog
+from include.catalog.models import GIB
+from include.manifests import pods
+from include.manifests.pods import Manifest, env, env_from_field, mount
+from include.manifests.settings import ManifestSettings
+from include.planning import Plan, launch_arguments, server_environment
+from include.planning.runtimes import VLLM, asked_runtime
+from include.workspace.api import access, names
+from include.workspace.api.models import Workspace
+
+ADAPTERS_PATH = "/mnt/adapter"
+KEY_VOLUME, KEY_PATH = "api-key", "/etc/kaito/api-key"
+KEY_FILE = "key"
+GROUP_PORTS = {"master": 29500, "group": 29501}
+PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
+# KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (kaito-api.md#a-service)
+STARTUP_BASE, STARTUP_PER_GIB, STARTUP_MIN, STARTUP_MAX = 900, 18, 1800, 10800
+# Answers under way are finished for so long; the transformers runtime keeps 25 s of its own.
+DRAIN_SECONDS = {VLLM: 60}
+DRAIN_DEFAULT = 25
+SPARE_SECONDS = 5
+
+
+def startup_seconds(weights_bytes: int) -> int:
+    """How long a server may take to load: KAITO's rule, in seconds."""
+    wanted = STARTUP_BASE + STARTUP_PER_GIB * weights_bytes / GIB
+    return math.ceil(min(max(wanted, STARTUP_MIN), STARTUP_MAX))
+
+
+def is_group(plan: Plan) -> bool:
+    """Whether the pods are one server together, of which the first answers."""
+    return plan.runtime == VLLM and plan.node_count > 1
+
+
+def grace_seconds(plan: Plan, settings: ManifestSettings) -> int:
+    """The pod's terminationGracePeriodSeconds."""
+    return settings.endpoint_delay_seconds + DRAIN_SECONDS.get(plan.runtime, DRAIN_DEFAULT) + SPARE_SECONDS
+
+
+def key_volume(ws: Workspace) -> list[Manifest]:
+    """The volume of the API key's Secret. As a file, so that a new key counts without a restart."""
+    secret = access.api_key_secret(ws)
+    if secret is None:
+        return []
+    items = [{"key": access.KEY, "path": KEY_FILE}]
+    return [
+        {
+            "name": KEY_VOLUME,
+            "secret": {"secretName": secret, "items": items, "defaultMode": pods.SECRET_MODE},
+        }
+    ]
+
+
+def server(
+    ws: Workspace,
+    plan: Plan,
+    settings: ManifestSettings,
+    catalog: Catalog,
+    mounts: Sequence[Manifest],
+    adapters: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any] | None,
+) -> Manifest:
+    """The serving container. `config` is the parsed inference_config.yaml."""
+    adapter_names = [str(adapter["name"]) for adapter in adapters]
+    keyed = access.api_key_secret(ws) is not None
+    variables = [
+        *env(
+            WEIGHTS_PATH=pods.WEIGHTS_PATH,
+            ADAPTERS_DIR=ADAPTERS_PATH,
+            PORT=pods.PORT,
+            API_KEY_FILE=f"{KEY_PATH}/{KEY_FILE}" if keyed else None,
+            KAITO_ADAPTER_DIGESTS=_digests(adapters),
+        ),
+        *pods.listen(settings),
+    ]
+    if plan.runtime == VLLM:
+        mode = ws.annotations.get(names.PERFORMANCE_MODE)
+        module = "serving.vllm"
+        arguments = launch_arguments(
+            plan, catalog, adapters=adapter_names, config=config, performance_mode=mode
+        )
+        variables += _vllm_environment(ws, plan, adapter_names)
+    else:
+        module, arguments = "serving", []
+        # As in KAITO, the file has no effect on this runtime where it is asked for; where it stands in, it has.
+        known = config if asked_runtime(ws) == VLLM else None
+        variables += env(**server_environment(plan, adapter_names, known), **_strengths(adapters))
+    if keyed:
+        mounts = [*mounts, mount(KEY_VOLUME, KEY_PATH, read_only=True)]
+    main = pods.container(
+        "serving",
+        module,
+        settings,
+        variables=variables,
+        mounts=mounts,
+        arguments=arguments,
+        gpus=plan.gpus_per_node,
+        memory_limit=pods.weights_memory_limit(plan, settings),
+    )
+    if plan.runtime == VLLM and settings.gpu_image:
+        main["image"] = settings.gpu_image
+    main["ports"] = _ports(plan)
+    if settings.endpoint_delay_seconds:
+        wait = ["sleep", str(settings.endpoint_delay_seconds)]
+        main["lifecycle"] = {"preStop": {"exec": {"command": wait}}}
+    return main | _probes(plan)
+
+
+def _vllm_environment(ws: Workspace, plan: Plan, adapters: Sequence[str]) -> list[Manifest]:
+    leader = f"{ws.name}-0.{names.headless_service(ws.to_dict())}.{ws.namespace}.svc.cluster.local"
+    group = is_group(plan)
+    return [
+        *env(
+            MODEL_ID=plan.model_id,
+            KAITO_DEFAULT_ADAPTER=adapters[0] if len(adapters) == 1 else None,
+            DRAIN_SECONDS=DRAIN_SECONDS[VLLM],
+            LEADER_ADDRESS=leader if group else None,
+        ),
+        *([env_from_field("POD_NAME", "metadata.name")] if group else []),
+    ]
+
+
+def _strengths(adapters: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """KAITO's way to say them: a variable of exactly the adapter's name."""
+    return {str(one["name"]): str(one["strength"]) for one in adapters if one.get("strength") is not None}
+
+
+def _digests(adapters: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which image each adapter comes from, for the answers' header; images by tag tell no digest."""
+    found = {
+        str(one["name"]): str(one["image"]).partition("@")[2]
+        for one in adapters
+        if "@" in str(one.get("image") or "")
+    }
+    return json.dumps(found) if found else None
+
+
+def _ports(plan: Plan) -> list[Manifest]:
+    ports = {"http": pods.PORT, **(GROUP_PORTS if is_group(plan) else {})}
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()]
+
+
+def _probes(plan: Plan) -> Manifest:
+    probe = {"httpGet": {"path": "/health", "port": pods.PORT}}
+    startup = math.ceil(startup_seconds(plan.weights_bytes) / PROBE_PERIOD)
+    return {
+        "startupProbe": {
+            **probe,
+            "periodSeconds": PROBE_PERIOD,
+            "timeoutSeconds": 5,
+            "failureThreshold": startup,
+        },
+        "readinessProbe": {**probe, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3},
+        # Generous: a server that is busy with a long answer must not be killed for a slow health reply.
+        "livenessProbe": {**probe, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
+    }
