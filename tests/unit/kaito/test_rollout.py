@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from kaito.hooks.api import SERVICE, STATEFUL_SET, ClusterError
+from kaito.hooks.api import DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE, STATEFUL_SET, ClusterError
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
 from include.reconcile.rollout import rollout_status
 from tests.unit.kaito.conftest import FakeCluster
 
 NAME = "workspace-tuning-phi-3"
+KEY = f"{NAME}-api-key"
 REFERENCE = "registry.example.com/adapters/phi@sha256:" + "1" * 64
 
 
@@ -49,6 +51,53 @@ def test_a_refused_rollout_says_so(cluster: FakeCluster, context: dict[str, Any]
         roll_out(cluster).execute(context)
     assert "exceeded quota" in cluster.condition(NAME, "InferenceReady")["message"]
     assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed"
+
+
+def keyed(context: dict[str, Any], **notes: str) -> None:
+    metadata = context["ti"].xcoms["preflight"]["workspace"]["metadata"]
+    metadata.setdefault("annotations", {}).update(
+        {f"kaito.sh/{k.replace('_', '-')}": v for k, v in notes.items()}
+    )
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+
+
+def test_the_quick_start_s_service_has_no_key_and_a_public_one_gets_one_that_stays(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    keyed(context)
+    roll_out(cluster).execute(context)
+    assert cluster.find(SECRET, KEY, "default") is None
+    keyed(context, enablelb="True")
+    roll_out(cluster).execute(context)
+    first = cluster.find(SECRET, KEY, "default")["data"]["API_KEY"]
+    assert len(base64.b64decode(first)) > 30
+    roll_out(cluster).execute(context)
+    assert cluster.find(SECRET, KEY, "default")["data"]["API_KEY"] == first
+    assert KEY in str(cluster.find(STATEFUL_SET, NAME, "default"))
+    assert cluster.find(NETWORK_POLICY, NAME, "default")
+    assert cluster.find(DISRUPTION_BUDGET, NAME, "default")
+
+
+def test_the_user_s_own_key_must_be_there(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    keyed(context, api_key="theirs")
+    with pytest.raises(AirflowFailException, match="Secret theirs in namespace default has no API_KEY"):
+        roll_out(cluster).execute(context)
+    cluster.add(SECRET, {"metadata": {"name": "theirs", "namespace": "default"}, "data": {"API_KEY": "eA=="}})
+    roll_out(cluster).execute(context)
+    assert cluster.find(SECRET, KEY, "default") is None
+
+
+def test_the_one_question_carries_the_key(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    keyed(context, enablelb="True")
+    roll_out(cluster).execute(context)
+    key = base64.b64decode(cluster.find(SECRET, KEY, "default")["data"]["API_KEY"]).decode()
+    seen: dict[str, Any] = {}
+    cluster.post_to_service = lambda *_, **named: seen.update(named) or {"Result": "42"}  # type: ignore[method-assign]
+    ask(cluster).execute(context)
+    assert seen["headers"] == {"X-Api-Key": key}
+    keyed(context, enablelb="False")
+    ask(cluster).execute(context)
+    assert seen["headers"] == {}
 
 
 def ask(cluster: FakeCluster) -> AskOperator:
