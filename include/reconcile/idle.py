@@ -13,7 +13,7 @@ from typing import Any
 
 from include.ledger import unregistered
 from include.pools import aks as agent_pools
-from include.reconcile import attempts, backoff
+from include.reconcile import attempts, backoff, service
 from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
 from include.reconcile.decision import (
     Activity,
@@ -192,6 +192,7 @@ def keep_at_zero(builder: DecisionBuilder) -> Decision:
     summary = (T.WORKSPACE_READY,) if case.tunes else (T.WORKSPACE_READY, T.WORKSPACE_SUCCEEDED)
     for kind in (T.INFERENCE_READY, *summary):
         builder.condition(kind, False, R.SCALED_TO_ZERO, message)
+    service.tuned_all_the_same(builder, message)
     if not case.tunes:
         builder.note(state="NotReady")
     builder.note(retry=None)

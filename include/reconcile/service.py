@@ -61,6 +61,15 @@ def _summary(builder: DecisionBuilder, ready: bool, message: str) -> None:
     if not builder.case.tunes:
         builder.condition(T.WORKSPACE_SUCCEEDED, ready, R.SUCCEEDED if ready else R.PENDING, message)
         builder.note(state="Ready" if ready else "NotReady")
+    elif not ready:
+        tuned_all_the_same(builder, message)
+
+
+def tuned_all_the_same(builder: DecisionBuilder, message: str) -> None:
+    """A tuning that has succeeded stays so when its service is down, and does not say that this answers."""
+    if builder.case.tunes and builder.says(T.WORKSPACE_SUCCEEDED):
+        told = f"The adapter is published. {message}"
+        builder.condition(T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED, told)
 
 
 def _machines(builder: DecisionBuilder) -> None:

@@ -107,6 +107,21 @@ class Phase(StrEnum):
     DELETING = "Deleting"
 
 
+#: Phases after which no training of this run goes on: what `status.progress` said of it is history.
+_TRAINING_OVER = frozenset(
+    {
+        Phase.ACCEPTED,
+        Phase.INVALID,
+        Phase.TUNING_FAILED,
+        Phase.RELEASED,
+        Phase.PUBLISHING,
+        Phase.PUBLISHED,
+        Phase.PUBLISH_FAILED,
+        Phase.SUCCEEDED,
+        Phase.FAILED,
+        Phase.BUDGET_EXCEEDED,
+    }
+)
 #: Reasons of WorkspaceReady with which a generation has ended badly.
 ENDED_BADLY = frozenset({Reason.FAILED, Reason.BUDGET_EXCEEDED})
 
@@ -292,7 +307,8 @@ def progress(
     if begun is not None:
         status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
     repair = repairs(status, run_for)
-    left = _left_alone(phase, tuning, serves(workspace), repair)
+    answers = (condition(status, T.INFERENCE_READY) or {}).get("status") == "True"
+    left = _left_alone(phase, tuning, serves(workspace), repair, answers)
     if phase == Phase.RELEASED and _without_machines(status, run_for):
         left |= {T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY}  # why there are none is the news
     conditions = list(status.get("conditions") or ())
@@ -303,11 +319,37 @@ def progress(
         if again and (kind, value, default) in _FINISHED:
             own = R.PENDING
         conditions = set_condition(conditions, kind, value, own, message, run_for, now)
+    if _FINISHED[0] in step.writes and not again:
+        conditions = _not_reached(conditions, message, run_for, now)
     status["conditions"] = conditions
+    if phase in _TRAINING_OVER and not again:
+        status.pop("progress", None)
     if step.state and not again:
         status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
     _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
     return status
+
+
+def _not_reached(
+    conditions: Iterable[Mapping[str, Any]], message: str, generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """What a run that has failed never came to says so, in place of what was planned.
+
+    A training of an earlier generation has lost its pod by the time that a newer one has failed.
+    """
+    done = [dict(one) for one in conditions]
+    for kind, _, pending in STEPS[Phase.ACCEPTED].writes:
+        if kind in (T.WORKSPACE_SUCCEEDED, T.WORKSPACE_READY):
+            continue
+        known = condition({"conditions": done}, kind)
+        if known is None:
+            continue
+        waits = known.get("observedGeneration") == generation and known.get("reason") == pending
+        gone = kind == T.JOB_STARTED and known.get("status") == "True"
+        gone = gone and int(known.get("observedGeneration") or 0) < generation
+        if waits or gone:
+            done = set_condition(done, kind, False, pending, f"Not reached: {message}", generation, now)
+    return done
 
 
 def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
@@ -342,16 +384,16 @@ def _recorded(
     }
 
 
-def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool) -> set[ConditionType]:
+def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool, answers: bool) -> set[ConditionType]:
     """The condition types that a phase does not write for this Workspace.
 
-    A repair concerns the service only: what the tuning has reached stays reached, and a service that still answers
-    while it is prepared says so until it is rolled.
+    A repair concerns the service only: what the tuning has reached stays reached. A service that still answers while a
+    run for it (a repair, or a newer generation) is prepared says so until it is rolled.
     """
     left: set[ConditionType] = set()
     if not tuning or repair:
         left |= set(_TUNING_ONLY)
-    if not served or (repair and phase == Phase.ACCEPTED):
+    if not served or (phase == Phase.ACCEPTED and (repair or answers)):
         left.add(T.INFERENCE_READY)
     if repair and tuning:
         left.add(T.WORKSPACE_SUCCEEDED)

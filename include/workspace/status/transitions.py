@@ -14,6 +14,7 @@ from include.workspace.status.conditions import ConditionType, Reason
 
 NORMAL, WARNING = "Normal", "Warning"
 SUMMARY = ConditionType.WORKSPACE_READY
+FAILED_STATE = "Failed"
 
 #: Reasons of a False condition that are part of the ordinary course of things.
 CALM_REASONS = frozenset(
@@ -61,7 +62,8 @@ def transition_events(old: Mapping[str, Any] | None, new: Mapping[str, Any] | No
     events = [_event(group, message, before) for message, group in turned.items()]
     state, was = (new or {}).get("state"), (old or {}).get("state")
     if state and state != was:
-        events.append(Event(NORMAL, str(state), _state_message(new or {}, str(was or ""), str(state))))
+        kind = WARNING if state == FAILED_STATE else NORMAL
+        events.append(Event(kind, str(state), _state_message(new or {}, str(was or ""), str(state))))
     return events
 
 

@@ -152,6 +152,19 @@ class ClusterError(RuntimeError):
         message = answer.get("message") or (body if isinstance(body, str) and body else None) or reason
         return cls(status or 0, answer.get("reason") or reason or "", str(message or "no answer")[:2000])
 
+    @classmethod
+    def plain(cls, text: str) -> str:
+        """Return the API server's own sentence out of a client's exception as text, which dumps headers and body.
+
+        Any other text comes back as it is.
+        """
+        head, found, body = text.partition("HTTP response body: ")
+        if not found or "HTTP response headers: " not in head:
+            return text
+        status = re.match(r"\((\d+)\)\s*(?:Reason: (.*))?", head.strip())
+        code, reason = (int(status[1]), status[2]) if status else (0, None)
+        return str(cls.from_response(code, reason, body.strip()))
+
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed a moment later."""

@@ -16,11 +16,15 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.base import Run, WorkspaceTask
+from kaito.operators.exclusive import OPEN
 from kaito.providers.base import Purpose
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+SUCCESS, FAILED = "success", "failed"
 
 
 def shortfall(states: Mapping[str, str | None], steps: Sequence[str]) -> str | None:
@@ -64,14 +68,37 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         cause = shortfall(states, wanted(run, self.needed, self.optional))
         if cause is None:
             self.log.info("All steps of the run succeeded.")
+            self._record_outcome(run, ti.run_id, SUCCESS)
             return
         self._stop_pods(run)
         known = self._told(run)
         if known is None:
             self.report(run, conditions.Phase.FAILED, f"Airflow run {ti.run_id} {cause}.")
+        self._record_outcome(run, ti.run_id, FAILED)
         verdict = f"The run {cause}. {known or ''}".strip()
         self.log.error("%s", verdict)
         raise AirflowFailException(verdict)
+
+    def _record_outcome(self, run: Run, run_id: str, state: str) -> None:
+        """Write how the run ended where the reconciler would: nobody else does when that does not run.
+
+        What the reconciler starts by itself for a service it also judges itself, since it counts the failures.
+        """
+
+        def ended(live: Mapping[str, Any]) -> dict[str, Any] | None:
+            status = dict(live.get("status") or {})
+            known = status.get("run") or {}
+            counted = state == FAILED and known.get("cause") in conditions.REPAIRS
+            if known.get("id") != run_id or known.get("state") not in OPEN or counted:
+                return None
+            return {**status, "run": {**known, "state": state}}
+
+        try:
+            self.cluster.patch_status(
+                run.name, run.namespace, ended, uid=run.uid, generation=run.generation, begins=True
+            )
+        except (ClusterError, StaleWorkspace) as error:
+            self.log.info("The end of run %s was not recorded: %s", run_id, error)
 
     def _stop_pods(self, run: Run) -> None:
         """Delete what still works for this run: a worker that died, or an order to stop, may have left a pod."""

@@ -284,7 +284,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         if ended is not None:
             said = getattr(ended, "message", None) or getattr(ended, "reason", None) or "no message"
             return f"{self.task_id}: the container ended: {said}"
-        return f"{self.task_id}: {event.get('message') or failure or 'the pod did not run'}"
+        told = ClusterError.plain(str(event.get("message") or failure or "the pod did not run"))
+        return f"{self.task_id}: {told}"
 
 
 def _parse(message: str | None) -> dict[str, Any]:

@@ -61,3 +61,23 @@ def test_an_error_speaks_with_the_servers_sentence() -> None:
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 def test_what_may_pass_is_transient(status: int) -> None:
     assert ClusterError.from_response(status, "x", "<html>").transient
+
+
+DUMP = """(404)
+Reason: Not Found
+HTTP response headers: HTTPHeaderDict({'Audit-Id': '77', 'Content-Type': 'application/json'})
+HTTP response body: {"kind":"Status","status":"Failure","message":"pods \\"w-g1-tuning\\" not found","code":404}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (DUMP, 'pods "w-g1-tuning" not found'),
+        ("pod took too long to start", "pod took too long to start"),
+        ("(500)\nReason: Oops\nHTTP response headers: x\nHTTP response body: no JSON\n", "no JSON"),
+        ("(502)\nReason: Bad Gateway\nHTTP response headers: x\nHTTP response body: ", "Bad Gateway"),
+    ],
+)
+def test_a_clients_dump_becomes_the_servers_sentence(text: str, expected: str) -> None:
+    assert ClusterError.plain(text) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from kaito.operators.base import PREFLIGHT
 from kaito.operators.finish import FinishOperator, shortfall
 
 from include.workspace.status import conditions
-from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 STEPS = ["serve.create_gpu_pool", "serve.roll_out", "serve.ask"]
@@ -96,3 +97,29 @@ def test_a_reason_that_a_step_gave_is_kept(cluster: FakeCluster, context: dict[s
     with pytest.raises(AirflowFailException, match="loss is NaN"):
         finish(cluster).execute(context)
     assert cluster.condition(NAME, "WorkspaceSucceeded")["message"] == "loss is NaN"
+
+
+@pytest.mark.parametrize(
+    ("known", "states", "expected"),
+    [
+        ({"id": RUN_ID, "state": "started"}, GREEN, "success"),
+        ({"id": RUN_ID, "state": "started", "cause": "spec"}, {**GREEN, "tune": "failed"}, "failed"),
+        ({"id": RUN_ID, "state": "started", "cause": "repair"}, {**GREEN, "tune": "failed"}, "started"),
+        ({"id": "another", "state": "started"}, GREEN, "started"),
+        ({"id": RUN_ID, "state": "failed"}, GREEN, "failed"),
+    ],
+    ids=["well", "badly", "counted by the reconciler", "of another run", "judged before"],
+)
+def test_the_end_of_a_run_is_recorded_also_without_a_reconciler(
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    known: dict[str, Any],
+    states: dict[str, str],
+    expected: str,
+) -> None:
+    stored = cluster.objects["workspaces", "default", NAME]
+    stored["status"] = {"run": known}
+    context["ti"].states = dict(states)
+    with suppress(AirflowFailException):
+        finish(cluster).execute(context)
+    assert stored["status"]["run"]["state"] == expected

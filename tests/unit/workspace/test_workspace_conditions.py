@@ -172,7 +172,8 @@ def test_a_new_generation_starts_afresh_and_locks_the_old_run_out() -> None:
     with pytest.raises(StaleGeneration, match="is at generation 2; a run for 1"):
         conditions.progress(edited, Phase.SUCCEEDED, message="m", now=NOW, generation=1)
     status = conditions.progress(edited, Phase.ACCEPTED, message="m", now=NOW, generation=2)
-    assert set(table(status).values()) == {"False"}
+    still = {kind for kind, value in table(status).items() if value == "True"}
+    assert still == {"InferenceReady"}, "the service of the old generation answers until it is rolled"
     assert "adapter" not in status
     with pytest.raises(StaleGeneration, match="already speaks of generation 2"):
         conditions.fence(status, 1)
@@ -232,7 +233,7 @@ def test_a_repair_of_an_earlier_generation_means_nothing_to_the_next_one() -> No
     record = {"id": "x.r2", "cause": "repair", "generation": 1}
     edited = changed({**QUICK, "status": {**done, "run": record}}, {"metadata.generation": 2})
     status = run(edited, [Phase.ACCEPTED])[-1]
-    assert set(table(status).values()) == {"False"}
+    assert {kind for kind, value in table(status).items() if value == "True"} == {"InferenceReady"}
     assert "adapter" not in status
 
 
@@ -263,3 +264,57 @@ def test_serving_a_tuned_workspace_by_hand_keeps_what_was_tuned() -> None:
     status = run({**QUICK, "status": done}, [Phase.ACCEPTED], begun=by_hand)[-1]
     assert (status["run"]["cause"], status["adapter"]) == ("repair", {"image": "r/a:1"})
     assert table(status)["AdapterPublished"] == "True"
+
+
+ENDS = [
+    Phase.DATASET_FAILED,
+    Phase.NODES_FAILED,
+    Phase.TUNING_FAILED,
+    Phase.PUBLISH_FAILED,
+    Phase.INFERENCE_FAILED,
+    Phase.FAILED,
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("reached", range(len(TO_THE_END) + 1))
+def test_nothing_says_what_was_planned_after_a_run_has_failed(end: Phase, reached: int) -> None:
+    status = run(QUICK, [*TO_THE_END[:reached], end])[-1]
+    assert not [c["type"] for c in status["conditions"] if c["message"] == Phase.ACCEPTED]
+
+
+def test_a_step_that_is_tried_again_leaves_the_plan_as_it_is() -> None:
+    before = run(QUICK, [Phase.ACCEPTED, Phase.DATASET_READY, Phase.NODES_READY])[-1]
+    again = conditions.progress(
+        {**QUICK, "status": before}, Phase.TUNING_FAILED, message="m", now=NOW, again=True
+    )
+    assert table(again)["AdapterPublished"] == "False"
+    assert not any("Not reached" in c["message"] for c in again["conditions"])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Phase.TUNING_FAILED,
+        Phase.RELEASED,
+        Phase.PUBLISHED,
+        Phase.PUBLISH_FAILED,
+        Phase.SUCCEEDED,
+        Phase.FAILED,
+        Phase.BUDGET_EXCEEDED,
+    ],
+)
+def test_no_progress_of_a_training_is_told_when_it_is_over(end: Phase) -> None:
+    busy = {**run(QUICK, [Phase.ACCEPTED, Phase.TUNING])[-1], "progress": {"step": 159, "etaSeconds": 9}}
+    assert "progress" not in conditions.progress({**QUICK, "status": busy}, end, message="m", now=NOW)
+    still = conditions.progress({**QUICK, "status": busy}, Phase.TUNING, message="m", now=NOW)
+    assert still["progress"] == busy["progress"]
+
+
+def test_a_training_that_an_edit_has_ended_does_not_say_that_it_goes_on() -> None:
+    before = run(QUICK, [Phase.ACCEPTED, Phase.NODES_READY, Phase.TUNING])[-1]
+    edited = changed({**QUICK, "status": before}, {"metadata.generation": 2})
+    status = conditions.progress(edited, Phase.INVALID, message="no such preset", now=NOW)
+    told = conditions.condition(status, "JobStarted")
+    assert told is not None
+    assert (told["status"], told["message"]) == ("False", "Not reached: no such preset")

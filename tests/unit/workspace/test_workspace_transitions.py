@@ -44,7 +44,7 @@ def test_a_failure_is_a_warning_with_the_reason_of_its_part() -> None:
     found = turn(TUNING, [Phase.ACCEPTED, Phase.TUNING], Phase.TUNING_FAILED)
     assert [(e.type, e.reason) for e in found] == [
         ("Warning", "WorkspaceTuningJobStatusFailed"),
-        ("Normal", "Failed"),
+        ("Warning", "Failed"),
     ]
     assert "it is TuningFailed" in found[0].message
 
