@@ -22,14 +22,14 @@ from include.cli.report import (
     Report,
 )
 from include.cli.sources import Source
+from include.contracts.yaml_documents import reader as documents
+from include.contracts.yaml_documents.reader import BadDocument, Place
 from include.workspace.api.models import Workspace
 from include.workspace.api.names import GROUP, KIND, RUNTIME
 from include.workspace.api.parse import examine_workspace
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.notices import notices
 from include.workspace.validation.rules import Policy
-from include.yaml_documents import reader as documents
-from include.yaml_documents.reader import BadDocument, Place
 
 LISTS = ("List", f"{KIND}List")  # what `kubectl get -o yaml` prints
 OTHER_KINDS = ("InferenceSet", "ModelMirror", "MultiRoleInference", "RAGEngine")  # of the group kaito.sh

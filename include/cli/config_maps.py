@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.cli.report import Finding
-from include.workspace.validation.faults import Fault, did_you_mean
-from include.yaml_documents.reader import (
+from include.contracts.yaml_documents.reader import (
     BadDocument,
     Place,
     load_one,
     read,
 )
+from include.workspace.validation.faults import Fault, did_you_mean
 
 Check = Callable[[str], list[Fault]]  # the text of a config file -> everything that is wrong with it
 

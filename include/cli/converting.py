@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from include.cli.checking import LISTS, is_workspace
-from include.workspace.api.convert import convert
-from include.workspace.api.names import GROUP
-from include.workspace.validation.faults import WorkspaceInvalid
-from include.yaml_documents.dumper import write_yaml
-from include.yaml_documents.reader import (
+from include.contracts.yaml_documents.dumper import write_yaml
+from include.contracts.yaml_documents.reader import (
     BadDocument,
     Document,
     decode,
     read,
 )
+from include.workspace.api.convert import convert
+from include.workspace.api.names import GROUP
+from include.workspace.validation.faults import WorkspaceInvalid
 
 _SEPARATOR = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 _DIRECTIVES = re.compile(r"(?:\s*(?:%.*|#.*)?\n)*")  # a %YAML line belongs to the document after it

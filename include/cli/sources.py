@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.yaml_documents.reader import MAX_BYTES
+from include.contracts.yaml_documents.reader import MAX_BYTES
 
 STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".json")

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from include.catalog import Catalog
+from include.contracts.yaml_documents import reader as documents
 from include.workspace.api.models import (
     API_VERSIONS,
     BETA_ONLY,
@@ -23,7 +24,6 @@ from include.workspace.api.models import (
 from include.workspace.api.names import KIND
 from include.workspace.validation.faults import Fault, Hints, WorkspaceInvalid
 from include.workspace.validation.rules import Policy, update_faults, validate
-from include.yaml_documents import reader as documents
 
 Path = tuple[str | int, ...]
 

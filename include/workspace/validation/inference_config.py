@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from include.catalog import Catalog, Machine, Model, records, sizing
+from include.contracts.yaml_documents import reader as documents
 from include.workspace.api import names
 from include.workspace.api.dialect import V1ALPHA1, V1BETA1
 from include.workspace.api.models import Workspace
@@ -28,7 +29,6 @@ from include.workspace.validation.faults import (
     nearest,
 )
 from include.workspace.validation.rules.context import Context, Policy
-from include.yaml_documents import reader as documents
 
 KEY = "inference_config.yaml"
 ROOT = "vllm"

@@ -10,9 +10,9 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from include.contracts.yaml_documents import reader as documents
 from include.workspace.validation.faults import Fault, Hints
 from include.workspace.validation.training_keys import ignored_keys, key_faults
-from include.yaml_documents import reader as documents
 
 KEY = "training_config.yaml"
 ROOT = "training_config"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.catalog import machine_from_labels
+from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
 from include.workspace import Fault, Workspace, byo_faults
 from include.workspace.api import names
@@ -20,7 +21,6 @@ from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from include.workspace.validation.inference_config import check_inference_config
 from include.workspace.validation.inference_config import config_notices as inference_notices
 from include.workspace.validation.training_config import KEY, config_faults, config_notices
-from include.yaml_documents import reader as documents
 from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, ClusterError, Kind
 from kaito.lookup import token_in
 from kaito.settings import policy

@@ -12,7 +12,7 @@ import pytest
 
 from include.cli.__main__ import plan_for
 from include.cli.main import main
-from include.yaml_documents.reader import load_all
+from include.contracts.yaml_documents.reader import load_all
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))

@@ -12,9 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.workspace import WorkspaceInvalid, parse_workspace
-from include.yaml_documents.dumper import write_yaml
-from include.yaml_documents.reader import (
+from include.contracts.yaml_documents.dumper import write_yaml
+from include.contracts.yaml_documents.reader import (
     MAX_BAD,
     MAX_BYTES,
     BadDocument,
@@ -24,6 +23,7 @@ from include.yaml_documents.reader import (
     load_one,
     read,
 )
+from include.workspace import WorkspaceInvalid, parse_workspace
 from tests.quick_start import QUICK_START
 
 ALIAS_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

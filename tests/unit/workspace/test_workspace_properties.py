@@ -13,10 +13,10 @@ from include.catalog import load_catalog
 from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.redaction import redact
+from include.contracts.yaml_documents.dumper import write_yaml
 from include.workspace import Fault, Workspace, examine_workspace, parse_workspace, validate
 from include.workspace.api.dialect import API_VERSIONS
 from include.workspace.validation.training_config import config_faults
-from include.yaml_documents.dumper import write_yaml
 
 CATALOG = load_catalog()
 

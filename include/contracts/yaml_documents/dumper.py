@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from include.yaml_documents import scalars
+from include.contracts.yaml_documents import scalars
 
 WIDTH = 110
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

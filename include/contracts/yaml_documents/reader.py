@@ -12,14 +12,14 @@ from typing import Any
 
 import yaml
 
-from include.yaml_documents.parser import (
+from include.contracts.yaml_documents.parser import (
     MAX_DEPTH,
     MAX_NODES,
     BadDocument,
     Builder,
     Document,
 )
-from include.yaml_documents.positions import Place
+from include.contracts.yaml_documents.positions import Place
 
 __all__ = ["BadDocument", "Document", "Place", "check_depth", "decode", "load_all", "load_one", "read"]
 

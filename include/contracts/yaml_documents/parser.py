@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from include.yaml_documents import scalars
-from include.yaml_documents.positions import Place
+from include.contracts.yaml_documents import scalars
+from include.contracts.yaml_documents.positions import Place
 
 MAX_DEPTH = 64  # a pod template nests about 12 deep
 MAX_NODES = 100_000  # scalars, lists and mappings of a whole text, after aliases are expanded
