@@ -12,33 +12,38 @@ from typing import Any
 
 from include.catalog.machines import Machine
 from include.catalog.models import Model
-
-CHECKPOINTING_SHARE = 0.7  # the trainer's rule: above this share of a GPU it recomputes activations
-CHECKPOINTING_ACTIVATIONS = 72  # bytes a token, layer and hidden unit in that rule
-EMBEDDINGS = ("lm_head", "embed")  # names in modules_to_save that mean a whole vocabulary matrix
+from include.contracts.training_config import examine_config
+from include.contracts.training_defaults import (
+    BYTES_PER_ACTIVATION,
+    CHECKPOINTING_SHARE,
+    LORA_DEFAULTS,
+    PACKED_TOKENS,
+    SEQUENCES,
+    TRAINING_DEFAULTS,
+    default_optimizer,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingShape:
     """Memory-relevant settings of one tuning run.
 
-    The defaults are the most that the trainer chooses by itself: packed sequences of 2048 tokens, two at a time.
+    The defaults are the most that the trainer chooses by itself: packed sequences, several at a time.
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
     `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU.
     """
 
-    sequence_length: int = 2048
-    batch_size: int = 2
-    rank: int = 16
+    sequence_length: int = PACKED_TOKENS
+    batch_size: int = SEQUENCES
+    rank: int = LORA_DEFAULTS["r"]
     gradient_checkpointing: bool | None = None
     load_in_8bit: bool = False
     double_quant: bool = True
     optimizer: str = ""
     target_modules: tuple[str, ...] = ()
-    vocabulary_copies: int = 0
     packing: bool = True
     tiled_loss: bool = True
-    epochs: float = 3.0
+    epochs: float = float(TRAINING_DEFAULTS["num_train_epochs"])
     processes: int = 1
 
     @classmethod
@@ -54,29 +59,23 @@ class TrainingShape:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrainingShape:
         """Reads a parsed `training_config.yaml`; a missing or unusable value keeps the default."""
-        sections = _mapping(config.get("training_config"))
-        training, lora, quantization = (
-            _mapping(sections.get(name)) for name in ("TrainingArguments", "LoraConfig", "QuantizationConfig")
-        )
-        length = training.get("max_length", training.get("max_seq_length"))
+        read = examine_config(config)
+        training, lora = read.section("TrainingArguments"), read.section("LoraConfig")
+        quantization, own = read.section("QuantizationConfig"), cls()
         # The trainer's rule: who sets the accumulation alone has a total in mind and gets one sequence at a time.
-        free_batch = 1 if _positive(training.get("gradient_accumulation_steps"), 0) else cls().batch_size
-        checkpointing = training.get("gradient_checkpointing")
+        free_batch = 1 if "gradient_accumulation_steps" in training else own.batch_size
         return cls(
-            sequence_length=_positive(length, cls().sequence_length),
-            batch_size=_positive(training.get("per_device_train_batch_size"), free_batch),
-            rank=_positive(lora.get("r"), cls().rank),
-            gradient_checkpointing=checkpointing if isinstance(checkpointing, bool) else None,
-            load_in_8bit=quantization.get("load_in_8bit") is True,
-            double_quant=quantization.get("bnb_4bit_use_double_quant") is not False,
-            optimizer=str(training.get("optim") or ""),
+            sequence_length=training.get("max_length") or own.sequence_length,
+            batch_size=training.get("per_device_train_batch_size", free_batch),
+            rank=lora.get("r", own.rank),
+            gradient_checkpointing=training.get("gradient_checkpointing"),
+            load_in_8bit=quantization.get("load_in_8bit", False),
+            double_quant=quantization.get("bnb_4bit_use_double_quant", True),
+            optimizer=training.get("optim", ""),
             target_modules=_names(lora.get("target_modules")),
-            vocabulary_copies=sum(
-                any(mark in name for mark in EMBEDDINGS) for name in _names(lora.get("modules_to_save"))
-            ),
-            packing=training.get("packing") is not False,
+            packing=training.get("packing", True),
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
-            epochs=_epochs(training.get("num_train_epochs")),
+            epochs=training.get("num_train_epochs", own.epochs),
         )
 
     @property
@@ -91,9 +90,9 @@ class TrainingShape:
         if checkpointing is None:
             shape = model.shape
             units = shape.layers * shape.hidden if shape else 0
-            activations = length * self.batch_size * units * CHECKPOINTING_ACTIVATIONS
+            activations = length * self.batch_size * units * BYTES_PER_ACTIVATION
             checkpointing = model.weights_bytes + activations > CHECKPOINTING_SHARE * machine.gpu_memory_bytes
-        optimizer = self.optimizer or ("paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused")
+        optimizer = self.optimizer or default_optimizer(method)
         return replace(
             self,
             sequence_length=length,
@@ -119,31 +118,6 @@ class TrainingShape:
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         return cls(**{key: value for key, value in values.items() if key in known})
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    """A number as the trainer reads it: text such as "1e3" counts, true and false do not."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        found = float(value)
-    except ValueError:
-        return None
-    return found if abs(found) < 1e9 else None  # drops inf and nan too: no comparison with them holds
-
-
-def _positive(value: Any, default: int) -> int:
-    found = _number(value)
-    return int(found) if found is not None and found >= 1 and found == int(found) else default
-
-
-def _epochs(value: Any) -> float:
-    found = _number(value)
-    return found if found is not None and found > 0 else TrainingShape().epochs
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from include.catalog import layers
 from include.catalog.memory import CUDA_CONTEXT, Terms
 from include.catalog.models import Model, ModelShape
 from include.catalog.training_shape import TrainingShape
+from include.contracts.training_defaults import default_optimizer
 
 # bitsandbytes: a float scale for 64 weights; QLoRA (arXiv 2305.14314, section 3): 0.127 bits with the scales quantised
 NF4_BITS, NF4_DOUBLE_BITS = 4 + 32 / 64, 4 + 0.127
@@ -48,7 +49,7 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
         ("base weights", base_weights(model, method, training)),
         ("adapter", trained * ADAPTER_BYTES),
         ("gradients", trained * GRADIENT_BYTES * (2 if training.processes > 1 else 1)),  # DDP's buckets
-        ("optimizer", round(trained * optimizer_bytes(_optimizer(method, training)))),
+        ("optimizer", round(trained * optimizer_bytes(training.optimizer or default_optimizer(method)))),
         ("activations", activations(model, training)),
         ("logits and loss", logits(shape, training)),
         (
@@ -80,10 +81,8 @@ def base_weights(model: Model, method: str, training: TrainingShape | None = Non
 
 
 def trained_parameters(model: Model, training: TrainingShape) -> int:
-    """Parameters with a gradient: the adapter, and whole vocabulary matrices that modules_to_save names."""
-    adapter = layers.adapter_parameters(model, training.rank, training.target_modules)
-    matrix = model.shape.vocab * model.shape.hidden if model.shape else 0
-    return adapter + training.vocabulary_copies * matrix
+    """Parameters with a gradient: the adapter's."""
+    return layers.adapter_parameters(model, training.rank, training.target_modules)
 
 
 def optimizer_bytes(name: str) -> float:
@@ -99,10 +98,6 @@ def optimizer_bytes(name: str) -> float:
     if "ademamix" in name:
         return ADAM_8BIT_BYTES * 1.5 if eighth else ADAM_BYTES * 1.5  # three
     return ADAM_8BIT_BYTES if eighth else ADAM_BYTES
-
-
-def _optimizer(method: str, training: TrainingShape) -> str:
-    return training.optimizer or ("paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused")
 
 
 def block_activations(model: Model, training: TrainingShape) -> int:

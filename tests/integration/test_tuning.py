@@ -34,6 +34,7 @@ ANSWER = "eight"
 STEPS = 200
 CONFIG = f"""
 training_config:
+  QuantizationConfig: {{load_in_4bit: true}}
   LoraConfig: {{r: 8, lora_alpha: 32}}
   TrainingArguments: {{max_steps: {STEPS}, learning_rate: 5.0e-3, max_length: 128, save_strategy: steps, save_steps: 5}}
 """

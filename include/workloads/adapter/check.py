@@ -10,30 +10,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from include.contracts.adapter_keys import (
+    KNOWN,
+    MAX_RANK,
+    MUST_BE_NEUTRAL,
+    SERVED_INITS,
+    is_neutral,
+    largest_rank,
+)
 from include.workloads.adapter.layout import CONFIG_FILE, FILES, MODEL_FILE
 from include.workloads.contract import UserDataError
 from include.workloads.safetensors_header import read_header
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_RANK = 1024
-# What PEFT 0.11 to 0.21 write for LoRA (peft.LoraConfig.to_dict) and only describes weights and their use.
-_KNOWN = """
-    alora_invocation_tokens alpha_pattern arrow_config base_model_name_or_path bias corda_config
-    ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
-    layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout lora_ga_config
-    megatron_core monteclora_config peft_type peft_version qalora_group_size r rank_pattern revision
-    target_modules target_parameters task_type use_bdlora use_dora use_qalora use_rslora velora_config
-"""
-KNOWN = frozenset(_KNOWN.split())
-# These name classes to import, whole modules to replace or layers to copy: PEFT would do it without asking.
-MUST_BE_EMPTY = (
-    "auto_mapping",
-    "layer_replication",
-    "megatron_config",
-    "modules_to_save",
-    "runtime_config",
-    "trainable_token_indices",
-)
 
 
 def check_adapter(folder: Path, where: str) -> dict[str, Any]:
@@ -77,12 +66,21 @@ def _check_config(config: dict[str, Any], where: str) -> None:
         raise UserDataError(
             f"{where}: peft_type is {config.get('peft_type')!r}; only LORA adapters are served."
         )
-    for key in MUST_BE_EMPTY:
-        if config.get(key):
-            raise UserDataError(f"{where}: {CONFIG_FILE} sets {key}, which an adapter must not bring along.")
-    unknown = sorted(set(config) - KNOWN - set(MUST_BE_EMPTY))
+    for key, why in MUST_BE_NEUTRAL.items():
+        if not is_neutral(config.get(key)):
+            raise UserDataError(f"{where}: {CONFIG_FILE} sets {key}: {why}.")
+    unknown = sorted(set(config) - KNOWN)
     if unknown:
         raise UserDataError(f"{where}: {CONFIG_FILE} has unknown keys: {', '.join(unknown[:5])}.")
-    rank = config.get("r")
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise UserDataError(f"{where}: the rank r is {rank!r}; expected a whole number from 1 to {MAX_RANK}.")
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in SERVED_INITS:
+        raise UserDataError(
+            f"{where}: init_lora_weights is {init!r}, which changes the base model; convert the adapter with PEFT's "
+            "path_initial_model_for_weight_conversion."
+        )
+    try:
+        rank = largest_rank(config)
+    except ValueError as error:
+        raise UserDataError(f"{where}: {error} (r is {config.get('r')!r}).") from None
+    if rank > MAX_RANK:
+        raise UserDataError(f"{where}: it has the rank {rank}; ranks up to {MAX_RANK} are served.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.adapter_keys import largest_rank
 from include.workloads.contract import UserConfigError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -67,11 +68,10 @@ def _read(path: Path, environment: Mapping[str, str]) -> Adapter:
 
 
 def _rank(path: Path, config: Mapping[str, Any]) -> int:
-    """The largest rank of the adapter's layers: some may have one of their own."""
     try:
-        return max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 1)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserConfigError(f"Adapter {path.name}: {CONFIG} tells no rank (r).") from None
+        return largest_rank(config)
+    except ValueError as error:
+        raise UserConfigError(f"Adapter {path.name}: {CONFIG}: {error}.") from None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -1,20 +1,25 @@
-"""`python -m include.workloads.tuning.describe`: what `training_config.yaml` may hold, as data (YAML).
+"""`python -m include.workloads.tuning.describe`: `training_config.yaml`'s keys from the libraries' classes, as YAML.
 
-Admission has to judge a training config before a GPU is paid for, where neither torch nor peft nor trl is installed. So
-the trainer's own list is written to presets/schemas/training_config.yaml once, and a test compares. It must never judge
-anything itself: config.py does.
+Whoever judges a training config before a GPU is paid for has neither torch nor peft nor trl. So names, types and
+choices are written to include/contracts/training_keys.yaml once, and a test compares. It must never judge anything
+itself: include.contracts.training_config does.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import inspect
 import sys
 import types
 import typing
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
 
-from include.workloads.tuning import keys
+from include.contracts.training_keys import SECTIONS
 
 HEADER = "# Written by `python -m include.workloads.tuning.describe`; a test compares. Do not edit.\n"
 _SIMPLE = {
@@ -28,32 +33,106 @@ _SIMPLE = {
     list[int]: "list[int]",
     dict[str, Any]: "dict",
 }
+_MODEL: dict[str, Any] = {"torch_dtype": str, "chat_template": str}
+_DATASET: dict[str, Any] = {
+    "shuffle_dataset": bool,
+    "shuffle_seed": int,
+    "train_test_split": float,
+    "preference_data": str,
+    "max_dropped_share": float,
+}
+_QUANTIZATION: dict[str, Any] = {
+    "load_in_4bit": bool,
+    "load_in_8bit": bool,
+    "llm_int8_threshold": float,
+    "llm_int8_skip_modules": list[str],
+    "llm_int8_enable_fp32_cpu_offload": bool,
+    "llm_int8_has_fp16_weight": bool,
+    "bnb_4bit_compute_dtype": str,
+    "bnb_4bit_quant_type": str,
+    "bnb_4bit_use_double_quant": bool,
+    "bnb_4bit_quant_storage": str,
+}
+# Of type `str | Enum`, or of none at all in the classes: the words that the library reads them by.
+_ENUMS = {
+    "TrainingArguments.lr_scheduler_type": "transformers.trainer_utils.SchedulerType",
+    "TrainingArguments.optim": "transformers.training_args.OptimizerNames",
+}
+
+
+@cache
+def hints(section: str) -> Mapping[str, Any]:
+    """Key -> type of one section, from the class that takes it (imports the library)."""
+    if section == "LoraConfig":
+        from peft import LoraConfig
+
+        return _dataclass_types(LoraConfig)
+    if section == "TrainingArguments":
+        from trl import SFTConfig
+
+        return _dataclass_types(SFTConfig)
+    if section == "QuantizationConfig":
+        from transformers import BitsAndBytesConfig
+
+        real = set(inspect.signature(BitsAndBytesConfig.__init__).parameters)
+        return {key: hint for key, hint in _QUANTIZATION.items() if key in real}
+    return {"ModelConfig": _MODEL, "DatasetConfig": _DATASET}.get(section, {})
+
+
+def _dataclass_types(cls: Any) -> Mapping[str, Any]:
+    found = typing.get_type_hints(cls)
+    return {field.name: found[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
 def described_type(hint: Any) -> str:
     """A type in few words: `int|null`; `any` where a class of the library's own decides."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    words = {_word(option) for option in (typing.get_args(hint) if union else (hint,))}
+    words = {_word(option) for option in _options(hint)}
     return "any" if "any" in words else "|".join(sorted(words))
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
 
 
 def _word(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return "str" if all(isinstance(value, str) for value in typing.get_args(option)) else "any"
+    if isinstance(option, type) and issubclass(option, enum.Enum):
+        return "str"
+    if typing.get_origin(option) is dict:
+        return "dict"
     return _SIMPLE.get(option, "any")
 
 
+def described_choices(name: str, hint: Any) -> list[str]:
+    """The words that a key can be, where its type is nothing but words; [] elsewhere."""
+    if name in _ENUMS:
+        module, _, cls = _ENUMS[name].rpartition(".")
+        found: Any = getattr(__import__(module, fromlist=[cls]), cls)
+        return sorted(str(member.value) for member in found)
+    words: list[str] = []
+    for option in _options(hint):
+        if typing.get_origin(option) is not typing.Literal:
+            return []
+        words += map(str, typing.get_args(option))
+    return sorted(words)
+
+
 def description() -> dict[str, Any]:
-    """Sections with their keys and types, and what is ignored, refused, renamed or limited to certain words."""
+    """Sections with their keys and types, and the keys that are limited to certain words."""
+    found = {section: hints(section) for section in SECTIONS}
+    choices = {
+        f"{section}.{key}": described_choices(f"{section}.{key}", hint)
+        for section, known in found.items()
+        for key, hint in sorted(known.items())
+    }
     return {
         "sections": {
-            section: {key: described_type(hint) for key, hint in sorted(keys.accepted(section).items())}
-            for section in keys.SECTIONS
+            section: {key: described_type(hint) for key, hint in sorted(known.items())}
+            for section, known in found.items()
         },
-        "ignored": dict(keys.IGNORED),
-        "refused": dict(keys.REFUSED),
-        "renamed": dict(keys.RENAMED),
-        "choices": {key: sorted(choices()) for key, choices in keys.CHOICES.items()},
+        "choices": {name: words for name, words in choices.items() if words},
     }
 
 

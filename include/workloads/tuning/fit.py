@@ -142,7 +142,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         training.setdefault("eval_strategy", "epoch")
         training.setdefault("per_device_eval_batch_size", training["per_device_train_batch_size"])
     else:
-        training["eval_strategy"] = "no"
+        training |= {"eval_strategy": "no", "eval_on_start": False}
     fixed = {
         "output_dir": str(job.output / "checkpoints"),
         "report_to": "none",

@@ -1,7 +1,6 @@
 """Chooses every setting that the user left open, from the machine and the data; a pure function with its reasons.
 
-The defaults are meant to be better than upstream's (rank 8, batch 1, no packing, loss on the prompt, no checkpoint):
-rank 16 on all linear layers, packed rows, loss on answers, cosine schedule with warm-up, checkpoints by time.
+What needs neither machine nor data is in include.contracts.training_defaults, where the plan reads it too.
 A retry must come to the same recipe, so nothing here may depend on the clock or on chance.
 """
 
@@ -12,25 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.contracts.training_defaults import (
+    BYTES_PER_ACTIVATION,
+    CHECKPOINTING_SHARE,
+    LORA_DEFAULTS,
+    PACKED_TOKENS,
+    SEQUENCES,
+    TRAINING_DEFAULTS,
+    default_optimizer,
+)
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.config import TuningConfig
 
-LORA_DEFAULTS: Mapping[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0}
-TRAINING_DEFAULTS: Mapping[str, Any] = {
-    "learning_rate": 2e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.05,  # below 1: a share of all steps
-    "num_train_epochs": 3,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "seed": 42,
-}
-PACK_CPU, PACK_CUDA = 256, 2048  # tokens a packed row holds when no single row is longer
+PACK_CPU = 256  # tokens a packed row holds when no single row is longer; on a GPU PACKED_TOKENS
 UPDATES_PER_EPOCH = 20  # at least, where the data allows
 LONGEST_CPU, LONGEST_CUDA = 1024, 4096  # longer rows are cut unless the user sets max_length
-# Bytes a token leaves per layer and hidden unit, adapters on all linear layers: 45 (Phi-2's kind) to 73 (Qwen2.5's),
-# by tests/bench/plan_memory.py. The 34 of Korthikanti et al. 2022 are for full training of a square block.
-BYTES_PER_ACTIVATION = 72
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ def decide(
         training["gradient_checkpointing"] = tight
         if tight:
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
-    training.setdefault("optim", choose_optimizer(config.method, hardware))
+    training.setdefault("optim", default_optimizer(config.method, cpu=hardware.device == "cpu"))
     training.update(_precision_flags(asked, precision, reasons))
     _settle_saving(training, reasons)
     lora = {**LORA_DEFAULTS, **config.lora}
@@ -119,7 +114,7 @@ def choose_max_length(hardware: Hardware, data: DataFacts, model: ModelFacts) ->
     """
     cpu = hardware.device == "cpu"
     longest = min(max(data.lengths, default=0), LONGEST_CPU if cpu else LONGEST_CUDA)
-    pack = min(PACK_CPU if cpu else PACK_CUDA, data.tokens / UPDATES_PER_EPOCH)
+    pack = min(PACK_CPU if cpu else PACKED_TOKENS, data.tokens / UPDATES_PER_EPOCH)
     length = math.ceil(max(longest, pack) / 64) * 64
     return min(length, model.context) if model.context else length
 
@@ -133,24 +128,17 @@ def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[
     total = max(1, min(8, sequences // UPDATES_PER_EPOCH // max(1, hardware.gpus)))
     if hardware.device == "cpu":
         return 1, total
-    batch = min(total, 2)
+    batch = min(total, SEQUENCES)
     return batch, max(1, total // batch)
 
 
 def needs_checkpointing(hardware: Hardware, model: ModelFacts, training: Mapping[str, Any]) -> bool:
-    """Whether weights and activations together pass 70 % of the GPU's memory. Never on a CPU: time is scarcer."""
+    """Whether weights and activations together pass a share of the GPU's memory. Never on a CPU: time is scarcer."""
     if hardware.device == "cpu":
         return False
     tokens = int(training["per_device_train_batch_size"]) * int(training["max_length"])
     activations = tokens * model.layers * model.hidden * BYTES_PER_ACTIVATION
-    return model.weight_bytes + activations > 0.7 * hardware.memory_bytes
-
-
-def choose_optimizer(method: str, hardware: Hardware) -> str:
-    """8-bit paged AdamW where memory is what QLoRA saves; else torch's own."""
-    if hardware.device == "cpu":
-        return "adamw_torch"
-    return "paged_adamw_8bit" if method == "qlora" else "adamw_torch_fused"
+    return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
 
 
 def _precision_flags(asked: Mapping[str, Any], precision: Precision, reasons: list[str]) -> dict[str, bool]:

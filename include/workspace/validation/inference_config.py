@@ -18,16 +18,16 @@ from typing import Any
 import yaml
 
 from include.catalog import Catalog, Machine, Model, records, sizing
-from include.contracts.yaml_documents import reader as documents
-from include.workspace.api import names
-from include.workspace.api.dialect import V1ALPHA1, V1BETA1
-from include.workspace.api.models import Workspace
-from include.workspace.validation.faults import (
+from include.contracts.faults import (
     NAME_LENGTH,
     Fault,
     Hints,
     nearest,
 )
+from include.contracts.yaml_documents import reader as documents
+from include.workspace.api import names
+from include.workspace.api.dialect import V1ALPHA1, V1BETA1
+from include.workspace.api.models import Workspace
 from include.workspace.validation.rules.context import Context, Policy
 
 KEY = "inference_config.yaml"

@@ -6,10 +6,10 @@ KAITO writes some of these into its controller's log, where nobody reads them.
 from __future__ import annotations
 
 from include.catalog import Catalog
+from include.contracts.faults import HINTS, NAME_LENGTH, Hints
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
 from include.workspace.api.selector import asked_labels
-from include.workspace.validation.faults import HINTS, NAME_LENGTH, Hints
 from include.workspace.validation.rules.context import Context, Policy
 
 KNOWN_ANNOTATIONS = frozenset(

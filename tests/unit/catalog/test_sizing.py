@@ -15,7 +15,6 @@ from include.catalog import layers, load_catalog, sizing
 from include.catalog.models import GIB
 from include.catalog.serving_memory import kv_bytes_per_gpu
 from include.catalog.sizing import TrainingShape
-from include.catalog.training_shape import CHECKPOINTING_ACTIVATIONS
 from include.catalog.tuning_memory import optimizer_bytes
 from include.workloads.hardware import Hardware
 from include.workloads.tuning import recipe
@@ -141,12 +140,7 @@ def test_optimizer_state_a_parameter(name: str, bytes_each: float) -> None:
 
 
 def test_the_trainer_s_own_choices_are_mirrored() -> None:
-    """The plan must be for what the trainer does: the same rule for checkpointing, with the same figures."""
-    assert (CHECKPOINTING_ACTIVATIONS, DEFAULT.rank) == (
-        recipe.BYTES_PER_ACTIVATION,
-        recipe.LORA_DEFAULTS["r"],
-    )
-    assert DEFAULT.sequence_length == recipe.PACK_CUDA
+    """The plan must be for what the trainer does: the same rule for checkpointing."""
     for model in TUNABLE:
         assert model.shape
         facts = recipe.ModelFacts(model.shape.layers, model.shape.hidden, model.context, model.weights_bytes)
@@ -155,7 +149,6 @@ def test_the_trainer_s_own_choices_are_mirrored() -> None:
             hardware = Hardware("cuda", machine.gpu, machine.gpus, machine.gpu_memory_bytes, True, 8)
             asked = {"per_device_train_batch_size": 2, "max_length": settled.sequence_length}
             assert settled.gradient_checkpointing == recipe.needs_checkpointing(hardware, facts, asked)
-            assert settled.optimizer == recipe.choose_optimizer("lora", hardware)
 
 
 # Falcon 7B keeps all attention probabilities, which the trainer's rule cannot see: its plans warn instead.

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from workspaces import SERVING, changed
 
 from include.catalog import load_catalog
+from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.planning import plan_serving, server_environment
 from include.workspace import parse_workspace
 from include.workspace.api.dialect import V1ALPHA1
-from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
 from include.workspace.validation.inference_config import (
     APPLIED,
     FILE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
+from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.workspace.validation.training_config import config_faults, config_notices
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
@@ -55,7 +55,7 @@ def test_fine(method: str, text: str) -> None:
     [
         ("LoraConfig: {rank: 8}", "F11", "is not a key that the trainer takes"),
         ("LoraConfig: {lora_alpa: 8}", "F11", "did you mean lora_alpha?"),
-        ("LoraConfig: {r: 0}", "F12", "must be 1 or more"),
+        ("LoraConfig: {r: 0}", "F12", "must be from 1 to 512"),
         ("LoraConfig: {r: eight}", "F12", "must be a whole number"),
         ("TrainingArguments: {save_strategy: epochs}", "F12", "did you mean epoch?"),
         ("TrainingArguments: {max_seq_length: 4}", "F12", "must be 16 tokens or more"),

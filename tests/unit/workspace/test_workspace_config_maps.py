@@ -151,7 +151,11 @@ def test_items_of_a_list_are_found_where_they_stand() -> None:
 
 
 def test_every_rule_that_a_fault_carries_has_its_sentence() -> None:
-    files = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "cli").glob("[!r]*.py")]
+    files = [
+        *PACKAGE.rglob("*.py"),
+        *(PACKAGE.parent / "contracts").glob("*.py"),
+        *(PACKAGE.parent / "cli").glob("[!r]*.py"),
+    ]
     files += [
         RUN / "operators" / "preflight.py",
         RUN / "operators" / "dry_run.py",

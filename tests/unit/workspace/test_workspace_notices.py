@@ -9,8 +9,8 @@ import pytest
 from workspaces import SERVING, TUNING, changed
 
 from include.catalog import load_catalog
+from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.workspace import parse_workspace
-from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
 from include.workspace.validation.notices import notices
 
 CATALOG = load_catalog()

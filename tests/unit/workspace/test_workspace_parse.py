@@ -9,8 +9,8 @@ import pytest
 import yaml
 from workspaces import REMOVE, SERVING, TUNING, changed
 
+from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.workspace import WorkspaceInvalid, parse_workspace
-from include.workspace.validation.faults import CLOSE_LOOKS, HINTS
 from tests.quick_start import QUICK_START
 
 

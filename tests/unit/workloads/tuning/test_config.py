@@ -42,7 +42,7 @@ def section(name: str, body: str) -> str:
     return f"training_config:\n  {name}:\n    {body}\n"
 
 
-def faults(text: str, method: str = "qlora") -> str:
+def faults(text: str, method: str = "lora") -> str:
     with pytest.raises(UserConfigError) as caught:
         parse_config(text, method)
     return str(caught.value)
@@ -57,7 +57,7 @@ def test_upstream_template_is_accepted_and_its_empty_wishes_are_named() -> None:
         "per_device_train_batch_size": 1,
     }
     notes = "\n".join(config.notes)
-    assert "DataCollator.mlm: True is accepted; a causal model has no masked-token objective" in notes
+    assert "DataCollator.mlm has no effect: a causal model has no masked-token objective" in notes
     assert "TrainingArguments.output_dir" in notes
 
 
@@ -80,14 +80,14 @@ training_config:
     )
     assert text.startswith("training_config.yaml has 8 faults:")
     for expected in (
-        "LoraConfig.lora_aplha (value 3): no such key; did you mean lora_alpha?",
-        "LoraConfig.r (value 0): must be 1 or more",
-        "LoraConfig.lora_dropout (value 1.5): must be at least 0 and below 1",
-        "TrainingArguments.learning_rate (value 'fast'): must be a number",
+        "LoraConfig.lora_aplha: is not a key that the trainer takes; did you mean lora_alpha?",
+        "LoraConfig.r: must be from 1 to 512, the largest rank that can be served (got 0)",
+        "LoraConfig.lora_dropout: must be at least 0 and below 1 (got 1.5)",
+        "TrainingArguments.learning_rate: must be a number (got 'fast')",
         "did you mean adamw_torch?",
-        "TrainingArguments.num_epochs (value 2): no such key; did you mean num_train_epochs?",
-        "DatasetConfig.train_test_split (value 80)",
-        "Loraconfig: unknown section; did you mean LoraConfig?",
+        "TrainingArguments.num_epochs: is not a key that the trainer takes; did you mean num_train_epochs?",
+        "DatasetConfig.train_test_split: must be above 0 and at most 1",
+        "Loraconfig: is not a section of a training config; did you mean LoraConfig?",
     ):
         assert expected in text
 
@@ -124,9 +124,9 @@ def test_old_names_are_read_as_the_new_ones() -> None:
 @pytest.mark.parametrize(
     ("method", "quantization", "expected"),
     [
-        ("lora", "load_in_4bit: true", "method lora does not quantise"),
-        ("lora", "load_in_8bit: true", "method lora does not quantise"),
-        ("qlora", "load_in_4bit: false", "method qlora quantises"),
+        ("lora", "load_in_4bit: true", "lora tunes an unquantised model"),
+        ("lora", "load_in_8bit: true", "lora tunes an unquantised model"),
+        ("qlora", "load_in_4bit: false", "qlora needs load_in_4bit or load_in_8bit"),
         ("qlora", "{load_in_4bit: true, load_in_8bit: true}", "cannot both be true"),
         ("qlora", "load_in_4bit: maybe", "must be true or false"),
     ],
@@ -148,7 +148,7 @@ def test_what_is_unsafe_or_unsupported_is_refused(body: str) -> None:
 
 
 def test_refused_keys_with_neutral_values_are_fine() -> None:
-    assert parse_config(section("ModelConfig", "trust_remote_code: false"), "qlora").model == {}
+    assert parse_config(section("ModelConfig", "trust_remote_code: false"), "lora").model == {}
 
 
 def test_a_token_in_the_configuration_is_never_repeated() -> None:
@@ -160,18 +160,18 @@ def test_a_token_in_the_configuration_is_never_repeated() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("training_config: [1]", "needs one top key"),
-        ("a: {b", "not valid YAML"),
-        ("training_config: {}\nLoraConfig: {}", "keys beside training_config: LoraConfig"),
-        ("training_config: {LoraConfig: 3}", "a section holds keys and values"),
+        ("training_config: [1]", "must hold a mapping named training_config"),
+        ("a: {b", "not YAML"),
+        ("training_config: {}\nLoraConfig: {}", "LoraConfig: stands beside training_config"),
+        ("training_config: {LoraConfig: 3}", "must be a mapping"),
     ],
 )
 def test_a_broken_file_is_named_as_such(text: str, expected: str) -> None:
     assert expected in faults(text)
 
 
-def test_an_empty_file_leaves_everything_to_us() -> None:
-    assert parse_config("", "qlora").training == {}
+def test_an_empty_config_leaves_everything_to_us() -> None:
+    assert parse_config("training_config: {}", "lora").training == {}
 
 
 def test_an_unknown_method_is_refused() -> None:

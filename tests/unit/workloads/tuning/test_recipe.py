@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from include.contracts.training_defaults import default_optimizer
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.recipe import (
@@ -11,7 +12,6 @@ from include.workloads.tuning.recipe import (
     ModelFacts,
     choose_batch,
     choose_max_length,
-    choose_optimizer,
     decide,
     memory_advice,
     needs_checkpointing,
@@ -144,8 +144,8 @@ def test_activations_are_recomputed_only_where_memory_is_short() -> None:
 
 
 def test_optimizer_by_hardware() -> None:
-    assert choose_optimizer("qlora", CPU) == "adamw_torch"
-    assert choose_optimizer("lora", H100) == "adamw_torch_fused"
+    assert default_optimizer("qlora", cpu=True) == "adamw_torch"
+    assert default_optimizer("lora") == "adamw_torch_fused"
 
 
 @pytest.mark.parametrize(

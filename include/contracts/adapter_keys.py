@@ -1,0 +1,60 @@
+"""What a LoRA adapter may be so that it can be served: one table for check, trainer, push, pull and serving.
+
+Whatever stands here as refused is refused before a training is paid for, and again when an adapter comes from
+elsewhere. Sources: `peft.LoraConfig.to_dict` of PEFT 0.11 to 0.21, and what vLLM's `PEFTHelper._validate_features` and
+`validate_legal` take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: vLLM's kernels are built for ranks up to this one.
+MAX_RANK = 512
+
+_VLLM = "vLLM does not serve such an adapter"
+_REPLACES = "it would replace or add whole modules of the model, which an adapter must not bring along"
+
+#: Keys of adapter_config.json, which are keys of LoraConfig, that must be empty, false or "none", and why.
+MUST_BE_NEUTRAL: Mapping[str, str] = {
+    "alora_invocation_tokens": _VLLM,
+    "auto_mapping": "it names classes to import",
+    "bias": "only the low-rank matrices are served; use none",
+    "layer_replication": _VLLM,
+    "lora_bias": _VLLM,
+    "megatron_config": "it names modules to import",
+    "modules_to_save": _REPLACES,
+    "runtime_config": "it belongs to the machine of the training",
+    "trainable_token_indices": _REPLACES,
+    "use_bdlora": _VLLM,
+    "use_dora": _VLLM,
+    "use_qalora": _VLLM,
+}
+#: Values of `init_lora_weights` after which the saved adapter fits the base model as it is; others rewrite the base.
+INITS = frozenset({"true", "false", "gaussian", "orthogonal"})
+#: Those that an adapter from elsewhere may have too: they only chose the first values.
+SERVED_INITS = INITS | {"eva", "mica", "lora_ga"}
+
+_DESCRIBING = """
+    alpha_pattern arrow_config base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules
+    fan_in_fan_out inference_mode init_lora_weights kasa_config layers_pattern layers_to_transform loftq_config
+    lora_alpha lora_dropout lora_ga_config megatron_core monteclora_config peft_type peft_version qalora_group_size
+    r rank_pattern revision target_modules target_parameters task_type use_rslora velora_config
+"""
+#: Every key that adapter_config.json may have.
+KNOWN = frozenset(_DESCRIBING.split()) | frozenset(MUST_BE_NEUTRAL)
+
+
+def is_neutral(value: object) -> bool:
+    """False, nothing, or a text that says so: no wish at all."""
+    return not value or str(value).strip().lower() in ("false", "none", "null", "main")
+
+
+def largest_rank(config: Mapping[str, object]) -> int:
+    """The largest rank of an adapter's layers: some may have one of their own. Raises ValueError when it is none."""
+    pattern = config.get("rank_pattern") or {}
+    ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else [None])]
+    whole = [rank for rank in ranks if type(rank) is int and rank >= 1]
+    if len(whole) != len(ranks):
+        raise ValueError("the rank r, and each rank of rank_pattern, must be a whole number above 0")
+    return max(whole)

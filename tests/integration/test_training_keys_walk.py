@@ -1,0 +1,167 @@
+"""Every training key that check lets through goes the whole way: config, training, the adapter's check, serving.
+
+What a later step refuses costs a rented machine, so this walks each key with each kind of value on a tiny model. A walk
+is a process of its own, forked from one that has imported the libraries. About 20 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include.contracts import training_keys as keys
+from include.workloads.tuning.standin import make_standin
+from include.workspace.validation.training_config import config_faults
+
+pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(180)]
+
+SECONDS = 120.0
+LIBRARIES = (
+    "torch",
+    "peft",
+    "trl",
+    "datasets",
+    "include.workloads.tuning.run",
+    "include.workloads.tuning.trainer",
+    "include.workloads.serving.engine",
+)
+# Values that mean something for a key; others get one of their kind.
+SAMPLES: dict[str, list[Any]] = {
+    "ModelConfig.chat_template": ["{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"],
+    "LoraConfig.exclude_modules": [["o_proj"], "o_proj"],
+    "LoraConfig.target_modules": [["o_proj", "down_proj"], "o_proj,down_proj", "all-linear", r".*\.o_proj"],
+    "LoraConfig.layers_to_transform": [0, [0]],
+    "LoraConfig.layers_pattern": ["layers"],
+    "LoraConfig.rank_pattern": [{"o_proj": 4}],
+    "LoraConfig.alpha_pattern": [{"o_proj": 4}],
+    "TrainingArguments.max_length": [32],
+    "TrainingArguments.learning_rate": [1e-3],
+}
+BESIDE: dict[str, dict[str, Any]] = {
+    "LoraConfig.layers_to_transform": {"target_modules": ["o_proj"]},
+    "LoraConfig.layers_pattern": {"target_modules": ["o_proj"], "layers_to_transform": [0]},
+}
+OF_KIND: dict[str, list[Any]] = {
+    "bool": [True, False],
+    "int": [1, 2],
+    "float": [0.5, 1.0],
+    "str": ["x"],
+    "dict": [{"x": 1}],
+    "list[str]": [["x"]],
+    "list[int]": [[0]],
+}
+
+
+def probes() -> Iterator[Any]:
+    for section in keys.SECTIONS:
+        for key, kind in keys.accepted(section).items():
+            name = f"{section}.{key}"
+            values = SAMPLES.get(name) or keys.choices(name)
+            for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
+                text = _config(section, key, value)
+                method = _method(section)
+                if not config_faults(text, method):
+                    yield pytest.param(text, method, id=f"{name}={value!r}"[:80])
+
+
+def _method(section: str) -> str:
+    return "qlora" if section == "QuantizationConfig" else "lora"
+
+
+def _config(section: str, key: str, value: Any) -> str:
+    sections: dict[str, dict[str, Any]] = {
+        "LoraConfig": {"r": 2},
+        "TrainingArguments": {"max_steps": 2, "max_length": 64},
+    }
+    if section == "QuantizationConfig" and key != "load_in_8bit":
+        sections[section] = {"load_in_4bit": True}
+    sections.setdefault(section, {}).update({**BESIDE.get(f"{section}.{key}", {}), key: value})
+    return json.dumps({"training_config": sections})
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("walk")
+    make_standin(root / "weights")
+    (root / "data").mkdir()
+    turns = [
+        [{"role": "user", "content": f"How many, {n}?"}, {"role": "assistant", "content": "eight"}]
+        for n in range(12)
+    ]
+    pq.write_table(
+        pa.Table.from_pylist([{"messages": one} for one in turns]), root / "data" / "train.parquet"
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(LIBRARIES))
+    return context
+
+
+def walk(inputs: Path, folder: Path, method: str) -> None:
+    """What the tuning, adapter and serving pods do, in a process of its own; leaves a file when all went well."""
+    with (folder / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(
+        WEIGHTS_PATH=str(inputs / "weights"),
+        DATASET_FOLDER_PATH=str(inputs / "data"),
+        YAML_FILE_PATH=str(folder / "training_config.yaml"),
+        OUTPUT_DIR=str(folder / "results"),
+        TUNING_METHOD=method,
+        METRICS_PORT="0",
+        HOST="127.0.0.1",
+        DTYPE="bfloat16",
+        HF_HUB_OFFLINE="1",
+    )
+    try:
+        _walk(inputs / "weights", folder)
+    except BaseException:
+        (folder / "fault").write_text(traceback.format_exc())
+    os._exit(0)
+
+
+def _walk(weights: Path, folder: Path) -> None:
+    import torch
+
+    from include.workloads.adapter.check import check_adapter
+    from include.workloads.hardware import choose_precision, detect
+    from include.workloads.serving.adapters import find_adapters
+    from include.workloads.serving.engine import Engine
+    from include.workloads.tuning import run
+
+    torch.set_num_threads(1)
+    run.main()
+    check_adapter(folder / "results" / "adapter", "The adapter")
+    shutil.copytree(folder / "results" / "adapter", folder / "served" / "mine")
+    hardware = detect()
+    Engine(weights, find_adapters(folder / "served"), hardware, choose_precision(hardware, "bfloat16"))
+    (folder / "served.ok").touch()
+
+
+@pytest.mark.parametrize(("text", "method"), probes())
+def test_what_check_lets_through_is_trained_pushed_and_served(
+    text: str, method: str, inputs: Path, processes: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "training_config.yaml").write_text(text)
+    process = processes.Process(target=walk, args=(inputs, tmp_path, method))
+    process.start()
+    process.join(SECONDS)
+    if process.is_alive():
+        process.kill()
+    fault = tmp_path / "fault"
+    assert not fault.exists(), fault.read_text()[-2000:]
+    assert (tmp_path / "served.ok").exists(), (tmp_path / "log").read_text()[-2000:]
