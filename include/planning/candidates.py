@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, sizing
+from include.planning.explain import sentences
 from include.planning.plan import plan, plan_serving
 from include.planning.pool_plan import Plan
 from include.planning.runtimes import RUNTIMES
@@ -46,7 +47,7 @@ class Candidates:
 
     def sentences(self) -> list[str]:
         """The first plan in words, then each alternative with its price."""
-        found = self.first.sentences()
+        found = sentences(self.first)
         warnings = [text for text in found if text.startswith("Warning: ")]
         told = [text for text in found if text not in warnings]
         others = [self._sentence(number, one) for number, one in enumerate(self.plans) if number]

@@ -1,6 +1,6 @@
 """The plan of one GPU pool as a value: which machine, how many, in which precision, with what memory, at what price.
 
-It travels between tasks as a small dict and explains itself (explain.py). It must never be edited after it was made.
+It travels between tasks as a small dict; explain.py says it in words. It must never be edited after it was made.
 """
 
 from __future__ import annotations
@@ -95,12 +95,6 @@ class Plan:
         if found.get("training") is not None:
             found["training"] = TrainingShape.from_dict(found["training"])
         return cls(**found)
-
-    def sentences(self) -> list[str]:
-        """The plan in words, warnings last."""
-        from include.planning.explain import sentences
-
-        return sentences(self)
 
 
 # Read by name in templates and by people, also where there is nothing to say.

@@ -16,6 +16,7 @@ from include.catalog import load_catalog
 from include.reconcile import ReconcileConfig
 from include.workspace import Fault, Policy
 from include.workspace.api import names
+from include.workspace.api.dialect import as_written
 from include.workspace.api.parse import examine_update
 from kaito import settings
 from kaito.controller import references
@@ -23,7 +24,6 @@ from kaito.controller.cost_recorder import price_of
 from kaito.controller.read_cache import ReadingOnce
 from kaito.controller.reconciler import Installation
 from kaito.lookup import Lookup, look_up
-from kaito.operators.base import as_written
 from kaito.providers.registry import ProviderName, pool_settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pendulum
@@ -10,7 +11,8 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.simple import ContinuousTimetable
-from kaito.sensors.changes import WorkspaceChangesSensor, dispatched
+from kaito.controller.dispatch import Dispatch
+from kaito.sensors.changes import WorkspaceChangesSensor
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +82,16 @@ def test_the_administrator_turns_it_on_and_the_runs_that_it_starts_are_on(bag: D
     ],
 )
 def test_what_the_trigger_hands_over_is_read_in_every_form_that_airflow_gives_it(value: object) -> None:
-    assert dispatched(value) == {"keys": None, "token": "t"}
+    assert Dispatch.from_xcom(value) == Dispatch(keys=None, token="t")
+
+
+def test_what_is_handed_over_comes_back_as_it_was() -> None:
+    dispatch = Dispatch(
+        keys=(("n", "a"),), token="t", reason="new", identity="me", ended={"u": "2026-11-24T03:00:00Z"}
+    )
+    assert Dispatch.from_xcom(json.dumps(dispatch.to_xcom())) == dispatch
 
 
 @pytest.mark.parametrize("value", [None, "skipped", "{", {}, []])
 def test_a_wait_that_ended_with_nothing_hands_over_nothing(value: object) -> None:
-    assert dispatched(value) is None
+    assert Dispatch.from_xcom(value) is None

@@ -51,6 +51,14 @@ def dialect_of(workspace: Mapping[str, Any]) -> str:
     )
 
 
+def as_written(live: Mapping[str, Any]) -> dict[str, Any]:
+    """A live Workspace in its author's dialect, without the records that told it."""
+    metadata = {k: v for k, v in live["metadata"].items() if k != "managedFields"}
+    if metadata.get("annotations"):
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
+    return {**live, "apiVersion": dialect_of(live), "metadata": metadata}
+
+
 def serves(workspace: Mapping[str, Any]) -> bool:
     """Whether this Workspace (as the cluster returned it) ends with a service."""
     if workspace.get("tuning") is None:

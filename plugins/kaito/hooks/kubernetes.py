@@ -23,10 +23,10 @@ from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
 from include.workspace.status import conditions
-from kaito.controller.status_writer import request as status_request
-from kaito.controller.status_writer import was_applied, what_is_left
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
+from kaito.hooks.workspace_status import request as status_request
+from kaito.hooks.workspace_status import was_applied, what_is_left
 
 Status = dict[str, Any]
 NextStatus = Callable[[dict[str, Any]], Status | None]

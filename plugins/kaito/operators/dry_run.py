@@ -17,7 +17,7 @@ from include.workspace import Fault
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, POD, SERVICE, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
 from kaito.hooks.kubernetes import KaitoClusterHook
-from kaito.operators.base import Run
+from kaito.tasks.base import Run
 
 RULE = "P9"
 #: A name that is taken is judged elsewhere; a part of the object that is gone is nobody's refusal.

@@ -17,9 +17,9 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators.base import Run, WorkspaceTask
 from kaito.operators.exclusive import OPEN
 from kaito.providers.base import Purpose
+from kaito.tasks.base import Run, WorkspaceTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

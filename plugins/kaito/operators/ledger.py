@@ -17,8 +17,8 @@ from include.workspace.api import names
 from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import WORKSPACE
-from kaito.operators.base import PREFLIGHT, Run, WorkspaceTask
 from kaito.operators.finish import shortfall, wanted
+from kaito.tasks.base import PREFLIGHT, Run, WorkspaceTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

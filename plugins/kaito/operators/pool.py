@@ -10,10 +10,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
-from kaito.operators.base import Run, tries_left
-from kaito.operators.machines import GONE_WITHIN, MachineAsking, PoolTask
 from kaito.providers.base import PoolKey, Purpose
 from kaito.providers.byo import OwnNodes
+from kaito.tasks.base import Run, tries_left
+from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

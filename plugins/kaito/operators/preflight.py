@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.planning import Candidates, Plan, candidates, plan, plan_serving
+from include.planning.explain import sentences
 from include.workspace import (
     Fault,
     Workspace,
@@ -23,7 +24,7 @@ from include.workspace import (
     workspace_crd,
 )
 from include.workspace.api import names
-from include.workspace.api.dialect import serves
+from include.workspace.api.dialect import as_written, serves
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.status.provisioning_history import exhausted
@@ -33,12 +34,12 @@ from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
 from kaito.lookup import Lookup, look_up, token_in
 from kaito.operators import dry_run, exclusive
-from kaito.operators.base import Run, WorkspaceTask, as_written, redacted
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
 from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import manifest_settings, policy
+from kaito.tasks.base import Run, WorkspaceTask, redacted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -388,7 +389,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return {**result, "adapter": published(document)}
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
         run = Run.from_xcom(result, run_id)
-        self.report(run, conditions.Phase.ACCEPTED, made.sentences()[0], begun=begun)
+        self.report(run, conditions.Phase.ACCEPTED, sentences(made)[0], begun=begun)
         exclusive.confirm(self.live_workspace(run), run_id)
         return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
 from kaito import settings
 from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.dispatch import Dispatch
 from kaito.controller.fingerprints import Key
 from kaito.controller.initial_status import InitialStatusReconciler, newcomers
 from kaito.controller.leader_election import RENEW_EVERY, Election
 from kaito.controller.reconciler import Outcome, Reconciler
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
-from kaito.sensors.changes import dispatched
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,26 +45,25 @@ class ReconcileOperator(BaseAsyncOperator):
         self.kubernetes_conn_id = kubernetes_conn_id or settings.connection_id()
 
     async def aexecute(self, context: Context) -> dict[str, Any]:
-        given = dispatched(context["ti"].xcom_pull(task_ids=self.changes_task_id))
+        given = Dispatch.from_xcom(context["ti"].xcom_pull(task_ids=self.changes_task_id))
         if given is None:
             raise AirflowSkipException(f"Task {self.changes_task_id} named no Workspaces.")
-        self.log.info("To be looked at: %s", given["reason"])
-        keys = None if given["keys"] is None else [(namespace, name) for namespace, name in given["keys"]]
+        self.log.info("To be looked at: %s", given.reason)
         async with AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id).connected() as hook:
-            election = Election(hook, given["identity"], settings.base_url(), settings.lease_namespace())
+            election = Election(hook, given.identity, settings.base_url(), settings.lease_namespace())
             leadership = await election.stand(may_take=False)
             if not leadership.mine:
                 raise AirflowSkipException(leadership.message)
             async with _held(election):
-                outcome = await self._pass(hook, keys, given.get("ended") or {})
+                outcome = await self._pass(hook, given.keys, given.ended)
             self.log.info("%s.", outcome)
             if outcome.unreported:
                 raise AirflowException(_unreported(outcome))
-            await election.stand(may_take=False, done=given["token"])
+            await election.stand(may_take=False, done=given.token)
         return {"looked": outcome.looked, "changed": outcome.changed, "troubled": outcome.troubled}
 
     async def _pass(
-        self, hook: AsyncKaitoClusterHook, keys: list[Key] | None, ended: Mapping[str, str]
+        self, hook: AsyncKaitoClusterHook, keys: Sequence[Key] | None, ended: Mapping[str, str]
     ) -> Outcome:
         """Do what is to be done; who came since the keys were named gets an initial status before runs are started."""
         runs, known, reported = AirflowRuns(), installation(), set(keys or ())

@@ -35,10 +35,10 @@ from kaito.controller.finalizer import (
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import ledger
-from kaito.operators.base import WorkspaceTask
 from kaito.params import release_params
 from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import policy, release_deadline
+from kaito.tasks.base import WorkspaceTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

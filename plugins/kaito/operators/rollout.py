@@ -30,8 +30,8 @@ from kaito.hooks.api import (
     ClusterError,
 )
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.settings import manifest_settings
+from kaito.tasks.base import Run, WorkspaceTask, tries_left
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -22,13 +22,13 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators.base import Run, tries_left
-from kaito.operators.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
 from kaito.providers.registry import ProviderName
 from kaito.providers.selection import choose
 from kaito.settings import manifest_settings, step_timeout
+from kaito.tasks.base import Run, tries_left
+from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
 

@@ -21,10 +21,10 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators import base
-from kaito.operators.base import Run, WorkspaceTask, tries_left
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
+from kaito.tasks import base
+from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evicted
 
 if TYPE_CHECKING:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import StartTriggerArgs
 
+from kaito.controller.dispatch import Dispatch
 from kaito.settings import connection_id
 from kaito.triggers.changes import WorkspaceChangesTrigger
 
@@ -26,7 +25,7 @@ class WorkspaceChangesSensor(BaseSensorOperator):
 
     :param resync: look at everything that often.
     :param kubernetes_conn_id: Airflow connection to the cluster; default: setting ``[kaito] kubernetes_conn_id``.
-    :returns: ``{"keys": [[namespace, name], ...] or None for all, "reason", "token", "identity", "ended"}``
+    :returns: a ``kaito.controller.dispatch.Dispatch``.
     """
 
     start_from_trigger = True
@@ -63,19 +62,7 @@ class WorkspaceChangesSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Only reached where triggers run inline (``dag.test()``): there the event comes back here."""
-        found = dispatched(getattr(event, "xcoms", None) or event)
-        if found is None:
+        dispatch = Dispatch.from_xcom(getattr(event, "xcoms", None) or event)
+        if dispatch is None:
             raise AirflowSkipException("Nothing needs a look, or another Airflow deployment looks.")
-        return found
-
-
-def dispatched(value: Any) -> dict[str, Any] | None:
-    """Return what the trigger handed over, from an event or from the XCom, where it stands as a JSON text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
-    if isinstance(value, Mapping) and "return_value" in value:
-        return dispatched(value["return_value"])
-    return dict(value) if isinstance(value, Mapping) and "token" in value else None
+        return dispatch.to_xcom()

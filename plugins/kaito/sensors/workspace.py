@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.workspace.status import conditions
-from kaito.operators.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.sensors.base import WorkspaceSensor
+from kaito.tasks.machines import NODES_READY_WITHIN, MachineAsking
 from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 

@@ -24,6 +24,7 @@ from include.workspace.status import conditions
 from kaito import settings
 from kaito.controller.cache import ClusterView
 from kaito.controller.dag_runs import AirflowRuns
+from kaito.controller.dispatch import Dispatch
 from kaito.controller.fingerprints import Key
 from kaito.controller.informer import Backoff, changes
 from kaito.controller.initial_status import InitialStatusReconciler
@@ -288,6 +289,11 @@ class _Wait:
             )
         self.log.info("To be looked at: %s", reason)
         self.view.dispatch(keys, token, time.time())
-        result = {"keys": keys, "reason": reason, "token": token, "identity": self.election.identity}
-        result["ended"] = self.view.ended_of(keys)
-        return TaskSuccessEvent(xcoms={"return_value": result})
+        dispatch = Dispatch(
+            keys=None if keys is None else tuple(keys),
+            token=token,
+            reason=reason,
+            identity=self.election.identity,
+            ended=self.view.ended_of(keys),
+        )
+        return TaskSuccessEvent(xcoms={"return_value": dispatch.to_xcom()})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import EVENT, SECRET, WORKSPACE, ClusterError, Kind, Request
-from kaito.operators.base import PREFLIGHT, redacted
+from kaito.tasks.base import PREFLIGHT, redacted
 
 from include.catalog import load_catalog
 from include.planning import plan, plan_serving

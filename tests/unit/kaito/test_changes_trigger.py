@@ -16,6 +16,7 @@ import yaml
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.controller import initial_status
 from kaito.controller.cache import ClusterView
+from kaito.controller.dispatch import Dispatch
 from kaito.controller.leader_election import DONE, NAME
 from kaito.controller.snapshot import FEW
 from kaito.hooks import api
@@ -105,8 +106,10 @@ class Watched:
 
 def given(event: TriggerEvent) -> dict[str, Any]:
     assert isinstance(event, TaskSuccessEvent), event
-    found: dict[str, Any] = event.xcoms["return_value"]
-    return found
+    dispatch = Dispatch.from_xcom(event.xcoms)  # as the task reads it
+    assert dispatch is not None
+    found = dispatch.model_dump()
+    return found if dispatch.keys is None else {**found, "keys": list(dispatch.keys)}
 
 
 @pytest_asyncio.fixture

@@ -11,9 +11,9 @@ from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import NODE_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace, fence
-from kaito.operators import machines
 from kaito.operators.ledger import RecordCostOperator
 from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.tasks import machines
 
 from include.ledger.records import spent
 from include.ledger.unregistered import UnregisteredCapacity

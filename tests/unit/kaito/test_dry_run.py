@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import ClusterError
 from kaito.operators import dry_run
-from kaito.operators.base import Run
+from kaito.tasks.base import Run
 
 from include.manifests import ManifestSettings
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.operators.base import PREFLIGHT
 from kaito.operators.finish import FinishOperator, shortfall
+from kaito.tasks.base import PREFLIGHT
 
 from include.workspace.status import conditions
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster

@@ -11,7 +11,6 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.controller import finalizer as release
 from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.operators import machines as operators
 from kaito.operators.pool import KILL_SECONDS
 from kaito.providers import registry as pools
 from kaito.providers.base import ForeignPool, GpuPool, PoolTaken
@@ -25,6 +24,7 @@ from kaito.providers.selection import (
     choose,
     choose_async,
 )
+from kaito.tasks import machines as operators
 
 from include.pools.status import Stage
 from include.workspace import workspace_crd

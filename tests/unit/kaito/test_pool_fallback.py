@@ -9,10 +9,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.operators import machines as asking
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.sensors.workspace import GpuPoolReadySensor
+from kaito.tasks import machines as asking
 
 from include.catalog import load_catalog
 from include.planning import candidates

@@ -82,7 +82,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(monkeypatch)
 
 
-@pytest.mark.parametrize(("keys", "expected"), [(None, None), ([["n", "a"]], [("n", "a")])])
+@pytest.mark.parametrize(("keys", "expected"), [(None, None), ([["n", "a"]], (("n", "a"),))])
 def test_it_looks_at_what_it_was_given_and_leaves_the_token(scene: Scene, keys: Any, expected: Any) -> None:
     assert scene.run(keys) == {"looked": 2, "changed": 1, "troubled": 0}
     assert scene.keys == expected

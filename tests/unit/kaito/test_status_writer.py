@@ -6,14 +6,10 @@ import copy
 from typing import Any
 
 import pytest
-from kaito.controller.status_writer import (
-    OURS,
-    StatusWriter,
-    conditions_are_a_map,
-    ours,
-)
+from kaito.controller.status_writer import StatusWriter
 from kaito.hooks import api
 from kaito.hooks.api import CRD, POD, WORKSPACE
+from kaito.hooks.workspace_status import OURS, conditions_are_a_map, ours
 
 from include.workspace import workspace_crd
 from include.workspace.api import crd_status

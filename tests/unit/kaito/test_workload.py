@@ -13,11 +13,11 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kaito.hooks.api import CONFIG_MAP, NODE, NODE_CLAIM, POD, ClusterError
-from kaito.operators import base
-from kaito.operators.base import Run
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.providers.base import PoolKey
+from kaito.tasks import base
+from kaito.tasks.base import Run
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from include.catalog import load_catalog, machine_from_labels, sizing
 from include.planning import Plan, plan, plan_serving
+from include.planning.explain import sentences
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 
@@ -129,7 +130,7 @@ def test_a_template_plans_machines_only() -> None:
     document["resource"]["count"] = 2
     made = plan(parse_workspace(document), CATALOG)
     assert (made.model, made.node_count, made.gpus_per_node, made.memory) == ("template", 2, 1, ())
-    assert made.sentences()
+    assert sentences(made)
 
 
 @pytest.mark.parametrize("changes", [{"preset": "phi-33"}, {"machine": "Standard_NC6s_v9"}])
@@ -201,7 +202,7 @@ def test_the_longest_context_that_fits_is_chosen_up_to_the_window() -> None:
     small = plan(serving("phi-3-mini-128k-instruct", "Standard_NC6s_v3"), CATALOG)
     assert 2048 <= small.max_model_len < CATALOG.model("phi-3-mini-128k-instruct").context
     assert small.max_model_len % 256 == 0
-    assert any(f"up to {small.max_model_len:,} tokens" in sentence for sentence in small.sentences())
+    assert any(f"up to {small.max_model_len:,} tokens" in sentence for sentence in sentences(small))
 
 
 def test_the_inference_config_decides_the_context() -> None:
@@ -235,7 +236,7 @@ def test_a_plan_of_a_later_version_is_read() -> None:
 
 
 def test_a_plan_explains_itself() -> None:
-    text = plan(tuning(), CATALOG).sentences()
+    text = sentences(plan(tuning(), CATALOG))
     assert text[:5] == [
         "The plan is to tune phi-3-mini-128k-instruct with qlora on 1 x Standard_NC6s_v3 "
         "(1 NVIDIA V100 each) in float16.",
@@ -253,17 +254,17 @@ def test_a_plan_explains_itself() -> None:
 
 
 def test_a_served_plan_says_why_and_when() -> None:
-    text = plan_serving(tuning(), CATALOG).sentences()
+    text = sentences(plan_serving(tuning(), CATALOG))
     assert "One machine holds the model." in text
     assert any("first answer" in sentence for sentence in text)
-    kaito = plan_serving(tuning(), CATALOG, strategy="kaito").sentences()
+    kaito = sentences(plan_serving(tuning(), CATALOG, strategy="kaito"))
     assert "KAITO's estimator asks for 1 for a context of 2,048 tokens." in kaito
 
 
 def test_an_unknown_price_is_said() -> None:
     made = plan(tuning(machine="Standard_ND96isr_H200_v5"), CATALOG)
     assert made.estimate_usd_per_hour is None
-    assert "The price of this machine type is not known." in made.sentences()
+    assert "The price of this machine type is not known." in sentences(made)
 
 
 def test_a_tight_fit_warns() -> None:
@@ -305,7 +306,7 @@ def test_every_preset_plans_on_every_nvidia_machine_or_does_not_fit(model: Any) 
             assert (made.node_count, made.gpus_per_node) == (1, machine.gpus)
             assert made.dtype == ("bfloat16" if machine.bf16 and model.dtype == "bfloat16" else "float16")
             assert made.tokens_per_second > 0
-            assert all(sentence.endswith(".") for sentence in made.sentences())
+            assert all(sentence.endswith(".") for sentence in sentences(made))
 
 
 served_models = [model for model in CATALOG.models if model.weights_gib < 150]

@@ -25,7 +25,6 @@ from include.workspace.status import provisioning_history as notes
 from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import NODE, WORKSPACE
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators.base import Run, WorkspaceTask
 from kaito.providers.base import (
     ForeignPool,
     GpuPool,
@@ -36,6 +35,7 @@ from kaito.providers.base import (
 from kaito.providers.registry import provider
 from kaito.providers.selection import choose, failure_class
 from kaito.settings import manifest_settings
+from kaito.tasks.base import Run, WorkspaceTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

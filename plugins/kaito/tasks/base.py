@@ -20,7 +20,7 @@ from include.ledger.unregistered import UnregisteredCapacity
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
-from include.workspace.api.dialect import LAST_APPLIED, dialect_of
+from include.workspace.api.dialect import as_written
 from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
 from kaito.controller.cost_recorder import record_cost
@@ -47,14 +47,6 @@ API_AWAY_POLL = 2.0
 VERDICTS = frozenset(
     phase for phase in conditions.Phase if phase.endswith("Failed") or phase in ("Published", "Succeeded")
 )
-
-
-def as_written(live: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a live Workspace in its author's dialect, without the records that told it."""
-    metadata = {k: v for k, v in live["metadata"].items() if k != "managedFields"}
-    if metadata.get("annotations"):
-        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
-    return {**live, "apiVersion": dialect_of(live), "metadata": metadata}
 
 
 def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
