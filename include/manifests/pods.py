@@ -7,6 +7,7 @@ what a container does.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ GPU = "nvidia.com/gpu"
 PORT = 5000
 USER = 1000
 WEIGHTS_PATH = "/workspace/weights"
+LOCAL_MODELS = "/opt/kaito/models"  # where KAITO expects the models of kaito.sh/use-local-weights
 REGISTRY_CONFIG = "/etc/kaito/registry"
 SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
 #: Beside its weights a GPU pod needs memory for libraries, rows and buffers, and disk for what is under way, in GiB.
@@ -260,7 +262,10 @@ def shared_memory(plan: Plan) -> Manifest:
 
 
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
-    """The weights volume, and the init containers that fill it (none when a mirror holds the weights)."""
+    """The weights volume, and the init containers that fill it (none where the node holds the weights)."""
+    if plan.purpose == "serving" and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
+        folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
+        return {"name": "weights", "hostPath": {"path": f"{LOCAL_MODELS}/{folder}", "type": "Directory"}}, []
     if settings.weights_mirror:
         path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
         return {"name": "weights", "hostPath": {"path": path, "type": "Directory"}}, []

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
+from include.workspace.validation.inference_config import APPLIED
 
 VLLM, TRANSFORMERS = "vllm", "transformers"
 RUNTIMES = (VLLM, TRANSFORMERS)
@@ -26,5 +27,11 @@ def choose_runtime(ws: Workspace, available: Sequence[str] = RUNTIMES) -> tuple[
         return asked, []
     return available[0], [
         f"the runtime {asked} is asked for, but this installation's pods have only {', '.join(available)} "
-        f"(setting serving_runtimes), so {available[0]} serves."
+        f"(setting serving_runtimes), so {available[0]} serves{_of_the_config(available[0])}."
     ]
+
+
+def _of_the_config(runtime: str) -> str:
+    return (
+        f" and applies only {', '.join(APPLIED)} of inference_config.yaml" if runtime == TRANSFORMERS else ""
+    )

@@ -27,6 +27,8 @@ GROUP_PORT = 29501
 JOIN_SECONDS = 3600.0  # pods of a group come up as late as their machines and weights do
 BEAT_SECONDS, SILENCE_SECONDS = 2.0, 15.0
 KILL_SECONDS = 5.0
+# What a worker says of its own use (gateway/use.py): requests come to the leader alone.
+UNUSED = b"kaito_serving_requests_in_flight 0\nkaito_serving_last_request_timestamp_seconds 0\n"
 
 
 class Lost(Exception):
@@ -225,9 +227,11 @@ def _health(
         with suppress(
             OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
         ):
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            asked = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
             status = b"200 OK" if started.is_set() else b"503 Service Unavailable"
-            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            body = UNUSED if asked.startswith(b"GET /metrics") else b""
+            head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
+            writer.write(head + body)
             await writer.drain()
         writer.close()
 

@@ -2,8 +2,8 @@
 
 KAITO appends every key below `vllm:` to the server's command line and checks one of them; the rest shows when the
 server dies at its start, on machines that are already paid for. As with training_config.py, the content is only known
-once somebody has read the ConfigMap, so these rules take its text, and must never raise. The server of this project
-applies `APPLIED` of them and chooses the rest itself: `config_notices` says which.
+once somebody has read the ConfigMap, so these rules take its text, and must never raise. vLLM gets them all; where
+the runtime transformers stands in for it, `APPLIED` of them are applied.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ KEY = "inference_config.yaml"
 ROOT = "vllm"
 OFFLOAD = "kv_cache_cpu_memory_utilization"
 ROOT_KEYS = frozenset({ROOT, OFFLOAD, "max_probe_steps"})
-# What this project's server does as well as vLLM's; include/planning/launch.py hands it over.
+# What the runtime transformers does as well as vLLM; include/planning/launch.py hands it over.
 APPLIED = ("dtype", "max-model-len", "max-num-seqs", "seed", "served-model-name")
-DEAD = {"max_probe_steps": "max_probe_steps (not used by KAITO v0.12 either)"}
+IDLE = {
+    "max_probe_steps": "max_probe_steps (not used by KAITO v0.12 either)",
+    OFFLOAD: f"{OFFLOAD} (use kv-offloading-size below {ROOT}, in GiB)",
+}
 FILE = records.PRESETS / "schemas" / "vllm_arguments.yaml"
 KINDS = {
     "int": "a whole number",
@@ -126,23 +129,17 @@ def inference_config_faults(
 
 
 def config_notices(text: str) -> list[str]:
-    """One sentence about which keys the server of this project applies and which have no effect on it; [] for none."""
+    """One sentence about which keys have no effect; [] for none. The arguments below `vllm` all reach the server."""
     try:
         loaded = documents.load_one(text)
     except documents.BadDocument:
         return []
     if not isinstance(loaded, Mapping):
         return []
-    given = loaded.get(ROOT)
-    arguments = sorted(map(str, given)) if isinstance(given, Mapping) else []
-    applied = [name for name in arguments if name.replace("_", "-") in APPLIED]
-    idle = [name for name in arguments if name not in applied]
-    idle += [DEAD.get(name, name) for name in sorted(ROOT_KEYS - {ROOT}) if name in loaded]
+    idle = [IDLE[name] for name in sorted(IDLE) if name in loaded]
     if not idle:
         return []
-    does = f"this server applies {_listed(applied)}; " if applied else ""
-    have = "have" if len(idle) > 1 else "has"
-    return [f"{KEY}: {does}{_listed(idle)} {have} no effect on it (checked all the same, for vLLM's server)."]
+    return [f"{KEY}: {' and '.join(idle)} {'have' if len(idle) > 1 else 'has'} no effect."]
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -84,6 +84,19 @@ def test_a_strength_reaches_the_adapters_of_an_inference_workspace() -> None:
     assert adapters_of(with_(SERVE, "inference", adapters=listed))[0]["strength"] == "0.5"
 
 
+def test_local_weights_are_the_node_s_own_and_nothing_is_downloaded() -> None:
+    spec = pod(annotated(SERVE, use_local_weights="true"))
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    path = "/opt/kaito/models/microsoft-phi-4-mini-instruct"
+    assert volumes["weights"]["hostPath"] == {"path": path, "type": "Directory"}
+    assert mounts_of(spec["containers"][0])["/workspace/weights"] == ("weights", None, True)
+    assert "initContainers" not in spec
+    assert (
+        "emptyDir"
+        in {v["name"]: v for v in pod(annotated(SERVE, use_local_weights="false"))["volumes"]}["weights"]
+    )
+
+
 def test_the_performance_mode_reaches_vllm() -> None:
     main = pod(annotated(SERVE, performance_mode="throughput"))["containers"][0]
     assert "--performance-mode=throughput" in main["command"]

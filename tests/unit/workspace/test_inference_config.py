@@ -149,16 +149,19 @@ def test_a_workspace_s_own_model_and_machine_are_compared() -> None:
     assert check_inference_config(other, "vllm: {max-model-len: 999999}", CATALOG) == [], "as in KAITO"
 
 
-def test_the_author_is_told_what_our_server_applies_and_what_not() -> None:
-    text = "max_probe_steps: 6\nvllm: {max_model_len: 2048, seed: 1, swap-space: 0, cpu-offload-gb: 0}"
+def test_the_author_is_told_what_has_no_effect() -> None:
+    text = (
+        "vllm: {max_model_len: 2048, swap-space: 4}\nkv_cache_cpu_memory_utilization: 0.5\nmax_probe_steps: 6"
+    )
     assert config_notices(text) == [
-        "inference_config.yaml: this server applies max_model_len, seed; cpu-offload-gb, swap-space, max_probe_steps "
-        "(not used by KAITO v0.12 either) have no effect on it (checked all the same, for vLLM's server)."
+        "inference_config.yaml: kv_cache_cpu_memory_utilization (use kv-offloading-size below vllm, in GiB) and "
+        "max_probe_steps (not used by KAITO v0.12 either) have no effect."
     ]
-    [notice] = config_notices("vllm: {gpu-memory-utilization: 0.5}")
-    assert notice.startswith("inference_config.yaml: gpu-memory-utilization has no effect on it")
     assert (
-        config_notices("vllm: {max-model-len: 2048}") == config_notices("{}") == config_notices("a: [") == []
+        config_notices("vllm: {gpu-memory-utilization: 0.5}")
+        == config_notices("{}")
+        == config_notices("a: [")
+        == []
     )
 
 

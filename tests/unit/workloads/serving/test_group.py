@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from include.reconcile import activity
+
 LEADER = "127.77.0.1"
 PROGRAM = """
 import sys
@@ -106,6 +108,9 @@ def test_no_engine_starts_before_all_pods_are_there(pods: Pods) -> None:
     pods.start(2)
     assert all(pods.engine(rank) for rank in range(3))
     assert (pods.health(1), pods.health(2)) == (200, 200)
+    told = activity.read(httpx.get(f"http://127.77.0.2:{pods.port + 1}/metrics", timeout=5).text)
+    assert told is not None, "a group may be scaled to zero: silence would count as use"
+    assert (told.in_flight, told.last) == (0, 0)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -119,6 +124,8 @@ def test_one_that_dies_takes_all_down_and_they_come_back_whole(pods: Pods, kille
     assert time.monotonic() - began < 10
     assert [code for rank, code in enumerate(codes) if rank != killed] == [75, 75]
     assert codes[killed] != 0
+    if what == "pod":
+        os.kill(engines[killed], signal.SIGKILL)  # a container's end takes it along
     others = [pid for rank, pid in enumerate(engines) if rank != killed or what == "engine"]
     assert all(map(gone, others))
     for rank in range(3):

@@ -1,0 +1,303 @@
+"""Upstream's vLLM behind our gateway, as one pod: OpenAI's own client, changing adapters, bad input, a graceful end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from include.reconcile import activity
+from tests.integration.vllm_pod import (
+    MODEL,
+    PROJECT_ROOT,
+    PYTHON,
+    SMALL,
+    Pod,
+    ask,
+    free_port,
+    user,
+    weights,
+    write_names,
+)
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.weights,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not PYTHON.exists(), reason="make vllm has not been run"),
+]
+
+KEY, TOKEN = "s3cret-key", "inside-the-pod"
+AUTH = {"Authorization": f"bearer {KEY}"}
+DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+ADDRESS = "127.78.0.1"
+
+ADAPTER = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+torch.manual_seed(int(sys.argv[3]))
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+tuned.save_pretrained(sys.argv[2])
+"""
+
+
+def adapter(model: Path, target: Path, seed: int) -> Path:
+    subprocess.run(
+        [sys.executable, "-c", ADAPTER, model, target, str(seed)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    folder = tmp_path_factory.mktemp("vllm")
+    model = weights(PROJECT_ROOT / ".sandbox" / "weights")
+    adapter(model, folder / "adapters" / "mine", 1)
+    adapter(model, folder / "next", 2)
+    (folder / "key").write_text(KEY)
+    (folder / "token").write_text(TOKEN)
+    environment = {
+        "WEIGHTS_PATH": str(model),
+        "ADAPTERS_DIR": str(folder / "adapters"),
+        "API_KEY_FILE": str(folder / "key"),
+        "KAITO_ADMIN_TOKEN_FILE": str(folder / "token"),
+        "KAITO_ADAPTERS_FILE": str(folder / "names.json"),
+        "KAITO_ADAPTER_DIGESTS": json.dumps({"mine": DIGEST}),
+        "KAITO_BODY_SECONDS": "3",
+        "DRAIN_SECONDS": "60",
+    }
+    flags = [f"--served-model-name={MODEL}", "--enable-lora", "--max-loras=1", "--max-cpu-loras=3"]
+    flags += ["--enable-auto-tool-choice", "--tool-call-parser=hermes", "--", *SMALL]
+    made = Pod(folder, ADDRESS, free_port(ADDRESS), flags, environment)
+    made.start()
+    made.wait_healthy()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def openai(pod: Pod) -> Any:
+    package = pytest.importorskip("openai")
+    return package.OpenAI(base_url=f"{pod.url}/v1", api_key=KEY, max_retries=0, timeout=300)
+
+
+# --- OpenAI's own client ----------------------------------------------------------------------------------------------
+
+
+def test_chat_whole_and_streamed_are_the_same(openai: Any) -> None:
+    question: dict[str, Any] = {
+        "model": MODEL,
+        "messages": user("What is the capital of France?"),
+        "temperature": 0,
+        "max_tokens": 16,
+    }
+    whole = openai.chat.completions.create(**question).choices[0].message.content
+    parts = openai.chat.completions.create(**question, stream=True)
+    assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == whole
+    assert "Paris" in whole
+
+
+def test_models_are_listed_and_found(openai: Any) -> None:
+    assert [model.id for model in openai.models.list().data] == [MODEL, "mine"]
+    assert openai.models.retrieve("mine").model_dump()["digest"] == DIGEST
+    assert openai.models.retrieve(MODEL).id == MODEL
+
+
+def test_completions_with_logprobs(openai: Any) -> None:
+    answer = openai.completions.create(
+        model=MODEL, prompt="The capital of France is", max_tokens=4, temperature=0, logprobs=2
+    )
+    assert len(answer.choices[0].logprobs.token_logprobs) == 4
+
+
+def test_responses(openai: Any) -> None:
+    answer = openai.responses.create(model=MODEL, input="Say hello.", max_output_tokens=8, temperature=0)
+    assert answer.output_text
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "gpus_of",
+        "description": "How many GPUs a machine type has",
+        "parameters": {
+            "type": "object",
+            "properties": {"machine": {"type": "string", "maxLength": 20}},
+            "required": ["machine"],
+        },
+    },
+}
+
+
+def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_schema(openai: Any) -> None:
+    answer = openai.chat.completions.create(
+        model=MODEL,
+        messages=user("How many GPUs has Standard_NC24?"),
+        tools=[TOOL],
+        tool_choice={"type": "function", "function": {"name": "gpus_of"}},
+        temperature=0,
+        max_tokens=64,
+    )
+    [call] = answer.choices[0].message.tool_calls
+    assert call.function.name == "gpus_of"
+    assert isinstance(json.loads(call.function.arguments)["machine"], str)
+    offered = openai.chat.completions.create(
+        model=MODEL, messages=user("Hello"), tools=[TOOL], temperature=0, max_tokens=8
+    )
+    assert offered.choices[0].message is not None
+
+
+# --- KAITO's words, use, adapters -------------------------------------------------------------------------------------
+
+
+def test_the_quick_start_s_question(pod: Pod) -> None:
+    answer = httpx.post(
+        f"{pod.url}/chat", json={"prompt": "What is the capital of France?"}, headers=AUTH, timeout=300
+    )
+    assert answer.status_code == 200
+    assert answer.json()["Result"].startswith("What is the capital of France?\n")
+    assert "Paris" in answer.json()["Result"]
+    short = {"prompt": "What is the capital of France?", "generate_kwargs": {"max_length": 45}}
+    assert httpx.post(f"{pod.url}/chat", json=short, headers=AUTH, timeout=300).status_code == 200
+
+
+def test_the_use_is_told(pod: Pod) -> None:
+    before = time.time()
+    assert ask(pod.url, {"messages": user("Hello")}, AUTH).status_code == 200
+    used = activity.read(httpx.get(f"{pod.url}/metrics", timeout=10).text)
+    assert used is not None
+    assert used.last is not None
+    assert (used.in_flight, used.last >= before) == (0, True)
+
+
+def test_an_adapter_is_replaced_without_a_restart_and_without_a_failed_request(pod: Pod) -> None:
+    question = {"messages": user("What is the capital of France?"), "model": "mine"}
+    base = ask(pod.url, {**question, "model": MODEL}, AUTH)
+    first = ask(pod.url, question, AUTH)
+    assert first.headers["x-kaito-adapter-digest"] == DIGEST
+    text = [one.json()["choices"][0]["message"]["content"] for one in (base, first)]
+    assert text[0] != text[1], "the adapter does something"
+    folder = pod.log.parent
+    statuses: list[int] = []
+    done = threading.Event()
+
+    def clients() -> None:
+        while not done.is_set():
+            statuses.append(ask(pod.url, {**question, "max_tokens": 4}, AUTH).status_code)
+
+    threads = [threading.Thread(target=clients) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    target = f"mine@{'2' * 12}"
+    loaded = httpx.post(
+        f"{pod.url}/v1/load_lora_adapter",
+        json={"lora_name": target, "lora_path": str(folder / "next")},
+        headers={"X-Kaito-Admin": TOKEN},
+        timeout=300,
+    )
+    assert loaded.status_code == 200, loaded.text
+    write_names(folder / "names.json", {"mine": (target, OTHER)})
+    second = ask(pod.url, question, AUTH)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert second.headers["x-kaito-adapter-digest"] == OTHER
+    assert second.json()["choices"][0]["message"]["content"] not in text, "no stale answer"
+    assert statuses
+    assert set(statuses) == {200}
+    listed = httpx.get(f"{pod.url}/v1/models", headers=AUTH, timeout=10).json()["data"]
+    assert [(one["id"], one.get("digest")) for one in listed] == [(MODEL, None), ("mine", OTHER)]
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def refused(answer: httpx.Response, status: int, said: str) -> None:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert said in error["message"]
+    assert {"message", "type", "code"} <= set(error)
+
+
+def test_bad_input_is_said_and_the_server_stays_up_and_fast(pod: Pod) -> None:
+    chat = f"{pod.url}/v1/chat/completions"
+    json_headers = {**AUTH, "Content-Type": "application/json"}
+    refused(
+        httpx.post(chat, content=b"x" * 50_000_000, headers=json_headers, timeout=60),
+        413,
+        "longer than the 16 MiB",
+    )
+    refused(httpx.post(chat, content=b"{", headers=json_headers, timeout=60), 400, "not valid JSON")
+    refused(ask(pod.url, {"messages": user("?"), "temperature": 9}, AUTH), 400, "temperature")
+    refused(ask(pod.url, {"messages": user("?")}, {"Authorization": "Bearer wrong"}), 401, "wants its key")
+    refused(ask(pod.url, {"messages": user("?")}), 401, "wants its key")
+    refused(ask(pod.url, {"messages": user("?"), "model": "nobody"}, AUTH), 404, "nobody")
+    refused(ask(pod.url, {"messages": user("word " * 3000)}, AUTH), 400, "1024")
+    refused(httpx.post(f"{pod.url}/v1/load_lora_adapter", json={}, headers=AUTH, timeout=10), 401, "key")
+    assert ask(pod.url, {"messages": user("?"), "temperature": 1e-40}, AUTH).status_code == 200
+    began = time.monotonic()
+    assert pod.healthy()
+    assert time.monotonic() - began < 1
+
+
+def test_a_half_sent_request_is_not_in_use(pod: Pod) -> None:
+    with socket.create_connection((pod.address, pod.port), 10) as half:
+        head = (
+            f"POST /chat HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n{{"
+        )
+        half.sendall(head.encode())
+        time.sleep(0.5)
+        used = activity.read(httpx.get(f"{pod.url}/metrics", timeout=10).text)
+        assert used is not None
+        assert used.in_flight == 0
+        half.settimeout(10)
+        assert b"408" in half.recv(200)
+
+
+# --- the end: the last test, for the server is gone after it ----------------------------------------------------------
+
+
+def test_told_to_end_it_finishes_what_it_answers(pod: Pod) -> None:
+    assert pod.process is not None
+    lines: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        body = {
+            "model": MODEL,
+            "messages": user("Count to fifty."),
+            "max_tokens": 150,
+            "stream": True,
+            "ignore_eos": True,
+        }
+        with httpx.stream(
+            "POST", f"{pod.url}/v1/chat/completions", json=body, headers=AUTH, timeout=300
+        ) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                begun.set()
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    assert begun.wait(120)
+    os.kill(pod.process.pid, signal.SIGTERM)
+    reading.join(120)
+    assert lines[-2:] == ["data: [DONE]", ""] or lines[-1] == "data: [DONE]", lines[-3:]
+    assert pod.process.wait(60) == 0
