@@ -1,7 +1,7 @@
-"""What a Workspace names and the cluster must have: registry Secrets, ConfigMaps, and BYO nodes.
+"""What a Workspace names and the cluster must have: Secrets of registries and services, ConfigMaps, and BYO nodes.
 
 Which ones they are and what is wrong with them is decided here without I/O, so that the first task of a run and the
-reconciler cannot disagree. Of a registry Secret only its type is looked at, never its contents.
+reconciler cannot disagree. Of a Secret only its type and its keys are looked at, never its contents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from include.catalog import machine_from_labels
 from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
 from include.workspace import Fault, Workspace, byo_faults
-from include.workspace.api import names
+from include.workspace.api import access, names
 from include.workspace.validation.identity import is_namespace, is_object_name
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from include.workspace.validation.inference_config import check_inference_config
@@ -38,7 +38,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Reference:
-    """A place in a Workspace that names an object of its namespace; ``key`` is what a ConfigMap must have."""
+    """A place in a Workspace that names an object of its namespace; ``key`` is what it must have."""
 
     kind: Kind
     path: str
@@ -65,6 +65,9 @@ def references(document: Object) -> list[Reference]:
     push = _mapping(tuning.get("output")).get("imagePushSecret")
     found = [Reference(SECRET, "tuning.output.imagePushSecret", str(push))] if is_object_name(push) else []
     found += [Reference(SECRET, path, name) for path, name in _pull_secrets(tuning, inference)]
+    notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    if is_object_name(named := notes.get(names.API_KEY)) and named != access.NONE:
+        found.append(Reference(SECRET, f"metadata.annotations[{names.API_KEY}]", str(named), access.KEY))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
@@ -137,24 +140,29 @@ def _faults(
     reference: Reference, seen: Object | None, namespace: str, workspace: Workspace | None, catalog: Catalog
 ) -> Iterator[Fault]:
     path, name, kind = reference.path, reference.name, reference.kind.name
-    if reference.kind is SECRET:
-        rule = "P4"
-        hint = f"kubectl create secret docker-registry {name} -n {namespace} --docker-server=..."
-    else:
-        rule = "P5"
-        hint = f"kubectl create configmap {name} -n {namespace} --from-file={reference.key}"
+    rule, hint = _remedy(reference, namespace)
     if seen is None:
         yield Fault(path, name, rule, f"there is no such {kind} in namespace {namespace}", hint)
-    elif reference.kind is SECRET:
+    elif reference.kind is SECRET and not reference.key:
         if seen.get("type") != DOCKER_CONFIG:
             told = f"the Secret's type is {seen.get('type')}, not {DOCKER_CONFIG}"
             yield Fault(path, name, rule, told, hint)
     elif (text := (seen.get("data") or {}).get(reference.key)) is None:
-        yield Fault(path, name, rule, f"the ConfigMap has no key {reference.key}")
+        yield Fault(path, name, rule, f"the {kind} has no key {reference.key}", hint)
     elif workspace is not None and reference.key == KEY:
         yield from config_faults(text, workspace.method)
-    elif workspace is not None:
+    elif workspace is not None and reference.key == INFERENCE_KEY:
         yield from check_inference_config(workspace, text, catalog)
+
+
+def _remedy(reference: Reference, namespace: str) -> tuple[str, str]:
+    """The rule that a reference keeps, and the command that makes what it names."""
+    where = f"{reference.name} -n {namespace}"
+    if reference.kind is SECRET and reference.key:
+        return "P41", f"kubectl create secret generic {where} --from-literal={reference.key}=..."
+    if reference.kind is SECRET:
+        return "P4", f"kubectl create secret docker-registry {where} --docker-server=..."
+    return "P5", f"kubectl create configmap {where} --from-file={reference.key}"
 
 
 def user_config(document: Object, found: Found) -> dict[str, Any]:

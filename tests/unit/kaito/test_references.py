@@ -120,3 +120,22 @@ def test_what_cannot_be_a_name_is_never_looked_up(cluster: FakeCluster, name: st
 def test_nothing_is_looked_up_in_what_cannot_be_a_namespace(cluster: FakeCluster, namespace: str) -> None:
     cluster.find = None  # type: ignore[assignment] - calling it would fail
     assert references.look_up(cluster, DOCUMENT, namespace) == {}
+
+
+def test_the_key_of_a_service_is_in_the_secret_that_is_named_for_it() -> None:
+    document = {"metadata": {"name": "w", "annotations": {"kaito.sh/api-key": "theirs"}}}
+    [named] = references.references(document)
+    assert (named.path, named.name, named.key) == (
+        "metadata.annotations[kaito.sh/api-key]",
+        "theirs",
+        "API_KEY",
+    )
+    for seen, said in ((None, "no such Secret"), ({"data": {"x": "eA=="}}, "has no key API_KEY")):
+        [fault] = references.faults(document, {("secrets", "theirs"): seen}, None, load_catalog())
+        assert said in str(fault)
+        assert "--from-literal=API_KEY=" in str(fault)
+    good = {("secrets", "theirs"): {"data": {"API_KEY": "eA=="}}}
+    assert references.faults(document, good, None, load_catalog()) == []
+    for off in ("none", "No Name", ""):
+        document["metadata"]["annotations"] = {"kaito.sh/api-key": off}  # type: ignore[index]
+        assert references.references(document) == []
