@@ -32,6 +32,7 @@ SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
 GPU_POD_MEMORY, WEIGHTS_DISK = 32, 16
 #: What an adapter's pull takes at most (include.workloads.adapter.pull), and as much again while it is unpacked.
 ADAPTER_DISK = 33
+TOKENIZER_DISK = "2Gi"
 
 TOLERATIONS = [
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -269,22 +270,37 @@ def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Mani
     if settings.weights_mirror:
         path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
         return {"name": "weights", "hostPath": {"path": path, "type": "Directory"}}, []
+    # Twice, since a file is whole before it takes its place, and a GGUF file is converted.
+    disk = math.ceil(2 * plan.weights_bytes / GIB) + WEIGHTS_DISK
+    return scratch("weights", f"{disk}Gi"), [_download(ws, plan, settings)]
+
+
+def tokenizer(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
+    """As `weights`, of the tokenizer alone: some megabytes, for a step that asks the model's chat template.
+
+    A mirror may lie on the GPU machines only: where it is not, the folder is empty and the step goes on without.
+    """
+    if settings.weights_mirror:
+        path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
+        return {"name": "weights", "hostPath": {"path": path, "type": ""}}, []
+    return scratch("weights", TOKENIZER_DISK), [_download(ws, plan, settings, "tokenizer")]
+
+
+def _download(ws: Workspace, plan: Plan, settings: ManifestSettings, parts: str | None = None) -> Manifest:
     variables = env(
         WEIGHTS_SOURCE="hub",
+        WEIGHTS_PARTS=parts,
         MODEL_ID=plan.model_id,
         MODEL_REVISION=plan.revision,
         WEIGHTS_PATH=WEIGHTS_PATH,
     )
     if ws.model_access_secret:
         variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
-    download = container(
+    return container(
         "weights",
         "weights",
         settings,
         variables=variables,
         mounts=[mount("weights", WEIGHTS_PATH)],
-        memory_limit=weights_memory_limit(plan, settings),
+        memory_limit=None if parts else weights_memory_limit(plan, settings),
     )
-    # Twice, since a file is whole before it takes its place, and a GGUF file is converted.
-    disk = math.ceil(2 * plan.weights_bytes / GIB) + WEIGHTS_DISK
-    return scratch("weights", f"{disk}Gi"), [download]

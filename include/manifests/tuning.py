@@ -65,8 +65,16 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         DATASET_OUTPUT=DATA_PATH,
         ALLOWED_NETWORKS=",".join(settings.allowed_networks),
         DATASET_MAX_BYTES=settings.dataset_max_bytes,
+        YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
+        TOKENIZER_PATH=pods.WEIGHTS_PATH,
     )
-    volumes, mounts = [_work(workspace)], [mount("work", DATA_PATH, sub_path="data")]
+    tokenizer, init_containers = pods.tokenizer(workspace, plan, settings)
+    volumes = [_work(workspace), _config(workspace), tokenizer]
+    mounts = [
+        mount("work", DATA_PATH, sub_path="data"),
+        mount("config", CONFIG_PATH, read_only=True),
+        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+    ]
     if source.urls:
         variables += env(DATASET_URLS=json.dumps(source.urls))
     elif source.volume_source is not None:
@@ -79,7 +87,8 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         volumes += access.volumes
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
-    return _pod(workspace, "dataset", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings))
+    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    return _pod(workspace, "dataset", run_id, _in_time(spec, settings))
 
 
 def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
@@ -111,8 +120,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
-    config = {"name": "config", "configMap": {"name": names.tuning_config_map(workspace.to_dict())}}
-    volumes = [_work(workspace), *results, config, weights_volume, pods.shared_memory(plan)]
+    volumes = [_work(workspace), *results, _config(workspace), weights_volume, pods.shared_memory(plan)]
     main = pods.container(
         "tuning",
         "tuning",
@@ -182,6 +190,10 @@ def _tuning(ws: Workspace) -> Any:
 
 def _work(ws: Workspace) -> Manifest:
     return {"name": "work", "persistentVolumeClaim": {"claimName": names.work_volume(ws.to_dict())}}
+
+
+def _config(ws: Workspace) -> Manifest:
+    return {"name": "config", "configMap": {"name": names.tuning_config_map(ws.to_dict())}}
 
 
 def _results(ws: Workspace) -> tuple[Sequence[Manifest], Manifest]:

@@ -28,8 +28,8 @@ from include.workloads.dataset.text import MAX_ROW_CHARS, lines
 from include.workloads.dataset.values import Literal, Other
 
 BATCH_ROWS = 64
-# What the child may take beside what its libraries do. A row group's column chunk must fit.
-MAX_CHILD_BYTES = 3 << 30
+# What the child may take beside what its libraries do: half of a pod's usual limit. A row group's column must fit.
+MAX_CHILD_BYTES = 2 << 30
 MEMORY_VARIABLE = "DATASET_READER_BYTES"
 # Keys of values that JSON has no form for, and of the lines that are no rows.
 _NUMBER, _OTHER, _FAULT, _NAMES = "\0number", "\0other", "\0fault", "\0names"

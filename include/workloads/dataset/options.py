@@ -1,52 +1,87 @@
-"""What the user's training config says about the data, read where the data is: before any GPU is paid for."""
+"""What the user's training config and the model say about the data, before a GPU is paid for."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from include.workloads.chat import Conversation
+from include.workloads.chat_template import TemplateCheck, renderer
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.columns import Preference
+from include.workloads.tuning.rows import MAX_DROPPED_SHARE, require_template
 
-#: Above it most rows would be lost, which nobody means by a training.
-MAX_DROPPED_SHARE = 0.5
+log = logging.getLogger("dataset")
+
+# Where a model's chat template stands.
+_TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
 class Options:
-    """`max_dropped_share` is the share of rows, 0 to 1, above which a dataset is refused."""
+    """How rows are judged.
+
+    `max_dropped_share` is the share of rows, 0 to 1, above which a dataset is refused. `tokenizer` is the folder with
+    the model's tokenizer, whose chat template must show each conversation; `chat_template` replaces the model's own.
+    """
 
     preference: Preference = Preference.REFUSE
     max_dropped_share: float = MAX_DROPPED_SHARE
+    tokenizer: Path | None = None
+    chat_template: str | None = None
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> list[object]:
         """For the fingerprint of what was written with them."""
-        return f"{self.preference.value} {self.max_dropped_share}"
+        return [self.preference.value, self.max_dropped_share, self.chat_template, _digest(self.tokenizer)]
 
     def refused_by_template(self, conversation: Conversation) -> str | None:
         """Why the model's chat template cannot show this conversation, or None."""
+        return self._template.refused(conversation) if self._template else None
+
+    @cached_property
+    def _template(self) -> TemplateCheck | None:
+        if self.tokenizer is None or not (self.tokenizer / _TEMPLATE_FILES[0]).is_file():
+            log.info("the model's tokenizer is not here: its chat template is asked when the training starts")
+            return None
+        from include.workloads.tuning.model import load_tokenizer
+
+        tokenizer = load_tokenizer(self.tokenizer, self.chat_template)
+        require_template(tokenizer)
+        return TemplateCheck(renderer(tokenizer))
+
+
+def _digest(folder: Path | None) -> str | None:
+    if folder is None:
         return None
+    found = hashlib.sha256()
+    for path in (folder / name for name in _TEMPLATE_FILES):
+        found.update(path.read_bytes() if path.is_file() else b"-")
+    return found.hexdigest()
 
 
 def read_options() -> Options:
-    """The options in $YAML_FILE_PATH, or the defaults where no config is mounted. UserConfigError names a bad key."""
+    """The options in $YAML_FILE_PATH and $TOKENIZER_PATH, or the defaults. UserConfigError names a bad key."""
+    folder = os.environ.get("TOKENIZER_PATH", "").strip()
+    tokenizer = Path(folder) if folder else None
     path = os.environ.get("YAML_FILE_PATH", "").strip()
     if not path:
-        return Options()
+        return Options(tokenizer=tokenizer)
     try:
         text = Path(path).read_text()
     except OSError as error:
         raise UserConfigError(
             f"The training configuration {path} cannot be read: {error.strerror}."
         ) from None
-    return options_of(text)
+    return options_of(text, tokenizer)
 
 
-def options_of(text: str) -> Options:
+def options_of(text: str, tokenizer: Path | None = None) -> Options:
     """The options in a training config's text."""
     from include.workloads.tuning.config import parse_section
 
@@ -54,4 +89,6 @@ def options_of(text: str) -> Options:
     return Options(
         Preference(given.get("preference_data", Preference.REFUSE.value)),
         float(given.get("max_dropped_share", MAX_DROPPED_SHARE)),
+        tokenizer,
+        parse_section(text, "ModelConfig").get("chat_template"),
     )

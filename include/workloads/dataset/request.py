@@ -38,7 +38,13 @@ class Request:
     @property
     def fingerprint(self) -> str:
         """Same request, same value; a hash, because URLs may hold signatures."""
-        asked = [NORMALISER, list(self.urls), str(self.folder), self.image, list(self.expected_sha256)]
+        asked: list[object] = [
+            NORMALISER,
+            list(self.urls),
+            str(self.folder),
+            self.image,
+            list(self.expected_sha256),
+        ]
         asked.append(self.options.identity)
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 

@@ -20,6 +20,7 @@ from include.workloads.contract import UserConfigError, UserDataError
 
 IGNORE = -100  # the label that no loss is computed for (torch.nn.CrossEntropyLoss.ignore_index)
 FILE = "train.parquet"
+MAX_DROPPED_SHARE = 0.5  # above it most rows would be lost, which nobody means by a training
 
 Row = dict[str, list[int]]
 Span = tuple[int, int]
@@ -190,6 +191,22 @@ def cut(rows: Iterable[Row], max_length: int) -> tuple[list[Row], int, int]:
             f"No row has an answer within {max_length} tokens; set TrainingArguments.max_length higher."
         )
     return kept, shortened, dropped
+
+
+def cut_sentence(count: int, shortened: int, dropped: int, max_length: int) -> str:
+    """Such as `3 of 8 rows cut to 512 tokens, 1 of them dropped, because no answer was left`."""
+    gone = f", {dropped} of them dropped, because no answer was left" if dropped else ""
+    return f"{shortened} of {count} rows cut to {max_length} tokens{gone}"
+
+
+def check_share(count: int, dropped: int, max_length: int, share: float | None) -> None:
+    """UserDataError when the cut loses more rows than the config allows (DatasetConfig.max_dropped_share)."""
+    share = MAX_DROPPED_SHARE if share is None else share
+    if dropped > share * count:
+        raise UserDataError(
+            f"{dropped} of {count} rows have no answer within {max_length} tokens, more than {share:.0%} "
+            "(DatasetConfig.max_dropped_share): set TrainingArguments.max_length higher, or raise the share."
+        )
 
 
 def split(rows: list[Row], share: float, shuffle: bool, seed: int) -> tuple[list[Row], list[Row]]:

@@ -95,7 +95,7 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
     hardware = detect()
     log.info("%s", use_threads(hardware))
     progress.stage("loading", f"reading the data and {env.model_id or 'the model'} on {hardware.name}")
-    job = _prepare(env, config, hardware, progress)
+    job, data = _prepare(env, config, hardware, progress)
     for reason in job.recipe.reasons:
         log.info("%s", reason)
     _stop_if_asked("loading")
@@ -107,7 +107,7 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
             env.weights, config.quantization if quantised else None, hardware, job.precision
         )
         _stop_if_asked("loading")
-        return {**fit(job, base), "config_sha256": config.sha256}
+        return {**fit(job, base), "config_sha256": config.sha256, **data}
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise UserConfigError(recipe.memory_advice(job.recipe.training, config.method)) from error
@@ -116,7 +116,10 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
         raise contract.file_write_error(error, f"results to {env.output}") from error
 
 
-def _prepare(env: Environment, config: TuningConfig, hardware: Hardware, progress: Progress) -> Job:
+def _prepare(
+    env: Environment, config: TuningConfig, hardware: Hardware, progress: Progress
+) -> tuple[Job, dict[str, Any]]:
+    """The job, and what the result says about its rows."""
     precision = choose_precision(hardware, env.dtype or config.model.get("torch_dtype"))
     facts = model.model_facts(env.weights)
     asked_length = config.training.get("max_length")
@@ -147,7 +150,11 @@ def _prepare(env: Environment, config: TuningConfig, hardware: Hardware, progres
     train, shortened, dropped = rows.cut(train, chosen.max_length)
     evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
     log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
-    return Job(
+    rows.check_share(len(tokenised.rows), dropped, chosen.max_length, data.get("max_dropped_share"))
+    told: dict[str, Any] = {"rows": len(tokenised.rows), "rows_cut": shortened, "rows_dropped": dropped}
+    if shortened:
+        told["data"] = rows.cut_sentence(len(tokenised.rows), shortened, dropped, chosen.max_length)
+    job = Job(
         config=config,
         recipe=chosen,
         hardware=hardware,
@@ -161,6 +168,7 @@ def _prepare(env: Environment, config: TuningConfig, hardware: Hardware, progres
         revision=env.revision,
         identity=_identity(env, config, chosen),
     )
+    return job, told
 
 
 def _data_sentence(
@@ -182,9 +190,9 @@ def _data_sentence(
         )
     else:
         loss = "the loss is on the assistant's answers only"
-    cuts = f"; {shortened} rows cut to {max_length} tokens" if shortened else ""
-    gone = f", {dropped} of them dropped, because no answer was left" if dropped else ""
-    return f"{len(tokenised.rows)} rows; {loss}{cuts}{gone}."
+    count = len(tokenised.rows)
+    cuts = f"; {rows.cut_sentence(count, shortened, dropped, max_length)}" if shortened else ""
+    return f"{count} rows; {loss}{cuts}."
 
 
 def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> str:

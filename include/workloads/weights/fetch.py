@@ -1,4 +1,7 @@
-"""The init container's job: fill $WEIGHTS_PATH from the hub or from a folder, once."""
+"""The init container's job: fill $WEIGHTS_PATH from the hub or from a folder, once.
+
+With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from include.workloads.contract import UserConfigError, file_write_error, required
 from include.workloads.weights import hub
-from include.workloads.weights.folder import belongs, complete, is_complete
+from include.workloads.weights.folder import TOKENIZER, belongs, complete, is_complete, make_harmless
 
 log = logging.getLogger("weights")
 
@@ -44,6 +47,10 @@ def fetch_weights() -> dict[str, Any]:
 def _from_hub(target: Path) -> tuple[dict[str, Any], dict[str, int], bool]:
     model_id = required("MODEL_ID")
     revision = os.environ.get("MODEL_REVISION", "").strip() or "main"
+    if os.environ.get("WEIGHTS_PARTS", "").strip() == "tokenizer":
+        hub.download(model_id, revision, target, TOKENIZER)
+        make_harmless(target)
+        return {"source": "hub", "model_id": model_id, "revision": revision}, _sizes(target), True
     pinned = _COMMIT.fullmatch(revision) is not None
     if not pinned:
         log.warning("warning: revision %s of %s may change; pin a commit", revision, model_id)

@@ -34,6 +34,11 @@ ALLOWED = (
     "tekken.json",
 )
 IGNORED = ("*/*", "consolidated*")
+# What the dataset step needs to ask the model's chat template; config.json says which tokenizer it is.
+TOKENIZER = tuple(pattern for pattern in ALLOWED if "safetensors" not in pattern)
+# Files of data, not of settings: big, and never read as a configuration.
+_DATA = ("tokenizer.json", "vocab.json", "added_tokens.json", "tekken.json")
+MAX_SETTINGS_BYTES = 16 << 20
 MARK = ".weights.json"
 # Keys that make transformers import or download code: from the repository, or a kernel from the hub.
 CODE_KEYS = frozenset(
@@ -66,13 +71,18 @@ def is_complete(folder: Path, identity: Mapping[str, Any]) -> bool:
 
 def complete(folder: Path, identity: Mapping[str, Any]) -> dict[str, int]:
     """Make a filled folder harmless, check it, mark it; its files with their bytes. UserDataError when unusable."""
-    for path in sorted(folder.glob("*.json")):
-        _strip_code_keys(path)
+    make_harmless(folder)
     check(folder)
-    _open_to_readers(folder)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if belongs(path.name)}
     atomic_write(folder / MARK, json.dumps({"identity": dict(identity), "files": files}).encode())
     return files
+
+
+def make_harmless(folder: Path) -> None:
+    """Take out what would make a library run or download code, and let other users read. UserDataError for no JSON."""
+    for path in sorted(folder.glob("*.json")):
+        _strip_code_keys(path)
+    _open_to_readers(folder)
 
 
 def _open_to_readers(folder: Path) -> None:
@@ -113,11 +123,15 @@ def _shards(index: Path) -> set[str]:
 
 
 def _strip_code_keys(path: Path) -> None:
-    if path.name.endswith("index.json") or path.stat().st_size > 1 << 20:
-        return  # shard lists and vocabularies: big, and never read as a configuration
+    if path.name.endswith("index.json") or path.name in _DATA:
+        return
+    if path.stat().st_size > MAX_SETTINGS_BYTES:
+        raise UserDataError(
+            f"{path.name} of the model has more than {MAX_SETTINGS_BYTES >> 20} MiB; settings are never that big."
+        )
     try:
         document = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserDataError(f"{path.name} of the model is not JSON.") from None
     stripped = _without(document)
     if stripped != document:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ log = logging.getLogger("weights")
 PROGRESS_SECONDS = 10.0
 
 
-def download(model_id: str, revision: str, folder: Path) -> None:
+def download(model_id: str, revision: str, folder: Path, patterns: Sequence[str] = ALLOWED) -> None:
     """Fill `folder` with the model's files. The contract's errors, naming HF_TOKEN where that would help."""
     # Read by the library when it is imported; a pod's log is no terminal, and nothing is reported to anyone.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -36,7 +36,7 @@ def download(model_id: str, revision: str, folder: Path) -> None:
                 revision=revision,
                 local_dir=folder,
                 token=token or False,
-                allow_patterns=list(ALLOWED),
+                allow_patterns=list(patterns),
                 ignore_patterns=list(IGNORED),
                 max_workers=4,
             )

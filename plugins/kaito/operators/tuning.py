@@ -49,6 +49,21 @@ WAITING = timedelta(seconds=SCHEDULE_SECONDS + START_SECONDS)
 BACKSTOP = timedelta(seconds=60)
 
 
+def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
+    """Write the training config that the run's pods read: the user's as it is now, or the method's own.
+
+    :raises AirflowFailException: the user's ConfigMap was deleted since the preflight.
+    """
+    tuning = run.workspace.tuning
+    given = None
+    if tuning and tuning.config:
+        config = cluster.find(CONFIG_MAP, tuning.config, run.namespace)
+        if config is None:
+            raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
+        given = config["data"]["training_config.yaml"]
+    cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, plan, given))
+
+
 class FetchDatasetOperator(WorkloadPodOperator):
     """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
 
@@ -62,6 +77,7 @@ class FetchDatasetOperator(WorkloadPodOperator):
 
     def prepare(self, run: Run) -> None:
         self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
+        apply_config(self.cluster, run, run.tuning_plan)
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         # XCom has no signed URLs: this is the one step that needs them.
@@ -69,7 +85,8 @@ class FetchDatasetOperator(WorkloadPodOperator):
         return manifests.dataset_pod(workspace, run.tuning_plan, manifest_settings(), run.run_id)
 
     def summary(self, result: dict[str, Any]) -> str:
-        return f"Dataset ready: {result.get('rows')} rows, digest {result.get('digest')}"
+        rows = result.get("sentence") or f"{result.get('rows')} rows"
+        return f"Dataset ready: {rows}; digest {result.get('digest')}"
 
 
 class TuneOperator(MachineAsking, WorkloadPodOperator):
@@ -102,14 +119,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     def prepare(self, run: Run) -> None:
         if self._try > 1:
             self._have_machines(run)
-        tuning = run.workspace.tuning
-        given = None
-        if tuning and tuning.config:
-            config = self.cluster.find(CONFIG_MAP, tuning.config, run.namespace)
-            if config is None:
-                raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
-            given = config["data"]["training_config.yaml"]
-        self.cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, self._plan(run), given))
+        apply_config(self.cluster, run, self._plan(run))
 
     def _have_machines(self, run: Run) -> None:
         """Return if the run's machines are there, else ask for what is missing and wait for it in the triggerer.
@@ -277,7 +287,9 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
             return True  # the next try sees
 
     def summary(self, result: dict[str, Any]) -> str:
-        return f"Tuned in {result.get('steps')} steps, loss {result.get('loss_first')} to {result.get('loss_last')}"
+        rows = f"; {result['data']}" if result.get("data") else ""
+        loss = f"{result.get('loss_first')} to {result.get('loss_last')}"
+        return f"Tuned in {result.get('steps')} steps, loss {loss}{rows}"
 
 
 def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) -> dict[str, str]:

@@ -84,6 +84,22 @@ def test_the_termination_message_is_the_result(
     assert cluster.condition(NAME, "JobStarted")["message"] == "Tuned in 3 steps, loss 2.0 to 0.5"
 
 
+def test_rows_that_were_dropped_or_cut_stand_in_the_condition(
+    tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")
+    fetch.__dict__["cluster"] = cluster
+    said = "2 of 8 rows used: 6 x text is empty"
+    comes_back(fetch, ended_pod(0, json.dumps({"rows": 2, "sentence": said, "digest": "sha256:0"})))
+    fetch.trigger_reentry(context, EVENT)
+    assert cluster.condition(NAME, "DatasetReady")["message"] == f"Dataset ready: {said}; digest sha256:0"
+    cut = "3 of 8 rows cut to 512 tokens"
+    result = {"steps": 3, "loss_first": 2.0, "loss_last": 0.5, "data": cut}
+    comes_back(tune, ended_pod(0, json.dumps(result)))
+    tune.trigger_reentry(context, EVENT)
+    assert cluster.condition(NAME, "JobStarted")["message"] == f"Tuned in 3 steps, loss 2.0 to 0.5; {cut}"
+
+
 @pytest.mark.parametrize("exit_code", [64, 65])
 def test_an_error_of_the_author_is_final_and_said_in_the_pods_words(
     tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster, exit_code: int
@@ -244,6 +260,8 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
     assert environment["DATASET_URLS"] == '["https://example.com/train.parquet?sig=SECRET"]'
     assert ("persistentvolumeclaims", f"{NAME}-work") in cluster.writes
+    [config] = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume]
+    assert ("configmaps", config) in cluster.writes
     assert operator.log_pod_spec_on_failure is False
 
 

@@ -270,6 +270,19 @@ def test_the_dataset_pod() -> None:
     assert env_of(main)["ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
     assert env_of(spec_of("dataset")["containers"][0])["ALLOWED_NETWORKS"] == ""
     assert mounts_of(main)["/mnt/data"] == ("work", "data", False)
+    assert env_of(main)["YAML_FILE_PATH"] == "/mnt/config/training_config.yaml"
+    assert mounts_of(main)["/mnt/config"] == ("config", None, True)
+
+
+def test_the_dataset_pod_has_the_tokenizer_and_no_weights() -> None:
+    spec = spec_of("dataset")
+    [download] = spec["initContainers"]
+    assert env_of(download)["WEIGHTS_PARTS"] == "tokenizer"
+    assert env_of(download)["MODEL_ID"] == "microsoft/Phi-3-mini-128k-instruct"
+    main = spec["containers"][0]
+    assert env_of(main)["TOKENIZER_PATH"] == "/workspace/weights"
+    assert mounts_of(main)["/workspace/weights"] == ("weights", None, True)
+    assert "WEIGHTS_PARTS" not in env_of(spec_of("tuning")["initContainers"][0])
 
 
 @pytest.mark.parametrize("name", ["dataset", "adapter"])

@@ -398,3 +398,65 @@ def test_a_link_to_a_page_about_a_file_gets_the_file_s_link(page: str, file: str
         from_environment()
     environment(**ENVIRONMENT | {"DATASET_URLS": json.dumps(["https://x.blob.example/blob/x.jsonl"])})
     assert from_environment().urls
+
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
+    "<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real tokenizer whose template wants user and assistant in turn, and knows no other field."""
+    from include.workloads.tuning.standin import _tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = _tokenizer()
+    tokenizer.chat_template = ALTERNATING
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "phi3"}')
+    return folder
+
+
+USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def test_what_the_model_s_chat_template_cannot_show_is_dropped_here(
+    web: Web, tmp_path: Path, tokenizer_folder: Path
+):
+    body = lines(
+        *[{"messages": [USER, ASSISTANT]}] * 4,
+        {"messages": [USER, USER, ASSISTANT]},
+        {"messages": [{"role": "system", "content": "s"}, USER, ASSISTANT]},
+        {"messages": [USER, {**ASSISTANT, "reasoning_content": "r"}]},
+    )
+    options = Options(tokenizer=tokenizer_folder)
+    result = run_job(ask(tmp_path, web.serve("/a", body), options=options))
+    assert result["rows"] == 4
+    assert (
+        "refuses its roles (user, user, assistant): Conversation roles must alternate" in result["sentence"]
+    )
+    assert "refuses its roles (system, user, assistant)" in result["sentence"]
+    assert "does not show reasoning_content" in result["sentence"]
+    assert run_job(ask(tmp_path / "without", web.url("/a")))["rows"] == 7
+
+
+def test_the_config_s_chat_template_is_the_one_that_counts(web: Web, tmp_path: Path, tokenizer_folder: Path):
+    body = lines({"messages": [USER, USER, ASSISTANT]})
+    url = web.serve("/a", body)
+    options = Options(
+        tokenizer=tokenizer_folder, chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    assert run_job(ask(tmp_path, url, options=options))["rows"] == 1
+    with pytest.raises(UserDataError, match=r"no usable row .*refuses its roles \(user, user, assistant\)"):
+        run_job(ask(tmp_path / "own", url, options=Options(tokenizer=tokenizer_folder)))
+    assert options.identity != Options(tokenizer=tokenizer_folder).identity
+
+
+def test_a_folder_without_a_tokenizer_leaves_the_question_to_the_training(web: Web, tmp_path: Path, caplog):
+    caplog.set_level(logging.INFO)
+    options = Options(tokenizer=tmp_path)
+    assert run_job(ask(tmp_path / "out", web.serve("/a", QA), options=options))["rows"] == 2
+    assert "chat template is asked when the training starts" in caplog.text

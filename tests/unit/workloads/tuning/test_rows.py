@@ -9,7 +9,16 @@ import pytest
 
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserConfigError, UserDataError
-from include.workloads.tuning.rows import IGNORE, answer_spans, cut, read_table, split, tokenise
+from include.workloads.tuning.rows import (
+    IGNORE,
+    answer_spans,
+    check_share,
+    cut,
+    cut_sentence,
+    read_table,
+    split,
+    tokenise,
+)
 from include.workloads.tuning.standin import _tokenizer
 
 TALK = [
@@ -207,3 +216,15 @@ def test_a_template_that_refuses_the_beginning_alone_still_shows_the_whole(token
     found = tokenise("messages", [Conversation(TALK[1:])], picky)
     assert (found.unmasked, found.partly) == (0, 1)
     assert "H200" in learnt(picky, found.rows[0])
+
+
+def test_rows_that_the_cut_loses_are_told_and_too_many_stop_the_run() -> None:
+    assert (
+        cut_sentence(8, 3, 1, 512)
+        == "3 of 8 rows cut to 512 tokens, 1 of them dropped, because no answer was left"
+    )
+    check_share(8, 4, 512, None)
+    with pytest.raises(UserDataError, match=r"5 of 8 rows have no answer within 512 tokens, more than 50%"):
+        check_share(8, 5, 512, None)
+    with pytest.raises(UserDataError, match="max_dropped_share"):
+        check_share(8, 1, 512, 0.1)

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from include.workloads.contract import UserConfigError, UserDataError
+from include.workloads.weights import hub
 from include.workloads.weights.fetch import fetch_weights
 from include.workloads.weights.folder import MARK, belongs, complete, is_complete
 from include.workloads.weights.gguf_file import find_gguf
@@ -155,3 +156,34 @@ def test_a_missing_package_says_how_to_get_it():
         find_gguf("no_such_package")
     with pytest.raises(UserConfigError, match="0 GGUF files"):
         find_gguf("json")
+
+
+def test_settings_are_made_harmless_however_big_they_are(tmp_path: Path):
+    folder = model(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps({"auto_map": {"A": "b.C"}, "pad": "x" * (2 << 20)}))
+    complete(folder, {})
+    assert "auto_map" not in json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"auto_map": {}, "pad": "x" * (17 << 20)}))
+    with pytest.raises(UserDataError, match="settings are never that big"):
+        complete(folder, {})
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserDataError, match="not JSON"):
+        complete(folder, {})
+
+
+def test_the_tokenizer_alone_is_fetched_for_the_dataset_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, ...]] = []
+
+    def download(model_id: str, revision: str, folder: Path, patterns: tuple[str, ...]) -> None:
+        asked.append(patterns)
+        (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {}, "chat_template": "x"}))
+
+    monkeypatch.setattr(hub, "download", download)
+    for name, value in {"SOURCE": "hub", "PARTS": "tokenizer", "PATH": str(tmp_path / "w")}.items():
+        monkeypatch.setenv(f"WEIGHTS_{name}", value)
+    monkeypatch.setenv("MODEL_ID", "a/b")
+    assert fetch_weights()["files"] == 1
+    assert json.loads((tmp_path / "w/tokenizer_config.json").read_text()) == {"chat_template": "x"}
+    [patterns] = asked
+    assert "tokenizer*.json" in patterns
+    assert not any("safetensors" in pattern for pattern in patterns)

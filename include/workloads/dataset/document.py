@@ -1,0 +1,165 @@
+"""Prints `docs/datasets.md` from the table that the code uses: `python -m include.workloads.dataset.document`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+
+from include.workloads.dataset import layouts
+from include.workloads.dataset.columnar import MAX_CHILD_BYTES
+from include.workloads.dataset.fetch import Limits
+from include.workloads.dataset.job import MAX_EXPANSION, MAX_ROWS
+from include.workloads.dataset.text import MAX_ROW_CHARS
+from include.workloads.tuning.rows import MAX_DROPPED_SHARE
+
+_TOP = """# Datasets
+
+<!-- Written by `python -m include.workloads.dataset.document > docs/datasets.md`; a test keeps the two equal. -->
+
+The dataset step reads every file that a Workspace names, on a CPU machine, before any GPU is paid for. It never
+guesses: **a row is used as its columns say, with all that changes what is learnt, or it is not used and the reason is
+counted.** How many rows were used and why others were not stands in the condition `DatasetReady`, in its event and in
+the log: `2 of 8 rows used: 6 x text is empty`. Columns without a meaning here, such as an id, are named there as not
+read.
+
+## Files
+
+Parquet, Arrow (file and stream, Feather 2), CSV (`,` `;` tab or `|`) and JSON in UTF-8, each also packed as `.gz` or
+`.zst`. JSON may be one object a line, objects laid out over several lines, one array, or one object that holds the
+rows under {wrappers}. The content decides, not the name. What could run code when it is opened (pickles, archives) is
+refused, and so is a link to a hub's page about a file (`/blob/`): give the link to the file (`/resolve/`).
+
+## Layouts
+
+Names of columns and fields are compared without case. Columns in brackets may be left out.
+
+"""
+
+_MIDDLE = """
+Where several layouts have their columns, the conversation wins over question and answer, and these over `text`. A
+column of the weaker layout is then not read, except that `context`, `input`, `history` and `reasoning_content` must
+stand in the conversation already. Two columns for one thing, such as `output` and `response`, must say the same.
+
+A number where text is expected is taken as it is written; true and false are not. `system` (also {system}) is the first
+message. An answer that looks like JSON stays the text that it is; only a column that holds messages, history or tools
+may come as JSON text, because CSV has no other way.
+
+## Messages
+
+A message has a role (`role` or `from`) and its text (`content`, `value` or `text`, or a list of parts that are all
+text).
+
+"""
+
+_FIELDS = """
+Other fields of a message that are used:
+
+| Field | What it does |
+|---|---|
+| `reasoning_content` | learnt as the assistant's thinking, where the model's chat template shows it |
+| `tool_calls` | the assistant's calls, with arguments as an object or its JSON text |
+| `tool_call_id`, `name` | given to the chat template |
+| `weight` | 0: this answer is read and not learnt; 1: learnt |
+
+"""
+
+_UNUSABLE = """## What a row is refused for
+
+A row that has one of these with a value is not used, because it would be learnt without it:
+
+"""
+
+_BOTTOM = """
+A row whose `label`, `chosen` or `rejected` says something is preference data: see the table above.
+
+## The model's chat template
+
+The step renders every kind of conversation with the template of the model (or of `ModelConfig.chat_template`). A row
+whose order of roles the template refuses, or of which it does not show a field, is not used, and the reason names the
+roles or the field. Where weights come from a mirror that the CPU machine does not have, the training asks instead.
+
+## Settings
+
+In the training config (`tuning.config`):
+
+| Key | Default | Meaning |
+|---|---|---|
+| `DatasetConfig.preference_data` | `refuse` | `chosen`: of preference data the good answers are learnt, no others |
+| `DatasetConfig.max_dropped_share` | {share} | a larger share of unusable rows stops the run before a GPU is \
+asked for; so does a larger share of rows that lose their answer when they are cut to `max_length` |
+
+## Limits
+
+| What | Limit |
+|---|---|
+| all files together, as downloaded | {size} GiB (setting `dataset_max_bytes`) |
+| text of all rows | {expansion} characters for each of these bytes |
+| one row | {row} Mi characters |
+| memory to decode a Parquet or Arrow file | {memory} GiB: row groups must fit |
+| rows | {rows} |
+| downloading | {minutes} minutes |
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "".join(
+        (
+            _TOP.format(wrappers=_code(layouts.WRAPPERS)),
+            _layouts(),
+            _MIDDLE.format(system=_code(layouts.SYSTEM[1:])),
+            _roles(),
+            _FIELDS,
+            _UNUSABLE,
+            _why("Column", layouts.UNUSABLE),
+            "\nAnd in a message:\n\n",
+            _why("Field", layouts.MESSAGE_UNUSABLE),
+            _BOTTOM.format(
+                share=MAX_DROPPED_SHARE,
+                size=Limits.max_bytes >> 30,
+                expansion=MAX_EXPANSION,
+                row=MAX_ROW_CHARS >> 20,
+                memory=MAX_CHILD_BYTES >> 30,
+                rows=f"{MAX_ROWS:,}",
+                minutes=round(Limits.max_seconds / 60),
+            ),
+        )
+    )
+
+
+def _layouts() -> str:
+    lines = ["| Layout | Columns | What becomes of it | Seen in |", "|---|---|---|---|"]
+    for layout in layouts.LAYOUTS:
+        lines.append(f"| {layout.name} | {layout.columns} | {layout.becomes} | {layout.seen_in} |")
+    lines += ["", "One row of each:", ""]
+    for layout in layouts.LAYOUTS:
+        example = json.dumps(layout.example, ensure_ascii=False)
+        lines += [f"{layout.name}:", "", "```json", example, "```", ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _roles() -> str:
+    lines = ["| Role | Also called |", "|---|---|"]
+    for role in layouts.ROLES:
+        others = [other for other, known in layouts.ROLE_ALIASES.items() if known == role]
+        lines.append(f"| `{role}` | {_code(others)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _why(heading: str, table: Mapping[str, str]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, why in table.items():
+        reasons.setdefault(why, []).append(name)
+    lines = [f"| {heading} | Instead |", "|---|---|"]
+    lines += [f"| {_code(names)} | {why} |" for why, names in reasons.items()]
+    neutral = [f"`{name}: {json.dumps(value)}`" for name, value in layouts.NEUTRAL.items() if name in table]
+    return "\n".join(lines) + f"\n\nOf these {' and '.join(neutral)} says nothing and is allowed.\n"
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
