@@ -144,11 +144,11 @@ class Case:
         return self.observed.provider == "nodepool"
 
     def mine(self, obj: Object) -> bool:
-        """Whether an object of our name is ours: by its controller, or by our labels where it has none."""
-        owner = controller(obj)
-        if owner is not None:
-            return owner.get("uid") == self.uid
-        return label(obj, names.WORKSPACE) == self.name and bool(label(obj, names.COMPONENT))
+        """Whether an object of our name is ours: this very Workspace controls it.
+
+        Labels alone do not make it ours: who copies an object copies them too.
+        """
+        return (controller(obj) or {}).get("uid") == self.uid
 
     @cached_property
     def stateful_set(self) -> Object | None:

@@ -128,7 +128,7 @@ class Actions:
     @_do.register
     async def _(self, action: ApplyObject) -> str:
         kind = OWNED[action.manifest["kind"]]
-        await self.hook.send(api.apply(kind, action.manifest))
+        await self.hook.apply(kind, action.manifest)
         return ""
 
     def _metadata(self) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
@@ -25,6 +26,7 @@ from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiExcepti
 from include.workspace.status import conditions
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
+from kaito.hooks.ownership import Steps, after_error, applying, getting_or_creating
 from kaito.hooks.workspace_status import request as status_request
 from kaito.hooks.workspace_status import was_applied, what_is_left
 
@@ -132,22 +134,34 @@ class KaitoClusterHook(KubernetesHook):
         review = self.send(api.access_review(verb, kind))
         return bool((review.get("status") or {}).get("allowed"))
 
+    def _drive(self, steps: Steps) -> Any:
+        """Send the requests of a sequence, one after the other, and return what it ends with."""
+        move = partial(next, steps)
+        while True:
+            try:
+                request = move()
+            except StopIteration as end:
+                return end.value
+            try:
+                move = partial(steps.send, self.send(request))
+            except ClusterError as error:
+                move = after_error(steps, request, error)
+
     def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
-        """Make the object look like ``manifest`` by server-side apply; returns it as the cluster has it now."""
-        return self.send(api.apply(kind, manifest, force=force))
+        """Make the object look like ``manifest`` by server-side apply; returns it as the cluster has it now.
+
+        :raises ForeignObject: it belongs to somebody else.
+        """
+        made: dict[str, Any] = self._drive(applying(kind, manifest, force=force))
+        return made
 
     def get_or_create(self, kind: Kind, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Return the object of that name and whether this call made it."""
-        metadata = manifest["metadata"]
-        try:
-            return self.send(api.create(kind, manifest)), True
-        except ClusterError as error:
-            if error.reason != "AlreadyExists":
-                raise
-        existing = self.find(kind, metadata["name"], metadata.get("namespace"))
-        if existing is None:  # it was deleted between the two calls
-            return self.send(api.create(kind, manifest)), True
-        return existing, False
+        """Return the object of that name and whether this call made it.
+
+        :raises ForeignObject: it belongs to somebody else.
+        """
+        found: tuple[dict[str, Any], bool] = self._drive(getting_or_creating(kind, manifest))
+        return found
 
     def delete(
         self,
@@ -318,18 +332,28 @@ class AsyncKaitoClusterHook(AsyncKubernetesHook):
     ) -> list[dict[str, Any]]:
         return (await self.send(api.listing(kind, namespace, labels, fields))).get("items") or []
 
+    async def _drive(self, steps: Steps) -> Any:
+        """As :meth:`KaitoClusterHook._drive`."""
+        move = partial(next, steps)
+        while True:
+            try:
+                request = move()
+            except StopIteration as end:
+                return end.value
+            try:
+                move = partial(steps.send, await self.send(request))
+            except ClusterError as error:
+                move = after_error(steps, request, error)
+
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
+        """As :meth:`KaitoClusterHook.apply`."""
+        made: dict[str, Any] = await self._drive(applying(kind, manifest, force=force))
+        return made
+
     async def get_or_create(self, kind: Kind, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """As :meth:`KaitoClusterHook.get_or_create`."""
-        metadata = manifest["metadata"]
-        try:
-            return await self.send(api.create(kind, manifest)), True
-        except ClusterError as error:
-            if error.reason != "AlreadyExists":
-                raise
-        existing = await self.find(kind, metadata["name"], metadata.get("namespace"))
-        if existing is None:  # it was deleted between the two calls
-            return await self.send(api.create(kind, manifest)), True
-        return existing, False
+        found: tuple[dict[str, Any], bool] = await self._drive(getting_or_creating(kind, manifest))
+        return found
 
     async def pages(
         self,

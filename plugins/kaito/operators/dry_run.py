@@ -17,11 +17,12 @@ from include.workspace import Fault
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, POD, SERVICE, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
 from kaito.hooks.kubernetes import KaitoClusterHook
+from kaito.hooks.ownership import controller, other_owner
 from kaito.tasks.base import Run
 
 RULE = "P9"
-#: A name that is taken is judged elsewhere; a part of the object that is gone is nobody's refusal.
-ANSWERS = (404, 409)
+#: A part of the object that is gone is nobody's refusal.
+ANSWERS = (404,)
 
 
 def planned(run: Run, settings: ManifestSettings) -> Iterator[tuple[Kind, dict[str, Any]]]:
@@ -59,11 +60,25 @@ def refusals(cluster: KaitoClusterHook, run: Run, settings: ManifestSettings) ->
         except ClusterError as error:
             if error.transient:
                 raise
-            if error.status not in ANSWERS:
+            if error.status == 409:
+                found += _taken(cluster, kind, manifest)
+            elif error.status not in ANSWERS:
                 name = manifest["metadata"].get("name")
                 said = f"the API server would refuse {kind.name} {name}: {error}"
                 found.append(Fault("", None, RULE, said, _hint(error)))
     return found
+
+
+def _taken(cluster: KaitoClusterHook, kind: Kind, manifest: Mapping[str, Any]) -> list[Fault]:
+    """A fault when what has the name already is not of this Workspace."""
+    metadata = manifest["metadata"]
+    live = cluster.find(kind, metadata["name"], metadata.get("namespace"))
+    # A StatefulSet's controller makes its pods; the StatefulSet itself was asked about before them.
+    owner = other_owner(live, manifest) if live is not None and controller(manifest) is not None else ""
+    if not owner:
+        return []
+    said = f"{kind.name} {metadata['name']} exists and belongs to {owner}; it is not touched"
+    return [Fault("metadata.name", None, RULE, said, "remove that object or give the Workspace another name")]
 
 
 def _hint(error: ClusterError) -> str:

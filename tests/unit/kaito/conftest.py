@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import EVENT, SECRET, WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.ownership import controller, refuse_foreign
 from kaito.tasks.base import PREFLIGHT, redacted
 
 from include.catalog import load_catalog
@@ -98,6 +99,8 @@ class FakeCluster:
 
     def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> dict[str, Any]:
         self._check("apply", kind)
+        metadata = manifest["metadata"]
+        refuse_foreign(kind, self.find(kind, metadata["name"], metadata.get("namespace")), manifest)
         self.writes.append((kind.plural, manifest["metadata"]["name"]))
         return copy.deepcopy(self.add(kind, manifest))
 
@@ -106,6 +109,8 @@ class FakeCluster:
         metadata = manifest["metadata"]
         existing = self.find(kind, metadata["name"], metadata.get("namespace"))
         if existing:
+            if controller(manifest) is not None:
+                refuse_foreign(kind, existing, manifest)
             return existing, False
         if kind is not EVENT:  # told beside the work, and counted by those who are about Events
             self.writes.append((kind.plural, metadata["name"]))

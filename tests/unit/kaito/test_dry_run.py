@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks.api import ClusterError
+from kaito.hooks.api import SERVICE, VOLUME_CLAIM, ClusterError
 from kaito.operators import dry_run
 from kaito.tasks.base import Run
 
@@ -64,9 +64,28 @@ def test_all_refusals_are_told_at_once(cluster: FakeCluster, workspace: dict[str
         preflight(cluster, BY_NAME)
 
 
-def test_a_name_that_is_taken_is_nobodys_refusal(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+def test_what_the_workspace_has_already_is_nobodys_refusal(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    owner = {"kind": "Workspace", "name": NAME, "uid": workspace["metadata"]["uid"], "controller": True}
+    cluster.add(VOLUME_CLAIM, {"metadata": {"name": f"{NAME}-work", "ownerReferences": [owner]}})
     cluster.refuse["dry run", "persistentvolumeclaims"] = ClusterError(409, "AlreadyExists", "exists")
     assert preflight(cluster, BY_NAME)["plan"]
+
+
+def test_what_somebody_else_has_under_the_name_is_named_before_anything_costs_money(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    cluster.add(SERVICE, {"metadata": {"name": NAME}, "spec": {"selector": {"app": "shop"}}})
+    labels = {"kaito.sh/workspace": NAME, "kaito.sh/component": "tuning"}
+    cluster.add(VOLUME_CLAIM, {"metadata": {"name": f"{NAME}-work", "labels": labels}})
+    for plural in ("services", "persistentvolumeclaims"):
+        cluster.refuse["dry run", plural] = ClusterError(409, "AlreadyExists", "exists")
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, BY_NAME)
+    for what in (f"Service {NAME}", f"PersistentVolumeClaim {NAME}-work"):
+        assert f"{what} exists and belongs to nobody that we know; it is not touched" in str(refused.value)
+    assert cluster.writes == []
 
 
 def test_a_server_that_cannot_answer_is_asked_again(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
