@@ -8,7 +8,7 @@ must never talk to the cluster.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,10 @@ PASSING_WORDS = (
 UNSCHEDULABLE_SECONDS = 45.0
 #: The same where a Node may come back, and it is Kubernetes that decides how long that may take.
 PASSING_SECONDS = 300.0
+#: Reasons of Kubernetes Events by which the cluster itself, and no person, takes a pod away.
+TAKEN_REASONS = frozenset(
+    {"Evicted", "Preempted", "TaintManagerEviction", "NodeNotReady", "NodeShutdown", "TerminationByKubelet"}
+)
 HINTS = {
     "unbound immediate PersistentVolumeClaims": "set [kaito] storage_class, or make a StorageClass the default one",
     "PersistentVolume's node affinity": "use a StorageClass whose volumes every Node of the pool can mount",
@@ -89,6 +93,21 @@ def problems(pod: Mapping[str, Any]) -> list[PodProblem]:
     name = str(pod["metadata"]["name"])
     found = [problem for one in container_statuses(pod) if (problem := _container_problem(name, one))]
     return [*found, *_pod_problems(name, pod.get("status") or {})]
+
+
+def taken_away(events: Iterable[Mapping[str, Any]], uid: str) -> str:
+    """Return what the cluster says of taking a pod away, "" where it says nothing: then a person has deleted it.
+
+    :param events: Kubernetes Events about objects of the pod's name.
+    :param uid: the pod's, since a later pod may bear its name.
+    """
+    told = [
+        event
+        for event in events
+        if event.get("reason") in TAKEN_REASONS and (event.get("involvedObject") or {}).get("uid") == uid
+    ]
+    told.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    return f"{told[-1]['reason']}: {told[-1].get('message') or ''}".strip() if told else ""
 
 
 def stuck_seconds(problem: PodProblem, *, holds_machines: bool) -> float | None:

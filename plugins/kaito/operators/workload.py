@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskD
 from kubernetes.client.exceptions import ApiException
 
 from include.contracts.exit_codes import USER_EXIT_CODES
+from include.reconcile.pod_problems import taken_away
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
@@ -248,6 +249,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         sentence = left.get("error") or self._cause(ended, failure, event)
         if exit_code in USER_EXIT_CODES:
             raise AirflowFailException(sentence) from None
+        if taken := self._taken_away(event):
+            raise AirflowException(f"{self.task_id}: the pod was taken away by the cluster: {taken}")
         if self._deleted(event):
             raise PodGone(f"{self.task_id}: the pod was deleted while it worked; not tried again.") from None
         if getattr(ended, "reason", None) == "OOMKilled":
@@ -272,6 +275,26 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         for one in named or statuses[:1]:
             return one.state.terminated if one.state else None
         return None
+
+    def _taken_away(self, event: Mapping[str, Any]) -> str:
+        """Return why the cluster took the pod away, "" where it did not: by the pod's own mark, or by its Events.
+
+        Kubelet and pod garbage collection may delete an evicted pod before anybody has seen its end.
+        """
+        if self.pod is not None:
+            if not evicted(self.pod):
+                return ""
+            said = (self.pod.status.reason, self.pod.status.message)
+            return ": ".join(str(part) for part in said if part) or "evicted"
+        try:
+            if self.cluster.find(POD, event["name"], event["namespace"]) is not None:
+                return ""
+            events = self.cluster.events(event["namespace"], event["name"])
+        except ClusterError as error:
+            self.log.warning("The Events of pod %s could not be read: %s", event["name"], error)
+            events = []
+        told = taken_away(events, str(event.get("uid") or ""))
+        return told or (f"evicted from Node {event.get('node')}" if event.get("evicted") else "")
 
     def _deleted(self, event: Mapping[str, Any]) -> bool:
         """Whether somebody deleted the pod; an eviction (drain, spot, node loss) is not that and may be tried again."""

@@ -154,7 +154,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
 
     async def _get_pod(self) -> Any:
         pod = await super()._get_pod()
-        self._where = {"node": pod.spec.node_name, "evicted": evicted(pod)}
+        self._where = {"node": pod.spec.node_name, "evicted": evicted(pod), "uid": pod.metadata.uid}
         grace = getattr(pod.spec, "termination_grace_period_seconds", None)
         self._grace = float(GRACE_SECONDS if grace is None else grace)
         return pod

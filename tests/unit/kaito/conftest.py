@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 from collections import defaultdict
 from collections.abc import Mapping
@@ -93,6 +94,9 @@ class FakeCluster:
         if refusal:
             raise refusal
         return dict(request.body)
+
+    def events(self, namespace: str, name: str) -> builtins.list[dict[str, Any]]:
+        return [one for one in self.list(EVENT, namespace) if one["involvedObject"].get("name") == name]
 
     def may(self, verb: str, kind: Kind) -> bool:
         return (verb, kind.plural) not in self.refuse

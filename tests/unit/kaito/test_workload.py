@@ -13,6 +13,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kaito.hooks.api import CONFIG_MAP, NODE, NODE_CLAIM, POD, ClusterError
+from kaito.hooks.api import EVENT as KUBERNETES_EVENT
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.providers.base import PoolKey
@@ -32,7 +33,8 @@ def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metada
     terminated = SimpleNamespace(exit_code=exit_code, message=message, reason=reason)
     status = SimpleNamespace(name="tuning", state=SimpleNamespace(terminated=terminated))
     marks = [SimpleNamespace(type=t, status="True") for t in metadata.pop("marks", [])]
-    whole = {"phase": "Failed" if exit_code else "Succeeded", "reason": metadata.get("pod_reason")}
+    phase = "Failed" if exit_code else "Succeeded"
+    whole = {"phase": phase, "reason": metadata.get("pod_reason"), "message": None}
     return SimpleNamespace(
         metadata=SimpleNamespace(deletion_timestamp=metadata.get("deleted")),
         status=SimpleNamespace(container_statuses=[status], conditions=marks, **whole),
@@ -539,3 +541,41 @@ def test_what_a_pod_mounts_and_the_api_server_refuses_is_a_verdict(
     with pytest.raises(AirflowFailException, match="exceeded quota"):
         tune.execute(context)
     assert cluster.condition(NAME, "WorkspaceSucceeded")["reason"] == "workspaceFailed"
+
+
+@pytest.mark.parametrize(
+    ("reason", "uid", "again"),
+    [
+        ("Evicted", "u", True),
+        ("TaintManagerEviction", "u", True),
+        ("Preempted", "u", True),
+        ("Killing", "u", False),
+        ("Evicted", "an earlier pod of that name", False),
+    ],
+)
+def test_a_pod_that_the_cluster_took_away_is_told_apart_from_one_that_a_person_deleted(
+    comes_back: Any,
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    reason: str,
+    uid: str,
+    again: bool,
+) -> None:
+    said = "The node was low on resource: ephemeral-storage."
+    event = {
+        "metadata": {"name": "p.1", "namespace": EVENT["namespace"]},
+        "involvedObject": {"kind": "Pod", "name": EVENT["name"], "uid": uid},
+        "reason": reason,
+        "message": said,
+    }
+    cluster.add(KUBERNETES_EVENT, event)
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")
+    fetch.__dict__["cluster"] = cluster
+    gone = AirflowException("(404)\nReason: Not Found\nHTTP response headers: x\nHTTP response body: {}\n")
+    comes_back(fetch, None, gone)
+    with pytest.raises(AirflowException) as ended:
+        fetch.trigger_reentry(context, {**EVENT, "status": "failed", "uid": "u"})
+    assert isinstance(ended.value, AirflowFailException) is not again
+    told = cluster.condition(NAME, "DatasetReady")["message"]
+    assert (said in told) is again
+    assert "HTTP response" not in told

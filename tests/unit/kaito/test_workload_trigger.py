@@ -139,7 +139,11 @@ async def test_the_event_tells_where_the_pod_was(
 ) -> None:
     """Once the pod is gone with its Node, nobody else knows."""
     mark = SimpleNamespace(type="DisruptionTarget", status="True")
-    pod = SimpleNamespace(spec=SimpleNamespace(node_name="n0"), status=SimpleNamespace(conditions=[mark]))
+    pod = SimpleNamespace(
+        metadata=SimpleNamespace(uid="u"),
+        spec=SimpleNamespace(node_name="n0"),
+        status=SimpleNamespace(conditions=[mark]),
+    )
 
     async def get_pod(self: Any) -> Any:
         return pod
@@ -147,7 +151,7 @@ async def test_the_event_tells_where_the_pod_was(
     monkeypatch.setattr(KubernetesPodTrigger, "_get_pod", get_pod)
     assert await trigger._get_pod() is pod
     ends.set()
-    assert await events(trigger) == [{"status": "success", "node": "n0", "evicted": True}]
+    assert await events(trigger) == [{"status": "success", "node": "n0", "evicted": True, "uid": "u"}]
 
 
 def silent_node(seconds: float, status: str = "Unknown") -> dict[str, Any]:
@@ -165,7 +169,7 @@ def silent_node(seconds: float, status: str = "Unknown") -> dict[str, Any]:
 def sees_pod(trigger: WorkloadPodTrigger, monkeypatch: pytest.MonkeyPatch, grace: int | None) -> Any:
     """Let the trigger look at its pod once, as the provider's part of it does again and again."""
     spec = SimpleNamespace(node_name="n0", termination_grace_period_seconds=grace)
-    pod = SimpleNamespace(spec=spec, status=None)
+    pod = SimpleNamespace(metadata=SimpleNamespace(uid="u"), spec=spec, status=None)
 
     async def get_pod(self: Any) -> Any:
         return pod
