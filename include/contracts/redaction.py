@@ -49,6 +49,11 @@ def redact(text: str) -> str:
     return _HUB_TOKEN.sub(HIDDEN, text)
 
 
+def is_signed(url: str) -> bool:
+    """Whether a URL holds what opens it: a user, a password, or a query with a signature or a token."""
+    return bool(_CREDENTIALS.search(url) or _PARAMETER.search(url))
+
+
 def redact_url(url: str) -> str:
     """A value that is one URL or one reference: everything after the first ? or # goes, blanks and quotes included."""
     end = re.search(r"[?#]", url)

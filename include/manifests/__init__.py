@@ -1,7 +1,8 @@
 """Turns a Workspace and its plan into Kubernetes objects, as plain dicts.
 
 Builders are pure: values in, manifests out. They must never ask the cluster anything, nor put a secret's content into
-a manifest; a Workspace reaches them as the dict that the cluster returned (or as a parsed Workspace with a uid).
+a manifest other than a Secret; a Workspace reaches them as the dict that the cluster returned (or as a parsed Workspace
+with a uid).
 """
 
 from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, agent_pool
@@ -10,7 +11,14 @@ from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
 from include.manifests.settings import ManifestSettings
-from include.manifests.tuning import adapter_pod, dataset_pod, tuning_config, tuning_pod, work_volume
+from include.manifests.tuning import (
+    adapter_pod,
+    dataset_pod,
+    dataset_urls,
+    tuning_config,
+    tuning_pod,
+    work_volume,
+)
 
 __all__ = [
     "AgentPoolInvalid",
@@ -19,6 +27,7 @@ __all__ = [
     "adapter_pod",
     "agent_pool",
     "dataset_pod",
+    "dataset_urls",
     "disruption_budget",
     "key_secret",
     "network_policy",

@@ -6,6 +6,7 @@ Dataset and adapter run on any CPU node: no GPU waits for a download or an uploa
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ DATA_PATH = "/mnt/data"
 RESULTS_PATH = "/mnt/results"
 CONFIG_PATH = "/mnt/config"
 INPUT_PATH = "/mnt/input"
+URLS_KEY = "urls"  # of the Secret: a JSON list
 
 Subject = Workspace | Mapping[str, Any]
 
@@ -42,6 +44,23 @@ def work_volume(ws: Subject, settings: ManifestSettings) -> Manifest:
         "kind": "PersistentVolumeClaim",
         "metadata": pods.metadata(workspace, name, "tuning"),
         "spec": spec,
+    }
+
+
+def dataset_urls(ws: Subject) -> Manifest | None:
+    """The Secret with the dataset's URLs, which may be signed, so that no pod's spec shows them; None without URLs."""
+    workspace = workspace_of(ws)
+    urls = _tuning(workspace).input.urls
+    if not urls:
+        return None
+    content = base64.b64encode(json.dumps(urls).encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": pods.metadata(workspace, names.dataset_secret(workspace.to_dict(), urls), "tuning"),
+        "type": "Opaque",
+        "immutable": True,
+        "data": {URLS_KEY: content},
     }
 
 
@@ -76,7 +95,8 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
     ]
     if source.urls:
-        variables += env(DATASET_URLS=json.dumps(source.urls))
+        secret = names.dataset_secret(workspace.to_dict(), source.urls)
+        variables.append(pods.env_from_secret("DATASET_URLS", secret, URLS_KEY))
     elif source.volume_source is not None:
         variables += env(DATASET_PATH=INPUT_PATH)
         volumes.append({"name": "input", **pods.unnamed(source.volume_source)})

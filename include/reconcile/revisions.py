@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from include.contracts.redaction import redact_url
 from include.reconcile.case import Case, controller
 from include.reconcile.decision import Annotate, ApplyObject, Object
 from include.reconcile.decision_builder import DecisionBuilder
@@ -71,5 +72,17 @@ def _manifest(case: Case, whole: str, number: int) -> dict[str, Any]:
             "ownerReferences": [names.owner_reference(case.workspace)],
         },
         "revision": number,
-        "data": {part: case.workspace.get(part) for part in PARTS},
+        "data": {part: _without_secrets(case.workspace.get(part)) for part in PARTS},
     }
+
+
+def _without_secrets(value: Any) -> Any:
+    """A part of a spec as history may keep it: dataset URLs may be signed, so their queries are cut off.
+
+    The hash is of the spec itself, so specs that differ in a signature alone are still told apart.
+    """
+    if isinstance(value, str):
+        return redact_url(value) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value

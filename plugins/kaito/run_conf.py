@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.contracts.redaction import is_signed, redact_url
 from include.workspace.validation.faults import did_you_mean
 
 WORKSPACE = "workspace"
@@ -43,6 +44,25 @@ def identity_faults(params: Mapping[str, Any]) -> list[str]:
     if params.get(WORKSPACE) or params.get("name"):
         return []
     return [f"name: is required; fill in the form, or name a Workspace that is in the cluster: {NAMED}"]
+
+
+def secret_faults(params: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each dataset URL that opens something to whoever reads it: Airflow stores and shows confs.
+
+    :param params: the form's values with the conf merged in.
+    """
+    document: Any = params.get(WORKSPACE) or {}
+    for key in ("tuning", "input", "urls"):
+        document = document.get(key) if isinstance(document, Mapping) else None
+    given = {"dataset_url": params.get("dataset_url")}
+    if isinstance(document, list):
+        given |= {f"{WORKSPACE}.tuning.input.urls[{index}]": url for index, url in enumerate(document)}
+    return [
+        f"{path}: {redact_url(url)} is a signed URL, and a run's conf is stored and shown by Airflow; kubectl apply "
+        f"the Workspace and name it: {NAMED}"
+        for path, url in given.items()
+        if isinstance(url, str) and is_signed(url)
+    ]
 
 
 def refuse(faults: Collection[str]) -> None:

@@ -8,8 +8,9 @@ Functions take the Workspace as the plain dict that the cluster returned.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 GROUP = "kaito.sh"
@@ -159,6 +160,12 @@ def work_volume(workspace: Mapping[str, Any]) -> str:
 def pod(workspace: Mapping[str, Any], component: str) -> str:
     """Name (without the operator's random suffix) of the dataset, tuning or adapter pod of this generation."""
     return f"{workspace['metadata']['name']}-g{generation(workspace)}-{component}"
+
+
+def dataset_secret(workspace: Mapping[str, Any], urls: Sequence[str]) -> str:
+    """Name of the Secret with these dataset URLs: other URLs are another Secret, since none is ever changed."""
+    digest = hashlib.sha256(json.dumps(list(urls)).encode()).hexdigest()
+    return f"{workspace['metadata']['name']}-dataset-{digest[:10]}"
 
 
 def tuning_config_map(workspace: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from kaito.operators import dry_run, exclusive
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
-from kaito.run_conf import conf_faults, identity_faults, refuse
+from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
 from kaito.settings import manifest_settings, policy
 from kaito.tasks.base import Run, WorkspaceTask, redacted
 
@@ -103,7 +103,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         form = tuning_params() if self.purpose == Purpose.TUNING else serving_params()
         defaults = {key: param.value for key, param in form.items()}
         conf = context["dag_run"].conf or {}
-        refuse([*conf_faults(conf, form), *identity_faults(context["params"])])
+        params = context["params"]
+        refuse([*conf_faults(conf, form), *identity_faults(params), *secret_faults(params)])
         return requested(context["params"], conf, defaults, self.purpose)
 
     @staticmethod

@@ -20,7 +20,7 @@ from include import manifests
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
-from kaito.hooks.api import CONFIG_MAP, NODE, POD, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import CONFIG_MAP, NODE, POD, SECRET, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from include.planning import Plan
     from include.pools.status import PoolStatus
+    from include.workspace import Workspace
 
 
 MACHINES_POLL = 0.5
@@ -78,11 +79,15 @@ class FetchDatasetOperator(WorkloadPodOperator):
     def prepare(self, run: Run) -> None:
         self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
         apply_config(self.cluster, run, run.tuning_plan)
+        if secret := manifests.dataset_urls(self._with_urls(run)):
+            self.cluster.get_or_create(SECRET, secret)
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        # XCom has no signed URLs: this is the one step that needs them.
-        workspace = Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
-        return manifests.dataset_pod(workspace, run.tuning_plan, manifest_settings(), run.run_id)
+        return manifests.dataset_pod(self._with_urls(run), run.tuning_plan, manifest_settings(), run.run_id)
+
+    def _with_urls(self, run: Run) -> Workspace:
+        # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.
+        return Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
 
     def summary(self, result: dict[str, Any]) -> str:
         rows = result.get("sentence") or f"{result.get('rows')} rows"

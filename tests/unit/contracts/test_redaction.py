@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.contracts.redaction import hide, redact, redact_url, redacted
+from include.contracts.redaction import hide, is_signed, redact, redact_url, redacted
 
 C = "CANARY7f3a9c"
 
@@ -94,3 +94,18 @@ def test_a_signed_url_never_shows_its_query(path: str, query: str) -> None:
 def test_redacting_twice_changes_nothing(text: str) -> None:
     assert redact(redact(text)) == redact(text)
     json.dumps(redact(text))
+
+
+@pytest.mark.parametrize(
+    ("url", "signed"),
+    [
+        ("https://h.example/a.jsonl", False),
+        ("https://h.example/a.jsonl?download=true", False),
+        ("https://h.example/a?sv=2024&sig=abc", True),
+        ("HTTPS://h.example/a?X-Amz-Signature=abc", True),
+        ("https://h.example/a?token=abc", True),
+        ("https://user@h.example/a", True),
+    ],
+)
+def test_which_urls_open_something(url: str, signed: bool) -> None:
+    assert is_signed(url) is signed

@@ -26,6 +26,12 @@ def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning
     return operator.execute(context)
 
 
+@pytest.fixture
+def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Workspace with a URL that may stand in a run's conf."""
+    monkeypatch.setitem(QUICK_START["tuning"]["input"], "urls", ["https://example.com/train.parquet"])
+
+
 @pytest.fixture(autouse=True)
 def established_crd(cluster: FakeCluster) -> None:
     definition = workspace_crd()
@@ -63,6 +69,7 @@ def test_the_authors_dialect_decides_about_the_rollout(
     assert "last-applied" not in str(result)
 
 
+@pytest.mark.usefixtures("unsigned")
 def test_a_conf_only_run_makes_its_workspace(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     document = copy.deepcopy(QUICK_START)
     document["metadata"] = {"name": "other"}
@@ -141,6 +148,7 @@ def test_a_workspace_that_is_not_there_is_no_form_to_fill(cluster: FakeCluster) 
         preflight(cluster, {"name": "nobody"})
 
 
+@pytest.mark.usefixtures("unsigned")
 def test_a_conf_that_contradicts_the_cluster_is_refused(
     cluster: FakeCluster, workspace: dict[str, Any]
 ) -> None:
@@ -152,7 +160,10 @@ def test_a_conf_that_contradicts_the_cluster_is_refused(
         preflight(cluster, {"workspace": document})
 
 
+@pytest.mark.usefixtures("unsigned")
 def test_the_same_yaml_as_in_the_cluster_runs(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    live = cluster.objects["workspaces", "default", workspace["metadata"]["name"]]
+    live["tuning"]["input"]["urls"] = list(QUICK_START["tuning"]["input"]["urls"])
     assert preflight(cluster, {"workspace": copy.deepcopy(QUICK_START)})["plan"]
 
 
@@ -202,6 +213,7 @@ def test_a_crd_that_is_missing_and_may_not_be_made_is_asked_for() -> None:
         preflight(cluster, {"name": "workspace-tuning-phi-3"})
 
 
+@pytest.mark.usefixtures("unsigned")
 def test_the_api_servers_refusal_is_the_verdict(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     cluster.refuse["apply", "workspaces"] = ClusterError(422, "Invalid", "admission webhook said no")
     document = {**copy.deepcopy(QUICK_START), "metadata": {"name": "other"}}
@@ -337,6 +349,7 @@ def test_a_budget_needs_a_price(cluster: FakeCluster, workspace: dict[str, Any])
     [{"name": ".."}, {"name": "../../../tenant-b/workspaces/w"}, {"name": "w", "namespace": "../tenant-b"},
      {"name": "w", "namespace": ".."}, {"name": "W%2F.."}, {"name": "w", "namespace": ["tenant-b"]}],
 )  # fmt: skip
+@pytest.mark.usefixtures("unsigned")
 def test_a_name_that_is_none_is_a_fault_and_nothing_is_read_for_it(
     cluster: FakeCluster, workspace: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
@@ -352,4 +365,13 @@ def test_a_name_that_is_none_is_a_fault_and_nothing_is_read_for_it(
         with pytest.raises(AirflowFailException, match=r"metadata\.name(space)?: "):
             preflight(cluster, {"workspace": document})
     assert [path for path in asked if not path.startswith("customresourcedefinitions/")] == []
+    assert cluster.writes == []
+
+
+def test_a_signed_url_in_a_conf_is_refused_since_airflow_shows_confs(cluster: FakeCluster) -> None:
+    with pytest.raises(
+        AirflowFailException, match="is a signed URL, and a run's conf is stored and shown"
+    ) as refused:
+        preflight(cluster, {"workspace": copy.deepcopy(QUICK_START)})
+    assert "SECRET" not in str(refused.value)
     assert cluster.writes == []

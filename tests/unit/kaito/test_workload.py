@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -259,8 +260,13 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     operator = FetchDatasetOperator(task_id="fetch_dataset")
     operator.__dict__["cluster"] = cluster
     pod = started(operator, context, monkeypatch)
-    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
-    assert environment["DATASET_URLS"] == '["https://example.com/train.parquet?sig=SECRET"]'
+    assert "sig=" not in json.dumps(pod)
+    environment = {e["name"]: e.get("valueFrom") for e in pod["spec"]["containers"][0]["env"]}
+    reference = environment["DATASET_URLS"]["secretKeyRef"]
+    secret = cluster.objects["secrets", "default", reference["name"]]
+    content = base64.b64decode(secret["data"][reference["key"]]).decode()
+    assert json.loads(content) == ["https://example.com/train.parquet?sig=SECRET"]
+    assert secret["metadata"]["ownerReferences"][0]["kind"] == "Workspace"
     assert ("persistentvolumeclaims", f"{NAME}-work") in cluster.writes
     [config] = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume]
     assert ("configmaps", config) in cluster.writes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import Iterator, Sequence
@@ -265,7 +266,11 @@ def test_gpu_requests_are_the_whole_machine() -> None:
 def test_the_dataset_pod() -> None:
     main = spec_of("dataset", SANDBOXED)["containers"][0]
     assert main["command"] == ["python", "-m", "include.workloads.dataset"]
-    assert json.loads(env_of(main)["DATASET_URLS"]) == QUICK["tuning"]["input"]["urls"]
+    reference = env_of(main)["DATASET_URLS"]["secretKeyRef"]
+    secret = manifests.dataset_urls(QUICK)
+    assert (secret["metadata"]["name"], reference["key"]) == (reference["name"], "urls")
+    assert json.loads(base64.b64decode(secret["data"]["urls"])) == QUICK["tuning"]["input"]["urls"]
+    assert secret["immutable"]
     assert env_of(main)["DATASET_OUTPUT"] == "/mnt/data"
     assert env_of(main)["ALLOWED_NETWORKS"] == "127.0.0.0/8,::1/128"
     assert env_of(spec_of("dataset")["containers"][0])["ALLOWED_NETWORKS"] == ""
@@ -637,3 +642,22 @@ def test_the_users_server_arguments_reach_the_server_as_far_as_it_has_them() -> 
     assert [found.get(key) for key in asked] == ["2048", "4", "phi", "phi-4-mini-instruct"]
     other = environment(with_(SERVE, "metadata", annotations={names.RUNTIME: "transformers"}), RUNTIMES)
     assert [other.get(key) for key in asked] == [None, None, "phi-4-mini-instruct", None], "as in KAITO"
+
+
+def test_a_signed_url_stands_in_its_secret_and_nowhere_else() -> None:
+    signed = copy.deepcopy(QUICK)
+    signed["tuning"]["input"]["urls"] = ["https://h.example/a.jsonl?sig=CANARY7f3a9c"]
+    made = plan(parse_workspace(signed), CATALOG)
+    shown = [
+        manifests.dataset_pod(signed, made, SETTINGS, RUN),
+        manifests.tuning_pod(signed, made, SETTINGS, RUN),
+        manifests.adapter_pod(signed, made, SETTINGS, RUN),
+        manifests.tuning_config(signed, made, None),
+        manifests.work_volume(signed, SETTINGS),
+    ]
+    assert "CANARY7f3a9c" not in json.dumps(shown)
+    secret = manifests.dataset_urls(signed)
+    assert "CANARY7f3a9c" in base64.b64decode(secret["data"]["urls"]).decode()
+    other = copy.deepcopy(signed)
+    other["tuning"]["input"]["urls"] = ["https://h.example/a.jsonl?sig=OTHER"]
+    assert manifests.dataset_urls(other)["metadata"]["name"] != secret["metadata"]["name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -143,6 +144,17 @@ def test_the_hash_is_kaito_s_three_lines_and_knows_nothing_of_metadata() -> None
     assert spec_hash({**SPEC, "inference": {}}) != spec_hash(SPEC)
     turned = {"tuning": SPEC["tuning"], "resource": SPEC["resource"]}
     assert spec_hash(turned) == spec_hash(SPEC)
+
+
+def test_a_revision_keeps_no_signed_url_and_tells_signatures_apart() -> None:
+    def spec(signature: str) -> dict[str, Any]:
+        url = f"https://h.example/a.jsonl?sig={signature}"
+        return {**SPEC, "tuning": {"method": "qlora", "input": {"urls": [url]}}}
+
+    made = applied(revise(spec("CANARY7f3a9c"), []))
+    assert "CANARY7f3a9c" not in json.dumps(made)
+    assert made["data"]["tuning"]["input"]["urls"] == ["https://h.example/a.jsonl?..."]
+    assert spec_hash(spec("CANARY7f3a9c")) != spec_hash(spec("other"))
 
 
 def test_a_revision_is_named_numbered_and_owned_as_kaito_does() -> None:
