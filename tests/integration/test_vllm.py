@@ -50,7 +50,8 @@ from transformers import AutoModelForCausalLM
 from peft import LoraConfig, get_peft_model
 torch.manual_seed(int(sys.argv[3]))
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-tuned = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+tuned = get_peft_model(model, config)
 tuned.save_pretrained(sys.argv[2])
 """
 
@@ -157,7 +158,9 @@ def test_a_tool_that_must_be_called_is_called_with_arguments_of_its_schema(opena
     )
     [call] = answer.choices[0].message.tool_calls
     assert call.function.name == "gpus_of"
-    assert isinstance(json.loads(call.function.arguments)["machine"], str)
+    given = json.loads(call.function.arguments)
+    assert isinstance(given, dict), call.function.arguments
+    assert isinstance(given["machine"], str)
     offered = openai.chat.completions.create(
         model=MODEL, messages=user("Hello"), tools=[TOOL], temperature=0, max_tokens=8
     )

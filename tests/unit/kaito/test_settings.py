@@ -128,3 +128,14 @@ def test_a_step_has_an_end_in_airflow_too(monkeypatch: pytest.MonkeyPatch) -> No
     )
     monkeypatch.setenv("AIRFLOW__KAITO__STEP_TIMEOUT_MINUTES", "soon")
     assert FetchDatasetOperator(task_id="fetch_dataset").execution_timeout == usual, "a DAG file never breaks"
+
+
+def test_the_runtimes_of_the_images_are_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert manifest_settings().serving_runtimes == ("vllm", "transformers")
+    monkeypatch.setenv("AIRFLOW__KAITO__SERVING_RUNTIMES", "transformers")
+    monkeypatch.setenv("AIRFLOW__KAITO__ENDPOINT_DELAY_SECONDS", "0")
+    settings = manifest_settings()
+    assert (settings.serving_runtimes, settings.endpoint_delay_seconds) == (("transformers",), 0)
+    monkeypatch.setenv("AIRFLOW__KAITO__SERVING_RUNTIMES", "vllm, tgi")
+    with pytest.raises(ValueError, match="serving_runtimes must list vllm and transformers, not 'tgi'"):
+        manifest_settings()

@@ -79,6 +79,13 @@ def test_mistral_s_own_formats() -> None:
     assert {"--load-format=mistral", "--config-format=mistral", "--tokenizer-mode=mistral"} <= set(found)
 
 
+def test_a_model_of_the_hub_is_served_without_a_preset_s_flags() -> None:
+    made = plan_serving(serving("phi-4", "Standard_NC24ads_A100_v4"), CATALOG)
+    found = launch_arguments(dataclasses.replace(made, model="someone-s-model"), CATALOG)
+    assert "--served-model-name=someone-s-model" in found
+    assert not any("parser" in part or "chat-template" in part for part in found)
+
+
 def test_one_front_end_answers_for_all_copies() -> None:
     assert "--api-server-count=1" in arguments("phi-4-mini-instruct", "Standard_NC48ads_A100_v4")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from include.catalog import load_catalog
+from sandbox.node import images
 from sandbox.node.images import PROJECT, ImageProblem, arguments, find_image, pod_cpus
 
 
@@ -87,3 +89,16 @@ def test_a_pod_gets_all_cpus_but_one_of_those_that_the_sandbox_may_use(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     assert pod_cpus(tmp_path) == expected
+
+
+def test_vllm_s_image_is_there_once_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / ".venv-vllm" / "bin" / "python"
+    monkeypatch.setattr(images, "vllm_python", lambda: python)
+    with pytest.raises(ImageProblem, match="run make vllm") as problem:
+        find_image(load_catalog().image("gpu"))
+    assert problem.value.reason == "ErrImagePull"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    image = find_image(load_catalog().image("gpu"))
+    assert image.command == (str(python),)
+    assert image.env["PATH"].startswith(f"{python.parent}:")
