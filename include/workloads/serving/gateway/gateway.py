@@ -30,7 +30,7 @@ from include.workloads.serving.gateway.asgi import (
 from include.workloads.serving.gateway.kaito_chat import PATH as KAITO_CHAT
 from include.workloads.serving.gateway.kaito_chat import KaitoDialect
 from include.workloads.serving.gateway.queue_guard import QueueGuard, guarded
-from include.workloads.serving.gateway.use import ClientStalled, Use
+from include.workloads.serving.gateway.use import Use
 from include.workloads.serving.gateway.walls import Intake, bearer, check_key, parse
 
 log = logging.getLogger("workload")
@@ -99,8 +99,6 @@ class Gateway:
             if not refusal.counted:
                 self._parts.use.refused(path if guarded(path) else "other", refusal.status)
             await answer(send, refusal.status, refusal.body(), refusal.headers)
-        except ClientStalled as stalled:
-            log.warning("%s: %s; the answer is dropped", path, stalled)
         return None
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,6 +152,7 @@ class Gateway:
         parts, path = self._parts, scope["path"]
         value, adapter = self._question(scope, body)
         with parts.use.watched(path, send) as answering:
+            receive = answering.hearing(receive)
             if parts.guard is not None:
                 try:
                     parts.guard.check(parts.use.current)
@@ -167,7 +166,12 @@ class Gateway:
             if adapter is not None and value is not None and value.get("model") != adapter.target:
                 body = json.dumps({**value, "model": adapter.target}, ensure_ascii=False).encode()
                 scope = sized(scope, body)
-            return await self._app(scope, given_again(body, receive), answering.send)
+            try:
+                return await self._app(scope, given_again(body, receive), answering.send)
+            except Exception:  # a task group may have wrapped it
+                if not answering.left:
+                    raise
+                log.warning("%s: the client went away or takes nothing; the answer is dropped.", path)
 
     def _question(self, scope: Scope, body: bytes) -> tuple[dict[str, Any] | None, Adapter | None]:
         """The body as a value (None for uploads), and the adapter that it asks."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from include.workloads.serving.gateway.asgi import Message, Refusal, Send
+from include.workloads.serving.gateway.asgi import Message, Receive, Refusal, Send
 
 SEND_SECONDS = 60.0
 FAILURES = 5  # answers that failed one after the other, with none between that did not
@@ -70,14 +70,14 @@ class Use:
         self.in_flight.inc()
         try:
             yield answering
-        except (ClientStalled, asyncio.CancelledError):
-            answering.left = True  # the client's doing, and no sign of the model's health
+        except asyncio.CancelledError:
+            answering.left = True
             raise
         except Refusal as refusal:
             answering.status, refusal.counted = refusal.status, True
             raise
         except BaseException:
-            answering.failed = True
+            answering.failed = not answering.left
             raise
         finally:
             self.current -= 1
@@ -96,12 +96,15 @@ class Use:
 
 
 class Answering:
-    """The way of one answer to its client, with a deadline for each piece."""
+    """The way of one answer to its client, with a deadline for each piece.
+
+    `left` says that the client went away or takes nothing: what breaks then is no sign of the model's health.
+    """
 
     def __init__(self, send: Send, seconds: float) -> None:
         self._send, self._seconds = send, seconds
         self.status = 0
-        self.failed = self.left = False
+        self.failed = self.left = self.whole = False
         self.headers: list[tuple[bytes, bytes]] = []
 
     async def send(self, message: Message) -> None:
@@ -114,4 +117,20 @@ class Answering:
             async with asyncio.timeout(self._seconds):
                 await self._send(message)
         except TimeoutError:
+            self.left = True
             raise ClientStalled(f"the client took nothing for {self._seconds:g} s") from None
+        except OSError:
+            self.left = True
+            raise
+        self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    def hearing(self, receive: Receive) -> Receive:
+        """A receive that takes notice when the client goes away before it has its answer."""
+
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not self.whole:
+                self.left = True
+            return message
+
+        return heard

@@ -158,6 +158,66 @@ async def test_a_client_that_reads_nothing_is_given_up() -> None:
     assert use.trouble() is None, "the client's doing"
 
 
+Event = dict[str, Any]
+
+
+def streaming(ends: Exception | None, hears: bool = False) -> Any:
+    """A server that streams, until the client's end reaches it in one of the ways that servers have."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if hears and (await receive())["type"] == "http.disconnect":
+            return  # vLLM: the request is aborted, and nothing is answered
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        except OSError as error:
+            raise ends or error from None
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "app",
+    [streaming(None), streaming(ExceptionGroup("task group", [OSError()])), streaming(None, hears=True)],
+)
+async def test_clients_that_go_away_say_nothing_of_health(app: Any) -> None:
+    use = Use(failures=2)
+    gateway = Gateway(app, Parts(use=use))
+    scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "headers": [], "query_string": b""}
+    for _ in range(3):
+        events: list[Event] = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
+
+        async def receive(events: list[Event] = events) -> Event:
+            return events.pop(0)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                raise OSError("the client is gone")
+
+        await gateway(scope, receive, send)
+    assert use.trouble() is None
+    assert value_of(use.text().decode(), "kaito_serving_requests_in_flight") == 0
+
+
+async def test_a_client_that_stalls_is_dropped_also_out_of_a_task_group() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send({"type": "http.response.start", "status": 200, "headers": []}))
+
+    async def never(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def receive() -> Event:
+        return {"type": "http.request", "body": b"{}"}
+
+    use = Use(failures=1, send_seconds=0.05)
+    scope = {"type": "http", "method": "POST", "path": COMPLETIONS, "headers": [], "query_string": b""}
+    await Gateway(app, Parts(use=use))(scope, receive, never)
+    assert use.trouble() is None
+
+
 # --- adapters ---------------------------------------------------------------------------------------------------------
 
 
