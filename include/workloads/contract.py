@@ -214,6 +214,14 @@ def _report(sentence: str, fault_class: str, code: ExitCode) -> ExitCode:
     return code
 
 
+def end_now(error: WorkloadError) -> NoReturn:
+    """Report a fault and end the process, from a thread that finds the main one held in a library for good."""
+    code = _report(str(error), error.fault_class, error.exit_code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code))
+
+
 def run(
     main: Callable[[], Mapping[str, Any] | None],
     on_stop: Callable[[], None] | None = None,

@@ -1,0 +1,63 @@
+"""A hub that drips is left in time, although its client's threads cannot be stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from include.workloads.weights.hub import MIN_BYTES, Pace
+
+ROOT = Path(__file__).parents[4]
+# What the library does with a server that drips: threads that wait and are waited for.
+HELD = """
+from concurrent.futures import ThreadPoolExecutor
+import time
+def snapshot_download(*args, **options):
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: time.sleep(60), range(2)))
+"""
+
+
+def test_a_download_that_gets_on_is_left_alone():
+    pace = Pace(max_seconds=1000, stall_seconds=10, begun=0)
+    assert [pace.judge(second * MIN_BYTES // 5, second) for second in range(1, 900)] == [None] * 899
+    assert pace.judge(MIN_BYTES * 500, 1001) == "took longer than 1000 s"
+
+
+def test_a_byte_now_and_then_is_no_progress():
+    pace = Pace(max_seconds=1000, stall_seconds=10, begun=0, held=5 * MIN_BYTES)
+    assert pace.judge(5 * MIN_BYTES + 10, 10) is None
+    assert pace.judge(5 * MIN_BYTES + 11, 11) == "sent less than 1 MiB in 10 s"
+
+
+@pytest.mark.parametrize("setting", ["WEIGHTS_STALL_SECONDS", "WEIGHTS_MAX_SECONDS"])
+def test_the_pod_ends_and_may_be_tried_again(setting: str, tmp_path: Path):
+    (tmp_path / "huggingface_hub.py").write_text(HELD)
+    result = tmp_path / "result"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "TERMINATION_LOG": str(result),
+        "WEIGHTS_SOURCE": "hub",
+        "WEIGHTS_PATH": str(tmp_path / "weights"),
+        "MODEL_ID": "a/b",
+        "WEIGHTS_STALL_SECONDS": "2",
+        setting: "1",
+    }
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "include.workloads.weights"],
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+        timeout=50,
+    )
+    assert ended.returncode == 75
+    assert time.monotonic() - begun < 30
+    assert "while a/b at main was downloaded" in json.loads(result.read_text())["error"]
