@@ -24,7 +24,7 @@ UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python 
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 	@echo "Settings: KEEP=1 (demo leaves everything up), RUNTIME=vllm (demo serves with vLLM), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
 
 .PHONY: system

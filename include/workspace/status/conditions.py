@@ -10,223 +10,54 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from include.workspace.api.dialect import serves
 from include.workspace.api.names import RERUN
 from include.workspace.api.names import generation as generation_of
-
-MESSAGE_LENGTH = 1024
-
-
-class ConditionType(StrEnum):
-    """KAITO's condition types; the last two are ours."""
-
-    NODE_CLAIM_READY = "NodeClaimReady"
-    NODES_READY = "NodesReady"
-    RESOURCE_READY = "ResourceReady"
-    INFERENCE_READY = "InferenceReady"
-    JOB_STARTED = "JobStarted"
-    WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
-    WORKSPACE_READY = "WorkspaceReady"
-    WORKSPACE_DELETING = "WorkspaceDeleting"
-    BENCHMARK_COMPLETED = "BenchmarkCompleted"
-    MODEL_MIRROR_READY = "ModelMirrorReady"
-    DATASET_READY = "DatasetReady"
-    ADAPTER_PUBLISHED = "AdapterPublished"
-
-
-class Reason(StrEnum):
-    """KAITO's reasons, spelled as KAITO spells them, then ours."""
-
-    NODE_CLAIMS_READY = "NodeClaimsReady"
-    NODE_CLAIM_NOT_READY = "NodeClaimNotReady"
-    NODES_READY = "NodesReady"
-    NODE_NOT_READY = "NodeNotReady"
-    NODE_PLUGINS_NOT_READY = "NodePluginsNotReady"
-    RESOURCE_SUCCESS = "workspaceResourceStatusSuccess"
-    RESOURCE_NOT_READY = "workspaceResourceStatusNotReady"
-    RESOURCE_FAILED = "workspaceResourceStatusFailed"
-    INFERENCE_SUCCESS = "WorkspaceInferenceStatusSuccess"
-    INFERENCE_PENDING = "WorkspaceInferenceStatusPending"
-    INFERENCE_FAILED = "WorkspaceInferenceStatusFailed"
-    IMAGE_PULL_ERROR = "ImagePullError"
-    OOM_KILLED = "ContainerOOMKilled"
-    CRASH_LOOP = "ContainerCrashLoopBackOff"
-    START_ERROR = "ContainerStartError"
-    POD_EVICTED = "PodEvicted"
-    UNSCHEDULABLE = "Unschedulable"
-    JOB_STARTED = "WorkspaceTuningJobStatusStarted"
-    JOB_PENDING = "WorkspaceTuningJobStatusPending"
-    JOB_FAILED = "WorkspaceTuningJobStatusFailed"
-    SUCCEEDED = "workspaceSucceeded"
-    PENDING = "workspacePending"
-    FAILED = "workspaceFailed"
-    READY = "workspaceReady"
-    DELETED = "workspaceDeleted"
-    NODES_RELEASED = "NodesReleased"
-    CAPACITY_UNAVAILABLE = "CapacityUnavailable"
-    DATASET_CHECKED = "DatasetChecked"
-    DATASET_PENDING = "DatasetPending"
-    DATASET_FAILED = "DatasetFailed"
-    ADAPTER_PUSHED = "AdapterPushed"
-    ADAPTER_PENDING = "AdapterPending"
-    ADAPTER_FAILED = "AdapterFailed"
-    SCALED_TO_ZERO = "ScaledToZero"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-
-
-class Phase(StrEnum):
-    """What a run has reached."""
-
-    ACCEPTED = "Accepted"
-    INVALID = "Invalid"
-    DATASET_PENDING = "DatasetPending"
-    DATASET_READY = "DatasetReady"
-    DATASET_FAILED = "DatasetFailed"
-    NODES_PENDING = "NodesPending"
-    NODES_READY = "NodesReady"
-    NODES_FAILED = "NodesFailed"
-    CAPACITY_AWAITED = "CapacityAwaited"
-    TUNING_PENDING = "TuningPending"
-    TUNING = "Tuning"
-    TUNING_FAILED = "TuningFailed"
-    RELEASED = "Released"
-    PUBLISHING = "Publishing"
-    PUBLISHED = "Published"
-    PUBLISH_FAILED = "PublishFailed"
-    ROLLING_OUT = "RollingOut"
-    INFERENCE_READY = "InferenceReady"
-    INFERENCE_FAILED = "InferenceFailed"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    DELETING = "Deleting"
-
-
-#: Phases after which no training of this run goes on: what `status.progress` said of it is history.
-_TRAINING_OVER = frozenset(
-    {
-        Phase.ACCEPTED,
-        Phase.INVALID,
-        Phase.TUNING_FAILED,
-        Phase.RELEASED,
-        Phase.PUBLISHING,
-        Phase.PUBLISHED,
-        Phase.PUBLISH_FAILED,
-        Phase.SUCCEEDED,
-        Phase.FAILED,
-        Phase.BUDGET_EXCEEDED,
-    }
+from include.workspace.status.phases import (
+    ENDED_BADLY,
+    FINISHED,
+    INFERENCE_STATES,
+    NEXT,
+    REPAIRS,
+    STEPS,
+    TRAINING_OVER,
+    TUNING_ONLY,
+    ConditionType,
+    Phase,
+    Reason,
+    Step,
 )
-#: Reasons of WorkspaceReady with which a generation has ended badly.
-ENDED_BADLY = frozenset({Reason.FAILED, Reason.BUDGET_EXCEEDED})
+
+__all__ = [
+    "ENDED_BADLY",
+    "NEXT",
+    "REPAIRS",
+    "STEPS",
+    "ConditionType",
+    "Phase",
+    "Reason",
+    "StaleGeneration",
+    "Step",
+    "condition",
+    "fence",
+    "moment",
+    "progress",
+    "repairs",
+    "set_condition",
+    "status_for",
+    "timestamp",
+    "with_next_step",
+]
+
+T, R = ConditionType, Reason
+MESSAGE_LENGTH = 1024
 
 
 class StaleGeneration(RuntimeError):
     """A status write for a generation that the cluster has already left behind; the writer should stop."""
-
-
-T, R = ConditionType, Reason
-_FINISHED = ((T.WORKSPACE_SUCCEEDED, False, R.FAILED), (T.WORKSPACE_READY, False, R.FAILED))
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one phase writes: (type, status, reason) in this order, and status.state ("" leaves it)."""
-
-    writes: tuple[tuple[ConditionType, bool, Reason], ...]
-    state: str = ""
-
-
-STEPS: Mapping[Phase, Step] = {
-    Phase.ACCEPTED: Step(
-        (
-            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
-            (T.NODES_READY, False, R.NODE_NOT_READY),
-            (T.RESOURCE_READY, False, R.RESOURCE_NOT_READY),
-            (T.DATASET_READY, False, R.DATASET_PENDING),
-            (T.JOB_STARTED, False, R.JOB_PENDING),
-            (T.ADAPTER_PUBLISHED, False, R.ADAPTER_PENDING),
-            (T.INFERENCE_READY, False, R.INFERENCE_PENDING),
-            (T.WORKSPACE_SUCCEEDED, False, R.PENDING),
-            (T.WORKSPACE_READY, False, R.PENDING),
-        ),
-        "Pending",
-    ),
-    Phase.INVALID: Step(((T.RESOURCE_READY, False, R.RESOURCE_FAILED), *_FINISHED), "Failed"),
-    Phase.DATASET_PENDING: Step(((T.DATASET_READY, False, R.DATASET_PENDING),)),
-    Phase.DATASET_READY: Step(((T.DATASET_READY, True, R.DATASET_CHECKED),)),
-    Phase.DATASET_FAILED: Step(((T.DATASET_READY, False, R.DATASET_FAILED), *_FINISHED), "Failed"),
-    Phase.NODES_PENDING: Step(
-        (
-            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
-            (T.NODES_READY, False, R.NODE_NOT_READY),
-            (T.RESOURCE_READY, False, R.RESOURCE_NOT_READY),
-        )
-    ),
-    Phase.NODES_READY: Step(
-        (
-            (T.NODE_CLAIM_READY, True, R.NODE_CLAIMS_READY),
-            (T.NODES_READY, True, R.NODES_READY),
-            (T.RESOURCE_READY, True, R.RESOURCE_SUCCESS),
-        )
-    ),
-    Phase.NODES_FAILED: Step(
-        (
-            (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),
-            (T.NODES_READY, False, R.NODE_NOT_READY),
-            (T.RESOURCE_READY, False, R.RESOURCE_FAILED),
-            *_FINISHED,
-        ),
-        "Failed",
-    ),
-    Phase.CAPACITY_AWAITED: Step(
-        (
-            (T.RESOURCE_READY, False, R.CAPACITY_UNAVAILABLE),
-            (T.WORKSPACE_SUCCEEDED, False, R.PENDING),
-            (T.WORKSPACE_READY, False, R.PENDING),
-        ),
-        "Pending",
-    ),
-    Phase.TUNING_PENDING: Step(((T.JOB_STARTED, False, R.JOB_PENDING),), "Running"),
-    Phase.TUNING: Step(((T.JOB_STARTED, True, R.JOB_STARTED),), "Running"),
-    Phase.TUNING_FAILED: Step(((T.JOB_STARTED, False, R.JOB_FAILED), *_FINISHED), "Failed"),
-    Phase.RELEASED: Step(
-        (
-            (T.NODE_CLAIM_READY, False, R.NODES_RELEASED),
-            (T.NODES_READY, False, R.NODES_RELEASED),
-            (T.RESOURCE_READY, False, R.NODES_RELEASED),
-        )
-    ),
-    Phase.PUBLISHING: Step(((T.ADAPTER_PUBLISHED, False, R.ADAPTER_PENDING),), "Running"),
-    Phase.PUBLISHED: Step(((T.ADAPTER_PUBLISHED, True, R.ADAPTER_PUSHED),), "Running"),
-    Phase.PUBLISH_FAILED: Step(((T.ADAPTER_PUBLISHED, False, R.ADAPTER_FAILED), *_FINISHED), "Failed"),
-    Phase.ROLLING_OUT: Step(((T.INFERENCE_READY, False, R.INFERENCE_PENDING),), "Running"),
-    Phase.INFERENCE_READY: Step(((T.INFERENCE_READY, True, R.INFERENCE_SUCCESS),), "Running"),
-    Phase.INFERENCE_FAILED: Step(((T.INFERENCE_READY, False, R.INFERENCE_FAILED), *_FINISHED), "Failed"),
-    Phase.SUCCEEDED: Step(
-        ((T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED), (T.WORKSPACE_READY, True, R.READY)), "Succeeded"
-    ),
-    Phase.FAILED: Step(_FINISHED, "Failed"),
-    Phase.BUDGET_EXCEEDED: Step(
-        (
-            (T.WORKSPACE_SUCCEEDED, False, R.BUDGET_EXCEEDED),
-            (T.WORKSPACE_READY, False, R.BUDGET_EXCEEDED),
-        ),
-        "Failed",
-    ),
-    Phase.DELETING: Step(((T.WORKSPACE_DELETING, True, R.DELETED),)),
-}
-
-# Conditions that only make sense for a tuning, or only when something is served.
-_TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
-_INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}
-# Why a run may work on a service that the same generation already had (status.run.cause).
-REPAIRS = frozenset({"repair", "inputs", "wake"})
 
 
 def fence(status: Mapping[str, Any] | None, generation: int) -> None:
@@ -312,22 +143,34 @@ def progress(
     if phase == Phase.RELEASED and _without_machines(status, run_for):
         left |= {T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY}  # why there are none is the news
     conditions = list(status.get("conditions") or ())
+    by_itself = again or reason == R.CAPACITY_UNAVAILABLE  # it is tried again, and says when
+    cause, message = message, message if by_itself else with_next_step(message, phase)
     for index, (kind, value, default) in enumerate(step.writes):
         if kind in left:
             continue
         own = reason if reason and (index == 0 or kind == T.RESOURCE_READY) else default
-        if again and (kind, value, default) in _FINISHED:
+        if again and (kind, value, default) in FINISHED:
             own = R.PENDING
         conditions = set_condition(conditions, kind, value, own, message, run_for, now)
-    if _FINISHED[0] in step.writes and not again:
-        conditions = _not_reached(conditions, message, run_for, now)
+    if FINISHED[0] in step.writes and not again:
+        conditions = _not_reached(conditions, cause, run_for, now)
     status["conditions"] = conditions
-    if phase in _TRAINING_OVER and not again:
+    if phase in TRAINING_OVER and not again:
         status.pop("progress", None)
     if step.state and not again:
         status["state"] = _state(step.state, tuning, repair, str(status.get("state") or ""))
     _observe(status, phase, nodes, target_nodes, adapter, keep_adapter=repair)
     return status
+
+
+def with_next_step(message: str, phase: Phase) -> str:
+    """A failure's sentence with what to do next, which a long sentence does not push out; any other as it is."""
+    following = NEXT.get(phase, "")
+    if not following or following in message:
+        return message
+    room = MESSAGE_LENGTH - len(following) - 2
+    kept = message if len(message) <= room else message[: room - 3] + "..."
+    return f"{kept}{'' if kept.endswith(('.', '!', '?')) else '.'} {following}"
 
 
 def _not_reached(
@@ -392,7 +235,7 @@ def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool, answers:
     """
     left: set[ConditionType] = set()
     if not tuning or repair:
-        left |= set(_TUNING_ONLY)
+        left |= set(TUNING_ONLY)
     if not served or (phase == Phase.ACCEPTED and (repair or answers)):
         left.add(T.INFERENCE_READY)
     if repair and tuning:
@@ -405,7 +248,7 @@ def _state(state: str, tuning: bool, repair: bool, before: str) -> str:
         return before if repair and before else state
     if repair and state in ("Pending", "Running"):
         return "NotReady"
-    return _INFERENCE_STATES.get(state, state)
+    return INFERENCE_STATES.get(state, state)
 
 
 status_for = progress

@@ -112,7 +112,9 @@ def test_an_error_of_the_author_is_final_and_said_in_the_pods_words(
     with pytest.raises(AirflowFailException, match="lora r must be positive, not -1"):
         tune.trigger_reentry(context, {**EVENT, "status": "failed"})
     assert cluster.condition(NAME, "JobStarted")["reason"] == "WorkspaceTuningJobStatusFailed"
-    assert cluster.condition(NAME, "WorkspaceSucceeded")["message"] == "lora r must be positive, not -1"
+    told = cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+    assert told.startswith("lora r must be positive, not -1. Next: ")
+    assert "kaito.sh/rerun" in told
 
 
 @pytest.mark.parametrize("exit_code", [75, 1, 137])

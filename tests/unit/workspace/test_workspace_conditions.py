@@ -126,7 +126,8 @@ def test_a_failure_says_which_part_failed_and_why(phase: Phase, kind: ConditionT
     status = run(QUICK, [Phase.ACCEPTED, phase])[-1]
     blamed = conditions.condition(status, kind)
     assert blamed is not None
-    assert (blamed["status"], blamed["reason"], blamed["message"]) == ("False", reason, phase)
+    told = f"{phase}. {conditions.NEXT[phase]}"
+    assert (blamed["status"], blamed["reason"], blamed["message"]) == ("False", reason, told)
     for summary in (ConditionType.WORKSPACE_SUCCEEDED, ConditionType.WORKSPACE_READY):
         found = conditions.condition(status, summary)
         assert found is not None
@@ -191,7 +192,10 @@ def test_foreign_conditions_and_fields_are_kept_and_inputs_untouched() -> None:
 
 def test_long_messages_are_cut() -> None:
     status = conditions.progress(QUICK, Phase.FAILED, message="x" * 5000, now=NOW)
-    assert all(len(condition["message"]) == 1024 for condition in status["conditions"])
+    assert all(len(condition["message"]) in (1023, 1024) for condition in status["conditions"])
+    assert all(
+        condition["message"].endswith(conditions.NEXT[Phase.FAILED]) for condition in status["conditions"]
+    )
 
 
 def test_the_same_write_twice_changes_nothing() -> None:
@@ -318,3 +322,10 @@ def test_a_training_that_an_edit_has_ended_does_not_say_that_it_goes_on() -> Non
     told = conditions.condition(status, "JobStarted")
     assert told is not None
     assert (told["status"], told["message"]) == ("False", "Not reached: no such preset")
+
+
+def test_what_is_tried_again_by_itself_asks_nothing_of_its_author() -> None:
+    none_left = conditions.progress(
+        QUICK, Phase.NODES_FAILED, message="no capacity", reason="CapacityUnavailable", now=NOW
+    )
+    assert not any("Next:" in condition["message"] for condition in none_left["conditions"])
