@@ -42,8 +42,8 @@ async def _look_up(
     """Look up what a Workspace names: in the cluster, and on the hub where it names a model of the hub."""
     document = as_written(workspace)
     namespace = names.namespace(workspace)
-    found = await references.look_up_async(cluster, document, namespace, admitted())
-    token = await references.hub_token_async(cluster, document, namespace)
+    found = await references.look_up(cluster, document, namespace, admitted())
+    token = await references.hub_token(cluster, document, namespace)
     lookup = await asyncio.to_thread(look_up, document, lambda: token)
     if lookup.transient:
         raise RuntimeError(str(lookup.fault))

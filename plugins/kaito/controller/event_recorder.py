@@ -18,6 +18,7 @@ from include.workspace.status.conditions import timestamp
 from include.workspace.status.transitions import Event, transition_events
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.cluster_calls import ClusterCalls
 
 log = logging.getLogger(__name__)
 
@@ -99,21 +100,8 @@ class News:
         return status
 
 
-def tell(cluster: Any, workspace: Object, events: Iterable[Event]) -> None:
-    """Write Events with the synchronous hook."""
-    for event in events:
-        now = datetime.now(UTC)
-        made = manifest(workspace, event, now)
-        try:
-            old, new = cluster.get_or_create(EVENT, made)
-            if not new and (request := again(event, old, made, now)):
-                cluster.send(request)
-        except ClusterError as error:
-            _not_told(event, error)
-
-
-async def tell_async(cluster: Any, obj: Object, events: Iterable[Event], kind: Kind = WORKSPACE) -> None:
-    """Write Events with the asyncio hook: about a Workspace, or about an object of another kind."""
+async def tell(cluster: ClusterCalls, obj: Object, events: Iterable[Event], kind: Kind = WORKSPACE) -> None:
+    """Write Events about a Workspace, or about an object of another kind. Never raises."""
     for event in events:
         now = datetime.now(UTC)
         made = manifest(obj, event, now, kind)

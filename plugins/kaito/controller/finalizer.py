@@ -7,7 +7,6 @@ here, and neither is what somebody else controls.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,8 @@ from kaito.hooks.api import (
     Kind,
     Request,
 )
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
+from kaito.hooks.cluster_calls import ClusterCalls
+from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.providers.nodepool import NODE_POOL
 from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
 from kaito.providers.selection import azure_subscribed, azure_subscribed_async
@@ -135,27 +135,16 @@ def judge(
     return Remains(tuple(Left(kind, obj) for kind in KINDS for obj in own[kind.plural]), forced)
 
 
-def look(cluster: KaitoClusterHook, live: Object, deadline: float) -> Remains:
+async def look(cluster: ClusterCalls, live: Object, deadline: float) -> Remains:
     """Look once at what is left of a Workspace."""
-    found: dict[str, Sequence[Object]] = {}
-    for kind in KINDS:
-        try:
-            found[kind.plural] = cluster.list(kind, _scope(kind, live), _selection(live))
-        except ClusterError as error:
-            found[kind.plural] = _without(error)
-    return judge(live, found, deadline)
 
-
-async def look_async(cluster: AsyncKaitoClusterHook, live: Object, deadline: float) -> Remains:
-    """As :func:`look`, for triggers."""
-
-    async def one(kind: Kind) -> Sequence[Object]:
+    async def left_of(kind: Kind) -> Sequence[Object]:
         try:
             return await cluster.list(kind, _scope(kind, live), _selection(live))
         except ClusterError as error:
             return _without(error)
 
-    answers = await asyncio.gather(*(one(kind) for kind in KINDS))
+    answers = await cluster.together(*(left_of(kind) for kind in KINDS))
     return judge(live, {kind.plural: found for kind, found in zip(KINDS, answers, strict=True)}, deadline)
 
 

@@ -75,7 +75,7 @@ class InitialStatusReconciler(Reconciler):
     async def _tell(self) -> None:
         """Write the Events of what was said."""
         untold, self._untold = self._untold, []
-        told = (self._in_slot(events.tell_async(self.hook, live, what)) for live, what in untold)
+        told = (self._in_slot(events.tell(self.hook, live, what)) for live, what in untold)
         try:
             async with asyncio.timeout(EVENTS_SECONDS):
                 await asyncio.gather(*told)

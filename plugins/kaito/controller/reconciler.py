@@ -319,7 +319,7 @@ class Reconciler:
                     item.done.append(done)
             item.live = await self._forget_trouble(doer.live)
         finally:  # the status has turned, whatever became of the actions
-            await events.tell_async(self.hook, item.live, item.decision.events)
+            await events.tell(self.hook, item.live, item.decision.events)
 
     async def _forget_trouble(self, live: dict[str, Any]) -> dict[str, Any]:
         """What could not be carried out earlier was carried out now."""
@@ -345,7 +345,7 @@ class Reconciler:
                 status = troubled(live, item.trouble, datetime.now(UTC))
                 written = await self.writer.write(live, status)
                 turned = transition_events(live.get("status"), status)
-                await events.tell_async(self.hook, written, [_trouble_event(item.trouble), *turned])
+                await events.tell(self.hook, written, [_trouble_event(item.trouble), *turned])
                 item.reported = True
         except (ClusterError, TimeoutError) as error:
             self.log.warning("Workspace %s/%s: its status could not be written: %s", *item.key, _words(error))

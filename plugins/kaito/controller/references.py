@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from include.catalog import machine_from_labels
 from include.contracts.yaml_documents import reader as documents
@@ -34,6 +34,16 @@ log = logging.getLogger(__name__)
 DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
 
 Object = Mapping[str, Any]
+
+
+class Reads(Protocol):
+    """What is asked of a cluster here: ``ClusterCalls`` has it, and a cache of its answers."""
+
+    async def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """Return one object, or None when there is none of that name."""
+
+    async def list(self, kind: Kind) -> list[dict[str, Any]]:
+        """Return all objects of a kind."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ def hub_secret(document: Object) -> str | None:
     return str(name) if is_object_name(name) else None
 
 
-async def hub_token_async(cluster: Any, document: Object, namespace: str) -> str | None:
+async def hub_token(cluster: Reads, document: Object, namespace: str) -> str | None:
     """Return the token of that Secret, for one question to the hub; it must go no further."""
     name = hub_secret(document)
     if name is None or not is_namespace(namespace):
@@ -204,26 +214,10 @@ async def hub_token_async(cluster: Any, document: Object, namespace: str) -> str
         return None
 
 
-def look_up(cluster: Any, document: Object, namespace: str) -> dict[tuple[str, str], Object | None]:
-    """Find what a Workspace names, with the synchronous hook."""
-    found: dict[tuple[str, str], Object | None] = {}
-    for reference in _readable(document, namespace):
-        try:
-            found[reference.which] = cluster.find(reference.kind, reference.name, namespace)
-        except ClusterError as error:
-            _may_not(reference, error)
-    if _may_bring(document):
-        try:
-            found[NODES] = {"items": cluster.list(NODE)}
-        except ClusterError as error:
-            found[NODES] = _no_nodes(error)
-    return found
-
-
-async def look_up_async(
-    cluster: Any, document: Object, namespace: str, admitted: Policy | None = None
+async def look_up(
+    cluster: Reads, document: Object, namespace: str, admitted: Policy | None = None
 ) -> dict[tuple[str, str], Object | None]:
-    """Find what a Workspace names, with the asyncio hook; ``admitted`` as :func:`faults` takes it."""
+    """Find what a Workspace names; ``admitted`` as :func:`faults` takes it."""
     found: dict[tuple[str, str], Object | None] = {}
     for reference in _readable(document, namespace):
         try:

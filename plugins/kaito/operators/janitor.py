@@ -152,7 +152,7 @@ class SweepOperator(BaseAsyncOperator):
             stats.incr(f"{METRIC}.deleted", tags={"kind": verdict.thing.kind})
             if kind := KINDS.get(verdict.thing.kind):
                 event = Event(NORMAL, "OrphanDeleted", f"Deleted by the janitor: {verdict.reason}.")
-                await events.tell_async(sweep.hook, _object(verdict), [event], kind)
+                await events.tell(sweep.hook, _object(verdict), [event], kind)
         for kind in sorted({verdict.thing.kind for verdict in verdicts}):
             count = sum(v.orphan and v.thing.kind == kind for v in verdicts)
             stats.gauge(f"{METRIC}.orphans", count, tags={"kind": kind})
@@ -171,7 +171,7 @@ class SweepOperator(BaseAsyncOperator):
             else:
                 once = f"orphan {verdict.thing.key}"
                 event = Event(NORMAL, "OrphanFound", f"{told}. The janitor only reports it.", once=once)
-            await events.tell_async(sweep.hook, workspace, [event], WORKSPACE)
+            await events.tell(sweep.hook, workspace, [event], WORKSPACE)
 
     def _summary(self, verdicts: Sequence[Verdict], done: Sequence[Deletion], *, delete: bool) -> None:
         orphans = [verdict for verdict in verdicts if verdict.orphan]

@@ -31,8 +31,9 @@ from include.workspace.status.provisioning_history import exhausted
 from include.workspace.validation import identity
 from kaito.controller import references
 from kaito.controller.cost_recorder import over_budget
-from kaito.hooks.api import CRD, SECRET, ClusterError, workspace_kind
-from kaito.lookup import Lookup, look_up, token_in
+from kaito.hooks.api import CRD, ClusterError, workspace_kind
+from kaito.hooks.cluster_calls import run as run_calls
+from kaito.lookup import Lookup, look_up
 from kaito.operators import dry_run, exclusive
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
@@ -152,7 +153,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         workspace, faults = examine_workspace(document, self.lookup.catalog, policy())
         faults = self.lookup.with_doubt(faults)
         found = [*faults, *self._purpose_faults(document)]
-        named = references.look_up(self.cluster, document, wanted.namespace)
+        named = run_calls(references.look_up(self.cluster.calls, document, wanted.namespace))
         found += references.faults(document, named, workspace, self.lookup.catalog)
         self.config = references.user_config(document, named)
         for notice in references.notices(document, named):
@@ -199,17 +200,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         return found
 
     def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
-        """Return the token of the preset's Secret; it opens a gated model for this look and goes no further."""
-        name = references.hub_secret(document)
-        if name is None:
-            return None
-        try:
-            return token_in(self.cluster.find(SECRET, name, namespace))
-        except ClusterError as error:
-            if error.status == 403:
-                self.log.info("May not read Secret %s (%s); asking the hub without a token.", name, error)
-                return None
-            raise
+        return run_calls(references.hub_token(self.cluster.calls, document, namespace))
 
     def _purpose_faults(self, document: Mapping[str, Any]) -> list[Fault]:
         here, there, dag = (

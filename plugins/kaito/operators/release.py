@@ -33,6 +33,7 @@ from kaito.controller.finalizer import (
     unregistered_capacity,
 )
 from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.cluster_calls import run
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import ledger
 from kaito.params import release_params
@@ -62,7 +63,7 @@ class ReleaseTask(WorkspaceTask, BaseOperator):
         return self.cluster.find(WORKSPACE, self.workspace, self.namespace)
 
     def look(self, live: Mapping[str, Any]) -> Remains:
-        return look(self.cluster, live, release_deadline())
+        return run(look(self.cluster.calls, live, release_deadline()))
 
     def say(self, live: Mapping[str, Any], message: str) -> None:
         """Tell the Workspace's author how far its release is."""
@@ -192,4 +193,4 @@ class RemoveFinalizerOperator(ReleaseTask):
 
     def _tell_what_is_left(self, live: Mapping[str, Any], message: str) -> None:
         self.log.warning("%s", message)
-        tell(self.cluster, live, [Event(WARNING, "ReleasedByForce", message)])
+        run(tell(self.cluster.calls, live, [Event(WARNING, "ReleasedByForce", message)]))

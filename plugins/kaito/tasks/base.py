@@ -24,6 +24,7 @@ from include.workspace.api.dialect import as_written
 from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
 from kaito.controller.cost_recorder import record_cost
+from kaito.hooks import cluster_calls
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
@@ -230,7 +231,7 @@ class WorkspaceTask:
                     generation=run.generation,
                     begins=phase in BEGINNINGS,
                 )
-                events.tell(self.cluster, news.live, news.events)
+                cluster_calls.run(events.tell(self.cluster.calls, news.live, news.events))
                 return
             except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
                 self.log.warning("The status of Workspace %s could not be written: %s", run.name, error)

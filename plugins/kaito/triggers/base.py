@@ -232,6 +232,6 @@ class WorkspaceTrigger(BaseTrigger):
                 generation=mine.generation,
                 even_deleting=self.even_deleting,
             )
-            await events.tell_async(hook, news.live, news.events)
+            await events.tell(hook, news.live, news.events)
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The Workspace's status could not be written: %s", error)

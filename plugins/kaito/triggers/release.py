@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.workspace.status import conditions
-from kaito.controller.finalizer import agent_pools_left, look_async
+from kaito.controller.finalizer import agent_pools_left, look
 from kaito.hooks.api import WORKSPACE
 from kaito.hooks.azure_account import AksError, ConnectionIncomplete
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
@@ -41,7 +41,7 @@ class ReleasedTrigger(WorkspaceTrigger):
         if live is None or not live["metadata"].get("deletionTimestamp"):
             return Observation(True, "The Workspace is gone.", silent=True)
         self.serve(live)
-        remains = await look_async(hook, live, self.deadline_seconds)
+        remains = await look(hook, live, self.deadline_seconds)
         left = str(remains) if remains.left else await self._at_azure(live)
         if not left:
             return Observation(True, "Nothing is left.")

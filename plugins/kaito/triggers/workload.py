@@ -216,7 +216,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
                 uid=self.workspace_uid,
                 generation=self.generation,
             )
-            await events.tell_async(hook, news.live, news.events)
+            await events.tell(hook, news.live, news.events)
         except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
             self.log.warning("The status of Workspace %s could not be written: %s", self.workspace, error)
 

@@ -38,6 +38,22 @@ QUICK_START: dict[str, Any] = {
 }
 
 
+class FakeCalls:
+    """The fake's methods as the calls over a transport that answers at once."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return getattr(self.cluster, name)(*args, **kwargs)
+
+        return call
+
+    async def together(self, *calls: Any) -> list[Any]:
+        return [await call for call in calls]
+
+
 class FakeCluster:
     """Objects by (plural, namespace, name); remembers what was written, and can be told to refuse."""
 
@@ -50,6 +66,10 @@ class FakeCluster:
         self.lingering: set[str] = set()
         #: What tasks left for Airflow to emit, by asset.
         self.outlets: dict[Any, SimpleNamespace] = defaultdict(lambda: SimpleNamespace(extra={}))
+
+    @property
+    def calls(self) -> FakeCalls:
+        return FakeCalls(self)
 
     def _key(self, kind: Kind, name: str, namespace: str | None) -> tuple[str, str, str]:
         return kind.plural, (namespace or "default") if kind.namespaced else "", name

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from kaito.controller import event_recorder as events
 from kaito.hooks.api import ClusterError, Request
+from kaito.hooks.cluster_calls import run
 
 from include.workspace.status import conditions
 from include.workspace.status.transitions import NORMAL, WARNING, Event
@@ -64,7 +65,7 @@ def test_the_same_event_is_counted(
 ) -> None:
     for minute in range(3):
         at(monkeypatch, NOW + timedelta(minutes=minute))
-        events.tell(cluster, workspace, [PENDING])
+        run(events.tell(cluster.calls, workspace, [PENDING]))
     assert len(cluster.told) == 1
     assert cluster.told[0]["count"] == 3
     assert cluster.told[0]["firstTimestamp"] == "2026-11-23T12:00:00Z"
@@ -76,7 +77,7 @@ def test_after_a_quiet_time_the_count_begins_anew(
 ) -> None:
     for minute in (0, 1, 20):
         at(monkeypatch, NOW + timedelta(minutes=minute))
-        events.tell(cluster, workspace, [PENDING])
+        run(events.tell(cluster.calls, workspace, [PENDING]))
     assert cluster.told[0]["count"] == 1
     assert cluster.told[0]["firstTimestamp"] == "2026-11-23T12:20:00Z"
 
@@ -85,10 +86,9 @@ def test_other_words_are_another_event_and_another_workspace_too(
     cluster: Recording, workspace: dict[str, Any]
 ) -> None:
     again = {**workspace, "metadata": {**workspace["metadata"], "uid": "another"}}
-    events.tell(
-        cluster, workspace, [PENDING, Event(WARNING, "Pending", "Accepted"), Event(NORMAL, "Pending", "b")]
-    )
-    events.tell(cluster, again, [PENDING])
+    others = [Event(WARNING, "Pending", "Accepted"), Event(NORMAL, "Pending", "b")]
+    run(events.tell(cluster.calls, workspace, [PENDING, *others]))
+    run(events.tell(cluster.calls, again, [PENDING]))
     assert len(cluster.told) == 4
 
 
@@ -97,9 +97,9 @@ def test_what_lasts_is_said_once_and_again_only_in_new_words(
 ) -> None:
     foreign = Event(WARNING, "ManagedByUpstream", "KAITO runs here", once="foreign")
     for _ in range(3):
-        events.tell(cluster, workspace, [foreign])
+        run(events.tell(cluster.calls, workspace, [foreign]))
     assert [event["count"] for event in cluster.told] == [1]
-    events.tell(cluster, workspace, [Event(WARNING, "ManagedByUpstream", "still", once="foreign")])
+    run(events.tell(cluster.calls, workspace, [Event(WARNING, "ManagedByUpstream", "still", once="foreign")]))
     assert [(event["count"], event["message"]) for event in cluster.told] == [(2, "still")]
 
 
@@ -108,7 +108,7 @@ def test_an_event_that_cannot_be_written_is_no_error(
     cluster: Recording, workspace: dict[str, Any], status: int
 ) -> None:
     cluster.refuse["create", "events"] = ClusterError(status, "", "no")
-    events.tell(cluster, workspace, [PENDING])
+    run(events.tell(cluster.calls, workspace, [PENDING]))
     assert cluster.told == []
 
 
@@ -124,6 +124,6 @@ def test_a_status_that_turns_tells_what_turned(cluster: Recording, workspace: di
     cluster.patch_status(
         workspace["metadata"]["name"], "default", news, uid=workspace["metadata"]["uid"], generation=1
     )
-    events.tell(cluster, news.live, news.events)
+    run(events.tell(cluster.calls, news.live, news.events))
     assert {event["type"] for event in cluster.told} == {"Warning"}
     assert any("no such file" in event["message"] for event in cluster.told)

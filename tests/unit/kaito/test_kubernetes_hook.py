@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import tenacity
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
-from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.cluster_calls import StaleWorkspace, fence, run
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kubernetes.client.exceptions import ApiException
+from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
 
 def refusal(status: int, reason: str, message: str = "no") -> ApiException:
@@ -35,15 +38,58 @@ class ScriptedClient:
         return answer
 
 
-@pytest.fixture
-def hook_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[KaitoClusterHook, ScriptedClient]]:
-    def make(*answers: Any) -> tuple[KaitoClusterHook, ScriptedClient]:
+class ScriptedAsyncClient(ScriptedClient):
+    """The same, as the asyncio client answers."""
+
+    async def call_api(self, **arguments: Any) -> Any:  # type: ignore[override]
+        try:
+            return super().call_api(**arguments)
+        except ApiException as error:
+            refused = AsyncApiException(status=error.status, reason=error.reason)
+            refused.body = error.body
+            raise refused from None
+
+
+class Awaited:
+    """The asyncio hook, each call awaited in a loop of its own."""
+
+    def __init__(self, hook: AsyncKaitoClusterHook) -> None:
+        self.hook = hook
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: asyncio.run(getattr(self.hook, name)(*args, **kwargs))
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def hook_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, ScriptedClient]]:
+    """Either hook: what holds for one holds for the other."""
+
+    def blocking(*answers: Any) -> tuple[KaitoClusterHook, ScriptedClient]:
         hook, client = KaitoClusterHook(conn_id=None), ScriptedClient(*answers)
         hook.__dict__["api_client"] = client
         monkeypatch.setattr(KaitoClusterHook._send.retry, "wait", tenacity.wait_none())
         return hook, client
 
-    return make
+    def awaited(*answers: Any) -> tuple[Awaited, ScriptedClient]:
+        hook, client = AsyncKaitoClusterHook(conn_id=None), ScriptedAsyncClient(*answers)
+        hook._client = client
+        monkeypatch.setattr(AsyncKaitoClusterHook._send.retry, "wait", tenacity.wait_none())
+        return Awaited(hook), client
+
+    return blocking if request.param == "blocking" else awaited
+
+
+async def test_the_blocking_hook_works_inside_an_event_loop() -> None:
+    hook = KaitoClusterHook(conn_id=None)
+    hook.__dict__["api_client"] = ScriptedClient({"metadata": {"name": "p"}})
+    assert hook.find(POD, "p", "n") == {"metadata": {"name": "p"}}
+
+
+async def test_what_waits_for_an_event_loop_is_not_driven_without_one() -> None:
+    with pytest.raises(RuntimeError, match="waits for an event loop"):
+        run(asyncio.sleep(0.01))
 
 
 def test_what_is_not_there_is_none(hook_for: Any) -> None:

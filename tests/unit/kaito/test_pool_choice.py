@@ -29,12 +29,11 @@ from kaito.tasks import machines as operators
 from include.pools.status import Stage
 from include.workspace import workspace_crd
 from include.workspace.api import names
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
 from tests.unit.kaito.test_pool import node
 from tests.unit.kaito.test_pool_operators import create
 from tests.unit.kaito.test_pool_operators import release as release_task
 from tests.unit.kaito.test_preflight import preflight
-from tests.unit.kaito.test_triggers import AsyncCluster
 
 NAME = "workspace-tuning-phi-3"
 NO_KIND = ClusterError(404, "NotFound", "the server could not find the requested resource")
@@ -102,7 +101,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
     chosen = look[0]()
     assert chosen.settings.provider == expected
     assert "auto, and" in str(chosen)
-    assert await choose_async(AsyncCluster(cluster), workspace, AUTO) == chosen  # type: ignore[arg-type]
+    assert await choose_async(FakeCalls(cluster), workspace, AUTO) == chosen  # type: ignore[arg-type]
 
 
 def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
@@ -115,7 +114,7 @@ def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, works
 async def test_one_look_at_the_cluster_serves_many_workspaces(
     cluster: FakeCluster, workspace: dict[str, Any]
 ) -> None:
-    hook, looks = AsyncCluster(cluster), []
+    hook, looks = FakeCalls(cluster), []
     real = hook.list
 
     async def counted(kind: Any, *_: Any, **selection: Any) -> Any:

@@ -15,10 +15,10 @@ from kaito.triggers.pool import GpuPoolReadyTrigger
 
 from include.pools.status import FailureClass, PoolStatus, Stage
 from include.workspace.api import names
-from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.conftest import FakeCalls, FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim
 from tests.unit.kaito.test_pool_choice import gpu_node
-from tests.unit.kaito.test_triggers import NAME, AsyncCluster, ending, given_up, own_claim, pool_trigger
+from tests.unit.kaito.test_triggers import NAME, ending, given_up, own_claim, pool_trigger
 
 SLOW = {
     Stage.LAUNCH: own_claim(claim("a")),
@@ -29,7 +29,7 @@ SLOW = {
 
 @pytest.fixture(autouse=True)
 def in_memory(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
-    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
 
 

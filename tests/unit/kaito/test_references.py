@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kaito.controller import references
 from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError
+from kaito.hooks.cluster_calls import run
 
 from include.catalog import load_catalog
 from tests.unit.kaito.conftest import FakeCluster
@@ -69,7 +70,7 @@ def test_each_object_is_looked_up_once(cluster: FakeCluster) -> None:
     asked: list[str] = []
     find = cluster.find
     cluster.find = lambda kind, name, namespace=None: asked.append(name) or find(kind, name, namespace)  # type: ignore[method-assign]
-    found = references.look_up(cluster, DOCUMENT, "team")
+    found = run(references.look_up(cluster.calls, DOCUMENT, "team"))
     assert asked == ["push", "pull", "training"]
     assert set(found.values()) == {None}
 
@@ -78,10 +79,10 @@ def test_a_secret_that_we_may_not_read_is_left_to_the_pod_and_anything_else_is_a
     cluster: FakeCluster,
 ) -> None:
     cluster.refuse["get", SECRET.plural] = ClusterError(403, "Forbidden", "secrets is forbidden")
-    assert set(references.look_up(cluster, DOCUMENT, "team")) == {("configmaps", "training")}
+    assert set(run(references.look_up(cluster.calls, DOCUMENT, "team"))) == {("configmaps", "training")}
     cluster.refuse["get", CONFIG_MAP.plural] = ClusterError(403, "Forbidden", "configmaps is forbidden")
     with pytest.raises(ClusterError):
-        references.look_up(cluster, DOCUMENT, "team")
+        run(references.look_up(cluster.calls, DOCUMENT, "team"))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_what_cannot_be_a_name_is_never_looked_up(cluster: FakeCluster, name: st
         "inference": {"config": name, "preset": {"presetOptions": {"modelAccessSecret": name}}},
     }
     assert references.references(document) == []
-    assert references.look_up(cluster, document, "team") == {}
+    assert run(references.look_up(cluster.calls, document, "team")) == {}
     assert asked == []
     only = {"inference": {"preset": {"presetOptions": {"modelAccessSecret": name}}}}
     assert references.hub_secret(only) is None
@@ -119,7 +120,7 @@ def test_what_cannot_be_a_name_is_never_looked_up(cluster: FakeCluster, name: st
 @pytest.mark.parametrize("namespace", ["../kube-system", "..", "a.b", "Team", "a" * 64])
 def test_nothing_is_looked_up_in_what_cannot_be_a_namespace(cluster: FakeCluster, namespace: str) -> None:
     cluster.find = None  # type: ignore[assignment] - calling it would fail
-    assert references.look_up(cluster, DOCUMENT, namespace) == {}
+    assert run(references.look_up(cluster.calls, DOCUMENT, namespace)) == {}
 
 
 def test_the_key_of_a_service_is_in_the_secret_that_is_named_for_it() -> None:

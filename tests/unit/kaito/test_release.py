@@ -34,8 +34,8 @@ from kaito.triggers.release import ReleasedTrigger
 
 from include.pools.aks import MANAGED_BY, MANAGED_BY_TAG
 from include.workspace.api import names
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
-from tests.unit.kaito.test_triggers import AsyncCluster, ending
+from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
+from tests.unit.kaito.test_triggers import ending
 
 NAME = "workspace-tuning-phi-3"
 WHICH = {"workspace": NAME, "namespace": "default"}
@@ -326,7 +326,7 @@ def test_agent_pools_go_too(cluster: Deletes, going: dict[str, Any], monkeypatch
 class TestTheWait:
     @pytest.fixture(autouse=True)
     def in_memory(self, monkeypatch: pytest.MonkeyPatch, cluster: Deletes) -> None:
-        monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+        monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
 
     def trigger(self) -> ReleasedTrigger:
         return ReleasedTrigger(

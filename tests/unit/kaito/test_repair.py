@@ -19,10 +19,10 @@ from kaito.triggers import base
 from include.workspace import workspace_crd
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
 from tests.unit.kaito.test_pool_operators import release
 from tests.unit.kaito.test_preflight import preflight
-from tests.unit.kaito.test_triggers import AsyncCluster, ending, in_run
+from tests.unit.kaito.test_triggers import ending, in_run
 
 NAME = "workspace-tuning-phi-3"
 ADAPTER = {"image": "r/a:1", "digest": "sha256:1", "reference": "r/a@sha256:1"}
@@ -119,7 +119,7 @@ class TestAForgottenRun:
     async def test_it_waits_for_no_tuning_machines(
         self, cluster: FakeCluster, adapter_published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+        monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
         before = copy.deepcopy(adapter_published["status"])
         assert isinstance(await ending(in_run(RUN_ID)), TaskSuccessEvent)
         assert adapter_published["status"] == before, "machines that nobody has are not reported as ready"

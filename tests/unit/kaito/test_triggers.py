@@ -17,7 +17,7 @@ from kaito.triggers.rollout import RolloutReadyTrigger
 
 from include.reconcile.pod_problems import STUCK_AFTER
 from include.workspace.status import conditions
-from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.conftest import FakeCalls, FakeCluster
 from tests.unit.kaito.test_pool import claim, node, ready_claim
 from tests.unit.kaito.test_rollout import pod, stateful_set
 
@@ -31,24 +31,9 @@ WHICH: dict[str, Any] = {
 }
 
 
-class AsyncCluster:
-    """The cluster in memory, as triggers call it."""
-
-    def __init__(self, inner: FakeCluster) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self.inner, name)
-
-        async def later(*args: Any, **kwargs: Any) -> Any:
-            return call(*args, **kwargs)
-
-        return later
-
-
 @pytest.fixture(autouse=True)
 def in_memory(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
-    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
 
 

@@ -23,7 +23,7 @@ from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 from tests.unit.kaito.conftest import FakeCluster
 from tests.unit.kaito.test_pool_fallback import A100, H100, NAME, V100, asked_for, choices, gave_up, told
-from tests.unit.kaito.test_triggers import WHICH, AsyncCluster, ending
+from tests.unit.kaito.test_triggers import WHICH, FakeCalls, ending
 from tests.unit.kaito.test_workload import EVENT, comes_back, ended_pod, have_machine, started
 
 __all__ = ["choices", "comes_back"]
@@ -204,7 +204,7 @@ async def test_the_wait_comes_back_to_its_task(
     cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where an adapter is published: who waits here has decided to train."""
-    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
     workspace["status"] = {
         "adapter": {"reference": "r.example.com/a@sha256:1"},
@@ -316,7 +316,7 @@ def test_a_machine_that_may_come_back_is_waited_for(
 async def test_the_wait_for_machines_ends_when_one_falls_silent(
     tune: TuneOperator, cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
     falls_silent(cluster)
     event: Mapping[str, Any] = (await ending(LostMachinesTrigger(**WHICH, purpose="tuning"))).payload

@@ -16,8 +16,7 @@ from kaito.triggers.workload import NODE_LOST, STUCK, SUPERSEDED, TRY_LABEL, Wor
 
 from include.reconcile import pod_problems
 from include.workspace.status.conditions import timestamp
-from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_triggers import AsyncCluster
+from tests.unit.kaito.conftest import FakeCalls, FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 
@@ -247,7 +246,7 @@ async def test_the_schedulers_words_reach_the_condition_and_end_a_wait_that_cost
     monkeypatch.setattr(pod_problems, "UNSCHEDULABLE_SECONDS", 0.05)
     waits = {"pending": "TuningPending", "working": "Tuning", "holds_machines": True}
     trigger = make_trigger(cluster, workspace, monkeypatch, **waits)
-    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     stuck = {**PENDING, "status": {"phase": "Pending", "conditions": [REFUSED]}}
     cluster.add(POD, stuck)
     (event,) = await events(trigger)
@@ -262,7 +261,7 @@ async def test_the_condition_says_when_the_pod_runs_and_where(
 ) -> None:
     monkeypatch.setattr(workload, "START_SECONDS", 0.001)
     trigger = make_trigger(cluster, workspace, monkeypatch, pending="TuningPending", working="Tuning")
-    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: AsyncCluster(cluster))
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     cluster.add(POD, {**PENDING, "spec": {"nodeName": "gpu-0"}, "status": {"phase": "Running"}})
     waiting = asyncio.create_task(events(trigger))
     async with asyncio.timeout(5):
