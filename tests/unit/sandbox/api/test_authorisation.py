@@ -16,7 +16,7 @@ from sandbox.api.http.authorisation import Attributes, allowed, need
 ACCOUNT = User("system:serviceaccount:ml:airflow", ("system:serviceaccounts", "system:authenticated"))
 OTHER = User("system:serviceaccount:other:airflow", ("system:authenticated",))
 READ = {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}
-OURS = Path(__file__).parents[4] / "presets" / "rbac" / "kaito-airflow.yaml"
+OURS = Path(__file__).parents[4] / "presets" / "rbac"
 
 
 async def grant(cluster: Cluster, *rules: dict[str, Any], namespace: str | None = None) -> None:
@@ -95,10 +95,65 @@ def test_an_issued_token_holds_after_a_restart_and_for_nobody_else() -> None:
     assert Tokens({"root-token": "root"}).user("sandbox-.") is None
 
 
+def ours(*files: str) -> list[dict[str, Any]]:
+    return [document for file in files for document in yaml.safe_load_all((OURS / file).read_text())]
+
+
+async def granted_to_airflow(cluster: Cluster, *files: str) -> None:
+    for document in ours(*files):
+        group = document["apiVersion"].rpartition("/")[0]
+        plural = f"{document['kind'].lower()}s" + (f".{group}" if group else "")
+        await cluster.create(plural, document, document["metadata"].get("namespace"))
+
+
+DEFAULT = ("kaito-airflow.yaml", "namespaces.yaml")
+EVERYWHERE = ("kaito-airflow.yaml", "options/all-namespaces.yaml")
+AIRFLOW = User("system:serviceaccount:kaito-system:kaito-airflow", ("system:authenticated",))
+LEASES = ("coordination.k8s.io", "leases", "kaito-system")
+
+
 def test_what_airflow_may_do_has_no_wildcard_and_lists_no_secrets() -> None:
-    documents = {d["kind"]: d for d in yaml.safe_load_all(OURS.read_text())}
-    rules = documents["ClusterRole"]["rules"]
+    files = [str(path.relative_to(OURS)) for path in OURS.rglob("*.yaml")]
+    assert sorted(files) == sorted({*DEFAULT, *EVERYWHERE})
+    rules = [rule for document in ours(*files) for rule in document.get("rules", [])]
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["apiGroups"] + rule["resources"]]
-    assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["get"]]
+    assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["get", "create"]]
     never = {"pods/exec", "pods/attach", "persistentvolumes", "clusterroles", "serviceaccounts/token"}
     assert not never & {resource for rule in rules for resource in rule["resources"]}
+
+
+@pytest.mark.parametrize(
+    ("wish", "by_default", "everywhere"),
+    [
+        (Attributes("create", "", "pods", "default"), True, True),
+        (Attributes("create", "", "pods", "team-b"), False, True),
+        (Attributes("create", "", "pods", "kube-system"), False, True),
+        (Attributes("get", "", "secrets", "default", "push"), True, True),
+        (Attributes("get", "", "secrets", "kube-system", "token"), False, True),
+        (Attributes("list", "", "secrets", "default"), False, False),
+        (Attributes("patch", "", "services", "team-b", "payments"), False, True),
+        (Attributes("get", "", "pods/proxy", "kube-system", "p"), False, True),
+        (Attributes("delete", "kaito.sh", "workspaces", "team-b", "w"), False, True),
+        (Attributes("patch", "kaito.sh", "workspaces/status", "default", "w"), True, True),
+        (Attributes("watch", "kaito.sh", "workspaces"), True, True),
+        (Attributes("watch", "", "events", "default"), True, True),
+        (Attributes("list", "", "events"), True, True),
+        (Attributes("create", "karpenter.sh", "nodeclaims"), True, True),
+        (Attributes("update", *LEASES, "kaito-airflow-reconciler"), True, True),
+        (Attributes("create", *LEASES), True, True),
+        (Attributes("update", *LEASES, "of-somebody-else"), False, False),
+        (Attributes("get", *LEASES, "of-somebody-else"), False, False),
+        (
+            Attributes("update", "coordination.k8s.io", "leases", "kube-system", "kube-scheduler"),
+            False,
+            False,
+        ),
+    ],
+)
+async def test_where_airflow_may_do_what(
+    cluster: Cluster, wish: Attributes, by_default: bool, everywhere: bool
+) -> None:
+    await granted_to_airflow(cluster, *DEFAULT)
+    assert allowed(cluster, AIRFLOW, wish) is by_default
+    await granted_to_airflow(cluster, EVERYWHERE[1])
+    assert allowed(cluster, AIRFLOW, wish) is everywhere
