@@ -190,7 +190,7 @@ async def test_without_a_memory_it_sweeps_all_the_same(
 
 async def _lease(cluster: Installed, holder: str) -> None:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": 30}
-    await cluster.apply(LEASE, {"metadata": {"name": NAME}, "spec": spec})
+    await cluster.apply(LEASE, {"metadata": {"name": NAME, "namespace": "kaito-system"}, "spec": spec})
 
 
 @pytest.mark.usefixtures("orphaned")
@@ -209,9 +209,9 @@ async def test_the_holder_sweeps_and_leaves_its_lease_as_it_is(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__DEPLOYMENT_ID", "ours")
     await _lease(sweeper.cluster, "ours")
-    before = await sweeper.cluster.hook.find(LEASE, NAME, "default")
+    before = await sweeper.cluster.hook.find(LEASE, NAME, "kaito-system")
     assert (await sweeper.sweep(delete=True))["deleted"] == 3
-    assert await sweeper.cluster.hook.find(LEASE, NAME, "default") == before
+    assert await sweeper.cluster.hook.find(LEASE, NAME, "kaito-system") == before
 
 
 @pytest.mark.usefixtures("orphaned")
@@ -325,7 +325,7 @@ async def test_an_agent_pool_that_changed_meanwhile_stays(sweeper: Janitor) -> N
 async def test_machines_are_judged_after_all_that_airflow_and_the_cluster_answer(sweeper: Janitor) -> None:
     """Its run is over, which Airflow tells; its machine is in use all the same, which only a second look tells."""
     sweeper.cluster.airflow.runs = dict.fromkeys(sweeper.cluster.airflow.runs, "failed")
-    hook = sweeper.cluster.hook
+    hook = sweeper.cluster.admin
     claim = await hook.find(NODE_CLAIM, f"{LIVE}tuning")
     assert claim is not None
     await hook.send(

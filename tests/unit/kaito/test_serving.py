@@ -61,7 +61,7 @@ async def pod(cluster: Installed, name: str, address: str = "127.0.0.1", phase: 
     spec = {"containers": [{"name": "main", "image": "i"}]}
     made = await cluster.apply(POD, {"metadata": {"name": name, "labels": LABELS}, "spec": spec})
     told = {"phase": phase, **({"podIP": address} if address else {})}
-    return await cluster.hook.send(api.status_patch(POD, made, told))
+    return await cluster.admin.send(api.status_patch(POD, made, told))
 
 
 async def test_servers_are_asked_by_the_names_of_their_pods(
@@ -258,7 +258,7 @@ async def rolled_out(cluster: Installed, workspace: dict[str, Any], run: str) ->
     spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template, "replicas": 1}
     found = await cluster.apply(STATEFUL_SET, {"metadata": {"name": "s", **owned}, "spec": spec})
     told = {"replicas": 1, "readyReplicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
-    await cluster.hook.send(api.status_patch(STATEFUL_SET, found, told))
+    await cluster.admin.send(api.status_patch(STATEFUL_SET, found, told))
     meta = {"name": "ws1", "labels": {**labels, names.POOL: "serving"}}
     requirement = {
         "key": "node.kubernetes.io/instance-type",
@@ -270,7 +270,7 @@ async def rolled_out(cluster: Installed, workspace: dict[str, Any], run: str) ->
     await cluster.apply(NODE_CLAIM, claim)
     spec = {"containers": [{"name": "main", "image": "i"}]}
     made = await cluster.apply(POD, {"metadata": {"name": "s-0", **owned}, "spec": spec})
-    await cluster.hook.send(api.status_patch(POD, made, {"phase": "Running", "podIP": "127.0.0.1"}))
+    await cluster.admin.send(api.status_patch(POD, made, {"phase": "Running", "podIP": "127.0.0.1"}))
     live = await cluster.get("s")
     status = conditions.progress(live, "Succeeded", message="done", now=LONG_AGO)
     status = conditions.progress(

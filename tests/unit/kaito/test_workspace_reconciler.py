@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,17 +58,22 @@ KEY = ("default", "workspace-tuning-phi-3")
 
 
 class Installed:
-    """A cluster with the definitions installed, and the words of these tests."""
+    """A cluster with the definitions installed, and the words of these tests.
 
-    def __init__(self, hook: AsyncKaitoClusterHook, airflow: Supervisor) -> None:
-        self.hook, self.airflow = hook, airflow
+    What is ours goes through `hook`, which has the rights of presets/rbac and no others; users are administrators.
+    """
+
+    def __init__(
+        self, admin: AsyncKaitoClusterHook, hook: AsyncKaitoClusterHook, airflow: Supervisor
+    ) -> None:
+        self.admin, self.hook, self.airflow = admin, hook, airflow
 
     async def apply(self, kind: Kind, manifest: dict[str, Any]) -> dict[str, Any]:
         metadata = (
             {"namespace": "default", **manifest["metadata"]} if kind.namespaced else manifest["metadata"]
         )
         document = {"apiVersion": kind.api_version, "kind": kind.name, **manifest, "metadata": metadata}
-        made: dict[str, Any] = await self.hook.send(api.create(kind, document))
+        made: dict[str, Any] = await self.admin.send(api.create(kind, document))
         return made
 
     async def quick_start(self, name: str = KEY[1], **changes: Any) -> dict[str, Any]:
@@ -77,7 +83,7 @@ class Installed:
         text = json.dumps(document)
         document["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": text}
         kind = Kind("kaito.sh", "v1alpha1", "workspaces", "Workspace")
-        made: dict[str, Any] = await self.hook.send(api.create(kind, document))
+        made: dict[str, Any] = await self.admin.send(api.create(kind, document))
         return made
 
     async def look(self, *keys: tuple[str, str], everything: bool = False) -> Outcome:
@@ -100,23 +106,47 @@ class Installed:
         return [e for e in await self.hook.list(EVENT, "default") if e["involvedObject"]["name"] == name]
 
 
+RIGHTS = Path(__file__).parents[3] / "presets" / "rbac"
+
+
+async def _account(admin: AsyncKaitoClusterHook, config: dict[str, Any]) -> dict[str, Any]:
+    """Airflow's own kubeconfig: that of the account of presets/rbac, whose rights the API server enforces."""
+    for path in sorted(RIGHTS.glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            group, _, version = document["apiVersion"].rpartition("/")
+            namespaced = "namespace" in document["metadata"]
+            kind = Kind(group, version, f"{document['kind'].lower()}s", document["kind"], namespaced)
+            await admin.send(api.create(kind, document))
+    path = Kind("", "v1", "serviceaccounts", "ServiceAccount").path("kaito-airflow", "kaito-system", "token")
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+    token = (await admin.send(api.Request("POST", path, body=body)))["status"]["token"]
+    users = [{**user, "user": {"token": token}} for user in config["users"]]
+    return {**config, "users": users}
+
+
 @pytest_asyncio.fixture
 async def cluster(sandbox: Sandbox) -> AsyncIterator[Installed]:
     config = yaml.safe_load(sandbox.kubeconfig.read_text())
-    async with AsyncKaitoClusterHook(conn_id=None, config_dict=config).connected() as hook:
+    async with AsyncKaitoClusterHook(conn_id=None, config_dict=config).connected() as admin:
         for definition in (workspace_crd(), *crds.definitions()):
-            await hook.send(api.create(CRD, definition))
+            await admin.send(api.create(CRD, definition))
         dags = {"kaito_tune": False, "kaito_serve": False, "kaito_release": False}
-        installed = Installed(hook, Supervisor(dags))
-        await installed.apply(
-            SECRET,
-            {
-                "metadata": {"name": "push"},
-                "type": "kubernetes.io/dockerconfigjson",
-                "data": {".dockerconfigjson": "e30="},
-            },
-        )
-        yield installed
+        account = AsyncKaitoClusterHook(conn_id=None, config_dict=await _account(admin, config))
+        async with account.connected() as hook:
+            installed = Installed(admin, hook, Supervisor(dags))
+            await _push_secret(installed)
+            yield installed
+
+
+async def _push_secret(installed: Installed) -> None:
+    await installed.apply(
+        SECRET,
+        {
+            "metadata": {"name": "push"},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": "e30="},
+        },
+    )
 
 
 async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
@@ -516,7 +546,7 @@ async def test_a_megabyte_of_annotations_is_no_trouble(cluster: Installed) -> No
 
 
 async def test_a_cluster_that_does_not_know_node_claims_has_none(cluster: Installed) -> None:
-    await cluster.hook.send(api.delete(CRD, crds.NODECLAIMS))
+    await cluster.admin.send(api.delete(CRD, crds.NODECLAIMS))
     await cluster.quick_start()
     assert (await cluster.look()).troubled == 0
 
