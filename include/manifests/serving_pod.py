@@ -112,11 +112,24 @@ def server(
     )
     if plan.runtime == VLLM and settings.gpu_image:
         main["image"] = settings.gpu_image
+    main["resources"] = _on_slices(ws, main["resources"])
     main["ports"] = _ports(plan)
     if settings.endpoint_delay_seconds:
         wait = ["sleep", str(settings.endpoint_delay_seconds)]
         main["lifecycle"] = {"preStop": {"exec": {"command": wait}}}
     return main | _probes(plan)
+
+
+def _on_slices(ws: Workspace, resources: Manifest) -> Manifest:
+    """The same resources with the device plugin's name of a MIG slice, where the Workspace asks for one."""
+    partition = ws.resource.partition if ws.resource else None
+    if partition is None or partition.mode != "mig":
+        return resources
+    wanted = f"nvidia.com/mig-{partition.profile}"
+    return {
+        kind: {wanted if name == pods.GPU else name: amount for name, amount in amounts.items()}
+        for kind, amounts in resources.items()
+    }
 
 
 def _vllm_environment(ws: Workspace, plan: Plan, adapters: Sequence[str]) -> list[Manifest]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from include.catalog import Catalog, Machine, Model, sizing
+from include.catalog import Catalog, Machine, Model, mig, sizing
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context
 from include.planning.pool_plan import TEMPLATE, Plan, Purpose
@@ -68,7 +68,7 @@ def plan_serving(
     `runtimes` are as for `plan`. The annotation that passes over resource checks turns a refusal into a warning.
     Raises KeyError for unknown names and DoesNotFit when the model does not fit.
     """
-    found = machine or catalog.machine(ws.instance_type)
+    found = _part(ws, machine or catalog.machine(ws.instance_type))
     if ws.preset is None:
         made = _template(ws, found, notices(ws, catalog))
     else:
@@ -82,6 +82,16 @@ def plan_serving(
         told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
         made = replace(made, warnings=(*made.warnings, told))
     return replace(made, own_nodes=machine is not None)
+
+
+def _part(ws: Workspace, machine: Machine) -> Machine:
+    """The machine as far as a service may use it: one MIG slice, or some of its GPUs (resource.partition)."""
+    partition = ws.resource.partition if ws.resource else None
+    if partition is None:
+        return machine
+    if partition.mode == "mig":
+        return mig.slice_of(machine, partition.profile or "")
+    return replace(machine, gpus=min(partition.count or machine.gpus, machine.gpus))
 
 
 def _tuning(

@@ -97,6 +97,29 @@ def test_local_weights_are_the_node_s_own_and_nothing_is_downloaded() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("partition", "resource", "count", "flag"),
+    [
+        ({"mode": "accelerator", "count": 1}, "nvidia.com/gpu", "1", "--tensor-parallel-size=1"),
+        ({"mode": "mig", "profile": "3g.40gb"}, "nvidia.com/mig-3g.40gb", "1", "--tensor-parallel-size=1"),
+    ],
+)
+def test_a_part_of_a_machine_is_all_that_is_asked_for(
+    partition: dict[str, Any], resource: str, count: str, flag: str
+) -> None:
+    ws = with_(SERVE, "resource", partition=partition)
+    made = plan(ws, CATALOG)
+    main = pod(ws, made)["containers"][0]
+    gpus = {name: amount for name, amount in main["resources"]["limits"].items() if name != "memory"}
+    assert gpus == {resource: count}
+    assert main["resources"]["requests"][resource] == count
+    assert flag in main["command"]
+    assert not any("data-parallel" in part for part in main["command"])
+    assert made.gpus_per_node == 1
+    whole = pod(parse_workspace(SERVE))["containers"][0]
+    assert whole["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
 def test_the_performance_mode_reaches_vllm() -> None:
     main = pod(annotated(SERVE, performance_mode="throughput"))["containers"][0]
     assert "--performance-mode=throughput" in main["command"]
