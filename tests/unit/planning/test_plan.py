@@ -171,7 +171,7 @@ def test_a_runtime_that_the_image_lacks_is_stood_in_for_and_said() -> None:
     light = plan(workspace, CATALOG, runtimes=["transformers"])
     assert light.runtime == "transformers"
     assert any("the runtime vllm is asked for" in warning for warning in light.warnings)
-    assert "by transformers" in light.sentences()[0]
+    assert "by transformers" in sentences(light)[0]
     document = workspace.to_dict()
     document["metadata"]["annotations"] = {names.RUNTIME: "transformers"}
     asked = plan(parse_workspace(document), CATALOG)
