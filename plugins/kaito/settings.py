@@ -181,6 +181,12 @@ def hub_lookup() -> bool:
     return _switch("hub_lookup", text) if text else True
 
 
+def check_push() -> bool:
+    """Return whether a tuning's registry is asked for a push beforehand (``[kaito] check_push``, default true)."""
+    text = _text("check_push")
+    return _switch("check_push", text) if text else True
+
+
 def release_deadline() -> float:
     """Return how long the release of a deleted Workspace may take, in seconds (``[kaito] release_deadline``)."""
     text = _text("release_deadline")

@@ -20,7 +20,11 @@ from pathlib import Path
 
 import pytest
 
+from include.contracts.image_reference import parse_reference
+from include.contracts.network_policy import NetworkPolicy
+from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.layout import build_image
+from include.workloads.adapter.trial import PushRefused, try_push
 from tests.unit.workloads.adapter.conftest import write_adapter
 
 pytestmark = [
@@ -355,3 +359,17 @@ def test_a_stopped_push_is_transient(registry: RealRegistry, adapter: Path, tmp_
         assert process.wait(60) == 75
         connection.close()
     assert json.loads((tmp_path / "log").read_text())["class"] == "transient"
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "CANARY-old-password"])
+def test_a_push_is_tried_at_a_real_registry_and_leaves_nothing(registry: RealRegistry, password: str):
+    reference = parse_reference(f"{registry.host}/trial/phi:1")
+    policy = NetworkPolicy.of((), [registry.host])
+    if password == PASSWORD:
+        try_push(reference, Credentials("entry", USER, password), policy)
+    else:
+        with pytest.raises(PushRefused, match="refuses a push to trial/phi"):
+            try_push(reference, Credentials("entry", USER, password), policy)
+    uploads = registry.root / "storage/docker/registry/v2/repositories/trial/phi/_uploads"
+    # This registry keeps the folder of an upload that was given up until it sweeps; the upload itself is gone.
+    assert [path for path in uploads.rglob("*") if path.name in ("data", "startedat")] == []

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import oras.auth.utils
 import requests
+from requests.utils import parse_dict_header
 
 from include.contracts.redaction import hide
 from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.transport import Answer, TooBig, Transport
 
 CLIENT = "kaito-airflow"
-# Longer than any registry's. The library takes a challenge apart in quadratic time: 50 KB took 7 seconds.
+# Longer than any registry's: what takes a challenge apart may take quadratic time.
 MAX_CHALLENGE_CHARS = 4096
 MAX_TOKEN_BYTES = 1 << 20
 
@@ -46,11 +46,11 @@ def authorize(
     scheme = challenge.partition(" ")[0].lower()
     if scheme == "basic":
         return f"Basic {credentials.basic}" if credentials and credentials.password else None
-    asked = oras.auth.utils.parse_auth_header(challenge)
-    realm = asked.realm or ""
+    asked = parse_dict_header(challenge.partition(" ")[2])
+    realm = asked.get("realm") or ""
     if scheme != "bearer" or not realm.startswith(("https://", "http://") if insecure else "https://"):
         return None
-    wanted = {key: value for key, value in (("service", asked.service), ("scope", asked.scope)) if value}
+    wanted = {key: value for key in ("service", "scope") if (value := asked.get(key))}
     try:
         answer = _ask(realm, wanted, credentials, transport)
     except TooBig:

@@ -44,7 +44,23 @@ def load_credentials(folder: Path | None, reference: ImageReference) -> Credenti
     """
     entries: dict[str, dict[str, Any]] = {}
     for path in _files(folder):
-        entries = _entries(path) | entries
+        entries = _entries(_text(path)) | entries
+    return _best(entries, reference)
+
+
+def credentials_in(text: str, reference: ImageReference) -> Credentials | None:
+    """The credentials for a registry in the text of one Docker configuration, or None when it has none for it."""
+    return _best(_entries(text), reference)
+
+
+def advice(credentials: Credentials | None, reference: ImageReference) -> str:
+    """What to look at when a registry refuses these credentials; never the credentials."""
+    if credentials is None:
+        return f"no credentials for it were given: the secret's {SECRET_KEY} needs an entry for {reference.registry}"
+    return f"check user, password and rights in the secret ({SECRET_KEY}, entry {credentials.entry!r})"
+
+
+def _best(entries: Mapping[str, dict[str, Any]], reference: ImageReference) -> Credentials | None:
     matching = [key for key in entries if _matches(key, reference)]
     if not matching:
         return None
@@ -60,11 +76,18 @@ def _files(folder: Path | None) -> list[Path]:
     return [folder / "config.json", *sorted(further, key=lambda path: int(path.stem.removeprefix("config-")))]
 
 
-def _entries(path: Path) -> dict[str, dict[str, Any]]:
+def _text(path: Path) -> str:
     try:
-        auths = json.loads(path.read_text())["auths"]
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""  # no Docker configuration
+
+
+def _entries(text: str) -> dict[str, dict[str, Any]]:
+    try:
+        auths = json.loads(text)["auths"]
         return {str(key): dict(value) for key, value in auths.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserConfigError(
             f"The registry secret is not a Docker configuration: its key {SECRET_KEY} must hold JSON with "
             '"auths" (kubectl create secret docker-registry makes one).'

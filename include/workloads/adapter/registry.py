@@ -24,7 +24,7 @@ import requests
 from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.authorization import TokenRefused, authorize
 from include.workloads.adapter.checked_http import CheckedAdapter
-from include.workloads.adapter.credentials import SECRET_KEY, Credentials
+from include.workloads.adapter.credentials import Credentials, advice
 from include.workloads.adapter.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, WorkloadError
 from include.workloads.deadline import Deadline
@@ -272,14 +272,9 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
     def _refused(self, why: str) -> UserConfigError:
         registry, repository = self.reference.registry, self.reference.repository
-        if self.credentials is None:
-            hint = (
-                f"no credentials for it were given: the secret's {SECRET_KEY} needs an entry for {registry}"
-            )
-        else:
-            hint = f"check user, password and rights in the secret ({SECRET_KEY}, entry {self.credentials.entry!r})"
         return UserConfigError(
-            f"The registry {registry} refuses access to the repository {repository} ({why}); {hint}."
+            f"The registry {registry} refuses access to the repository {repository} ({why}); "
+            f"{advice(self.credentials, self.reference)}."
         )
 
     def _tls_fault(self, error: Exception) -> UserConfigError:

@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
+from include.contracts.network_policy import NetworkPolicy
 from include.planning import Candidates, Plan, candidates, plan, plan_serving
 from include.planning.explain import sentences
 from include.workspace import (
@@ -34,12 +35,12 @@ from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import CRD, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
-from kaito.operators import dry_run, exclusive
+from kaito.operators import dry_run, exclusive, push_trial
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
 from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
-from kaito.settings import manifest_settings, policy
+from kaito.settings import check_push, manifest_settings, policy
 from kaito.tasks.base import Run, WorkspaceTask, redacted
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     machine: Machine | None = None
     #: The id of a recorded run that is over, and whose place this run takes.
     replaces: str | None = None
+    _push_was_tried = False
     #: Which models this run's Workspace may name; set when the task runs.
     lookup: Lookup
 
@@ -166,9 +168,20 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
         if workspace is not None and not found:
             found += self._look_at_own_nodes(workspace, named)
+        if workspace is not None and not found:
+            found += self._push_faults(workspace, named)
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
+
+    def _push_faults(self, workspace: Workspace, named: references.Found) -> list[Fault]:
+        """P10: asked last and once, since it is a question to somebody else's server."""
+        if self._push_was_tried or self.purpose != Purpose.TUNING or not check_push():
+            return []
+        self._push_was_tried = True
+        settings = manifest_settings()
+        allowed = NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
+        return push_trial.faults(workspace, named, allowed)
 
     def _look_at_own_nodes(self, workspace: Workspace, named: references.Found) -> list[Fault]:
         """Remember what the BYO nodes are, to plan for them."""

@@ -212,6 +212,12 @@ class FakeTaskInstance:
         return {RUN_ID: dict(self.states)}
 
 
+@pytest.fixture(autouse=True)
+def no_registry_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit tests open no connection; those of the question itself turn it on."""
+    monkeypatch.setenv("AIRFLOW__KAITO__CHECK_PUSH", "false")
+
+
 @pytest.fixture
 def cluster() -> FakeCluster:
     return FakeCluster()

@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
                 digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
                 self.reply(200, content, Docker_Content_Digest=digest)
 
-    do_GET = do_HEAD = do_PUT = do_POST = handle_one
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
 
     def log_message(self, *args: object) -> None:
         """Keep the test's output clean."""

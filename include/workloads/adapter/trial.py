@@ -1,0 +1,119 @@
+"""Whether a registry would take a push, asked before anything is trained for it: an upload is opened and given up.
+
+Runs on the control plane, so it needs less than the client that pushes: `requests`, no library of OCI. It follows the
+same network policy and answers the same challenges. Nothing is stored in the registry, and no sentence holds a secret.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from include.contracts.image_reference import ImageReference
+from include.contracts.network_policy import NetworkPolicy
+from include.workloads.adapter.authorization import TokenRefused, authorize
+from include.workloads.adapter.checked_http import CheckedAdapter
+from include.workloads.adapter.credentials import Credentials, advice
+from include.workloads.adapter.transport import Answer, TooBig, Transport
+from include.workloads.contract import UserConfigError
+from include.workloads.deadline import Deadline
+from include.workloads.network import AddressPolicy, AddressRefused
+
+SECONDS = 15.0
+#: What may be otherwise in a minute; nobody's fault.
+PASSING = frozenset({408, 425, 429})
+_UPLOAD = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
+
+
+class Unanswered(Exception):
+    """The registry could not be asked from here; str() says why. It may be there for the pods."""
+
+
+class PushRefused(Exception):
+    """The registry would refuse the push; str() says why and what to look at."""
+
+
+def try_push(
+    reference: ImageReference,
+    credentials: Credentials | None,
+    policy: NetworkPolicy,
+    seconds: float = SECONDS,
+) -> None:
+    """Return if the registry opens an upload for the repository with these credentials.
+
+    Raises PushRefused, or Unanswered.
+    """
+    insecure = reference.registry in policy.registries
+    adapter = CheckedAdapter(AddressPolicy(policy, registry=True), reference.registry if insecure else "")
+    transport = Transport(adapter, header_seconds=seconds)
+    scheme = "http" if insecure else "https"
+    start = f"{scheme}://{reference.api_host}/v2/{reference.repository}/blobs/uploads/"
+    with Deadline(seconds) as deadline:
+        try:
+            answer = _open(start, credentials, transport, insecure, reference)
+        except AddressRefused as error:
+            raise PushRefused(f"the registry {reference.registry} cannot be used: {error}") from None
+        except TokenRefused as refused:
+            why = f"its token server answered {refused.status}"
+            raise PushRefused(_refusal(reference, credentials, why)) from None
+        except (requests.RequestException, UserConfigError, TooBig) as error:
+            raise Unanswered(_unanswered(reference, error, deadline)) from None
+        if deadline.expired:
+            raise Unanswered(_unanswered(reference, TimeoutError(), deadline))
+        _judge(answer, reference, credentials)
+        _give_up(answer, start, transport)
+
+
+def _open(
+    start: str,
+    credentials: Credentials | None,
+    transport: Transport,
+    insecure: bool,
+    reference: ImageReference,
+) -> Answer:
+    answer = transport.ask("POST", start, _UPLOAD)
+    if answer.status != 401:
+        return answer
+    found = authorize(answer.headers.get("WWW-Authenticate", ""), credentials, transport, insecure)
+    if found is None:
+        return answer
+    transport.authorization[reference.api_host] = found
+    return transport.ask("POST", start, _UPLOAD)
+
+
+def _judge(answer: Answer, reference: ImageReference, credentials: Credentials | None) -> None:
+    status = answer.status
+    if status == 202:
+        return
+    if status >= 500 or status in PASSING:
+        raise Unanswered(f"the registry {reference.registry} answered {status}")
+    why = f"it answered {status}"
+    if status in (401, 403):
+        raise PushRefused(_refusal(reference, credentials, why))
+    raise PushRefused(f"the registry {reference.registry} opens no upload for {reference.repository} ({why})")
+
+
+def _give_up(answer: Answer, start: str, transport: Transport) -> None:
+    """End the upload. Registries forget uploads that nobody goes on with, so that nothing hangs on it."""
+    location = urljoin(start, answer.headers.get("Location", ""))
+    if location == start or urlsplit(location)[:2] != urlsplit(start)[:2]:
+        return
+    try:
+        transport.ask("DELETE", location)
+    except (requests.RequestException, UserConfigError, TooBig):
+        return
+
+
+def _refusal(reference: ImageReference, credentials: Credentials | None, why: str) -> str:
+    return (
+        f"the registry {reference.registry} refuses a push to {reference.repository} ({why}); "
+        f"{advice(credentials, reference)}"
+    )
+
+
+def _unanswered(reference: ImageReference, error: Exception, deadline: Deadline) -> str:
+    told = f"no answer within {deadline.seconds:.0f} s" if deadline.expired else type(error).__name__
+    if isinstance(error, UserConfigError):
+        told = str(error)
+    return f"the registry {reference.registry} cannot be reached from Airflow ({told})"

@@ -1,0 +1,78 @@
+"""Whether the adapter could be pushed, before a machine is bought to make it: the preflight tries the push Secret.
+
+The Secret's content goes to the registry that the Workspace names and nowhere else. What cannot be asked from here
+(a registry that only the cluster reaches, a Secret that Airflow may not read) is told and stops nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from include.contracts.image_reference import ImageReference, InvalidReference, parse_reference
+from include.contracts.network_policy import NetworkPolicy
+from include.workspace import Fault, Workspace
+from kaito.controller.references import DOCKER_CONFIG, Found
+from kaito.hooks.api import SECRET
+
+RULE = "P10"
+KEY = ".dockerconfigjson"
+IMAGE, PUSH_SECRET = "tuning.output.image", "tuning.output.imagePushSecret"
+log = logging.getLogger(__name__)
+
+
+def faults(workspace: Workspace, found: Found, policy: NetworkPolicy) -> list[Fault]:
+    """Return a fault when the registry of the output image would refuse the push; asks it, once.
+
+    :param found: the Secrets that the Workspace names, as ``references.look_up`` gives them.
+    """
+    from include.workloads.adapter.trial import PushRefused, Unanswered, try_push
+    from include.workloads.contract import UserConfigError
+
+    asked = _asked(workspace, found)
+    if asked is None:
+        return []
+    reference, name, text = asked
+    try:
+        from include.workloads.adapter.credentials import credentials_in
+
+        try_push(reference, credentials_in(text, reference), policy)
+    except UserConfigError as error:  # of the Secret's text
+        return [Fault(PUSH_SECRET, name, RULE, str(error).rstrip("."))]
+    except PushRefused as refused:
+        return [Fault(PUSH_SECRET, name, RULE, str(refused))]
+    except Unanswered as error:
+        log.warning(
+            "The push to %s could not be tried: %s. If the pods do not reach it either, the run fails after its "
+            "training. ([kaito] check_push = false leaves this question out.)",
+            reference.name,
+            error,
+        )
+    else:
+        log.info("The registry %s would take a push to %s.", reference.registry, reference.repository)
+    return []
+
+
+def _asked(workspace: Workspace, found: Found) -> tuple[ImageReference, str, str] | None:
+    """Where to push, with which Secret and what is in it; None where there is nothing to ask or no way to."""
+    output = workspace.tuning.output if workspace.tuning else None
+    name = output.image_push_secret if output else None
+    if output is None or not output.image or not name:
+        return None
+    secret = found.get((SECRET.plural, name))
+    if secret is None or secret.get("type") != DOCKER_CONFIG:
+        return None
+    try:
+        return parse_reference(output.image), name, _text(secret)
+    except InvalidReference:
+        return None
+
+
+def _text(secret: Mapping[str, Any]) -> str:
+    try:
+        return base64.b64decode(str((secret.get("data") or {}).get(KEY) or ""), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,107 @@
+"""The preflight tries the push Secret: a registry's refusal is a fault before anything is made."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from kaito.hooks.api import SECRET, ClusterError
+
+from include.workloads.adapter import trial
+from tests.unit.kaito.conftest import FakeCluster
+from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
+
+NAME = "workspace-tuning-phi-3"
+BY_NAME = {"workspace": {"metadata": {"name": NAME}}}
+
+
+def secret(text: str | None = None) -> dict[str, Any]:
+    if text is None:
+        entry = {"username": "pusher", "password": "CANARY-password"}
+        text = json.dumps({"auths": {"registry.example.com": entry}})
+    data = {".dockerconfigjson": base64.b64encode(text.encode()).decode()}
+    return {"metadata": {"name": "push"}, "type": "kubernetes.io/dockerconfigjson", "data": data}
+
+
+@pytest.fixture
+def tries(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, str]]:
+    """What was asked of registries; none answers badly unless a test says so."""
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setenv("AIRFLOW__KAITO__CHECK_PUSH", "true")
+    monkeypatch.setattr(
+        trial,
+        "try_push",
+        lambda reference, credentials, _: asked.append((str(reference), credentials.password)),
+    )
+    cluster.add(SECRET, secret())
+    return asked
+
+
+def test_the_registry_is_asked_once_with_the_secrets_entry(
+    cluster: FakeCluster, tries: list[tuple[str, str]]
+) -> None:
+    result = preflight(cluster, BY_NAME)
+    assert tries == [("registry.example.com/adapters/phi:0.0.1", "CANARY-password")]
+    assert "CANARY" not in json.dumps(result)
+
+
+def test_a_refusal_is_a_fault_and_nothing_is_made(
+    cluster: FakeCluster, tries: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise trial.PushRefused("the registry registry.example.com refuses a push (it answered 401)")
+
+    monkeypatch.setattr(trial, "try_push", refuse)
+    with pytest.raises(AirflowFailException) as refused:
+        preflight(cluster, BY_NAME)
+    assert "tuning.output.imagePushSecret: the registry registry.example.com refuses a push" in str(
+        refused.value
+    )
+    assert "[P10]" in cluster.condition(NAME, "ResourceReady")["message"]
+    assert cluster.writes == []
+
+
+def test_a_registry_that_airflow_does_not_reach_is_a_warning(
+    cluster: FakeCluster,
+    tries: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def silent(*_: Any) -> None:
+        raise trial.Unanswered("the registry registry.example.com cannot be reached from Airflow (Timeout)")
+
+    monkeypatch.setattr(trial, "try_push", silent)
+    with caplog.at_level(logging.WARNING):
+        assert preflight(cluster, BY_NAME)["plan"]
+    assert "could not be tried: the registry registry.example.com cannot be reached" in caplog.text
+
+
+def test_a_secret_that_is_no_docker_configuration_is_a_fault(
+    cluster: FakeCluster, tries: list[tuple[str, str]]
+) -> None:
+    cluster.add(SECRET, secret('{"auths": 3}'))
+    with pytest.raises(AirflowFailException, match=r"not a Docker configuration.*\[P10\]"):
+        preflight(cluster, BY_NAME)
+    assert tries == []
+
+
+def test_a_secret_that_airflow_may_not_read_stops_nothing(
+    cluster: FakeCluster, tries: list[tuple[str, str]]
+) -> None:
+    cluster.refuse["get", "secrets"] = ClusterError(403, "Forbidden", "secrets is forbidden")
+    assert preflight(cluster, BY_NAME)["plan"]
+    assert tries == []
+
+
+def test_the_setting_leaves_the_question_out(
+    cluster: FakeCluster, tries: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__CHECK_PUSH", "false")
+    assert preflight(cluster, BY_NAME)["plan"]
+    assert tries == []
