@@ -6,6 +6,7 @@ with a uid).
 """
 
 from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, agent_pool
+from include.manifests.egress import egress_policy
 from include.manifests.node_pools import node_pool
 from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
@@ -29,6 +30,7 @@ __all__ = [
     "dataset_pod",
     "dataset_urls",
     "disruption_budget",
+    "egress_policy",
     "key_secret",
     "network_policy",
     "node_claims",

@@ -50,6 +50,7 @@ class ManifestSettings:
     gpu_pod_memory_limit: str | None = None
     tmp_size_limit: str = "20Gi"
     step_timeout_minutes: int = STEP_TIMEOUT_MINUTES
+    pod_egress: str = "public"  # or "open": see include.manifests.egress
     dataset_max_bytes: int | None = None
     gpu_image: str = ""
     serving_runtimes: tuple[str, ...] = RUNTIMES

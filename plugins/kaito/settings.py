@@ -40,6 +40,7 @@ _TEXTS = (
     "memory_limit",
     "gpu_pod_memory_limit",
     "tmp_size_limit",
+    "pod_egress",
 )
 #: Quantities that the API server takes together: a request and the limit that is never below it.
 _LIMITS = (("memory_request", "memory_limit"), ("gpu_pod_memory_request", "gpu_pod_memory_limit"))
@@ -254,6 +255,10 @@ def _check_limits(made: ManifestSettings) -> None:
             raise ValueError(
                 f"Airflow setting [{SECTION}] {limit} must be at least {request}, which is {asked}, not {at_most}."
             )
+    if made.pod_egress not in ("public", "open"):
+        raise ValueError(
+            f"Airflow setting [{SECTION}] pod_egress must be public or open, not {made.pod_egress!r}."
+        )
     if made.step_timeout_minutes < 1:
         raise ValueError(
             f"Airflow setting [{SECTION}] step_timeout_minutes must be 1 or more, not {made.step_timeout_minutes}."

@@ -15,7 +15,17 @@ from include.manifests import ManifestSettings
 from include.manifests.serving import adapters_of
 from include.workspace import Fault
 from kaito.hooks import api
-from kaito.hooks.api import CONFIG_MAP, POD, SECRET, SERVICE, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
+from kaito.hooks.api import (
+    CONFIG_MAP,
+    NETWORK_POLICY,
+    POD,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    VOLUME_CLAIM,
+    ClusterError,
+    Kind,
+)
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.hooks.ownership import controller, other_owner
 from kaito.tasks.base import Run
@@ -33,6 +43,7 @@ def planned(run: Run, settings: ManifestSettings) -> Iterator[tuple[Kind, dict[s
     workspace = run.workspace
     if workspace.tuning is not None and run.plan is not None and run.plan.purpose == "tuning":
         yield VOLUME_CLAIM, manifests.work_volume(workspace, settings)
+        yield NETWORK_POLICY, manifests.egress_policy(workspace, settings)
         yield CONFIG_MAP, manifests.tuning_config(workspace, run.plan, None)
         if secret := manifests.dataset_urls(workspace):  # of a Workspace whose URLs are redacted
             yield SECRET, secret

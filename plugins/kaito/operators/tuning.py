@@ -20,7 +20,7 @@ from include import manifests
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
-from kaito.hooks.api import CONFIG_MAP, NODE, POD, SECRET, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, NODE, POD, SECRET, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
@@ -78,6 +78,7 @@ class FetchDatasetOperator(WorkloadPodOperator):
 
     def prepare(self, run: Run) -> None:
         self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
+        self.cluster.apply(NETWORK_POLICY, manifests.egress_policy(run.workspace, manifest_settings()))
         apply_config(self.cluster, run, run.tuning_plan)
         if secret := manifests.dataset_urls(self._with_urls(run)):
             self.cluster.get_or_create(SECRET, secret)

@@ -107,6 +107,7 @@ def test_a_broken_gate_is_named(monkeypatch: pytest.MonkeyPatch, key: str, text:
     [
         ("memory_request", "8Gi", "memory_limit must be at least memory_request, which is 8Gi, not 4Gi"),
         ("gpu_pod_memory_limit", "512Mi", "gpu_pod_memory_limit must be at least gpu_pod_memory_request"),
+        ("pod_egress", "none", "pod_egress must be public or open, not 'none'"),
         ("step_timeout_minutes", "0", "step_timeout_minutes must be 1 or more"),
     ],
 )

@@ -270,6 +270,7 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     assert json.loads(content) == ["https://example.com/train.parquet?sig=SECRET"]
     assert secret["metadata"]["ownerReferences"][0]["kind"] == "Workspace"
     assert ("persistentvolumeclaims", f"{NAME}-work") in cluster.writes
+    assert ("networkpolicies", f"{NAME}-tuning") in cluster.writes
     [config] = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume]
     assert ("configmaps", config) in cluster.writes
     assert operator.log_pod_spec_on_failure is False
