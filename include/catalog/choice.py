@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from enum import StrEnum
+from typing import Protocol
 
 from include.catalog import serving_memory, tuning_memory
 from include.catalog.machines import Machine
@@ -17,7 +18,14 @@ from include.catalog.memory import gib, total
 from include.catalog.models import Model
 from include.catalog.training_shape import TrainingShape
 
-Purpose = Literal["tuning", "serving"]
+
+class Purpose(StrEnum):
+    """What machines are for. A Workspace may have one pool for each."""
+
+    TUNING = "tuning"
+    SERVING = "serving"
+
+
 QLORA_SINCE = (
     6,
     0,

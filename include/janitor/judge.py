@@ -22,7 +22,6 @@ from include.janitor.orphans import (
 from include.janitor.things import (
     CONFIG_MAP,
     POD,
-    POOLS,
     SERVICE,
     VOLUME_CLAIM,
     Item,
@@ -57,7 +56,7 @@ def questions(inventory: Inventory, now: datetime, rules: Rules) -> Questions:
     return Questions(
         runs=tuple(sorted(collector.activity.runs - set(inventory.runs))),
         dags=tuple(sorted(collector.activity.dags - set(inventory.busy))),
-        nodes=tuple(sorted({node for item in orphans for node in nodes_of(item, inventory)})),
+        nodes=tuple(sorted({node for item in orphans for node in nodes_of(item)})),
         namespaces=tuple(
             sorted({str(item.thing.namespace) for item in orphans if item.thing.kind in mounted})
         ),
@@ -107,9 +106,9 @@ class _OrphanCollector:
         if item.deleting:
             return f"it is going already: {item.deleting}"
         if (made_by := maker(item)) is not None:
-            if made_by.get("uid") in self.going:
+            if made_by.uid in self.going:
                 self.going.add(item.thing.uid)
-            return f"it goes or stays with {made_by.get('kind')} {made_by.get('name')}"
+            return f"it goes or stays with {made_by.kind} {made_by.name}"
         return ""
 
     def _orphan(self, item: Item) -> tuple[bool, str]:
@@ -122,7 +121,7 @@ class _OrphanCollector:
             return False, active_reason
         uid, known = str(live["metadata"].get("uid") or ""), owner_uid(item)
         earlier = bool(known) and not uid.startswith(known)
-        pool, serving = item.thing.kind in POOLS, item.purpose == SERVING
+        pool, serving = item.thing.pool is not None, item.purpose == SERVING
         run_pod = item.thing.kind == POD and item.component in RUN_COMPONENTS
         if not (earlier or pool or run_pod):
             return False, f"Workspace {namespace}/{name} exists and owns it"

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from include.pools.observed import ObservedPool
+
 Object = Mapping[str, Any]
 #: (namespace, name) of a Workspace.
 Key = tuple[str, str]
@@ -36,7 +38,9 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object of ours; `version` is its resourceVersion or eTag, `uid` is empty for agent pools."""
+    """One object of ours; `version` is its resourceVersion or eTag, `uid` is empty where there is none.
+
+    `pool` is what it is where it makes machines."""
 
     kind: str
     name: str
@@ -44,6 +48,7 @@ class Thing:
     uid: str
     version: str
     workspace: Key
+    pool: ObservedPool | None = None
 
     @property
     def key(self) -> str:
@@ -73,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything that was seen, as the cluster's and Azure's own dicts.
+    """Everything that was seen, as the cluster's own dicts, and the pools of every provider.
 
     All but `workspaces`, `nodes` and `others` carry our label. `others` are pods of anybody's that may use what is
     about to be deleted: those on the nodes and in the namespaces that `questions` asks for. `runs` has the state of
@@ -88,9 +93,7 @@ class Inventory:
     services: Sequence[Object] = ()
     config_maps: Sequence[Object] = ()
     volume_claims: Sequence[Object] = ()
-    node_claims: Sequence[Object] = ()
-    node_pools: Sequence[Object] = ()
-    agent_pools: Sequence[Object] = ()
+    pools: Sequence[ObservedPool] = ()
     nodes: Sequence[Object] = ()
     others: Sequence[Object] = ()
     runs: Mapping[Run, str | None] = field(default_factory=dict)

@@ -9,26 +9,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from include.janitor.orphans import Inventory, Object, Thing
-from include.pools import aks as agent_pools
+from include.pools.observed import ObservedPool, Owner
 from include.reconcile.backoff import moment
 from include.reconcile.case import RUN_COMPONENTS, SERVING, TUNING, controller
 from include.workspace.api import names
 
 STATEFUL_SET, SERVICE, POD, CONFIG_MAP = "StatefulSet", "Service", "Pod", "ConfigMap"
-NODE_POOL, NODE_CLAIM, AGENT_POOL, VOLUME_CLAIM = (
-    "NodePool",
-    "NodeClaim",
-    "AgentPool",
-    "PersistentVolumeClaim",
-)
-POOLS = frozenset({NODE_POOL, NODE_CLAIM, AGENT_POOL})
-#: The annotation of an agent pool is a tag; Azure's tag names take no slash.
-KEEP_TAG = "kaito-keep"
-#: Who makes others of these, and is judged in their place.
-MAKERS = {POD: STATEFUL_SET, NODE_CLAIM: NODE_POOL}
+VOLUME_CLAIM = "PersistentVolumeClaim"
+#: Who makes others of these, and is judged in their place; of a pool its provider tells it.
+MAKERS = {POD: STATEFUL_SET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +53,18 @@ def items(inventory: Inventory) -> Iterator[Item]:
         (SERVICE, inventory.services),
         (POD, inventory.pods),
         (CONFIG_MAP, inventory.config_maps),
-        (NODE_POOL, inventory.node_pools),
-        (NODE_CLAIM, inventory.node_claims),
     )
     for kind, objects in kinds:
         yield from (_item(kind, obj) for obj in objects)
-    yield from (_agent_pool(pool) for pool in inventory.agent_pools)
+    yield from (_pool(pool) for pool in inventory.pools)
     yield from (_item(VOLUME_CLAIM, obj) for obj in inventory.volume_claims)
 
 
 def _item(kind: str, obj: Object) -> Item:
     meta = obj["metadata"]
     labels = meta.get("labels") or {}
-    namespace = None if kind in POOLS else meta.get("namespace") or "default"
-    workspace = (namespace or labels.get(names.WORKSPACE_NAMESPACE) or "", labels.get(names.WORKSPACE) or "")
+    namespace = meta.get("namespace") or "default"
+    workspace = (namespace, labels.get(names.WORKSPACE) or "")
     thing = Thing(
         kind,
         str(meta["name"]),
@@ -94,14 +83,10 @@ def _item(kind: str, obj: Object) -> Item:
     return Item(thing, obj, labels, keep, deleting, moment(meta.get("creationTimestamp")))
 
 
-def _agent_pool(pool: Object) -> Item:
-    labels, properties = agent_pools.labels(pool), agent_pools.properties(pool)
-    workspace = (labels.get(names.WORKSPACE_NAMESPACE) or "", labels.get(names.WORKSPACE) or "")
-    thing = Thing(AGENT_POOL, str(pool["name"]), None, "", str(properties.get("eTag") or ""), workspace)
-    state = agent_pools.state(pool)
-    keep = (properties.get("tags") or {}).get(KEEP_TAG) == "true"
-    deleting = f"its state is {state}" if state in agent_pools.LEAVING_STATES else ""
-    return Item(thing, pool, labels, keep, deleting, None)  # Azure does not tell when a pool was made
+def _pool(pool: ObservedPool) -> Item:
+    labels = {names.RUN_ID: pool.run, names.POOL: pool.purpose, names.COMPONENT: pool.component}
+    thing = Thing(pool.kind, pool.name, None, pool.uid, pool.version, pool.workspace, pool)
+    return Item(thing, {"metadata": {"name": pool.name}}, labels, pool.keep, pool.deleting, pool.created)
 
 
 def stranger(item: Item) -> str:
@@ -110,18 +95,18 @@ def stranger(item: Item) -> str:
     name = thing.workspace[1]
     if not name or not (item.run_label or item.component):
         return "it lacks our labels"
-    if thing.kind in POOLS:
+    if thing.pool:
         if not thing.workspace[0] or item.purpose not in (TUNING, SERVING) or not item.run_label:
             return "it lacks our labels"
     elif labels.get(names.WORKSPACE_NAMESPACE, thing.namespace) != thing.namespace:
         return "its labels name another namespace"
-    if thing.kind == AGENT_POOL and not agent_pools.is_ours(item.obj):
-        return f"it lacks our tag {agent_pools.MANAGED_BY_TAG}"
+    if thing.pool and thing.pool.mark:
+        return f"it lacks {thing.pool.mark}"
     if not _our_name(item, name):
         return "it has our labels, but not a name that we give"
     owner = _owner(item)
-    if owner and owner.get("kind") not in (names.KIND, MAKERS.get(thing.kind)):
-        return f"{owner.get('kind')} {owner.get('name')} controls it"
+    if owner and owner.kind != names.KIND and not owner.makes_pools:
+        return f"{owner.kind} {owner.name} controls it"
     return ""
 
 
@@ -142,25 +127,27 @@ def _our_name(item: Item, workspace: str) -> bool:
     return True
 
 
-def _owner(item: Item) -> Mapping[str, Any] | None:
-    if item.thing.kind == AGENT_POOL:
+def _owner(item: Item) -> Owner | None:
+    if item.thing.pool:
+        return item.thing.pool.owner
+    found = controller(item.obj)
+    if found is None:
         return None
-    # Karpenter owns its NodeClaims without calling itself their controller.
-    owners = item.obj["metadata"].get("ownerReferences") or ()
-    made_by = (owner for owner in owners if owner.get("kind") == MAKERS.get(item.thing.kind))
-    return controller(item.obj) or next(made_by, None)
+    kind = str(found.get("kind"))
+    made = kind == MAKERS.get(item.thing.kind)
+    return Owner(kind, str(found.get("name")), str(found.get("uid") or ""), makes_pools=made)
 
 
-def maker(item: Item) -> Mapping[str, Any] | None:
-    """The StatefulSet or NodePool that made a thing: it is judged in its place."""
+def maker(item: Item) -> Owner | None:
+    """Who made a thing and is judged in its place: a StatefulSet, or a pool that makes others."""
     owner = _owner(item)
-    return owner if owner and owner.get("kind") == MAKERS.get(item.thing.kind) else None
+    return owner if owner and owner.makes_pools else None
 
 
 def owner_uid(item: Item) -> str:
     """The uid of the Workspace that a thing was made for, or its first 8 characters, or "" when it is not told."""
     owner = _owner(item)
-    if owner and owner.get("kind") == names.KIND:
-        return str(owner.get("uid") or "")
+    if owner and owner.kind == names.KIND:
+        return owner.uid
     served = names.served_by(item.run_label)
     return served[0] if served else ""

@@ -11,35 +11,20 @@ from typing import Any
 
 from include.janitor.orphans import Inventory, Object
 from include.janitor.things import (
-    AGENT_POOL,
     CONFIG_MAP,
-    NODE_CLAIM,
-    NODE_POOL,
-    POOLS,
     SERVICE,
     VOLUME_CLAIM,
     Item,
 )
-from include.pools.aks import AGENT_POOL_LABEL
-from include.reconcile.case import controller, ended, node_of
+from include.reconcile.case import controller, ended
 
-NODE_POOL_LABEL = "karpenter.sh/nodepool"
 #: Who runs on each node of a cluster, or is a part of the node.
 EQUIPMENT = ("DaemonSet", "Node")
 
 
-def nodes_of(item: Item, inventory: Inventory) -> set[str]:
+def nodes_of(item: Item) -> frozenset[str]:
     """The names of a pool's nodes."""
-    name, kind = item.thing.name, item.thing.kind
-    if kind == NODE_CLAIM:
-        return {node_of(item.obj)} - {""}
-    if kind == AGENT_POOL:
-        return {str(n["metadata"]["name"]) for n in inventory.nodes if _label(n, AGENT_POOL_LABEL) == name}
-    if kind == NODE_POOL:
-        own = {str(n["metadata"]["name"]) for n in inventory.nodes if _label(n, NODE_POOL_LABEL) == name}
-        claims = (c for c in inventory.node_claims if _label(c, NODE_POOL_LABEL) == name)
-        return (own | {node_of(claim) for claim in claims}) - {""}
-    return set()
+    return item.thing.pool.nodes if item.thing.pool else frozenset()
 
 
 def user(item: Item, inventory: Inventory, going: Collection[str]) -> str:
@@ -49,11 +34,11 @@ def user(item: Item, inventory: Inventory, going: Collection[str]) -> str:
         for pod in _every(inventory.pods, inventory.others)
         if not ended(pod) and str(pod["metadata"].get("uid")) not in going
     )
-    nodes = nodes_of(item, inventory)
+    nodes = nodes_of(item)
     for pod in working:
         meta = pod["metadata"]
         where = f"Pod {meta.get('namespace') or 'default'}/{meta['name']}"
-        if item.thing.kind in POOLS:
+        if item.thing.pool:
             node = (pod.get("spec") or {}).get("nodeName")
             if node in nodes and (controller(pod) or {}).get("kind") not in EQUIPMENT:
                 return f"{where} runs on its node {node}"

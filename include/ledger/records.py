@@ -13,7 +13,7 @@ from typing import Any
 
 from include.ledger import unregistered
 from include.ledger.machines import HeldMachine, Span
-from include.ledger.unregistered import UnregisteredCapacity
+from include.pools.observed import UnregisteredCapacity
 from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
@@ -36,7 +36,7 @@ def account(
 ) -> dict[str, Any]:
     """The whole next `status.cost` after a look: {} when nothing has ever cost anything.
 
-    `old` is the present one. `capacity` are the agent pools whose machines may not all have joined, None when Azure was
+    `old` is the present one. `capacity` are the pools whose machines may not all have joined, None when their cloud was
     not asked. `price_of` gives US dollars an hour for a machine type, None when it is not known. `ended` is when
     somebody saw machines go, by their uids: a look comes later, by as long as it is not due or a worker takes to start.
     """

@@ -1,39 +1,23 @@
-"""Machines that a cloud charges for and the cluster does not show: those of an AKS agent pool that have not joined yet.
+"""Machines that a cloud charges for and the cluster does not show: those of a pool that have not joined yet.
 
-Azure bills a machine from its creation, whether it ever becomes a Node or not. Only who has asked Azure knows of them,
-so a record of one stays open until Azure is asked again or its Node shows up, which takes the record over. It must
+A cloud bills a machine from its creation, whether it ever becomes a Node or not. Only who has asked it knows of them,
+so a record of one stays open until the cloud is asked again or its Node shows up, which takes the record over. It must
 never begin a second record for a machine that has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from include.ledger.machines import HeldMachine
+from include.pools.observed import UnregisteredCapacity
 from include.workspace.status.conditions import moment, timestamp
 
 Record = dict[str, Any]
 #: In the uid of such a record, which is POOL/ASKED/NUMBER; no uid of Kubernetes has one.
 MARK = "/"
-
-
-@dataclass(frozen=True, slots=True)
-class UnregisteredCapacity:
-    """An agent pool whose machines may not all have joined.
-
-    `count` is how many its cloud has started by all signs, 0 where none can be concluded: then only what is on the
-    books goes on. `since` is when the pool was asked for.
-    """
-
-    pool: str
-    run: str
-    purpose: str
-    kind: str
-    since: datetime
-    count: int
 
 
 def is_unregistered(record: Record) -> bool:
@@ -85,8 +69,8 @@ def account(
 def _begin(one: UnregisteredCapacity, number: int, price_of: Callable[[str], float | None]) -> Record:
     uid = MARK.join((one.pool, str(int(one.since.timestamp())), str(number)))
     found: Record = {"name": one.pool, "uid": uid, "run": one.run, "purpose": one.purpose}
-    found |= {"machine": one.kind, "since": timestamp(one.since)}
-    price = price_of(one.kind)
+    found |= {"machine": one.instance_type, "since": timestamp(one.since)}
+    price = price_of(one.instance_type)
     return found if price is None else {**found, "usdPerHour": price}
 
 
@@ -95,7 +79,7 @@ def _pool(record: Record) -> str:
 
 
 def _of(pool: str, node: str) -> bool:
-    """Whether a Node of AKS is of a pool, by its name: aks-POOL-NUMBER-vmssINDEX."""
+    """Whether a Node is of a pool, by its name, as clouds give it: PREFIX-POOL-NUMBER."""
     return f"-{pool}-" in node
 
 

@@ -5,10 +5,7 @@ a manifest other than a Secret; a Workspace reaches them as the dict that the cl
 with a uid).
 """
 
-from include.manifests.agent_pools import AgentPoolInvalid, AgentPoolOptions, agent_pool
 from include.manifests.egress import egress_policy
-from include.manifests.node_pools import node_pool
-from include.manifests.pools import node_claims
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
 from include.manifests.settings import ManifestSettings
@@ -22,19 +19,14 @@ from include.manifests.tuning import (
 )
 
 __all__ = [
-    "AgentPoolInvalid",
-    "AgentPoolOptions",
     "ManifestSettings",
     "adapter_pod",
-    "agent_pool",
     "dataset_pod",
     "dataset_urls",
     "disruption_budget",
     "egress_policy",
     "key_secret",
     "network_policy",
-    "node_claims",
-    "node_pool",
     "services",
     "stateful_set",
     "tuning_config",

@@ -23,7 +23,7 @@ class ManifestSettings:
     `kubectl port-forward` to a real kubelet needs it off.
     `gpu_image` is the image that has vLLM, `serving_runtimes` are the runtimes that the images have, preferred first.
     `endpoint_delay_seconds` is how long a server that is told to end still takes requests: endpoints go that late.
-    `region` is the cloud's, where the zones of NodeClaims are told by it; whoever asks for machines looks it up.
+    `region` is the cloud's, where the zones of machines are told by it; whoever asks for machines looks it up.
     `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, unless
     `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp; `step_timeout_minutes` the time of the
     steps that wait for others' servers, dataset and adapter.

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, Model, mig, sizing
+from include.catalog.choice import Purpose
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context
-from include.planning.pool_plan import TEMPLATE, Plan, Purpose
+from include.planning.pool_plan import TEMPLATE, Plan
 from include.planning.runtimes import RUNTIMES, VLLM, choose_runtime
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
@@ -108,7 +109,7 @@ def _tuning(
         f" Each of its {machine.gpus} GPUs trains on its own share of the rows." if machine.gpus > 1 else ""
     )
     return Plan(
-        purpose="tuning",
+        purpose=Purpose.TUNING,
         method=method,
         target_modules=training.target_modules or model.tuning.target_modules,
         node_count=1,
@@ -137,7 +138,7 @@ def _serving(
     dtype, warnings = precision.dtype(model, machine)
     longest = max(sizing.max_model_len(model, machine, nodes), context)
     return Plan(
-        purpose="serving",
+        purpose=Purpose.SERVING,
         node_count=nodes,
         dtype=dtype,
         memory=tuple(memory),
@@ -189,7 +190,7 @@ def _nodes(
 def _template(ws: Workspace, machine: Machine, notes: Sequence[str]) -> Plan:
     """A pod template says itself what it runs; only the machines are ours."""
     return Plan(
-        purpose="serving",
+        purpose=Purpose.SERVING,
         model=TEMPLATE,
         model_id="",
         revision="",

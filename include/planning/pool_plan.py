@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
+from include.catalog.choice import Purpose
 from include.catalog.training_shape import TrainingShape
 from include.planning import estimate as timing
 from include.workspace.api.offers import Offer
 
-Purpose = Literal["tuning", "serving"]
 TEMPLATE = "template"  # plan.model of a Workspace with a pod template of its own
 
 
@@ -79,6 +79,7 @@ class Plan:
             if one.name in _ALWAYS or (value != one.default and value != ()):
                 found[one.name] = value
         found |= {key: list(found[key]) for key in ("warnings", "target_modules") if key in found}
+        found["purpose"] = str(self.purpose)
         found["memory"] = [[term, size] for term, size in self.memory]
         if self.training is not None:
             found["training"] = self.training.to_dict()
@@ -92,6 +93,7 @@ class Plan:
         found["memory"] = tuple((str(term), int(size)) for term, size in found.get("memory", ()))
         found["warnings"] = tuple(found.get("warnings", ()))
         found["target_modules"] = tuple(found.get("target_modules", ()))
+        found["purpose"] = Purpose(found["purpose"])
         if found.get("training") is not None:
             found["training"] = TrainingShape.from_dict(found["training"])
         return cls(**found)

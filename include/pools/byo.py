@@ -49,7 +49,7 @@ def own_nodes_status(ws: Workspace, nodes: Iterable[Node], wanted: int = 1) -> P
         told = f"{message} ({len(good)} of {wanted} machines ready)"
         return PoolStatus(good, False, reason, told, FailureClass.TRANSIENT, stage=node_stage(reason))
     shown = ",".join(f"{key}={value}" for key, value in sorted(node_labels(ws).items())) or "any label"
-    told = f"{len(found)} of {wanted} node(s) with {shown} are in the cluster: bring more along"
+    told = f"{len(found)} of {wanted} node(s) with {shown} are in the cluster: bring more of your own (BYO)"
     return PoolStatus(good, False, "NodeNotReady", told, FailureClass.TRANSIENT, stage=Stage.LAUNCH)
 
 

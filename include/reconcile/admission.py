@@ -92,7 +92,7 @@ def _alive(case: Case) -> bool:
     changed = [backoff.moment(c.get("lastTransitionTime")) for c in case.status.get("conditions") or ()]
     latest = max((at for at in changed if at), default=None)
     quiet = (case.now - latest).total_seconds() if latest else UNRECORDED_SECONDS
-    return bool(case.run_pods or case.node_claims) or quiet < UNRECORDED_SECONDS
+    return bool(case.run_pods or case.pools) or quiet < UNRECORDED_SECONDS
 
 
 def accepted_document(case: Case) -> Object | None:

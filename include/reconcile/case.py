@@ -12,13 +12,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from include.catalog.choice import Purpose
+from include.pools.observed import PURPOSES, ObservedPool, live
 from include.reconcile.decision import Object, Observed, ReconcileConfig
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ENDED_BADLY, ConditionType, condition
 
 TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
-TUNING, SERVING = "tuning", "serving"
+TUNING, SERVING = Purpose.TUNING, Purpose.SERVING
 #: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
 RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
 #: Why a run was started, as status.run.cause keeps it.
@@ -53,10 +55,6 @@ def phase(pod: Object) -> str:
 def ended(pod: Object) -> bool:
     """Whether a pod's containers will never run again."""
     return phase(pod) in ("Succeeded", "Failed")
-
-
-def node_of(claim: Object) -> str:
-    return str((claim.get("status") or {}).get("nodeName") or "")
 
 
 @dataclass(frozen=True)
@@ -128,20 +126,14 @@ class Case:
         return str(self.config.machine_of(self.workspace) or "")
 
     @property
-    def claims_machines(self) -> bool:
-        """Whether this Workspace's machines are NodeClaims, so that a missing one is news."""
-        return bool(self.machine) and self.by_node_claims
+    def watches_machines(self) -> bool:
+        """Whether this Workspace's machines show at every look, so that a missing one is news."""
+        return bool(self.machine) and self.observed.pools.watched
 
     @property
-    def by_node_claims(self) -> bool:
-        """Whether machines come as NodeClaims: the Workspace's annotation decides before the installation."""
-        chosen = self.observed.provider or self.annotations.get(names.POOL_PROVIDER)
-        return chosen == "nodeclaim" if chosen else self.config.node_claims
-
-    @property
-    def by_node_pools(self) -> bool:
-        """Whether machines come as Karpenter's NodePools."""
-        return self.observed.provider == "nodepool"
+    def counts_machines(self) -> bool:
+        """Whether it can be told what is missing of this Workspace's machines."""
+        return bool(self.machine) and self.observed.pools.complete and self.observed.pools.makes_machines
 
     def mine(self, obj: Object) -> bool:
         """Whether an object of our name is ours: this very Workspace controls it.
@@ -207,21 +199,19 @@ class Case:
         )
 
     @cached_property
-    def node_claims(self) -> list[Object]:
-        """This Workspace's NodeClaims, those that are going included; they are cluster-scoped, so labels own them."""
-        return [
-            c
-            for c in self.observed.node_claims
-            if label(c, names.WORKSPACE) == self.name
-            and label(c, names.WORKSPACE_NAMESPACE) == self.namespace
-            and label(c, names.POOL) in (TUNING, SERVING)
-        ]
+    def pools(self) -> list[ObservedPool]:
+        """This Workspace's pools, those that are going included, whoever makes its machines now."""
+        own = (self.namespace, self.name)
+        return [p for p in self.observed.pools.pools if p.workspace == own and p.purpose in PURPOSES]
 
-    def live_claims(self, purpose: str) -> list[Object]:
-        """Our machines for a purpose; none where another provider's objects stand behind the NodeClaims."""
-        if not self.by_node_claims:
-            return []
-        return [c for c in self.node_claims if label(c, names.POOL) == purpose and not deleting(c)]
+    def live_pools(self, purpose: str = "") -> list[ObservedPool]:
+        """Our pools of who makes the machines now, for a purpose or any."""
+        made_by = self.observed.pools.provider
+        return [pool for pool in live(self.pools, purpose) if pool.provider == made_by]
+
+    def single_machines(self, purpose: str = "") -> list[ObservedPool]:
+        """Those of them that are one machine each, which are handed over, replaced and deleted by themselves."""
+        return [pool for pool in self.live_pools(purpose) if pool.single]
 
     def strangers(self) -> Iterator[tuple[str, str, str]]:
         """(kind, name, owner) of objects that stand where ours must and belong to somebody else."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from include.ledger import records
 from include.ledger.machines import machines
-from include.ledger.unregistered import UnregisteredCapacity
-from include.pools import aks as agent_pools
 from include.reconcile.backoff import moment
 from include.reconcile.case import OVER, Case
 from include.reconcile.decision_builder import DecisionBuilder
@@ -29,9 +27,9 @@ def account(builder: DecisionBuilder, *, busy: bool) -> None:
     case = builder.case
     old = builder.status.get("cost") or {}
     pods = [*case.run_pods, *case.serving_pods]
-    seen = machines(case.node_claims, case.observed.nodes, pods)
+    seen = machines(case.observed.pools.machines, pods)
     found = records.account(
-        old, seen, case.now, case.config.price_of, _unregistered(case), case.observed.ended
+        old, seen, case.now, case.config.price_of, case.observed.pools.unregistered, case.observed.ended
     )
     limit = limit_of(case, old)
     if not found and limit is None:
@@ -42,13 +40,6 @@ def account(builder: DecisionBuilder, *, busy: bool) -> None:
     if not _worth_writing(case, old, found, FRESH_SECONDS if busy else IDLE_SECONDS):
         return
     builder.note(cost=found)
-
-
-def _unregistered(case: Case) -> list[UnregisteredCapacity] | None:
-    """The agent pools whose machines may not all have joined, None when Azure was not asked."""
-    if case.observed.agent_pools is not None:
-        return agent_pools.unregistered_capacity(case.observed.agent_pools)
-    return [] if case.observed.provider not in ("", "aks") else None
 
 
 def limit_of(case: Case, cost: Mapping[str, Any] | None) -> float | None:

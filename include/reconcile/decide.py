@@ -33,7 +33,6 @@ from include.reconcile.case import (
     SUCCESS,
     WAITING,
     Case,
-    node_of,
 )
 from include.reconcile.decision import (
     AddFinalizer,
@@ -243,8 +242,7 @@ def _digest_changed(builder: DecisionBuilder, name: str) -> bool:
 def _worker_nodes(builder: DecisionBuilder) -> None:
     """The nodes of our machines, Ready or not, as KAITO lists them (kaito-api.md#worker-nodes)."""
     case = builder.case
-    if case.claims_machines:
-        found = {node_of(c) for purpose in ("tuning", "serving") for c in case.live_claims(purpose)}
-        wanted = sorted(found - {""})
+    if case.watches_machines:
+        wanted = sorted({node for pool in case.live_pools() for node in pool.nodes})
         if wanted != list(builder.status.get("workerNodes") or ()):
             builder.note(workerNodes=wanted)

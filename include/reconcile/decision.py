@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from include.pools.observed import ObservedPool, WorkspacePools
 from include.workspace import Fault
 from include.workspace.status.transitions import Event
 
@@ -39,24 +40,22 @@ class Activity:
 class Observed:
     """Everything about one Workspace that was seen at one moment, as the cluster's own dicts.
 
-    `pods`, `stateful_sets`, `services`, `volume_claims`, `node_claims` and `revisions` carry the Workspace's labels or
-    its name; `nodes` are those of its NodeClaims. `config_maps` has each ConfigMap that the Workspace names, with a
-    digest of its data, or None where it is missing. `runs` has the state of each Airflow run that was asked about
-    ("queued", "running", "success", "failed"), None where Airflow knows no such run. `progress` is what the running
-    tuning pod said last. `upstream` names the controller of upstream KAITO that runs in this cluster, "" without one.
+    `pods`, `stateful_sets`, `services`, `volume_claims` and `revisions` carry the Workspace's labels or its name;
+    `nodes` are those of its machines, and `pools` its machines, whoever makes them. `config_maps` has each ConfigMap
+    that the Workspace names, with a digest of its data, or None where it is missing. `runs` has the state of each
+    Airflow run that was asked about ("queued", "running", "success", "failed"), None where Airflow knows no such run.
+    `progress` is what the running tuning pod said last. `upstream` names the controller of upstream KAITO that runs in
+    this cluster, "" without one.
 
-    Three are looked at only where they matter (`include.reconcile.idle`), and None says that they were not: `activity`
-    is what the servers of a ready service tell together, None too when one of them did not; `node_pools` are
-    Karpenter's NodePools and `agent_pools` AKS's, of this Workspace, where its machines come as such. `provider` is who
-    makes its machines ("nodeclaim", "nodepool", "aks", "byo"), as `auto` was resolved too; "" where nobody could say.
-    `ended` is when machines of it were seen to go, by the uids of their NodeClaims and Nodes.
+    `activity` is looked at only where it matters (`include.reconcile.idle`): what the servers of a ready service tell
+    together, None where they were not asked and when one of them did not answer; so are the pools that do not show at
+    every look. `ended` is when machines of it were seen to go, by the uids of what shows them.
     """
 
     pods: Sequence[Object] = ()
     stateful_sets: Sequence[Object] = ()
     services: Sequence[Object] = ()
     volume_claims: Sequence[Object] = ()
-    node_claims: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
     revisions: Sequence[Object] = ()
     config_maps: Mapping[str, str | None] = field(default_factory=dict)
@@ -64,9 +63,7 @@ class Observed:
     progress: Object | None = None
     upstream: str = ""
     activity: Activity | None = None
-    provider: str = ""
-    node_pools: Sequence[Object] | None = None
-    agent_pools: Sequence[Object] | None = None
+    pools: WorkspacePools = field(default_factory=WorkspacePools)
     ended: Mapping[str, datetime] = field(default_factory=dict)
 
 
@@ -102,7 +99,7 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class DeleteObject:
-    """Delete one object of ours, guarded by its uid (an AgentPool: by its eTag); `why` is for the log."""
+    """Delete one object of ours, guarded by its uid; `why` is for the log."""
 
     kind: str
     name: str
@@ -112,11 +109,18 @@ class DeleteObject:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """Give a NodeClaim (and its Node) of an earlier run to another: set the label kaito.sh/run-id, guarded by uid."""
+class DeletePool:
+    """Have a pool deleted by who made it, if it still is the one that was seen; `why` is for the log."""
 
-    name: str
-    uid: str
+    pool: ObservedPool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Give a pool of an earlier run (and its Node) to another: the label kaito.sh/run-id, guarded by the pool's uid."""
+
+    pool: ObservedPool
     run_label: str
 
 
@@ -137,7 +141,15 @@ class ApplyObject:
 
 
 Action = (
-    AddFinalizer | RemoveFinalizer | Annotate | StartRun | DeleteObject | HandOver | ScaleToZero | ApplyObject
+    AddFinalizer
+    | RemoveFinalizer
+    | Annotate
+    | StartRun
+    | DeleteObject
+    | DeletePool
+    | HandOver
+    | ScaleToZero
+    | ApplyObject
 )
 
 
@@ -166,8 +178,7 @@ class ReconcileConfig:
     against `old`, the document of the last accepted generation (None on first sight); it is called only when a
     generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
     `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
-    `release_deadline` is in seconds. `node_claims` is off where machines are not NodeClaims (agent pools, BYO nodes),
-    so that their absence means nothing; `Observed.provider` knows better where it is given.
+    `release_deadline` is in seconds.
     """
 
     faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]
@@ -175,7 +186,6 @@ class ReconcileConfig:
     price_of: Any  # Callable[[str], float | None]
     run_url: Any  # Callable[[str, str], str]
     release_deadline: float = 1800.0
-    node_claims: bool = True
 
 
 __all__ = [
@@ -186,6 +196,7 @@ __all__ = [
     "ApplyObject",
     "Decision",
     "DeleteObject",
+    "DeletePool",
     "Event",
     "Fault",
     "HandOver",

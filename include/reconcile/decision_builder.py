@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from include.pools.observed import ObservedPool
 from include.reconcile.case import Case, deleting
 from include.reconcile.decision import (
     Action,
     Decision,
     DeleteObject,
+    DeletePool,
     Event,
     Object,
 )
@@ -24,8 +26,6 @@ from include.workspace.status.conditions import (
     set_condition,
 )
 from include.workspace.status.transitions import transition_events
-
-_CLUSTER_SCOPED = frozenset({"NodeClaim", "NodePool"})
 
 
 class DecisionBuilder:
@@ -86,8 +86,14 @@ class DecisionBuilder:
         known = any(isinstance(a, DeleteObject) and a.uid == uid and a.kind == kind for a in self.actions)
         if deleting(obj) or known:
             return
-        namespace = None if kind in _CLUSTER_SCOPED else str(meta.get("namespace") or self.case.namespace)
+        namespace = str(meta.get("namespace") or self.case.namespace)
         self.act(DeleteObject(kind, str(meta["name"]), namespace, uid, why))
+
+    def delete_pool(self, pool: ObservedPool, why: str) -> None:
+        """Have a pool deleted, unless it is going already, goes with another, or this decision has it deleted."""
+        known = any(isinstance(a, DeletePool) and a.pool == pool for a in self.actions)
+        if not (pool.deleting or pool.made_by_a_pool or known):
+            self.act(DeletePool(pool, why))
 
     def look_again(self, seconds: float | None) -> None:
         """Look again after that many seconds, or sooner if something else asks for it."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from include.ledger import records
+from include.pools.observed import ObservedPool
 from include.reconcile import backoff, idle, progress
 from include.reconcile.case import (
     OVER,
@@ -90,11 +91,13 @@ def _is_down(workspace: Object, status: Mapping[str, Any]) -> bool:
     return current and down and serves(workspace)
 
 
-def runs_to_ask(workspace: Object, children: Iterable[Object] = ()) -> list[tuple[str, str]]:
+def runs_to_ask(
+    workspace: Object, pods: Iterable[Object] = (), pools: Iterable[ObservedPool] = ()
+) -> list[tuple[str, str]]:
     """(DAG id, run id) of the runs whose state a decision needs; empty for what is idle.
 
-    `children` are the Workspace's pods and NodeClaims: a run that was over is asked about again when there is work of
-    its own, since somebody may have cleared its tasks.
+    A run that was over is asked about again when there are pods or pools of its own, since somebody may have cleared
+    its tasks.
     """
     run = (workspace.get("status") or {}).get("run") or {}
     if not run.get("id") or run.get("state") == WAITING:
@@ -104,18 +107,14 @@ def runs_to_ask(workspace: Object, children: Iterable[Object] = ()) -> list[tupl
         return []
     if not going and run.get("generation") != names.generation(workspace):
         return []
-    if run.get("state") in OVER and not _at_work(run, children):
+    if run.get("state") in OVER and not _at_work(run, pods, pools):
         return []
     return [(str(run["dag"]), str(run["id"]))]
 
 
-def _at_work(run: Mapping[str, Any], children: Iterable[Object]) -> bool:
+def _at_work(run: Mapping[str, Any], pods: Iterable[Object], pools: Iterable[ObservedPool]) -> bool:
     own = names.run_id_label(str(run["id"]))
-    for child in children:
-        if label(child, names.RUN_ID) != own:
-            continue
-        if label(child, names.POOL) == TUNING:
-            return True
-        if label(child, names.COMPONENT) in RUN_COMPONENTS and not ended(child):
-            return True
-    return False
+    if any(pool.run == own and pool.purpose == TUNING for pool in pools):
+        return True
+    mine = (pod for pod in pods if label(pod, names.RUN_ID) == own)
+    return any(label(pod, names.COMPONENT) in RUN_COMPONENTS and not ended(pod) for pod in mine)

@@ -12,13 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from include.ledger import unregistered
-from include.pools import aks as agent_pools
 from include.reconcile import attempts, backoff, service
-from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended, label
+from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended
 from include.reconcile.decision import (
     Activity,
     Decision,
-    DeleteObject,
     Event,
     Object,
     ScaleToZero,
@@ -57,7 +55,7 @@ def asks_for_metrics(workspace: Object, now: datetime) -> bool:
 
 
 def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
-    """Whether a decision needs to see the pools of machines that are no NodeClaims of ours.
+    """Whether a decision needs to see the pools that do not show at every look.
 
     Where a service is at zero or over its budget, until they are gone; where it does not answer, since they may be the
     cause; and after any run of which the ledger has a machine that never joined.
@@ -85,7 +83,7 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
 
 
 def going_down(status: Mapping[str, Any]) -> bool:
-    """Whether a service is at zero whose machines may still be there; Azure's do not tell when they are gone."""
+    """Whether a service is at zero whose machines may still be there; a cloud's do not tell when they are gone."""
     idle = status.get("idle") or {}
     return bool(idle.get("scaledToZero") and not idle.get("released"))
 
@@ -212,20 +210,10 @@ def keep_at_zero(builder: DecisionBuilder) -> Decision:
 def machines_go(builder: DecisionBuilder, why: str) -> bool:
     """Delete the serving machines, whoever makes them; True while some are there, or while that is not known."""
     case = builder.case
-    pools = [pool for pool in case.observed.node_pools or () if label(pool, names.POOL) == SERVING]
+    pools = [pool for pool in case.pools if pool.purpose == SERVING]
     for pool in pools:
-        builder.delete("NodePool", pool, why)
-    claims = [claim for claim in case.node_claims if label(claim, names.POOL) == SERVING]
-    for claim in claims:
-        owners = claim["metadata"].get("ownerReferences") or ()
-        if not any(owner.get("kind") == "NodePool" for owner in owners):
-            builder.delete("NodeClaim", claim, why)
-    agents = [p for p in case.observed.agent_pools or () if agent_pools.labels(p).get(names.POOL) == SERVING]
-    for agent in agents:
-        if agent_pools.state(agent) not in agent_pools.LEAVING_STATES:
-            etag = str(agent_pools.properties(agent).get("eTag") or "")
-            builder.act(DeleteObject("AgentPool", str(agent["name"]), None, etag, why))
-    return bool(pools or claims or agents or case.observed.node_pools is None)
+        builder.delete_pool(pool, why)
+    return bool(pools) or not case.observed.pools.complete
 
 
 def _released(builder: DecisionBuilder) -> None:

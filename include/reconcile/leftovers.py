@@ -6,16 +6,15 @@ StatefulSet that may run on them. What belongs to somebody else is not in the Ca
 
 from __future__ import annotations
 
-from include.ledger.machines import instance_type as machine
+from include.pools.observed import ObservedPool
 from include.reconcile.case import (
     SERVING,
     TUNE,
     TUNING,
     ended,
     label,
-    node_of,
 )
-from include.reconcile.decision import HandOver, Object
+from include.reconcile.decision import HandOver
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 
@@ -29,19 +28,19 @@ def supersede(builder: DecisionBuilder) -> bool:
     working = delete_stale_pods(builder)
     case = builder.case
     if not case.service_stands:
-        for claim in case.live_claims(SERVING):
-            _pass_on(builder, claim, wanted=builder.run["dag"] != TUNE, free=True)
+        for pool in case.single_machines(SERVING):
+            _pass_on(builder, pool, wanted=builder.run["dag"] != TUNE, free=True)
     return working
 
 
-def _pass_on(builder: DecisionBuilder, claim: Object, *, wanted: bool, free: bool) -> None:
+def _pass_on(builder: DecisionBuilder, pool: ObservedPool, *, wanted: bool, free: bool) -> None:
     ours = names.run_id_label(builder.run["id"])
-    if label(claim, names.RUN_ID) == ours:
+    if pool.run == ours:
         return
-    if wanted and (not builder.case.machine or machine(claim) == builder.case.machine):
-        builder.act(HandOver(str(claim["metadata"]["name"]), str(claim["metadata"]["uid"]), ours))
+    if wanted and (not builder.case.machine or pool.instance_type == builder.case.machine):
+        builder.act(HandOver(pool, ours))
     elif free:
-        builder.delete("NodeClaim", claim, "its run is over and the next one cannot use it")
+        builder.delete_pool(pool, "its run is over and the next one cannot use it")
 
 
 def delete_stale_pods(builder: DecisionBuilder) -> bool:
@@ -52,8 +51,8 @@ def delete_stale_pods(builder: DecisionBuilder) -> bool:
     for pod in others:
         builder.delete("Pod", pod, f"it is of another run than {builder.run['id']}")
     working = [pod for pod in others if not ended(pod)]
-    for claim in case.live_claims(TUNING):
-        _pass_on(builder, claim, wanted=builder.run["dag"] == TUNE, free=not working)
+    for pool in case.single_machines(TUNING):
+        _pass_on(builder, pool, wanted=builder.run["dag"] == TUNE, free=not working)
     return bool(working)
 
 
@@ -63,11 +62,11 @@ def release(builder: DecisionBuilder) -> None:
     for pod in case.run_pods:
         builder.delete("Pod", pod, "no run is under way")
     if not any(not ended(pod) for pod in case.run_pods):
-        for claim in case.live_claims(TUNING):
-            builder.delete("NodeClaim", claim, "no run is under way")
+        for pool in case.single_machines(TUNING):
+            builder.delete_pool(pool, "no run is under way")
     if not case.service_stands:
-        for claim in case.live_claims(SERVING):
-            builder.delete("NodeClaim", claim, "there is no service on it")
+        for pool in case.single_machines(SERVING):
+            builder.delete_pool(pool, "there is no service on it")
 
 
 def rollback_service(builder: DecisionBuilder) -> None:
@@ -83,10 +82,8 @@ def scale_down(builder: DecisionBuilder, wanted: int) -> None:
     """Serving machines beyond what the service needs: those without a pod of it, never the others."""
     case = builder.case
     used = {str((p.get("spec") or {}).get("nodeName") or "") for p in case.serving_pods if not ended(p)}
-    claims = case.live_claims(SERVING)
-    idle = [c for c in claims if node_of(c) not in used]
-    idle.sort(key=lambda c: str(c["metadata"].get("creationTimestamp") or ""))
-    for claim in idle[: max(0, len(claims) - wanted)]:
-        builder.delete(
-            "NodeClaim", claim, f"the service needs {wanted} machine(s) and none of its pods is on it"
-        )
+    pools = case.single_machines(SERVING)
+    idle = [pool for pool in pools if not pool.nodes & used]
+    idle.sort(key=lambda pool: str(pool.created or ""))
+    for pool in idle[: max(0, len(pools) - wanted)]:
+        builder.delete_pool(pool, f"the service needs {wanted} machine(s) and none of its pods is on it")

@@ -60,14 +60,14 @@ def remains(case: Case) -> list[tuple[str, str]]:
         ("Pod", [*case.run_pods, *case.serving_pods]),
         ("StatefulSet", case.sets),
         ("Service", case.services),
-        ("NodeClaim", case.node_claims),
         ("PersistentVolumeClaim", case.volume_claims),
     ]
-    return [(kind, str(obj["metadata"]["name"])) for kind, objects in kinds for obj in objects]
+    found = [(kind, str(obj["metadata"]["name"])) for kind, objects in kinds for obj in objects]
+    return [*found, *((pool.kind, pool.name) for pool in case.pools)]
 
 
 def in_words(left: list[tuple[str, str]]) -> str:
-    """`2 Pods, 1 NodeClaim`, or `what a run may still hold`."""
+    """`2 Pods, 1 Service`, or `what a run may still hold`."""
     counts = Counter(kind for kind, _ in left)
     return (
         ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items()) or "what a run may hold"
@@ -83,8 +83,8 @@ def _nothing_under_way(case: Case) -> bool:
         return False  # a release tells the ledger what the service's machines have cost to their end
     if run.get("dag") == RELEASE and case.observed.runs.get(str(run.get("id"))) == SUCCESS:
         return True
-    if not case.by_node_claims:
-        # Only a release looks where such machines are made: agent pools are not in the cluster.
+    if not case.observed.pools.watched:
+        # Only a release looks where such machines are made: they may not even be in the cluster.
         return run.get("dag") == RELEASE and run.get("state") == SUCCESS
     return run.get("state") in OVER
 
@@ -102,9 +102,9 @@ def _remove_finalizer_anyway(builder: DecisionBuilder, left: list[tuple[str, str
         )
     else:
         builder.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
-    for claim in builder.case.node_claims:
-        # Nothing else would ask for it any more: a claim has no owner that takes it along.
-        builder.delete("NodeClaim", claim, "its Workspace is let go")
+    for pool in builder.case.pools:
+        # Nothing else would ask for it any more: a pool has no owner that takes it along.
+        builder.delete_pool(pool, "its Workspace is let go")
     builder.act(RemoveFinalizer(names.FINALIZER))
     return builder.decision("deleting")
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.pools import aks as agent_pools
 from include.pools import lost_nodes as lost
-from include.pools import nodepool as node_pools
-from include.pools.status import pool_status
-from include.reconcile import backoff
-from include.reconcile.case import SERVING, Case, label, node_of
+from include.pools.observed import PoolMachine, group_status, shortfall
+from include.reconcile.case import SERVING, Case
 from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
@@ -43,7 +40,7 @@ def observe(builder: DecisionBuilder) -> list[str]:
     """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
     case = builder.case
     gone = [*missing(case), *lost_nodes(builder)]
-    _look_at_agent_machines_again(builder)
+    _look_at_machines_again(builder)
     _machines(builder)
     verdict = rollout_status(case.stateful_set, case.serving_pods)
     message = f"{'; '.join(gone)}: it will be brought back" if gone and not verdict.ready else verdict.message
@@ -74,9 +71,9 @@ def tuned_all_the_same(builder: DecisionBuilder, message: str) -> None:
 
 def _machines(builder: DecisionBuilder) -> None:
     case = builder.case
-    if not case.claims_machines:
-        return  # agent pools and BYO nodes are not ours to judge
-    pool = pool_status(case.live_claims(SERVING), case.observed.nodes, replicas(case))
+    if not case.watches_machines:
+        return  # what shows now and then cannot be kept true
+    pool = group_status(case.live_pools(SERVING), case.observed.pools.kind, replicas(case))
     claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
     nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
     whole = (pool.ready, R.RESOURCE_SUCCESS if pool.ready else pool.reason)
@@ -97,57 +94,44 @@ def missing(case: Case) -> list[str]:
     for name in (names.service(case.workspace), names.headless_service(case.workspace)):
         if name not in have:
             found.append(f"Service {name} is gone")
-    if case.claims_machines:
-        claims, wanted = len(case.live_claims(SERVING)), replicas(case)
-        if claims < wanted:
-            found.append(f"{wanted - claims} of {wanted} NodeClaim(s) are gone")
-    elif case.observed.agent_pools is not None:
-        own = [p for p in case.observed.agent_pools if agent_pools.labels(p).get(names.POOL) == SERVING]
-        if told := agent_pools.shortfall(own, case.observed.nodes, replicas(case), case.now):
-            found.append(told)
-    elif case.by_node_pools and case.observed.node_pools is not None:
-        pools = [pool for pool in case.observed.node_pools if label(pool, names.POOL) == SERVING]
-        if told := node_pools.shortfall(pools, replicas(case)):
-            found.append(told)
+    pools = case.live_pools(SERVING)
+    if case.counts_machines and (told := shortfall(pools, replicas(case), case.observed.pools.kind)):
+        found.append(told)
     return found
 
 
-def _look_at_agent_machines_again(builder: DecisionBuilder) -> None:
-    """Nothing happens when a machine of an agent pool has been silent for too long: look when it has."""
+def _look_at_machines_again(builder: DecisionBuilder) -> None:
+    """Nothing happens when a machine of a pool has been silent for too long: look when it has."""
     case = builder.case
-    for node in agent_pools.nodes_of(case.observed.agent_pools or (), case.observed.nodes):
-        if left := lost.seconds_left(node, case.now):
+    members = {node for pool in case.live_pools() if not pool.single for node in pool.nodes}
+    for node in case.observed.nodes:
+        if node["metadata"]["name"] in members and (left := lost.seconds_left(node, case.now)):
             builder.look_again(left)
 
 
 def lost_nodes(builder: DecisionBuilder) -> list[str]:
-    """Nodes of live machines that are gone, or not Ready for too long; their NodeClaims are deleted."""
+    """Nodes of live machines that are gone, or not Ready for too long; single machines are deleted then."""
     case = builder.case
     nodes = {n["metadata"]["name"]: n for n in case.observed.nodes}
     found = []
-    for claim in case.live_claims(SERVING):
-        name = node_of(claim)
-        if not name:
-            continue
-        left = _patience(case, claim, nodes.get(name))
-        if left is None:
-            continue
-        if left > 0:
-            builder.look_again(left)
-            continue
-        found.append(f"Node {name} is lost" if name in nodes else f"Node {name} is gone")
-        builder.delete("NodeClaim", claim, found[-1])
+    for pool in case.single_machines(SERVING):
+        for machine in pool.machines:
+            left = _patience(case, machine, nodes.get(machine.node)) if machine.node else None
+            if left is None:
+                continue
+            if left > 0:
+                builder.look_again(left)
+                continue
+            found.append(f"Node {machine.node} is {'lost' if machine.node in nodes else 'gone'}")
+            builder.delete_pool(pool, found[-1])
     return found
 
 
-def _patience(case: Case, claim: Mapping[str, Any], node: Mapping[str, Any] | None) -> float | None:
+def _patience(case: Case, machine: PoolMachine, node: Mapping[str, Any] | None) -> float | None:
     """Seconds until a node counts as lost, 0 when it does, None while it is fine."""
     if node is None:
         # A node that has just joined may be missing from a list that is a moment older.
-        told = (claim.get("status") or {}).get("conditions") or ()
-        joined = backoff.moment(
-            next((c.get("lastTransitionTime") for c in told if c["type"] == "Registered"), "")
-        )
+        joined = machine.registered
         return max(0.0, NODE_LOST_SECONDS - (case.now - joined).total_seconds()) if joined else 0.0
     return lost.seconds_left(node, case.now, NODE_LOST_SECONDS)
 
@@ -174,7 +158,7 @@ def mark_not_ready(builder: DecisionBuilder) -> None:
 def mark_machines_released(builder: DecisionBuilder) -> None:
     """No machine of ours is left: say so, instead of claiming nodes that are gone."""
     case = builder.case
-    if not case.claims_machines or any(case.live_claims(purpose) for purpose in ("tuning", "serving")):
+    if not case.watches_machines or case.live_pools():
         return
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
         if builder.says(kind):

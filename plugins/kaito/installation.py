@@ -24,7 +24,6 @@ from kaito.controller.cost_recorder import price_of
 from kaito.controller.read_cache import ReadingOnce
 from kaito.controller.reconciler import Installation
 from kaito.lookup import Lookup, look_up
-from kaito.providers.registry import ProviderName, pool_settings
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,5 @@ def installation() -> Installation:
         price_of=price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
         release_deadline=settings.release_deadline(),
-        node_claims=pool_settings().provider == ProviderName.NODE_CLAIM,
     )
     return Installation(config, partial(_look_up, admitted))

@@ -96,6 +96,8 @@ def policy() -> Policy:
     :raises ValueError: a setting is not what it must be.
     """
     from include.workspace import Policy
+    from include.workspace.api.names import AUTO_PROVIDER, PoolProvider
+    from kaito.providers.registry import provider_names
 
     made = manifest_settings()
     given: dict[str, Any] = {
@@ -112,8 +114,9 @@ def policy() -> Policy:
     return Policy(
         allowed_networks=made.allowed_networks,
         insecure_registries=made.insecure_registries,
-        byo=_text("pool_provider").lower() == "byo",
-        auto=_text("pool_provider").lower() == "auto",
+        byo=_text("pool_provider").lower() == PoolProvider.BYO,
+        auto=_text("pool_provider").lower() == AUTO_PROVIDER,
+        pool_providers=provider_names(),
         local_weights=bool(made.weights_mirror),
         **given,
     )

@@ -41,7 +41,6 @@ def main() -> None:
             *look.observed.pods,
             *look.observed.stateful_sets,
             *look.observed.services,
-            *look.observed.node_claims,
         ]
         for look in looks
     ]
@@ -54,7 +53,7 @@ def main() -> None:
 
     def ask_all() -> None:
         for look, owned in zip(looks, children, strict=True):
-            assert runs_to_ask(look.workspace, owned) == []
+            assert runs_to_ask(look.workspace, owned, look.observed.pools.pools) == []
             assert due(look.workspace, look.now, look.now) is None
 
     for name, work in (("decide", decide_all), ("runs_to_ask and due", ask_all)):

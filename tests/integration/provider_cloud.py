@@ -22,24 +22,22 @@ from kaito.providers.aks import AgentPools
 from kaito.providers.base import (
     FailureClass,
     GpuPool,
-    GpuPoolProvider,
     PoolKey,
     PoolStatus,
 )
-from kaito.providers.registry import (
-    PoolObserver,
-    PoolSettings,
-    ProviderName,
-    provider,
-)
+from kaito.providers.blocking import BlockingProvider
+from kaito.providers.registry import async_provider, provider
 from kaito.providers.selection import failure_class
+from kaito.providers.settings import PoolSettings
 
 from demo.stack import azure_connection
 from include.catalog import load_catalog
-from include.manifests import AgentPoolOptions, ManifestSettings
+from include.manifests import ManifestSettings
 from include.planning import Plan, plan
+from include.pools.aks import AgentPoolOptions
 from include.workspace import parse_workspace
 from include.workspace.api import names
+from include.workspace.api.names import PoolProvider
 from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
 
@@ -162,7 +160,7 @@ class Pool:
 
     def __init__(self, cloud: Cloud, kind: str, name: str, options: AgentPoolOptions | None = None) -> None:
         self.cloud = cloud
-        self.kind = ProviderName(kind)
+        self.kind = kind
         self.name = name
         self.settings = PoolSettings(self.kind, CONNECTION, options or AgentPoolOptions())
         self.key = PoolKey(name, "default", "tuning")
@@ -170,7 +168,7 @@ class Pool:
     def workspace(self, nodes: int = 1) -> dict[str, Any]:
         meta = {"name": self.name, "namespace": "default", "uid": f"uid-{self.name}", "generation": 1}
         found: dict[str, Any] = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": meta}
-        if self.kind == ProviderName.BYO:
+        if self.kind == PoolProvider.BYO:
             template = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
             selector = {"labelSelector": {"matchLabels": {"app": "mine"}}}
             return {**found, "resource": {**selector, "count": nodes}, "inference": {"template": template}}
@@ -185,18 +183,18 @@ class Pool:
 
     def machines(self, nodes: int = 1) -> Any:
         made = provider(self.cloud.hook, self.settings, self.workspace(nodes))
-        if isinstance(made, AgentPools):
-            made.poll, made.busy_seconds = 0.1, 30.0
-            made.aks._sleep = lambda _: time.sleep(0.1)
+        if isinstance(made.provider, AgentPools):
+            made.provider.poll, made.provider.busy_seconds = 0.1, 30.0
+            made.provider.aks._sleep = lambda _: time.sleep(0.1)
         return made
 
-    def wanted(self, machines: GpuPoolProvider, run: str = "run-1", nodes: int = 1) -> GpuPool:
+    def wanted(self, machines: BlockingProvider, run: str = "run-1", nodes: int = 1) -> GpuPool:
         return machines.request(
             self.workspace(nodes), self._plan(nodes), run, ManifestSettings(workload_image="w")
         )
 
     def _plan(self, nodes: int) -> Plan:
-        like = Pool(self.cloud, ProviderName.NODE_CLAIM, self.name).workspace()
+        like = Pool(self.cloud, PoolProvider.NODE_CLAIM, self.name).workspace()
         return replace(plan(parse_workspace(like), load_catalog()), node_count=nodes)
 
     def create(self, nodes: int = 1, run: str = "run-1") -> list[str]:
@@ -209,8 +207,11 @@ class Pool:
 
         async def look() -> PoolStatus:
             hook = AsyncKaitoClusterHook(conn_id=None, config_dict=self.cloud.kubeconfig)
-            async with PoolObserver(hook, settings, document) as observer:
+            observer = async_provider(hook, settings, document)
+            try:
                 return await observer.observe(self.key)
+            finally:
+                await observer.close()
 
         return asyncio.run(look())
 

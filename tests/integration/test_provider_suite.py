@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 from kaito.hooks.aks import AksHook
-from kaito.hooks.api import NODE, NODE_CLAIM, POD
+from kaito.hooks.api import NODE, POD
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.providers.base import FailureClass, ForeignPool, PoolTaken
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
 
 from demo.cluster import airflow_kubeconfig
 from include.ledger import records
-from include.ledger.machines import machines
-from include.manifests import AgentPoolOptions
+from include.pools.aks import AgentPoolOptions
 from include.pools.status import Stage
 from include.workspace.api import names
 from tests.integration.provider_cloud import (
@@ -35,6 +35,7 @@ from tests.integration.provider_cloud import (
     running_cloud,
     until,
 )
+from tests.support.pools import held_machines
 
 pytestmark = pytest.mark.integration
 
@@ -264,7 +265,7 @@ def lose_and_replace(pool: Pool, dead: str) -> None:
     fresh = until(lambda: s.nodes if (s := pool.observe()).ready else (), "another machine")
     mine = {names.WORKSPACE: pool.name}
     claims, nodes = (pool.cloud.hook.list(kind, labels=mine) for kind in (NODE_CLAIM, NODE))
-    assert [machine.node for machine in machines(claims, nodes, ())] == list(fresh), "it is on the books"
+    assert [machine.node for machine in held_machines(claims, nodes, ())] == list(fresh), "it is on the books"
     assert dead not in fresh
     assert len(fresh) == 1
 
@@ -339,10 +340,10 @@ def test_another_runs_machines_are_neither_taken_nor_released(pool: Pool) -> Non
 def killed_after(machines: Any, monkeypatch: pytest.MonkeyPatch, *, aks: str, cluster: str) -> Iterator[None]:
     """The worker is killed as soon as Azure, or the cluster, has answered the call of that name."""
     with monkeypatch.context() as patch:
-        if hasattr(machines, "aks"):
-            kill_after(patch, machines.aks.connection.agent_pools, aks)
+        if machines.remote:
+            kill_after(patch, machines.provider.aks.connection.agent_pools, aks)
         else:
-            kill_after(patch, machines.hook, cluster)
+            kill_after(patch, machines.provider.cluster, cluster)
         with pytest.raises(Killed):
             yield
 
@@ -375,11 +376,11 @@ def test_a_machine_that_never_joins_is_in_our_ledger_as_in_the_clouds(cloud: Clo
     pool.create()
     (begun,) = until(lambda: cloud.rentals(pool.name), "the cloud starts the machine")
     first = records.account(
-        {}, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key)
+        {}, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key.labels)
     )
     pool.release()
     cost = records.account(
-        first, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key)
+        first, [], datetime.now(UTC), lambda _: 3.6, pool.machines().unregistered_capacity(pool.key.labels)
     )
     (ended,) = cloud.rentals(pool.name)
     assert (len(cost["claims"]), begun.node) == (1, ended.node)

@@ -1,7 +1,7 @@
 """Every name, label and reference that ties Kubernetes objects to a Workspace.
 
 Names are deterministic, so that a create can be repeated and a lost database loses nothing. A name must never depend
-on the time or on chance (KAITO hashes the clock into NodeClaim names and over-creates, kaito-api.md#known-defects, 14).
+on the time or on chance (KAITO hashes the clock into them and over-creates, kaito-api.md#known-defects, 14).
 Functions take the Workspace as the plain dict that the cluster returned.
 """
 
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 GROUP = "kaito.sh"
@@ -49,7 +50,9 @@ INSTANCE_TYPES = "kaito.sh/instance-types"  # further machine types, TYPE or TYP
 CAPACITY_TYPE = "kaito.sh/capacity-type"  # spot, on-demand, or both in the order of asking
 OFFER = "kaito.sh/offer"  # on what is made: which of those it was asked for as
 BUDGET = "kaito.sh/budget-usd"  # US dollars that this Workspace's machines may cost in all
-ASKED_AT = "kaito.sh/asked-at"  # on agent pools' nodes: when they were asked for, in seconds since 1970
+ASKED_AT = (
+    "kaito.sh/asked-at"  # on Nodes whose pool is no object: when it was asked for, in seconds since 1970
+)
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
@@ -76,8 +79,20 @@ RESERVED_LABELS = frozenset(
     }
 )
 
-# What the annotation POOL_PROVIDER, and the installation's setting, may say.
-POOL_PROVIDERS = ("nodeclaim", "nodepool", "aks", "byo", "auto")
+
+class PoolProvider(StrEnum):
+    """Who makes machines, of those that come with the product: what the annotation POOL_PROVIDER may say."""
+
+    NODE_CLAIM = "nodeclaim"
+    NODE_POOL = "nodepool"
+    AKS = "aks"
+    BYO = "byo"
+
+
+AUTO_PROVIDER = "auto"
+POOL_PROVIDERS = (*PoolProvider, AUTO_PROVIDER)
+#: The clouds of which a provider has machines, where it does not have all.
+PROVIDER_CLOUDS: Mapping[str, tuple[str, ...]] = {PoolProvider.AKS: ("azure",)}
 
 LABEL_VALUE_MAX = 63
 _RUN_ID_END = re.compile(r"\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r\d+)?$")
@@ -144,13 +159,6 @@ def namespace(workspace: Mapping[str, Any]) -> str:
 
 def generation(workspace: Mapping[str, Any]) -> int:
     return int(workspace["metadata"].get("generation") or 1)
-
-
-def node_claim(workspace: Mapping[str, Any], purpose: str, index: int) -> str:
-    """Name of a pool's index-th NodeClaim: 11 characters, a valid AKS pool name, the same at every attempt."""
-    meta = workspace["metadata"]
-    key = f"{namespace(workspace)}/{meta['name']}/{meta.get('uid', '')}/{generation(workspace)}/{purpose}/{index}"
-    return "ws" + hashlib.sha256(key.encode()).hexdigest()[:9]
 
 
 def work_volume(workspace: Mapping[str, Any]) -> str:

@@ -16,23 +16,19 @@ from include.reconcile import (
     Annotate,
     ApplyObject,
     DeleteObject,
+    DeletePool,
     HandOver,
     RemoveFinalizer,
     ScaleToZero,
     StartRun,
 )
-from include.workspace.api import names
 from kaito.controller.dag_runs import AirflowRuns
-from kaito.controller.service_probe import delete_agent_pool
 from kaito.hooks import api
-from kaito.hooks.api import NODE, NODE_CLAIM, OWNED, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.hooks.api import OWNED, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
-from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.registry import maker_of
 
 Object = Mapping[str, Any]
-AGENT_POOL = "AgentPool"
-#: What may be deleted in the cluster, by the names of kinds in a manifest.
-DELETABLE = {**OWNED, NODE_POOL.name: NODE_POOL}
 
 
 class Actions:
@@ -85,9 +81,7 @@ class Actions:
     @_do.register
     async def _(self, action: DeleteObject) -> str:
         done = f"{action.kind} {action.name} deleted ({action.why})"
-        if action.kind == AGENT_POOL:
-            return done if await delete_agent_pool(action.name, action.uid) else ""
-        kind = DELETABLE[action.kind]
+        kind = OWNED[action.kind]
         try:
             await self.hook.send(api.delete(kind, action.name, action.namespace, action.uid or None))
         except ClusterError as error:
@@ -97,22 +91,16 @@ class Actions:
         return done
 
     @_do.register
+    async def _(self, action: DeletePool) -> str:
+        async with maker_of(self.hook, action.pool) as provider:
+            done = await provider.delete_observed(action.pool)
+        return f"{action.pool.kind} {action.pool.name} deleted ({action.why})" if done else ""
+
+    @_do.register
     async def _(self, action: HandOver) -> str:
-        change = {"labels": {names.RUN_ID: action.run_label}}
-        request = api.merge_patch(NODE_CLAIM, action.name, None, {"metadata": {"uid": action.uid, **change}})
-        try:
-            claim = await self.hook.send(request)
-        except ClusterError as error:
-            if error.status in (404, 409, 422):  # another uid is an invalid change to the API server
-                return ""
-            raise
-        if node := (claim.get("status") or {}).get("nodeName"):
-            try:
-                await self.hook.send(api.merge_patch(NODE, node, None, {"metadata": change}))
-            except ClusterError as error:
-                if error.status not in (403, 404):
-                    raise
-        return f"NodeClaim {action.name} handed to run {action.run_label}"
+        async with maker_of(self.hook, action.pool) as provider:
+            done = await provider.hand_over(action.pool, action.run_label)
+        return f"{action.pool.kind} {action.pool.name} handed to run {action.run_label}" if done else ""
 
     @_do.register
     async def _(self, action: ScaleToZero) -> str:

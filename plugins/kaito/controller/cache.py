@@ -137,7 +137,7 @@ class ClusterView:
         self._drop(plural, _place(obj))
 
     def record_deletion(self, machines: Iterable[Object], when: str) -> None:
-        """Remember when NodeClaims or Nodes were gone, until somebody has accounted for them."""
+        """Remember when machines were gone, until somebody has accounted for them."""
         for obj in machines:
             if (key := owner_key(obj)) is not None and key in self.workspaces:
                 self.ended.setdefault(key, {})[obj["metadata"]["uid"]] = when

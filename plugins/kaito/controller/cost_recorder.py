@@ -16,11 +16,12 @@ from typing import Any
 from include.catalog import load_catalog
 from include.ledger import budget, records
 from include.ledger.machines import machines
-from include.ledger.unregistered import UnregisteredCapacity
+from include.pools.observed import UnregisteredCapacity, machines_of
 from include.workspace.api import names
 from include.workspace.api.annotations import budget_of
-from kaito.hooks.api import NODE, NODE_CLAIM, POD, ClusterError, Kind
+from kaito.hooks.api import NODE, POD, ClusterError, Kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace
+from kaito.providers.registry import readers, watched
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def record_cost(
     """Bring ``status.cost`` of a Workspace up to date and return it, {} when it could not be.
 
     :param outcome: (label of a run that is over, ``success`` or ``failed``).
-    :param unregistered: agent pools whose machines may not all have joined, None where nobody asked.
+    :param unregistered: pools whose machines may not all have joined, None where nobody asked.
     """
     written: dict[str, Any] = {}
 
@@ -90,7 +91,10 @@ def _looked(
 ) -> dict[str, Any]:
     labels = {names.WORKSPACE: name, names.WORKSPACE_NAMESPACE: namespace}
     pods = cluster.list(POD, namespace, {names.WORKSPACE: name})
-    seen = machines(_listed(cluster, NODE_CLAIM, labels), _listed(cluster, NODE, labels), pods)
+    nodes = _listed(cluster, NODE, labels)
+    objects = {kind.plural: _listed(cluster, kind, labels) for kind in watched()}
+    pools = [pool for reader in readers() for pool in reader.read(objects, nodes)]
+    seen = machines(machines_of(pools, nodes), pods)
     now = datetime.now(UTC).replace(microsecond=0)
     found = records.account(cost, seen, now, price_of, unregistered)
     if found and outcome:
@@ -102,6 +106,6 @@ def _listed(cluster: KaitoClusterHook, kind: Kind, labels: Mapping[str, str]) ->
     try:
         return cluster.list(kind, labels=labels)
     except ClusterError as error:
-        if error.status != 404:  # a cluster without Karpenter has no NodeClaims
+        if error.status != 404:  # a cluster need not know what some provider makes
             raise
         return []

@@ -11,11 +11,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from include.ledger.unregistered import UnregisteredCapacity
-from include.pools.aks import LEAVING_STATES, belongs, state
-from include.pools.aks import unregistered_capacity as charged
+from include.pools.observed import ObservedPool, UnregisteredCapacity, WorkspacePools
 from include.reconcile import release
 from include.reconcile.case import Case, controller, deleting
 from include.reconcile.decision import Observed, ReconcileConfig
@@ -24,7 +22,6 @@ from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
     NODE,
-    NODE_CLAIM,
     POD,
     SERVICE,
     STATEFUL_SET,
@@ -36,19 +33,17 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.cluster_calls import ClusterCalls
 from kaito.hooks.kubernetes import KaitoClusterHook
-from kaito.providers.nodepool import NODE_POOL
-from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
-from kaito.providers.selection import azure_subscribed, azure_subscribed_async
-
-if TYPE_CHECKING:
-    from kaito.hooks.aks import AksHook
+from kaito.providers.base import labels_of
+from kaito.providers.registry import owners, owners_in_a_task
 
 log = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
 
-#: In the order in which they are told to go: who makes others before the others, machines after what works on them.
-KINDS = (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_POOL, NODE_CLAIM, VOLUME_CLAIM, NODE)
+#: In the order in which they are told to go: who makes others before the others. Machines go after what works on them,
+#: before the volumes.
+KINDS = (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, VOLUME_CLAIM, NODE)
+AFTER_MACHINES = frozenset({VOLUME_CLAIM.plural, NODE.plural})
 CONFLICTS = 8
 
 
@@ -75,7 +70,7 @@ class Remains:
     :param forced: why it is let go whatever is left, "" while there is time.
     """
 
-    left: tuple[Left, ...]
+    left: tuple[Left | ObservedPool, ...]
     forced: str = ""
 
     def __str__(self) -> str:
@@ -86,19 +81,17 @@ def _labels(obj: Object) -> Mapping[str, str]:
     return obj["metadata"].get("labels") or {}
 
 
-def _selection(live: Object) -> dict[str, str]:
-    return {
-        names.WORKSPACE: str(live["metadata"]["name"]),
-        names.WORKSPACE_NAMESPACE: names.namespace(live),
-    }
-
-
 def judge(
-    live: Object, found: Mapping[str, Sequence[Object]], deadline: float, now: datetime | None = None
+    live: Object,
+    found: Mapping[str, Sequence[Object]],
+    pools: Sequence[ObservedPool],
+    deadline: float,
+    now: datetime | None = None,
 ) -> Remains:
     """Say what of the objects that carry the Workspace's labels is its own.
 
     :param found: objects by the plural of their kind.
+    :param pools: its machines, whoever makes them.
     :param deadline: seconds after its deletion at which a Workspace is let go whatever is left.
     """
 
@@ -110,7 +103,7 @@ def judge(
         stateful_sets=found[STATEFUL_SET.plural],
         services=found[SERVICE.plural],
         volume_claims=found[VOLUME_CLAIM.plural],
-        node_claims=found[NODE_CLAIM.plural],
+        pools=WorkspacePools(pools=tuple(pools)),
     )
     config = ReconcileConfig(nothing, nothing, nothing, nothing, release_deadline=deadline)
     case = Case(live, observed, now or datetime.now(UTC), config)
@@ -121,8 +114,6 @@ def judge(
         CONFIG_MAP.plural: [
             c for c in found[CONFIG_MAP.plural] if (controller(c) or {}).get("uid") == case.uid
         ],
-        NODE_POOL.plural: [p for p in found[NODE_POOL.plural] if names.POOL in _labels(p)],
-        NODE_CLAIM.plural: case.node_claims,
         VOLUME_CLAIM.plural: case.volume_claims,
         # A Node goes with its machine; whoever brought a node of their own did not give it our pool's label.
         NODE.plural: [n for n in found[NODE.plural] if names.POOL in _labels(n)],
@@ -132,20 +123,35 @@ def judge(
         forced = f"{names.FORCE_RELEASE} asks for it"
     elif release.deadline(case) <= 0:
         forced = f"the deadline of {deadline:.0f} s has passed"
-    return Remains(tuple(Left(kind, obj) for kind in KINDS for obj in own[kind.plural]), forced)
+    left = [Left(kind, obj) for kind in KINDS for obj in own[kind.plural]]
+    before = [one for one in left if one.kind.plural not in AFTER_MACHINES]
+    after = [one for one in left if one.kind.plural in AFTER_MACHINES]
+    return Remains((*before, *case.pools, *after), forced)
 
 
-async def look(cluster: ClusterCalls, live: Object, deadline: float) -> Remains:
-    """Look once at what is left of a Workspace."""
+async def look(
+    cluster: ClusterCalls, live: Object, deadline: float, *, remote: bool | None = None
+) -> Remains:
+    """Look once at what is left of a Workspace.
+
+    :param remote: look only at what clouds have, or only at what the cluster has; None for both.
+    :raises CloudError: a cloud did not let us look.
+    """
 
     async def left_of(kind: Kind) -> Sequence[Object]:
         try:
-            return await cluster.list(kind, _scope(kind, live), _selection(live))
+            return await cluster.list(kind, _scope(kind, live), labels_of(live))
         except ClusterError as error:
             return _without(error)
 
-    answers = await cluster.together(*(left_of(kind) for kind in KINDS))
-    return judge(live, {kind.plural: found for kind, found in zip(KINDS, answers, strict=True)}, deadline)
+    kinds = () if remote else KINDS
+    answers = await cluster.together(*(left_of(kind) for kind in kinds))
+    found: dict[str, Sequence[Object]] = {kind.plural: () for kind in KINDS}
+    found |= {kind.plural: told for kind, told in zip(kinds, answers, strict=True)}
+    async with owners(cluster, live) as makers:
+        asked = [maker for maker in makers if remote is None or maker.remote is remote]
+        listed = [await maker.list_owned(labels_of(live)) for maker in asked]
+    return judge(live, found, [pool for pools in listed for pool in pools], deadline)
 
 
 def _scope(kind: Kind, live: Object) -> str | None:
@@ -153,19 +159,24 @@ def _scope(kind: Kind, live: Object) -> str | None:
 
 
 def _without(error: ClusterError) -> Sequence[Object]:
-    """A kind that this cluster does not have, such as NodeClaims where machines come by other ways, leaves nothing."""
+    """A kind that this cluster does not have leaves nothing."""
     if error.status != 404:
         raise error
     return ()
 
 
-def request_deletion(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
+def request_deletion(cluster: KaitoClusterHook, live: Object, remains: Remains) -> list[str]:
     """Ask for the deletion of what is left, guarded by uid, and return what was asked now.
 
     Nodes are left to whoever takes their machines away.
     """
+    makers = {owner.name: owner for owner in owners_in_a_task(cluster, live)}
     asked = []
     for one in remains.left:
+        if isinstance(one, ObservedPool):
+            if not one.deleting and makers[one.provider].delete_observed(one):
+                asked.append(str(one))
+            continue
         metadata = one.obj["metadata"]
         if one.kind is NODE or deleting(one.obj):
             continue
@@ -174,73 +185,15 @@ def request_deletion(cluster: KaitoClusterHook, remains: Remains) -> list[str]:
     return asked
 
 
-def _provider(settings: PoolSettings, live: Object) -> str:
-    return str((live["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER) or settings.provider)
-
-
-def _azure(settings: PoolSettings, live: Object) -> bool:
-    """Whether a Workspace's machines may be agent pools. `auto` may have chosen them when the cluster was another."""
-    if (given := _provider(settings, live)) == ProviderName.AUTO:
-        return azure_subscribed(settings.azure_conn_id)
-    return given == ProviderName.AKS
-
-
-async def _azure_async(settings: PoolSettings, live: Object) -> bool:
-    if (given := _provider(settings, live)) == ProviderName.AUTO:
-        return await azure_subscribed_async(settings.azure_conn_id)
-    return given == ProviderName.AKS
-
-
-def agent_pools(live: Object, settings: PoolSettings | None = None) -> list[str]:
-    """Tell a Workspace's AKS agent pools to go, where machines come as such; returns the names of those still there."""
-    chosen = settings or pool_settings()
-    if not _azure(chosen, live):
-        return []
-    aks, left = _agent_pools(chosen, live)
-    for pool in left:
-        if state(pool) not in LEAVING_STATES:
-            aks.begin_delete(str(pool["name"]))
-    return [_named(pool) for pool in left]
-
-
-def _agent_pools(chosen: PoolSettings, live: Object) -> tuple[AksHook, list[dict[str, Any]]]:
-    from kaito.hooks.aks import AksHook
-
-    aks = AksHook(chosen.azure_conn_id)
-    return aks, [pool for pool in aks.list_pools() if belongs(pool, _selection(live))]
-
-
-def unregistered_capacity(
-    live: Object, settings: PoolSettings | None = None
-) -> list[UnregisteredCapacity] | None:
-    """The agent pools of a Workspace whose machines may not all have joined, None where Azure has not told."""
-    chosen = settings or pool_settings()
-    if not _azure(chosen, live):
-        return None
+def unregistered_capacity(cluster: KaitoClusterHook, live: Object) -> list[UnregisteredCapacity] | None:
+    """The pools of a Workspace whose machines may not all have joined, None where no cloud has told."""
     try:
-        return charged(_agent_pools(chosen, live)[1])
+        told = [owner.unregistered_capacity(labels_of(live)) for owner in owners_in_a_task(cluster, live)]
     except Exception as error:  # the release matters more
-        log.warning("What Azure charges for could not be seen: %s", error)
+        log.warning("What a cloud charges for could not be seen: %s", error)
         return None
-
-
-async def agent_pools_left(live: Object, settings: PoolSettings | None = None) -> list[str]:
-    """The agent pools of a Workspace that are still there, for triggers; tells none of them to go.
-
-    :raises AksError: Azure did not let us look.
-    """
-    chosen = settings or pool_settings()
-    if not await _azure_async(chosen, live):
-        return []
-    from kaito.hooks.aks import AksHook
-
-    async with AksHook(chosen.azure_conn_id) as aks:
-        pools = await aks.async_list_pools()
-    return [_named(pool) for pool in pools if belongs(pool, _selection(live))]
-
-
-def _named(pool: Object) -> str:
-    return f"AgentPool {pool['name']} ({state(pool)})"
+    known = [one for one in told if one is not None]
+    return [capacity for one in known for capacity in one] if known else None
 
 
 def _finalizers(live: Object, wanted: Sequence[str]) -> Request:

@@ -38,7 +38,7 @@ def fingerprint(plural: str, obj: Object) -> str:
     """Return the digest of what matters about an object of this kind."""
     metadata = obj["metadata"]
     common = (metadata.get("uid"), metadata.get("deletionTimestamp"))
-    told = json.dumps((common, _PARTS.get(plural, _version)(obj)), sort_keys=True, default=str)
+    told = json.dumps((common, _PARTS.get(plural, _other)(obj)), sort_keys=True, default=str)
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
 
@@ -85,7 +85,8 @@ def _service(obj: Object) -> Any:
     return obj.get("spec"), obj["metadata"].get("ownerReferences")
 
 
-def _node_claim(obj: Object) -> Any:
+def _pool(obj: Object) -> Any:
+    """Whatever a provider makes machines as, and watches."""
     return (
         _conditions(obj, "Launched", "Registered", "Initialized", "Ready"),
         (obj.get("status") or {}).get("nodeName"),
@@ -103,7 +104,9 @@ def _node(obj: Object) -> Any:
     )
 
 
-def _version(obj: Object) -> Any:
+def _other(obj: Object) -> Any:
+    if names.POOL in (obj["metadata"].get("labels") or {}):
+        return _pool(obj)
     return obj["metadata"].get("resourceVersion")
 
 
@@ -117,6 +120,5 @@ _PARTS = {
     "pods": _pod,
     "statefulsets": _stateful_set,
     "services": _service,
-    "nodeclaims": _node_claim,
     "nodes": _node,
 }

@@ -8,56 +8,40 @@ when its Workspace has changed since.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from include.janitor import Inventory, Questions, Rules, Thing, Verdict, judge, questions
 from include.janitor.orphans import Key
-from include.pools.aks import is_ours
 from include.workspace.api import names
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.snapshot import upstream
 from kaito.hooks import api
 from kaito.hooks.api import (
     CONFIG_MAP,
-    NODE,
-    NODE_CLAIM,
     POD,
     SERVICE,
     STATEFUL_SET,
     VOLUME_CLAIM,
     WORKSPACE,
+    CloudError,
     ClusterError,
     Kind,
 )
-from kaito.hooks.azure_account import AksError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
-from kaito.providers.nodepool import NODE_POOL
+from kaito.providers.base import PoolProvider
 
 if TYPE_CHECKING:
     import logging
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
-KINDS = {
-    kind.name: kind for kind in (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, NODE_POOL, NODE_CLAIM, VOLUME_CLAIM)
-}
-#: Machines that were handed to another run since they were read have another version, and stay.
-GUARDED = frozenset({NODE_POOL.name, NODE_CLAIM.name})
+KINDS = {kind.name: kind for kind in (STATEFUL_SET, SERVICE, POD, CONFIG_MAP, VOLUME_CLAIM)}
 #: More nodes than that to look at, and all pods are read at once.
 FEW = 20
-
-
-class Azure(Protocol):
-    """What the janitor needs of AksHook."""
-
-    async def async_list_pools(self) -> list[Object]:
-        """Return all agent pools of the cluster."""
-
-    def begin_delete(self, name: str, *, etag: str | None = None, timeout: float = 600) -> bool:
-        """Ask for a pool's deletion."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +56,17 @@ class Deletion:
 class Sweep:
     """One look at everything of ours, and the deletions that follow from it.
 
-    :param azure: where agent pools are; None where machines come by other ways.
+    :param providers: who may have made machines, for whichever Workspace.
     """
 
     def __init__(
-        self, hook: AsyncKaitoClusterHook, runs: AirflowRuns, azure: Azure | None, log: logging.Logger
+        self,
+        hook: AsyncKaitoClusterHook,
+        runs: AirflowRuns,
+        providers: Sequence[PoolProvider],
+        log: logging.Logger,
     ) -> None:
-        self.hook, self.runs, self.azure, self.log = hook, runs, azure, log
+        self.hook, self.runs, self.providers, self.log = hook, runs, providers, log
         self.inventory = Inventory()
 
     async def look(self, seen: dict[str, datetime], now: datetime, rules: Rules) -> list[Verdict]:
@@ -98,12 +86,14 @@ class Sweep:
             self.inventory = await self._answer(wanted)
 
     async def _see(self) -> Inventory:
-        kinds = (POD, STATEFUL_SET, SERVICE, CONFIG_MAP, VOLUME_CLAIM, NODE_CLAIM, NODE_POOL)
-        found = await _together(*(self._list(kind) for kind in kinds), self._agent_pools())
-        pods, sets, services, maps, volumes, claims, pools, agents = found
+        kinds = (POD, STATEFUL_SET, SERVICE, CONFIG_MAP, VOLUME_CLAIM)
+        found, pools = await asyncio.gather(
+            _together(*(self._list(kind) for kind in kinds)),
+            _together(*(provider.list_owned() for provider in self.providers)),
+        )
+        pods, sets, services, maps, volumes = found
         # After the children: see the module's docstring.
         workspaces, upstreams = await asyncio.gather(self._workspaces(), upstream(self.hook))
-        nodes = [n async for page, _ in self.hook.pages(NODE) for n in page] if pools or agents else []
         return Inventory(
             workspaces=workspaces,
             pods=pods,
@@ -111,31 +101,21 @@ class Sweep:
             services=services,
             config_maps=maps,
             volume_claims=volumes,
-            node_claims=claims,
-            node_pools=pools,
-            agent_pools=agents,
-            nodes=nodes,
+            pools=[pool for listed in pools for pool in listed],
             upstream=upstreams,
         )
 
     async def _list(self, kind: Kind) -> list[Object]:
-        """Everything with our label; a cluster without Karpenter does not know its kinds: then there are none."""
-        try:
-            return [
-                obj async for page, _ in self.hook.pages(kind, None, {names.WORKSPACE: None}) for obj in page
-            ]
-        except ClusterError as error:
-            if error.status == 404 and kind in (NODE_CLAIM, NODE_POOL):
-                return []
-            raise
+        """Everything with our label."""
+        return [obj async for page, _ in self.hook.pages(kind, None, {names.WORKSPACE: None}) for obj in page]
+
+    def kind_of(self, thing: Thing) -> Kind | None:
+        """Return what a thing is in the cluster, None where it is no object of the cluster."""
+        makers = {one.name: one.objects for one in self.providers}
+        return makers.get(thing.pool.provider) if thing.pool else KINDS.get(thing.kind)
 
     async def _workspaces(self) -> list[Object]:
         return [obj async for page, _ in self.hook.pages(WORKSPACE) for obj in page]
-
-    async def _agent_pools(self) -> list[Object]:
-        if self.azure is None:
-            return []
-        return [pool for pool in await self.azure.async_list_pools() if is_ours(pool)]
 
     async def _answer(self, wanted: Questions) -> Inventory:
         states = await self.runs.states(wanted.runs)
@@ -168,7 +148,7 @@ class Sweep:
                     unchanged[key] = await self._unchanged(key)
                 gone = unchanged[key] and await self._delete(verdict.thing)
                 done.append(Deletion(verdict, gone))
-            except (ClusterError, AksError) as error:
+            except (ClusterError, CloudError) as error:
                 done.append(Deletion(verdict, False, str(error)))
         return done
 
@@ -188,31 +168,20 @@ class Sweep:
 
     async def _delete(self, thing: Thing) -> bool:
         """Return False when there was nothing to delete: it is gone, or is not the one any more that was judged."""
-        if thing.kind not in KINDS:
-            return await self._delete_agent_pool(thing)
-        version = thing.version if thing.kind in GUARDED else None
+        if thing.pool:
+            # Machines that were handed to another run since they were read have another version, and stay.
+            maker = next(one for one in self.providers if one.name == thing.pool.provider)
+            return await maker.delete_observed(thing.pool, unchanged=True)
         try:
-            await self.hook.send(
-                api.delete(KINDS[thing.kind], thing.name, thing.namespace, thing.uid, version)
-            )
+            await self.hook.send(api.delete(KINDS[thing.kind], thing.name, thing.namespace, thing.uid))
         except ClusterError as error:
             if error.status in (404, 409):
                 return False
             raise
         return True
 
-    async def _delete_agent_pool(self, thing: Thing) -> bool:
-        if self.azure is None:
-            return False
-        try:
-            return await asyncio.to_thread(self.azure.begin_delete, thing.name, etag=thing.version)
-        except AksError as error:
-            if error.stale:
-                return False
-            raise
 
-
-async def _together(*questions: Coroutine[Any, Any, list[Object]]) -> list[list[Object]]:
+async def _together(*questions: Coroutine[Any, Any, list[T]]) -> list[list[T]]:
     """Ask all at once; the first refusal ends the others, which would go on trying for nothing."""
     tasks = [asyncio.create_task(question) for question in questions]
     try:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from include.reconcile import AddFinalizer, Decision, ReconcileConfig, StartRun, decide, runs_to_ask
+from include.pools.observed import ObservedPool
+from include.reconcile import Activity, AddFinalizer, Decision, ReconcileConfig, StartRun, decide, runs_to_ask
 from include.reconcile.backoff import failed
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace import Fault
@@ -25,20 +26,13 @@ from kaito.controller.actions import Actions
 from kaito.controller.dag_runs import AirflowRuns, RunRefused
 from kaito.controller.fingerprints import Key
 from kaito.controller.read_cache import ReadingOnce
-from kaito.controller.service_probe import activity_of, pools_of
-from kaito.controller.snapshot import (
-    NODE_CLAIM,
-    POD,
-    Snapshot,
-    progress_of,
-    take,
-)
+from kaito.controller.service_probe import activity_of, pools_of, workspace_pools
+from kaito.controller.snapshot import Snapshot, progress_of, take
 from kaito.controller.status_writer import StatusWriter
-from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.azure_account import AksError
+from kaito.hooks.api import NODE, POD, WORKSPACE, CloudError, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
-from kaito.providers.registry import PoolSettings
 from kaito.providers.selection import Chooser
+from kaito.providers.settings import PoolSettings
 
 if TYPE_CHECKING:
     import logging
@@ -56,6 +50,14 @@ NOT_DONE = "Not carried out: "
 
 class _Unseen(Exception):
     """What this Workspace names has not been looked up yet."""
+
+
+@dataclass
+class _Service:
+    """What was asked about a service and its machines; None for what was not, or was not answered."""
+
+    activity: Activity | None = None
+    pools: list[ObservedPool] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Reconciler:
 
     :param log: gets one line for each Workspace that something was done about.
     :param before_runs: what comes before the first run is started, which from then on takes the machine's time.
-    :param ended: when machines were seen to go, by the uids of their NodeClaims and Nodes.
+    :param ended: when machines were seen to go, by the uids of what shows them.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Reconciler:
         self._states: dict[tuple[str, str], str | None] = {}
         self._progress: dict[Key, Object | None] = {}
         self._choices: dict[Key, PoolSettings] = {}
-        self._service: dict[Key, dict[str, Any]] = {}
+        self._service: dict[Key, _Service] = {}
         self._slots = asyncio.Semaphore(concurrency)
         self._config = replace(installation.config, faults=self._faults)
 
@@ -154,8 +156,7 @@ class Reconciler:
         """Ask Airflow about the runs that matter, and running tuning pods how far they are."""
         wanted: dict[Key, list[tuple[str, str]]] = {}
         for key, workspace in self.snapshot.workspaces.items():
-            children = [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)]
-            if asked := runs_to_ask(workspace, children):
+            if asked := runs_to_ask(workspace, self.snapshot.of(key, POD), self.snapshot.pools(key)):
                 wanted[key] = asked
         self._states = await self.runs.states(run for asked in wanted.values() for run in asked)
         told = await asyncio.gather(*(self._in_slot(self._ask_pod(key)) for key in wanted))
@@ -178,19 +179,19 @@ class Reconciler:
         now = datetime.now(UTC)
         for key, workspace in self.snapshot.workspaces.items():
             if asks_for_metrics(workspace, now) or asks_for_pools(workspace, self.snapshot.stateful_set(key)):
-                self._service[key] = {}
+                self._service[key] = _Service()
         await asyncio.gather(*(self._in_slot(self._ask_service(key, now)) for key in self._service))
 
     async def _ask_service(self, key: Key, now: datetime) -> None:
         workspace, told = self.snapshot.workspaces[key], self._service[key]
         if asks_for_metrics(workspace, now):
-            told["activity"] = await activity_of(self.hook, self.snapshot.of(key, POD))
+            told.activity = await activity_of(self.hook, self.snapshot.of(key, POD))
         chosen = self._choices.get(key)
         if chosen and asks_for_pools(workspace, self.snapshot.stateful_set(key)):
             try:
                 async with asyncio.timeout(SECONDS_EACH):
-                    told["node_pools"], told["agent_pools"] = await pools_of(self.hook, workspace, chosen)
-            except (ClusterError, AksError, ValueError, TimeoutError) as error:
+                    told.pools = await pools_of(self.hook, workspace, chosen)
+            except (ClusterError, CloudError, ValueError, TimeoutError) as error:
                 # What is not seen counts as there, and as not gone: it is looked at again.
                 self.log.warning("%s/%s: its pools cannot be seen: %s", *key, _words(error))
 
@@ -230,12 +231,18 @@ class Reconciler:
         return WorkItem(key, workspace, Decision("undecided"), trouble=_words(error))
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
-        asked = runs_to_ask(workspace, [*self.snapshot.of(key, POD), *self.snapshot.of(key, NODE_CLAIM)])
+        pools = self.snapshot.pools(key)
+        asked = runs_to_ask(workspace, self.snapshot.of(key, POD), pools)
         runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
-        seen: dict[str, Any] = {"ended": self._ended, **self._service.get(key, {})}
-        if key in self._choices:
-            seen["provider"] = str(self._choices[key].provider)
-        observed = self.snapshot.observed(key, runs, self._progress.get(key), **seen)
+        told = self._service.get(key, _Service())
+        observed = self.snapshot.observed(
+            key,
+            runs,
+            self._progress.get(key),
+            ended=self._ended,
+            activity=told.activity,
+            pools=workspace_pools(pools, self.snapshot.of(key, NODE), self._choices.get(key), told.pools),
+        )
         return decide(workspace, observed, datetime.now(UTC), self._config)
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
@@ -263,7 +270,7 @@ class Reconciler:
                 item.gone = error.status == 404 and await self._is_gone(item)
                 item.trouble = "" if item.gone else _words(error)
                 item.reported = not error.transient
-            except (RunRefused, AksError) as error:
+            except (RunRefused, CloudError) as error:
                 item.trouble = str(error)
             except Exception as error:
                 self.log.exception("Workspace %s/%s: failed", *item.key)

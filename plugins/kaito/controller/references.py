@@ -123,15 +123,6 @@ def own_machine(found: Found, workspace: Workspace) -> Machine | None:
     return machine_from_labels(nodes[0]["metadata"].get("labels") or {}) if nodes else None
 
 
-def _may_bring(document: Object, admitted: Policy | None = None) -> bool:
-    """Whether the nodes must be looked at, told from a document of any shape: rather once too often."""
-    admitted, metadata = admitted or policy(), _mapping(document.get("metadata"))
-    given = _mapping(metadata.get("annotations")).get(names.POOL_PROVIDER)
-    if given not in names.POOL_PROVIDERS:
-        given = "auto" if admitted.auto else "byo" if admitted.byo else ""
-    return given == "byo" or (given == "auto" and not _mapping(document.get("resource")).get("instanceType"))
-
-
 def notices(document: Object, found: Found) -> list[str]:
     """Return sentences about what the configurations that a Workspace names hold in vain."""
     told: list[str] = []
@@ -224,7 +215,7 @@ async def look_up(
             found[reference.which] = await cluster.find(reference.kind, reference.name, namespace)
         except ClusterError as error:
             _may_not(reference, error)
-    if _may_bring(document, admitted):
+    if (admitted or policy()).may_bring_nodes(document):
         try:
             found[NODES] = {"items": await cluster.list(NODE)}
         except ClusterError as error:

@@ -1,19 +1,18 @@
 """What a service's own servers tell, and the pools under it: looked at only where a decision needs it.
 
 Servers are asked through the API server's pod proxy, by the names of pods that are the Workspace's own, so that no
-address that a Workspace could choose is ever opened. Nothing is changed here, but for agent pools that were decided to
-go.
+address that a Workspace could choose is ever opened. Nothing is changed here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from include.manifests.pods import PORT
-from include.pools.aks import belongs
+from include.pools.observed import ObservedPool, UnregisteredCapacity, WorkspacePools, machines_of
 from include.reconcile.activity import read, together
 from include.reconcile.case import SERVING
 from include.reconcile.decision import Activity
@@ -21,8 +20,9 @@ from include.workspace.api import names
 from kaito.hooks import api
 from kaito.hooks.api import ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
-from kaito.providers.nodepool import NODE_POOL
-from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
+from kaito.providers.base import labels_of
+from kaito.providers.registry import async_provider, lookup
+from kaito.providers.settings import PoolSettings
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ Object = Mapping[str, Any]
 METRICS_SECONDS = 3.0
 #: vLLM tells some hundred kilobytes; what is longer is not read, and nothing is known then.
 MOST_BYTES = 4_000_000
-#: Azure runs one operation on a cluster at a time; a pass does not wait long for its turn, the next one asks again.
-AZURE_SECONDS = 30.0
 
 
 async def activity_of(hook: AsyncKaitoClusterHook, pods: Iterable[Object]) -> Activity | None:
@@ -66,35 +64,46 @@ async def _ask(hook: AsyncKaitoClusterHook, pod: Object) -> Activity | None:
 
 async def pools_of(
     hook: AsyncKaitoClusterHook, workspace: Object, settings: PoolSettings
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-    """Return a Workspace's NodePools, and its AKS agent pools where its machines come as such (else None).
+) -> list[ObservedPool]:
+    """Return the pools of a Workspace that do not show at every look.
 
     :param settings: who makes them.
-    :raises AksError: Azure did not let us look.
+    :raises ClusterError, CloudError, ValueError: we may not look.
     """
-    labels = {
-        names.WORKSPACE: str(workspace["metadata"]["name"]),
-        names.WORKSPACE_NAMESPACE: names.namespace(workspace),
-    }
-    if settings.provider == ProviderName.NODE_POOL:
-        return await hook.list(NODE_POOL, labels=labels), None
-    if settings.provider != ProviderName.AKS:
-        return [], None
-    from kaito.hooks.aks import AksHook
-
-    async with AksHook(settings.azure_conn_id) as aks:
-        return [], [pool for pool in await aks.async_list_pools() if belongs(pool, labels)]
-
-
-async def delete_agent_pool(name: str, etag: str) -> bool:
-    """Ask for an agent pool's deletion as it was seen; False when it has changed since or is gone."""
-    from kaito.hooks.aks import AksHook
-    from kaito.hooks.azure_account import AksError
-
-    hook = AksHook(pool_settings().azure_conn_id)
+    provider = async_provider(hook, settings, workspace)
     try:
-        return await asyncio.to_thread(hook.begin_delete, name, etag=etag or None, timeout=AZURE_SECONDS)
-    except AksError as error:
-        if error.stale:
-            return False
-        raise
+        return [] if provider.watched else await provider.list_owned(labels_of(workspace))
+    finally:
+        await provider.close()
+
+
+def workspace_pools(
+    shown: Sequence[ObservedPool],
+    nodes: Sequence[Object],
+    settings: PoolSettings | None,
+    asked: Sequence[ObservedPool] | None = None,
+) -> WorkspacePools:
+    """Put together what was seen of a Workspace's machines.
+
+    :param shown: its pools that show at every look.
+    :param nodes: its Nodes.
+    :param settings: who makes its machines, None where nobody could say.
+    :param asked: its other pools, None where they were not looked at.
+    """
+    machines = machines_of([*shown, *(asked or ())], nodes)
+    if settings is None:
+        return WorkspacePools(pools=tuple(shown), machines=machines)
+    maker = lookup(settings.provider)
+    told: tuple[UnregisteredCapacity, ...] | None = None if maker.remote else ()
+    if asked is not None:
+        told = tuple(pool.unregistered for pool in asked if pool.unregistered)
+    return WorkspacePools(
+        provider=settings.provider,
+        kind=maker.kind,
+        watched=bool(maker.watched),
+        complete=bool(maker.watched) or not maker.makes_machines or asked is not None,
+        makes_machines=maker.makes_machines,
+        pools=(*shown, *(asked or ())),
+        machines=machines,
+        unregistered=told,
+    )

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.pools.observed import ObservedPool
 from include.reconcile import Observed
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
@@ -24,7 +25,6 @@ from kaito.hooks.api import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     NODE,
-    NODE_CLAIM,
     POD,
     SERVICE,
     STATEFUL_SET,
@@ -35,6 +35,8 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.providers.base import PoolProvider
+from kaito.providers.registry import readers, watched
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class Snapshot:
     )
     config_maps: dict[Key, str | None] = field(default_factory=dict)
     upstream: str = ""
+    #: Who reads pools out of what was listed.
+    readers: tuple[type[PoolProvider], ...] = field(default_factory=readers)
 
     def of(self, key: Key, kind: Kind) -> list[Object]:
         return self.children[key][kind.plural]
@@ -73,6 +77,11 @@ class Snapshot:
         """Return the StatefulSet of a Workspace's name, whoever made it."""
         return next((s for s in self.of(key, STATEFUL_SET) if s["metadata"]["name"] == key[1]), None)
 
+    def pools(self, key: Key) -> list[ObservedPool]:
+        """Return a Workspace's pools that show at every look, whoever makes them."""
+        objects, nodes = self.children[key], self.of(key, NODE)
+        return [pool for reader in self.readers for pool in reader.read(objects, nodes)]
+
     def observed(
         self, key: Key, runs: Mapping[str, str | None], progress: Object | None, **more: Any
     ) -> Observed:
@@ -86,7 +95,6 @@ class Snapshot:
             stateful_sets=self.of(key, STATEFUL_SET),
             services=self.of(key, SERVICE),
             volume_claims=self.of(key, VOLUME_CLAIM),
-            node_claims=self.of(key, NODE_CLAIM),
             nodes=self.of(key, NODE),
             revisions=self.of(key, CONTROLLER_REVISION),
             config_maps=named,
@@ -113,7 +121,7 @@ async def take(hook: AsyncKaitoClusterHook, keys: Collection[Key] | None) -> Sna
     if not found.workspaces:
         return found
     selected = sorted({name for _, name in found.workspaces}) if few else None
-    labelled = (POD, NODE_CLAIM, NODE, *(_NAMED if few else ()))
+    labelled = (POD, *watched(), NODE, *(_NAMED if few else ()))
     await asyncio.gather(
         *(_collect(hook, found, kind, {names.WORKSPACE: selected}) for kind in labelled),
         *(() if few else (_collect(hook, found, kind, None) for kind in _NAMED)),
@@ -136,7 +144,7 @@ async def _collect(
                     found.of(key, kind).append(obj)
             await asyncio.sleep(0)
     except ClusterError as error:
-        if error.status != 404:  # a cluster without Karpenter does not know NodeClaims: then there are none
+        if error.status != 404:  # a cluster need not know what some provider makes: then there is none
             raise
 
 
@@ -173,11 +181,11 @@ def _strangers(hook: AsyncKaitoClusterHook, found: Snapshot) -> Iterable[Any]:
 
 
 def _unlabelled_nodes(hook: AsyncKaitoClusterHook, found: Snapshot) -> Iterable[Any]:
-    """Look for the nodes of claims whose cloud does not copy labels."""
+    """Look for the nodes of machines whose cloud does not copy labels."""
     for key in found.workspaces:
         have = {node["metadata"]["name"] for node in found.of(key, NODE)}
-        named = {(claim.get("status") or {}).get("nodeName") for claim in found.of(key, NODE_CLAIM)}
-        yield from (_add(hook, found, key, NODE, name) for name in named - have if name)
+        named = {name for pool in found.pools(key) for name in pool.nodes}
+        yield from (_add(hook, found, key, NODE, name) for name in named - have)
 
 
 async def _add(hook: AsyncKaitoClusterHook, found: Snapshot, key: Key, kind: Kind, name: str) -> None:

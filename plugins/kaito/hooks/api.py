@@ -63,7 +63,6 @@ class Kind:
 
 
 WORKSPACE = Kind("kaito.sh", "v1beta1", "workspaces", "Workspace")
-NODE_CLAIM = Kind("karpenter.sh", "v1", "nodeclaims", "NodeClaim", namespaced=False)
 NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
 POD = Kind("", "v1", "pods", "Pod")
 SERVICE = Kind("", "v1", "services", "Service")
@@ -91,8 +90,7 @@ CRD = Kind(
 
 #: The kinds that the reconciler may be told to delete or to apply, by their names in a manifest.
 OWNED = {
-    kind.name: kind
-    for kind in (POD, SERVICE, CONFIG_MAP, VOLUME_CLAIM, STATEFUL_SET, NODE_CLAIM, CONTROLLER_REVISION)
+    kind.name: kind for kind in (POD, SERVICE, CONFIG_MAP, VOLUME_CLAIM, STATEFUL_SET, CONTROLLER_REVISION)
 }
 
 
@@ -169,6 +167,16 @@ class ClusterError(RuntimeError):
     def transient(self) -> bool:
         """Whether the same request may succeed a moment later."""
         return self.status in (0, 429) or self.status >= 500
+
+
+class CloudError(RuntimeError):
+    """A cloud's own API refused, or did not answer (`status` 0). ``str()`` is a sentence with its code and words."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if code else message)
+        self.status = status
+        self.code = code
+        self.message = message
 
 
 def segment(kind: str, name: str | None) -> str:

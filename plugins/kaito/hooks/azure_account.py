@@ -21,6 +21,8 @@ from airflow.providers.microsoft.azure.utils import (
     get_sync_default_azure_credential,
 )
 
+from kaito.hooks.api import CloudError
+
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
@@ -37,14 +39,8 @@ _PARENT_CODES = frozenset({"parentresourcenotfound", "resourcegroupnotfound", "s
 _ACTION = re.compile(r"perform action '(?P<action>[^']+)' over scope '(?P<scope>[^']+)'")
 
 
-class AksError(RuntimeError):
+class AksError(CloudError):
     """Azure refused, or did not answer (`status` 0). ``str()`` is a sentence with Azure's code and words."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}" if code else message)
-        self.status = status
-        self.code = code
-        self.message = message
 
     @property
     def busy(self) -> bool:

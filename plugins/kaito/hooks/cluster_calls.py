@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from include.workspace.status import conditions
 from kaito.hooks import api
@@ -85,7 +85,12 @@ def fence(
 
 
 class ClusterCalls(ABC):
-    """The calls; a transport gives :meth:`send`, :meth:`sleep` and :meth:`together`."""
+    """The calls; a transport gives :meth:`send`, :meth:`sleep` and :meth:`together`.
+
+    :cvar blocking: whether each is answered before it returns, so that there need be no event loop.
+    """
+
+    blocking: ClassVar[bool] = False
 
     @abstractmethod
     async def send(self, request: Request) -> Any:

@@ -144,6 +144,8 @@ class KaitoClusterHook(KubernetesHook):
 class _BlockingCalls(ClusterCalls):
     """The calls over the blocking hook: none of them ever waits for an event loop."""
 
+    blocking = True
+
     def __init__(self, hook: KaitoClusterHook) -> None:
         self.hook = hook
 

@@ -5,14 +5,12 @@ It deletes nothing by default. It tells of each orphan where people look: the lo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import Asset, BaseAsyncOperator
-from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.observability import stats
 
 from include.janitor import Memory, OrphanAction, Rules, Verdict
@@ -23,17 +21,14 @@ from kaito import settings
 from kaito.controller import event_recorder as events
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.garbage_collector import (
-    KINDS,
-    Azure,
     Deletion,
     Sweep,
 )
 from kaito.controller.leader_election import Election
-from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
+from kaito.hooks.api import WORKSPACE, CloudError, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.params import janitor_params
-from kaito.providers.registry import ProviderName, pool_settings
+from kaito.providers.registry import owners
 from kaito.run_conf import conf_faults, refuse
 
 if TYPE_CHECKING:
@@ -72,11 +67,11 @@ class SweepOperator(BaseAsyncOperator):
         grace = settings.janitor_grace() if params.get("grace_minutes") is None else params["grace_minutes"]
         async with (
             AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id).connected() as hook,
-            azure() as pools,
+            owners(hook) as providers,
         ):
             await self._may_act(hook)
             memory = Memory.load(await self._remembered(context), now)
-            sweep = Sweep(hook, AirflowRuns(), pools, self.log)
+            sweep = Sweep(hook, AirflowRuns(), providers, self.log)
             verdicts = await self._look(sweep, memory, now, Rules(timedelta(minutes=float(grace))))
             done = await sweep.delete(self._deletable(verdicts)) if delete else []
             await self._tell(sweep, verdicts, done, delete=delete)
@@ -113,7 +108,7 @@ class SweepOperator(BaseAsyncOperator):
                     "Nothing is swept: this cluster knows no Workspaces. Apply presets/crds first."
                 ) from error
             raise AirflowException(UNSEEN.format(error)) from error
-        except AksError as error:
+        except CloudError as error:
             raise AirflowException(UNSEEN.format(error)) from error
         if sweep.inventory.upstream:
             self.log.info(
@@ -150,9 +145,9 @@ class SweepOperator(BaseAsyncOperator):
         gone = [deletion.verdict for deletion in done if deletion.gone]
         for verdict in gone:
             stats.incr(f"{METRIC}.deleted", tags={"kind": verdict.thing.kind})
-            if kind := KINDS.get(verdict.thing.kind):
+            if about := sweep.kind_of(verdict.thing):
                 event = Event(NORMAL, "OrphanDeleted", f"Deleted by the janitor: {verdict.reason}.")
-                await events.tell(sweep.hook, _object(verdict), [event], kind)
+                await events.tell(sweep.hook, _object(verdict), [event], about)
         for kind in sorted({verdict.thing.kind for verdict in verdicts}):
             count = sum(v.orphan and v.thing.kind == kind for v in verdicts)
             stats.gauge(f"{METRIC}.orphans", count, tags={"kind": kind})
@@ -191,32 +186,6 @@ class SweepOperator(BaseAsyncOperator):
                 self.log.info("%s has changed since it was looked at, and stays.", deletion.verdict.thing)
         if troubles := [f"{d.verdict.thing}: {d.trouble}" for d in done if d.trouble]:
             raise AirflowException(f"Not everything could be deleted. {'; '.join(troubles)}")
-
-
-@asynccontextmanager
-async def azure() -> AsyncIterator[Azure | None]:
-    """Azure's agent pools, where there can be any of ours.
-
-    A Workspace that is gone does not tell any more which provider it chose, so the connection decides.
-    """
-    chosen = pool_settings()
-    if chosen.provider != ProviderName.AKS and not await _connected(chosen.azure_conn_id):
-        yield None
-        return
-    from kaito.hooks.aks import AksHook
-
-    async with AksHook(chosen.azure_conn_id) as hook:
-        yield hook
-
-
-async def _connected(conn_id: str) -> bool:
-    """Whether a connection names an AKS cluster."""
-    try:
-        conn = await get_async_connection(conn_id)
-        AksAccount.from_connection(conn_id, conn, conn.extra_dejson)
-    except (AirflowNotFoundException, ConnectionIncomplete):
-        return False
-    return True
 
 
 def _object(verdict: Verdict) -> dict[str, Any]:

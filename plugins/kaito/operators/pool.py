@@ -11,7 +11,6 @@ from airflow.sdk.exceptions import AirflowSkipException
 from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.providers.base import PoolKey, Purpose
-from kaito.providers.byo import OwnNodes
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
 
@@ -45,11 +44,11 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
             )
         if run.adapter and self.purpose == Purpose.TUNING:
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
-            return {"node_claims": [], "made": [], "instance_type": plan.instance_type}
+            return {"pools": [], "made": [], "instance_type": plan.instance_type}
         self._again = tries_left(context)
         asked = self.ask(run, context=context)
         return {
-            "node_claims": asked.pool.names,
+            "pools": asked.pool.names,
             "made": asked.made,
             "instance_type": asked.plan.instance_type,
         }
@@ -57,9 +56,7 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
     def on_kill(self) -> None:
         if self._pending:
             machines, key, run_id = self._pending
-            if hasattr(machines, "busy_seconds"):
-                machines.busy_seconds = KILL_SECONDS
-            machines.delete(key, run_id)
+            machines.delete(key, run_id, timeout=KILL_SECONDS)
 
 
 class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
@@ -96,12 +93,12 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             self.log.warning("The service still answers: it keeps its machines.")
             return
         machines = self.machines(run)
-        self.record_cost_of_pool(run, machines, self.purpose)  # nobody may have seen these machines yet
+        self.record_cost_of_pool(run, machines)  # nobody may have seen these machines yet
         machines.delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
         )
-        self.record_cost_of_pool(run, machines, self.purpose)
-        if isinstance(machines, OwnNodes):
+        self.record_cost_of_pool(run, machines)
+        if not machines.makes_machines:
             self.log.info("The nodes are BYO (bring your own): they stay.")
             return
         self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)

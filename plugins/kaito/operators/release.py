@@ -26,7 +26,6 @@ from kaito.controller.event_recorder import tell
 from kaito.controller.finalizer import (
     Remains,
     add_finalizer,
-    agent_pools,
     look,
     remove_finalizer,
     request_deletion,
@@ -107,13 +106,11 @@ class ReleaseOperator(ReleaseTask):
             self.workspace,
             self.namespace,
             live["metadata"]["uid"],
-            unregistered=unregistered_capacity(live),
+            unregistered=unregistered_capacity(self.cluster, live),
         )
         remains = self.look(live)
-        for one in request_deletion(self.cluster, remains):
+        for one in request_deletion(self.cluster, live, remains):
             self.log.info("Told to go: %s", one)
-        for pool in agent_pools(live):
-            self.log.info("Told to go: %s", pool)
         self.say(live, f"Releasing: {remains}")
         return {"uid": live["metadata"]["uid"]}
 
@@ -159,10 +156,9 @@ class RemoveFinalizerOperator(ReleaseTask):
                 self.log.info("Workspace %s/%s is gone.", self.namespace, self.workspace)
                 return
             remains = self.look(live)
-            for one in request_deletion(self.cluster, remains):
+            for one in request_deletion(self.cluster, live, remains):
                 self.log.info("Made meanwhile, told to go: %s", one)
-            pools = agent_pools(live)
-            words = "; ".join([*(str(one) for one in remains.left), *pools])
+            words = "; ".join(map(str, remains.left))
             if not words or remains.forced:
                 break
             if time.monotonic() > deadline:
@@ -178,7 +174,11 @@ class RemoveFinalizerOperator(ReleaseTask):
         """Tell what the Workspace has cost in all: nobody can look it up in the cluster any more."""
         uid = live["metadata"]["uid"]
         cost = record_cost(
-            self.cluster, self.workspace, self.namespace, uid, unregistered=unregistered_capacity(live)
+            self.cluster,
+            self.workspace,
+            self.namespace,
+            uid,
+            unregistered=unregistered_capacity(self.cluster, live),
         )
         event = events.of_workspace(
             cost or (live.get("status") or {}).get("cost") or {},

@@ -24,8 +24,6 @@ from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, NODE, POD, SECRET, VOLUM
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
-from kaito.providers.registry import ProviderName
-from kaito.providers.selection import choose
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
@@ -155,7 +153,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         self.log.warning("%s. Letting its machine go, before another takes its place.", told)
         self.report(run, conditions.Phase.NODES_PENDING, f"{told}: its machine is let go, then replaced")
         machines = self.machines(run)
-        self.record_cost_of_pool(run, machines, self.purpose)
+        self.record_cost_of_pool(run, machines)
         key = PoolKey(run.name, run.namespace, self.purpose)
         try:
             machines.delete_and_wait(key, run.run_id, timeout=GONE_WITHIN.total_seconds())
@@ -261,7 +259,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         """
         told = f"{self.task_id}: {event['message']}"
         self.log.error("%s", told)
-        if choose(self.cluster, run.document).settings.provider != ProviderName.BYO:
+        if self.machines(run).makes_machines:
             again = tries_left(context)
             self.report(run, self.failed, f"{told}{'; trying again' if again else ''}", again=again)
             raise AirflowException(told)

@@ -1,7 +1,6 @@
-"""BYO nodes (bring your own) with GPUs: nothing is made and nothing is deleted, only looked at.
+"""Bring your own (BYO): GPU nodes that are there anyhow. Nothing is made and nothing is deleted, only looked at.
 
-Which nodes they are is the Workspace's labelSelector's
-matter, so a provider is for one Workspace.
+Which nodes they are is the Workspace's labelSelector's matter, so a provider is for one Workspace.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from typing import Any
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.byo import own_nodes_status
+from include.pools.observed import ObservedPool
 from include.pools.status import PoolStatus
 from include.workspace import parse_workspace
+from include.workspace.api import names
 from kaito.hooks.api import NODE
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.providers.base import GpuPool, PoolKey
+from kaito.providers.base import GpuPool, PoolKey, PoolProvider
 
 
 def nodes_wanted(workspace: Mapping[str, Any]) -> int:
@@ -25,12 +25,12 @@ def nodes_wanted(workspace: Mapping[str, Any]) -> int:
     return 1 if ws.preset is not None else ws.node_count
 
 
-class OwnNodes:
-    """BYO nodes for one Workspace."""
+class OwnNodes(PoolProvider):
+    """BYO nodes of one Workspace."""
 
-    def __init__(self, hook: KaitoClusterHook, workspace: Mapping[str, Any]) -> None:
-        self.hook = hook
-        self.workspace = workspace
+    name = names.PoolProvider.BYO
+    kind = "Node"
+    makes_machines = False
 
     def request(
         self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
@@ -38,25 +38,28 @@ class OwnNodes:
         """Return a pool of nothing."""
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, ())
 
-    def create(self, pool: GpuPool) -> list[str]:
+    async def create(self, pool: GpuPool) -> list[str]:
         """Make nothing."""
         return []
 
-    def delete(self, key: PoolKey, run_id: str) -> list[str]:
+    async def request_deletion(
+        self, key: PoolKey, run_id: str, timeout: float | None = None
+    ) -> tuple[list[str], list[str]]:
         """Delete nothing."""
+        return [], []
+
+    async def list_owned(self, labels: Mapping[str, str] | None = None) -> list[ObservedPool]:
+        """Nothing of it is ours."""
         return []
 
-    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
-        """Delete nothing and wait for nothing."""
+    async def delete_observed(self, pool: ObservedPool, *, unchanged: bool = False) -> bool:
+        return False
 
-    def unregistered_capacity(self, key: PoolKey) -> None:
-        """Nothing is charged to a Workspace."""
+    async def may_own(self) -> bool:
+        return False
 
-    def observe(self, key: PoolKey) -> PoolStatus:
-        ws = parse_workspace(self.workspace)
-        return own_nodes_status(ws, self.hook.list(NODE), nodes_wanted(self.workspace))
-
-
-async def observe_own_nodes(hook: AsyncKaitoClusterHook, workspace: Mapping[str, Any]) -> PoolStatus:
-    """As :meth:`OwnNodes.observe`, for triggers."""
-    return own_nodes_status(parse_workspace(workspace), await hook.list(NODE), nodes_wanted(workspace))
+    async def observe(self, key: PoolKey, wanted: int = 1) -> PoolStatus:
+        if self.context.workspace is None:
+            raise ValueError(f"Provider {self.name} needs a Workspace to choose nodes for.")
+        ws = parse_workspace(self.context.workspace)
+        return own_nodes_status(ws, await self.cluster.list(NODE), nodes_wanted(self.context.workspace))

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.manifests import ManifestSettings, node_claims
+from include.catalog.choice import Purpose
+from include.manifests import ManifestSettings
 from include.planning import Plan
-from include.pools.status import PoolStatus, deleting, instance_types, pool_status
+from include.pools import nodeclaim
+from include.pools.nodeclaim import KIND, instance_types, node_claims, node_of
+from include.pools.observed import ObservedPool, group_status
+from include.pools.status import PoolStatus, deleting
 from include.workspace.api import names
-from kaito.hooks.api import NODE, NODE_CLAIM
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, labelled, let_go_and_wait
+from kaito.hooks import api
+from kaito.hooks.api import NODE, ClusterError, Kind
+from kaito.providers.base import (
+    DELETE_ATTEMPTS,
+    GpuPool,
+    PoolKey,
+    PoolProvider,
+    foreign,
+    labelled,
+    labels_of,
+    taken,
+)
+from kaito.providers.rights import need_rights
 
-#: A claim that boots is written by its cloud now and then; its deletion, guarded by its version, has to fall between.
-DELETE_ATTEMPTS = 5
+NODE_CLAIM = Kind("karpenter.sh", "v1", "nodeclaims", KIND, namespaced=False)
+GONE_SECONDS = 600.0
 
 
-def _node_names(claims: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [name for claim in claims if (name := (claim.get("status") or {}).get("nodeName"))]
+class NodeClaims(PoolProvider):
+    """Karpenter-core's API: one NodeClaim for each machine."""
 
-
-class NodeClaimPool:
-    """Karpenter-core's API: one NodeClaim for each machine (gpu-provisioner, or any controller that serves it)."""
-
-    def __init__(self, hook: KaitoClusterHook) -> None:
-        self.hook = hook
+    name = names.PoolProvider.NODE_CLAIM
+    kind = KIND
+    objects = NODE_CLAIM
+    watched = (NODE_CLAIM,)
 
     def request(
         self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
@@ -34,59 +46,44 @@ class NodeClaimPool:
         claims = node_claims(workspace, plan, run_id, settings)
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, tuple(claims))
 
-    def create(self, pool: GpuPool) -> list[str]:
+    async def create(self, pool: GpuPool) -> list[str]:
         """Make the missing NodeClaims.
 
         Machines that the Workspace already has for this purpose are counted. A serving pool is simply used again; a
-        tuning pool belongs to its run until that run lets it go.
+        tuning pool belongs to its run until that run deletes it.
 
         :raises PoolTaken: another run is tuning on this pool.
         :raises ForeignPool: a NodeClaim of that name is not ours.
         """
-        existing = self.hook.list(NODE_CLAIM, labels=pool.key.labels)
+        existing = await self.cluster.list(NODE_CLAIM, labels=pool.key.labels)
         for claim in [claim for claim in existing if deleting(claim)]:
-            self.hook.delete_and_wait(NODE_CLAIM, claim["metadata"]["name"], timeout=600)
+            await self.cluster.delete_and_wait(NODE_CLAIM, claim["metadata"]["name"], timeout=GONE_SECONDS)
         live = [c for c in existing if not deleting(c) and pool.instance_type in instance_types(c)]
         owners = {c["metadata"].get("labels", {}).get(names.RUN_ID) for c in live} - {pool.run_id, None}
         if owners and pool.key.purpose == Purpose.TUNING:
-            raise PoolTaken(
-                f"Run {', '.join(sorted(owners))} holds the tuning machines of Workspace {pool.key.workspace}: "
-                "wait until it ends, or stop it.",
-                owners,
-            )
+            raise taken(pool.key, owners)
         have = {claim["metadata"]["name"] for claim in live}
         missing = [c for c in pool.claims if c["metadata"]["name"] not in have]
         made = []
         for manifest in missing[: max(0, len(pool.claims) - len(have))]:
-            found, created = self.hook.get_or_create(NODE_CLAIM, manifest)
+            found, created = await self.cluster.get_or_create(NODE_CLAIM, manifest)
             if created:
                 made.append(manifest["metadata"]["name"])
             elif not labelled(found, pool.key.labels):
-                raise ForeignPool(
-                    f"The cluster has a NodeClaim {found['metadata']['name']} that this project did not make for "
-                    f"Workspace {pool.key.workspace}; it is not touched. Delete it, or give the Workspace another name."
-                )
+                raise foreign(KIND, found["metadata"]["name"], pool.key)
         return made
 
-    def delete(self, key: PoolKey, run_id: str) -> list[str]:
-        """Ask for the deletion of the run's NodeClaims; returns their names and those of their Nodes.
-
-        A claim that was handed to another run since it was listed has another resourceVersion, and stays.
-        """
-        going, held = self._request_deletion(key, run_id)
-        return [claim["metadata"]["name"] for claim in (*going, *held)] + _node_names(going)
-
-    def _request_deletion(
-        self, key: PoolKey, run_id: str
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the run's claims that are going, and those that changed at each attempt to delete them."""
+    async def request_deletion(
+        self, key: PoolKey, run_id: str, timeout: float | None = None
+    ) -> tuple[list[str], list[str]]:
+        """A claim that was handed to another run since it was listed has another resourceVersion, and stays."""
         going: list[dict[str, Any]] = []
         held: list[dict[str, Any]] = []
         for _ in range(DELETE_ATTEMPTS):
             going, held = [], []
-            for claim in self.hook.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id}):
+            for claim in await self.cluster.list(NODE_CLAIM, labels={**key.labels, names.RUN_ID: run_id}):
                 metadata = claim["metadata"]
-                gone = deleting(claim) or self.hook.delete(
+                gone = deleting(claim) or await self.cluster.delete(
                     NODE_CLAIM,
                     metadata["name"],
                     uid=metadata["uid"],
@@ -95,31 +92,55 @@ class NodeClaimPool:
                 (going if gone else held).append(claim)
             if not held:
                 break
-        return going, held
+        nodes = [name for claim in going if (name := node_of(claim))]
+        return [claim["metadata"]["name"] for claim in (*going, *held)], nodes
 
-    def delete_and_wait(self, key: PoolKey, run_id: str, *, timeout: float, poll: float = 0.3) -> None:
-        """Delete the run's machines and return when claims and Nodes are gone.
+    async def observe(self, key: PoolKey, wanted: int = 1) -> PoolStatus:
+        """Say what is there now. A cluster that knows no NodeClaims is an error here."""
+        claims = await self.cluster.list(NODE_CLAIM, labels=key.labels)
+        return group_status(
+            self.read({NODE_CLAIM.plural: claims}, await self.cluster.list(NODE)), KIND, wanted
+        )
 
-        :raises TimeoutError: something is still there after ``timeout`` seconds.
-        """
+    async def list_owned(self, labels: Mapping[str, str] | None = None) -> list[ObservedPool]:
+        claims = await self.list_kind(NODE_CLAIM, labels)
+        nodes = await self.cluster.list(NODE) if claims else []
+        return self.read({NODE_CLAIM.plural: claims}, nodes)
 
-        def left() -> tuple[list[str], list[str]]:
-            going, held = self._request_deletion(key, run_id)
-            return [claim["metadata"]["name"] for claim in (*going, *held)], _node_names(going)
+    async def delete_observed(self, pool: ObservedPool, *, unchanged: bool = False) -> bool:
+        version = pool.version if unchanged else ""
+        return await self.cluster.delete(NODE_CLAIM, pool.name, uid=pool.uid or None, version=version or None)
 
-        let_go_and_wait(self.hook, left, timeout=timeout, poll=poll)
+    async def may_own(self) -> bool:
+        """Whoever was chosen later: an earlier choice may have left some, and looking costs little."""
+        return True
 
-    def unregistered_capacity(self, key: PoolKey) -> None:
-        """Every machine is a NodeClaim."""
+    async def check_availability(self, plans: Sequence[Plan]) -> dict[str, str]:
+        """Kubernetes says what our account may do; whether there are machines shows when they are asked for."""
+        if self.context.workspace is not None and plans:
+            await need_rights(self.cluster, NODE_CLAIM, labels_of(self.context.workspace))
+        return {}
 
-    def observe(self, key: PoolKey) -> PoolStatus:
-        return pool_status(self.hook.list(NODE_CLAIM, labels=key.labels), self.hook.list(NODE))
+    async def hand_over(self, pool: ObservedPool, run_label: str, purpose: str = "") -> bool:
+        labels = {names.RUN_ID: run_label, **({names.POOL: purpose} if purpose else {})}
+        body = {"metadata": {"uid": pool.uid, "labels": labels}}
+        try:
+            claim = await self.cluster.send(api.merge_patch(NODE_CLAIM, pool.name, None, body))
+        except ClusterError as error:
+            if error.status in (404, 409, 422):  # another uid is an invalid change to the API server
+                return False
+            raise
+        if node := node_of(claim):
+            try:
+                await self.cluster.send(api.merge_patch(NODE, node, None, {"metadata": {"labels": labels}}))
+            except ClusterError as error:
+                if error.status not in (403, 404):
+                    raise
+        return True
 
-
-async def observe_node_claims(hook: AsyncKaitoClusterHook, key: PoolKey, wanted: int = 1) -> PoolStatus:
-    """As :meth:`NodeClaimPool.observe`, for triggers.
-
-    :param wanted: how many machines were asked for.
-    """
-    claims = await hook.list(NODE_CLAIM, labels=key.labels)
-    return pool_status(claims, await hook.list(NODE), wanted)
+    @classmethod
+    def read(
+        cls, objects: Mapping[str, Sequence[Mapping[str, Any]]], nodes: Sequence[Mapping[str, Any]]
+    ) -> list[ObservedPool]:
+        by_name = {str(node["metadata"]["name"]): node for node in nodes}
+        return [nodeclaim.observed(claim, by_name) for claim in objects.get(NODE_CLAIM.plural, ())]

@@ -1,196 +1,182 @@
-"""Which provider makes GPU machines, and with what options: Airflow's configuration, section ``[kaito]``.
+"""All providers of GPU machines by name: those that come with the product, and those that an installation adds.
 
-The one place that knows all providers; operators and triggers ask here and know only their interface. Azure's SDK is
-imported only where it is used.
+A provider is added by the entry point group ``kaito.pool_providers``, by the setting ``[kaito] pool_providers``
+(``name=package.module:Class``, separated by commas), or by :func:`register`. Its module is imported when it is asked
+for: Azure's SDK costs seconds. docs/extending.md shows how to write one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
 
 from airflow.sdk import conf
+from airflow.sdk.module_loading import import_string
 
-from include.manifests import AgentPoolOptions
-from include.pools.status import PoolStatus, Stage
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.providers.base import GpuPoolProvider, PoolKey
-from kaito.providers.byo import OwnNodes, observe_own_nodes
-from kaito.providers.nodeclaim import NodeClaimPool, observe_node_claims
-from kaito.providers.nodepool import NodePools, observe_node_pools
+from include.pools.observed import ObservedPool
+from include.workspace.api import names
+from kaito.hooks.api import Kind
+from kaito.hooks.cluster_calls import ClusterCalls
+from kaito.hooks.kubernetes import KaitoClusterHook
+from kaito.providers.base import PoolProvider, ProviderContext
+from kaito.providers.blocking import BlockingProvider
+from kaito.providers.settings import SECTION, PoolSettings, pool_settings
 
-if TYPE_CHECKING:
-    from kaito.hooks.aks import AksHook
-
-SECTION = "kaito"
-DEFAULT_AZURE_CONNECTION = "azure_default"
-_WORDS = {"true": True, "false": False}
-
-
-class ProviderName(StrEnum):
-    """The values of ``[kaito] pool_provider``."""
-
-    NODE_CLAIM = "nodeclaim"
-    NODE_POOL = "nodepool"
-    AKS = "aks"
-    BYO = "byo"
-    AUTO = "auto"
+GROUP = "kaito.pool_providers"
+#: Who comes with the product.
+_OWN = {
+    names.PoolProvider.NODE_CLAIM: "kaito.providers.nodeclaim.NodeClaims",
+    names.PoolProvider.NODE_POOL: "kaito.providers.nodepool.NodePools",
+    names.PoolProvider.AKS: "kaito.providers.aks.AgentPools",
+    names.PoolProvider.BYO: "kaito.providers.byo.OwnNodes",
+}
+_registered: dict[str, type[PoolProvider] | str] = {}
 
 
-@dataclass(frozen=True)
-class PoolSettings:
-    """An installation's choice of provider, and what agent pools are made with."""
+def register(name: str, provider: type[PoolProvider] | str) -> None:
+    """Add a provider, as a class or as the path of one; an earlier one of that name is replaced.
 
-    provider: ProviderName = ProviderName.NODE_CLAIM
-    azure_conn_id: str = DEFAULT_AZURE_CONNECTION
-    options: AgentPoolOptions = field(default_factory=AgentPoolOptions)
-
-
-#: How long machines may take in each stage, in seconds: ``[kaito] pool_launch_seconds`` and so on. Clouds take 5 to 15
-#: minutes for a GPU machine with drivers in all.
-BUDGETS = {Stage.LAUNCH: 900.0, Stage.BOOT: 600.0, Stage.DRIVER: 900.0}
+    :raises ValueError: the name is taken by a provider of the product, or stands for something else.
+    """
+    if name in names.POOL_PROVIDERS:
+        raise ValueError(f"A provider cannot be called {name}: the product has one of that name.")
+    _registered[name] = provider
 
 
-def budgets() -> dict[Stage, float]:
-    """Read how long machines may stay in each stage, in seconds. Raises ValueError."""
-    found = {}
-    for stage, usual in BUDGETS.items():
-        text = _text(key := budget_key(stage))
+def unregister(name: str) -> None:
+    """Take a provider out that :func:`register` added."""
+    _registered.pop(name, None)
+
+
+@cache
+def _entry_points() -> tuple[tuple[str, str], ...]:
+    return tuple((point.name, point.value.replace(":", ".")) for point in entry_points(group=GROUP))
+
+
+def _known() -> dict[str, type[PoolProvider] | str]:
+    found: dict[str, type[PoolProvider] | str] = {str(name): path for name, path in _OWN.items()}
+    for name, path in _entry_points():
+        found.setdefault(name, path)
+    text = str(conf.get(SECTION, "pool_providers", fallback="") or "")
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, found_one, path = item.partition("=")
+        if not found_one or not path.strip():
+            raise ValueError(
+                f"Airflow setting [{SECTION}] pool_providers must be NAME=package.module:Class, separated by commas, "
+                f"not {item!r}."
+            )
+        found.setdefault(name.strip(), path.strip().replace(":", "."))
+    return {**found, **_registered}
+
+
+def provider_names() -> tuple[str, ...]:
+    """All that the setting ``[kaito] pool_provider`` and the annotation may say. Raises ValueError."""
+    return (*_known(), names.AUTO_PROVIDER)
+
+
+def lookup(name: str) -> type[PoolProvider]:
+    """Return the provider of a name.
+
+    :raises ValueError: there is none of that name, or it cannot be imported.
+    """
+    known = _known()
+    if name not in known:
+        raise ValueError(f"There is no provider {name!r} of GPU machines: they are {', '.join(known)}.")
+    found = known[name]
+    if isinstance(found, str):
         try:
-            found[stage] = float(text) if text else usual
-        except ValueError:
-            found[stage] = 0.0
-        if not 0 < found[stage] < float("inf"):
-            raise ValueError(f"Airflow setting [{SECTION}] {key} must be seconds above 0, not {text!r}.")
+            found = import_string(found)
+        except ImportError as error:
+            raise ValueError(f"Provider {name} cannot be imported from {known[name]}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, PoolProvider)):
+        raise ValueError(
+            f"Provider {name} must be a kaito.providers.base.PoolProvider, and {found!r} is none."
+        )
     return found
 
 
-def budget_key(stage: Stage) -> str:
-    """The setting of a stage's budget."""
-    return f"pool_{stage}_seconds"
-
-
-def _text(key: str) -> str:
-    return str(conf.get(SECTION, key, fallback="") or "").strip()
-
-
-def pool_settings() -> PoolSettings:
-    """Read the settings; unset keys keep their defaults.
-
-    :raises ValueError: a setting is not what it must be.
-    """
-    given = _text("pool_provider") or ProviderName.NODE_CLAIM
-    known = ", ".join(ProviderName)
-    try:
-        name = ProviderName(given.lower())
-    except ValueError:
+def checked(settings: PoolSettings) -> PoolSettings:
+    """Return settings that name a provider that there is. Raises ValueError."""
+    if settings.provider not in (known := provider_names()):
         raise ValueError(
-            f"Airflow setting [{SECTION}] pool_provider must be one of {known}, not {given!r}."
-        ) from None
-    options = AgentPoolOptions(
-        spot=_switch("pool_spot"),
-        spot_max_price=_price("pool_spot_max_price"),
-        zones=tuple(zone.strip() for zone in _text("pool_zones").split(",") if zone.strip()),
-        gpu_driver=_text("pool_gpu_driver") or "Install",
-        subnet_id=_text("pool_subnet_id"),
-    )
-    return PoolSettings(name, _text("azure_conn_id") or DEFAULT_AZURE_CONNECTION, options)
+            f"Airflow setting [{SECTION}] pool_provider must be one of {', '.join(known)}, "
+            f"not {settings.provider!r}."
+        )
+    return settings
 
 
-def _switch(key: str) -> bool:
-    text = _text(key).lower() or "false"
-    if text not in _WORDS:
-        raise ValueError(f"Airflow setting [{SECTION}] {key} must be true or false, not {text!r}.")
-    return _WORDS[text]
+def _all() -> list[type[PoolProvider]]:
+    """All of them, in the order in which pools are deleted: what others may have made comes last."""
+    found = [lookup(name) for name in provider_names() if name != names.AUTO_PROVIDER]
+    return sorted(found, key=lambda provider: bool(provider.watched))
 
 
-def _price(key: str) -> float:
-    text = _text(key) or "-1"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"Airflow setting [{SECTION}] {key} must be US dollars an hour, or -1 for the on-demand price, "
-            f"not {text!r}."
-        ) from None
+def readers() -> tuple[type[PoolProvider], ...]:
+    """The providers whose pools show at every look: they turn what was read of their `watched` kinds into pools."""
+    return tuple(provider for provider in _all() if provider.watched)
+
+
+def watched() -> tuple[Kind, ...]:
+    """The kinds that providers make in the cluster and that are read at every look."""
+    return tuple(dict.fromkeys(kind for provider in readers() for kind in provider.watched))
 
 
 def provider(
     cluster: KaitoClusterHook,
     settings: PoolSettings | None = None,
     workspace: Mapping[str, Any] | None = None,
-) -> GpuPoolProvider:
-    """Return the provider that the settings choose; `kaito.providers.selection` chooses for a Workspace.
+) -> BlockingProvider:
+    """Return, for a task, the provider that the settings choose; `kaito.providers.selection` chooses for a Workspace.
 
-    :param workspace: whose machines; needed where nodes are BYO (bring your own).
-    :raises ValueError: `auto` was not resolved, or there is no Workspace where one is needed.
+    :raises ValueError: there is no such provider, or `auto` was not resolved.
     """
-    chosen = settings or pool_settings()
-    if chosen.provider == ProviderName.AKS:
-        from kaito.hooks.aks import AksHook
-        from kaito.providers.aks import AgentPools
-
-        return AgentPools(cluster, AksHook(chosen.azure_conn_id), chosen.options)
-    if chosen.provider == ProviderName.NODE_POOL:
-        return NodePools(cluster)
-    if chosen.provider == ProviderName.NODE_CLAIM:
-        return NodeClaimPool(cluster)
-    if chosen.provider == ProviderName.BYO and workspace is not None:
-        return OwnNodes(cluster, workspace)
-    raise ValueError(f"Provider {chosen.provider} needs a Workspace to choose for.")
+    chosen = settings or checked(pool_settings())
+    return BlockingProvider(lookup(chosen.provider)(ProviderContext(cluster.calls, workspace, chosen)))
 
 
-class PoolObserver:
-    """Looks at pools for triggers, with one client to Azure for as long as the ``async with`` lasts.
+def async_provider(
+    cluster: ClusterCalls,
+    settings: PoolSettings | None = None,
+    workspace: Mapping[str, Any] | None = None,
+) -> PoolProvider:
+    """As :func:`provider`, for an event loop; close it when it is not needed any more."""
+    chosen = settings or checked(pool_settings())
+    return lookup(chosen.provider)(ProviderContext(cluster, workspace, chosen))
 
-    Outside of one it works too, with a client for each look.
 
-    :param workspace: whose machines, with its status, which tells how many were asked for; needed where nodes are
-        BYO (bring your own).
-    """
+@asynccontextmanager
+async def maker_of(cluster: ClusterCalls, pool: ObservedPool) -> AsyncIterator[PoolProvider]:
+    """Who made a pool, to have something done about it."""
+    found = lookup(pool.provider)(ProviderContext(cluster))
+    try:
+        yield found
+    finally:
+        await found.close()
 
-    def __init__(
-        self,
-        cluster: AsyncKaitoClusterHook,
-        settings: PoolSettings | None = None,
-        workspace: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.cluster = cluster
-        self.settings = settings or pool_settings()
-        self.workspace = workspace
-        self._aks: AksHook | None = None
 
-    async def __aenter__(self) -> PoolObserver:
-        if self.settings.provider == ProviderName.AKS:
-            from kaito.hooks.aks import AksHook
+def owners_in_a_task(
+    cluster: KaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
+) -> list[BlockingProvider]:
+    """Return, for a task, all providers that may have made machines for a Workspace, whoever makes them now."""
+    context = ProviderContext(cluster.calls, workspace, settings or pool_settings())
+    found = (BlockingProvider(provider(context)) for provider in _all())
+    return [one for one in found if one.may_own()]
 
-            self._aks = AksHook(self.settings.azure_conn_id)
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        aks, self._aks = self._aks, None
-        if aks is not None:
-            await aks.close()
-
-    def _wanted(self) -> int:
-        return int(((self.workspace or {}).get("status") or {}).get("targetNodeCount") or 1)
-
-    async def observe(self, key: PoolKey) -> PoolStatus:
-        """As :meth:`GpuPoolProvider.observe`."""
-        chosen = self.settings.provider
-        if chosen == ProviderName.NODE_POOL:
-            return await observe_node_pools(self.cluster, key)
-        if chosen == ProviderName.NODE_CLAIM:
-            return await observe_node_claims(self.cluster, key, self._wanted())
-        if chosen == ProviderName.BYO and self.workspace is not None:
-            return await observe_own_nodes(self.cluster, self.workspace)
-        if chosen != ProviderName.AKS:
-            raise ValueError(f"Provider {chosen} needs a Workspace to choose for.")
-        if self._aks is None:
-            async with self:
-                return await self.observe(key)
-        from kaito.providers.aks import observe_agent_pools
-
-        return await observe_agent_pools(self.cluster, self._aks, key)
+@asynccontextmanager
+async def owners(
+    cluster: ClusterCalls,
+    workspace: Mapping[str, Any] | None = None,
+    settings: PoolSettings | None = None,
+) -> AsyncIterator[list[PoolProvider]]:
+    """All providers that may have made machines: for a Workspace, or for any where none is named."""
+    context = ProviderContext(cluster, workspace, settings or pool_settings())
+    found = [provider(context) for provider in _all()]
+    try:
+        yield [one for one in found if await one.may_own()]
+    finally:
+        for one in found:
+            await one.close()

@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
+from include.catalog.choice import Purpose
 from include.pools.status import classify
 from include.workspace import parse_workspace
 from include.workspace.api import names
-from kaito.hooks.api import NODE_CLAIM, ClusterError, Kind
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
-from kaito.providers.base import FailureClass, PoolKey, Purpose
+from kaito.hooks.api import CloudError, ClusterError, Kind
+from kaito.hooks.cluster_calls import ClusterCalls, run
+from kaito.hooks.kubernetes import KaitoClusterHook
+from kaito.providers.azure_connection import azure_subscribed, azure_subscribed_async
+from kaito.providers.base import FailureClass, PoolKey
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
-from kaito.providers.registry import PoolSettings, ProviderName, pool_settings
+from kaito.providers.registry import checked, provider_names
+from kaito.providers.settings import PoolSettings, pool_settings
 
 #: What the API server means by refusing: a right that is missing, a kind that it does not know, an object that it
 #: does not take (a label, for one). Everything else may pass.
@@ -59,19 +60,19 @@ class Offer:
     azure: bool
 
 
-def pick(offer: Offer, azure_conn_id: str) -> tuple[ProviderName, str]:
+def pick(offer: Offer, azure_conn_id: str) -> tuple[str, str]:
     """Choose for a Workspace that names a machine type. Raises NoProvider."""
     if offer.node_pools:
-        return ProviderName.NODE_POOL, "auto, and the cluster knows Karpenter's NodePools"
+        return names.PoolProvider.NODE_POOL, "auto, and the cluster knows Karpenter's NodePools"
     if offer.node_claims:
-        return ProviderName.NODE_CLAIM, "auto, and the cluster knows NodeClaims but no NodePools"
+        return names.PoolProvider.NODE_CLAIM, "auto, and the cluster knows NodeClaims but no NodePools"
     if offer.azure:
         why = f"auto, and there is connection {azure_conn_id} with a subscription but no NodeClaims in the cluster"
-        return ProviderName.AKS, why
+        return names.PoolProvider.AKS, why
     raise NoProvider(
         "Provider auto found nobody who makes machines: the cluster knows neither NodeClaims nor NodePools, and "
         f"Airflow connection {azure_conn_id} has no subscriptionId. Install Karpenter or the gpu-provisioner, add the "
-        "connection, or remove resource.instanceType to use BYO nodes."
+        "connection, or remove resource.instanceType to use your own nodes (BYO)."
     )
 
 
@@ -79,115 +80,81 @@ def _stated(workspace: Mapping[str, Any], found: PoolSettings) -> Choice | None:
     """What can be said without asking; None where `auto` has to look. Raises ValueError for an unknown name."""
     given = (workspace["metadata"].get("annotations") or {}).get(names.POOL_PROVIDER)
     if given:
-        if given not in names.POOL_PROVIDERS:
-            known = ", ".join(names.POOL_PROVIDERS)
-            raise ValueError(f"Annotation {names.POOL_PROVIDER} must be one of {known}, not {given!r}.")
-        found = replace(found, provider=ProviderName(given))
-    if found.provider != ProviderName.AUTO:
+        if given not in (known := provider_names()):
+            raise ValueError(
+                f"Annotation {names.POOL_PROVIDER} must be one of {', '.join(known)}, not {given!r}."
+            )
+        found = replace(found, provider=str(given))
+    if checked(found).provider != names.AUTO_PROVIDER:
         why = f"annotation {names.POOL_PROVIDER}" if given else "setting [kaito] pool_provider or its default"
         return Choice(found, why)
     if not parse_workspace(workspace).instance_type:
         return Choice(
-            replace(found, provider=ProviderName.BYO), "auto, and the Workspace names no instanceType"
+            replace(found, provider=names.PoolProvider.BYO), "auto, and the Workspace names no instanceType"
         )
     return None
-
-
-def _picked(settings: PoolSettings, offer: Offer) -> Choice:
-    name, why = pick(offer, settings.azure_conn_id)
-    return Choice(replace(settings, provider=name), why)
 
 
 def choose(
     cluster: KaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
 ) -> Choice:
-    """Say who makes this Workspace's machines.
+    """Say, in a task, who makes this Workspace's machines.
 
     :raises ValueError: the setting or the annotation makes no sense, or `auto` finds nobody (NoProvider).
     """
-    found = settings or pool_settings()
-    if stated := _stated(workspace, found):
-        return stated
-
-    def knows(kind: Kind) -> bool:
-        try:
-            cluster.list(kind, labels=_some(workspace))
-        except ClusterError as error:
-            return _known(error)
-        return True
-
-    has = azure_subscribed(found.azure_conn_id)
-    return _picked(found, Offer(knows(NODE_CLAIM), knows(NODE_POOL), has))
+    return run(Chooser(cluster.calls, settings).choose(workspace))
 
 
 async def choose_async(
-    cluster: AsyncKaitoClusterHook, workspace: Mapping[str, Any], settings: PoolSettings | None = None
+    cluster: ClusterCalls, workspace: Mapping[str, Any], settings: PoolSettings | None = None
 ) -> Choice:
-    """As :func:`choose`, for triggers."""
+    """As :func:`choose`, for an event loop."""
     return await Chooser(cluster, settings).choose(workspace)
 
 
 class Chooser:
     """Says who makes the machines of many Workspaces: where `auto` has to look, it looks once for all of them."""
 
-    def __init__(self, cluster: AsyncKaitoClusterHook, settings: PoolSettings | None = None) -> None:
+    def __init__(self, cluster: ClusterCalls, settings: PoolSettings | None = None) -> None:
         self.cluster = cluster
-        self.settings = settings or pool_settings()
+        self.settings = settings or checked(pool_settings())
         self._offer: Offer | None = None
 
     async def choose(self, workspace: Mapping[str, Any]) -> Choice:
-        """As :func:`choose`."""
+        """Say who makes a Workspace's machines. Raises ValueError."""
         if stated := _stated(workspace, self.settings):
             return stated
         if self._offer is None:
-            labels = _some(workspace)
+            labels = PoolKey.of(workspace, Purpose.TUNING).labels
             self._offer = Offer(
                 await self._knows(NODE_CLAIM, labels),
                 await self._knows(NODE_POOL, labels),
-                await azure_subscribed_async(self.settings.azure_conn_id),
+                await self._azure(),
             )
-        return _picked(self.settings, self._offer)
+        name, why = pick(self._offer, self.settings.azure_conn_id)
+        return Choice(replace(self.settings, provider=name), why)
 
     async def _knows(self, kind: Kind, labels: Mapping[str, str]) -> bool:
+        """Whether the cluster has a kind; few objects are asked for, with a right that is needed anyway."""
         try:
             await self.cluster.list(kind, labels=labels)
         except ClusterError as error:
-            return _known(error)
+            if error.status not in (403, 404):
+                raise
+            return False
         return True
 
-
-def _some(workspace: Mapping[str, Any]) -> dict[str, str]:
-    """Few objects at most: it is asked whether the kind exists, with no right but the one that is needed anyway."""
-    return PoolKey.of(workspace, Purpose.TUNING).labels
-
-
-def _known(error: ClusterError) -> bool:
-    if error.status not in (403, 404):
-        raise error
-    return False
-
-
-def azure_subscribed(conn_id: str) -> bool:
-    """Whether there is a connection of this id that names an Azure subscription."""
-    try:
-        return bool(BaseHook.get_connection(conn_id).extra_dejson.get("subscriptionId"))
-    except AirflowNotFoundException:
-        return False
-
-
-async def azure_subscribed_async(conn_id: str) -> bool:
-    """As :func:`azure_subscribed`, for triggers."""
-    try:
-        return bool((await get_async_connection(conn_id)).extra_dejson.get("subscriptionId"))
-    except AirflowNotFoundException:
-        return False
+    async def _azure(self) -> bool:
+        """Whether there is a connection that names an Azure subscription."""
+        conn_id = self.settings.azure_conn_id
+        if self.cluster.blocking:
+            return azure_subscribed(conn_id)
+        return await azure_subscribed_async(conn_id)
 
 
 def failure_class(error: Exception) -> FailureClass:
     """Sort what a provider or its choice raised, as a pool's own failures are sorted."""
-    from kaito.hooks.azure_account import AksError
-
-    if isinstance(error, AksError):
+    if isinstance(error, CloudError):
         return classify(error.code, error.message)
     if isinstance(error, ClusterError):
         return _REFUSALS.get(error.status, FailureClass.TRANSIENT)

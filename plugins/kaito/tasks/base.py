@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from include.contracts.redaction import redact_url
-from include.ledger.unregistered import UnregisteredCapacity
 from include.planning import Plan
+from include.pools.observed import UnregisteredCapacity
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.api.dialect import as_written
@@ -188,7 +188,7 @@ class WorkspaceTask:
     def record_cost(self, run: Run, unregistered: Sequence[UnregisteredCapacity] | None = None) -> None:
         """Bring the Workspace's ledger up to date. Never raises: the caller's own work matters more.
 
-        :param unregistered: agent pools whose machines may not all have joined, None where nobody asked.
+        :param unregistered: pools whose machines may not all have joined, None where nobody asked.
         """
         record_cost(self.cluster, run.name, run.namespace, run.uid, unregistered=unregistered)
 

@@ -28,10 +28,11 @@ from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.providers.base import (
     ForeignPool,
     GpuPool,
-    GpuPoolProvider,
     PoolKey,
     PoolTaken,
+    labels_of,
 )
+from kaito.providers.blocking import BlockingProvider
 from kaito.providers.registry import provider
 from kaito.providers.selection import choose, failure_class
 from kaito.settings import manifest_settings
@@ -40,7 +41,7 @@ from kaito.tasks.base import Run, WorkspaceTask
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# AKS takes several minutes to delete an agent pool.
+# A cloud may take several minutes to delete a pool.
 GONE_WITHIN = timedelta(minutes=20)
 # The budgets of the stages ([kaito] pool_launch_seconds, ...) end the wait earlier; this bounds them all.
 NODES_READY_WITHIN = timedelta(hours=2)
@@ -72,16 +73,16 @@ class Granted:
 class PoolTask(WorkspaceTask):
     """What everything about a pool shares."""
 
-    def machines(self, run: Run) -> GpuPoolProvider:
+    def machines(self, run: Run) -> BlockingProvider:
         """Return who makes this run's machines: the Workspace's annotation decides, as it was when the run began."""
         choice = choose(self.cluster, run.document)
         self.log.info("%s", choice)
         return provider(self.cluster, choice.settings, run.document)
 
-    def record_cost_of_pool(self, run: Run, machines: GpuPoolProvider, purpose: str) -> None:
+    def record_cost_of_pool(self, run: Run, machines: BlockingProvider) -> None:
         """Bring the ledger up to date, with machines that only their cloud knows of. Never raises."""
         try:
-            unregistered = machines.unregistered_capacity(PoolKey(run.name, run.namespace, purpose))
+            unregistered = machines.unregistered_capacity(labels_of(run.document))
         except Exception as error:  # the caller's own work matters more
             self.log.warning("What the cloud charges for could not be seen: %s", error)
             unregistered = None
@@ -97,7 +98,7 @@ class MachineAsking(PoolTask):
 
     purpose: str
     dataset_task_id: str | None = None
-    _pending: tuple[GpuPoolProvider, PoolKey, str] | None = None
+    _pending: tuple[BlockingProvider, PoolKey, str] | None = None
     #: Whether Airflow tries the task again when it fails now.
     _again = False
 
@@ -146,7 +147,7 @@ class MachineAsking(PoolTask):
             self._over_budget.add(plan.offer)
             raise OverBudget(told)
 
-    def _begin(self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan]) -> int:
+    def _begin(self, run: Run, machines: BlockingProvider, plans: Sequence[Plan]) -> int:
         """Where to begin: with what is there of an earlier try, else with the first that was not refused to it."""
         if len(plans) == 1:
             return 0
@@ -160,19 +161,17 @@ class MachineAsking(PoolTask):
         return next((number for number, offer in enumerate(offers) if offer not in told), 0)
 
     def _after(
-        self, run: Run, machines: GpuPoolProvider, plans: Sequence[Plan], refusal: tuple[str, str]
+        self, run: Run, machines: BlockingProvider, plans: Sequence[Plan], refusal: tuple[str, str]
     ) -> int:
         """Let go of what was refused; returns the number of the next plan, which may be past the last."""
         offer, told = refusal
         self._note_refusal(run, offer, told)
-        self.record_cost_of_pool(
-            run, machines, self.purpose
-        )  # its machines may have run without ever joining
+        self.record_cost_of_pool(run, machines)  # its machines may have run without ever joining
         machines.delete(PoolKey(run.name, run.namespace, self.purpose), run.run_id)
         offers = [plan.offer for plan in plans]
         return offers.index(offer) + 1 if offer in offers else len(offers)
 
-    def _ask_for(self, run: Run, machines: GpuPoolProvider, plan: Plan, number: int, many: int) -> Granted:
+    def _ask_for(self, run: Run, machines: BlockingProvider, plan: Plan, number: int, many: int) -> Granted:
         try:
             pool = machines.request(run.document, plan, run.run_id, self._settings(plan))
         except ValueError as error:  # what the cloud would refuse
@@ -180,7 +179,7 @@ class MachineAsking(PoolTask):
         self._pending = (machines, pool.key, run.run_id)
         made = self._make(machines, pool, run)
         if run.refusals(self.purpose):
-            self.record_cost_of_pool(run, machines, self.purpose)  # what was let go before is gone by now
+            self.record_cost_of_pool(run, machines)  # what was let go before is gone by now
         what = f"{plan.node_count} x {plan.offer if many > 1 else plan.instance_type}"
         self.log.info("%s: %s", what, ", ".join(pool.names) or "BYO (bring your own)")
         which = f" (choice {number + 1} of {many})" if many > 1 else ""
@@ -200,7 +199,7 @@ class MachineAsking(PoolTask):
         labels = (node["metadata"].get("labels") or {} for node in self.cluster.list(NODE))
         return replace(found, region=next((r for one in labels if (r := one.get(REGION_LABEL))), ""))
 
-    def _make(self, machines: GpuPoolProvider, pool: GpuPool, run: Run) -> list[str]:
+    def _make(self, machines: BlockingProvider, pool: GpuPool, run: Run) -> list[str]:
         """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
         try:
             self.live_workspace(run)
@@ -225,7 +224,7 @@ class MachineAsking(PoolTask):
             raise
         return made
 
-    def _create_pool(self, machines: GpuPoolProvider, pool: GpuPool) -> list[str]:
+    def _create_pool(self, machines: BlockingProvider, pool: GpuPool) -> list[str]:
         try:
             return machines.create(pool)
         except PoolTaken as taken:
@@ -238,7 +237,7 @@ class MachineAsking(PoolTask):
             machines.delete_and_wait(pool.key, earlier, timeout=GONE_WITHIN.total_seconds())
         return machines.create(pool)
 
-    def _take_back(self, machines: GpuPoolProvider, pool: GpuPool) -> None:
+    def _take_back(self, machines: BlockingProvider, pool: GpuPool) -> None:
         """Let go what a failed creation made; its own error is the news, so this never raises."""
         try:
             machines.delete(pool.key, pool.run_id)

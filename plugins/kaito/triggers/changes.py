@@ -32,7 +32,6 @@ from kaito.controller.leader_election import RENEW_EVERY, Election, ObservedLeas
 from kaito.hooks.api import (
     CONFIG_MAP,
     NODE,
-    NODE_CLAIM,
     POD,
     SERVICE,
     STATEFUL_SET,
@@ -42,11 +41,11 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
+from kaito.providers.registry import watched
 
-#: What the Workspaces own, and the nodes of their claims: all carry the Workspace's label.
-CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE_CLAIM, NODE)
-#: What costs from its beginning to its end.
-MACHINES = (NODE_CLAIM, NODE)
+#: What the Workspaces own, and the nodes of their machines: all carry the Workspace's label. What providers make and
+#: let us watch comes to it.
+CHILDREN: tuple[Kind, ...] = (POD, STATEFUL_SET, SERVICE, NODE)
 #: How often the clock is asked who is due.
 TICK = 1.0
 #: Whoever is due within that time goes along with those who are due now.
@@ -138,7 +137,14 @@ class _Wait:
         """Return the event that ends the wait; None when the Lease was lost and the wait begins again."""
         if not await self._become_active(deadline):
             return TaskSkippedEvent()
-        self.kinds = [WORKSPACE, *CHILDREN, *([CONFIG_MAP] if self.view.names_config_maps() else [])]
+        #: What costs from its beginning to its end.
+        self.machines = (NODE, *watched())
+        self.kinds = [
+            WORKSPACE,
+            *CHILDREN,
+            *watched(),
+            *([CONFIG_MAP] if self.view.names_config_maps() else []),
+        ]
         tasks = [asyncio.create_task(self._follow(kind)) for kind in self.kinds]
         tasks.append(asyncio.create_task(self._hold_lease()))
         try:
@@ -188,7 +194,7 @@ class _Wait:
         since = self.view.versions.get(kind.plural, "")
         async for change in changes(self.hook, kind, labels, since=since, metadata_only=kind is CONFIG_MAP):
             self.view.take(kind.plural, change)
-            if change.type == "DELETED" and kind in MACHINES:
+            if change.type == "DELETED" and kind in self.machines:
                 self.view.record_deletion(change.objects, conditions.timestamp(datetime.now(UTC)))
             self.news.set()
             if change.type == "PAGE":

@@ -15,9 +15,10 @@ from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace
-from kaito.providers.base import PoolKey, Purpose
-from kaito.providers.registry import PoolObserver, budget_key, budgets
+from kaito.providers.base import PoolKey, PoolProvider, Purpose
+from kaito.providers.registry import async_provider
 from kaito.providers.selection import choose_async, failure_class
+from kaito.providers.settings import budget_key, budgets
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 _SLOW = {
@@ -44,7 +45,7 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
     def __init__(self, *, purpose: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
-        self._observer: PoolObserver | None = None
+        self._observer: PoolProvider | None = None
         self._budgets: dict[Stage, float] = {}
         self._spent: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
         self._looked = 0.0
@@ -55,7 +56,7 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
                 yield event
         finally:
             if self._observer is not None:
-                await self._observer.__aexit__()
+                await self._observer.close()
 
     def needless(self) -> bool:
         """Whether no machines are needed any more."""
@@ -66,10 +67,10 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
             return Observation(True, "The adapter is published already: no machines are needed.", silent=True)
         try:
             pools = await self._pools(hook)
-            pool = await pools.observe(PoolKey(self.workspace, self.namespace, self.purpose))
+            pool = await pools.observe(PoolKey(self.workspace, self.namespace, self.purpose), self._wanted())
         except (ClusterError, StaleWorkspace):
             raise
-        except (ValueError, RuntimeError) as error:  # of the settings, or Azure's
+        except (ValueError, RuntimeError) as error:  # of the settings, or a cloud's
             failure = failure_class(error)
             return Observation(False, f"{failure}: {error}", failed=failure in FINAL_CLASSES)
         if pool.ready:
@@ -90,15 +91,18 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
     def failure(self, last: Observation) -> TriggerEvent:
         return TriggerEvent({"message": last.message, "reason": last.reason, **last.facts})
 
-    async def _pools(self, hook: AsyncKaitoClusterHook) -> PoolObserver:
+    async def _pools(self, hook: AsyncKaitoClusterHook) -> PoolProvider:
         """Return who looks at this pool, chosen at the first look. Raises ValueError."""
         if self._observer is None:
             choice = await choose_async(hook, self.live)
             self.log.info("%s", choice)
             self._budgets = budgets()
-            self._observer = await PoolObserver(hook, choice.settings, self.live).__aenter__()
+            self._observer = async_provider(hook, choice.settings, self.live)
             self._looked = time.monotonic()
         return self._observer
+
+    def _wanted(self) -> int:
+        return int(((self.live or {}).get("status") or {}).get("targetNodeCount") or 1)
 
     def _over(self, stage: Stage | None) -> str:
         """Count the time since the last look to its stage; returns a sentence when that stage took too long."""

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.workspace.status import conditions
-from kaito.controller.finalizer import agent_pools_left, look
-from kaito.hooks.api import WORKSPACE
-from kaito.hooks.azure_account import AksError, ConnectionIncomplete
+from kaito.controller.finalizer import look
+from kaito.hooks.api import WORKSPACE, CloudError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
-#: Azure takes minutes to delete a pool, and counts our questions.
-AZURE_SECONDS = 5.0
+#: Clouds take minutes to delete a pool, and count our questions.
+CLOUD_SECONDS = 5.0
 
 
 class ReleasedTrigger(WorkspaceTrigger):
@@ -30,7 +29,7 @@ class ReleasedTrigger(WorkspaceTrigger):
     def __init__(self, *, deadline_seconds: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.deadline_seconds = deadline_seconds
-        self._asked_azure = float("-inf")
+        self._asked_clouds = float("-inf")
         self._pools = ""
 
     async def _fence(self, hook: AsyncKaitoClusterHook) -> None:
@@ -41,20 +40,21 @@ class ReleasedTrigger(WorkspaceTrigger):
         if live is None or not live["metadata"].get("deletionTimestamp"):
             return Observation(True, "The Workspace is gone.", silent=True)
         self.serve(live)
-        remains = await look(hook, live, self.deadline_seconds)
-        left = str(remains) if remains.left else await self._at_azure(live)
+        remains = await look(hook, live, self.deadline_seconds, remote=False)
+        left = str(remains) if remains.left else await self._in_clouds(hook, live)
         if not left:
             return Observation(True, "Nothing is left.")
         if remains.forced:
             return Observation(True, f"Given up, since {remains.forced}. Left: {left}")
         return Observation(False, f"Waiting for the end of: {left}")
 
-    async def _at_azure(self, live: Mapping[str, Any]) -> str:
-        """Agent pools may outlive all that the cluster shows of them; returns them in words, "" when there are none."""
-        if time.monotonic() - self._asked_azure >= AZURE_SECONDS:
+    async def _in_clouds(self, hook: AsyncKaitoClusterHook, live: Mapping[str, Any]) -> str:
+        """Pools of a cloud may outlive all that the cluster shows of them; returns them in words, "" for none."""
+        if time.monotonic() - self._asked_clouds >= CLOUD_SECONDS:
             try:
-                self._pools = "; ".join(await agent_pools_left(live))
-            except (AksError, ConnectionIncomplete) as error:  # the deadline ends it
-                self._pools = f"agent pools, which cannot be seen ({error})"
-            self._asked_azure = time.monotonic()
+                found = await look(hook, live, self.deadline_seconds, remote=True)
+                self._pools = "; ".join(map(str, found.left))
+            except (CloudError, ValueError) as error:  # the deadline ends it
+                self._pools = f"machines of a cloud, which cannot be seen ({error})"
+            self._asked_clouds = time.monotonic()
         return self._pools

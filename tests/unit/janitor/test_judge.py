@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from include.janitor import Inventory, OrphanAction, Rules, find_orphans, judge, questions
+from include.janitor import OrphanAction, Rules, find_orphans, judge, questions
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
+from tests.support.pools import RawInventory
 from tests.unit.janitor.world import (
     EARLIER,
     LONG_AGO,
@@ -46,7 +47,7 @@ def reason(**parts: Any) -> str:
 
 
 def _judge(**parts: Any) -> list[Any]:
-    inventory = Inventory(**parts)
+    inventory = RawInventory(**parts)
     return judge(replace(inventory, seen=parts.get("seen") or seen(*everything(inventory))), NOW, RULES)
 
 
@@ -153,7 +154,7 @@ def test_a_run_that_is_about_to_start_or_to_be_repeated_keeps_the_machines() -> 
 def test_another_attempt_of_the_workspace_is_asked_about_by_its_own_id() -> None:
     second = claim(run=run_id(attempt=2))
     parts = {"node_claims": [second], "workspaces": [workspace()]}
-    asked = questions(Inventory(**parts, runs=OVER), NOW, RULES)
+    asked = questions(RawInventory(**parts, runs=OVER), NOW, RULES)
     assert asked.runs == (("kaito_serve", run_id(attempt=2)), ("kaito_tune", run_id(attempt=2)))
     runs = {**OVER, ("kaito_tune", run_id(attempt=2)): None, ("kaito_serve", run_id(attempt=2)): "running"}
     assert "r2 is under way" in reason(**parts, runs=runs)
@@ -163,7 +164,7 @@ def test_another_attempt_of_the_workspace_is_asked_about_by_its_own_id() -> None
 
 def test_a_run_whose_id_cannot_be_told_is_over_only_when_none_is_under_way() -> None:
     parts = {"node_claims": [claim(run="manual__2026-11-23T09:00:00+00:00")], "workspaces": [workspace()]}
-    assert questions(Inventory(**parts, runs=OVER), NOW, RULES).dags == ("kaito_serve", "kaito_tune")
+    assert questions(RawInventory(**parts, runs=OVER), NOW, RULES).dags == ("kaito_serve", "kaito_tune")
     assert "is not known" in reason(**parts, runs=OVER)
     busy = {"kaito_tune": True, "kaito_serve": False}
     assert "may be among those under way" in reason(**parts, runs=OVER, busy=busy)
@@ -173,13 +174,13 @@ def test_a_run_whose_id_cannot_be_told_is_over_only_when_none_is_under_way() -> 
 
 def test_nothing_is_asked_about_what_is_kept_anyway() -> None:
     parts = {**ALL, "node_claims": [claim("serving")], "pods": [], "node_pools": [], "agent_pools": []}
-    asked = questions(Inventory(**parts, workspaces=[workspace(state="started")]), NOW, RULES)
+    asked = questions(RawInventory(**parts, workspaces=[workspace(state="started")]), NOW, RULES)
     assert (asked.runs, asked.dags, asked.nodes, asked.namespaces) == ((), (), (), ())
 
 
 def test_what_is_new_is_not_worth_a_question() -> None:
     new = claim(created=NOW - timedelta(minutes=14))
-    asked = questions(Inventory(node_claims=[new], workspaces=[workspace(state="started")]), NOW, RULES)
+    asked = questions(RawInventory(node_claims=[new], workspaces=[workspace(state="started")]), NOW, RULES)
     assert asked.runs == ()
 
 
@@ -303,7 +304,7 @@ def test_grace_runs_from_creation_and_from_the_first_look_that_saw_an_orphan() -
     def action(created: int, since: int | None) -> str:
         thing = claim(created=NOW - timedelta(minutes=created))
         known = {} if since is None else seen(thing, since=NOW - timedelta(minutes=since))
-        (found,) = find_orphans(Inventory(node_claims=[thing], seen=known), NOW, RULES)
+        (found,) = find_orphans(RawInventory(node_claims=[thing], seen=known), NOW, RULES)
         return f"{found.action}: {found.reason.partition('; ')[2]}"
 
     assert action(14, 14) == "wait: it is 14 min old, and waits until it is 15 min"
@@ -313,12 +314,12 @@ def test_grace_runs_from_creation_and_from_the_first_look_that_saw_an_orphan() -
 
 
 def test_an_agent_pool_which_tells_no_age_waits_from_the_first_look() -> None:
-    (found,) = find_orphans(Inventory(agent_pools=[agent_pool()]), NOW, RULES)
+    (found,) = find_orphans(RawInventory(agent_pools=[agent_pool()]), NOW, RULES)
     assert found.action == OrphanAction.WAIT
     assert found.since == NOW
 
 
 def test_users_are_looked_for_where_something_may_go() -> None:
     parts = {"node_claims": [claim()], "volume_claims": [volume()]}
-    asked = questions(Inventory(**parts), NOW, RULES)
+    asked = questions(RawInventory(**parts), NOW, RULES)
     assert (asked.nodes, asked.namespaces) == (("node-1",), ("default",))

@@ -11,8 +11,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.janitor import Inventory, OrphanAction, Rules, judge, questions
+from include.janitor import OrphanAction, Rules, judge, questions
 from include.workspace.status.conditions import timestamp
+from tests.support.pools import RawInventory
 from tests.unit.janitor.world import (
     EARLIER,
     NOW,
@@ -109,7 +110,7 @@ def _spoiled(draw: st.DrawFn, kind: str, made: dict[str, Any]) -> dict[str, Any]
 
 
 @st.composite
-def snapshots(draw: st.DrawFn) -> Inventory:
+def snapshots(draw: st.DrawFn) -> RawInventory:
     live = [ws for name in OWNERS if (ws := draw(workspaces(name))) is not None]
     lists: dict[str, list[Any]] = {}
     for index, (kind, thing) in enumerate(draw(st.lists(things(), max_size=12))):
@@ -132,7 +133,7 @@ def snapshots(draw: st.DrawFn) -> Inventory:
     keys = [f"uid-{n}" for n in range(12)] + ["AgentPool/wsabc"]
     since = {k: NOW - timedelta(minutes=draw(st.sampled_from(AGES))) for k in keys if draw(st.integers(0, 3))}
     pool_nodes = {"kubernetes.azure.com/agentpool": "wsabc"}, {"karpenter.sh/nodepool": "default-ws-tuning"}
-    return Inventory(
+    return RawInventory(
         workspaces=live,
         pods=lists.get("pods", []),
         stateful_sets=lists.get("sets", []),
@@ -155,7 +156,7 @@ def snapshots(draw: st.DrawFn) -> Inventory:
 class Oracle:
     """What must never be deleted, told from the raw objects."""
 
-    def __init__(self, inventory: Inventory, deleted: set[str]) -> None:
+    def __init__(self, inventory: RawInventory, deleted: set[str]) -> None:
         self.inventory, self.deleted = inventory, deleted
         self.live = {ws["metadata"]["name"]: ws for ws in inventory.workspaces}
 
@@ -199,7 +200,7 @@ class Oracle:
         return False
 
 
-def _nodes(kind: str, obj: dict[str, Any], inventory: Inventory) -> set[str]:
+def _nodes(kind: str, obj: dict[str, Any], inventory: RawInventory) -> set[str]:
     if kind == "NodeClaim":
         return {obj.get("status", {}).get("nodeName", "")}
     if kind == "AgentPool":
@@ -209,7 +210,7 @@ def _nodes(kind: str, obj: dict[str, Any], inventory: Inventory) -> set[str]:
 
 @settings(max_examples=250, deadline=None)
 @given(snapshots())
-def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(inventory: Inventory) -> None:
+def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(inventory: RawInventory) -> None:
     found = judge(inventory, NOW, Rules())
     gone = [v for v in found if v.action == OrphanAction.DELETE]
     oracle = Oracle(inventory, {v.thing.uid for v in gone if v.thing.uid})
@@ -244,7 +245,9 @@ def test_what_is_in_use_foreign_young_or_kept_is_never_deleted(inventory: Invent
 
 @settings(max_examples=60, deadline=None)
 @given(snapshots())
-def test_each_thing_has_one_verdict_in_a_sentence_and_judging_changes_nothing(inventory: Inventory) -> None:
+def test_each_thing_has_one_verdict_in_a_sentence_and_judging_changes_nothing(
+    inventory: RawInventory,
+) -> None:
     before = repr(inventory)
     found = judge(inventory, NOW, Rules())
     assert len(found) == sum(

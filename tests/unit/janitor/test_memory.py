@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from include.janitor import Inventory, Memory, Rules, judge
+from include.janitor import Memory, Rules, judge
 from include.janitor.memory import LONGEST_PAUSE, MOST
+from tests.support.pools import RawInventory
 from tests.unit.janitor.world import NOW, claim, workspace
 
 STEP = timedelta(minutes=10)
@@ -18,7 +19,7 @@ STEP = timedelta(minutes=10)
 def _look(memory: Memory, now: Any, **parts: Any) -> tuple[str, Memory]:
     stored = json.loads(json.dumps(memory.dump()))
     seen = Memory.load(stored, now).seen
-    found = judge(Inventory(**parts, seen=seen), now, Rules())
+    found = judge(RawInventory(**parts, seen=seen), now, Rules())
     return str(found[0].action), Memory.of(found, now)
 
 
@@ -59,6 +60,6 @@ def test_a_look_of_the_future_is_forgotten() -> None:
 
 def test_it_stays_small() -> None:
     many = [claim(name=f"claim-{n}") for n in range(MOST + 50)]
-    memory = Memory.of(judge(Inventory(node_claims=many), NOW, Rules()), NOW)
+    memory = Memory.of(judge(RawInventory(node_claims=many), NOW, Rules()), NOW)
     assert len(memory.seen) == MOST
     assert len(json.dumps(Memory(NOW, {f"{n:036}": NOW for n in range(MOST)}).dump())) < 65536

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.janitor import Inventory, Verdict
+from include.janitor import Verdict
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
+from tests.support.pools import RawInventory
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=5)
@@ -143,7 +144,7 @@ def seen(*objects: Obj, since: datetime = NOW - timedelta(hours=1)) -> dict[str,
     return dict.fromkeys(keys, since)
 
 
-def everything(inventory: Inventory) -> list[Obj]:
+def everything(inventory: RawInventory) -> list[Obj]:
     return [
         *inventory.pods,
         *inventory.stateful_sets,

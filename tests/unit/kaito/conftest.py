@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -40,6 +41,11 @@ QUICK_START: dict[str, Any] = {
 
 class FakeCalls:
     """The fake's methods as the calls over a transport that answers at once."""
+
+    blocking = True
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster

@@ -18,26 +18,26 @@ from kaito.providers import registry as pools
 from kaito.providers.aks import AgentPools
 from kaito.providers.azure_offer import Wanted, offer_faults
 from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, classify
-from kaito.providers.nodeclaim import NodeClaimPool
-from kaito.providers.registry import (
-    PoolObserver,
-    PoolSettings,
-    ProviderName,
-    pool_settings,
-)
+from kaito.providers.blocking import BlockingProvider
+from kaito.providers.nodeclaim import NodeClaims
+from kaito.providers.registry import async_provider
+from kaito.providers.settings import PoolSettings, pool_settings
 
 from include.catalog import load_catalog
-from include.ledger.machines import machines as ledger_machines
-from include.manifests import AgentPoolOptions, ManifestSettings
+from include.manifests import ManifestSettings
 from include.planning import plan
+from include.pools.aks import AgentPoolOptions
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from include.workspace.api import names
+from include.workspace.api.names import PoolProvider
 from sandbox.controllers.ownership import set_condition
 from sandbox.faults import FaultKind
 from sandbox.node.machine import is_lost
+from tests.support.pools import held_machines
+from tests.support.providers import blocking
 from tests.unit.kaito.azure_thread import AzureThread, azure_thread
-from tests.unit.kaito.conftest import QUICK_START
+from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 
 SETTINGS = ManifestSettings(workload_image="w")
 WORKSPACE = {**QUICK_START, "metadata": {**QUICK_START["metadata"], "uid": "u1", "generation": 1}}
@@ -59,11 +59,11 @@ def hook() -> AksHook:
 
 
 @pytest.fixture
-def machines(azure: AzureThread) -> AgentPools:
-    return AgentPools(azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
+def machines(azure: AzureThread) -> BlockingProvider:
+    return blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
 
 
-def wanted(machines: AgentPools, run: str = "run-1", **changes: Any) -> GpuPool:
+def wanted(machines: BlockingProvider, run: str = "run-1", **changes: Any) -> GpuPool:
     return machines.request(WORKSPACE, replace(PLAN, **changes), run, SETTINGS)
 
 
@@ -193,7 +193,7 @@ def test_a_machine_that_is_never_sold_as_spot_is_not_offered_as_spot() -> None:
 # --- the life of a pool -----------------------------------------------------------------------------------------------
 
 
-def test_a_pool_is_made_becomes_ready_and_goes(azure: AzureThread, machines: AgentPools) -> None:
+def test_a_pool_is_made_becomes_ready_and_goes(azure: AzureThread, machines: BlockingProvider) -> None:
     pool = wanted(machines)
     (name,) = pool.names
     assert machines.create(pool) == [name]
@@ -209,7 +209,7 @@ def test_a_pool_is_made_becomes_ready_and_goes(azure: AzureThread, machines: Age
 
 def test_what_is_sent_is_what_was_built(azure: AzureThread) -> None:
     options = AgentPoolOptions(spot=True, spot_max_price=0.5, zones=("1", "2"), gpu_driver="None")
-    machines = AgentPools(azure, hook(), options)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, hook(), options)  # type: ignore[arg-type]
     pool = wanted(machines)
     machines.create(pool)
     sent = azure.pools[pool.names[0]].properties
@@ -218,11 +218,13 @@ def test_what_is_sent_is_what_was_built(azure: AzureThread) -> None:
     assert sent == pool.claims[0]["properties"]
 
 
-def test_a_crash_after_asking_is_made_good_by_asking_again(azure: AzureThread, machines: AgentPools) -> None:
+def test_a_crash_after_asking_is_made_good_by_asking_again(
+    azure: AzureThread, machines: BlockingProvider
+) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     pool = wanted(machines)
     machines.create(pool)
-    again = AgentPools(azure, hook(), poll=0.02)  # type: ignore[arg-type] - a new process knows nothing
+    again = blocking(AgentPools, azure, hook(), poll=0.02)  # type: ignore[arg-type] - a new process knows nothing
     assert again.create(wanted(again)) == []
     azure.mend()
     assert azure.settled(pool.names[0]) == "Succeeded"
@@ -230,12 +232,12 @@ def test_a_crash_after_asking_is_made_good_by_asking_again(azure: AzureThread, m
 
 
 def test_the_ledger_counts_agent_machines_from_when_azure_does(
-    azure: AzureThread, machines: AgentPools
+    azure: AzureThread, machines: BlockingProvider
 ) -> None:
     pool = wanted(machines)
     machines.create(pool)
     azure.settled(pool.names[0])
-    seen = ledger_machines([], azure.list(NODE), [])
+    seen = held_machines([], azure.list(NODE), [])
     rented = {rental.node: rental for rental in azure.azure.ledger.rentals()}
     assert {machine.node for machine in seen} == set(rented)
     for machine in seen:
@@ -244,7 +246,7 @@ def test_the_ledger_counts_agent_machines_from_when_azure_does(
         assert (machine.run, machine.purpose, machine.kind) == ("run-1", "tuning", pool.instance_type)
 
 
-def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: AgentPools) -> None:
+def test_a_creation_in_progress_can_be_taken_back(azure: AzureThread, machines: BlockingProvider) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     machines.create(wanted(machines))
     machines.delete_and_wait(KEY, "run-1", timeout=20, poll=0.02)
@@ -269,7 +271,7 @@ def test_a_cluster_that_is_not_there_is_not_a_pool_that_is_missing(
     assert classify(refused.value.code, refused.value.message) is FailureClass.CONFIG
 
 
-def test_a_pool_of_another_generation_is_another_pool(machines: AgentPools) -> None:
+def test_a_pool_of_another_generation_is_another_pool(machines: BlockingProvider) -> None:
     edited = {**WORKSPACE, "metadata": {**WORKSPACE["metadata"], "generation": 2}}
     assert wanted(machines).names != machines.request(edited, PLAN, "run-1", SETTINGS).names
 
@@ -282,7 +284,7 @@ def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
         azure.mend()  # the other pool's machines boot only when somebody waits for them
         time.sleep(0.02)
 
-    machines = AgentPools(azure, AksHook(CONN, sleep=wait), busy_seconds=20)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, AksHook(CONN, sleep=wait), busy_seconds=20)  # type: ignore[arg-type]
     pool = wanted(machines)
     assert machines.create(pool) == pool.names
     assert azure.pools["other"].state == "Succeeded"
@@ -291,7 +293,7 @@ def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
 def test_who_waits_too_long_says_for_what(azure: AzureThread) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     azure.put("other", count=1)
-    machines = AgentPools(azure, hook(), busy_seconds=0.1)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, hook(), busy_seconds=0.1)  # type: ignore[arg-type]
     with pytest.raises(AksError, match=r"other - Creating\) is in progress") as refused:
         machines.create(wanted(machines))
     assert refused.value.busy
@@ -302,7 +304,7 @@ def test_two_at_once_make_one_pool(azure: AzureThread) -> None:
     made: list[list[str]] = []
 
     def create() -> None:
-        machines = AgentPools(azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
+        machines = blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
         made.append(machines.create(wanted(machines)))
 
     threads = [threading.Thread(target=create) for _ in range(3)]
@@ -314,7 +316,9 @@ def test_two_at_once_make_one_pool(azure: AzureThread) -> None:
     assert len(azure.azure.ledger.rentals()) == 2
 
 
-def test_more_machines_are_added_to_the_pool_that_is_there(azure: AzureThread, machines: AgentPools) -> None:
+def test_more_machines_are_added_to_the_pool_that_is_there(
+    azure: AzureThread, machines: BlockingProvider
+) -> None:
     machines.create(wanted(machines, node_count=1))
     (name,) = wanted(machines).names
     azure.settled(name)
@@ -328,7 +332,7 @@ def test_more_machines_are_added_to_the_pool_that_is_there(azure: AzureThread, m
 
 @pytest.mark.parametrize("tags", [{}, {"kaito-managed-by": "kaito-airflow"}])
 def test_a_foreign_pool_of_our_name_is_not_touched(
-    azure: AzureThread, machines: AgentPools, tags: dict[str, str]
+    azure: AzureThread, machines: BlockingProvider, tags: dict[str, str]
 ) -> None:
     pool = wanted(machines)
     (name,) = pool.names
@@ -346,7 +350,7 @@ def test_a_foreign_pool_of_our_name_is_not_touched(
 
 
 def test_another_run_s_tuning_pool_is_not_taken_and_not_released(
-    azure: AzureThread, machines: AgentPools
+    azure: AzureThread, machines: BlockingProvider
 ) -> None:
     (name,) = machines.create(wanted(machines))
     with pytest.raises(PoolTaken, match="run-1 holds the tuning machines"):
@@ -355,17 +359,17 @@ def test_another_run_s_tuning_pool_is_not_taken_and_not_released(
     assert name in azure.pools
 
 
-def test_a_serving_pool_is_used_again_by_the_next_run(machines: AgentPools) -> None:
+def test_a_serving_pool_is_used_again_by_the_next_run(machines: BlockingProvider) -> None:
     machines.create(wanted(machines, purpose="serving"))
     assert machines.create(wanted(machines, run="run-2", purpose="serving")) == []
 
 
 def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
-    azure: AzureThread, machines: AgentPools, monkeypatch: pytest.MonkeyPatch
+    azure: AzureThread, machines: BlockingProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (name,) = machines.create(wanted(machines))
     azure.settled(name)
-    real, changed = machines.aks.begin_delete, []
+    real, changed = machines.provider.aks.begin_delete, []
 
     def racing(pool: str, **given: Any) -> bool:
         if not changed:  # another run takes the pool over between our look and our deletion
@@ -377,27 +381,26 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
             azure.settled(name)
         return real(pool, **given)
 
-    monkeypatch.setattr(machines.aks, "begin_delete", racing)
+    monkeypatch.setattr(machines.provider.aks, "begin_delete", racing)
     assert machines.delete(KEY, "run-1") == []
     assert azure.pools[name].state == "Succeeded"
 
 
 def test_a_janitor_sees_our_pools_only_and_deletes_what_it_saw(
-    azure: AzureThread, machines: AgentPools
+    azure: AzureThread, machines: BlockingProvider
 ) -> None:
     azure.put("foreign", count=1)
     azure.settled("foreign")
     (name,) = machines.create(wanted(machines))
     azure.settled(name)
-    (seen,) = machines.owned()
-    assert seen["name"] == name
+    (seen,) = machines.list_owned()
+    assert seen.name == name
     machines.create(wanted(machines, node_count=3))
     azure.settled(name)
-    assert not machines.delete_as_seen(seen)
-    assert not machines.delete_as_seen(machines.aks.find("foreign") or {})
-    assert machines.delete_as_seen(machines.owned()[0])
+    assert not machines.delete_observed(seen, unchanged=True)
+    assert machines.delete_observed(machines.list_owned()[0], unchanged=True)
     assert azure.settled(name) == "gone"
-    assert not machines.delete_as_seen(seen)
+    assert not machines.delete_observed(seen, unchanged=True)
     assert list(azure.pools) == ["foreign"]
 
 
@@ -417,7 +420,7 @@ def test_a_janitor_sees_our_pools_only_and_deletes_what_it_saw(
 )
 def test_a_refusal_is_classed_and_leaves_nothing(
     azure: AzureThread,
-    machines: AgentPools,
+    machines: BlockingProvider,
     kind: FaultKind,
     value: float | None,
     expected: FailureClass,
@@ -433,7 +436,7 @@ def test_a_refusal_is_classed_and_leaves_nothing(
 
 
 def test_no_capacity_fails_the_pool_and_the_next_attempt_replaces_it(
-    azure: AzureThread, machines: AgentPools
+    azure: AzureThread, machines: BlockingProvider
 ) -> None:
     azure.break_(FaultKind.NO_CAPACITY, PLAN.instance_type, count=1)
     (name,) = machines.create(wanted(machines))
@@ -449,8 +452,8 @@ def test_no_capacity_fails_the_pool_and_the_next_attempt_replaces_it(
 def test_another_zone_is_another_pool_and_both_go_with_the_run(azure: AzureThread) -> None:
     azure.break_(FaultKind.NO_CAPACITY, f"{PLAN.instance_type}@1")
 
-    def in_zone(zone: str) -> AgentPools:
-        return AgentPools(azure, hook(), AgentPoolOptions(zones=(zone,)), poll=0.02)  # type: ignore[arg-type]
+    def in_zone(zone: str) -> BlockingProvider:
+        return blocking(AgentPools, azure, hook(), AgentPoolOptions(zones=(zone,)), poll=0.02)  # type: ignore[arg-type]
 
     (first,) = in_zone("1").create(wanted(in_zone("1")))
     assert azure.settled(first) == "Failed"
@@ -472,7 +475,7 @@ def fall_silent(azure: AzureThread, name: str) -> None:
 
 
 def test_a_pool_with_a_dead_machine_is_taken_away_and_made_anew(
-    azure: AzureThread, machines: AgentPools
+    azure: AzureThread, machines: BlockingProvider
 ) -> None:
     """Azure counts a machine that does not report, so that asking for the same number changes nothing."""
     machines.create(wanted(machines))
@@ -480,14 +483,14 @@ def test_a_pool_with_a_dead_machine_is_taken_away_and_made_anew(
     fall_silent(azure, status.nodes[0])
     assert not machines.observe(KEY).ready
     assert machines.create(wanted(machines)) == [], "it may come back"
-    impatient = AgentPools(azure, hook(), poll=0.02, busy_seconds=20, lost_seconds=0)  # type: ignore[arg-type]
+    impatient = blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20, lost_seconds=0)  # type: ignore[arg-type]
     assert impatient.create(wanted(impatient)) == wanted(impatient).names
     eventually(lambda: machines.observe(KEY).ready, "two again")
     assert len(azure.azure.ledger.rentals()) == 4
     assert sum(1 for rental in azure.azure.ledger.rentals() if rental.stopped) == 2
 
 
-def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines: AgentPools) -> None:
+def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines: BlockingProvider) -> None:
     machines.create(wanted(machines))
     status = eventually(lambda: (s := machines.observe(KEY)).ready and s, "the pool is ready")
 
@@ -506,23 +509,24 @@ def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines:
 # --- the choice of a provider -----------------------------------------------------------------------------------------
 
 
-async def test_triggers_see_the_same(azure: AzureThread, machines: AgentPools) -> None:
+async def test_triggers_see_the_same(azure: AzureThread, machines: BlockingProvider) -> None:
     machines.create(wanted(machines))
     eventually(lambda: machines.observe(KEY).ready, "the pool is ready")
 
     class Nodes:
-        async def list(self, kind: Any) -> list[dict[str, Any]]:
+        blocking = False
+
+        async def list(self, kind: Any, **_: Any) -> list[dict[str, Any]]:
             return azure.list(kind)
 
-    observer = PoolObserver(Nodes(), PoolSettings(ProviderName.AKS, CONN))  # type: ignore[arg-type]
-    async with observer:
-        for _ in range(2):
-            assert await observer.observe(KEY) == machines.observe(KEY)
-    assert await observer.observe(KEY) == machines.observe(KEY)
+    observer = async_provider(Nodes(), PoolSettings(PoolProvider.AKS, CONN))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert await observer.observe(KEY) == machines.observe(KEY)
+    await observer.close()
 
 
 def test_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(pools.provider(None), NodeClaimPool)  # type: ignore[arg-type]
+    assert isinstance(pools.provider(FakeCluster()).provider, NodeClaims)  # type: ignore[arg-type]
     for key, value in {
         "POOL_PROVIDER": "aks",
         "AZURE_CONN_ID": "mine",
@@ -533,8 +537,8 @@ def test_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(f"AIRFLOW__KAITO__{key}", value)
     options = AgentPoolOptions(spot=True, spot_max_price=0.75, zones=("1", "3"), gpu_driver="None")
-    assert pool_settings() == PoolSettings(ProviderName.AKS, "mine", options)
-    chosen = pools.provider(None)  # type: ignore[arg-type]
+    assert pool_settings() == PoolSettings(PoolProvider.AKS, "mine", options)
+    chosen = pools.provider(FakeCluster()).provider  # type: ignore[arg-type]
     assert isinstance(chosen, AgentPools)
     assert chosen.aks.conn_id == "mine"
 
@@ -552,5 +556,5 @@ def test_a_setting_that_makes_no_sense_is_named(
 ) -> None:
     monkeypatch.setenv(f"AIRFLOW__KAITO__{key}", value)
     with pytest.raises(ValueError, match=words) as refused:
-        pool_settings()
+        pools.checked(pool_settings())
     assert key.lower() in str(refused.value)

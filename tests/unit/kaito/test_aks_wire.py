@@ -16,8 +16,8 @@ from kaito.providers.base import FailureClass
 from kaito.providers.selection import failure_class
 
 from include.catalog import load_catalog
-from include.manifests import AgentPoolOptions, agent_pool
 from include.planning import plan
+from include.pools.aks import AgentPoolOptions, agent_pool
 from include.workspace import parse_workspace
 from sandbox.arm import errors, schema, server
 from sandbox.faults import FaultKind

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from kaito.hooks import api
-from kaito.hooks.api import NODE_CLAIM, POD, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.hooks.api import POD, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.providers.nodeclaim import NODE_CLAIM
 
 
 def test_paths_of_core_grouped_and_cluster_scoped_kinds() -> None:

@@ -9,17 +9,19 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import record_cost
-from kaito.hooks.api import NODE_CLAIM, ClusterError
+from kaito.hooks.api import ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace, fence
 from kaito.operators.ledger import RecordCostOperator
-from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.nodeclaim import NODE_CLAIM, NodeClaims
 from kaito.tasks import machines
 
+from include.catalog.choice import Purpose
 from include.ledger.records import spent
-from include.ledger.unregistered import UnregisteredCapacity
+from include.pools.observed import UnregisteredCapacity
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.conditions import timestamp
+from tests.support.providers import blocking
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 from tests.unit.kaito.test_pool_operators import create, release
 
@@ -85,18 +87,18 @@ def test_a_failed_run_tells_what_it_wasted(cluster: FakeCluster, context: dict[s
     )
 
 
-class NeverJoining(NodeClaimPool):
+class NeverJoining(NodeClaims):
     """As an agent pool: what it costs, the cluster does not show."""
 
     there = True
 
-    def delete_and_wait(self, *_: Any, **__: Any) -> None:
+    async def delete_and_wait(self, *_: Any, **__: Any) -> None:
         NeverJoining.there = False
 
-    def unregistered_capacity(self, key: Any) -> Any:
+    async def unregistered_capacity(self, labels: Any) -> Any:
         since = datetime.now(UTC) - timedelta(seconds=900)
         return (
-            [UnregisteredCapacity("ws1", RUN_ID, key.purpose, "Standard_NC6s_v3", since, 1)]
+            [UnregisteredCapacity("ws1", RUN_ID, Purpose.TUNING, "Standard_NC6s_v3", since, 1)]
             if self.there
             else []
         )
@@ -105,7 +107,7 @@ class NeverJoining(NodeClaimPool):
 def test_machines_that_never_joined_are_in_the_ledger_too(
     cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machines, "provider", lambda hook, *_: NeverJoining(hook))
+    monkeypatch.setattr(machines, "provider", lambda hook, *_: blocking(NeverJoining, hook))
     monkeypatch.setattr(NeverJoining, "there", True)
     release(cluster).execute(context)
     (found,) = cost(cluster)["claims"]

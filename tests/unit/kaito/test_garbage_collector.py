@@ -12,15 +12,19 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.leader_election import NAME
 from kaito.hooks import api
-from kaito.hooks.api import EVENT, LEASE, NODE_CLAIM, POD, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
+from kaito.hooks.api import EVENT, LEASE, POD, STATEFUL_SET, VOLUME_CLAIM, ClusterError, Kind
 from kaito.hooks.azure_account import AksError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.operators import janitor
 from kaito.operators.janitor import ORPHANS, SweepOperator
+from kaito.providers.aks import AgentPools
+from kaito.providers.nodeclaim import NODE_CLAIM
+from kaito.providers.registry import owners
 
 from include.workspace.api import names
 from tests.integration.api_server import served_sandbox
 from tests.unit.janitor import world
+from tests.unit.kaito.conftest import FakeCalls, FakeCluster
 from tests.unit.kaito.test_workspace_reconciler import Installed, cluster
 
 __all__ = ["cluster", "served_sandbox"]
@@ -52,7 +56,7 @@ class Janitor:
         self.cluster, self.store, self.metrics, self.azure = cluster, Store(), [], None
         monkeypatch.setattr(janitor, "AsyncKaitoClusterHook", self._hook)
         monkeypatch.setattr(janitor, "AirflowRuns", lambda: AirflowRuns(cluster.airflow))
-        monkeypatch.setattr(janitor, "azure", self._azure)
+        monkeypatch.setattr(janitor, "owners", self._owners)
         monkeypatch.setattr(
             janitor.stats, "incr", lambda name, tags: self.metrics.append((name, tags["kind"]))
         )
@@ -68,8 +72,11 @@ class Janitor:
         return Connected()
 
     @asynccontextmanager
-    async def _azure(self) -> Any:
-        yield self.azure
+    async def _owners(self, hook: Any) -> Any:
+        """The providers that a cluster without Azure has, and Azure where there is one."""
+        async with owners(hook) as found:
+            context = found[0].context
+            yield [*found, *([AgentPools(context, self.azure)] if self.azure else [])]
 
     async def sweep(self, **params: Any) -> dict[str, Any]:
         params = {"delete": None, "grace_minutes": 0, **params}
@@ -365,8 +372,8 @@ async def test_azure_is_looked_at_where_there_can_be_pools(
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", provider)
     if connection:
         monkeypatch.setenv("AIRFLOW_CONN_JANITOR_AZURE", connection)
-    async with janitor.azure() as pools:
-        assert (pools is not None) is looked_at
+    async with owners(FakeCalls(FakeCluster())) as found:  # type: ignore[arg-type]
+        assert ("aks" in [maker.name for maker in found]) is looked_at
 
 
 @pytest.mark.usefixtures("orphaned")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from kaito.hooks.api import EVENT, NODE, NODE_CLAIM
+from kaito.hooks.api import EVENT, NODE
 from kaito.providers import registry as pools
 from kaito.providers.base import (
     ForeignPool,
@@ -16,13 +16,16 @@ from kaito.providers.base import (
     PoolTaken,
     Purpose,
 )
-from kaito.providers.nodepool import NODE_POOL, NodePools, node_pool_status
+from kaito.providers.nodeclaim import NODE_CLAIM
+from kaito.providers.nodepool import NODE_POOL, NodePools
 
 from include.catalog import load_catalog
 from include.manifests import ManifestSettings
 from include.planning import plan
+from include.pools.nodepool import node_pool_status
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
+from tests.support.providers import blocking
 from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 
 SETTINGS = ManifestSettings(workload_image="w")
@@ -50,7 +53,7 @@ def claim(cluster: FakeCluster, pool: str, name: str, *, node: str = "", **condi
 
 
 def test_create_is_get_or_create_and_replicas_are_only_raised(cluster: FakeCluster) -> None:
-    machines = NodePools(cluster)  # type: ignore[arg-type]
+    machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines, node_count=2))
     assert machines.create(wanted(machines, node_count=2)) == []
     assert machines.create(wanted(machines, node_count=1)) == []
@@ -59,7 +62,7 @@ def test_create_is_get_or_create_and_replicas_are_only_raised(cluster: FakeClust
 
 
 def test_a_pool_is_ready_when_all_replicas_have_gpus(cluster: FakeCluster) -> None:
-    machines = NodePools(cluster)  # type: ignore[arg-type]
+    machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines, node_count=2))
     assert machines.observe(KEY).message.endswith("has 0 of 2 NodeClaim(s)")
     ready = ("True", "Ready", "")
@@ -81,7 +84,7 @@ def test_a_pool_is_ready_when_all_replicas_have_gpus(cluster: FakeCluster) -> No
 
 
 def test_the_clouds_refusal_reaches_the_pool(cluster: FakeCluster) -> None:
-    machines = NodePools(cluster)  # type: ignore[arg-type]
+    machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines, node_count=2))
     claim(cluster, name, "c0", Launched=("Unknown", "LaunchFailed", "SkuNotAvailable here"))
     status = machines.observe(KEY)
@@ -93,7 +96,7 @@ def test_the_clouds_refusal_reaches_the_pool(cluster: FakeCluster) -> None:
 def test_what_karpenter_said_of_a_claim_that_it_deleted_again(
     cluster: FakeCluster, age: int, failed: bool, of: str, ours: bool
 ) -> None:
-    machines = NodePools(cluster)  # type: ignore[arg-type]
+    machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines))
     said = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
     event = {
@@ -128,7 +131,7 @@ def test_what_karpenter_said_of_the_pool_before_is_not_said_of_this_one(seconds:
 
 
 def test_foreign_and_other_runs_pools_are_left_alone(cluster: FakeCluster) -> None:
-    machines = NodePools(cluster)  # type: ignore[arg-type]
+    machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines))
     with pytest.raises(PoolTaken, match="run-1 holds"):
         machines.create(wanted(machines, run="run-2"))
@@ -142,9 +145,9 @@ def test_foreign_and_other_runs_pools_are_left_alone(cluster: FakeCluster) -> No
 
 
 def test_a_pool_that_is_gone_is_missing(cluster: FakeCluster) -> None:
-    assert NodePools(cluster).observe(KEY).reason == "NodePoolMissing"  # type: ignore[arg-type]
+    assert blocking(NodePools, cluster).observe(KEY).reason == "NodePoolMissing"  # type: ignore[arg-type]
 
 
 def test_the_setting_chooses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "nodepool")
-    assert isinstance(pools.provider(None), NodePools)  # type: ignore[arg-type]
+    assert isinstance(pools.provider(FakeCluster()).provider, NodePools)  # type: ignore[arg-type]

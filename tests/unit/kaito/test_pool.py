@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kaito.hooks.api import NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.api import NODE, ClusterError
 from kaito.providers.base import (
     FailureClass,
     ForeignPool,
@@ -14,11 +14,12 @@ from kaito.providers.base import (
     PoolTaken,
     Purpose,
     classify,
-    pool_status,
 )
-from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.nodeclaim import NODE_CLAIM, NodeClaims
 from kaito.providers.selection import failure_class
 
+from include.pools.nodeclaim import pool_status
+from tests.support.providers import blocking
 from tests.unit.kaito.conftest import FakeCluster
 
 KEY = PoolKey("w", "default", Purpose.TUNING)
@@ -122,27 +123,27 @@ def pool(*names: str, purpose: str = Purpose.TUNING, run: str = "run-1") -> GpuP
 
 
 def test_create_is_get_or_create(cluster: FakeCluster) -> None:
-    machines = NodeClaimPool(cluster)
+    machines = blocking(NodeClaims, cluster)
     assert machines.create(pool("a", "b")) == ["a", "b"]
     assert machines.create(pool("a", "b")) == []
 
 
 def test_a_second_try_adds_only_what_is_missing(cluster: FakeCluster) -> None:
     cluster.add(NODE_CLAIM, claim("a"))
-    assert NodeClaimPool(cluster).create(pool("a", "b")) == ["b"]
+    assert blocking(NodeClaims, cluster).create(pool("a", "b")) == ["b"]
 
 
 def test_a_claim_that_is_going_is_not_taken_for_one_that_is_there(cluster: FakeCluster) -> None:
     going = claim("a")
     going["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
     cluster.add(NODE_CLAIM, going)
-    assert NodeClaimPool(cluster).create(pool("a")) == ["a"]
+    assert blocking(NodeClaims, cluster).create(pool("a")) == ["a"]
 
 
 def test_two_runs_never_share_a_tuning_pool(cluster: FakeCluster) -> None:
     cluster.add(NODE_CLAIM, claim("a", run="run-0"))
     with pytest.raises(PoolTaken, match="run-0"):
-        NodeClaimPool(cluster).create(pool("a"))
+        blocking(NodeClaims, cluster).create(pool("a"))
 
 
 def test_a_foreign_claim_of_our_name_is_not_taken_for_ours(cluster: FakeCluster) -> None:
@@ -150,8 +151,8 @@ def test_a_foreign_claim_of_our_name_is_not_taken_for_ours(cluster: FakeCluster)
     foreign["metadata"]["labels"] = {"team": "other"}
     cluster.add(NODE_CLAIM, foreign)
     with pytest.raises(ForeignPool, match=r"NodeClaim b .* not touched"):
-        NodeClaimPool(cluster).create(pool("a", "b"))
-    assert NodeClaimPool(cluster).delete(KEY, "run-1") == ["a"]
+        blocking(NodeClaims, cluster).create(pool("a", "b"))
+    assert blocking(NodeClaims, cluster).delete(KEY, "run-1") == ["a"]
     assert ("nodeclaims", "", "b") in cluster.objects
 
 
@@ -178,14 +179,14 @@ def test_a_serving_pool_is_used_again_by_a_later_run(cluster: FakeCluster) -> No
     older = claim("old", run="run-0")
     older["metadata"]["labels"].update(key.labels)
     cluster.add(NODE_CLAIM, older)
-    assert NodeClaimPool(cluster).create(pool("new", purpose=Purpose.SERVING)) == []
+    assert blocking(NodeClaims, cluster).create(pool("new", purpose=Purpose.SERVING)) == []
 
 
 def test_delete_takes_only_the_runs_own_machines(cluster: FakeCluster) -> None:
     cluster.add(NODE_CLAIM, claim("mine", node="n1"))
     cluster.add(NODE_CLAIM, claim("theirs", run="run-0"))
     cluster.add(NODE, node("n1"))
-    left = NodeClaimPool(cluster).delete(KEY, "run-1")
+    left = blocking(NodeClaims, cluster).delete(KEY, "run-1")
     assert left == ["mine", "n1"]
     assert [c["metadata"]["name"] for c in cluster.list(NODE_CLAIM)] == ["theirs"]
 
@@ -204,7 +205,7 @@ def test_a_claim_that_is_handed_over_while_it_is_being_released_stays(cluster: F
         return seen
 
     cluster.list = then_handed_over  # type: ignore[method-assign]
-    NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
+    blocking(NodeClaims, cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
     assert cluster.deleted == []
     assert ("nodeclaims", "", "a") in cluster.objects
 
@@ -213,19 +214,19 @@ def test_release_returns_when_the_machines_are_gone_and_complains_when_they_stay
     cluster: FakeCluster,
 ) -> None:
     cluster.add(NODE_CLAIM, claim("a"))
-    NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=5, poll=0)
+    blocking(NodeClaims, cluster).delete_and_wait(KEY, "run-1", timeout=5, poll=0)
     assert cluster.list(NODE_CLAIM) == []
     cluster.add(NODE_CLAIM, claim("b", node="n1"))
     cluster.add(NODE, node("n1"))
     with pytest.raises(TimeoutError, match="n1"):
-        NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0.05, poll=0)
+        blocking(NodeClaims, cluster).delete_and_wait(KEY, "run-1", timeout=0.05, poll=0)
     cluster.add(NODE_CLAIM, claim("a"))
     cluster.lingering.add("a")
     with pytest.raises(TimeoutError, match="a"):
-        NodeClaimPool(cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
+        blocking(NodeClaims, cluster).delete_and_wait(KEY, "run-1", timeout=0, poll=0)
 
 
 def test_a_refused_list_is_not_taken_for_an_empty_pool(cluster: FakeCluster) -> None:
     cluster.refuse["list", "nodeclaims"] = ClusterError(403, "Forbidden", "nodeclaims is forbidden")
     with pytest.raises(ClusterError, match="forbidden"):
-        NodeClaimPool(cluster).delete(KEY, "run-1")
+        blocking(NodeClaims, cluster).delete(KEY, "run-1")

@@ -8,27 +8,28 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.controller import finalizer as release
-from kaito.hooks.api import CRD, NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.api import CRD, NODE, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.operators.pool import KILL_SECONDS
 from kaito.providers import registry as pools
-from kaito.providers.base import ForeignPool, GpuPool, PoolTaken
+from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, labels_of
 from kaito.providers.byo import OwnNodes
-from kaito.providers.nodeclaim import NodeClaimPool
+from kaito.providers.nodeclaim import NODE_CLAIM, NodeClaims
 from kaito.providers.nodepool import NODE_POOL, NodePools
-from kaito.providers.registry import PoolSettings, ProviderName, budgets
+from kaito.providers.registry import owners_in_a_task
 from kaito.providers.selection import (
     Chooser,
     NoProvider,
     choose,
     choose_async,
 )
+from kaito.providers.settings import BUDGETS, PoolSettings, budgets
 from kaito.tasks import machines as operators
 
 from include.pools.status import Stage
 from include.workspace import workspace_crd
 from include.workspace.api import names
+from include.workspace.api.names import AUTO_PROVIDER, PoolProvider
 from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
 from tests.unit.kaito.test_pool import node
 from tests.unit.kaito.test_pool_operators import create
@@ -37,7 +38,7 @@ from tests.unit.kaito.test_preflight import preflight
 
 NAME = "workspace-tuning-phi-3"
 NO_KIND = ClusterError(404, "NotFound", "the server could not find the requested resource")
-AUTO = PoolSettings(ProviderName.AUTO, "azure_here")
+AUTO = PoolSettings(AUTO_PROVIDER, "azure_here")
 AZURE = json.dumps({"conn_type": "azure", "extra": {"subscriptionId": "s"}})
 GPU_LABELS = {
     "app": "tuning-phi-3",
@@ -59,25 +60,25 @@ def gpu_node(name: str, **labels: str) -> dict[str, Any]:
 
 
 def test_without_a_word_machines_are_node_claims(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
-    assert choose(cluster, workspace).settings.provider == ProviderName.NODE_CLAIM  # type: ignore[arg-type]
+    assert choose(cluster, workspace).settings.provider == PoolProvider.NODE_CLAIM  # type: ignore[arg-type]
 
 
 def test_the_annotation_beats_the_setting(
     cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
-    assert choose(cluster, workspace).settings.provider == ProviderName.AKS  # type: ignore[arg-type]
+    assert choose(cluster, workspace).settings.provider == PoolProvider.AKS  # type: ignore[arg-type]
     chosen = choose(cluster, annotated(workspace, "nodepool"))  # type: ignore[arg-type]
-    assert chosen.settings.provider == ProviderName.NODE_POOL
+    assert chosen.settings.provider == PoolProvider.NODE_POOL
     assert names.POOL_PROVIDER in str(chosen)
 
 
 @pytest.mark.parametrize(
     ("lacks", "azure", "expected"),
     [
-        ((), True, ProviderName.NODE_POOL),
-        ((NODE_POOL,), True, ProviderName.NODE_CLAIM),
-        ((NODE_POOL, NODE_CLAIM), True, ProviderName.AKS),
+        ((), True, PoolProvider.NODE_POOL),
+        ((NODE_POOL,), True, PoolProvider.NODE_CLAIM),
+        ((NODE_POOL, NODE_CLAIM), True, PoolProvider.AKS),
         ((NODE_POOL, NODE_CLAIM), False, None),
     ],
 )
@@ -87,7 +88,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
     monkeypatch: pytest.MonkeyPatch,
     lacks: tuple[Any, ...],
     azure: bool,
-    expected: ProviderName | None,
+    expected: str | None,
 ) -> None:
     if azure:
         monkeypatch.setenv("AIRFLOW_CONN_AZURE_HERE", AZURE)
@@ -107,7 +108,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
 def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     workspace["resource"]["instanceType"] = ""
     chosen = choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
-    assert chosen.settings.provider == ProviderName.BYO
+    assert chosen.settings.provider == PoolProvider.BYO
     assert "no instanceType" in chosen.why
 
 
@@ -124,7 +125,7 @@ async def test_one_look_at_the_cluster_serves_many_workspaces(
     hook.list = counted  # type: ignore[method-assign]
     chooser = Chooser(hook, AUTO)  # type: ignore[arg-type]
     chosen = [(await chooser.choose(workspace)).settings.provider for _ in range(3)]
-    assert chosen == [ProviderName.NODE_POOL] * 3
+    assert chosen == [PoolProvider.NODE_POOL] * 3
     assert sorted(looks) == ["nodeclaims", "nodepools"]
 
 
@@ -135,17 +136,17 @@ def test_an_api_that_is_away_is_no_missing_kind(cluster: FakeCluster, workspace:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("nodepool", NodePools), ("nodeclaim", NodeClaimPool), ("byo", OwnNodes)]
+    ("name", "kind"), [("nodepool", NodePools), ("nodeclaim", NodeClaims), ("byo", OwnNodes)]
 )
 def test_a_choice_becomes_its_provider(
     cluster: FakeCluster, workspace: dict[str, Any], name: str, kind: type
 ) -> None:
-    made = pools.provider(cluster, PoolSettings(ProviderName(name)), workspace)  # type: ignore[arg-type]
-    assert isinstance(made, kind)
+    made = pools.provider(cluster, PoolSettings(name), workspace)  # type: ignore[arg-type]
+    assert isinstance(made.provider, kind)
 
 
 def test_auto_must_be_resolved_first(cluster: FakeCluster) -> None:
-    with pytest.raises(ValueError, match="auto needs a Workspace"):
+    with pytest.raises(ValueError, match="no provider 'auto'"):
         pools.provider(cluster, AUTO)  # type: ignore[arg-type]
 
 
@@ -175,13 +176,13 @@ def test_byo_nodes_are_neither_made_nor_deleted(cluster: FakeCluster, context: d
 class Machines:
     """A provider that answers as it is told."""
 
-    busy_seconds = 900.0
+    makes_machines = True
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.deleted = list(answers), []  # type: ignore[var-annotated]
 
     def request(self, workspace: Any, plan: Any, run_id: str, settings: Any) -> GpuPool:
-        key = pools.PoolKey.of(workspace, plan.purpose)
+        key = PoolKey.of(workspace, plan.purpose)
         return GpuPool(key, run_id, plan.instance_type, ({"name": "p"},))
 
     def create(self, pool: GpuPool) -> list[str]:
@@ -190,8 +191,8 @@ class Machines:
             raise answer
         return list(answer)
 
-    def delete(self, key: Any, run_id: str) -> list[str]:
-        self.deleted.append((run_id, self.busy_seconds))
+    def delete(self, key: Any, run_id: str, *, timeout: float | None = None) -> list[str]:
+        self.deleted.append((run_id, timeout))
         return []
 
     def delete_and_wait(self, key: Any, run_id: str, **_: Any) -> None:
@@ -223,7 +224,7 @@ def test_what_azure_refuses_for_good_is_not_asked_again(
     machines = told(error)
     with pytest.raises(AirflowFailException if ends else AksError, match=error.message):
         create(cluster).execute(context)
-    assert machines.deleted == [(RUN_ID, 900.0)], "what was asked for is taken back"
+    assert machines.deleted == [(RUN_ID, None)], "what was asked for is taken back"
     assert error.message in cluster.condition(NAME, "NodeClaimReady")["message"]
 
 
@@ -252,7 +253,7 @@ def test_what_was_made_beside_a_foreign_pool_is_taken_back(
     machines = told(ForeignPool("of that name there is another"))
     with pytest.raises(AirflowFailException, match="there is another"):
         create(cluster).execute(context)
-    assert machines.deleted == [(RUN_ID, 900.0)]
+    assert machines.deleted == [(RUN_ID, None)]
 
 
 def test_a_killed_task_does_not_wait_for_a_busy_cloud(
@@ -370,7 +371,8 @@ def test_a_release_asks_azure_where_it_may_have_made_machines(
             return []
 
     monkeypatch.setattr("kaito.hooks.aks.AksHook", Azure)
-    assert release.agent_pools(workspace, PoolSettings(ProviderName(setting))) == []
+    makers = owners_in_a_task(FakeCluster(), workspace, PoolSettings(setting))  # type: ignore[arg-type]
+    assert [maker.list_owned(labels_of(workspace)) for maker in makers] == [[]] * len(makers)
     assert Azure.looked == asked
 
 
@@ -378,7 +380,7 @@ def test_a_release_asks_azure_where_it_may_have_made_machines(
 
 
 def test_each_stage_has_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert budgets() == pools.BUDGETS
+    assert budgets() == BUDGETS
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_BOOT_SECONDS", "12.5")
     assert budgets()[Stage.BOOT] == 12.5
 

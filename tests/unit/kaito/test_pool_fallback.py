@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from kaito.hooks.api import EVENT, NODE, NODE_CLAIM, ClusterError
+from kaito.hooks.api import EVENT, NODE, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.tuning import TuneOperator
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.sensors.workspace import GpuPoolReadySensor
 from kaito.tasks import machines as asking
 

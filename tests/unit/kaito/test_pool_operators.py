@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from kaito.hooks.api import NODE_CLAIM, STATEFUL_SET, ClusterError
+from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.providers.nodeclaim import NODE_CLAIM
 
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
 
@@ -39,7 +40,7 @@ def claims(cluster: FakeCluster) -> list[str]:
 
 def test_create_asks_for_the_planned_machines_once(cluster: FakeCluster, context: dict[str, Any]) -> None:
     result = create(cluster).execute(context)
-    assert result["made"] == result["node_claims"] == claims(cluster)
+    assert result["made"] == result["pools"] == claims(cluster)
     assert create(cluster).execute(context)["made"] == []
     assert cluster.condition(NAME, "ResourceReady")["status"] == "False"
     assert cluster.objects["workspaces", "default", NAME]["status"]["targetNodeCount"] == 1

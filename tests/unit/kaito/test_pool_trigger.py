@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import NODE, NODE_CLAIM
+from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksError
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers import pool as triggers
 from kaito.triggers.pool import GpuPoolReadyTrigger
@@ -73,20 +74,17 @@ async def test_a_stage_that_takes_too_long_ends_the_wait_and_names_its_setting(
 
 
 class Azure:
-    """An observer that tells what the test wrote down."""
+    """A provider that tells what the test wrote down."""
 
     script: tuple[Any, ...] = ()
     closed = 0
 
     def __init__(self, *_: Any) -> None: ...
 
-    async def __aenter__(self) -> Azure:
-        return self
-
-    async def __aexit__(self, *_: Any) -> None:
+    async def close(self) -> None:
         Azure.closed += 1
 
-    async def observe(self, _: Any) -> PoolStatus:
+    async def observe(self, *_: Any) -> PoolStatus:
         first, *rest = Azure.script
         Azure.script = tuple(rest)
         if isinstance(first, Exception):
@@ -111,7 +109,7 @@ DENIED = AksError(403, "AuthorizationFailed", "Grant the role")
 async def test_azures_words_are_told_and_its_client_is_closed(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, script: Any, well: bool, words: str
 ) -> None:
-    monkeypatch.setattr(triggers, "PoolObserver", Azure)
+    monkeypatch.setattr(triggers, "async_provider", Azure)
     Azure.script, Azure.closed = script, 0
     event = await ending(pool_trigger())
     assert isinstance(event, TaskSuccessEvent) if well else given_up(event)
@@ -141,7 +139,7 @@ async def test_a_claim_that_vanished_from_a_pool_of_two_is_missed(cluster: FakeC
     cluster.add(NODE_CLAIM, own_claim(ready_claim("a", "n1")))
     cluster.add(NODE, node("n1"))
     event = await ending(pool_trigger())
-    assert given_up(event) == "config: 1 of the pool's 2 NodeClaims are gone: they were deleted."
+    assert given_up(event) == "config: 1 of 2 NodeClaims are gone: they were deleted."
     assert event.payload["missing"]
 
 

@@ -16,7 +16,6 @@ from kaito.hooks.api import (
     CONFIG_MAP,
     EVENT,
     NODE,
-    NODE_CLAIM,
     POD,
     SERVICE,
     STATEFUL_SET,
@@ -28,6 +27,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.azure_account import AksError
 from kaito.operators.release import ReleaseOperator, RemoveFinalizerOperator
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
 from kaito.triggers import base
 from kaito.triggers.release import ReleasedTrigger
@@ -268,11 +268,14 @@ def test_a_node_that_outlives_its_machine_is_waited_for(cluster: Deletes, going:
     found = {
         kind: [] for kind in ("pods", "statefulsets", "services", "persistentvolumeclaims", "configmaps")
     }
-    remains = judge(going, {**found, "nodeclaims": [], "nodepools": [], "nodes": cluster.list(NODE)}, 1800.0)
+    remains = judge(going, {**found, "nodes": cluster.list(NODE)}, [], 1800.0)
     assert str(remains) == "Node aks-ws1"
     with pytest.raises(AirflowException, match="Node aks-ws1"):
         remove_finalizer(cluster)
     assert cluster.deleted == [], "its cloud takes it away"
+
+
+POOL = {**OURS, "kaito.sh/pool": "tuning"}
 
 
 class Azure:
@@ -285,25 +288,19 @@ class Azure:
                 "name": name,
                 "properties": {"tags": tags, "nodeLabels": labels, "provisioningState": "Succeeded"},
             }
-            for name, labels in (("ours", OURS), ("theirs", {**OURS, "kaito.sh/workspace": "another"}))
+            for name, labels in (("ours", POOL), ("theirs", {**POOL, "kaito.sh/workspace": "another"}))
         ]
 
         self.trouble: Exception | None = None
 
     def list_pools(self) -> list[dict[str, Any]]:
-        return copy.deepcopy(self.pools)
-
-    async def async_list_pools(self) -> list[dict[str, Any]]:
         if self.trouble:
             raise self.trouble
-        return self.list_pools()
+        return copy.deepcopy(self.pools)
 
-    async def __aenter__(self) -> Azure:
-        return self
+    async def close(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
-
-    def begin_delete(self, name: str) -> bool:
+    def begin_delete(self, name: str, **_: Any) -> bool:
         for pool in self.pools:
             if pool["name"] == name:
                 pool["properties"]["provisioningState"] = "Deleting"
@@ -346,7 +343,7 @@ class TestTheWait:
     ) -> None:
         azure = Azure()
         monkeypatch.setattr(aks, "AksHook", lambda conn_id: azure)
-        monkeypatch.setattr("kaito.triggers.release.AZURE_SECONDS", 0.0)
+        monkeypatch.setattr("kaito.triggers.release.CLOUD_SECONDS", 0.0)
         monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
         trigger, said = self.trigger(), []
         looked = trigger.observe

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
-from kaito.hooks.api import CRD, NODE_CLAIM, POD, SERVICE, STATEFUL_SET
+from kaito.hooks.api import CRD, POD, SERVICE, STATEFUL_SET
 from kaito.operators.finish import FinishOperator
 from kaito.operators.pool import CreateGpuPoolOperator
 from kaito.operators.rollout import RollOutOperator
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 
 from include.workspace import workspace_crd

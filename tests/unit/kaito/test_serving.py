@@ -16,13 +16,15 @@ from kaito.controller import service_probe as serving
 from kaito.controller.actions import Actions
 from kaito.controller.service_probe import activity_of, pools_of
 from kaito.hooks import aks, api
-from kaito.hooks.api import NODE_CLAIM, POD, SERVICE, STATEFUL_SET, WORKSPACE
+from kaito.hooks.api import POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
-from kaito.providers.registry import PoolSettings
 from kaito.providers.selection import choose_async
+from kaito.providers.settings import PoolSettings
 
-from include.reconcile import Activity, DeleteObject, ScaleToZero
+from include.pools.aks import observed
+from include.reconcile import Activity, DeletePool, ScaleToZero
 from include.workspace.api import names
 from include.workspace.status import conditions
 from tests.unit.kaito.test_workspace_reconciler import (
@@ -112,10 +114,13 @@ class Azure:
         theirs["properties"]["tags"] = {}
         self.pools, self.deleted = [ours, theirs], list[Any]()
 
-    async def __aenter__(self) -> Azure:
-        return self
+    async def close(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    def find(self, name: str) -> dict[str, Any]:
+        """Another run has taken it over meanwhile."""
+        pool = copy.deepcopy(self.pools[0])
+        pool["properties"]["nodeLabels"][names.RUN_ID] = "another"
+        return pool
 
     async def async_list_pools(self) -> list[dict[str, Any]]:
         if self.trouble:
@@ -145,8 +150,8 @@ async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(
     cluster: Installed, azure: Azure
 ) -> None:
     workspace = await cluster.quick_start()
-    _, agents = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
-    assert [found["name"] for found in agents or ()] == ["ws1"]
+    agents = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
+    assert [str(found) for found in agents] == ["AgentPool ws1 (Succeeded)"]
     given = {"metadata": {**workspace["metadata"], "annotations": {names.POOL_PROVIDER: "nodepool"}}}
     labels = {names.WORKSPACE: KEY[1], names.WORKSPACE_NAMESPACE: "default", names.POOL: "serving"}
     template = {"spec": {"nodeClassRef": {"group": "g", "kind": "k", "name": "n"}, "requirements": []}}
@@ -154,20 +159,20 @@ async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(
         NODE_POOL, {"metadata": {"name": "np", "labels": labels}, "spec": {"template": template}}
     )
     workspace |= given
-    pools, agents = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
-    assert ([found["metadata"]["name"] for found in pools], agents) == (["np"], None)
+    pools = await pools_of(cluster.hook, workspace, await chosen(cluster, workspace))
+    assert [str(found) for found in pools] == ["NodePool np"]
     doer = Actions(cluster.hook, None, workspace)  # type: ignore[arg-type]
-    uid = pools[0]["metadata"]["uid"]
-    assert await doer.do(DeleteObject("NodePool", "np", None, uid, "why")) == "NodePool np deleted (why)"
+    assert await doer.do(DeletePool(pools[0], "why")) == "NodePool np deleted (why)"
     assert await cluster.hook.find(NODE_POOL, "np") is None
 
 
 async def test_an_agent_pool_is_deleted_as_it_was_seen(cluster: Installed, azure: Azure) -> None:
-    doer, act = Actions(cluster.hook, None, {}), DeleteObject("AgentPool", "ws1", None, "e1", "why")  # type: ignore[arg-type]
+    seen = observed(azure.pools[0], ())
+    doer, act = Actions(cluster.hook, None, {}), DeletePool(seen, "why")  # type: ignore[arg-type]
     assert await doer.do(act) == "AgentPool ws1 deleted (why)"
     assert azure.deleted == [("ws1", "e1")]
     azure.trouble = AksError(412, "PreconditionFailed", "it has changed")
-    assert await doer.do(act) == ""
+    assert await doer.do(act) == "", "another run has taken it over meanwhile"
     azure.trouble = AksError(503, "ServiceUnavailable", "come back later")
     with pytest.raises(AksError, match="come back later"):
         await doer.do(act)
@@ -190,13 +195,14 @@ async def test_what_azure_does_not_show_is_no_reason_to_say_nothing(
     status = {"run": {**run, "cause": "spec", "state": "success"}, "state": "Succeeded"}
     await cluster.hook.send(api.status_patch(WORKSPACE, await cluster.get(), status))
     await cluster.look()
-    assert [found["name"] for found in seen[-1].agent_pools] == ["ws1"]
+    assert [found.name for found in seen[-1].pools.pools] == ["ws1"]
+    assert seen[-1].pools.complete
     azure.trouble = AksError(503, "ServiceUnavailable", "come back later")
     live = await cluster.get()
     await cluster.hook.send(api.status_patch(WORKSPACE, live, status))
     outcome = await cluster.look()
     assert outcome.troubled == 0
-    assert seen[-1].agent_pools is None
+    assert not seen[-1].pools.complete
     assert SimpleNamespace(**await cluster.condition("InferenceReady")).status == "False"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import NODE, NODE_CLAIM, POD, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.hooks.api import NODE, POD, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.pool import GpuPoolReadyTrigger

@@ -12,9 +12,10 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import NODE, NODE_CLAIM, POD, Kind
+from kaito.hooks.api import NODE, POD, Kind
 from kaito.operators import tuning
 from kaito.operators.tuning import FetchDatasetOperator, TuneOperator
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers.pool import GpuPoolReadyTrigger, LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST

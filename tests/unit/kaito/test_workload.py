@@ -13,11 +13,12 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from kaito.hooks.api import CONFIG_MAP, NODE, NODE_CLAIM, POD, ClusterError
+from kaito.hooks.api import CONFIG_MAP, NODE, POD, ClusterError
 from kaito.hooks.api import EVENT as KUBERNETES_EVENT
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.providers.base import PoolKey
+from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.tasks import base
 from kaito.tasks.base import Run
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger

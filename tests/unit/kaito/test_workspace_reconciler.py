@@ -33,7 +33,6 @@ from kaito.hooks.api import (
     CONTROLLER_REVISION,
     CRD,
     EVENT,
-    NODE_CLAIM,
     POD,
     SECRET,
     SERVICE,
@@ -45,6 +44,7 @@ from kaito.hooks.api import (
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
 from kaito.operators import reconcile as operator
+from kaito.providers.nodeclaim import NODE_CLAIM
 
 from include.workspace import workspace_crd
 from include.workspace.api import names
@@ -585,9 +585,10 @@ async def test_everything_of_a_workspace_is_found_in_both_ways_of_looking(cluste
     spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template}
     await cluster.apply(STATEFUL_SET, {"metadata": {"name": KEY[1]}, "spec": spec})
     for keys in ([KEY], None):
-        found = (await reconciling.take(cluster.hook, keys)).observed(KEY, {}, None)
+        snapshot = await reconciling.take(cluster.hook, keys)
+        found = snapshot.observed(KEY, {}, None)
         assert [p["metadata"]["name"] for p in found.pods] == ["p"]
-        assert [c["metadata"]["name"] for c in found.node_claims] == ["wsabc"]
+        assert [pool.name for pool in snapshot.pools(KEY)] == ["wsabc"]
         assert [s["metadata"]["name"] for s in found.services] == [f"{KEY[1]}-headless"]
         assert [s["metadata"]["name"] for s in found.stateful_sets] == [made["metadata"]["name"]]
 
@@ -601,7 +602,7 @@ async def test_decisions_know_who_makes_machines_where_auto_had_to_look(
     real = reconciling.decide
 
     def noted(workspace: Any, observed: Any, *rest: Any) -> Any:
-        seen.append(observed.provider)
+        seen.append(observed.pools.provider)
         return real(workspace, observed, *rest)
 
     monkeypatch.setattr(reconciling, "decide", noted)

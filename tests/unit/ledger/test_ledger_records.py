@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.ledger.machines import HeldMachine, Span, machines
+from include.ledger.machines import HeldMachine, Span
 from include.ledger.records import account, spent, summed, total, with_outcome
-from include.ledger.unregistered import UnregisteredCapacity
+from include.pools.observed import UnregisteredCapacity
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
+from tests.support.pools import held_machines
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PRICE = 3.6
@@ -129,20 +130,20 @@ def asked(seconds: float) -> str:
 
 
 def test_a_claim_costs_from_its_launch_and_not_at_all_before() -> None:
-    assert [m.since for m in machines([claim()], [node()], [])] == [at(30)]
-    assert machines([claim(launched="Unknown")], [], []) == []
+    assert [m.since for m in held_machines([claim()], [node()], [])] == [at(30)]
+    assert held_machines([claim(launched="Unknown")], [], []) == []
 
 
 def test_a_node_of_an_agent_pool_costs_since_its_pool_was_asked_for() -> None:
-    seen = machines([], [node(**{names.ASKED_AT: asked(10)})], [])
+    seen = held_machines([], [node(**{names.ASKED_AT: asked(10)})], [])
     assert [(m.since, m.kind, m.run) for m in seen] == [(at(10), "Standard_NC6s_v3", "r1")]
-    added = machines([], [node(joined=9000, **{names.ASKED_AT: asked(10)})], [])
+    added = held_machines([], [node(joined=9000, **{names.ASKED_AT: asked(10)})], [])
     assert [m.since for m in added] == [at(9000)], "it was added to the pool later"
 
 
 def test_a_machine_is_its_claim_or_its_node_never_both() -> None:
-    assert len(machines([claim()], [node(**{names.ASKED_AT: asked(0)})], [])) == 1
-    assert machines([], [node()], []) == [], "the node of a claim that has just gone, or BYO"
+    assert len(held_machines([claim()], [node(**{names.ASKED_AT: asked(0)})], [])) == 1
+    assert held_machines([], [node()], []) == [], "the node of a claim that has just gone, or BYO"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_machine_works_while_a_pod_of_its_purpose_runs_on_it(
     component: str, status: dict[str, Any], expected: tuple[int, int | None] | None
 ) -> None:
     pod = {"metadata": {"labels": {names.COMPONENT: component}}, "spec": {"nodeName": "n"}, "status": status}
-    work = machines([claim()], [], [pod])[0].work
+    work = held_machines([claim()], [], [pod])[0].work
     told = [
         tuple(None if t is None else round((t - NOW).total_seconds()) for t in (s.since, s.until))
         for s in work

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include import manifests
-from include.manifests import AgentPoolInvalid, AgentPoolOptions
-from include.manifests.agent_pools import agent_pool_faults
+from include.pools import aks, nodeclaim
+from include.pools.aks import AgentPoolInvalid, AgentPoolOptions, agent_pool_faults
 from include.workspace.api import names
 from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
 
 
 def test_the_shape() -> None:
-    pool = manifests.agent_pool(DOCUMENT, replace(PLAN, node_count=2), "run 1")
+    pool = aks.agent_pool(DOCUMENT, replace(PLAN, node_count=2), "run 1")
     run = names.run_id_label("run 1")
     assert pool == {
         "name": pool["name"],
@@ -54,8 +53,8 @@ def test_the_shape() -> None:
 
 
 def test_labels_are_those_of_node_claims_but_for_the_one_that_gpu_provisioner_collects() -> None:
-    (claim,) = manifests.node_claims(DOCUMENT, PLAN, "run 1")
-    labels = manifests.agent_pool(DOCUMENT, PLAN, "run 1")["properties"]["nodeLabels"]
+    (claim,) = nodeclaim.node_claims(DOCUMENT, PLAN, "run 1")
+    labels = aks.agent_pool(DOCUMENT, PLAN, "run 1")["properties"]["nodeLabels"]
     assert set(claim["metadata"]["labels"]) - set(labels) == {"karpenter.sh/nodepool"}
     assert claim["metadata"]["labels"].items() >= (labels.items() - {("kaito.sh/machine-type", "gpu")})
 
@@ -73,7 +72,7 @@ def test_spot_zones_driver_family_subnet_and_tags_are_asked_for() -> None:
         subnet_id="/s",
         tags={"team": "a"},
     )
-    properties = manifests.agent_pool(family, PLAN, "r", options)["properties"]
+    properties = aks.agent_pool(family, PLAN, "r", options)["properties"]
     assert (
         properties.items()
         >= {
@@ -91,12 +90,12 @@ def test_spot_zones_driver_family_subnet_and_tags_are_asked_for() -> None:
 
 def test_our_own_tags_cannot_be_overridden() -> None:
     options = AgentPoolOptions(tags={"kaito-workspace": "other"})
-    assert manifests.agent_pool(DOCUMENT, PLAN, "r", options)["properties"]["tags"]["kaito-workspace"] == "w"
+    assert aks.agent_pool(DOCUMENT, PLAN, "r", options)["properties"]["tags"]["kaito-workspace"] == "w"
 
 
 def test_a_name_belongs_to_the_workspaces_generation_and_to_what_cannot_change() -> None:
     def name(options: AgentPoolOptions | None = None, document=DOCUMENT, plan=PLAN) -> str:
-        return manifests.agent_pool(document, plan, "r", options)["name"]
+        return aks.agent_pool(document, plan, "r", options)["name"]
 
     edited = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "generation": 2}}
     found = [
@@ -121,9 +120,7 @@ def test_all_faults_are_told_at_once() -> None:
         tags={"a/b": "c"},
     )
     with pytest.raises(AgentPoolInvalid) as refused:
-        manifests.agent_pool(
-            DOCUMENT, replace(PLAN, node_count=0, instance_type="p4d.24xlarge"), "r", options
-        )
+        aks.agent_pool(DOCUMENT, replace(PLAN, node_count=0, instance_type="p4d.24xlarge"), "r", options)
     words = (
         "eviction policy",
         "spot price",
@@ -146,7 +143,7 @@ def test_all_faults_are_told_at_once() -> None:
     ],
 )
 def test_labels_that_aks_refuses_are_named(label: str, value: str, words: str) -> None:
-    pool = manifests.agent_pool(DOCUMENT, PLAN, "r")
+    pool = aks.agent_pool(DOCUMENT, PLAN, "r")
     pool["properties"]["nodeLabels"][label] = value
     (fault,) = agent_pool_faults(pool)
     assert words in fault
@@ -155,4 +152,4 @@ def test_labels_that_aks_refuses_are_named(label: str, value: str, words: str) -
 @given(run=st.text(max_size=80), name=st.from_regex(r"[a-z]([a-z0-9-]{0,40}[a-z0-9])?", fullmatch=True))
 def test_whatever_the_run_is_called_aks_takes_the_pool(run: str, name: str) -> None:
     document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "name": name}}
-    assert agent_pool_faults(manifests.agent_pool(document, PLAN, run or "r")) == []
+    assert agent_pool_faults(aks.agent_pool(document, PLAN, run or "r")) == []

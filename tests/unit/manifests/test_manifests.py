@@ -20,6 +20,7 @@ from include.manifests.serving import adapters_of
 from include.manifests.serving_pod import startup_seconds
 from include.planning import Plan, plan, plan_serving
 from include.planning.runtimes import RUNTIMES
+from include.pools import nodeclaim
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.validation.pod_security import RESTRICTED, template_faults
@@ -231,7 +232,7 @@ def test_gpu_pods_land_on_their_own_pool_only(name: str, pool: str) -> None:
         "kaito.sh/workspacenamespace": ["ml"],
         "kaito.sh/pool": [pool],
     }
-    claim = manifests.node_claims(QUICK, PLAN if pool == "tuning" else SERVING, RUN)[0]
+    claim = nodeclaim.node_claims(QUICK, PLAN if pool == "tuning" else SERVING, RUN)[0]
     assert {key: [claim["metadata"]["labels"][key]] for key in wanted} == wanted
     tolerated = {toleration["key"] for toleration in spec["tolerations"]}
     assert tolerated == {"sku", "nvidia.com/gpu", "kubernetes.azure.com/scalesetpriority"}

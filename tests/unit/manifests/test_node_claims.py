@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from include import manifests
 from include.catalog import load_catalog
 from include.manifests import ManifestSettings
 from include.planning import plan, plan_serving
+from include.pools import nodeclaim
+from include.pools.nodeclaim import node_claim_name
 from include.workspace import parse_workspace
 from include.workspace.api import names
 
@@ -35,12 +36,12 @@ PLAN = plan(parse_workspace(DOCUMENT), CATALOG)
 
 
 def test_the_shape() -> None:
-    (claim,) = manifests.node_claims(DOCUMENT, PLAN, "run 1")
+    (claim,) = nodeclaim.node_claims(DOCUMENT, PLAN, "run 1")
     assert claim == {
         "apiVersion": "karpenter.sh/v1",
         "kind": "NodeClaim",
         "metadata": {
-            "name": names.node_claim(DOCUMENT, "tuning", 0),
+            "name": node_claim_name(DOCUMENT, "tuning", 0),
             "labels": {
                 "app": "x",
                 "team": "a",
@@ -69,14 +70,14 @@ def test_the_shape() -> None:
 
 
 def test_names_are_pool_names_and_the_two_pools_differ() -> None:
-    tuning = manifests.node_claims(DOCUMENT, PLAN, "r")[0]["metadata"]["name"]
-    serving = manifests.node_claims(DOCUMENT, plan_serving(parse_workspace(DOCUMENT), CATALOG), "r")[0]
+    tuning = nodeclaim.node_claims(DOCUMENT, PLAN, "r")[0]["metadata"]["name"]
+    serving = nodeclaim.node_claims(DOCUMENT, plan_serving(parse_workspace(DOCUMENT), CATALOG), "r")[0]
     assert re.fullmatch(r"ws[0-9a-f]{9}", tuning)
     assert serving["metadata"]["name"] != tuning
     assert serving["metadata"]["labels"]["kaito.sh/pool"] == "serving"
     assert serving["spec"]["resources"]["requests"]["storage"] == "87Gi"  # 7.12 + 80, truncated
     # Another run of the same generation finds the same nodes instead of buying new ones.
-    assert manifests.node_claims(DOCUMENT, PLAN, "another run")[0]["metadata"]["name"] == tuning
+    assert nodeclaim.node_claims(DOCUMENT, PLAN, "another run")[0]["metadata"]["name"] == tuning
 
 
 def test_one_claim_a_node() -> None:
@@ -84,7 +85,7 @@ def test_one_claim_a_node() -> None:
     document["inference"] = {"template": {}}
     document.pop("tuning")
     made = plan(parse_workspace(document), CATALOG)
-    claims = manifests.node_claims(document, made, "r")
+    claims = nodeclaim.node_claims(document, made, "r")
     assert len({claim["metadata"]["name"] for claim in claims}) == 3
     assert claims[0]["spec"]["resources"]["requests"]["storage"] == "1024Gi"
 
@@ -96,7 +97,7 @@ def test_other_clouds_and_image_families() -> None:
         "resource": {**DOCUMENT["resource"], "instanceType": "g5.xlarge"},
     }
     settings = ManifestSettings("i", node_class="gpu")
-    (claim,) = manifests.node_claims(document, plan(parse_workspace(document), CATALOG), "r", settings)
+    (claim,) = nodeclaim.node_claims(document, plan(parse_workspace(document), CATALOG), "r", settings)
     assert claim["metadata"]["annotations"]["kaito.sh/node-image-family"] == "azurelinux"
     assert claim["spec"]["nodeClassRef"]["name"] == "gpu"
     last = claim["spec"]["requirements"][-1]

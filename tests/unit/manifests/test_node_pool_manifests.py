@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from include import manifests
 from include.manifests import ManifestSettings
+from include.pools import nodepool
 from include.workspace.api import names
 from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
 
 
 def test_the_shape() -> None:
-    pool = manifests.node_pool(DOCUMENT, replace(PLAN, node_count=2), "run 1")
+    pool = nodepool.node_pool(DOCUMENT, replace(PLAN, node_count=2), "run 1")
     labels = {
         "app": "x",
         "team": "a",
@@ -63,7 +63,7 @@ def test_the_shape() -> None:
 def test_long_names_are_cut_and_stay_apart() -> None:
     def name(workspace: str) -> str:
         document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "name": workspace}}
-        return manifests.node_pool(document, PLAN, "r")["metadata"]["name"]
+        return nodepool.node_pool(document, PLAN, "r")["metadata"]["name"]
 
     long = name("a" * 60)
     assert len(long) == 63
@@ -91,5 +91,5 @@ def test_the_node_class_follows_the_workspace_the_installation_and_the_cloud(
     document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "annotations": annotations}}
     plan = replace(PLAN, instance_type=machine or PLAN.instance_type)
     given = ManifestSettings(workload_image="w", node_class=settings) if settings else None
-    ref = manifests.node_pool(document, plan, "r", given)["spec"]["template"]["spec"]["nodeClassRef"]
+    ref = nodepool.node_pool(document, plan, "r", given)["spec"]["template"]["spec"]["nodeClassRef"]
     assert (ref["kind"], ref["name"]) == expected

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.pools.nodeclaim import node_claim_name
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import Phase, StaleGeneration, progress
@@ -251,7 +252,7 @@ class Airflow:
         if not claims:
             labels = {**names.labels(found, "pool", run.id), names.POOL: purpose}
             requirement = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [MACHINE]}
-            meta = {"name": names.node_claim(found, purpose, 0), "labels": labels}
+            meta = {"name": node_claim_name(found, purpose, 0), "labels": labels}
             self.cluster.create("NodeClaim", {"metadata": meta, "spec": {"requirements": [requirement]}})
         self._tell(run, Phase.NODES_PENDING, target_nodes=1)
         return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from include.pools.observed import WorkspacePools
 from include.reconcile import (
     Activity,
     AddFinalizer,
@@ -17,6 +18,7 @@ from include.reconcile import (
     ApplyObject,
     Decision,
     DeleteObject,
+    DeletePool,
     HandOver,
     Observed,
     ReconcileConfig,
@@ -26,12 +28,13 @@ from include.reconcile import (
     decide,
     runs_to_ask,
 )
-from include.reconcile.idle import asks_for_metrics, asks_for_pools
+from include.reconcile.idle import asks_for_metrics
 from include.workspace import Fault
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
+from tests.support.pools import workspace_pools
 from tests.unit.reconcile.airflow import Airflow, is_ours
-from tests.unit.reconcile.cluster import MACHINE, NAME, Cluster, Obj, going, is_ready, label
+from tests.unit.reconcile.cluster import MACHINE, Cluster, Obj, going, is_ready, label
 
 DEADLINE = 1800.0
 
@@ -63,9 +66,8 @@ class Shell:
         workspace = self.cluster.workspace
         if workspace is None:
             return None
-        children = [*self.cluster.all("Pod"), *self.cluster.all("NodeClaim")]
         runs: dict[str, str | None] = {}
-        for _, run_id in runs_to_ask(workspace, children):
+        for _, run_id in runs_to_ask(workspace, self.cluster.all("Pod"), self._pools().pools):
             run = self.airflow.runs.get(run_id)
             runs[run_id] = run.state if run else None
         observed = Observed(
@@ -73,16 +75,20 @@ class Shell:
             stateful_sets=self.cluster.all("StatefulSet"),
             services=self.cluster.all("Service"),
             volume_claims=self.cluster.all("PersistentVolumeClaim"),
-            node_claims=self.cluster.all("NodeClaim"),
             nodes=self.cluster.all("Node"),
             revisions=self.cluster.all("ControllerRevision"),
             config_maps={"cfg": self.config},
             runs=runs,
             upstream=self.upstream,
             activity=self.activity if asks_for_metrics(workspace, self.cluster.now) else None,
-            node_pools=[] if asks_for_pools(workspace, self.cluster.find("StatefulSet", NAME)) else None,
+            pools=self._pools(),
         )
         return Look(workspace, observed, self.cluster.now, tuple(self._faults(workspace)))
+
+    def _pools(self) -> WorkspacePools:
+        return workspace_pools(
+            node_claims=self.cluster.all("NodeClaim"), nodes=self.cluster.all("Node"), now=self.cluster.now
+        )
 
     def _faults(self, workspace: Obj) -> list[Fault]:
         found = []
@@ -146,15 +152,18 @@ class Shell:
         elif isinstance(act, StartRun):
             self.airflow.start(act.dag_id, act.run_id, act.conf)
         elif isinstance(act, DeleteObject):
-            self._judge_delete(act)
+            self._judge_delete(act.kind, act.name, act.uid)
             self.cluster.delete(act.kind, act.name, act.uid)
+        elif isinstance(act, DeletePool):
+            self._judge_delete(act.pool.kind, act.pool.name, act.pool.uid)
+            self.cluster.delete(act.pool.kind, act.pool.name, act.pool.uid)
         else:
             self._change(act)
 
     def _change(self, act: Any) -> None:
         if isinstance(act, HandOver):
-            claim = self.cluster.find("NodeClaim", act.name)
-            if claim and claim["metadata"]["uid"] == act.uid and not going(claim):
+            claim = self.cluster.find(act.pool.kind, act.pool.name)
+            if claim and claim["metadata"]["uid"] == act.pool.uid and not going(claim):
                 labels = {**claim["metadata"]["labels"], names.RUN_ID: act.run_label}
                 self.cluster.change("NodeClaim", claim, labels=labels)
         elif isinstance(act, ScaleToZero):
@@ -201,21 +210,21 @@ class Shell:
         left += [("NodeClaim", c["metadata"]["name"]) for c in self.cluster.all("NodeClaim")]
         assert forced or late or not left, f"the finalizer was dropped while {left} was left"
 
-    def _judge_delete(self, act: DeleteObject) -> None:
+    def _judge_delete(self, kind: str, name: str, uid: str) -> None:
         """No pool in use, and nothing of somebody else."""
-        found = self.cluster.find(act.kind, act.name)
-        if found is None or found["metadata"]["uid"] != act.uid or going(found):
+        found = self.cluster.find(kind, name)
+        if found is None or found["metadata"]["uid"] != uid or going(found):
             return
         owners = found["metadata"].get("ownerReferences") or ()
-        assert not any(owner["kind"] == "Other" for owner in owners), f"{act} is somebody else's"
+        assert not any(owner["kind"] == "Other" for owner in owners), f"{kind} {name} is somebody else's"
         workspace = self.cluster.workspace
-        if act.kind != "NodeClaim" or (workspace and going(workspace)):
+        if kind != "NodeClaim" or (workspace and going(workspace)):
             return
         node = self.cluster.find("Node", (found.get("status") or {}).get("nodeName") or "")
         for pod in self.cluster.all("Pod"):
             on_it = node is not None and pod["spec"].get("nodeName") == node["metadata"]["name"]
             if on_it and is_ready(node or {}):
-                raise AssertionError(f"{act}: pod {pod['metadata']['name']} is on it")
+                raise AssertionError(f"{kind} {name}: pod {pod['metadata']['name']} is on it")
 
 
 def self_paused(annotations: Mapping[str, str]) -> bool:

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from include.reconcile import Decision, DeleteObject, ReconcileConfig
+from include.reconcile import Decision, DeleteObject, DeletePool, ReconcileConfig
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
+from tests.support.pools import workspace_pools
 from tests.unit.reconcile.airflow import Airflow
 from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj
 from tests.unit.reconcile.shell import Look, Shell
 
 OTHER = {"kind": "Other", "name": "theirs", "uid": "other", "controller": True}
 
+
+#: Parts of what is seen of its machines.
+POOLS = ("provider", "asked", "node_claims", "node_pools", "agent_pools")
 
 RECONCILE_CONFIG = ReconcileConfig(
     faults=lambda _workspace, _old: [],
@@ -50,8 +54,14 @@ class Story:
         return found
 
     def look(self, **observed: Any) -> Look:
+        """What the reconciler sees, but for what is given; `provider` and the objects of its pools among it."""
         seen = self.shell.look()
         assert seen is not None
+        pools = {key: observed.pop(key) for key in POOLS if key in observed}
+        if pools or "nodes" in observed:
+            given = {"node_claims": self.cluster.all("NodeClaim"), **pools}
+            nodes = observed.get("nodes", self.cluster.all("Node"))
+            observed["pools"] = workspace_pools(nodes=nodes, now=seen.now, **given)
         return replace(seen, observed=replace(seen.observed, **observed))
 
     def decision(self, **observed: Any) -> Decision:
@@ -119,4 +129,6 @@ def of(decision: Decision, kind: type) -> list[Any]:
 
 
 def deleted(decision: Decision) -> list[str]:
-    return sorted(action.kind for action in of(decision, DeleteObject))
+    """The kinds of what goes, pools included."""
+    pools = [action.pool.kind for action in of(decision, DeletePool)]
+    return sorted([*pools, *(action.kind for action in of(decision, DeleteObject))])

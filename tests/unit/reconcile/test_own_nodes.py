@@ -8,7 +8,8 @@ import pytest
 
 from include.pools.aks import agent_pool_status
 from include.pools.byo import own_nodes_status
-from include.pools.status import PoolStatus, Stage, pool_status
+from include.pools.nodeclaim import pool_status
+from include.pools.status import PoolStatus, Stage
 from include.workspace import parse_workspace
 from include.workspace.api import names
 from tests.unit.reconcile.test_agent_pool_status import node as agent_node

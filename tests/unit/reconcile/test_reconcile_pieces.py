@@ -25,6 +25,7 @@ from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.revisions import HISTORY, record, spec_hash
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
+from tests.support.pools import workspace_pools
 from tests.unit.reconcile.cluster import MACHINE
 from tests.unit.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
 
@@ -68,7 +69,8 @@ def costs(status: dict[str, Any], claims: list[dict[str, Any]], now: datetime, *
     workspace = {"metadata": {"name": "w", "namespace": "ml", "uid": "u"}, "tuning": {}, "status": status}
     price, ended = more.pop("price", 3.6), more.pop("ended", {})
     config = ReconcileConfig(lambda *_: [], lambda _: MACHINE, lambda _: price, lambda *_: "")
-    builder = DecisionBuilder(Case(workspace, Observed(node_claims=claims, ended=ended), now, config))
+    observed = Observed(pools=workspace_pools(node_claims=claims), ended=ended)
+    builder = DecisionBuilder(Case(workspace, observed, now, config))
     account(builder, busy=more.get("busy", True))
     return builder.status
 
@@ -206,9 +208,8 @@ def test_idle_workspaces_are_never_due_and_ask_nobody() -> None:
     for kind in ("tuning", "inference"):
         story = Story(kind).lives(lambda s: ready(s) and run_ended(s))
         story.reconcile()
-        children = [*story.cluster.all("Pod"), *story.cluster.all("NodeClaim")]
         assert due(story.ws, story.cluster.now, story.cluster.now + timedelta(days=1)) is None
-        assert runs_to_ask(story.ws, children) == []
+        assert runs_to_ask(story.ws, story.cluster.all("Pod"), story.look().observed.pools.pools) == []
 
 
 def test_a_service_that_does_not_answer_is_looked_at_at_the_quiet_pace() -> None:

@@ -119,7 +119,7 @@ def test_an_edit_while_tuning_waits_for_the_old_pod_and_keeps_the_machine() -> N
     assert deleted(first) == ["Pod"]
     assert not of(first, StartRun)
     over = of(first, HandOver)[0]
-    assert (over.name, over.run_label) == (old["name"], names.run_id_label(names.run_id(story.ws)))
+    assert (over.pool.name, over.run_label) == (old["name"], names.run_id_label(names.run_id(story.ws)))
     assert story.decision().actions == ()  # the pod is still going
     story.cluster.tick(["Pod"])
     assert of(story.decision(), StartRun)[0].run_id == names.run_id(story.ws)

@@ -6,6 +6,7 @@ import pytest
 
 from include.reconcile import Observed, RemoveFinalizer, StartRun, decide
 from include.workspace.api import names
+from tests.support.pools import workspace_pools
 from tests.unit.reconcile.cluster import NAME, NAMESPACE
 from tests.unit.reconcile.story import (
     OTHER,
@@ -95,7 +96,7 @@ def test_only_our_finalizer_matters() -> None:
     assert (decision.situation, decision.actions, decision.status) == ("deleting", (), None)
 
 
-@pytest.mark.parametrize(("provider", "at_once"), [("", True), ("nodeclaim", True), ("aks", False)])
+@pytest.mark.parametrize(("provider", "at_once"), [("", False), ("nodeclaim", True), ("aks", False)])
 def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
     provider: str, at_once: bool
 ) -> None:
@@ -103,11 +104,9 @@ def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
     story = Story("tuning").lives(run_ended)
     story.cluster.delete("Workspace", NAME)
     look = story.look()
-    look.workspace["metadata"].setdefault("annotations", {})
-    if provider:
-        look.workspace["metadata"]["annotations"][names.POOL_PROVIDER] = provider
+    pools = workspace_pools(provider)
     look.workspace["status"]["run"]["state"] = "failed"
-    decision = decide(look.workspace, Observed(), look.now, RECONCILE_CONFIG)
+    decision = decide(look.workspace, Observed(pools=pools), look.now, RECONCILE_CONFIG)
     assert bool(of(decision, RemoveFinalizer)) == at_once
     if at_once:
         return
@@ -115,5 +114,5 @@ def test_machines_that_are_not_in_the_cluster_are_looked_for_by_a_release(
     assert started.dag_id == "kaito_release"
     look.workspace["status"]["run"] = {"id": started.run_id, "dag": "kaito_release", "state": "started"}
     for state, over in (("running", False), ("failed", False), ("success", True)):
-        seen = Observed(runs={started.run_id: state})
+        seen = Observed(runs={started.run_id: state}, pools=pools)
         assert bool(of(decide(look.workspace, seen, look.now, RECONCILE_CONFIG), RemoveFinalizer)) == over

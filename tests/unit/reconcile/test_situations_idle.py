@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.pools.aks import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
-from include.reconcile import Activity, DeleteObject, ScaleToZero, StartRun, due
+from include.reconcile import Activity, DeletePool, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace.api import names
@@ -231,7 +231,6 @@ def agent_pool(state: str = "Succeeded", count: int = 1, purpose: str = "serving
 
 
 def without_claims(story: Story) -> Story:
-    story.annotate(provider="aks")
     for kind in ("NodeClaim", "Node"):
         story.cluster.objects[kind].clear()
     return story
@@ -242,19 +241,24 @@ def test_an_agent_pool_goes_with_its_service_and_until_then_nothing_is_released(
     story.reconcile()
     story.cluster.objects["Pod"].clear()
     without_claims(story)
-    decision = story.decision(node_pools=[], agent_pools=[agent_pool(), agent_pool(purpose="tuning")])
-    assert of(decision, DeleteObject) == [
-        DeleteObject("AgentPool", "ws1", None, "e1", "its service is scaled to zero")
-    ]
-    going = story.decision(node_pools=[], agent_pools=[agent_pool("Deleting")])
-    unseen = story.decision(node_pools=None)
+    decision = story.decision(
+        provider="aks", asked=True, agent_pools=[agent_pool(), agent_pool(purpose="tuning")]
+    )
+    (gone,) = of(decision, DeletePool)
+    assert (str(gone.pool), gone.pool.version, gone.why) == (
+        "AgentPool ws1 (Succeeded)",
+        "e1",
+        "its service is scaled to zero",
+    )
+    going = story.decision(provider="aks", asked=True, agent_pools=[agent_pool("Deleting")])
+    unseen = story.decision(provider="aks")
     for decision in (going, unseen):
         assert decision.actions == ()
         assert decision.requeue_after
         assert "released" not in (decision.status or story.status)["idle"]
-    gone = story.decision(node_pools=[], agent_pools=[])
-    assert gone.status is not None
-    assert gone.status["idle"]["released"]
+    decision = story.decision(provider="aks", asked=True)
+    assert decision.status is not None
+    assert decision.status["idle"]["released"]
 
 
 def test_a_node_pool_goes_and_takes_its_claims_along() -> None:
@@ -268,8 +272,8 @@ def test_a_node_pool_goes_and_takes_its_claims_along() -> None:
         {**claim, "metadata": {**claim["metadata"], "ownerReferences": [owner]}}
         for claim in story.cluster.all("NodeClaim")
     ]
-    decision = story.decision(node_pools=[pool], node_claims=claims)
-    assert [(a.kind, a.uid) for a in of(decision, DeleteObject)] == [("NodePool", "p1")]
+    decision = story.decision(provider="nodepool", asked=True, node_pools=[pool], node_claims=claims)
+    assert [(a.pool.kind, a.pool.uid) for a in of(decision, DeletePool)] == [("NodePool", "p1")]
 
 
 JOINED = {"metadata": {"name": "aks-ws1-0", "labels": {AGENT_POOL_LABEL: "ws1"}}}
@@ -298,10 +302,10 @@ def test_an_agent_pool_that_is_gone_under_a_service_is_brought_back(
     assert not asks_for_pools(story.ws, found), "a service that answers costs no question to Azure"
     story.cluster.change("StatefulSet", found, status={"readyReplicas": 0})
     assert asks_for_pools(story.ws, story.cluster.find("StatefulSet", NAME))
-    decision = story.decision(agent_pools=pools, nodes=nodes)
+    decision = story.decision(provider="aks", asked=True, agent_pools=pools, nodes=nodes)
     assert [run.dag_id for run in of(decision, StartRun)] == (["kaito_serve"] if gone else [])
     assert decision.situation == ("starting" if gone else "ready")
-    assert of(story.decision(agent_pools=None), StartRun) == []
+    assert of(story.decision(provider="aks"), StartRun) == []
 
 
 @pytest.mark.parametrize(("seconds", "gone"), [(100, False), (301, True)])
@@ -315,7 +319,7 @@ def test_a_machine_of_an_agent_pool_that_is_silent_for_long_does_not_stand(
     since = timestamp(story.cluster.now - timedelta(seconds=seconds))
     told = {"type": "Ready", "status": "Unknown", "lastTransitionTime": since}
     silent = {**JOINED, "status": {"conditions": [told]}}
-    decision = story.decision(agent_pools=[agent_pool()], nodes=[silent])
+    decision = story.decision(provider="aks", asked=True, agent_pools=[agent_pool()], nodes=[silent])
     assert [run.dag_id for run in of(decision, StartRun)] == (["kaito_serve"] if gone else [])
     assert gone or 0 < (decision.requeue_after or 0) <= 200, "nothing else would make the reconciler look"
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from include.reconcile import AddFinalizer, DeleteObject, StartRun, decide, service
+from include.reconcile import AddFinalizer, DeletePool, StartRun, service
 from include.reconcile.case import Case
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
@@ -128,7 +127,7 @@ def test_machines_beyond_what_the_service_needs_go() -> None:
     }
     story.cluster.create("NodeClaim", spare)
     story.cluster.create("Node", {"metadata": {"name": "elsewhere"}, "status": node_status("True")})
-    assert [a.name for a in of(story.decision(), DeleteObject)] == ["wsspare"]
+    assert [a.pool.name for a in of(story.decision(), DeletePool)] == ["wsspare"]
 
 
 # -- strangers -------------------------------------------------------------------------------------------------------
@@ -183,11 +182,9 @@ def test_where_machines_are_no_node_claims_their_absence_means_nothing() -> None
     story.reconcile()
     for name in list(story.cluster.objects["NodeClaim"]):
         del story.cluster.objects["NodeClaim"][name]
-    look = story.look()
-    pools = replace(RECONCILE_CONFIG, node_claims=False)
-    decision = decide(look.workspace, look.observed, look.now, pools)
+    decision = story.decision(provider="aks")
     assert (decision.situation, decision.actions) == ("ready", ())
-    assert decide(look.workspace, look.observed, look.now, RECONCILE_CONFIG).situation == "starting"
+    assert story.decision().situation == "starting"
 
 
 def test_a_machine_that_lost_its_node_goes_even_if_the_shell_died_before_it_could_say_so() -> None:
@@ -213,9 +210,12 @@ def down(story: Story) -> Story:
     return story
 
 
+OWN = {names.WORKSPACE: NAME, names.WORKSPACE_NAMESPACE: NAMESPACE}
+
+
 def node_pool(replicas: int = 1, purpose: str = "serving", **meta: Any) -> Obj:
     return {
-        "metadata": {"name": "p", "labels": {names.POOL: purpose}, **meta},
+        "metadata": {"name": "p", "labels": {**OWN, names.POOL: purpose}, **meta},
         "spec": {"replicas": replicas},
     }
 
@@ -223,10 +223,10 @@ def node_pool(replicas: int = 1, purpose: str = "serving", **meta: Any) -> Obj:
 @pytest.mark.parametrize(
     ("pools", "told"),
     [
-        ([], "its NodePool is gone"),
-        ([node_pool(deletionTimestamp="2026-11-23T12:00:00Z")], "its NodePool is gone"),
-        ([node_pool(purpose="tuning")], "its NodePool is gone"),
-        ([node_pool(0)], "its NodePool asks for 0 of 1 machine(s)"),
+        ([], "1 of 1 machine(s) are gone (NodePool)"),
+        ([node_pool(deletionTimestamp="2026-11-23T12:00:00Z")], "1 of 1 machine(s) are gone (NodePool)"),
+        ([node_pool(purpose="tuning")], "1 of 1 machine(s) are gone (NodePool)"),
+        ([node_pool(0)], "1 of 1 machine(s) are gone (NodePool)"),
         ([node_pool()], ""),
         (None, ""),
     ],
@@ -235,7 +235,7 @@ def test_a_node_pool_that_somebody_deleted_is_brought_back_by_a_run(
     pools: list[Obj] | None, told: str
 ) -> None:
     story = down(Story("inference").lives(ready))
-    decision = story.decision(provider="nodepool", node_pools=pools)
+    decision = story.decision(provider="nodepool", asked=pools is not None, node_pools=pools)
     assert bool(of(decision, StartRun)) == bool(told)
     if told:
         message = condition(decision.status, "WorkspaceReady")["message"]  # type: ignore[index]
@@ -246,9 +246,7 @@ def test_a_node_pool_that_somebody_deleted_is_brought_back_by_a_run(
 def test_where_auto_means_node_claims_a_missing_one_is_noticed(provider: str, noticed: bool) -> None:
     story = Story("inference").lives(ready)
     story.cluster.delete("NodeClaim", story.cluster.claims("serving")[0]["metadata"]["name"])
-    look = story.look(provider=provider)
-    auto = replace(RECONCILE_CONFIG, node_claims=False)
-    assert bool(of(decide(look.workspace, look.observed, look.now, auto), StartRun)) == noticed
+    assert bool(of(story.decision(provider=provider), StartRun)) == noticed
 
 
 def test_one_machine_of_two_is_not_all_of_them() -> None:
@@ -258,8 +256,8 @@ def test_one_machine_of_two_is_not_all_of_them() -> None:
     story.cluster.put("StatefulSet", {**found, "spec": {**found["spec"], "replicas": 2}})
     look = story.look()
     builder = DecisionBuilder(Case(look.workspace, look.observed, look.now, RECONCILE_CONFIG))
-    assert service.observe(builder) == ["1 of 2 NodeClaim(s) are gone"]
+    assert service.observe(builder) == ["1 of 2 machine(s) are gone (NodeClaim)"]
     told = condition(builder.status, "ResourceReady")
     assert told is not None
     assert (told["status"], told["reason"]) == ("False", "NodeClaimMissing")
-    assert told["message"] == "1 of the pool's 2 NodeClaims are gone: they were deleted."
+    assert told["message"] == "1 of 2 NodeClaims are gone: they were deleted."

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workspaces import TUNING, changed
 
+from include.pools.nodeclaim import node_claim_name
 from include.workspace.api import names
 
 
@@ -35,9 +36,9 @@ def test_the_run_id_of_a_workspace() -> None:
 
 
 def test_node_claims_are_aks_pool_names_and_repeat() -> None:
-    name = names.node_claim(TUNING, "tuning", 0)
+    name = node_claim_name(TUNING, "tuning", 0)
     assert re.fullmatch(r"ws[0-9a-f]{9}", name)
-    assert name == names.node_claim(TUNING, "tuning", 0)
+    assert name == node_claim_name(TUNING, "tuning", 0)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,12 @@ def test_node_claims_are_aks_pool_names_and_repeat() -> None:
     [{"metadata.generation": 4}, {"metadata.uid": "x"}, {"metadata.namespace": "a"}, {"metadata.name": "b"}],
 )
 def test_node_claims_of_two_workspaces_or_generations_differ(changes: dict[str, Any]) -> None:
-    assert names.node_claim(changed(TUNING, changes), "tuning", 0) != names.node_claim(TUNING, "tuning", 0)
+    assert node_claim_name(changed(TUNING, changes), "tuning", 0) != node_claim_name(TUNING, "tuning", 0)
 
 
 def test_node_claims_of_two_pools_and_nodes_differ() -> None:
     made = {
-        names.node_claim(TUNING, purpose, index) for purpose in ("tuning", "serving") for index in range(3)
+        node_claim_name(TUNING, purpose, index) for purpose in ("tuning", "serving") for index in range(3)
     }
     assert len(made) == 6
 

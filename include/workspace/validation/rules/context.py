@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from include.catalog import Catalog, Machine, Model
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
-from include.workspace.api.names import POOL_PROVIDER, POOL_PROVIDERS, RUNTIME
+from include.workspace.api.names import AUTO_PROVIDER, POOL_PROVIDER, POOL_PROVIDERS, RUNTIME, PoolProvider
 from include.workspace.validation import identity, pod_security
 from include.workspace.validation.faults import Fault
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Policy:
     template_policy: str = pod_security.BASELINE  # the profile that pod templates must keep
     byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
     auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)
+    pool_providers: tuple[str, ...] = POOL_PROVIDERS  # who may be chosen to make machines
     local_weights: bool = False  # every node holds the weights, so nothing is downloaded
     node_classes: tuple[str, ...] | None = None  # the managed NodeClasses, None when there is no such notion
     # KAITO's feature gates that admission asks about, off as in KAITO.
@@ -39,14 +44,24 @@ class Policy:
         """Where a Workspace may make the cluster connect to. Raises ValueError that names what is no network."""
         return NetworkPolicy.of(self.allowed_networks, self.insecure_registries)
 
+    def may_bring_nodes(self, document: Mapping[str, object]) -> bool:
+        """Whether a document of any shape may be about BYO nodes: rather once too often."""
+        metadata, resource = _mapping(document.get("metadata")), _mapping(document.get("resource"))
+        given = _mapping(metadata.get("annotations")).get(POOL_PROVIDER)
+        if given not in self.pool_providers:
+            given = AUTO_PROVIDER if self.auto else PoolProvider.BYO if self.byo else ""
+        return given == PoolProvider.BYO or (given == AUTO_PROVIDER and not resource.get("instanceType"))
+
     def of(self, ws: Workspace) -> Policy:
         """The settings as they are for this Workspace, whose annotation may name another provider of machines."""
         given = ws.annotations.get(POOL_PROVIDER)
-        if given not in POOL_PROVIDERS:
-            given = "auto" if self.auto else None
+        if given not in self.pool_providers:
+            given = AUTO_PROVIDER if self.auto else None
         if given is None:
             return self
-        return replace(self, byo=given == "byo" or (given == "auto" and not ws.instance_type))
+        return replace(
+            self, byo=given == PoolProvider.BYO or (given == AUTO_PROVIDER and not ws.instance_type)
+        )
 
 
 @dataclass(frozen=True)

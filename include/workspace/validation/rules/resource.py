@@ -160,7 +160,7 @@ def _hint(context: Context, training: sizing.TrainingShape | None = None) -> str
     model, current = context.model, context.machine
     if model is None or current is None:
         return ""
-    purpose: sizing.Purpose = "tuning" if training else "serving"
+    purpose = sizing.Purpose.TUNING if training else sizing.Purpose.SERVING
     choices = sizing.recommend(
         model, purpose, context.ws.method, context.catalog, cloud=current.cloud, shape=training
     )

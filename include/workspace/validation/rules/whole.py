@@ -77,7 +77,7 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
         (names.PERFORMANCE_MODE, "C6", PERFORMANCE_MODES),
         (names.USE_LOCAL_WEIGHTS, "C7", ("true", "false")),
         (names.ROLLOUT, "F2", ("true", "false")),
-        (names.POOL_PROVIDER, "F14", names.POOL_PROVIDERS),
+        (names.POOL_PROVIDER, "F14", context.policy.pool_providers),
     ]
     if context.policy.node_classes is not None and notes.get(names.NODE_CLASS_NAME):
         allowed.append((names.NODE_CLASS_NAME, "C8", context.policy.node_classes))
@@ -105,11 +105,12 @@ def public_service_has_a_key(context: Context) -> Iterator[Fault]:
 
 
 def provider_has_the_machine(context: Context) -> Iterator[Fault]:
-    """F14: AKS has Azure's machines only."""
+    """F14: AKS, for one, has Azure's machines only."""
     machine, given = context.machine, context.ws.annotations.get(names.POOL_PROVIDER)
-    if given == "aks" and machine is not None and machine.cloud != "azure":
+    clouds = names.PROVIDER_CLOUDS.get(str(given))
+    if clouds and machine is not None and machine.cloud not in clouds:
         told = f"cannot make a {machine.name}, which is a machine of {machine.cloud}"
-        hint = "name a machine type of Azure, or another provider"
+        hint = f"name a machine type of {', '.join(clouds)}, or another provider"
         yield Fault(f"metadata.annotations[{names.POOL_PROVIDER}]", given, "F14", told, hint)
 
 
