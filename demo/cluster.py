@@ -28,9 +28,9 @@ ACCOUNT, NAMESPACE = "kaito-airflow", "kaito-system"
 
 
 class Kubectl:
-    """The real kubectl with the sandbox's kubeconfig."""
+    """The real kubectl; without a kubeconfig it takes the user's own, as kubectl does."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path | None) -> None:
         self.kubeconfig = kubeconfig
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
@@ -38,7 +38,9 @@ class Kubectl:
 
         :raises DemoError: it failed; the message is kubectl's own.
         """
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "NO_PROXY": "127.0.0.1"}
+        environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+        if self.kubeconfig is not None:
+            environment["KUBECONFIG"] = str(self.kubeconfig)
         command = [str(KUBECTL), *arguments]
         done = subprocess.run(
             command, input=stdin, env=environment, capture_output=True, text=True, check=False
@@ -78,8 +80,10 @@ def connect(kubeconfig: Path, read_timeout: float | None = 30) -> httpx.Client:
     context = ssl.create_default_context()
     if "certificate-authority-data" in cluster:
         context.load_verify_locations(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
-    else:
+    elif "certificate-authority" in cluster:
         context.load_verify_locations(cluster["certificate-authority"])
+    elif cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return httpx.Client(
         base_url=cluster["server"],
         verify=context,

@@ -16,12 +16,14 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from demo import scenario, stack
+from demo import external, scenario, stack
 from demo.airflow_api import AirflowApi, AirflowServer, parse_time
 from demo.cluster import Kubectl, WorkClock, connect
 from demo.live import LiveView
+from demo.preflight import Options
 from demo.processes import PROJECT_ROOT, DemoError, read_record
 from demo.report import Answer, MemoryMeter, human_seconds, idle_seconds, write_summary
+from demo.target import TargetCluster
 
 DAG_ID = "kaito_tune"
 RECONCILER = "kaito_reconcile"
@@ -36,9 +38,14 @@ class MainJob:
     :param state_dir: the demo's own folder; its cluster, registry and Airflow database start empty.
     :param weights_dir: folder of prepared weights, kept between passes.
     :param console: where to tell the story.
+    :param external: a cluster that is there already; without one, the sandbox is started.
     """
 
-    def __init__(self, state_dir: Path, weights_dir: Path, console: Console) -> None:
+    def __init__(
+        self, state_dir: Path, weights_dir: Path, console: Console, external: Options | None = None
+    ) -> None:
+        self.options = external
+        self.dataset_url = ""
         self.state_dir = state_dir
         self.weights_dir = weights_dir
         self.console = console
@@ -73,22 +80,33 @@ class MainJob:
 
     def _run(self, begin: float) -> bool:
         with ExitStack() as cleanup:
-            sandbox = self._start()
+            cluster = self._start(cleanup)
             memory = MemoryMeter(lambda: {os.getpid(), *self._pids()})
             memory.start()
             cleanup.callback(memory.stop)
             base, airflow = self._ask_base_and_wait_for_airflow()
-            self._apply(sandbox, cleanup)
-            clock = WorkClock(sandbox.kubeconfig)
+            self._apply(cluster)
+            clock = WorkClock(cluster.account_kubeconfig)
             clock.start()
             cleanup.callback(clock.stop)
-            self._follow_run(sandbox, airflow, clock)
-            tuned = self._ask_again(sandbox)
+            self._follow_run(cluster, airflow, clock)
+            tuned = self._ask_again(cluster)
         self.seconds["total"] = round(time.monotonic() - begin, 1)
         self.summary["peak_memory_gib"] = round(memory.peak_bytes / 2**30, 2)
         return self._finish(base, tuned)
 
-    def _start(self) -> stack.Sandbox:
+    def _start(self, cleanup: ExitStack) -> TargetCluster:
+        cluster = self._start_sandbox(cleanup) if self.options is None else self._enter(self.options)
+        stack.start_airflow(cluster, self.weights_dir)
+        return cluster
+
+    def _enter(self, options: Options) -> TargetCluster:
+        with self._timed("check_cluster", "Checking the cluster, pulling the image, starting Airflow"):
+            shutil.rmtree(self.state_dir / "airflow", ignore_errors=True)
+            self.dataset_url, cluster = external.serve_dataset(external.open_cluster(self.state_dir, options))
+        return cluster
+
+    def _start_sandbox(self, cleanup: ExitStack) -> TargetCluster:
         with self._timed(
             "start_sandbox", "Starting the sandbox (a one-machine cluster, cloud and registry) and Airflow"
         ):
@@ -96,9 +114,10 @@ class MainJob:
                 (self.state_dir / leftover).unlink(missing_ok=True)
             for folder in ("airflow", "registry", "volumes", "logs"):
                 shutil.rmtree(self.state_dir / folder, ignore_errors=True)
-            sandbox = stack.start_sandbox(self.state_dir)
-            stack.start_airflow(sandbox, self.weights_dir)
-        return sandbox
+            dataset = scenario.DatasetServer(self.state_dir / "dataset")
+            self.dataset_url = dataset.start()
+            cleanup.callback(dataset.stop)
+            return stack.start_sandbox(self.state_dir)
 
     def _pids(self) -> set[int]:
         """Airflow and the sandbox; pods and the registry run below the sandbox."""
@@ -122,29 +141,33 @@ class MainJob:
         self.console.print(f"    {server.url}  (user {server.username})")
         return base, server
 
-    def _apply(self, sandbox: stack.Sandbox, cleanup: ExitStack) -> None:
-        dataset = scenario.DatasetServer(self.state_dir / "dataset")
-        document = scenario.workspace(dataset.start(), sandbox.registry)
-        cleanup.callback(dataset.stop)
-        kubectl = Kubectl(sandbox.kubeconfig)
+    def _document(self, cluster: TargetCluster) -> dict[str, Any]:
+        machine = scenario.INSTANCE_TYPE
+        if self.options is not None:
+            machine = "" if self.options.provider == "byo" else self.options.instance_type or machine
+        return scenario.workspace(self.dataset_url, cluster.registry, machine)
+
+    def _apply(self, cluster: TargetCluster) -> None:
+        document = self._document(cluster)
+        kubectl = Kubectl(cluster.kubeconfig)
         with self._timed("apply", "kubectl apply -f workspace.yaml"):
             self.console.print(escape(_indent(scenario.show_yaml(document))))
             kubectl("apply", "-f", str(PROJECT_ROOT / "presets" / "crds"))
             kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=10s")
-            kubectl.apply(*scenario.surroundings(sandbox))
+            kubectl.apply(*scenario.surroundings(cluster))
             (self.state_dir / "workspace.yaml").write_text(scenario.show_yaml(document) + "\n")
             self.console.print(f"    {kubectl('apply', '-f', str(self.state_dir / 'workspace.yaml'))}")
 
-    def _follow_run(self, sandbox: stack.Sandbox, server: AirflowServer, clock: WorkClock) -> None:
-        kubectl = Kubectl(sandbox.kubeconfig)
+    def _follow_run(self, cluster: TargetCluster, server: AirflowServer, clock: WorkClock) -> None:
+        kubectl = Kubectl(cluster.kubeconfig)
         uid = kubectl("get", "workspace", scenario.WORKSPACE, "-o", "jsonpath={.metadata.uid}")
-        run_id = f"{scenario.NAMESPACE}.{scenario.WORKSPACE}.{uid[:8]}.g1"
+        run_id = f"{cluster.namespace}.{scenario.WORKSPACE}.{uid[:8]}.g1"
         with (
             self._timed("run", f"Airflow sees it and starts run {run_id} of {DAG_ID}"),
             AirflowApi(server) as api,
         ):
             api.wait_for_run(DAG_ID, run_id, STARTED_WITHIN)
-            view = LiveView(self.console, api, sandbox.kubeconfig)
+            view = LiveView(self.console, api, cluster.account_kubeconfig)
             run = view.follow(DAG_ID, run_id, RUN_SECONDS)
             tasks = api.tasks(DAG_ID, run_id)
             if run["state"] != "success":
@@ -177,18 +200,26 @@ class MainJob:
             idle_seconds((start, end), [(since, to) for _, since, to in spans]), 1
         )
 
-    def _ask_again(self, sandbox: stack.Sandbox) -> list[Answer]:
-        kubectl = Kubectl(sandbox.kubeconfig)
+    def _ask_again(self, cluster: TargetCluster) -> list[Answer]:
+        kubectl = Kubectl(cluster.kubeconfig)
         with self._timed("ask_tuned_model", "The result"):
             for command in (("get", "workspace", scenario.WORKSPACE), ("get", "svc", scenario.WORKSPACE)):
                 self.console.print(
                     f"$ kubectl {' '.join(command)}\n{escape(kubectl(*command))}", soft_wrap=True
                 )
-            self.summary["digest"] = scenario.registry_digest(sandbox)
-            reference = f"{sandbox.registry}/{scenario.IMAGE}@{self.summary['digest']}"
-            self.console.print(f"\nadapter image, as the registry reports it: {reference}", soft_wrap=True)
+            # Nodes may know an external registry by another name than this machine does: there, the status says it.
+            says = "registry" if self.options is None else "Workspace"
+            self.summary["digest"] = (
+                scenario.registry_digest(cluster)
+                if self.options is None
+                else kubectl(
+                    "get", "workspace", scenario.WORKSPACE, "-o", "jsonpath={.status.adapter.digest}"
+                )
+            )
+            reference = f"{cluster.registry}/{scenario.IMAGE}@{self.summary['digest']}"
+            self.console.print(f"\nadapter image, as the {says} reports it: {reference}", soft_wrap=True)
             address = kubectl("get", "svc", scenario.WORKSPACE, "-o", "jsonpath={.spec.clusterIP}")
-            url, http = _chat_address(address, sandbox.kubeconfig)
+            url, http = _chat_address(address, cluster)
             self.console.print(
                 f'\n$ curl -X POST {url} -H "Content-Type: application/json" '
                 '-d \'{"prompt": "...", "return_full_text": false}\'',
@@ -197,7 +228,8 @@ class MainJob:
             with closing(http):
                 tuned = scenario.ask_service(url, http)
             self._show(tuned)
-            self.summary["nodes_left"] = kubectl("get", "nodeclaims", "-o", "name").split()
+            if self.options is None:
+                self.summary["nodes_left"] = kubectl("get", "nodeclaims", "-o", "name").split()
         return tuned
 
     def _show(self, answers: list[Answer]) -> None:
@@ -232,15 +264,15 @@ class MainJob:
         return passed
 
 
-def _chat_address(cluster_ip: str, kubeconfig: Path) -> tuple[str, httpx.Client]:
+def _chat_address(cluster_ip: str, cluster: TargetCluster) -> tuple[str, httpx.Client]:
     """Return the Service's /chat: by its cluster IP, or through the API server where port 80 could not be bound."""
     direct = httpx.Client(trust_env=False)
     try:
         direct.get(f"http://{cluster_ip}/health", timeout=5)
     except httpx.HTTPError:
         direct.close()
-        path = f"/api/v1/namespaces/{scenario.NAMESPACE}/services/{scenario.WORKSPACE}:80/proxy/chat"
-        return path, connect(kubeconfig, read_timeout=120)
+        path = f"/api/v1/namespaces/{cluster.namespace}/services/{scenario.WORKSPACE}:80/proxy/chat"
+        return path, connect(cluster.account_kubeconfig, read_timeout=120)
     return f"http://{cluster_ip}/chat", direct
 
 

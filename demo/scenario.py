@@ -20,11 +20,11 @@ import yaml
 from demo import dataset
 from demo.processes import PROJECT_ROOT, DemoError
 from demo.report import Answer
-from demo.stack import Sandbox
+from demo.target import TargetCluster
 
 PRESET = "smollm2-135m-instruct"
 WORKSPACE = "workspace-tuning-smollm2"
-NAMESPACE = "default"
+INSTANCE_TYPE = "Standard_NC6s_v3"
 SECRET = "sandbox-registry"  # noqa: S105  the name of a Secret, not its content
 TRAINING_CONFIG = "smollm2-training-config"
 IMAGE = "gpu-machines-adapter"
@@ -123,14 +123,18 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
         """Say nothing: the demo's screen belongs to the demo."""
 
 
-def workspace(dataset_url: str, registry: str) -> dict[str, Any]:
-    """Return the Workspace: the quick start's, for a model that a laptop can tune."""
+def workspace(dataset_url: str, registry: str, instance_type: str = INSTANCE_TYPE) -> dict[str, Any]:
+    """Return the Workspace: the quick start's, for a model that a laptop can tune.
+
+    :param instance_type: empty for BYO nodes.
+    """
+    machine = {"instanceType": instance_type} if instance_type else {}
     return {
         "apiVersion": "kaito.sh/v1alpha1",
         "kind": "Workspace",
         "metadata": {"name": WORKSPACE},
         "resource": {
-            "instanceType": "Standard_NC6s_v3",
+            **machine,
             "labelSelector": {"matchLabels": {"app": "tuning-smollm2"}},
         },
         "tuning": {
@@ -143,10 +147,12 @@ def workspace(dataset_url: str, registry: str) -> dict[str, Any]:
     }
 
 
-def surroundings(sandbox: Sandbox) -> list[dict[str, Any]]:
+def surroundings(cluster: TargetCluster) -> list[dict[str, Any]]:
     """Return what the Workspace refers to: the push secret and the training ConfigMap."""
-    login = f"{sandbox.registry_user}:{sandbox.registry_password}"
-    auths = {"auths": {sandbox.registry: {"auth": base64.b64encode(login.encode()).decode()}}}
+    login = f"{cluster.registry_user}:{cluster.registry_password}"
+    host = cluster.registry.partition("/")[0]
+    auth = {"auth": base64.b64encode(login.encode()).decode()} if cluster.registry_user else {}
+    auths = {"auths": {host: auth}}
     config = Path(__file__).with_name("training_config.yaml").read_text()
     return [
         {
@@ -165,13 +171,13 @@ def surroundings(sandbox: Sandbox) -> list[dict[str, Any]]:
     ]
 
 
-def registry_digest(sandbox: Sandbox) -> str:
+def registry_digest(cluster: TargetCluster) -> str:
     """Return the adapter image's digest as the registry itself reports it."""
     accept = "application/vnd.oci.image.manifest.v1+json"
     reply = httpx.head(
-        f"http://{sandbox.registry}/v2/{IMAGE}/manifests/{TAG}",
+        f"http://{cluster.registry}/v2/{IMAGE}/manifests/{TAG}",
         headers={"Accept": accept},
-        auth=(sandbox.registry_user, sandbox.registry_password),
+        auth=(cluster.registry_user, cluster.registry_password),
         trust_env=False,
     )
     if reply.is_error:

@@ -22,17 +22,12 @@ import psutil
 from demo.airflow_api import AirflowApi, AirflowServer
 from demo.cluster import airflow_kubeconfig
 from demo.processes import PROJECT_ROOT, DemoError, free_port, read_pid, stop_process_tree
+from demo.target import PRODUCT, TargetCluster
 
 
 @dataclass(frozen=True)
-class Sandbox:
+class Sandbox(TargetCluster):
     """What the sandbox wrote about itself in `sandbox.json` and `registry.json`."""
-
-    state_dir: Path
-    kubeconfig: Path
-    registry: str
-    registry_user: str
-    registry_password: str
 
     @classmethod
     def load(cls, state_dir: Path) -> Sandbox:
@@ -44,7 +39,19 @@ class Sandbox:
             registry=str(info["registry"]),
             registry_user=str(login["username"]),
             registry_password=str(login["password"]),
+            namespace="default",
         )
+
+    def airflow_settings(self, weights: Path) -> dict[str, str]:
+        """Return what fits one machine that all pods share."""
+        return {
+            f"{PRODUCT}WEIGHTS_MIRROR": str(weights),
+            f"{PRODUCT}ALLOWED_NETWORKS": "127.0.0.0/8",
+            f"{PRODUCT}INSECURE_REGISTRIES": self.registry,
+            f"{PRODUCT}BIND_POD_IP": "True",  # all pods of the sandbox share this machine's network
+            f"{PRODUCT}ENDPOINT_DELAY_SECONDS": "1",  # the sandbox's endpoints follow at once
+            "AIRFLOW_CONN_AZURE_DEFAULT": azure_connection(self.state_dir),
+        }
 
 
 def start_sandbox(state_dir: Path) -> Sandbox:
@@ -62,8 +69,8 @@ def stop_sandbox(state_dir: Path) -> None:
     subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
 
-def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) -> dict[str, str]:
-    """Return the environment of every Airflow process: this project's folders, and the sandbox as its cluster.
+def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: Path) -> dict[str, str]:
+    """Return the environment of every Airflow process: this project's folders, and its cluster.
 
     :param home: AIRFLOW_HOME, made if missing.
     :param port: port of the API server and UI.
@@ -91,11 +98,6 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         "WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
         "LOGGING__WORKER_LOG_SERVER_PORT": free_port(),
         "LOGGING__TRIGGER_LOG_SERVER_PORT": free_port(),
-        "KAITO__WEIGHTS_MIRROR": weights,
-        "KAITO__ALLOWED_NETWORKS": "127.0.0.0/8",
-        "KAITO__INSECURE_REGISTRIES": sandbox.registry,
-        "KAITO__BIND_POD_IP": True,  # all pods of the sandbox share this machine's network
-        "KAITO__ENDPOINT_DELAY_SECONDS": 1,  # the sandbox's endpoints follow at once
         # vLLM for processors takes minutes to start and 4 GB: only who asks for it gets it.
         "KAITO__SERVING_RUNTIMES": os.environ.get("KAITO_DEMO_RUNTIME") or "transformers",
     }
@@ -103,10 +105,10 @@ def airflow_environment(home: Path, sandbox: Sandbox, port: int, weights: Path) 
         **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},
         **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         "AIRFLOW_HOME": str(home),
-        "KUBECONFIG": str(airflow_kubeconfig(sandbox.kubeconfig, home / "kubeconfig")),
+        "KUBECONFIG": str(airflow_kubeconfig(cluster.kubeconfig, home / "kubeconfig")),
         # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
-        "AIRFLOW_CONN_AZURE_DEFAULT": azure_connection(sandbox.state_dir),
+        **cluster.airflow_settings(weights),
         "PYTHONPATH": str(PROJECT_ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         # Never asks a proxy for a loopback address.
@@ -137,9 +139,9 @@ def _secret(path: Path) -> str:
     return path.read_text()
 
 
-def start_airflow(sandbox: Sandbox, weights: Path, port: int | None = None) -> AirflowServer:
+def start_airflow(cluster: TargetCluster, weights: Path, port: int | None = None) -> AirflowServer:
     """Start `airflow standalone` in the background; returns at once, see :func:`wait_for_airflow`."""
-    home = sandbox.state_dir / "airflow"
+    home = cluster.state_dir / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     running = read_pid(home / "airflow.pid")
     if running is not None:
@@ -149,7 +151,7 @@ def start_airflow(sandbox: Sandbox, weights: Path, port: int | None = None) -> A
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("airflow")), "standalone"],
             cwd=PROJECT_ROOT,
-            env=airflow_environment(home, sandbox, port, weights),
+            env=airflow_environment(home, cluster, port, weights),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
