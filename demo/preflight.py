@@ -40,19 +40,19 @@ class Options:
         return self.settings.get(f"{PRODUCT}POOL_PROVIDER", "nodeclaim").lower()
 
 
-def check_options(options: Options, *, needs_registry: bool = True) -> list[str]:
+def check_options(options: Options, *, needs_workloads: bool = True) -> list[str]:
     """Say what is missing among the options."""
     faults = []
     if options.kubeconfig and not options.kubeconfig.is_file():
         faults.append(
             f"There is no kubeconfig {options.kubeconfig}: name the file in KUBECONFIG or --kubeconfig."
         )
-    if needs_registry and not options.workload_image:
+    if needs_workloads and not options.workload_image:
         faults.append(
             "WORKLOAD_IMAGE (--workload-image) is not set: name the image that the nodes can pull, built from "
             "include/workloads/Dockerfile."
         )
-    if needs_registry and not options.registry:
+    if needs_workloads and not options.registry:
         faults.append(
             "REGISTRY (--registry) is not set: name the registry that the cluster's pods push adapters to."
         )

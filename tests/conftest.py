@@ -9,6 +9,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -34,3 +35,12 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("ours"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ours"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options for tests on a cluster that is there already (docs/testing.md)."""
+    group = parser.getgroup("cluster", "the cluster of tests/integration")
+    group.addoption("--cluster", choices=["sandbox", "external"], default="sandbox")
+    group.addoption(
+        "--kubeconfig", type=Path, help="of an external cluster; default: KUBECONFIG, else ~/.kube/config"
+    )

@@ -57,13 +57,11 @@ class Result:
 
 
 @dataclass
-class Sandbox:
-    cluster: Cluster
+class ApiServer:
+    """Any API server, asked by kubectl."""
+
     kubeconfig: Path
     folder: Path
-    url: str
-    ca: Path
-    faults: Faults
 
     def _command(self, *arguments: str) -> list[str]:
         cache = str(self.folder / "cache")
@@ -84,6 +82,16 @@ class Sandbox:
 
     async def json(self, *arguments: str) -> Any:
         return json.loads((await self.kubectl(*arguments, "-o", "json")).out)
+
+
+@dataclass
+class Sandbox(ApiServer):
+    """The sandbox's, in this process: tests reach behind the API."""
+
+    cluster: Cluster
+    url: str
+    ca: Path
+    faults: Faults
 
     async def run_pod(
         self, name: str, *, ip: str = "127.0.0.1", logs: str = "", ends: bool = False
@@ -135,7 +143,7 @@ async def served_sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     runner = await server.serve(cluster, "127.0.0.1", 0, tls, {TOKEN: "admin"}, tmp_path / "logs", faults)
     url = f"https://127.0.0.1:{server.bound_port(runner)}"
     certificates.write_kubeconfig(tmp_path / "kubeconfig", url, tls.ca, TOKEN)
-    yield Sandbox(cluster, tmp_path / "kubeconfig", tmp_path, url, tls.ca, faults)
+    yield Sandbox(tmp_path / "kubeconfig", tmp_path, cluster, url, tls.ca, faults)
     await runner.cleanup()
     cluster.close()
 

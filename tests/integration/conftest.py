@@ -17,6 +17,19 @@ def reconciled_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recon
         yield stack
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what shares the reconciled stack one after the other, last, so that it does not burden other tests."""
+def needs_sandbox(item: pytest.Item) -> str:
+    """Why a test cannot run on an external cluster; empty when it can."""
+    if item.get_closest_marker("any_cluster"):
+        return ""
+    return "needs the sandbox (its API server in this process, its cloud, its registry or its faults): run it without --cluster"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On an external cluster skip what needs the sandbox, and say so.
+
+    Run what shares the reconciled stack one after the other, last, so that it does not burden other tests."""
+    if config.getoption("--cluster") == "external":
+        for item in items:
+            if reason := needs_sandbox(item):
+                item.add_marker(pytest.mark.skip(reason=reason))
     items.sort(key=lambda item: "reconciled_stack" in getattr(item, "fixturenames", ()))

@@ -1,12 +1,13 @@
 """The real kubectl, our CustomResourceDefinition and an API server: what users see when they apply a Workspace.
 
-Only the sandbox's API server runs, one for all tests of this file; each test has Workspaces of its own.
+One API server for all tests of this file, the sandbox's or an external cluster's; each test has Workspaces of its own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from include.workspace.api.convert import convert
 from sandbox.api.cluster import Cluster
 from sandbox.api.http import certificates, server
 from sandbox.faults import Faults
-from tests.integration.api_server import TOKEN, Sandbox
+from tests.integration.api_server import TOKEN, ApiServer
+from tests.integration.external import borrowed
 from tests.quick_start import QUICK_START
 
 pytestmark = [
+    pytest.mark.any_cluster,
     pytest.mark.integration,
     pytest.mark.timeout(240),
     pytest.mark.asyncio(loop_scope="module"),
@@ -53,17 +56,30 @@ inference:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", name="sandbox")
-async def api_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+async def api_server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[ApiServer]:
     folder = tmp_path_factory.mktemp("api")
+    async with AsyncExitStack() as held:
+        if request.config.getoption("--cluster") == "external":
+            kubeconfig = held.enter_context(borrowed(folder, request.config.getoption("--kubeconfig")))
+        else:
+            kubeconfig = await held.enter_async_context(served(folder))
+        found = ApiServer(kubeconfig, folder)
+        await found.kubectl("apply", "--server-side", "-f", str(CRD))
+        await found.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=10s")
+        yield found
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[Path]:
+    """The sandbox's API server in this process; yields its kubeconfig."""
     cluster, faults = Cluster(folder), Faults()
     tls = certificates.ensure(folder / "pki")
     runner = await server.serve(cluster, "127.0.0.1", 0, tls, {TOKEN: "admin"}, folder / "logs", faults)
     url = f"https://127.0.0.1:{server.bound_port(runner)}"
     certificates.write_kubeconfig(folder / "kubeconfig", url, tls.ca, TOKEN)
-    sandbox = Sandbox(cluster, folder / "kubeconfig", folder, url, tls.ca, faults)
-    await sandbox.kubectl("apply", "--server-side", "-f", str(CRD))
-    await sandbox.kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=10s")
-    yield sandbox
+    yield folder / "kubeconfig"
     await runner.cleanup()
     cluster.close()
 
@@ -83,13 +99,13 @@ def document(text: str, name: str, changes: dict[str, Any] | None = None) -> dic
     return found
 
 
-async def apply(sandbox: Sandbox, content: dict[str, Any], *options: str, fails: bool = False) -> str:
+async def apply(sandbox: ApiServer, content: dict[str, Any], *options: str, fails: bool = False) -> str:
     result = await sandbox.kubectl("apply", "-f", "-", *options, stdin=json.dumps(content), fails=fails)
     return result.err if fails else result.out
 
 
 @pytest.mark.parametrize(("text", "name"), [(TUNING, "quick-start"), (SERVING, "serve")])
-async def test_what_is_applied_comes_back_in_both_versions(sandbox: Sandbox, text: str, name: str) -> None:
+async def test_what_is_applied_comes_back_in_both_versions(sandbox: ApiServer, text: str, name: str) -> None:
     wanted = document(text, name)
     assert await apply(sandbox, wanted) == f"workspace.kaito.sh/{name} created\n"
     assert await apply(sandbox, wanted) == f"workspace.kaito.sh/{name} unchanged\n"
@@ -108,7 +124,7 @@ async def test_what_is_applied_comes_back_in_both_versions(sandbox: Sandbox, tex
         assert workspace.rollout is (half == "tuning")
 
 
-async def test_columns_names_and_categories(sandbox: Sandbox) -> None:
+async def test_columns_names_and_categories(sandbox: ApiServer) -> None:
     await apply(sandbox, document(TUNING, "columns"))
     for name in ("workspace", "workspaces", "wk", "wks"):
         assert (await sandbox.kubectl("get", name, "columns")).out.splitlines()[0].split() == COLUMNS
@@ -118,7 +134,7 @@ async def test_columns_names_and_categories(sandbox: Sandbox) -> None:
     assert "columns" in (await sandbox.kubectl("get", "workspace")).out
 
 
-async def test_v1alpha1_has_a_default_machine_and_v1beta1_none(sandbox: Sandbox) -> None:
+async def test_v1alpha1_has_a_default_machine_and_v1beta1_none(sandbox: ApiServer) -> None:
     bare = {"resource.instanceType": REMOVE}
     await apply(sandbox, document(TUNING, "alpha-bare", bare))
     found = await sandbox.json("get", "wk", "alpha-bare")
@@ -160,7 +176,7 @@ ADAPTER = {"name": "a", "image": "r.example.com/a:1"}
     ],
 )
 async def test_invalid_workspaces_are_refused_by_the_server_with_the_field(
-    sandbox: Sandbox, text: str, changes: dict[str, Any], words: list[str]
+    sandbox: ApiServer, text: str, changes: dict[str, Any], words: list[str]
 ) -> None:
     said = await apply(sandbox, document(text, "refused", changes), fails=True)
     for word in words:
@@ -169,7 +185,7 @@ async def test_invalid_workspaces_are_refused_by_the_server_with_the_field(
     await sandbox.kubectl("get", "wk", "refused", fails=True)
 
 
-async def test_all_faults_come_at_once(sandbox: Sandbox) -> None:
+async def test_all_faults_come_at_once(sandbox: ApiServer) -> None:
     changes = {"tuning.method": "dora", "resource.count": 0, "tuning.preset.accessMode": "x"}
     said = await apply(sandbox, document(TUNING, "refused", changes), fails=True)
     for field in ("tuning.method", "resource.count", "tuning.preset.accessMode"):
@@ -196,7 +212,7 @@ async def test_all_faults_come_at_once(sandbox: Sandbox) -> None:
     ],
 )
 async def test_immutable_fields_are_immutable(
-    sandbox: Sandbox, text: str, changes: dict[str, Any], field: str
+    sandbox: ApiServer, text: str, changes: dict[str, Any], field: str
 ) -> None:
     name = "fixed-tuning" if text is TUNING else "fixed-serving"
     await apply(sandbox, document(text, name))
@@ -215,7 +231,7 @@ async def test_immutable_fields_are_immutable(
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
 
 
-async def test_what_may_change_changes_and_counts_generations(sandbox: Sandbox) -> None:
+async def test_what_may_change_changes_and_counts_generations(sandbox: ApiServer) -> None:
     await apply(sandbox, document(TUNING, "edited"))
     changes = {
         "tuning.method": "QLoRA",
@@ -240,7 +256,7 @@ def condition(kind: str, status: str = "True") -> dict[str, Any]:
     }
 
 
-async def apply_status(sandbox: Sandbox, name: str, manager: str, status: dict[str, Any]) -> None:
+async def apply_status(sandbox: ApiServer, name: str, manager: str, status: dict[str, Any]) -> None:
     content = {
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
@@ -251,7 +267,7 @@ async def apply_status(sandbox: Sandbox, name: str, manager: str, status: dict[s
     await sandbox.kubectl("apply", "-f", "-", *options, stdin=json.dumps(content))
 
 
-async def test_status_is_a_subresource(sandbox: Sandbox) -> None:
+async def test_status_is_a_subresource(sandbox: ApiServer) -> None:
     await apply(sandbox, document(TUNING, "status", {"status": {"state": "Ready"}}))
     assert "status" not in await sandbox.json("get", "wk", "status"), "not through the Workspace itself"
     patch = {"status": {"state": "Running", "progress": {"step": 3, "total": 9, "loss": 1.5}}, "tuning": None}
@@ -264,7 +280,7 @@ async def test_status_is_a_subresource(sandbox: Sandbox) -> None:
     assert found["tuning"]["method"] == "qlora", "and nothing but the status through the subresource"
 
 
-async def test_foreign_status_fields_and_conditions_survive(sandbox: Sandbox) -> None:
+async def test_foreign_status_fields_and_conditions_survive(sandbox: ApiServer) -> None:
     """With the plain list of KAITO's own definition the second writer would take all conditions."""
     await apply(sandbox, document(TUNING, "shared"))
     theirs = {"conditions": [condition("TheirsReady")], "theirField": {"any": [1, "x"]}}
@@ -284,7 +300,7 @@ async def test_foreign_status_fields_and_conditions_survive(sandbox: Sandbox) ->
     assert shown[COLUMNS.index("WORKSPACEREADY") - 2] == "True"
 
 
-async def test_a_bad_status_is_refused_with_its_field(sandbox: Sandbox) -> None:
+async def test_a_bad_status_is_refused_with_its_field(sandbox: ApiServer) -> None:
     await apply(sandbox, document(TUNING, "bad-status"))
     patch = {"status": {"conditions": [{**condition("A"), "status": "Perhaps"}], "targetNodeCount": "one"}}
     said = await sandbox.kubectl(
@@ -301,7 +317,7 @@ async def test_a_bad_status_is_refused_with_its_field(sandbox: Sandbox) -> None:
     assert "status.targetNodeCount" in said.err
 
 
-async def test_a_converted_workspace_goes_through_v1alpha1_and_comes_back_whole(sandbox: Sandbox) -> None:
+async def test_a_converted_workspace_goes_through_v1alpha1_and_comes_back_whole(sandbox: ApiServer) -> None:
     """Upstream, a write through v1alpha1 erases what only v1beta1 has."""
     wanted = document(SERVING, "there-and-back")
     await apply(sandbox, convert(wanted, "v1alpha1"))
@@ -311,7 +327,7 @@ async def test_a_converted_workspace_goes_through_v1alpha1_and_comes_back_whole(
     assert parse_workspace(back).model_access_secret == "hf"
 
 
-async def test_kubectl_explains_the_fields(sandbox: Sandbox) -> None:
+async def test_kubectl_explains_the_fields(sandbox: ApiServer) -> None:
     said = (await sandbox.kubectl("explain", "workspace.status.progress")).out
     assert "tokensPerSecond" in said
     assert "Optimizer steps done" in said
