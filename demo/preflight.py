@@ -10,11 +10,12 @@ from typing import Any
 
 from demo.processes import DemoError
 from demo.target import PRODUCT
+from include.catalog.node_labels import NodeLabelsIncomplete, machine_from_labels
 
 Ask = Callable[..., str]
 
-#: The CRD's rules (CEL with isImage and friends apart) are understood from here on.
-OLDEST = (1, 30)
+#: Validation rules (CEL) of a CRD are a stable part of Kubernetes from here on.
+OLDEST = (1, 29)
 #: The label of the demo's Workspace: BYO nodes carry it.
 NODE_LABEL = "app=tuning-smollm2"
 GPU = "nvidia.com/gpu"
@@ -105,13 +106,19 @@ def node_faults(nodes: list[dict[str, Any]]) -> list[str]:
     """Judge the nodes that carry the label of the demo's Workspace."""
     if not nodes:
         return [f"No node has the label {NODE_LABEL}: kubectl label node NODE {NODE_LABEL}"]
+    faults = []
+    for node in nodes:
+        try:
+            machine_from_labels(node["metadata"].get("labels") or {})
+        except NodeLabelsIncomplete as error:
+            faults.append(f"Node {node['metadata']['name']}: {error}")
     offered = [(node.get("status") or {}).get("allocatable", {}).get(GPU, "0") for node in nodes]
     if all(count == "0" for count in offered):
         names = ", ".join(node["metadata"]["name"] for node in nodes)
-        return [
+        faults.append(
             f"No GPU is offered by {names}: install NVIDIA's device plugin, or see docs/testing.md for kind."
-        ]
-    return []
+        )
+    return faults
 
 
 def image_fault(status: Mapping[str, Any], image: str, *, late: bool = False) -> str | None:

@@ -21,7 +21,7 @@ def needs_sandbox(item: pytest.Item) -> str:
     """Why a test cannot run on an external cluster; empty when it can."""
     if item.get_closest_marker("any_cluster"):
         return ""
-    return "needs the sandbox (its API server in this process, its cloud, its registry or its faults): run it without --cluster"
+    return "needs the sandbox: its API server in this process, its cloud, its registry or its faults"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -26,7 +26,15 @@ from demo.scenario import surroundings, workspace
 from demo.stack import Sandbox
 from demo.target import PRODUCT
 
-GOOD_NODE = {"metadata": {"name": "gpu-1"}, "status": {"allocatable": {"nvidia.com/gpu": "1"}}}
+GPU_LABELS = {
+    "nvidia.com/gpu.product": "Tesla-T4",
+    "nvidia.com/gpu.count": "1",
+    "nvidia.com/gpu.memory": "16384",
+}
+GOOD_NODE = {
+    "metadata": {"name": "gpu-1", "labels": GPU_LABELS},
+    "status": {"allocatable": {"nvidia.com/gpu": "1"}},
+}
 DEFAULT = {
     "metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
 }
@@ -100,7 +108,7 @@ def test_what_is_there_already_is_never_changed() -> None:
     assert f"kubectl delete {crd}" in told
 
 
-@pytest.mark.parametrize(("minor", "good"), [("29", False), ("30", True), ("36+", True)])
+@pytest.mark.parametrize(("minor", "good"), [("28", False), ("29", True), ("36+", True)])
 def test_the_version(minor: str, good: bool) -> None:
     assert (version_faults({"major": "1", "minor": minor}) == []) is good
 
@@ -114,7 +122,9 @@ def test_the_storage_class_is_the_settings_or_the_default() -> None:
 def test_byo_needs_nodes_with_the_label_and_gpus() -> None:
     assert node_faults([GOOD_NODE]) == []
     assert "kubectl label node" in node_faults([])[0]
-    assert "No GPU is offered by cpu" in node_faults([{"metadata": {"name": "cpu"}}])[0]
+    labels, offer = node_faults([{"metadata": {"name": "cpu"}}])
+    assert "nvidia.com/gpu.memory is missing" in labels
+    assert "No GPU is offered by cpu" in offer
 
 
 @pytest.mark.parametrize(
