@@ -41,6 +41,8 @@ training_config:
   LoraConfig: {r: 4, lora_alpha: 8}
   TrainingArguments: {max_steps: STEPS, per_device_train_batch_size: 1, save_strategy: steps, save_steps: 50}
 """
+#: A provider of machines that this installation adds.
+ADDED_PROVIDER = "labelled-nodes=examples.pool_providers.labelled_nodes:LabelledNodes"
 
 
 @dataclass
@@ -210,8 +212,11 @@ def reconciled_stack(folder: Path) -> Iterator[ReconciledStack]:
     with ExitStack() as held:
         held.callback(stop_sandbox, state)
         registry_door = held.enter_context(door(sandbox.registry))
-        registries = {"AIRFLOW__KAITO__INSECURE_REGISTRIES": f"{sandbox.registry},{registry_door.address}"}
-        airflow = AirflowParts(folder / "airflow", sandbox, weights, registries)
+        settings = {
+            "AIRFLOW__KAITO__INSECURE_REGISTRIES": f"{sandbox.registry},{registry_door.address}",
+            "AIRFLOW__KAITO__POOL_PROVIDERS": ADDED_PROVIDER,
+        }
+        airflow = AirflowParts(folder / "airflow", sandbox, weights, settings)
         held.callback(airflow.stop)
         airflow.migrate()
         airflow.start()

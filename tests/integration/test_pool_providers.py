@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from kaito.hooks.aks import AksHook
 
 from demo.stack import azure_connection
+from examples.pool_providers.labelled_nodes import SET_ASIDE, LabelledNodes
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
 from tests.integration.airflow_run import wait
@@ -91,8 +94,9 @@ def test_a_tuning_on_a_node_pool_leaves_no_machine_behind(
     stack.gone(name)
 
 
-def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: AksHook) -> None:
-    stack, name = reconciled_stack, "on-own-nodes"
+@contextmanager
+def standing_nodes(stack: ReconciledStack, azure: AksHook, app: str) -> Iterator[list[str]]:
+    """Two GPU nodes that nobody made for a Workspace."""
     azure.begin_create(
         {
             "name": "mine",
@@ -102,13 +106,20 @@ def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: A
                 "mode": "User",
                 "osType": "Linux",
                 "type": "VirtualMachineScaleSets",
-                "nodeLabels": {"app": name},
+                "nodeLabels": {"app": app},
                 "nodeTaints": ["sku=gpu:NoSchedule"],
             },
         }
     )
     try:
-        own = wait(lambda: _nodes(stack, name, 2), 60, "two nodes")
+        yield wait(lambda: _nodes(stack, app, 2), 60, "two nodes")
+    finally:
+        azure.begin_delete("mine")
+
+
+def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: AksHook) -> None:
+    stack, name = reconciled_stack, "on-own-nodes"
+    with standing_nodes(stack, azure, name) as own:
         stack.kubectl("label", "nodes", *own, *(f"{key}={value}" for key, value in GPUS.items()))
         apply(stack, name, "byo", instanceType="")
         pod = stack.running_pod(name, "tuning")
@@ -119,8 +130,26 @@ def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: A
         stack.gone(name)
         assert _nodes(stack, name, 2) == own
         assert pools(azure) == ["mine"]
-    finally:
-        azure.begin_delete("mine")
+
+
+def test_a_tuning_on_machines_of_an_added_provider_gives_them_back(
+    reconciled_stack: ReconciledStack, azure: AksHook
+) -> None:
+    stack, name, app = reconciled_stack, "on-labelled-nodes", "set-aside"
+    with standing_nodes(stack, azure, app) as own:
+        stack.kubectl("label", "nodes", *own, f"{SET_ASIDE}=true")
+        apply(stack, name, LabelledNodes.name)
+        pod = stack.running_pod(name, "tuning")
+        assert pod["spec"]["nodeName"] in own
+        (lent,) = stack.get("nodes", "-l", f"kaito.sh/workspace={name}")["items"]
+        assert lent["metadata"]["name"] == pod["spec"]["nodeName"]
+        stack.reaches(name, "WorkspaceSucceeded")
+        why = f"GPU machines by provider {LabelledNodes.name}: annotation kaito.sh/pool-provider."
+        assert why in stack.log(stack.run_id(name), CREATE)
+        assert not stack.get("nodes", "-l", f"kaito.sh/workspace={name}")["items"], "it was given back"
+        assert _nodes(stack, app, 2) == own
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
 
 
 def _nodes(stack: ReconciledStack, app: str, many: int) -> list[str] | None:

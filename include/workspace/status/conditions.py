@@ -118,7 +118,7 @@ def progress(
     """The status after a phase, from the Workspace as the cluster holds it NOW (read it just before).
 
     `generation` is the one that the run works for (default: the Workspace's own). `reason` replaces the reason of the
-    phase's first condition, and of ResourceReady among its causes, such as a NodeClaim's own LaunchFailed. `nodes` are
+    phase's first condition, and of ResourceReady among its causes, such as a machine's own LaunchFailed. `nodes` are
     node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
     {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way (but for
     the one whose id is its "replaces", which Airflow says is over).

@@ -17,7 +17,7 @@ class Dispatch(BaseModel):
     :param keys: None for all.
     :param token: what the task leaves on the Lease when it is done, so that the next wait knows.
     :param identity: the deployment that holds the Lease.
-    :param ended: when machines were seen to go, by the uids of their NodeClaims and Nodes.
+    :param ended: when machines were seen to go, by the uids of what shows them.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -61,7 +61,7 @@ _LEASES: dict[str, ObservedLease] = {}
 class WorkspaceChangesTrigger(BaseTrigger):
     """Succeeds with ``{"keys": [[namespace, name], ...], "reason", "token", "identity", "ended"}``.
 
-    ``keys`` None means all; ``ended`` has when machines of theirs were seen to go, by the uids of NodeClaims and Nodes.
+    ``keys`` None means all; ``ended`` has when machines of theirs were seen to go, by the uids of what shows them.
 
     :param kubernetes_conn_id: Airflow connection to the cluster.
     :param quiet_seconds: more changes that come within that time go along.

@@ -1,0 +1,1 @@
+"""Pool providers to copy; docs/extending.md walks through them."""
