@@ -92,7 +92,11 @@ def test_the_user_s_rank_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [({"r": 600}, "rank 600"), ({"r": None}, "tells no rank"), ({"rank_pattern": [1]}, "tells no rank")],
+    [
+        ({"r": 600}, "rank 600"),
+        ({"r": None}, "must be a whole number above 0"),
+        ({"rank_pattern": [1]}, "must be a whole number above 0"),
+    ],
 )
 def test_an_adapter_that_cannot_be_served_is_said(tmp_path: Path, config: dict[str, Any], said: str) -> None:
     adapter(tmp_path, "mine", **config)
