@@ -161,10 +161,12 @@ def adapter_pod(
     settings: ManifestSettings,
     run_id: str,
     metadata: Mapping[str, Any] | None = None,
+    weights_sha256: str | None = None,
 ) -> Manifest:
     """The pod that packs the adapter as an OCI image and pushes it.
 
-    `metadata` becomes annotations of the image's manifest. Raises ValueError when the Workspace has no output image.
+    `metadata` becomes annotations of the image's manifest. `weights_sha256` is the digest of the weights that the
+    training has reported: others are not pushed. Raises ValueError when the Workspace has no output image.
     """
     workspace = workspace_of(ws)
     output = _tuning(workspace).output
@@ -178,6 +180,7 @@ def adapter_pod(
         ADAPTER_DIR=f"{RESULTS_PATH}/adapter",
         ADAPTER_IMAGE=output.image,
         ADAPTER_ANNOTATIONS=json.dumps(annotations, sort_keys=True),
+        ADAPTER_SHA256=weights_sha256,
     )
     variables += access.variables
     mounts = [mount("work", RESULTS_PATH, sub_path="results", read_only=True), *access.mounts]

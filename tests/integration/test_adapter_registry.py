@@ -373,3 +373,14 @@ def test_a_push_is_tried_at_a_real_registry_and_leaves_nothing(registry: RealReg
     uploads = registry.root / "storage/docker/registry/v2/repositories/trial/phi/_uploads"
     # This registry keeps the folder of an upload that was given up until it sweeps; the upload itself is gone.
     assert [path for path in uploads.rglob("*") if path.name in ("data", "startedat")] == []
+
+
+def test_weights_that_the_training_did_not_make_are_not_pushed(
+    registry: RealRegistry, workload, adapter: Path
+):
+    image = f"{registry.host}/other/phi:1"
+    outcome = push(workload, adapter, image, ADAPTER_SHA256="0" * 64)
+    assert outcome.code == 65
+    assert "another adapter lies there now" in outcome.result["error"]
+    digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert push(workload, adapter, image, ADAPTER_SHA256=digest).code == 0

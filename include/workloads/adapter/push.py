@@ -5,6 +5,7 @@ The digest is known before anything is sent, so what the registry reports afterw
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from include.workloads.adapter.check import check_adapter
-from include.workloads.adapter.layout import AdapterImage, build_image
+from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
 from include.workloads.adapter.registry import RegistryClient, sha256
 from include.workloads.adapter.session import connect, read_reference
-from include.workloads.contract import TryAgain, UserConfigError, file_write_error, required
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
 
 log = logging.getLogger("adapter")
 
@@ -30,6 +31,7 @@ def push_adapter() -> dict[str, Any]:
         raise UserConfigError(f"{reference} names a digest; an image is pushed to a tag, such as :0.0.1.")
     annotations = _annotations()
     check_adapter(folder, f"The adapter folder {folder}")
+    _check_weights(folder)
     client = connect(reference)
     try:
         with tempfile.TemporaryDirectory(prefix="adapter-") as work:
@@ -47,6 +49,20 @@ def push_adapter() -> dict[str, Any]:
         "layer_digest": image.layer_digest,
         "pushed": pushed,
     }
+
+
+def _check_weights(folder: Path) -> None:
+    """The weights must be those that the training has reported (ADAPTER_SHA256, where it is set)."""
+    expected = os.environ.get("ADAPTER_SHA256", "").strip()
+    if not expected:
+        return
+    with (folder / MODEL_FILE).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise UserDataError(
+            f"{folder / MODEL_FILE} has the digest {found}, but the training made {expected}: another adapter lies "
+            "there now, and it is not pushed."
+        )
 
 
 def push_image(client: RegistryClient, image: AdapterImage) -> bool:

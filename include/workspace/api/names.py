@@ -49,6 +49,7 @@ SCALE_TO_ZERO = (
 INSTANCE_TYPES = "kaito.sh/instance-types"  # further machine types, TYPE or TYPE@ZONE, in the order of asking
 CAPACITY_TYPE = "kaito.sh/capacity-type"  # spot, on-demand, or both in the order of asking
 OFFER = "kaito.sh/offer"  # on what is made: which of those it was asked for as
+ADAPTER = "kaito.sh/adapter"  # on a work volume: which adapter lies there (status.kept_adapter)
 BUDGET = "kaito.sh/budget-usd"  # US dollars that this Workspace's machines may cost in all
 ASKED_AT = (
     "kaito.sh/asked-at"  # on Nodes whose pool is no object: when it was asked for, in seconds since 1970

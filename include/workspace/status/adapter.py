@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.workspace.api.names import generation
-from include.workspace.status.conditions import ConditionType, condition
+from include.workspace.status.conditions import ConditionType, Reason, condition
+
+
+def kept(workspace: Mapping[str, Any]) -> bool:
+    """Whether the run under way pushes an adapter that an earlier one has made, so that no machine is needed for it."""
+    told = condition(workspace.get("status"), ConditionType.RESOURCE_READY) or {}
+    return (told.get("reason"), told.get("observedGeneration")) == (
+        Reason.ADAPTER_KEPT,
+        generation(workspace),
+    )
 
 
 def published(workspace: Mapping[str, Any]) -> dict[str, Any] | None:

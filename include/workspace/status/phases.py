@@ -66,6 +66,7 @@ class Reason(StrEnum):
     ADAPTER_PUSHED = "AdapterPushed"
     ADAPTER_PENDING = "AdapterPending"
     ADAPTER_FAILED = "AdapterFailed"
+    ADAPTER_KEPT = "AdapterKept"
     SCALED_TO_ZERO = "ScaledToZero"
     BUDGET_EXCEEDED = "BudgetExceeded"
 
@@ -78,6 +79,7 @@ class Phase(StrEnum):
     DATASET_PENDING = "DatasetPending"
     DATASET_READY = "DatasetReady"
     DATASET_FAILED = "DatasetFailed"
+    ADAPTER_KEPT = "AdapterKept"
     NODES_PENDING = "NodesPending"
     NODES_READY = "NodesReady"
     NODES_FAILED = "NodesFailed"
@@ -119,6 +121,7 @@ TRAINING_OVER = frozenset(
     {
         Phase.ACCEPTED,
         Phase.INVALID,
+        Phase.ADAPTER_KEPT,
         Phase.TUNING_FAILED,
         Phase.RELEASED,
         Phase.PUBLISHING,
@@ -164,6 +167,19 @@ STEPS: Mapping[Phase, Step] = {
     Phase.DATASET_PENDING: Step(((T.DATASET_READY, False, R.DATASET_PENDING),)),
     Phase.DATASET_READY: Step(((T.DATASET_READY, True, R.DATASET_CHECKED),)),
     Phase.DATASET_FAILED: Step(((T.DATASET_READY, False, R.DATASET_FAILED), *FINISHED), "Failed"),
+    # An earlier run has made the adapter that is wanted: no data, machine or training is needed, only the push.
+    Phase.ADAPTER_KEPT: Step(
+        tuple(
+            (kind, False, R.ADAPTER_KEPT)
+            for kind in (
+                T.NODE_CLAIM_READY,
+                T.NODES_READY,
+                T.RESOURCE_READY,
+                T.DATASET_READY,
+                T.JOB_STARTED,
+            )
+        ),
+    ),
     Phase.NODES_PENDING: Step(
         (
             (T.NODE_CLAIM_READY, False, R.NODE_CLAIM_NOT_READY),

@@ -47,8 +47,9 @@ def planned(run: Run, settings: ManifestSettings) -> Iterator[tuple[Kind, dict[s
         yield CONFIG_MAP, manifests.tuning_config(workspace, run.plan, None)
         if secret := manifests.dataset_urls(workspace):  # of a Workspace whose URLs are redacted
             yield SECRET, secret
-        yield POD, manifests.dataset_pod(workspace, run.plan, settings, run.run_id)
-        yield POD, manifests.tuning_pod(workspace, run.plan, settings, run.run_id)
+        if not run.trained:
+            yield POD, manifests.dataset_pod(workspace, run.plan, settings, run.run_id)
+            yield POD, manifests.tuning_pod(workspace, run.plan, settings, run.run_id)
         if workspace.tuning.output is None or workspace.tuning.output.image:
             yield POD, manifests.adapter_pod(workspace, run.plan, settings, run.run_id, {})
     if run.serving_plan is not None:

@@ -15,8 +15,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.workspace.api import names
 from include.workspace.status import conditions
+from include.workspace.status.kept_adapter import rerun_of
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
+from kaito.operators import kept_adapter
 from kaito.operators.exclusive import OPEN
 from kaito.providers.base import Purpose
 from kaito.tasks.base import Run, WorkspaceTask
@@ -69,6 +71,7 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         if cause is None:
             self.log.info("All steps of the run succeeded.")
             self._record_outcome(run, ti.run_id, SUCCESS)
+            self._record_delivery(run)
             return
         self._stop_pods(run)
         known = self._told(run)
@@ -78,6 +81,18 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         verdict = f"The run {cause}. {known or ''}".strip()
         self.log.error("%s", verdict)
         raise AirflowFailException(verdict)
+
+    def _record_delivery(self, run: Run) -> None:
+        """The adapter has reached its goal: a request for a new run means a new training from now on."""
+        if run.plan is None or run.plan.purpose != Purpose.TUNING:
+            return
+        maker, rerun = (run.trained or {}).get("run", run.run_id), rerun_of(run.document)
+        try:
+            kept_adapter.change(
+                self.cluster, run.document, lambda known: known and known.delivered(maker, rerun)
+            )
+        except ClusterError as error:
+            self.log.warning("The delivery could not be recorded on the work volume: %s", error)
 
     def _record_outcome(self, run: Run, run_id: str, state: str) -> None:
         """Write how the run ended where the reconciler would: nobody else does when that does not run.

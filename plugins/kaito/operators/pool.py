@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
+from kaito.operators import kept_adapter
 from kaito.providers.base import PoolKey, Purpose
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
@@ -44,6 +45,9 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
             )
         if run.adapter and self.purpose == Purpose.TUNING:
             self.log.info("This run has published its adapter already: no machines are needed for tuning.")
+            return {"pools": [], "made": [], "instance_type": plan.instance_type}
+        if run.trained and self.purpose == Purpose.TUNING:
+            self.log.info("%s: no machines are asked for.", kept_adapter.sentence(run.trained))
             return {"pools": [], "made": [], "instance_type": plan.instance_type}
         self._again = tries_left(context)
         asked = self.ask(run, context=context)
@@ -102,6 +106,8 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             self.log.info("The nodes are BYO (bring your own): they stay.")
             return
         self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
+        if run.trained and self.purpose == Purpose.TUNING:
+            return  # it had none, and the conditions say why
         self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
 
     def _succeeded(self, context: Context) -> bool:

@@ -35,7 +35,7 @@ from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import CRD, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
-from kaito.operators import dry_run, exclusive, push_trial
+from kaito.operators import dry_run, exclusive, kept_adapter, push_trial
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.providers.base import Purpose
@@ -284,19 +284,23 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             serving = candidates(
                 workspace, catalog, config, self.machine, serving=bool(workspace.tuning), runtimes=runtimes
             )
+        trained = kept_adapter.wanted(self.cluster, document, tuning.first) if tuning else None
         if not under_way(document, run_id):  # then its own machines would count
             refused: dict[str, str] = {}
-            if tuning:
+            if trained:
+                pass  # nothing is asked for
+            elif tuning:
                 tuning, refused = self._granted(document, tuning, run_id)
             elif serving:
                 serving, refused = self._granted(document, serving, run_id)
-            if tuning:
+            if tuning and not trained:
                 tuning = self._left_in_budget(wanted, document, tuning, serving, refused, run_id)
                 refused = {}  # of the tuning's machines
             if serving:
-                serving = self._left_in_budget(wanted, document, serving, tuning, refused, run_id)
-            self._take_a_dry_run(wanted, document, tuning, serving, run_id)
-        return self._record(document, tuning, serving, run_id)
+                other = None if trained else tuning
+                serving = self._left_in_budget(wanted, document, serving, other, refused, run_id)
+            self._take_a_dry_run(wanted, document, tuning, serving, run_id, trained)
+        return self._record(document, tuning, serving, run_id, trained)
 
     def _take_a_dry_run(
         self,
@@ -305,10 +309,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         tuning: Candidates | None,
         serving: Candidates | None,
         run_id: str,
+        trained: dict[str, Any] | None,
     ) -> None:
         """Refuse what the API server would refuse later, with machines waiting for it."""
         first, second = tuning and tuning.first, serving and serving.first
-        run = Run(document, first or second, second, names.run_id_label(run_id))
+        run = Run(document, first or second, second, names.run_id_label(run_id), trained=trained)
         if found := dry_run.refusals(self.cluster, run, manifest_settings()):
             raise self._refusal(wanted, document, found, run_id)
 
@@ -375,6 +380,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         tuning: Candidates | None,
         serving: Candidates | None,
         run_id: str,
+        trained: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Leave the plans to the later tasks and tell the Workspace's author, unless this run goes on from before."""
         by_purpose = {Purpose.TUNING: tuning, Purpose.SERVING: serving}
@@ -389,14 +395,26 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         others = {key: [one.to_dict() for one in found.plans[1:]] for key, found in known.items()}
         if others := {key: plans for key, plans in others.items() if plans}:
             result["alternatives"] = others
+        if trained:
+            result["trained"] = trained
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
+            self._tell_kept(Run.from_xcom(result, run_id))
             return {**result, "adapter": published(document)}
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
         run = Run.from_xcom(result, run_id)
         self.report(run, conditions.Phase.ACCEPTED, sentences(made)[0], begun=begun)
         exclusive.confirm(self.live_workspace(run), run_id)
+        self._tell_kept(run)
         return result
+
+    def _tell_kept(self, run: Run) -> None:
+        """Say that only the push is left to do, where it is."""
+        if run.trained:
+            told = f"{kept_adapter.sentence(run.trained)}: it is only pushed, and no data is fetched again"
+            self.log.info("%s.", told)
+            more = f"{told}. To train anew, set {names.RERUN} to a new value after this run."
+            self.report(run, conditions.Phase.ADAPTER_KEPT, more)
 
 
 def _least(plan: Plan) -> float:

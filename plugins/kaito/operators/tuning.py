@@ -20,8 +20,10 @@ from include import manifests
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
+from include.workspace.status.kept_adapter import KeptAdapter, State, rerun_of
 from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, NODE, POD, SECRET, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
+from kaito.operators import kept_adapter
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
 from kaito.providers.base import PoolKey, Purpose
 from kaito.settings import manifest_settings, step_timeout
@@ -53,13 +55,7 @@ def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
 
     :raises AirflowFailException: the user's ConfigMap was deleted since the preflight.
     """
-    tuning = run.workspace.tuning
-    given = None
-    if tuning and tuning.config:
-        config = cluster.find(CONFIG_MAP, tuning.config, run.namespace)
-        if config is None:
-            raise AirflowFailException(f"ConfigMap {tuning.config} (tuning.config) was deleted.")
-        given = config["data"]["training_config.yaml"]
+    given = kept_adapter.config_text(cluster, run.document)
     cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, plan, given))
 
 
@@ -88,6 +84,9 @@ class FetchDatasetOperator(WorkloadPodOperator):
         # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.
         return Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
 
+    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+        return dict(trained["dataset"])
+
     def summary(self, result: dict[str, Any]) -> str:
         rows = result.get("sentence") or f"{result.get('rows')} rows"
         return f"Dataset ready: {rows}; digest {result.get('digest')}"
@@ -110,20 +109,49 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     done = conditions.Phase.TUNING
     failed = conditions.Phase.TUNING_FAILED
 
-    def __init__(self, *, execution_timeout: timedelta = timedelta(hours=24), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        execution_timeout: timedelta = timedelta(hours=24),
+        dataset_task_id: str = "fetch_dataset",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(execution_timeout=execution_timeout, **kwargs)
+        self.dataset_task_id = dataset_task_id
+        self._dataset: dict[str, Any] = {}
         self._try = 1
         #: What the machines were asked for as that are there now, "" where only the first wait has asked.
         self._offer = ""
 
     def execute(self, context: Context) -> Any:
         self._try = context["ti"].try_number
+        self._dataset = dict(context["ti"].xcom_pull(task_ids=self.dataset_task_id) or {})
         return super().execute(context)
+
+    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+        return dict(trained["tuning"])
 
     def prepare(self, run: Run) -> None:
         if self._try > 1:
             self._have_machines(run)
         apply_config(self.cluster, run, self._plan(run))
+        self._take_the_volume(run)
+
+    def _take_the_volume(self, run: Run) -> None:
+        """Whatever adapter lies there is no longer one to push: this training may write from now on."""
+        live = {**self.live_workspace(run), "metadata": run.document["metadata"]}
+        recipe = kept_adapter.recipe(self.cluster, live, self._plan(run))
+        begun = KeptAdapter.begun(recipe, run.run_id, rerun_of(live), self._dataset)
+        kept_adapter.change(self.cluster, live, lambda _: begun)
+
+    def finished(self, run: Run, result: dict[str, Any]) -> None:
+        try:
+            kept_adapter.change(
+                self.cluster, run.document, lambda known: known and known.finished(run.run_id, result)
+            )
+        except ClusterError as error:  # a later run then trains again
+            self.log.warning("That the adapter is on the work volume could not be recorded: %s", error)
+        super().finished(run, result)
 
     def _have_machines(self, run: Run) -> None:
         """Return if the run's machines are there, else ask for what is missing and wait for it in the triggerer.
@@ -309,7 +337,7 @@ def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) 
         "tuning.steps": tuning.get("steps"),
         "tuning.loss": tuning.get("loss_last"),
         "tuning.device": tuning.get("device"),
-        "run-id": run.run_id,
+        "run-id": (run.trained or {}).get("run", run.run_id),
         "workspace": f"{run.namespace}/{run.name}",
     }
     return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
@@ -335,6 +363,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
+        self._check_the_volume(run)
         output = run.workspace.tuning.output if run.workspace.tuning else None
         if run.adapter is None and (output is None or output.image):
             return super().execute(context)
@@ -344,12 +373,27 @@ class PublishAdapterOperator(WorkloadPodOperator):
         self.finished(run, result)
         return result
 
+    def _check_the_volume(self, run: Run) -> None:
+        """An adapter of an earlier run must still be the one that the preflight saw."""
+        if run.adapter or not run.trained:
+            return
+        known = kept_adapter.seen(self.cluster, run.document)
+        same = known is not None and (known.run, known.recipe) == (run.trained["run"], run.trained["recipe"])
+        if known is None or not same or known.state is State.TRAINING:
+            raise self._verdict(
+                run,
+                f"{self.task_id}: the adapter of run {run.trained['run']} is no longer on the work volume; set "
+                f"{names.RERUN} to a new value to train again.",
+            )
+
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         pull = context["ti"].xcom_pull
-        made = provenance(
-            run, pull(task_ids=self.dataset_task_id) or {}, pull(task_ids=self.tuning_task_id) or {}
+        tuned = pull(task_ids=self.tuning_task_id) or {}
+        made = provenance(run, pull(task_ids=self.dataset_task_id) or {}, tuned)
+        weights = (tuned.get("adapter") or {}).get("sha256")
+        return manifests.adapter_pod(
+            run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made, weights
         )
-        return manifests.adapter_pod(run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made)
 
     def summary(self, result: dict[str, Any]) -> str:
         return (

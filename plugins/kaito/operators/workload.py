@@ -22,6 +22,7 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
+from kaito.operators import kept_adapter
 from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
 from kaito.tasks import base
@@ -95,6 +96,10 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     def prepare(self, run: Run) -> None:
         """Make what the pod mounts."""
 
+    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return this step's result in the run that made the adapter on the volume; None: the step is needed."""
+        return None
+
     def summary(self, result: dict[str, Any]) -> str:
         """Return the result as one sentence for the Workspace's condition."""
         raise NotImplementedError
@@ -108,6 +113,10 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         if run.adapter:
             self.log.info("This run has published its adapter already: nothing to do.")
             return {}
+        if run.trained and (known := self.made_before(run.trained)) is not None:
+            self.log.info("%s: nothing to do.", kept_adapter.sentence(run.trained))
+            context["ti"].xcom_push(key="return_value", value=known)
+            return known
         try:
             self.live_workspace(run)
             self.prepare(run)

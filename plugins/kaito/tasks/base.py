@@ -66,6 +66,8 @@ class Run:
     :param plan: of the machines that were got, or are asked for first; so is ``serving_plan``.
     :param run_id: the run's id as a label value.
     :param adapter: what this very run published before its history was lost: it need not be made again.
+    :param trained: ``{"run", "recipe", "dataset", "tuning"}`` of the adapter that an earlier run left on the volume,
+        where it is the one that is wanted: it need only be pushed.
     :param alternatives: by purpose, all plans in the order of asking, where there is more than one.
     :param refused: what the cloud has said to this very task, by purpose and offer.
     """
@@ -75,6 +77,7 @@ class Run:
     serving_plan: Plan | None
     run_id: str
     adapter: dict[str, Any] | None = None
+    trained: dict[str, Any] | None = None
     alternatives: Mapping[str, tuple[Plan, ...]] = field(default_factory=dict)
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -139,6 +142,7 @@ class Run:
             else None,
             run_id=names.run_id_label(run_id),
             adapter=value.get("adapter"),
+            trained=value.get("trained"),
             alternatives=others,
         )
 

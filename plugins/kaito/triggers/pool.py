@@ -12,7 +12,7 @@ from airflow.triggers.base import TriggerEvent
 from include.pools import lost_nodes as lost
 from include.pools.status import FINAL_CLASSES, FailureClass, Stage
 from include.workspace.status import conditions
-from include.workspace.status.adapter import published
+from include.workspace.status.adapter import kept, published
 from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace
 from kaito.providers.base import PoolKey, PoolProvider, Purpose
@@ -60,11 +60,11 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
 
     def needless(self) -> bool:
         """Whether no machines are needed any more."""
-        return self.purpose == Purpose.TUNING and published(self.live)
+        return self.purpose == Purpose.TUNING and bool(published(self.live) or kept(self.live))
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         if self.needless():
-            return Observation(True, "The adapter is published already: no machines are needed.", silent=True)
+            return Observation(True, "The adapter is made already: no machines are needed.", silent=True)
         try:
             pools = await self._pools(hook)
             pool = await pools.observe(PoolKey(self.workspace, self.namespace, self.purpose), self._wanted())

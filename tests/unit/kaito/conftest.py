@@ -114,12 +114,25 @@ class FakeCluster:
         ]
 
     def send(self, request: Request) -> dict[str, Any]:
-        """Take a dry run, which stores nothing, unless the test refuses it."""
+        """Take a dry run, which stores nothing, unless the test refuses it; or a merge patch of annotations."""
+        if request.method == "PATCH":
+            return self._annotate(request)
         assert ("dryRun", "All") in request.query, "the fake stores nothing that is sent to it"
         refusal = self.refuse.get(("dry run", request.path.rpartition("/")[2]))
         if refusal:
             raise refusal
         return dict(request.body)
+
+    def _annotate(self, request: Request) -> dict[str, Any]:
+        """Bound to the resourceVersion that it names, as the API server does it."""
+        plural, name = request.path.split("/")[-2:]
+        found = self.objects[plural, "default", name]["metadata"]
+        change = request.body["metadata"]
+        if change["resourceVersion"] != found["resourceVersion"]:
+            raise ClusterError(409, "Conflict", "the object has been modified")
+        found["annotations"] = {**(found.get("annotations") or {}), **change["annotations"]}
+        found["resourceVersion"] = str(int(found["resourceVersion"]) + 1)
+        return copy.deepcopy(found)
 
     def events(self, namespace: str, name: str) -> builtins.list[dict[str, Any]]:
         return [one for one in self.list(EVENT, namespace) if one["involvedObject"].get("name") == name]

@@ -1,0 +1,125 @@
+"""Reads and writes the record of the adapter on a Workspace's work volume.
+
+What it means is judged in `include.workspace.status.kept_adapter`. Every write is bound to the claim as it was seen,
+so that of two runs that meet at one volume one is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.catalog import load_catalog
+from include.planning import Plan
+from include.workspace.api import names
+from include.workspace.status import kept_adapter
+from include.workspace.status.kept_adapter import KeptAdapter
+from kaito.hooks import api
+from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, ClusterError
+from kaito.hooks.kubernetes import KaitoClusterHook
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[KeptAdapter | None], KeptAdapter | None]
+ATTEMPTS = 5
+
+
+def config_text(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> str | None:
+    """Return the user's training config, None where the Workspace names none.
+
+    :raises AirflowFailException: it is not there.
+    """
+    name = (document.get("tuning") or {}).get("config")
+    if not name:
+        return None
+    config = cluster.find(CONFIG_MAP, name, names.namespace(document))
+    text = ((config or {}).get("data") or {}).get("training_config.yaml")
+    if text is None:
+        raise AirflowFailException(f"ConfigMap {name} (tuning.config) was deleted.")
+    return str(text)
+
+
+def recipe(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -> str:
+    """Return what a run's training depends on, as a digest.
+
+    :param document: the Workspace as it stands in the cluster, with whole URLs.
+    """
+    facts = {
+        "model": plan.model,
+        "model_id": plan.model_id,
+        "revision": plan.revision,
+        "method": plan.method,
+        "target_modules": sorted(plan.target_modules),
+    }
+    given = config_text(cluster, document)
+    return kept_adapter.recipe(
+        document, facts, given if given is not None else load_catalog().tuning_config(plan.method)
+    )
+
+
+def sentence(trained: Mapping[str, Any]) -> str:
+    """Return what a step that is not needed says."""
+    return f"The adapter of these inputs is on the work volume, made by run {trained['run']}"
+
+
+def wanted(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -> dict[str, Any] | None:
+    """Return the adapter on the volume as XCom takes it, where it is the one that this Workspace's next run wants.
+
+    :param document: the Workspace as it stands in the cluster, with whole URLs.
+    """
+    known = seen(cluster, document) if goes_to_an_image(document) else None
+    if known is None:
+        return None
+    now = recipe(cluster, document, plan)
+    if not known.serves_for(now, kept_adapter.rerun_of(document)):
+        return None
+    return {"run": known.run, "recipe": now, "dataset": dict(known.dataset), "tuning": dict(known.tuning)}
+
+
+def goes_to_an_image(document: Mapping[str, Any]) -> bool:
+    """Whether the adapter lies on the work volume until it is pushed, rather than on a volume of the user's."""
+    output = (document.get("tuning") or {}).get("output") or {}
+    return bool(output.get("image")) and not output.get("volumeSource")
+
+
+def seen(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> KeptAdapter | None:
+    """Return what lies on the volume."""
+    return KeptAdapter.of(_claim(cluster, document), str(document["metadata"]["uid"]))
+
+
+def change(cluster: KaitoClusterHook, document: Mapping[str, Any], judge: Change) -> bool:
+    """Write what ``judge`` makes of the record, None to leave it; returns whether there is one to write to.
+
+    :raises ClusterError: it cannot be written, or others keep writing.
+    """
+    uid = str(document["metadata"]["uid"])
+    for _ in range(ATTEMPTS):
+        claim = _claim(cluster, document)
+        if claim is None:
+            return False
+        known = KeptAdapter.of(claim, uid)
+        wanted = judge(known)
+        if wanted is None or wanted == known:
+            return wanted is not None
+        metadata = claim["metadata"]
+        body = {
+            "metadata": {
+                "uid": metadata["uid"],
+                "resourceVersion": metadata["resourceVersion"],
+                "annotations": wanted.annotation(),
+            }
+        }
+        try:
+            cluster.send(api.merge_patch(VOLUME_CLAIM, metadata["name"], names.namespace(document), body))
+            return True
+        except ClusterError as error:
+            if error.status != 409:
+                raise
+    raise ClusterError(409, "Conflict", f"{names.work_volume(document)}: others keep writing to it")
+
+
+def _claim(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> dict[str, Any] | None:
+    return cluster.find(VOLUME_CLAIM, names.work_volume(document), names.namespace(document))
