@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 CRD_SECONDS = 20
+#: What a conf may say about an object; finalizers and owners belong to those who delete it.
+METADATA = frozenset({"name", "namespace", "labels", "annotations"})
 
 
 class PreflightOperator(WorkspaceTask, BaseOperator):
@@ -261,10 +263,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         )
 
     def _apply(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the Workspace of a conf: what it is, and not who holds or owns it."""
+        said = {key: value for key, value in document["metadata"].items() if key in METADATA}
+        made = {**document, "metadata": said}
         try:
-            return as_written(
-                self.cluster.apply(workspace_kind(document["apiVersion"]), document, force=False)
-            )
+            return as_written(self.cluster.apply(workspace_kind(document["apiVersion"]), made, force=False))
         except ClusterError as error:
             if error.transient:
                 raise

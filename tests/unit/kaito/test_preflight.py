@@ -375,3 +375,21 @@ def test_a_signed_url_in_a_conf_is_refused_since_airflow_shows_confs(cluster: Fa
         preflight(cluster, {"workspace": copy.deepcopy(QUICK_START)})
     assert "SECRET" not in str(refused.value)
     assert cluster.writes == []
+
+
+def test_a_conf_says_what_a_workspace_is_and_not_who_holds_or_owns_it(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    document = copy.deepcopy(QUICK_START)
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": "kube-system", "uid": "u"}
+    document["tuning"]["input"] = {"urls": ["https://example.com/train.parquet"]}
+    document["metadata"] = {
+        "name": "other",
+        "labels": {"team": "a"},
+        "finalizers": ["example.com/for-ever"],
+        "ownerReferences": [owner],
+    }
+    preflight(cluster, {"workspace": document})
+    made = cluster.objects["workspaces", "default", "other"]["metadata"]
+    assert made["labels"] == {"team": "a"}
+    assert not {"finalizers", "ownerReferences"} & set(made)
