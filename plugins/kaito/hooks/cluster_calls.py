@@ -234,7 +234,16 @@ class ClusterCalls(ABC):
         raise ClusterError(409, "Conflict", f"Workspace {name}: somebody else keeps writing its status.")
 
     async def post_to_service(
-        self, service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+        self,
+        service: str,
+        namespace: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        port: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """POST JSON to a Service through the API server and return its JSON answer."""
-        return await self.send(api.service_post(service, namespace, path, body, port=port, timeout=timeout))
+        made = api.service_post(service, namespace, path, body, port=port, timeout=timeout, headers=headers)
+        return await self.send(made)

@@ -136,9 +136,20 @@ class KaitoClusterHook(KubernetesHook):
         )
 
     def post_to_service(
-        self, service: str, namespace: str, path: str, body: Mapping[str, Any], *, port: int, timeout: float
+        self,
+        service: str,
+        namespace: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        port: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        return run(self.calls.post_to_service(service, namespace, path, body, port=port, timeout=timeout))
+        asked = self.calls.post_to_service(
+            service, namespace, path, body, port=port, timeout=timeout, headers=headers
+        )
+        return run(asked)
 
 
 class _BlockingCalls(ClusterCalls):

@@ -201,3 +201,10 @@ def test_both_hooks_send_the_same_arguments() -> None:
     arguments = api.get(POD, "p", "n").arguments()
     assert arguments["resource_path"] == "/api/v1/namespaces/n/pods/p"
     assert arguments["auth_settings"] == ["BearerToken"]
+
+
+def test_a_question_to_a_service_carries_its_key(hook_for: Any) -> None:
+    hook, client = hook_for({"Result": "yes"})
+    key = {"X-Api-Key": "k"}
+    assert hook.post_to_service("w", "n", "chat", {}, port=80, timeout=5, headers=key) == {"Result": "yes"}
+    assert client.calls[0]["header_params"]["X-Api-Key"] == "k"
