@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from kaito.hooks.api import DISRUPTION_BUDGET, NETWORK_POLICY, SECRET, SERVICE, STATEFUL_SET, ClusterError
+from kaito.hooks.api import (
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    ClusterError,
+    Request,
+)
+from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
 from include.reconcile.rollout import rollout_status
@@ -85,6 +94,21 @@ def test_the_user_s_own_key_must_be_there(cluster: FakeCluster, context: dict[st
     cluster.add(SECRET, {"metadata": {"name": "theirs", "namespace": "default"}, "data": {"API_KEY": "eA=="}})
     roll_out(cluster).execute(context)
     assert cluster.find(SECRET, KEY, "default") is None
+
+
+def test_the_hook_carries_the_question_with_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's own call on the real hook: the fake of the other tests takes anything."""
+    sent: list[Request] = []
+
+    async def send(_: Any, request: Request) -> dict[str, str]:
+        sent.append(request)
+        return {"Result": "42"}
+
+    hook = KaitoClusterHook()
+    monkeypatch.setattr(type(hook.calls), "send", send)
+    asked = {"port": 80, "timeout": 5, "headers": {"X-Api-Key": "k"}}
+    assert hook.post_to_service("w", "default", "chat", {"prompt": "?"}, **asked) == {"Result": "42"}
+    assert sent[0].arguments()["header_params"]["X-Api-Key"] == "k"
 
 
 def test_the_one_question_carries_the_key(cluster: FakeCluster, context: dict[str, Any]) -> None:
