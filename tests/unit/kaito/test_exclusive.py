@@ -101,6 +101,7 @@ def test_a_workspace_that_a_run_makes_says_whose_it_is(
 ) -> None:
     document = copy.deepcopy(QUICK_START)
     document["metadata"] = {"name": "made"}
+    document["tuning"]["input"]["urls"] = ["https://example.com/train.parquet"]
     preflight(cluster, {"workspace": document})
     made = cluster.find(WORKSPACE, "made", "default")
     assert made["metadata"]["annotations"][names.STARTED_BY] == f"adhoc_airflow/{RUN_ID}"

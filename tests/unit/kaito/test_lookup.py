@@ -44,6 +44,7 @@ def established_crd(cluster: FakeCluster) -> None:
 def tuning(name: str = NAME, machine: str = "Standard_NC24ads_A100_v4", **preset: Any) -> dict[str, Any]:
     document = copy.deepcopy(QUICK_START)
     document["metadata"] = {"name": "tune", "namespace": "default"}
+    document["tuning"]["input"]["urls"] = ["https://example.com/train.parquet"]
     document["tuning"]["preset"] = {"name": name, **preset}
     document["resource"]["instanceType"] = machine
     if preset:

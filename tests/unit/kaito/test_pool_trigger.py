@@ -69,7 +69,7 @@ async def test_a_stage_that_takes_too_long_ends_the_wait_and_names_its_setting(
     assert event.payload["unavailable"] == (stage == Stage.LAUNCH), (
         "only what was never launched may be elsewhere"
     )
-    assert (message(cluster) == given_up(event)) == (stage != Stage.LAUNCH)
+    assert message(cluster).startswith(given_up(event)) == (stage != Stage.LAUNCH)
     assert clock[0] == 50.0, "the first look starts the clock, four more pass 35 s"
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from include.ledger.machines import machines
 from include.ledger.records import account
 from include.workspace.status.conditions import moment
 from sandbox.cloud.crds import NODECLAIMS
@@ -16,6 +15,7 @@ from sandbox.cloud.nodeclaims import FINALIZER, node_name
 from sandbox.controllers.ownership import condition_of, set_condition
 from sandbox.faults import Fault, FaultKind
 from sandbox.node import machine
+from tests.support.pools import held_machines
 
 KEY = ("", "wsabc")
 
@@ -231,17 +231,17 @@ async def test_what_workspaces_are_billed_for_is_what_the_cloud_bills(
     await cluster.patch(NODECLAIMS, "wsabc", pools)
     await controller.reconcile(KEY)
     refused, _ = await cluster.list(NODECLAIMS)
-    assert machines(refused, [], []) == []
+    assert held_machines(refused, [], []) == []
     assert ledger.rentals() == []
     faults.clear()
     await settle(controller)
     granted, _ = await cluster.list(NODECLAIMS)
     now = datetime.now(UTC)
-    cost = account({}, machines(granted, [], []), now, lambda _: 3.6)
+    cost = account({}, held_machines(granted, [], []), now, lambda _: 3.6)
     await cluster.delete(NODECLAIMS, "wsabc")
     await settle(controller)
     gone, _ = await cluster.list(NODECLAIMS)
-    cost = account(cost, machines(gone, [], []), datetime.now(UTC), lambda _: 3.6)
+    cost = account(cost, held_machines(gone, [], []), datetime.now(UTC), lambda _: 3.6)
     (rental,), (record,) = ledger.rentals(), cost["claims"]
     # Kubernetes tells whole seconds; the rest is this machine's haste.
     assert abs((rental.started - moment(record["since"])).total_seconds()) < 15
