@@ -54,15 +54,24 @@ class Kubectl:
         return self("apply", "-f", "-", stdin=yaml.safe_dump_all(documents, sort_keys=False))
 
 
-def airflow_kubeconfig(admin: Path, path: Path) -> Path:
+def rights(namespace: str) -> list[dict[str, Any]]:
+    """Return the objects of presets/rbac, with Airflow's rights bound to one namespace as docs/install.md says."""
+    found = list(yaml.safe_load_all((RIGHTS / "kaito-airflow.yaml").read_text()))
+    binding = yaml.safe_load((RIGHTS / "namespaces.yaml").read_text())
+    binding["metadata"]["namespace"] = namespace
+    return [*found, binding]
+
+
+def airflow_kubeconfig(admin: Path, path: Path, namespace: str = "default") -> Path:
     """Give Airflow its account in the cluster and write a kubeconfig of it.
 
     :param admin: kubeconfig of somebody who may grant rights.
     :param path: where to write Airflow's own, readable by its owner only.
+    :param namespace: where Airflow may run Workspaces.
     :raises DemoError: kubectl failed.
     """
     kubectl = Kubectl(admin)
-    kubectl("apply", "-f", str(RIGHTS))
+    kubectl.apply(*rights(namespace))
     token = kubectl("create", "token", ACCOUNT, "--namespace", NAMESPACE, "--duration", "24h")
     config = yaml.safe_load(admin.read_text())
     for user in config["users"]:

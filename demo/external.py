@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from demo import dataset
-from demo.cluster import Kubectl
+from demo.cluster import Kubectl, rights
 from demo.preflight import Options, check_cluster, check_options, image_fault
 from demo.processes import PROJECT_ROOT, DemoError
 from demo.target import PRODUCT, TargetCluster
@@ -30,7 +30,7 @@ DATASET = "demo-dataset"
 DATASET_PORT = 8000
 PULL_SECONDS = 900
 RELEASE_SECONDS = 300
-MADE = (PROJECT_ROOT / "presets" / "crds", PROJECT_ROOT / "presets" / "rbac")
+CRDS = PROJECT_ROOT / "presets" / "crds"
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def open_cluster(state_dir: Path, options: Options) -> ExternalCluster:
     _refuse(check_cluster(kubectl, options, NAMESPACE))
     (state_dir / RECORD).write_text(json.dumps({"namespace": NAMESPACE}))
     kubectl("create", "namespace", NAMESPACE)
-    for folder in MADE:
-        kubectl("apply", "-f", str(folder))
+    kubectl("apply", "-f", str(CRDS))
+    kubectl.apply(*rights(NAMESPACE))
     kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=60s")
     _refuse(_pull(kubectl, options))
     return ExternalCluster(
@@ -205,8 +205,9 @@ def clean_up(state_dir: Path) -> None:
     kubectl = Kubectl(state_dir / "kubeconfig")
     _force_workspaces(kubectl)
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    for folder in MADE:
-        kubectl("delete", "-f", str(folder), "--ignore-not-found", "--timeout=120s")
+    kubectl("delete", "-f", str(CRDS), "--ignore-not-found", "--timeout=120s")
+    documents = yaml.safe_dump_all(rights(NAMESPACE))
+    kubectl("delete", "-f", "-", "--ignore-not-found", "--timeout=120s", stdin=documents)
     (state_dir / RECORD).unlink()
 
 

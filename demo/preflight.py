@@ -163,6 +163,7 @@ def _present(ask: Ask, namespace: str) -> list[str]:
         "customresourcedefinition/workspaces.kaito.sh",
         "clusterrole/kaito-airflow",
         "clusterrolebinding/kaito-airflow",
+        "clusterrole/kaito-airflow-namespace",
     )
     faults = []
     for name in names:

@@ -105,7 +105,7 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
         **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW__")},
         **{f"AIRFLOW__{key}": str(value) for key, value in settings.items()},
         "AIRFLOW_HOME": str(home),
-        "KUBECONFIG": str(airflow_kubeconfig(cluster.kubeconfig, home / "kubeconfig")),
+        "KUBECONFIG": str(airflow_kubeconfig(cluster.kubeconfig, home / "kubeconfig", cluster.namespace)),
         # Known from the environment, so that the triggerer need not build its own API to ask the database for it.
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": '{"conn_type": "kubernetes"}',
         **cluster.airflow_settings(weights),

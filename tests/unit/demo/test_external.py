@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from demo.__main__ import _external, _parser
+from demo.cluster import rights
 from demo.external import options_of, own_kubeconfig
 from demo.preflight import (
     Options,
@@ -194,3 +195,12 @@ def test_byo_has_no_instance_type_and_a_registry_path_has_the_hosts_login(tmp_pa
     cluster = Sandbox(tmp_path, tmp_path, "r.example.com/team", "", "", "n")
     secret = surroundings(cluster)[0]["stringData"][".dockerconfigjson"]
     assert json.loads(secret) == {"auths": {"r.example.com": {}}}
+
+
+def test_airflow_has_its_rights_in_the_demos_namespace_and_in_no_other() -> None:
+    bindings = [
+        (each["metadata"]["namespace"], each["roleRef"]["name"])
+        for each in rights("kaito-demo")
+        if each["kind"] == "RoleBinding"
+    ]
+    assert bindings == [("kaito-system", "kaito-airflow-lease"), ("kaito-demo", "kaito-airflow-namespace")]
