@@ -15,6 +15,7 @@ from include.reconcile.case import (
     FOR_THE_SERVICE,
     FOUND,
     INPUTS,
+    MENDED,
     OVER,
     REPAIR,
     RERUN,
@@ -37,6 +38,7 @@ WHY = {
     INPUTS: "Rolling the service: inference.config changed",
     WAKE: "Scaling the service up from zero",
     CAPACITY: "Trying again: the cloud had no machines",
+    MENDED: "Trying again: a Secret or ConfigMap that it names has changed",
 }
 SUPERSEDING_SECONDS = 1.0
 

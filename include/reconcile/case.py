@@ -26,6 +26,7 @@ RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
 #: Why a run was started, as status.run.cause keeps it.
 SPEC, RERUN, REPAIR, INPUTS, WAKE = "spec", "rerun", "repair", "inputs", "wake"
 DELETED, FOUND = "deleted", "found"
+MENDED = "mended"
 CAPACITY = "capacity"  # the cloud had no machines for the attempt before
 #: Causes of runs that only bring a service, whatever else the Workspace asks for.
 FOR_THE_SERVICE = frozenset({REPAIR, INPUTS, WAKE})

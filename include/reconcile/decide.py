@@ -17,6 +17,7 @@ from include.reconcile import (
     cost,
     idle,
     leftovers,
+    mended,
     progress,
     release,
     revisions,
@@ -26,6 +27,7 @@ from include.reconcile.case import (
     CAPACITY,
     FOR_THE_SERVICE,
     INPUTS,
+    MENDED,
     OVER,
     REPAIR,
     RERUN,
@@ -156,7 +158,7 @@ def _failed(builder: DecisionBuilder) -> Decision:
     revisions.record(builder)
     pause = breaker.wait(builder)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
-        return builder.decision("failed")
+        return _until_mended(builder)
     if found := admission.taken(case):
         return _blocked(builder, found)
     waiting = "repairing" if pause is None else "awaiting"
@@ -167,6 +169,17 @@ def _failed(builder: DecisionBuilder) -> Decision:
     return attempts.again(
         builder, REPAIR if waiting == "repairing" or breaker.service_only(builder) else CAPACITY
     )
+
+
+def _until_mended(builder: DecisionBuilder) -> Decision:
+    """Stays failed until what it names is corrected, where it failed for that."""
+    pause = mended.wait(builder)
+    if pause is None or pause > 0:
+        builder.look_again(pause)
+        return builder.decision("failed")
+    if found := admission.taken(builder.case):
+        return _blocked(builder, found)
+    return attempts.again(builder, MENDED)
 
 
 def _finished(builder: DecisionBuilder) -> Decision:

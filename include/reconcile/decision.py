@@ -170,6 +170,11 @@ class Decision:
     requeue_after: float | None = None
 
 
+def _no_versions(_: Object) -> Mapping[str, str]:
+    """Nobody has looked."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class ReconcileConfig:
     """What a decision needs to know of the installation.
@@ -178,7 +183,8 @@ class ReconcileConfig:
     against `old`, the document of the last accepted generation (None on first sight); it is called only when a
     generation has not been judged yet. `machine_of(workspace)` is the canonical machine type, "" when unknown.
     `price_of(machine)` is in USD per hour. `run_url(dag_id, run_id)` is the page of a run in Airflow's UI.
-    `release_deadline` is in seconds.
+    `release_deadline` is in seconds. `versions(workspace)` gives the versions of the Secrets that it names, as
+    `status.inputs` has them; it is called only for what has failed and may wait for one.
     """
 
     faults: Any  # Callable[[Object, Object | None], Sequence[Fault]]
@@ -186,6 +192,7 @@ class ReconcileConfig:
     price_of: Any  # Callable[[str], float | None]
     run_url: Any  # Callable[[str, str], str]
     release_deadline: float = 1800.0
+    versions: Any = _no_versions  # Callable[[Object], Mapping[str, str]]
 
 
 __all__ = [

@@ -75,6 +75,7 @@ def installation() -> Installation:
     config = ReconcileConfig(
         faults=partial(_faults, admitted),
         machine_of=_machine_of,
+        versions=lambda _workspace, grounds: references.versions(grounds.document, grounds.found),
         price_of=price_of,
         run_url=lambda dag_id, run_id: f"{base}/dags/{dag_id}/runs/{run_id}",
         release_deadline=settings.release_deadline(),

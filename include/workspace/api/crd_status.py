@@ -140,12 +140,14 @@ OURS: dict[str, Schema] = {
         attempt=_integer("1 for the first run of this generation."),
         generation=_integer("The generation that it works for."),
         rerun=_text("The last value of the rerun request that was followed."),
-        cause=_text("Why it was started: spec, rerun, repair, inputs, wake, capacity, deleted or found."),
+        cause=_text(
+            "Why it was started: spec, rerun, repair, inputs, wake, capacity, mended, deleted or found."
+        ),
         state=_text("How far it is: waiting, started, success or failed."),
     ),
     "inputs": {
         "type": "object",
-        "description": "Digests of the ConfigMaps that the last run used, by name; not in KAITO's own definition.",
+        "description": "ConfigMaps and Secrets that the last run used (digests, versions); not in KAITO's own.",
         "additionalProperties": {"type": "string"},
     },
     "cost": {

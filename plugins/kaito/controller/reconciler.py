@@ -64,8 +64,8 @@ class _Service:
 class Installation:
     """What decisions need to know of the installation.
 
-    :param config: as decisions take them, but ``faults`` gets, after the Workspace and its last accepted
-        document, what ``look_up`` found for it.
+    :param config: as decisions take them, but ``faults`` and ``versions`` get, as their last argument,
+        what ``look_up`` found for the Workspace.
     :param look_up: finds what a judgement needs besides the Workspace.
     """
 
@@ -130,7 +130,7 @@ class Reconciler:
         self._choices: dict[Key, PoolSettings] = {}
         self._service: dict[Key, _Service] = {}
         self._slots = asyncio.Semaphore(concurrency)
-        self._config = replace(installation.config, faults=self._faults)
+        self._config = replace(installation.config, faults=self._faults, versions=self._versions)
 
     async def run(self, keys: Collection[Key] | None) -> Outcome:
         """Look at these Workspaces (None: all), and do what is to be done.
@@ -244,6 +244,14 @@ class Reconciler:
             pools=workspace_pools(pools, self.snapshot.of(key, NODE), self._choices.get(key), told.pools),
         )
         return decide(workspace, observed, datetime.now(UTC), self._config)
+
+    def _versions(self, workspace: Object) -> Mapping[str, str]:
+        metadata = workspace["metadata"]
+        key = (metadata.get("namespace") or "default", metadata["name"])
+        if key not in self._found:
+            raise _Unseen(key)
+        found: Mapping[str, str] = self.installation.config.versions(workspace, self._found[key])
+        return found
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
         metadata = workspace["metadata"]

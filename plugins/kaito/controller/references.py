@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from include.catalog import machine_from_labels
 from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
+from include.reconcile.mended import SECRETS
 from include.workspace import Fault, Workspace, byo_faults
 from include.workspace.api import access, names
 from include.workspace.validation.identity import is_namespace, is_object_name
@@ -108,6 +109,20 @@ def faults(
         listed = found[NODES]
         nodes = None if listed is None else unclaimed(listed["items"])
         told += byo_faults(workspace, nodes, catalog, own)
+    return told
+
+
+def versions(document: Object, found: Found) -> dict[str, str]:
+    """Return the versions of the Secrets that a Workspace names, as `status.inputs` has them.
+
+    By the API server's count, never by content: a digest of a password is a step towards it.
+    """
+    told = {}
+    for reference in references(document):
+        if reference.kind is SECRET and reference.which in found:
+            metadata = (found[reference.which] or {}).get("metadata") or {}
+            version = f"{metadata.get('uid')}.{metadata.get('resourceVersion')}" if metadata else "absent"
+            told[f"{SECRETS}{reference.name}"] = version
     return told
 
 

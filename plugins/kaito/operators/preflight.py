@@ -66,6 +66,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     #: The id of a recorded run that is over, and whose place this run takes.
     replaces: str | None = None
     _push_was_tried = False
+    #: Of the Secrets that the Workspace names.
+    versions: Mapping[str, str] = {}
     #: Which models this run's Workspace may name; set when the task runs.
     lookup: Lookup
 
@@ -160,6 +162,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         named = run_calls(references.look_up(self.cluster.calls, document, wanted.namespace))
         found += references.faults(document, named, workspace, self.lookup.catalog)
         self.config = references.user_config(document, named)
+        self.versions = references.versions(document, named)
         for notice in references.notices(document, named):
             self.log.warning("%s", notice)
         if exists and wanted.document and wanted.said:
@@ -257,7 +260,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             run = Run(dict(document), None, None, names.run_id_label(run_id))
             overspent = all(fault.rule == "P7" for fault in faults)
             phase = conditions.Phase.BUDGET_EXCEEDED if overspent else conditions.Phase.INVALID
-            self.report(run, phase, "; ".join(str(fault) for fault in faults))
+            self.report(run, phase, "; ".join(str(fault) for fault in faults), edit=self._note_versions)
         return AirflowFailException(
             f"Workspace {wanted.namespace}/{wanted.name} cannot run, {len(faults)} fault(s):\n{lines}"
         )
@@ -406,10 +409,20 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return {**result, "adapter": published(document)}
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
         run = Run.from_xcom(result, run_id)
-        self.report(run, conditions.Phase.ACCEPTED, sentences(made)[0], begun=begun)
+        self.report(run, conditions.Phase.ACCEPTED, sentences(made)[0], begun=begun, edit=self._note_versions)
         exclusive.confirm(self.live_workspace(run), run_id)
         self._tell_kept(run)
         return result
+
+    def _note_versions(self, status: dict[str, Any]) -> dict[str, Any]:
+        """Leave to the reconciler which Secrets this run was judged by: when they change, a failure may be mended."""
+        known = {
+            key: version
+            for key, version in (status.get("inputs") or {}).items()
+            if not key.startswith(references.SECRETS)
+        }
+        inputs = known | self.versions
+        return {**status, "inputs": inputs} if inputs else status
 
     def _tell_kept(self, run: Run) -> None:
         """Say that only the push is left to do, where it is."""

@@ -105,3 +105,19 @@ def test_the_setting_leaves_the_question_out(
     monkeypatch.setenv("AIRFLOW__KAITO__CHECK_PUSH", "false")
     assert preflight(cluster, BY_NAME)["plan"]
     assert tries == []
+
+
+def test_the_secrets_version_is_left_to_the_reconciler_and_nothing_of_its_content(
+    cluster: FakeCluster, tries: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preflight(cluster, BY_NAME)
+    seen = cluster.objects["secrets", "default", "push"]["metadata"]
+    wanted = {"secrets/push": f"{seen['uid']}.{seen['resourceVersion']}"}
+    workspace = cluster.objects["workspaces", "default", NAME]
+    assert workspace["status"]["inputs"] == wanted
+    cluster.objects.pop(("secrets", "default", "push"))
+    workspace["status"] = {"inputs": {"cfg": "digest", "secrets/gone": "u.1"}}
+    with pytest.raises(AirflowFailException, match="no such Secret"):
+        preflight(cluster, BY_NAME)
+    workspace = cluster.objects["workspaces", "default", NAME]
+    assert workspace["status"]["inputs"] == {"cfg": "digest", "secrets/push": "absent"}
