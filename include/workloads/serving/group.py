@@ -100,18 +100,30 @@ class Member:
         started = asyncio.Event()
         probes = await asyncio.start_server(_health(started), self.address, self.health_port)
         async with probes:
-            found = await self._join()
+            found = await self._admitted()
             if found is None:
                 return 0
             reader, writer = found
-            line = await self._first(asyncio.ensure_future(reader.readline()))
-            if line is None:
-                return 0
-            if line != b"go\n":
-                raise Lost("The leader of the group is gone")
             started.set()
             watching = [_watch(reader, writer, "The leader of the group is gone")]
             return await self._serve(command, watching, stop_at_once=False)
+
+    async def _admitted(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The connection over which the leader said to start; None when told to stop.
+
+        A leader whose group is just ending turns newcomers away: they come again, and need not end themselves.
+        """
+        while (found := await self._join()) is not None:
+            reader, writer = found
+            line = await self._first(asyncio.ensure_future(reader.readline()))
+            if line == b"go\n":
+                return found
+            writer.close()
+            if line is None:
+                return None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 1.0)
+        return None
 
     async def _join(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """The connection to the leader, who may come up later than this pod; None when told to stop."""

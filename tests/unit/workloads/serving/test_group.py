@@ -149,6 +149,22 @@ def test_told_to_stop_the_leader_drains_while_the_workers_still_compute(pods: Po
     assert all(map(gone, engines))
 
 
+def test_a_worker_that_meets_an_ending_leader_waits_for_the_next(pods: Pods) -> None:
+    slow = ENGINE.replace("(p.with_suffix", "(time.sleep(3), p.with_suffix")
+    leader = pods.start(0, sys.executable, "-c", slow, str(pods.folder / "engine-0"))
+    workers = [pods.start(1), pods.start(2)]
+    engines = [pods.engine(rank) for rank in range(3)]
+    workers[0].kill()
+    os.kill(engines[1], signal.SIGKILL)
+    newcomer = pods.start(1)  # the leader is still ending its engine
+    assert leader.wait(15) == 75
+    assert workers[1].wait(15) == 75
+    assert newcomer.poll() is None, "it had no engine yet: there was nothing to end"
+    pods.start(0)
+    pods.start(2)
+    assert alive(pods.engine(1, other_than=engines[1]))
+
+
 def test_a_leader_that_never_comes_is_said(tmp_path: Path, port: int) -> None:
     pods = Pods(tmp_path, port, 2)
     worker = pods.start(1, seconds=1)
