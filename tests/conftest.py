@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from include.contracts import redaction
+
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 if "AIRFLOW_HOME" not in os.environ:  # the workers of a parallel run have their parent's
@@ -44,3 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--kubeconfig", type=Path, help="of an external cluster; default: KUBECONFIG, else ~/.kube/config"
     )
+
+
+@pytest.fixture(autouse=True)
+def no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test calls a secret is hidden for the life of a process; the word may be an ordinary one in the next."""
+    monkeypatch.setattr(redaction, "_secrets", set())
