@@ -192,3 +192,16 @@ def test_more_machines_than_a_pool_can_have_are_refused(count: int, told: list[s
     template = {"template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}
     document = changed(SERVING, {"inference": template, "resource.count": count})
     assert [fault.rule for fault in examine_workspace(document, CATALOG)[1]] == told
+
+
+def test_the_quick_start_as_printed_says_what_to_fill_in() -> None:
+    """README's first YAML, as people paste it: upstream's schema takes it, and so does ours."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    document = yaml.safe_load(readme.partition("```yaml\n")[2].partition("```")[0])
+    _, faults = examine_workspace(document, load_catalog())
+    assert [(fault.path, fault.rule) for fault in faults] == [
+        ("tuning.output.image", "U9"),
+        ("tuning.output.imagePushSecret", "F5"),
+    ]
+    assert "still has the example's ACR_REPO_HERE and IMAGE_NAME_HERE; put your registry" in str(faults[0])
+    assert "name your own: kubectl create secret docker-registry" in str(faults[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from include.workspace.api.models import DataDestination, DataSource
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, secret_name_fault
 
+#: What examples have in the place of what only their reader knows.
+PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*_HERE\b")
 #: Kinds of volumes that need no setting: to read data or an adapter from, and to keep an adapter on.
 DATA_VOLUMES = ("persistentVolumeClaim", "configMap", "emptyDir")
 KEPT_VOLUMES = ("persistentVolumeClaim", "emptyDir")
@@ -48,12 +51,20 @@ def destination_faults(context: Context, path: str, output: DataDestination) -> 
     if bool(output.image) == (output.volume_source is not None):
         found = "it has both" if output.image else "it has neither"
         yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {found}")
-    if output.image:
+    if output.image and (left := PLACEHOLDER.findall(output.image)):
+        told = f"still has the example's {' and '.join(left)}"
+        hint = "put your registry and repository there, such as myregistry.azurecr.io/phi-3-adapter:0.0.1"
+        yield Fault(f"{path}.image", redact_url(output.image), "U9", told, hint)
+    elif output.image:
         yield from image_faults(context, f"{path}.image", output.image, "U9", pushed=True)
+    if output.image:
         if not output.image_push_secret:
             hint = "name a kubernetes.io/dockerconfigjson secret of the Workspace's namespace"
             yield Fault(f"{path}.imagePushSecret", None, "U10", "is required to push output.image", hint)
-    if output.image_push_secret:
+    if output.image_push_secret and PLACEHOLDER.fullmatch(output.image_push_secret):
+        hint = "name your own: kubectl create secret docker-registry NAME --docker-server=... makes one"
+        yield Fault(f"{path}.imagePushSecret", output.image_push_secret, "F5", "is the example's", hint)
+    elif output.image_push_secret:
         yield from secret_name_fault(f"{path}.imagePushSecret", output.image_push_secret, "F5")
     if output.volume_source is not None:
         allowed = (*KEPT_VOLUMES, *context.policy.allowed_volume_sources)
