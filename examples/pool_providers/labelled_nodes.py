@@ -17,7 +17,9 @@ from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.observed import ObservedPool, node_machine
 from include.pools.status import PoolStatus, Stage, classify, node_problem, node_stage
+from include.workspace import parse_workspace
 from include.workspace.api import names
+from include.workspace.api.selector import node_labels
 
 #: An administrator puts it on the Nodes that may be taken: kubectl label node NODE example.com/set-aside=true
 SET_ASIDE = "example.com/set-aside"
@@ -34,10 +36,12 @@ class LabelledNodes(PoolProvider):
     def request(
         self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
     ) -> GpuPool:
-        """Ask for so many Nodes; which ones they are shows when they are taken."""
-        key = PoolKey.of(workspace, plan.purpose)
-        wanted = tuple({"name": f"{key.workspace}-{key.purpose}-{n}"} for n in range(plan.node_count))
-        return GpuPool(key, run_id, plan.instance_type, wanted)
+        """Ask for so many Nodes that match the Workspace's labelSelector; which ones shows when they are taken."""
+        key, selector = PoolKey.of(workspace, plan.purpose), node_labels(parse_workspace(workspace))
+        wanted = (
+            {"name": f"{key.workspace}-{key.purpose}-{n}", "labels": selector} for n in range(plan.node_count)
+        )
+        return GpuPool(key, run_id, plan.instance_type, tuple(wanted))
 
     async def create(self, pool: GpuPool) -> list[str]:
         run = names.run_id_label(pool.run_id)
@@ -45,10 +49,10 @@ class LabelledNodes(PoolProvider):
         if others := {node.run for node in mine} - {run}:
             raise taken(pool.key, others)
         missing = len(pool.claims) - len(mine)
-        nodes = await self.cluster.list(NODE, labels={SET_ASIDE: "true"})
+        nodes = await self.cluster.list(NODE, labels={**pool.claims[0]["labels"], SET_ASIDE: "true"})
         free = [node for node in nodes if names.WORKSPACE not in node["metadata"]["labels"]]
         if len(free) < missing:
-            told = f"{missing} Node(s) are needed and {len(free)} of those with {SET_ASIDE}=true are free"
+            told = f"{missing} Node(s) are needed and {len(free)} of those that match are free"
             raise CloudError(409, "InsufficientCapacity", told)
         labels = {**pool.key.labels, names.RUN_ID: run, names.COMPONENT: "pool"}
         return [

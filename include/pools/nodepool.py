@@ -25,6 +25,7 @@ from include.pools.observed import (
     PoolMachine,
     group_status,
     node_machine,
+    together,
 )
 from include.pools.status import (
     FINAL_CLASSES,
@@ -220,7 +221,8 @@ def _judged(
 ) -> PoolStatus:
     own = [claim for claim in claims_of(live, claims) if not deleting(claim)]
     wanted = sum(replicas(pool) for pool in live)
-    status = nodeclaim.pool_status(own, nodes) if own else None
+    by_name = {str(node["metadata"]["name"]): node for node in nodes}
+    status = together([nodeclaim.observed(claim, by_name).status for claim in own]) if own else None
     if status is not None and (status.failed or (status.ready and len(own) >= wanted)):
         return status
     if refused := _refusal(live, events, now):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +79,11 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, what: Any, method: str) -> None:
         real(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(what, method, last_words)
+    async def last_awaited_words(*args: Any, **kwargs: Any) -> Any:
+        await real(*args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(what, method, last_awaited_words if iscoroutinefunction(real) else last_words)
 
 
 class Cloud:

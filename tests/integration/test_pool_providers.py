@@ -138,7 +138,7 @@ def test_a_tuning_on_machines_of_an_added_provider_gives_them_back(
     stack, name, app = reconciled_stack, "on-labelled-nodes", "set-aside"
     with standing_nodes(stack, azure, app) as own:
         stack.kubectl("label", "nodes", *own, f"{SET_ASIDE}=true")
-        apply(stack, name, LabelledNodes.name)
+        apply(stack, name, LabelledNodes.name, labelSelector={"matchLabels": {"app": app}})
         pod = stack.running_pod(name, "tuning")
         assert pod["spec"]["nodeName"] in own
         (lent,) = stack.get("nodes", "-l", f"kaito.sh/workspace={name}")["items"]

@@ -62,7 +62,11 @@ def installed(
 
 
 def stand(cluster: FakeCluster, name: str, gpus: str = "1") -> None:
-    labels = {SET_ASIDE: "true", "node.kubernetes.io/instance-type": "Standard_NC6s_v3"}
+    labels = {
+        SET_ASIDE: "true",
+        "app": "tuning-phi-3",
+        "node.kubernetes.io/instance-type": "Standard_NC6s_v3",
+    }
     told = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"nvidia.com/gpu": gpus}}
     cluster.add(NODE, {"metadata": {"name": name, "labels": labels}, "status": told})
 

@@ -43,10 +43,15 @@ def claim(cluster: FakeCluster, pool: str, name: str, *, node: str = "", **condi
         {"type": type_, "status": status, "reason": reason, "message": message}
         for type_, (status, reason, message) in conditions.items()
     ]
+    owner = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "name": pool, "uid": f"uid of {pool}"}
     cluster.add(
         NODE_CLAIM,
         {
-            "metadata": {"name": name, "labels": {**KEY.labels, "karpenter.sh/nodepool": pool}},
+            "metadata": {
+                "name": name,
+                "labels": {**KEY.labels, "karpenter.sh/nodepool": pool},
+                "ownerReferences": [owner],  # as Karpenter makes them
+            },
             "status": {"conditions": listed, "nodeName": node},
         },
     )
