@@ -17,7 +17,7 @@ Rule = dict[str, str]
 
 METHOD_PATTERN = "^([lL][oO][rR][aA]|[qQ][lL][oO][rR][aA])$"
 # As upstream's schema, it takes the quick start as printed: what is to be filled in there is said by the condition.
-PUSH_SECRET_NAME = "^$|^[A-Z][A-Z0-9_]*_HERE$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+PUSH_CREDENTIAL = "^$|^[A-Z][A-Z0-9_]*_HERE$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 OBJECT_NAME = "^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"  # a Secret or ConfigMap; empty counts as not given
 NUMBER = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 NO_SPACES = r"^[^\s]*$"
@@ -215,7 +215,7 @@ EXTRAS: dict[str, Schema] = {
     "tuning.config": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
     "tuning.method": {"pattern": METHOD_PATTERN, "maxLength": 16},
     "tuning.output.image": {"pattern": NO_SPACES, "maxLength": IMAGE_LENGTH},
-    "tuning.output.imagePushSecret": {"pattern": PUSH_SECRET_NAME, "maxLength": NAME_LENGTH},
+    "tuning.output.imagePushSecret": {"pattern": PUSH_CREDENTIAL, "maxLength": NAME_LENGTH},
     **_source_extras("tuning.input"),
     **_source_extras("inference.adapters[].source"),
     **_preset_extras("tuning.preset"),

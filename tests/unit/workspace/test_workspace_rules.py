@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rule_cases import SERVING_RULES, TUNING_RULES, VOLUME
 from workspaces import REMOVE, SERVING, TUNING, changed
 

@@ -57,10 +57,9 @@ def destination_faults(context: Context, path: str, output: DataDestination) -> 
         yield Fault(f"{path}.image", redact_url(output.image), "U9", told, hint)
     elif output.image:
         yield from image_faults(context, f"{path}.image", output.image, "U9", pushed=True)
-    if output.image:
-        if not output.image_push_secret:
-            hint = "name a kubernetes.io/dockerconfigjson secret of the Workspace's namespace"
-            yield Fault(f"{path}.imagePushSecret", None, "U10", "is required to push output.image", hint)
+    if output.image and not output.image_push_secret:
+        hint = "name a kubernetes.io/dockerconfigjson secret of the Workspace's namespace"
+        yield Fault(f"{path}.imagePushSecret", None, "U10", "is required to push output.image", hint)
     if output.image_push_secret and PLACEHOLDER.fullmatch(output.image_push_secret):
         hint = "name your own: kubectl create secret docker-registry NAME --docker-server=... makes one"
         yield Fault(f"{path}.imagePushSecret", output.image_push_secret, "F5", "is the example's", hint)
