@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from demo.cluster import Kubectl
+from demo.cluster import Kubectl, rights
 from demo.processes import DemoError
 from tests.integration.airflow_run import SECRET, wait
 from tests.integration.reconciled import ReconciledStack
@@ -85,6 +85,7 @@ def test_a_namespace_that_goes_takes_its_workspace_and_the_machines(
     stack, name = reconciled_stack, "bad-place"
     kubectl: Kubectl = stack.kubectl
     kubectl("create", "namespace", name)
+    kubectl.apply(rights(name)[-1])  # it goes with the namespace, before the Workspace does
     document = stack.service(name, machine=SLOW)
     document["metadata"]["namespace"] = name
     stack.fault("slow-boot", target=SLOW, value=600)

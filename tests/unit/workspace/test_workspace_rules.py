@@ -205,5 +205,5 @@ def test_the_quick_start_as_printed_says_what_to_fill_in() -> None:
         ("tuning.output.image", "U9"),
         ("tuning.output.imagePushSecret", "F5"),
     ]
-    assert "still has the example's ACR_REPO_HERE and IMAGE_NAME_HERE; put your registry" in str(faults[0])
+    assert "put your registry and repository there" in str(faults[0])
     assert "name your own: kubectl create secret docker-registry" in str(faults[1])
