@@ -163,9 +163,10 @@ class Gateway:
                 answering.headers.append((ADAPTER_HEADER, adapter.digest.encode()))
             if path == KAITO_CHAT and parts.translates_chat and value is not None:
                 return await self._kaito_chat(scope, receive, answering.send, value, adapter)
-            if adapter is not None and value is not None and value.get("model") != adapter.target:
-                body = json.dumps({**value, "model": adapter.target}, ensure_ascii=False).encode()
-                scope = sized(scope, body)
+            if (
+                adapter is not None and value is not None and path != KAITO_CHAT
+            ):  # that has no field for a model
+                scope, body = _addressed(scope, body, value, adapter)
             try:
                 return await self._app(scope, given_again(body, receive), answering.send)
             except Exception:  # a task group may have wrapped it
@@ -212,3 +213,11 @@ class Gateway:
                 code="model_not_found",
             )
         return await answer(send, 200, entry)
+
+
+def _addressed(scope: Scope, body: bytes, value: dict[str, Any], adapter: Adapter) -> tuple[Scope, bytes]:
+    """The question under the name that the engine knows the adapter by."""
+    if value.get("model") == adapter.target:
+        return scope, body
+    body = json.dumps({**value, "model": adapter.target}, ensure_ascii=False).encode()
+    return sized(scope, body), body

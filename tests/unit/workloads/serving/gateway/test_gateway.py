@@ -351,6 +351,16 @@ async def test_chat_asks_the_only_adapter_s_current_version(tmp_path: Path) -> N
     assert answer.headers["x-kaito-adapter-digest"] == DIGEST
 
 
+async def test_chat_that_the_server_answers_itself_comes_to_it_as_it_was_asked(tmp_path: Path) -> None:
+    """Its /chat knows no field for a model: the quick start's question was refused for one that the gateway added."""
+    write(tmp_path / "a", mine=DIGEST)
+    below = Below()
+    async with client(below, aliases=Aliases(file=tmp_path / "a"), chat_adapter="mine") as ask:
+        answer = await ask.post("/chat", json={"prompt": "?"})
+    assert below.asked == [("/chat", {"prompt": "?"})]
+    assert answer.headers["x-kaito-adapter-digest"] == DIGEST
+
+
 async def test_max_length_counts_the_prompt() -> None:
     below = Below(v1__chat__completions=said("42"), tokenize=lambda _: (200, {"count": 7}))
     async with client(below, translates_chat=True) as ask:
