@@ -67,7 +67,7 @@ def test_a_whole_transfer_has_one_deadline(call: str, kind: str, tmp_path: Path)
         begun = time.monotonic()
         with pytest.raises(TryAgain, match="took longer than 0 s"):
             CALLS[call](client(port), path)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30, "the server never ends by itself"
 
 
 @pytest.mark.parametrize("kind", ["headers", "100 Continue"])
@@ -78,7 +78,7 @@ def test_headers_have_a_deadline_of_their_own(kind: str):
         begun = time.monotonic()
         with pytest.raises(TryAgain, match=r"no (whole )?answer within 0 s; tried 4 times"):
             found.manifest("1")
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30, "the server never ends by itself"
 
 
 def endless(status: int, **headers: str) -> Callable[[Handler], bool]:
@@ -151,10 +151,10 @@ def test_a_blob_is_hashed_as_it_was_sent(registry: Registry, tmp_path: Path):  #
 def test_a_long_challenge_costs_no_time(registry: Registry):  # noqa: F811
     challenge = "Bearer " + "a" * 50_000 + ' realm="x"'
     registry.before = lambda handler: handler.reply(401, WWW_Authenticate=challenge)
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process: what the challenge costs, whatever else the machine does
     with pytest.raises(UserConfigError, match="401"):
         registry.client(Credentials("h", "me", "password"), networks=LOOPBACK).manifest("1")
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 4, "it took 7 s when the pattern was quadratic"
 
 
 def test_a_token_server_that_sends_without_end_is_stopped(registry: Registry):  # noqa: F811
