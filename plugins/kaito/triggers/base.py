@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
@@ -21,7 +21,10 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
-from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook, NextStatus, StaleWorkspace, fence
+
+if TYPE_CHECKING:
+    import logging
 
 #: How soon a wait notices that its Workspace is going or has a newer generation, in seconds.
 FENCE_SECONDS = 2.0
@@ -70,6 +73,31 @@ def served(live: Mapping[str, Any] | None, name: str, run_id: str) -> Served:
     if not str(metadata.get("uid") or "").startswith(uid):
         raise StaleWorkspace(f"Workspace {name} was deleted and made again; this run serves the earlier one.")
     return Served(str(metadata.get("uid") or ""), generation)
+
+
+async def write_status(
+    hook: AsyncKaitoClusterHook,
+    where: tuple[str, str],
+    mine: Served,
+    next_status: NextStatus,
+    log: logging.Logger,
+    *,
+    even_deleting: bool = False,
+) -> None:
+    """Write the status of a wait's Workspace and tell what turned; what cannot be written is no failure of the wait.
+
+    :param where: name and namespace of the Workspace.
+    :param mine: which Workspace the wait serves; a newer generation of it is left alone.
+    :param next_status: gets the live Workspace and returns its new status.
+    """
+    news = events.News(next_status)
+    try:
+        await hook.patch_status(
+            *where, news, uid=mine.uid, generation=mine.generation, even_deleting=even_deleting
+        )
+        await events.tell(hook, news.live, news.events)
+    except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
+        log.warning("The status of Workspace %s could not be written: %s", where[0], error)
 
 
 class WorkspaceTrigger(BaseTrigger):
@@ -222,16 +250,5 @@ class WorkspaceTrigger(BaseTrigger):
                 now=datetime.now(UTC),
             )
 
-        news = events.News(next_status)
-        try:
-            await hook.patch_status(
-                self.workspace,
-                self.namespace,
-                news,
-                uid=mine.uid,
-                generation=mine.generation,
-                even_deleting=self.even_deleting,
-            )
-            await events.tell(hook, news.live, news.events)
-        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
-            self.log.warning("The Workspace's status could not be written: %s", error)
+        where = (self.workspace, self.namespace)
+        await write_status(hook, where, mine, next_status, self.log, even_deleting=self.even_deleting)

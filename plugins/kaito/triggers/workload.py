@@ -24,10 +24,9 @@ from airflow.triggers.base import TriggerEvent
 from include.pools import lost_nodes as lost
 from include.reconcile.pod_problems import StartWatch
 from include.workspace.status import conditions
-from kaito.controller import event_recorder as events
 from kaito.hooks.api import NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
-from kaito.triggers.base import FENCE_SECONDS
+from kaito.triggers.base import FENCE_SECONDS, Served, write_status
 
 #: The provider's label of a pod: the try that made it; here, that took it up last.
 TRY_LABEL = "try_number"
@@ -207,18 +206,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             now = datetime.now(UTC)
             return conditions.progress(live, phase, message=message, generation=self.generation, now=now)
 
-        news = events.News(next_status)
-        try:
-            await hook.patch_status(
-                self.workspace,
-                self.pod_namespace,
-                news,
-                uid=self.workspace_uid,
-                generation=self.generation,
-            )
-            await events.tell(hook, news.live, news.events)
-        except (ClusterError, StaleWorkspace, conditions.StaleGeneration) as error:
-            self.log.warning("The status of Workspace %s could not be written: %s", self.workspace, error)
+        mine = Served(self.workspace_uid, self.generation)
+        await write_status(hook, (self.workspace, self.pod_namespace), mine, next_status, self.log)
 
     async def _until_lost(self) -> str:
         """Return what is wrong with the pod's Node, when it has been silent for too long."""
