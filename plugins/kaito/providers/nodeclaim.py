@@ -19,19 +19,17 @@ from kaito.providers.base import (
     DELETE_ATTEMPTS,
     GpuPool,
     PoolKey,
-    PoolProvider,
     foreign,
     labelled,
-    labels_of,
     taken,
 )
-from kaito.providers.rights import need_rights
+from kaito.providers.karpenter import KarpenterProvider
 
 NODE_CLAIM = Kind("karpenter.sh", "v1", "nodeclaims", KIND, namespaced=False)
 GONE_SECONDS = 600.0
 
 
-class NodeClaims(PoolProvider):
+class NodeClaims(KarpenterProvider):
     """Karpenter-core's API: one NodeClaim for each machine."""
 
     name = names.PoolProvider.NODE_CLAIM
@@ -106,20 +104,6 @@ class NodeClaims(PoolProvider):
         claims = await self.list_kind(NODE_CLAIM, labels)
         nodes = await self.cluster.list(NODE) if claims else []
         return self.read({NODE_CLAIM.plural: claims}, nodes)
-
-    async def delete_observed(self, pool: ObservedPool, *, unchanged: bool = False) -> bool:
-        version = pool.version if unchanged else ""
-        return await self.cluster.delete(NODE_CLAIM, pool.name, uid=pool.uid or None, version=version or None)
-
-    async def may_own(self) -> bool:
-        """Whoever was chosen later: an earlier choice may have left some, and looking costs little."""
-        return True
-
-    async def check_availability(self, plans: Sequence[Plan]) -> dict[str, str]:
-        """Kubernetes says what our account may do; whether there are machines shows when they are asked for."""
-        if self.context.workspace is not None and plans:
-            await need_rights(self.cluster, NODE_CLAIM, labels_of(self.context.workspace))
-        return {}
 
     async def hand_over(self, pool: ObservedPool, run_label: str, purpose: str = "") -> bool:
         labels = {names.RUN_ID: run_label, **({names.POOL: purpose} if purpose else {})}

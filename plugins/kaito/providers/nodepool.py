@@ -5,7 +5,7 @@ Replicas are only ever raised, and only NodePools with our labels are changed or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from include.catalog.choice import Purpose
@@ -22,14 +22,12 @@ from kaito.providers.base import (
     DELETE_ATTEMPTS,
     GpuPool,
     PoolKey,
-    PoolProvider,
     foreign,
     labelled,
-    labels_of,
     taken,
 )
+from kaito.providers.karpenter import KarpenterProvider
 from kaito.providers.nodeclaim import GONE_SECONDS, NODE_CLAIM
-from kaito.providers.rights import need_rights
 
 Object = Mapping[str, Any]
 
@@ -37,7 +35,7 @@ NODE_POOL = Kind("karpenter.sh", "v1", "nodepools", KIND, namespaced=False)
 NO_CAPACITY_EVENTS = "involvedObject.kind=NodeClaim,reason=InsufficientCapacityError"
 
 
-class NodePools(PoolProvider):
+class NodePools(KarpenterProvider):
     """Karpenter's NodePools with static replicas (Karpenter 1.8 or newer, AKS node auto-provisioning)."""
 
     name = names.PoolProvider.NODE_POOL
@@ -120,17 +118,3 @@ class NodePools(PoolProvider):
         claims = await self.list_kind(NODE_CLAIM, labels) if pools else []
         nodes = await self.cluster.list(NODE) if pools else []
         return [nodepool.observed(pool, claims, nodes) for pool in pools]
-
-    async def delete_observed(self, pool: ObservedPool, *, unchanged: bool = False) -> bool:
-        version = pool.version if unchanged else ""
-        return await self.cluster.delete(NODE_POOL, pool.name, uid=pool.uid or None, version=version or None)
-
-    async def may_own(self) -> bool:
-        """Whoever was chosen later: an earlier choice may have left some, and looking costs little."""
-        return True
-
-    async def check_availability(self, plans: Sequence[Plan]) -> dict[str, str]:
-        """Kubernetes says what our account may do; whether there are machines shows when they are asked for."""
-        if self.context.workspace is not None and plans:
-            await need_rights(self.cluster, NODE_POOL, labels_of(self.context.workspace))
-        return {}
