@@ -34,9 +34,10 @@ class RolloutReadyTrigger(WorkspaceTrigger):
         pods = await hook.list(
             POD, self.namespace, labels={names.WORKSPACE: self.workspace, names.COMPONENT: "serving"}
         )
-        status = rollout_status(stateful_set, pods)
-        events = [] if status.ready else await hook.list(EVENT, self.namespace, fields="type=Warning")
-        status = self._patience(rollout_status(stateful_set, pods, events))
+        status, events = rollout_status(stateful_set, pods), []
+        if not status.ready:
+            events = await hook.list(EVENT, self.namespace, fields="type=Warning")
+            status = self._patience(rollout_status(stateful_set, pods, events))
         mine = {pod["metadata"]["uid"] for pod in pods}
         notes = tuple(_line(e) for e in events if (e.get("involvedObject") or {}).get("uid") in mine)
         return Observation(status.ready, status.message, status.failed, status.reason, notes=notes)
@@ -48,7 +49,7 @@ class RolloutReadyTrigger(WorkspaceTrigger):
             self._cause = (status.reason, now)
         patience = stuck_seconds(PodProblem(status.reason, status.message), holds_machines=True)
         stuck = patience is not None and now - self._cause[1] > patience
-        return replace(status, failed=True) if stuck and not status.ready else status
+        return replace(status, failed=True) if stuck else status
 
 
 def _line(event: Mapping[str, Any]) -> str:
