@@ -83,6 +83,8 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
         # Four workers are plenty where all waiting is done in the triggerer; 32 would cost 3 GB of address space.
         "CORE__PARALLELISM": 4,
+        # SQLite has one writer. At its default of 5 s a write that waits longer on a busy machine is an error 500.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.resolve() / 'airflow.db'}?timeout=60",
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "API__HOST": "127.0.0.1",
         "API__PORT": port,

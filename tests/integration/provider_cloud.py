@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 from kaito.hooks.aks import AksHook
-from kaito.hooks.api import NODE
+from kaito.hooks.api import EVENT, NODE
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, KaitoClusterHook
 from kaito.providers.aks import AgentPools
 from kaito.providers.base import (
@@ -27,6 +27,7 @@ from kaito.providers.base import (
     PoolStatus,
 )
 from kaito.providers.blocking import BlockingProvider
+from kaito.providers.nodepool import NO_CAPACITY_EVENTS, NODE_POOL
 from kaito.providers.registry import async_provider, provider
 from kaito.providers.selection import failure_class
 from kaito.providers.settings import PoolSettings
@@ -238,6 +239,14 @@ class Pool:
         assert seen is not None
         assert seen.failure_class is not None
         return seen.failure_class, seen.message
+
+    def was_refused_later(self) -> bool:
+        """Whether Karpenter has told of no capacity after the second in which the NodePool was made."""
+        (made,) = self.cloud.hook.list(NODE_POOL, labels=self.key.labels)
+        told = self.cloud.hook.list(EVENT, fields=NO_CAPACITY_EVENTS)
+        name, since = made["metadata"]["name"], made["metadata"]["creationTimestamp"]
+        mine = [event for event in told if event["involvedObject"]["name"].startswith(f"{name}-")]
+        return any(event["lastTimestamp"] > since for event in mine)
 
     def release(self, run: str = "run-1") -> None:
         self.machines().delete_and_wait(self.key, run, timeout=40, poll=0.05)

@@ -186,6 +186,8 @@ def test_machines_that_do_not_come_are_no_endless_wait(
     found, message = pool.fails()
     assert found == failure
     assert words in message
+    if (pool.kind, fault) == ("nodepool", "no-capacity"):
+        until(pool.was_refused_later, "a refusal that cannot be one of an earlier pool of that name")
     for _ in range(4):  # whatever the cloud's controllers have tried again by now
         assert not pool.observe().ready
         assert pool.observe().failed

@@ -210,7 +210,8 @@ def test_progress_says_done(folder: Path, tuned: dict[str, Any]) -> None:
 
 def test_a_faulty_configuration_ends_with_64_before_any_weight_is_read(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
-        "training_config: {LoraConfig: {rank: 8}, TrainingArguments: {epochs: 1}}"
+        "training_config: {QuantizationConfig: {load_in_4bit: true}, LoraConfig: {rank: 8}, "
+        "TrainingArguments: {epochs: 1}}"
     )
     attempt = tune(tmp_path, YAML_FILE_PATH=str(tmp_path / "bad.yaml"))
     attempt.communicate(timeout=120)
