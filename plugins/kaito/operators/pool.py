@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
@@ -14,6 +14,7 @@ from kaito.operators import kept_adapter
 from kaito.providers.base import PoolKey, Purpose
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
+from kaito.tasks.stopped import stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,6 +38,8 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
         self.dataset_task_id = dataset_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
+        if why := stopped(self, context):
+            raise AirflowFailException(why)
         run = self.this_run(context)
         plan = run.plan_for(self.purpose)
         if plan is None:

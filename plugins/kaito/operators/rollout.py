@@ -32,6 +32,7 @@ from kaito.hooks.api import (
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
+from kaito.tasks.stopped import stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -57,6 +58,8 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run = self.this_run(context)
+        if why := stopped(self, context):
+            raise AirflowFailException(why)
         try:
             live = self.live_workspace(run)
         except StaleWorkspace as stale:

@@ -29,6 +29,7 @@ from kaito.providers.base import PoolKey, Purpose
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
+from kaito.tasks.stopped import stopped
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
 
@@ -215,6 +216,8 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         """Come back from the wait for other machines: to the training, to the next choice, or to the end."""
         if event.get("ready"):
             return self.execute(context)
+        if why := stopped(self, context):
+            raise AirflowFailException(why)
         run, message = self.this_run(context), str(event.get("message"))
         if event.get("lost") and self._delete_lost_machines(run, event["lost"]):
             self.ask(run)

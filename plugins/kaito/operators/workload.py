@@ -27,6 +27,7 @@ from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
 from kaito.tasks import base
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
+from kaito.tasks.stopped import stopped
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evicted
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
+        if why := stopped(self, context):
+            raise AirflowFailException(why)
         if run.adapter:
             self.log.info("This run has published its adapter already: nothing to do.")
             return {}
@@ -188,6 +191,10 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             self._stop(run, event)
             self.log.error("%s", event["message"])
             raise AirflowFailException(event["message"])
+        if why := stopped(self, context):
+            self._stop(run, event)
+            self.log.error("%s", why)
+            raise AirflowFailException(why)
         if event.get("status") == STUCK:
             self._stop(run, event)
             raise self._stuck(run, context, f"{self.task_id}: {event['message']}")
