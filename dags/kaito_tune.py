@@ -15,6 +15,8 @@ from kaito.pipelines import (
     RELEASE_RETRIES,
     TUNING_RETRIES,
     WHICH,
+    as_setup,
+    as_teardown,
     finish,
     preflight,
     record_cost,
@@ -56,14 +58,15 @@ with DAG(
     fetch_dataset = FetchDatasetOperator(task_id="fetch_dataset")
     create_gpu_pool = CreateGpuPoolOperator(
         task_id="create_gpu_pool", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset"
-    ).as_setup()
+    )
     wait_for_nodes = GpuPoolReadySensor(
         task_id="wait_for_nodes", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset", **WHICH
     )
     tune = TuneOperator(task_id="tune", retries=TUNING_RETRIES)
     release_gpu_pool = ReleaseGpuPoolOperator(
         task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
-    ).as_teardown(setups=create_gpu_pool, on_failure_fail_dagrun=True)
+    )
+    as_teardown(release_gpu_pool, as_setup(create_gpu_pool), fails_the_run=True)
     publish_adapter = PublishAdapterOperator(
         task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import BaseOperator, TaskGroup
 
 from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
@@ -30,7 +30,25 @@ DEFAULT_ARGS: dict[str, Any] = {
 TUNING_RETRIES = 20
 #: A pool that is not released costs money: ask for longer than anything else, which is 25 minutes.
 RELEASE_RETRIES: dict[str, Any] = {"retries": 10, "max_retry_delay": timedelta(minutes=5)}
-WHICH = {"workspace": WORKSPACE_NAME, "namespace": WORKSPACE_NAMESPACE}
+WHICH: dict[str, Any] = {"workspace": WORKSPACE_NAME, "namespace": WORKSPACE_NAMESPACE}
+
+
+Task = TypeVar("Task", bound=BaseOperator)
+
+
+def as_setup(task: Task) -> Task:
+    """Mark a task as a setup, as Airflow's own method of that name does, which has no types."""
+    task.as_setup()  # type: ignore[no-untyped-call]
+    return task
+
+
+def as_teardown(task: Task, setup: BaseOperator, *, fails_the_run: bool = False) -> Task:
+    """Mark a task as the teardown of ``setup``.
+
+    :param fails_the_run: whether the run fails with it.
+    """
+    task.as_teardown(setups=setup, on_failure_fail_dagrun=fails_the_run)
+    return task
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class Serving:
 
 def preflight(purpose: str) -> PreflightOperator:
     """Return the first task of a run; its failures are verdicts, so they are not tried again by themselves."""
-    return PreflightOperator(task_id="preflight", purpose=purpose).as_setup()
+    return as_setup(PreflightOperator(task_id="preflight", purpose=purpose))
 
 
 def serve(adapter_task_id: str | None = None) -> Serving:
@@ -54,7 +72,7 @@ def serve(adapter_task_id: str | None = None) -> Serving:
     :param adapter_task_id: the task that pushed the adapter to serve.
     """
     with TaskGroup("serve", tooltip="Roll out the model as a service of the Workspace's name."):
-        pool = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.SERVING).as_setup()
+        pool = as_setup(CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.SERVING))
         nodes = GpuPoolReadySensor(task_id="wait_for_nodes", purpose=Purpose.SERVING, **WHICH)
         roll_out = RollOutOperator(task_id="roll_out", adapter_task_id=adapter_task_id)
         ready = RolloutReadySensor(task_id="wait_until_ready", **WHICH)
@@ -64,7 +82,8 @@ def serve(adapter_task_id: str | None = None) -> Serving:
             purpose=Purpose.SERVING,
             keep_if_succeeded="serve.ask",
             **RELEASE_RETRIES,
-        ).as_teardown(setups=pool, on_failure_fail_dagrun=True)
+        )
+        as_teardown(release, pool, fails_the_run=True)
         pool >> nodes >> roll_out >> ready >> ask >> release
     return Serving(pool, ask, release, tuple(task.task_id for task in (pool, nodes, roll_out, ready, ask)))
 
@@ -77,15 +96,15 @@ def record_cost(
     publishing_task_id: str | None = None,
 ) -> RecordCostOperator:
     """Return the task that settles what a run has cost, on every path; it never decides how the run ended."""
-    return RecordCostOperator(
+    record = RecordCostOperator(
         task_id="record_cost", needed=needed, optional=optional, publishing_task_id=publishing_task_id
-    ).as_teardown(setups=first)
+    )
+    return as_teardown(record, first)
 
 
 def finish(
     first: PreflightOperator, *, needed: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> FinishOperator:
     """Return the last task of a run: the run is green only if all of it was."""
-    return FinishOperator(task_id="finish", needed=needed, optional=optional).as_teardown(
-        setups=first, on_failure_fail_dagrun=True
-    )
+    end = FinishOperator(task_id="finish", needed=needed, optional=optional)
+    return as_teardown(end, first, fails_the_run=True)

@@ -266,5 +266,5 @@ def _trimmed(workspace: Object) -> dict[str, Any]:
     metadata["annotations"] = {
         k: v for k, v in annotations.items() if k.startswith("kaito.sh/") and len(v) <= _LONGEST_ANNOTATION
     }
-    parts = {part: {} for part in ("tuning", "inference") if workspace.get(part) is not None}
+    parts: dict[str, Any] = {part: {} for part in ("tuning", "inference") if workspace.get(part) is not None}
     return {"metadata": metadata, **parts, "status": workspace.get("status") or {}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from include.workspace.status.conditions import timestamp
 from include.workspace.status.transitions import Event, transition_events
 from kaito.hooks import api
 from kaito.hooks.api import EVENT, WORKSPACE, ClusterError, Kind, Request
-from kaito.hooks.cluster_calls import ClusterCalls
+from kaito.hooks.cluster_calls import ClusterCalls, NextStatus
 
 log = logging.getLogger(__name__)
 
@@ -86,17 +86,17 @@ def again(event: Event, old: Object, made: Object, now: datetime) -> Request | N
 class News:
     """Makes a Workspace's next status, and remembers what Events that change is worth.
 
-    :param make: gets the live Workspace, returns its new status.
+    :param make: gets the live Workspace, returns its new status (None: nothing to write).
     """
 
-    def __init__(self, make: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def __init__(self, make: NextStatus) -> None:
         self._make = make
         self.live: Object = {}
         self.events: list[Event] = []
 
-    def __call__(self, live: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, live: dict[str, Any]) -> dict[str, Any] | None:
         status = self._make(live)
-        self.live, self.events = live, transition_events(live.get("status"), status)
+        self.live, self.events = live, transition_events(live.get("status"), status) if status else []
         return status
 
 

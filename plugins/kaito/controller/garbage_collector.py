@@ -8,10 +8,10 @@ when its Workspace has changed since.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from include.janitor import Inventory, Questions, Rules, Thing, Verdict, judge, questions
 from include.janitor.orphans import Key
@@ -31,10 +31,8 @@ from kaito.hooks.api import (
     Kind,
 )
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.logger import Logger
 from kaito.providers.base import PoolProvider
-
-if TYPE_CHECKING:
-    import logging
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -64,7 +62,7 @@ class Sweep:
         hook: AsyncKaitoClusterHook,
         runs: AirflowRuns,
         providers: Sequence[PoolProvider],
-        log: logging.Logger,
+        log: Logger,
     ) -> None:
         self.hook, self.runs, self.providers, self.log = hook, runs, providers, log
         self.inventory = Inventory()
@@ -191,6 +189,6 @@ async def _together(*questions: Coroutine[Any, Any, list[T]]) -> list[list[T]]:
             task.cancel()
 
 
-def _version(workspace: Object) -> tuple[str, str]:
+def _version(workspace: Mapping[str, Any]) -> tuple[str, str]:
     metadata = workspace["metadata"]
     return str(metadata.get("uid")), str(metadata.get("resourceVersion"))

@@ -41,7 +41,7 @@ class Backoff:
     def next(self, at_least: float = 0.0) -> float:
         """Return the seconds to wait after one more failure."""
         self.failures += 1
-        span = min(self.cap, self.first * 2 ** (self.failures - 1))
+        span = min(self.cap, self.first * 2.0 ** (self.failures - 1))
         return max(at_least, span * random.uniform(0.5, 1.0))  # noqa: S311 no secret
 
     def reset(self) -> None:

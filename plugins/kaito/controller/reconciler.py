@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from include.pools.observed import ObservedPool
 from include.reconcile import Activity, AddFinalizer, Decision, ReconcileConfig, StartRun, decide, runs_to_ask
@@ -31,11 +31,9 @@ from kaito.controller.snapshot import Snapshot, progress_of, take
 from kaito.controller.status_writer import StatusWriter
 from kaito.hooks.api import NODE, POD, WORKSPACE, CloudError, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.logger import Logger
 from kaito.providers.selection import Chooser
 from kaito.providers.settings import PoolSettings
-
-if TYPE_CHECKING:
-    import logging
 
 Object = Mapping[str, Any]
 #: Workspaces that are worked on at the same time.
@@ -112,7 +110,7 @@ class Reconciler:
         hook: AsyncKaitoClusterHook,
         runs: AirflowRuns,
         installation: Installation,
-        log: logging.Logger,
+        log: Logger,
         *,
         concurrency: int = CONCURRENCY,
         before_runs: Callable[[], Awaitable[None]] | None = None,

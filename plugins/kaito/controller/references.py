@@ -234,11 +234,12 @@ async def look_up(
         try:
             found[NODES] = {"items": await cluster.list(NODE)}
         except ClusterError as error:
-            found[NODES] = _no_nodes(error)
+            _may_not_list_nodes(error)
+            found[NODES] = None
     return found
 
 
-def _no_nodes(error: ClusterError) -> None:
+def _may_not_list_nodes(error: ClusterError) -> None:
     """Nodes that we may not list are a fault of the installation, told as such; anything else is an error."""
     if error.status != 403:
         raise error

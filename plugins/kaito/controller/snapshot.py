@@ -83,7 +83,7 @@ class Snapshot:
         return [pool for reader in self.readers for pool in reader.read(objects, nodes)]
 
     def observed(
-        self, key: Key, runs: Mapping[str, str | None], progress: Object | None, **more: Any
+        self, key: Key, runs: Mapping[str, str | None], progress: Mapping[str, Any] | None, **more: Any
     ) -> Observed:
         """Return all of it that is about one Workspace.
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.microsoft.azure.hooks.base_azure import AzureBaseHook
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from azure.mgmt.containerservice.aio import ContainerServiceClient as AsyncContainerServiceClient
 
 Pool = dict[str, Any]
+T = TypeVar("T")
 
 DEFAULT_CONNECTION = "azure_default"
 #: States of a pool in which an operation runs on it, and thereby on the cluster.
@@ -44,6 +45,12 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 15.0
 
 def state_of(pool: Mapping[str, Any]) -> str:
     return str(pool.get("properties", {}).get("provisioningState") or "")
+
+
+def _as_dict(pool: Any) -> Pool:
+    """The SDK's model in the REST API's spelling."""
+    found: Pool = pool.as_dict()
+    return found
 
 
 class AksHook(AzureBaseHook):
@@ -101,7 +108,7 @@ class AksHook(AzureBaseHook):
         """Return one pool, or None when there is none of that name."""
         try:
             with azure_errors(self.conn_id):
-                return self.connection.agent_pools.get(*self.account.place, name).as_dict()
+                return _as_dict(self.connection.agent_pools.get(*self.account.place, name))
         except AksError as error:
             if error.no_such_pool:
                 return None
@@ -110,7 +117,7 @@ class AksHook(AzureBaseHook):
     def list_pools(self) -> list[Pool]:
         """Return all agent pools of the cluster, foreign ones too."""
         with azure_errors(self.conn_id):
-            return [pool.as_dict() for pool in self.connection.agent_pools.list(*self.account.place)]
+            return [_as_dict(pool) for pool in self.connection.agent_pools.list(*self.account.place)]
 
     def offer_faults(
         self, instance_type: str, count: int, *, zones: tuple[str, ...] = (), spot: bool = False
@@ -174,7 +181,7 @@ class AksHook(AzureBaseHook):
         def send() -> Pool:
             pools = self.connection.agent_pools
             poller = pools.begin_create_or_update(*self.account.place, name, pool, polling=False, **condition)
-            return poller.result().as_dict()
+            return _as_dict(poller.result())
 
         return self._when_idle(send, f"agent pool {name}", timeout)
 
@@ -212,7 +219,7 @@ class AksHook(AzureBaseHook):
             if error.status not in (404, 409):
                 raise
 
-    def _when_idle(self, send: Callable[[], Any], what: str, timeout: float) -> Any:
+    def _when_idle(self, send: Callable[[], T], what: str, timeout: float) -> T:
         """Send a change; while another operation is in the way, wait by reading, and send again."""
         deadline, wait = time.monotonic() + timeout, FIRST_WAIT
         while True:
@@ -257,7 +264,7 @@ class AksHook(AzureBaseHook):
         account = self._async_account
         assert account is not None  # noqa: S101 - get_async_conn has set it
         with azure_errors(self.conn_id):
-            return [pool.as_dict() async for pool in client.agent_pools.list(*account.place)]
+            return [_as_dict(pool) async for pool in client.agent_pools.list(*account.place)]
 
     async def close(self) -> None:
         """Close the asyncio client and its credential."""

@@ -142,8 +142,10 @@ class ClusterError(RuntimeError):
     @classmethod
     def from_response(cls, status: int | None, reason: str | None, body: Any) -> ClusterError:
         """Read the ``Status`` object that Kubernetes answers with; fall back to the HTTP reason."""
+        if isinstance(body, bytes):
+            body = body.decode(errors="replace")
         try:
-            answer = json.loads(body) if isinstance(body, str | bytes) else {}
+            answer = json.loads(body) if isinstance(body, str) else {}
         except ValueError:
             answer = {}
         answer = answer if isinstance(answer, dict) else {}

@@ -161,7 +161,7 @@ class FileToken:
 
 
 class AsyncFileToken(FileToken):
-    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:  # type: ignore[override]
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         return super().get_token(*scopes)
 
     async def close(self) -> None:

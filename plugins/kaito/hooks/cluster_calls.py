@@ -134,7 +134,7 @@ class ClusterCalls(ABC):
 
     async def _drive(self, steps: Steps) -> Any:
         """Send the requests of a sequence, one after the other, and return what it ends with."""
-        move = partial(next, steps)
+        move: Callable[[], Request] = partial(next, steps)
         while True:
             try:
                 request = move()

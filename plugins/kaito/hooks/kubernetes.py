@@ -16,10 +16,6 @@ from functools import cached_property
 from typing import Any, Self
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
-from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import (
-    TRANSIENT_CONNECTION_ERRORS,
-    generic_api_retry,
-)
 from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio.client.exceptions import ApiException as AsyncApiException
 
@@ -31,6 +27,7 @@ from kaito.hooks.cluster_calls import Object, Objects, T
 from kaito.hooks.cluster_calls import StaleWorkspace as StaleWorkspace
 from kaito.hooks.cluster_calls import fence as fence
 from kaito.hooks.cluster_calls import run as run
+from kaito.hooks.retries import ASYNC_CONNECTION_ERRORS, CONNECTION_ERRORS, STREAM_ERRORS, retried
 
 #: Objects of the first page of a list, and the bytes that later pages aim at: parsing one must not stop an event loop.
 PAGE = 100
@@ -61,12 +58,12 @@ class KaitoClusterHook(KubernetesHook):
             return self._send(request)
         except SyncApiException as error:
             raise ClusterError.from_response(error.status, error.reason, error.body) from None
-        except TRANSIENT_CONNECTION_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             raise ClusterError(
                 0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
             ) from error
 
-    @generic_api_retry
+    @retried
     def _send(self, request: Request) -> Any:
         try:
             return self.api_client.call_api(**request.arguments())
@@ -205,12 +202,12 @@ class AsyncKaitoClusterHook(ClusterCalls, AsyncKubernetesHook):
             return await self._send(request)
         except AsyncApiException as error:
             raise ClusterError.from_response(error.status, error.reason, error.body) from None
-        except (TimeoutError, *TRANSIENT_CONNECTION_ERRORS) as error:
+        except ASYNC_CONNECTION_ERRORS as error:
             raise ClusterError(
                 0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
             ) from error
 
-    @generic_api_retry
+    @retried
     async def _send(self, request: Request) -> Any:
         async with self._connection() as client:
             try:
@@ -232,7 +229,7 @@ class AsyncKaitoClusterHook(ClusterCalls, AsyncKubernetesHook):
                     yield response
                 finally:
                     response.close()
-        except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
+        except STREAM_ERRORS as error:
             raise ClusterError(0, "ConnectionFailed", str(error) or type(error).__name__) from error
 
     async def pages(
@@ -261,14 +258,14 @@ class AsyncKaitoClusterHook(ClusterCalls, AsyncKubernetesHook):
                 return
             limit = max(1, min(500, len(found) * PAGE_BYTES // max(len(text), 1)))
 
-    @generic_api_retry
+    @retried
     async def _text_of(self, request: Request) -> bytes:
         async with self._connection() as client:
             response = await client.call_api(**request.arguments(), _preload_content=False)
             text: bytes = await response.read()
             if response.status != 200:
                 error = AsyncApiException(status=response.status, reason=response.reason)
-                error.body, error.headers = text.decode(errors="replace"), response.headers
+                error.body, error.headers = text, response.headers
                 raise error
             return text
 
@@ -277,7 +274,7 @@ class AsyncKaitoClusterHook(ClusterCalls, AsyncKubernetesHook):
             return await self._text_of(request)
         except AsyncApiException as error:
             raise ClusterError.from_response(error.status, error.reason, error.body) from None
-        except (TimeoutError, OSError, *TRANSIENT_CONNECTION_ERRORS) as error:
+        except STREAM_ERRORS as error:
             raise ClusterError(
                 0, "ConnectionFailed", f"The Kubernetes API did not answer: {error}"
             ) from error

@@ -13,13 +13,13 @@ import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
 from include.workspace.api import names
 from kaito.hooks.api import POD, ClusterError, selector
+from kaito.hooks.retries import retried
 from kaito.triggers.workload import TRY_LABEL, try_of
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class OnePodOperator(KubernetesPodOperator):
         except ApiException as error:
             self.log.warning("Pod %s could not be marked: %s", pod.metadata.name, error.reason)
 
-    @generic_api_retry
+    @retried
     def _create(self, pod_request_obj: Any) -> Any:
         """Return a new pod, None when there is one of that name (an answer here, so not asked again and again).
 
@@ -138,7 +138,7 @@ class OnePodOperator(KubernetesPodOperator):
                 self.cluster.delete(POD, pod.metadata.name, wanted.namespace, uid=pod.metadata.uid)
         return found
 
-    @generic_api_retry
+    @retried
     def _listed(self, namespace: str, labels: str) -> list[Any]:
         return list(self.client.list_namespaced_pod(namespace=namespace, label_selector=labels).items)
 

@@ -92,7 +92,7 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
 
     def execute(self, context: Context) -> None:
         run = self.this_run(context)
-        if self.keep_if_succeeded and self._succeeded(context):
+        if self.keep_if_succeeded and self._succeeded(context, self.keep_if_succeeded):
             self.log.info("The service runs on these machines: they stay.")
             return
         key = PoolKey(run.name, run.namespace, self.purpose)
@@ -113,10 +113,11 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             return  # it had none, and the conditions say why
         self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
 
-    def _succeeded(self, context: Context) -> bool:
+    @staticmethod
+    def _succeeded(context: Context, task_id: str) -> bool:
         ti = context["ti"]
-        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[self.keep_if_succeeded])
-        return bool(states.get(ti.run_id, {}).get(self.keep_if_succeeded) == "success")
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[task_id])
+        return bool(states.get(ti.run_id, {}).get(task_id) == "success")
 
     def _withdraw(self, run: Run) -> bool:
         """Take back a service that this run made and that never answered; returns whether one is left that answers."""

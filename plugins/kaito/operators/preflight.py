@@ -18,6 +18,7 @@ from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.contracts.network_policy import NetworkPolicy
 from include.planning import Candidates, Plan, candidates, plan, plan_serving
 from include.planning.explain import sentences
+from include.reconcile.mended import SECRETS
 from include.workspace import (
     Fault,
     Workspace,
@@ -318,7 +319,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         trained: dict[str, Any] | None,
     ) -> None:
         """Refuse what the API server would refuse later, with machines waiting for it."""
-        first, second = tuning and tuning.first, serving and serving.first
+        first = tuning.first if tuning else None
+        second = serving.first if serving else None
         run = Run(document, first or second, second, names.run_id_label(run_id), trained=trained)
         if found := dry_run.refusals(self.cluster, run, manifest_settings()):
             raise self._refusal(wanted, document, found, run_id)
@@ -419,9 +421,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         known = {
             key: version
             for key, version in (status.get("inputs") or {}).items()
-            if not key.startswith(references.SECRETS)
+            if not key.startswith(SECRETS)
         }
-        inputs = known | self.versions
+        inputs = {**known, **self.versions}
         return {**status, "inputs": inputs} if inputs else status
 
     def _tell_kept(self, run: Run) -> None:

@@ -98,7 +98,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
 
     BASE_CONTAINER_NAME = "tuning"
     purpose = Purpose.TUNING
-    lost_seconds = lost.LOST_SECONDS
+    lost_seconds: float | None = lost.LOST_SECONDS
     patience = 0
     holds_machines = True
     pending = conditions.Phase.TUNING_PENDING

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
@@ -32,6 +32,7 @@ from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evict
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 # A GPU node from zero, then an image of 25 GB.
 SCHEDULE_SECONDS = 1800
@@ -151,7 +152,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         self.pod_template_dict = manifest
         self.namespace = manifest["metadata"].get("namespace")
 
-    def defer(self, *, trigger: Any, method_name: str, **kwargs: Any) -> None:
+    def defer(self, *, trigger: BaseTrigger, method_name: str, **kwargs: Any) -> NoReturn:
         """Wait with the fenced trigger in place of the provider's."""
         if self._run is not None and isinstance(trigger, KubernetesPodTrigger):
             arguments = trigger.serialize()[1]

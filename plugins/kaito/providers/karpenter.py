@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from include.planning import Plan
 from include.pools.observed import ObservedPool
@@ -14,7 +15,7 @@ from kaito.providers.rights import need_rights
 class KarpenterProvider(PoolProvider):
     """A provider whose pools are cluster-scoped objects of the kind `objects`."""
 
-    objects: Kind
+    objects: ClassVar[Kind]
 
     async def delete_observed(self, pool: ObservedPool, *, unchanged: bool = False) -> bool:
         version = pool.version if unchanged else ""

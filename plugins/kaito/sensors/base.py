@@ -37,6 +37,7 @@ class WorkspaceSensor(BaseSensorOperator):
     template_fields = ("workspace", "namespace")
     start_from_trigger = True
     trigger_class: ClassVar[type[WorkspaceTrigger]]
+    kubernetes_conn_id: str | None
 
     def __init__(
         self,

@@ -30,9 +30,8 @@ from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
 
 if TYPE_CHECKING:
-    import logging
-
     from airflow.sdk import Context
+    from airflow.sdk.types import Logger
 
 PREFLIGHT = "preflight"
 #: By purpose, the task whose result says which machines were got.
@@ -167,13 +166,16 @@ def _told(value: Any) -> Mapping[str, Any]:
 class WorkspaceTask:
     """Mixin of all operators of a run."""
 
-    kubernetes_conn_id: str
+    #: Airflow connection to the cluster; None: setting ``[kaito] kubernetes_conn_id``.
+    kubernetes_conn_id: str | None = None
     if TYPE_CHECKING:
-        log: logging.Logger
+
+        @property
+        def log(self) -> Logger: ...
 
     @cached_property
     def cluster(self) -> KaitoClusterHook:
-        return KaitoClusterHook(conn_id=getattr(self, "kubernetes_conn_id", None) or connection_id())
+        return KaitoClusterHook(conn_id=self.kubernetes_conn_id or connection_id())
 
     def this_run(self, context: Context) -> Run:
         """Return what the first task decided."""

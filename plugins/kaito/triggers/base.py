@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
@@ -22,9 +22,7 @@ from include.workspace.status import conditions
 from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, NextStatus, StaleWorkspace, fence
-
-if TYPE_CHECKING:
-    import logging
+from kaito.logger import Logger
 
 #: How soon a wait notices that its Workspace is going or has a newer generation, in seconds.
 FENCE_SECONDS = 2.0
@@ -80,7 +78,7 @@ async def write_status(
     where: tuple[str, str],
     mine: Served,
     next_status: NextStatus,
-    log: logging.Logger,
+    log: Logger,
     *,
     even_deleting: bool = False,
 ) -> None:
@@ -140,7 +138,7 @@ class WorkspaceTrigger(BaseTrigger):
         timeout_seconds: float,
         poll_seconds: float,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.workspace = workspace
         self.namespace = namespace
         self.kubernetes_conn_id = kubernetes_conn_id

@@ -77,7 +77,7 @@ class WorkspaceChangesTrigger(BaseTrigger):
         longest_seconds: float = 1.0,
         resync_seconds: float = 300.0,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kubernetes_conn_id = kubernetes_conn_id
         self.quiet_seconds = quiet_seconds
         self.longest_seconds = longest_seconds

@@ -151,7 +151,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             return
         await super().on_kill()
 
-    async def _get_pod(self) -> Any:
+    async def _get_pod(self) -> Any:  # type: ignore[override]  # the provider's is wrapped by tenacity
         pod = await super()._get_pod()
         self._where = {"node": pod.spec.node_name, "evicted": evicted(pod), "uid": pod.metadata.uid}
         grace = getattr(pod.spec, "termination_grace_period_seconds", None)

@@ -1,0 +1,21 @@
+"""What may be logged to: a task's or a trigger's own logger, and Python's, which differ in type alone."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Logger(Protocol):
+    """The calls that ``logging.Logger`` and Airflow's structured logger have alike."""
+
+    def info(self, event: Any, /, *args: Any) -> Any:
+        """Log what happens."""
+
+    def warning(self, event: Any, /, *args: Any) -> Any:
+        """Log what somebody should look at."""
+
+    def error(self, event: Any, /, *args: Any) -> Any:
+        """Log what went wrong."""
+
+    def exception(self, event: Any, /, *args: Any) -> Any:
+        """Log what went wrong, with the traceback of the exception that is being handled."""
