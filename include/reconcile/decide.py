@@ -120,7 +120,8 @@ def _with_run(builder: DecisionBuilder) -> Decision:
 
 def _under_way(builder: DecisionBuilder) -> Decision:
     leftovers.delete_stale_pods(builder)
-    service.mark_not_ready(builder)
+    service.mark_not_ready(builder, under_way=True)
+    service.watch_machines(builder)
     progress.report(builder)
     _worker_nodes(builder)
     revisions.record(builder)
@@ -190,7 +191,7 @@ def _finished(builder: DecisionBuilder) -> Decision:
     _tuning_config(builder)
     if not case.serves:
         builder.note(retry=None)
-        service.mark_machines_released(builder)
+        service.mark_machines_gone(builder)
         _worker_nodes(builder)
         return builder.decision("succeeded")
     if idle.at_zero(builder):

@@ -6,7 +6,7 @@ they cannot disagree. It must never talk to the cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,10 @@ def rollout_status(
     current = int(status.get("observedGeneration") or 0) >= int(
         stateful_set["metadata"].get("generation") or 0
     )
-    updated = int(status.get("updatedReplicas") or 0) >= wanted
-    if current and updated and ready >= wanted:
+    updated = int(status.get("updatedReplicas") or 0)
+    standing = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    leaving = len(pods) - len(standing)
+    if current and updated >= wanted and ready >= wanted and not (leaving and len(standing) < wanted):
         return RolloutStatus(True, "WorkspaceInferenceStatusSuccess", f"{ready} of {wanted} replica(s) ready")
     found = [problem for pod in pods for problem in problems(pod)]
     if found:
@@ -59,9 +61,17 @@ def rollout_status(
         return RolloutStatus(False, first.reason, first.message, first.failed)
     if len(pods) < wanted and (refused := _refused(stateful_set, events)):
         return RolloutStatus(False, "ContainerStartError", f"No pod can be created: {refused}")
-    return RolloutStatus(
-        False, "WorkspaceInferenceStatusPending", f"{ready} of {wanted} replica(s) ready: {_stage(pods)}"
-    )
+    if pods:  # the counters of the StatefulSet are a moment older
+        ready = min(ready, sum(map(_is_ready, standing)))
+    told = f"{ready} of {wanted} replica(s) ready"
+    if ready >= wanted:
+        late = (
+            f"{updated} of them run what was asked for last"
+            if current
+            else "the change is not rolled out yet"
+        )
+        return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{told}, but {late}")
+    return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{told}: {_stage(pods)}")
 
 
 def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
@@ -76,15 +86,31 @@ def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]
     return str(told[-1].get("message") or "") if told else ""
 
 
-def _stage(pods: Iterable[Mapping[str, Any]]) -> str:
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod counts as ready, or its containers do where nobody has said it of the pod."""
+    status = pod.get("status") or {}
+    told = next((one for one in status.get("conditions") or () if one.get("type") == "Ready"), None)
+    if told is not None:
+        return bool(told.get("status") == "True")
+    containers = list(container_statuses(pod))
+    return status.get("phase") == "Running" and all(one.get("ready") for one in containers)
+
+
+def _stage(pods: Sequence[Mapping[str, Any]]) -> str:
     """Say in a few words what the first pod that is not ready is doing."""
-    for pod in pods:
-        for container in container_statuses(pod):
-            state = container.get("state") or {}
-            if "running" in state and not container.get("ready"):
-                return f"{container.get('name')} is running"
-            if "waiting" in state:
-                return (
-                    f"{container.get('name')} waits ({(state['waiting'] or {}).get('reason') or 'starting'})"
-                )
-    return "the pod is being made" if not list(pods) else "starting"
+    if not pods:
+        return "the pod is being made"
+    pod = next((pod for pod in pods if not _is_ready(pod)), pods[0])
+    name, node = pod["metadata"].get("name"), (pod.get("spec") or {}).get("nodeName")
+    if pod["metadata"].get("deletionTimestamp"):
+        return f"pod {name} is being deleted"
+    for container in container_statuses(pod):
+        state = container.get("state") or {}
+        if "running" in state and not container.get("ready"):
+            return f"{container.get('name')} is running"
+        if "waiting" in state:
+            return f"{container.get('name')} waits ({(state['waiting'] or {}).get('reason') or 'starting'})"
+    phase = (pod.get("status") or {}).get("phase")
+    if phase == "Running" and not _is_ready(pod):
+        return f"pod {name} runs on Node {node}, which does not report on it"
+    return f"pod {name} is {'starting on Node ' + str(node) if node else 'waiting for the scheduler'}"

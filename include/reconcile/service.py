@@ -11,7 +11,8 @@ from typing import Any
 
 from include.pools import lost_nodes as lost
 from include.pools.observed import PoolMachine, group_status, shortfall
-from include.reconcile.case import SERVING, Case
+from include.pools.status import PoolStatus, node_problem
+from include.reconcile.case import SERVING, TUNING, Case, ended, label
 from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
@@ -20,6 +21,7 @@ from include.workspace.status.conditions import ConditionType, Reason
 T, R = ConditionType, Reason
 #: A node that is not Ready may come back by itself for that long; then its machine is replaced.
 NODE_LOST_SECONDS = 60.0
+MACHINE_CONDITIONS = (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY)
 
 
 def answers(case: Case) -> bool:
@@ -71,9 +73,15 @@ def tuned_all_the_same(builder: DecisionBuilder, message: str) -> None:
 
 def _machines(builder: DecisionBuilder) -> None:
     case = builder.case
-    if not case.watches_machines:
-        return  # what shows now and then cannot be kept true
-    pool = group_status(case.live_pools(SERVING), case.observed.pools.kind, replicas(case))
+    if not case.machine:
+        _own_nodes(builder)
+    elif case.watches_machines:  # what shows now and then cannot be kept true
+        _write_machines(
+            builder, group_status(case.live_pools(SERVING), case.observed.pools.kind, replicas(case))
+        )
+
+
+def _write_machines(builder: DecisionBuilder, pool: PoolStatus) -> None:
     claims = (pool.ready, R.NODE_CLAIMS_READY if pool.ready else pool.reason)
     nodes = (pool.ready, R.NODES_READY if pool.ready else R.NODE_NOT_READY)
     whole = (pool.ready, R.RESOURCE_SUCCESS if pool.ready else pool.reason)
@@ -136,8 +144,11 @@ def _patience(case: Case, machine: PoolMachine, node: Mapping[str, Any] | None) 
     return lost.seconds_left(node, case.now, NODE_LOST_SECONDS)
 
 
-def mark_not_ready(builder: DecisionBuilder) -> None:
-    """Where a status must not improve (no run, or a failed one): take back what is no longer so."""
+def mark_not_ready(builder: DecisionBuilder, *, under_way: bool = False) -> None:
+    """Where a status must not improve (no run, or a failed one): take back what is no longer so.
+
+    `under_way`: a run works on the Workspace; its own steps say so before they let machines go.
+    """
     case = builder.case
     verdict = rollout_status(case.stateful_set, case.serving_pods)
     if not verdict.ready:
@@ -152,14 +163,54 @@ def mark_not_ready(builder: DecisionBuilder) -> None:
         if not case.tunes and builder.says(T.WORKSPACE_SUCCEEDED):
             builder.condition(T.WORKSPACE_SUCCEEDED, False, R.PENDING, verdict.message)
             builder.note(state="NotReady")
-    mark_machines_released(builder)
+    mark_machines_gone(builder, under_way=under_way)
 
 
-def mark_machines_released(builder: DecisionBuilder) -> None:
-    """No machine of ours is left: say so, instead of claiming nodes that are gone."""
+def mark_machines_gone(builder: DecisionBuilder, *, under_way: bool = False) -> None:
+    """No machine of ours is left: say so, and whether they were let go or taken away from outside."""
     case = builder.case
     if not case.watches_machines or case.live_pools():
         return
-    for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
-        if builder.says(kind):
-            builder.condition(kind, False, R.NODES_RELEASED, "The machines were released")
+    reason, message = str(R.NODES_RELEASED), "The machines were released"
+    if not case.meta.get("deletionTimestamp") and (under_way or case.service_stands):
+        kind = case.observed.pools.kind
+        going = ", ".join(pool.name for pool in case.pools)
+        reason = f"{kind}Missing"
+        message = f"{kind} {going} is being deleted" if going else f"The {kind} is gone"
+        message += ": nobody released it here, so it was deleted or its cloud has taken the machine"
+    for condition in MACHINE_CONDITIONS:
+        if builder.says(condition):
+            builder.condition(condition, False, reason, message)
+
+
+def watch_machines(builder: DecisionBuilder) -> None:
+    """While a run works on its machines: whether they still are Ready, and whether they are again."""
+    case = builder.case
+    works = any(label(pod, names.COMPONENT) == TUNING and not ended(pod) for pod in case.run_pods)
+    if not (builder.says(T.NODES_READY) or (works and builder.says(T.JOB_STARTED))):
+        return
+    if not case.machine:
+        _own_nodes(builder)
+    elif case.watches_machines and (pools := case.live_pools(TUNING) or case.live_pools(SERVING)):
+        wanted = int(case.status.get("targetNodeCount") or 1)
+        _write_machines(builder, group_status(pools, case.observed.pools.kind, wanted))
+
+
+def _own_nodes(builder: DecisionBuilder) -> None:
+    """BYO nodes (bring your own) that the work runs on: each must be there and be Ready."""
+    wanted = [str(name) for name in builder.status.get("workerNodes") or ()]
+    there = {str(node["metadata"]["name"]): node for node in builder.case.observed.nodes}
+    told = [_node_problem(name, there.get(name)) for name in wanted]
+    troubled = [problem for problem in told if problem]
+    if not wanted:
+        return
+    reason, message = (
+        troubled[0] if troubled else ("", f"{len(wanted)} GPU node(s) ready: {', '.join(wanted)}")
+    )
+    ready = not troubled
+    builder.condition(T.NODES_READY, ready, R.NODES_READY if ready else reason, message)
+    builder.condition(T.RESOURCE_READY, ready, R.RESOURCE_SUCCESS if ready else reason, message)
+
+
+def _node_problem(name: str, node: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    return (str(R.NODE_NOT_READY), f"Node {name} is gone") if node is None else node_problem(node)

@@ -181,10 +181,11 @@ def _strangers(hook: AsyncKaitoClusterHook, found: Snapshot) -> Iterable[Any]:
 
 
 def _unlabelled_nodes(hook: AsyncKaitoClusterHook, found: Snapshot) -> Iterable[Any]:
-    """Look for the nodes of machines whose cloud does not copy labels."""
-    for key in found.workspaces:
+    """Look for the nodes of machines whose cloud does not copy labels, and for nodes that somebody brought."""
+    for key, workspace in found.workspaces.items():
         have = {node["metadata"]["name"] for node in found.of(key, NODE)}
         named = {name for pool in found.pools(key) for name in pool.nodes}
+        named |= set((workspace.get("status") or {}).get("workerNodes") or ())
         yield from (_add(hook, found, key, NODE, name) for name in named - have)
 
 

@@ -100,6 +100,9 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             self.log.warning("The service still answers: it keeps its machines.")
             return
         machines = self.machines(run)
+        if machines.makes_machines and not (run.trained and self.purpose == Purpose.TUNING):
+            # Said before it is so: machines that go unsaid were taken away from outside.
+            self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines are being released.")
         self.record_cost_of_pool(run, machines)  # nobody may have seen these machines yet
         machines.delete_and_wait(
             key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds

@@ -142,6 +142,17 @@ def test_release_waits_until_the_machines_are_gone(cluster: FakeCluster, context
     assert cluster.condition(NAME, "ResourceReady")["reason"] == "NodesReleased"
 
 
+def test_a_release_is_said_before_the_first_machine_goes(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    create(cluster).execute(context)
+    cluster.lingering.update(claims(cluster))
+    with pytest.raises(TimeoutError):
+        release(cluster).execute(context)
+    told = cluster.condition(NAME, "ResourceReady")
+    assert (told["reason"], told["message"]) == ("NodesReleased", "The tuning machines are being released.")
+
+
 def test_a_service_that_answers_keeps_its_machines(cluster: FakeCluster, context: dict[str, Any]) -> None:
     create(cluster, "serving").execute(context)
     context["ti"].states = {"serve.ask": "success"}

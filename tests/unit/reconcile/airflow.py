@@ -136,6 +136,8 @@ class Airflow:
                 return
             if found and label(found, names.RUN_ID) == run.label and not found["status"].get("readyReplicas"):
                 self.cluster.delete("StatefulSet", NAME)
+        if self.cluster.claims(purpose):
+            self._tell(run, Phase.RELEASED)
         if self._request_deletion(run, purpose):
             run.teardown.pop(0)
 
@@ -281,10 +283,8 @@ class Airflow:
         return self._pod_done(run, "tuning", Phase.TUNING_FAILED)
 
     def _release_tuning(self, run: Run) -> bool:
-        if not self._request_deletion(run, "tuning"):
-            return False
         self._tell(run, Phase.RELEASED)
-        return True
+        return self._request_deletion(run, "tuning")
 
     def _publish(self, run: Run) -> bool:
         self._tell(run, Phase.PUBLISHING)
