@@ -24,6 +24,7 @@ TOPICS: Mapping[str, str] = {
     "M": "the ConfigMap of a tuning (training_config.yaml)",
     "X": "changes to a Workspace that exists",
     "F": "what KAITO does not check",
+    "D": "retraining",
     "N": "the plan",
     "P": "what a run finds in the cluster",
 }
@@ -135,6 +136,12 @@ SENTENCES: Mapping[str, str] = {
     "F33": "A volumeSource is a persistentVolumeClaim, a configMap (to read from), an emptyDir, or a kind that the "
     "setting [kaito] allowed_volume_sources names.",
     "F41": "Annotation kaito.sh/api-key is none or a Secret's name; a public service (kaito.sh/enablelb) has a key.",
+    "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
+    "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
+    "D3": "Only a tuning that pushes its adapter as an image is retrained.",
+    "D4": "A dataset that is watched (@data) has URLs or is an image.",
+    "D5": "Annotation kaito.sh/retrain-policy is the name of a ConfigMap.",
+    "D6": "A retraining's policy has known keys, each with a value that it can have.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",

@@ -55,6 +55,14 @@ ASKED_AT = (
     "kaito.sh/asked-at"  # on Nodes whose pool is no object: when it was asked for, in seconds since 1970
 )
 FORCE_RELEASE = "kaito.sh/force-release"  # "true": let a deleted Workspace go, whatever is left of it
+RETRAIN_SCHEDULE = "kaito.sh/retrain-schedule"  # cron, or @data: when a tuning is repeated beside its service
+RETRAIN_TIMEZONE = "kaito.sh/retrain-timezone"  # of that cron; UTC without it
+RETRAIN_POLICY = "kaito.sh/retrain-policy"  # a ConfigMap with retrain_policy.yaml
+APPROVE = "kaito.sh/approve"  # the digest of a candidate that may be promoted
+ROLLBACK_TO = "kaito.sh/rollback-to"  # a digest or version to serve again, or "previous"
+RETRAIN_OF = "kaito.sh/retrain-of"  # label on a candidate: the Workspace that is retrained
+RETRAIN_VERSION = "kaito.sh/retrain-version"  # on a candidate: its version
+RETRAIN_CURRENT = "kaito.sh/retrain-current"  # on a candidate: the adapter that answers today, by digest
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
 REVISION = "workspace.kaito.io/revision"

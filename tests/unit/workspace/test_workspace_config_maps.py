@@ -154,6 +154,7 @@ def test_every_rule_that_a_fault_carries_has_its_sentence() -> None:
     files = [
         *PACKAGE.rglob("*.py"),
         *(PACKAGE.parent / "contracts").glob("*.py"),
+        *(PACKAGE.parent / "retraining").glob("*.py"),
         *(PACKAGE.parent / "cli").glob("[!r]*.py"),
     ]
     files += [RUN / "operators" / f"{name}.py" for name in ("preflight", "dry_run", "push_trial")]

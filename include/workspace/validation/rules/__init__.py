@@ -18,6 +18,7 @@ from include.workspace.validation.rules import (
     byo,
     inference,
     resource,
+    retraining,
     tuning,
     whole,
 )
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *byo.RULES,
     *inference.RULES,
     *tuning.RULES,
+    *retraining.RULES,
 )
 
 

@@ -1,0 +1,183 @@
+"""A retraining's policy: what makes a candidate good enough, how often the data is looked at, who must approve.
+
+It is the text `retrain_policy.yaml` of a ConfigMap, the part `policy` of a file in dags/retraining, or a dict in
+Python. All faults are reported at once, with the nearest known name for a misspelt one. Without a gate nothing
+measured can speak for a candidate, so a person has to, unless the policy says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from include.contracts.faults import Fault, did_you_mean
+from include.contracts.yaml_documents.reader import BadDocument, load_one
+from include.retraining.durations import duration
+
+KEY = "retrain_policy.yaml"
+RULE = "D6"
+
+Length = Annotated[timedelta, BeforeValidator(duration)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class When(StrEnum):
+    """What a time of the schedule means."""
+
+    #: Train each time.
+    ALWAYS = "always"
+    #: Train when the dataset has changed.
+    CHANGED = "changed"
+
+
+class OnTimeout(StrEnum):
+    """What happens when nobody has answered in time."""
+
+    REFUSE = "refuse"
+    PROMOTE = "promote"
+
+
+class MinimumChange(_Part):
+    """How much of the data must have changed."""
+
+    rows: int = Field(default=0, ge=0)
+    share: float = Field(default=0.0, ge=0.0, le=1.0, strict=False)
+
+
+class Watch(_Part):
+    """How often the dataset's server is asked; never more often than that."""
+
+    every: Length = timedelta(hours=1)
+
+
+class Approval(_Part):
+    """Whether a person decides. `required` None: where no gate does."""
+
+    required: bool | None = None
+    by: tuple[str, ...] = Field(default=(), strict=False)
+    timeout: Length = timedelta(days=3)
+    on_timeout: OnTimeout = Field(default=OnTimeout.REFUSE, alias="onTimeout", strict=False)
+
+
+class Bake(_Part):
+    """How long a promoted version is watched before it counts as good."""
+
+    time: Length = timedelta(minutes=2)
+
+
+class Policy(_Part):
+    """A whole policy.
+
+    `gate` has expressions that must all be true of the evaluation's report; `evaluation` says what is measured.
+    """
+
+    when: When = Field(default=When.ALWAYS, strict=False)
+    gate: tuple[str, ...] = Field(default=(), strict=False, max_length=50)
+    evaluation: dict[str, Any] = {}
+    minimum_change: MinimumChange = Field(default=MinimumChange(), alias="minimumChange")
+    cool_down: Length = Field(default=timedelta(), alias="coolDown")
+    watch: Watch = Watch()
+    approval: Approval = Approval()
+    bake: Bake = Bake()
+    keep: int = Field(default=5, ge=1, le=100)
+    start: Literal["scratch"] = "scratch"
+
+    @property
+    def needs_approval(self) -> bool:
+        required = self.approval.required
+        return not self.gate if required is None else required
+
+    def as_dict(self) -> dict[str, Any]:
+        """The policy as its author would write it, with every default: small and plain, for XCom."""
+        found = self.model_dump(mode="json", by_alias=True)
+        return _with_lengths(found, self)
+
+
+def _with_lengths(found: dict[str, Any], policy: Policy) -> dict[str, Any]:
+    from include.retraining.durations import in_words
+
+    found["coolDown"] = in_words(policy.cool_down)
+    found["watch"]["every"] = in_words(policy.watch.every)
+    found["approval"]["timeout"] = in_words(policy.approval.timeout)
+    found["bake"]["time"] = in_words(policy.bake.time)
+    return found
+
+
+class PolicyInvalid(ValueError):
+    """A policy that cannot be used; `faults` has every reason."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(map(str, faults)))
+
+
+def read(text: str) -> Policy:
+    """A policy from its YAML. Raises PolicyInvalid."""
+    if not text.strip():
+        return Policy()
+    try:
+        value = load_one(text)
+    except BadDocument as error:
+        raise PolicyInvalid([Fault("", None, RULE, f"the policy is no YAML: {error}")]) from None
+    return of(value)
+
+
+def of(value: object) -> Policy:
+    """A policy from a mapping. Raises PolicyInvalid with every fault."""
+    policy, found = examine(value)
+    if policy is None or found:
+        raise PolicyInvalid(found)
+    return policy
+
+
+def examine(value: object, path: str = "") -> tuple[Policy | None, list[Fault]]:
+    """The policy and everything that is wrong with it; `path` is where it stands."""
+    if not isinstance(value, Mapping):
+        return None, [Fault(path, value, RULE, "a policy is a mapping of keys to values")]
+    try:
+        return Policy.model_validate(dict(value)), []
+    except ValidationError as error:
+        return None, list(_faults(error, path))
+
+
+def _faults(error: ValidationError, path: str) -> Iterator[Fault]:
+    for one in error.errors(include_url=False):
+        where = path
+        for step in one["loc"]:
+            where = f"{where}[{step}]" if isinstance(step, int) else f"{where}.{step}" if where else str(step)
+        given = one.get("input")
+        if one["type"] == "extra_forbidden":
+            name = str(one["loc"][-1])
+            yield Fault(
+                where, name, RULE, "is not a key of a policy", did_you_mean(name, _keys(one["loc"][:-1]))
+            )
+        elif one["type"] == "missing":
+            yield Fault(where, None, RULE, "is required")
+        else:
+            yield Fault(where, _plain(given), RULE, _sentence(one["msg"]))
+
+
+def _keys(path: tuple[int | str, ...]) -> frozenset[str]:
+    """The keys that a part of the policy has."""
+    model: Any = Policy
+    for step in path:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        model = fields[str(step)].annotation if str(step) in fields else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return frozenset()
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+def _plain(given: object) -> object:
+    return given if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")

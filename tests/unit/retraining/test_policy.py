@@ -1,0 +1,105 @@
+"""A policy: all of its faults at once, each with what would be right."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.retraining import policy
+from include.retraining.durations import duration, in_words
+from include.retraining.policy import OnTimeout, Policy, PolicyInvalid, When
+
+TEXT = """
+when: changed
+gate:
+- candidate.exact_match >= current.exact_match - 0.01
+minimumChange: {rows: 20, share: 0.05}
+coolDown: 6h
+watch: {every: 30m}
+approval: {required: true, by: [alice], timeout: 1d, onTimeout: promote}
+bake: {time: 90s}
+keep: 3
+"""
+
+
+def test_a_policy_in_full() -> None:
+    found = policy.read(TEXT)
+    assert found.when is When.CHANGED
+    assert found.cool_down == timedelta(hours=6)
+    assert found.watch.every == timedelta(minutes=30)
+    assert found.approval.on_timeout is OnTimeout.PROMOTE
+    assert (found.minimum_change.rows, found.minimum_change.share) == (20, 0.05)
+    assert policy.of(found.as_dict()) == found
+
+
+def test_an_empty_policy_has_a_person_decide_since_nothing_is_measured() -> None:
+    assert policy.read("").needs_approval
+    assert not policy.of({"gate": ["golden == all"]}).needs_approval
+    assert not policy.of({"approval": {"required": False}}).needs_approval
+    assert policy.of({"gate": ["golden == all"], "approval": {"required": True}}).needs_approval
+
+
+def test_every_fault_is_named_at_once_with_what_would_be_right() -> None:
+    with pytest.raises(PolicyInvalid) as raised:
+        policy.of(
+            {
+                "coolDwn": "6h",
+                "watch": {"evry": "1h", "every": "soon"},
+                "keep": 0,
+                "when": "sometimes",
+                "minimumChange": {"share": 3},
+                "approval": {"onTimeout": "panic"},
+            }
+        )
+    told = [str(fault) for fault in raised.value.faults]
+    assert len(told) == 7
+    assert any("coolDwn" in one and "did you mean coolDown?" in one for one in told)
+    assert any("watch.evry" in one and "did you mean every?" in one for one in told)
+    assert any("watch.every" in one and "30m" in one for one in told)
+    assert any("keep" in one and "greater than or equal to 1" in one for one in told)
+    assert any("when" in one and "'always' or 'changed'" in one for one in told)
+    assert any("approval.onTimeout" in one and "'refuse' or 'promote'" in one for one in told)
+
+
+@pytest.mark.parametrize("text", ["- a list", "just text", "gate: {", "a: &a [*a]"])
+def test_what_is_no_policy_says_so(text: str) -> None:
+    with pytest.raises(PolicyInvalid):
+        policy.read(text)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*policy.Policy.model_fields]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(ANYTHING)
+def test_anything_is_a_policy_or_has_faults(value: object) -> None:
+    found, faults = policy.examine(value)
+    assert (found is None) == bool(faults)
+    if found:
+        assert policy.of(found.as_dict()) == found
+
+
+@given(st.integers(0, 10**6))
+def test_lengths_of_time_read_back(seconds: int) -> None:
+    length = timedelta(seconds=seconds)
+    assert duration(in_words(length)) == length
+
+
+@pytest.mark.parametrize("text", ["", "5", "-1h", "1.5h", "1w", None, True, 7, "1h30m"])
+def test_what_is_no_length_of_time(text: object) -> None:
+    with pytest.raises(ValueError, match="no length of time"):
+        duration(text)
+
+
+def test_a_policy_is_frozen() -> None:
+    assert Policy() == Policy()
+    assert hash(Policy().when)
