@@ -25,6 +25,7 @@ TOPICS: Mapping[str, str] = {
     "X": "changes to a Workspace that exists",
     "F": "what KAITO does not check",
     "D": "retraining",
+    "E": "evaluation and its gate",
     "N": "the plan",
     "P": "what a run finds in the cluster",
 }
@@ -142,6 +143,7 @@ SENTENCES: Mapping[str, str] = {
     "D4": "A dataset that is watched (@data) has URLs or is an image.",
     "D5": "Annotation kaito.sh/retrain-policy is the name of a ConfigMap.",
     "D6": "A retraining's policy has known keys, each with a value that it can have.",
+    "E1": "A gate is a list of CEL expressions over what its evaluation measures, each true or false.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",
