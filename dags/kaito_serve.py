@@ -9,7 +9,8 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.params import serving_params
 from kaito.pipelines import DEFAULT_ARGS, finish, preflight, record_cost, serve
-from kaito.providers.base import Purpose
+
+from include.contracts.purpose import Purpose
 
 DOC = """
 ### kaito_serve: a model as a service

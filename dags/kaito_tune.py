@@ -22,8 +22,9 @@ from kaito.pipelines import (
     record_cost,
     serve,
 )
-from kaito.providers.base import Purpose
 from kaito.sensors.workspace import GpuPoolReadySensor
+
+from include.contracts.purpose import Purpose
 
 DOC = """
 ### kaito_tune: from a Workspace to an answer

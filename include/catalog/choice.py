@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from include.catalog import serving_memory, tuning_memory
@@ -17,14 +16,8 @@ from include.catalog.machines import Machine
 from include.catalog.memory import gib, total
 from include.catalog.models import Model
 from include.catalog.training_shape import TrainingShape
-
-
-class Purpose(StrEnum):
-    """What machines are for. A Workspace may have one pool for each."""
-
-    TUNING = "tuning"
-    SERVING = "serving"
-
+from include.contracts.methods import TuningMethod
+from include.contracts.purpose import Purpose
 
 QLORA_SINCE = (
     6,
@@ -88,7 +81,7 @@ def judge(
     """The verdict on one machine. Raises ValueError for a tuning whose model has no shape."""
     if not machine.nvidia:
         return Choice(machine, 0, f"has no NVIDIA GPU but {machine.gpu}")
-    if purpose == "serving":
+    if purpose == Purpose.SERVING:
         needed = total(serving_memory.serving_memory(model, machine, serving_memory.context_of(model)))
     else:
         training = (shape or TrainingShape.modest()).settled(model, method, machine)
@@ -104,7 +97,7 @@ def judge(
 def kernels_missing(method: str, machine: Machine, eight_bit: bool = False) -> str:
     """Why this GPU cannot compute on quantised weights; "" when it can."""
     needed = INT8_SINCE if eight_bit else QLORA_SINCE
-    if method != "qlora" or machine.capability >= needed:
+    if method != TuningMethod.QLORA or machine.capability >= needed:
         return ""
     return (
         f"has {machine.gpu} with compute capability {machine.compute_capability}; {8 if eight_bit else 4}-bit "

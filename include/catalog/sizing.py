@@ -5,7 +5,7 @@ that cannot fit (include.workspace) and the plan that explains itself (include.p
 Workspace. A memory estimate is a list of (term, bytes) for ONE GPU.
 """
 
-from include.catalog.choice import Choice, Purpose, judge, kernels_missing, recommend, would_do
+from include.catalog.choice import Choice, judge, kernels_missing, recommend, would_do
 from include.catalog.layers import adapter_parameters, linear_layers, quantisable
 from include.catalog.memory import CUDA_CONTEXT, DoesNotFit, Terms, gib, total
 from include.catalog.serving_memory import (
@@ -34,7 +34,6 @@ __all__ = [
     "UTILISATION",
     "Choice",
     "DoesNotFit",
-    "Purpose",
     "Strategy",
     "Terms",
     "TrainingShape",

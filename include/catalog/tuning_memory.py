@@ -13,6 +13,7 @@ from include.catalog import layers
 from include.catalog.memory import CUDA_CONTEXT, Terms
 from include.catalog.models import Model, ModelShape
 from include.catalog.training_shape import TrainingShape
+from include.contracts.methods import TuningMethod
 from include.contracts.training_defaults import default_optimizer
 
 # bitsandbytes: a float scale for 64 weights; QLoRA (arXiv 2305.14314, section 3): 0.127 bits with the scales quantised
@@ -54,7 +55,7 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
         ("logits and loss", logits(shape, training)),
         (
             "dequantised layer",
-            0 if method == "lora" else 2 * largest,
+            0 if method == TuningMethod.LORA else 2 * largest,
         ),  # bitsandbytes decodes one layer at a time
         ("CUDA context", CUDA_CONTEXT),
     ]
@@ -71,7 +72,7 @@ def base_weights(model: Model, method: str, training: TrainingShape | None = Non
     count = model.shape.layers if model.shape else 0
     linear = layers.block_parameters(model) * count
     others = max(model.weights_bytes // 2 - linear, 0)
-    if method == "lora" or not layers.quantisable(model):
+    if method == TuningMethod.LORA or not layers.quantisable(model):
         return 2 * (linear + others)
     if training.load_in_8bit:
         rows = sum(outputs for _, outputs in layers.linear_layers(model).values()) * count

@@ -12,11 +12,11 @@ from typing import Any
 from include.janitor.orphans import Inventory, Object, Run
 from include.janitor.things import Item
 from include.reconcile import backoff
-from include.reconcile.case import OVER, SERVE, TUNE, WAITING, Case
+from include.reconcile.case import SERVE, TUNE, Case
 from include.reconcile.decision import Observed, ReconcileConfig
 from include.workspace.api import names
+from include.workspace.status.runs import ALIVE, OVER, AirflowState, RunState
 
-ACTIVE = frozenset({"queued", "running"})
 UNASKED = "unasked"
 
 
@@ -48,12 +48,12 @@ class RunActivity:
         if run.get("generation") != generation or not run.get("id"):
             told = f"its Workspace's generation {generation} is not finished"
             return "" if verdict in OVER else told
-        if run.get("state") == WAITING:
+        if run.get("state") == RunState.WAITING:
             return f"run {run['id']} of its Workspace is about to start"
         state = self.state([(str(run["dag"]), str(run["id"]))])
         if state == UNASKED:
             return f"whether run {run['id']} of its Workspace is over is not known"
-        if state in ACTIVE:
+        if state in ALIVE:
             return f"run {run['id']} of its Workspace is under way"
         if state is None and run.get("state") not in OVER and verdict not in OVER:
             return f"run {run['id']} of its Workspace was lost and will be taken up again"
@@ -77,7 +77,7 @@ class RunActivity:
         if names.served_by(label):
             state = self.state([(dag, label) for dag in (TUNE, SERVE)])
             told = {UNASKED: f"whether its run {label} is over is not known"}
-            told |= dict.fromkeys(ACTIVE, f"its run {label} is under way")
+            told |= dict.fromkeys(ALIVE, f"its run {label} is under way")
             return told.get(str(state), "")
         # A label that is a digest names no run that Airflow could be asked about.
         busy = [self._busy(dag) for dag in (TUNE, SERVE)]
@@ -92,10 +92,10 @@ class RunActivity:
         states = [self.inventory.runs.get(run, UNASKED) for run in asked]
         if UNASKED in states:
             return UNASKED
-        for wanted in (ACTIVE, OVER):
+        for wanted in (ALIVE, OVER):
             if found := next((state for state in states if state in wanted), None):
                 return found
-        return None if all(state is None for state in states) else "running"
+        return None if all(state is None for state in states) else AirflowState.RUNNING
 
     def _busy(self, dag: str) -> bool | None:
         self.dags.add(dag)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from include.contracts.purpose import Purpose
 from include.ledger import unregistered
 from include.ledger.machines import HeldMachine, Span
 from include.pools.observed import UnregisteredCapacity
 from include.workspace.status.conditions import moment, timestamp
+from include.workspace.status.runs import RunState
 
 Record = dict[str, Any]
 Cost = Mapping[str, Any]
@@ -23,7 +25,6 @@ Cost = Mapping[str, Any]
 KEPT = 20
 #: A look may be that much older than a record that says that a machine is gone.
 STALE_SECONDS = 30.0
-SUCCESS, FAILED = "success", "failed"
 
 
 def account(
@@ -76,7 +77,7 @@ def with_outcome(cost: Cost, run: str, outcome: str) -> list[Record]:
     """The records with the outcome of a run's tuning written on them."""
     return [
         {**record, "outcome": outcome}
-        if record.get("run") == run and record.get("purpose") == "tuning"
+        if record.get("run") == run and record.get("purpose") == Purpose.TUNING
         else dict(record)
         for record in cost.get("claims") or ()
     ]
@@ -123,7 +124,7 @@ def seconds(record: Cost, now: datetime) -> float:
 
 def useful_seconds(record: Cost, now: datetime) -> float:
     """The part of it that was of use, in seconds: work, unless the tuning that it was for came to nothing."""
-    if record.get("outcome") == FAILED:
+    if record.get("outcome") == RunState.FAILED:
         return 0.0
     worked = float(record.get("workedSeconds") or 0)
     counted = moment(record.get("countedUntil"))

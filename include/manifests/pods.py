@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
@@ -264,7 +265,7 @@ def shared_memory(plan: Plan) -> Manifest:
 
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
     """The weights volume, and the init containers that fill it (none where the node holds the weights)."""
-    if plan.purpose == "serving" and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
+    if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
         folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
         return {"name": "weights", "hostPath": {"path": f"{LOCAL_MODELS}/{folder}", "type": "Directory"}}, []
     if settings.weights_mirror:

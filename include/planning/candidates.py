@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, sizing
+from include.contracts.purpose import Purpose
 from include.planning.explain import sentences
 from include.planning.plan import plan, plan_serving
 from include.planning.pool_plan import Plan
@@ -112,7 +113,7 @@ def _ordered(ws: Workspace, catalog: Catalog, first: Plan, on: Callable[[Machine
 
 
 def _too_small(made: Plan) -> str:
-    if made.purpose != "tuning" or made.memory_bytes <= made.gpu_memory_bytes:
+    if made.purpose != Purpose.TUNING or made.memory_bytes <= made.gpu_memory_bytes:
         return ""
     return f"it needs {sizing.gib(made.memory_bytes)} on a GPU that has {sizing.gib(made.gpu_memory_bytes)}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
 
 BOOT_SECONDS = 410  # the node made 284 s, its GPU ready 126 s
 PULL_SECONDS = 110  # image 101 s, start of the pods 10 s
@@ -46,14 +47,14 @@ def estimate(
         ("weights", weights_bytes / WEIGHTS_BYTES_PER_SECOND),
         ("loading", float(LOADING_SECONDS)),
     ]
-    if purpose == "tuning":
+    if purpose == Purpose.TUNING:
         phases += [
             ("training", tokens / tokens_per_second if tokens_per_second else 0.0),
             ("release", float(RELEASE_SECONDS)),
         ]
     seconds = sum(length for _, length in phases)
     usd = None if usd_per_hour is None else usd_per_hour * seconds / 3600
-    return Estimate(tuple(phases), tokens if purpose == "tuning" else 0, usd)
+    return Estimate(tuple(phases), tokens if purpose == Purpose.TUNING else 0, usd)
 
 
 def tokens_of(characters: int, epochs: float) -> int:

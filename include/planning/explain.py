@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from include.catalog import sizing
 from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
 from include.planning.estimate import dollars, duration
 from include.planning.pool_plan import Plan
 
@@ -25,7 +26,9 @@ def _what(plan: Plan) -> str:
     nodes = (
         f"{plan.node_count} x {plan.instance_type}" if plan.instance_type else f"{plan.node_count} node(s)"
     )
-    work = f"tune {plan.model} with {plan.method}" if plan.purpose == "tuning" else f"serve {plan.model}"
+    work = (
+        f"tune {plan.model} with {plan.method}" if plan.purpose == Purpose.TUNING else f"serve {plan.model}"
+    )
     server = f", by {plan.runtime}," if plan.runtime else ""
     return f"The plan is to {work}{server} on {nodes} ({plan.gpus_per_node} {plan.gpu or 'GPU'} each) in {plan.dtype}."
 
@@ -74,7 +77,7 @@ def _time(plan: Plan) -> str:
     if not plan.model_id:
         return ""  # a template's image and weights are not known
     start = sum(seconds for phase, seconds in plan.estimate(0).phases if phase not in ("training", "release"))
-    if plan.purpose == "serving":
+    if plan.purpose == Purpose.SERVING:
         return f"Its first answer is to be expected some {duration(start)} after the start, by estimate."
     if not plan.tokens_per_second:
         return ""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.catalog import Catalog
+from include.contracts.purpose import Purpose
 from include.planning.inference_config import server_flags, whole
 from include.planning.pool_plan import Plan
 
@@ -68,7 +69,7 @@ def launch_arguments(
     only the pod knows (where weights and adapters lie, its rank, its device) is left to it. Raises ValueError for a
     plan that serves no preset.
     """
-    if plan.purpose != "serving" or not plan.model_id:
+    if plan.purpose != Purpose.SERVING or not plan.model_id:
         raise ValueError(f"a plan to {plan.purpose} {plan.model} has no server of its own to start")
     preset = _preset(catalog, plan.model)
     flags: dict[str, Any] = {

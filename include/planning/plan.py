@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, Model, mig, sizing
-from include.catalog.choice import Purpose
+from include.contracts.methods import TuningMethod
+from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context
 from include.planning.pool_plan import TEMPLATE, Plan
@@ -103,7 +104,7 @@ def _tuning(
     dtype, warnings = precision.dtype(model, machine)
     if old := sizing.kernels_missing(method, machine, training.load_in_8bit):
         warnings.append(f"{machine.name} {old}.")
-    if method == "qlora" and not sizing.quantisable(model):
+    if method == TuningMethod.QLORA and not sizing.quantisable(model):
         warnings.append(f"the layers of {model.name} cannot be quantised, so qlora takes the memory of lora.")
     many = (
         f" Each of its {machine.gpus} GPUs trains on its own share of the rows." if machine.gpus > 1 else ""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from include.catalog.choice import Purpose
 from include.catalog.training_shape import TrainingShape
+from include.contracts.purpose import Purpose
 from include.planning import estimate as timing
 from include.workspace.api.offers import Offer
 

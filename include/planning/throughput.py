@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from include.catalog import Machine, Model
 from include.catalog.training_shape import TrainingShape
+from include.contracts.methods import TuningMethod
 
 # Dense 16-bit matrix peak of one GPU in TFLOP/s, by the makers' data sheets (A10G: AWS g5; without sparsity).
 PEAK_TFLOPS = {
@@ -33,7 +34,7 @@ PHYSICAL_GIB = {
 
 # Published runs reach, of 4 or 6 x parameters x tokens/s: PEFT on an L40S 16%, torchtune on an A100 50%, on an
 # RTX 4090 70% and more (compiled). Ours is packed and not compiled, and decoding NF4 costs time.
-UTILISATION = {"lora": 0.35, "qlora": 0.28}
+UTILISATION: dict[str, float] = {TuningMethod.LORA: 0.35, TuningMethod.QLORA: 0.28}
 SCALING = 0.9  # of each GPU when several train together: gradients are exchanged
 LAYER_SECONDS = 0.003  # a step takes at least this long a layer: some 300 kernels are launched from Python
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
@@ -153,7 +154,7 @@ def offer_mark(plan: Plan) -> dict[str, str]:
 
 def storage_gib(plan: Plan) -> int:
     """The disk of one machine in GiB: KAITO's figures."""
-    if plan.purpose == "tuning" or not plan.weights_bytes:
+    if plan.purpose == Purpose.TUNING or not plan.weights_bytes:
         return TUNING_STORAGE_GIB
     return math.floor(plan.weights_bytes / GIB + SERVING_SPARE_GIB)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.pools.status import FINAL_CLASSES, FailureClass, PoolStatus, Stage
 from include.workspace.api import names
 from include.workspace.status.conditions import moment

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from include.reconcile import attempts, backoff, leftovers, progress, service
-from include.reconcile.case import FOUND, OVER, SERVE, SPEC, TUNE, Case
+from include.reconcile.case import SERVE, TUNE, Case
 from include.reconcile.decision import Decision, Fault, Object
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
@@ -22,6 +22,7 @@ from include.workspace.status.conditions import (
     condition,
     timestamp,
 )
+from include.workspace.status.runs import OVER, RunCause
 
 #: How long faults of the document itself wait for another look: only a new release of ours can lift them.
 DOCUMENT_SECONDS = 3600.0
@@ -38,14 +39,14 @@ def first_sight(builder: DecisionBuilder) -> Decision:
         builder.look_again(progress.QUIET_SECONDS)
         return builder.decision("running")
     if told == "final":
-        return attempts.adopt(builder, FOUND)
+        return attempts.adopt(builder, RunCause.FOUND)
     if not told and (dag_and_run := _made_by(case)):
         return attempts.follow(builder, *dag_and_run)
     if told == "invalid" and (pause := backoff.wait(builder.retry, case.now)) > 0:
         return refuse(builder, pause)
     found = [*case.config.faults(case.workspace, accepted_document(case)), *taken(case)]
     if not found:
-        return attempts.begin(builder, cause=SPEC, attempt=1)
+        return attempts.begin(builder, cause=RunCause.SPEC, attempt=1)
     _invalid(builder, found, again=told == "invalid")
     return refuse(builder, backoff.wait(builder.retry, case.now))
 

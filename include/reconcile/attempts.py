@@ -9,41 +9,26 @@ from __future__ import annotations
 from typing import Any
 
 from include.reconcile import backoff, breaker, leftovers, progress, revisions, service
-from include.reconcile.case import (
-    CAPACITY,
-    FAILED,
-    FOR_THE_SERVICE,
-    FOUND,
-    INPUTS,
-    MENDED,
-    OVER,
-    REPAIR,
-    RERUN,
-    SERVE,
-    SPEC,
-    STARTED,
-    SUCCESS,
-    WAITING,
-    WAKE,
-)
+from include.reconcile.case import SERVE
 from include.reconcile.decision import Decision, StartRun
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import ConditionType, Phase
+from include.workspace.status.runs import FOR_THE_SERVICE, OVER, RunCause, RunState
 
 WHY = {
-    SPEC: "Accepted",
-    RERUN: "Started again on request",
-    REPAIR: "Bringing the service back",
-    INPUTS: "Rolling the service: inference.config changed",
-    WAKE: "Scaling the service up from zero",
-    CAPACITY: "Trying again: the cloud had no machines",
-    MENDED: "Trying again: a Secret or ConfigMap that it names has changed",
+    RunCause.SPEC: "Accepted",
+    RunCause.RERUN: "Started again on request",
+    RunCause.REPAIR: "Bringing the service back",
+    RunCause.INPUTS: "Rolling the service: inference.config changed",
+    RunCause.WAKE: "Scaling the service up from zero",
+    RunCause.CAPACITY: "Trying again: the cloud had no machines",
+    RunCause.MENDED: "Trying again: a Secret or ConfigMap that it names has changed",
 }
 SUPERSEDING_SECONDS = 1.0
 
 
-def begin(builder: DecisionBuilder, *, cause: str, attempt: int, message: str = "") -> Decision:
+def begin(builder: DecisionBuilder, *, cause: RunCause, attempt: int, message: str = "") -> Decision:
     """Start the attempt-th run of this generation, now or as soon as nothing of another run is left."""
     case = builder.case
     dag = SERVE if cause in FOR_THE_SERVICE else case.home_dag
@@ -56,13 +41,13 @@ def begin(builder: DecisionBuilder, *, cause: str, attempt: int, message: str = 
         "rerun": case.rerun,
         "url": case.config.run_url(dag, run_id),
         "cause": cause,
-        "state": WAITING,
+        "state": RunState.WAITING,
     }
     known = {name: digest for name, digest in case.observed.config_maps.items() if digest is not None}
     builder.note(run=run, inputs=known or None, idle=None)
     if cause not in FOR_THE_SERVICE:
         builder.note(progress=None)
-    if cause not in FOR_THE_SERVICE | {CAPACITY}:
+    if cause not in FOR_THE_SERVICE | {RunCause.CAPACITY}:
         builder.note(retry=None)
     builder.reach(Phase.ACCEPTED, message or WHY[cause])
     return proceed(builder)
@@ -77,7 +62,7 @@ def proceed(builder: DecisionBuilder) -> Decision:
     if leftovers.supersede(builder):
         builder.look_again(SUPERSEDING_SECONDS)
         return builder.decision("superseding")
-    builder.note(run={**run, "state": STARTED})
+    builder.note(run={**run, "state": RunState.STARTED})
     conf = {"workspace": {"metadata": {"name": builder.case.name, "namespace": builder.case.namespace}}}
     builder.act(StartRun(run["dag"], run["id"], conf))
     builder.look_again(progress.look_seconds(builder.status))
@@ -93,8 +78,8 @@ def follow(builder: DecisionBuilder, dag: str, run_id: str) -> Decision:
         "generation": builder.case.generation,
         "rerun": builder.case.rerun,
         "url": builder.case.config.run_url(dag, run_id),
-        "cause": FOUND,
-        "state": STARTED,
+        "cause": RunCause.FOUND,
+        "state": RunState.STARTED,
     }
     builder.note(run=run)
     builder.reach(Phase.ACCEPTED, f"Started by Airflow run {run_id}")
@@ -103,7 +88,7 @@ def follow(builder: DecisionBuilder, dag: str, run_id: str) -> Decision:
     return builder.decision("running")
 
 
-def adopt(builder: DecisionBuilder, cause: str) -> Decision:
+def adopt(builder: DecisionBuilder, cause: RunCause) -> Decision:
     """Record the unknown run by which a generation was finished, so that the next one has a number."""
     case = builder.case
     run_id = names.attempt_run_id(case.workspace, 1)
@@ -128,7 +113,7 @@ def record_outcome(builder: DecisionBuilder, airflow_state: str | None) -> None:
     if told not in OVER:
         told = _derived(builder, airflow_state)
     builder.note(run={**run, "state": told})
-    if told == FAILED and run.get("cause") in FOR_THE_SERVICE and not breaker.tripped(builder):
+    if told == RunState.FAILED and run.get("cause") in FOR_THE_SERVICE and not breaker.tripped(builder):
         builder.note(
             retry=backoff.failed(builder.retry, builder.case.now, "the service could not be brought back")
         )
@@ -137,21 +122,21 @@ def record_outcome(builder: DecisionBuilder, airflow_state: str | None) -> None:
 def _derived(builder: DecisionBuilder, airflow_state: str | None) -> str:
     """The verdict over a run that ended without telling one."""
     run = builder.run
-    if airflow_state == SUCCESS:
+    if airflow_state == RunState.SUCCESS:
         if builder.case.serves and service.answers(builder.case):
             builder.reach(Phase.INFERENCE_READY, "The service is ready")
             builder.reach(Phase.SUCCEEDED, "The service is ready")
-            return SUCCESS
+            return RunState.SUCCESS
         if not builder.case.serves and builder.says(ConditionType.ADAPTER_PUBLISHED):
             builder.reach(Phase.SUCCEEDED, "The adapter is published")
-            return SUCCESS
+            return RunState.SUCCESS
         message = f"Airflow run {run['id']} ended without telling its result"
     else:
         message = f"Airflow run {run['id']} failed; its log says why"
     builder.reach(Phase.FAILED, message)
-    return FAILED
+    return RunState.FAILED
 
 
-def again(builder: DecisionBuilder, cause: str, message: str = "") -> Decision:
+def again(builder: DecisionBuilder, cause: RunCause, message: str = "") -> Decision:
     """Start the next attempt of this generation."""
     return begin(builder, cause=cause, attempt=int(builder.run.get("attempt") or 1) + 1, message=message)

@@ -9,7 +9,6 @@ does not pass with time.
 from __future__ import annotations
 
 from include.reconcile import backoff
-from include.reconcile.case import FOR_THE_SERVICE
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.status.conditions import (
     ConditionType,
@@ -17,6 +16,7 @@ from include.workspace.status.conditions import (
     Reason,
     condition,
 )
+from include.workspace.status.runs import FOR_THE_SERVICE
 
 FIRST_SECONDS, CAP_SECONDS = 300.0, 3600.0
 

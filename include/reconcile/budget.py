@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from include.ledger import budget, records
 from include.reconcile import idle, leftovers, service
-from include.reconcile.case import FAILED, SUCCESS
 from include.reconcile.cost import limit_of
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase
+from include.workspace.status.runs import RunState
 
 
 def overspent(builder: DecisionBuilder) -> str:
@@ -22,7 +22,7 @@ def overspent(builder: DecisionBuilder) -> str:
     told = budget.spent_all(limit_of(case, cost), records.spent(cost, case.now))
     if not told:
         return ""
-    done = SUCCESS in (case.verdict(builder.status), builder.run.get("state"))
+    done = RunState.SUCCESS in (case.verdict(builder.status), builder.run.get("state"))
     return "" if done and not case.serves else told
 
 
@@ -31,8 +31,8 @@ def stop(builder: DecisionBuilder, why: str) -> None:
     case = builder.case
     message = f"{why} Raise the annotation {names.BUDGET}, then set {names.RERUN} to a new value to go on."
     builder.reach(Phase.BUDGET_EXCEEDED, message)
-    if builder.run and builder.run.get("state") != FAILED:
-        builder.note(run={**builder.run, "state": FAILED}, retry=None)
+    if builder.run and builder.run.get("state") != RunState.FAILED:
+        builder.note(run={**builder.run, "state": RunState.FAILED}, retry=None)
     if case.stateful_set is not None:
         builder.delete("StatefulSet", case.stateful_set, "the budget is spent")
     leftovers.release(builder)

@@ -12,27 +12,18 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.pools.observed import PURPOSES, ObservedPool, live
 from include.reconcile.decision import Object, Observed, ReconcileConfig
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ENDED_BADLY, ConditionType, condition
+from include.workspace.status.runs import RunState
 
 TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
 TUNING, SERVING = Purpose.TUNING, Purpose.SERVING
 #: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
 RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
-#: Why a run was started, as status.run.cause keeps it.
-SPEC, RERUN, REPAIR, INPUTS, WAKE = "spec", "rerun", "repair", "inputs", "wake"
-DELETED, FOUND = "deleted", "found"
-MENDED = "mended"
-CAPACITY = "capacity"  # the cloud had no machines for the attempt before
-#: Causes of runs that only bring a service, whatever else the Workspace asks for.
-FOR_THE_SERVICE = frozenset({REPAIR, INPUTS, WAKE})
-#: How far a run is, as status.run.state keeps it.
-WAITING, STARTED, SUCCESS, FAILED = "waiting", "started", "success", "failed"
-OVER = frozenset({SUCCESS, FAILED})
 
 
 def deleting(obj: Object) -> bool:
@@ -240,5 +231,5 @@ class Case:
         if found is None or found.get("observedGeneration") != self.generation:
             return ""
         if found.get("status") == "True":
-            return SUCCESS
-        return FAILED if found.get("reason") in ENDED_BADLY else ""
+            return RunState.SUCCESS
+        return RunState.FAILED if found.get("reason") in ENDED_BADLY else ""

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from include.contracts.purpose import Purpose
 from include.ledger import records
 from include.ledger.machines import machines
 from include.reconcile.backoff import moment
-from include.reconcile.case import OVER, Case
+from include.reconcile.case import Case
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.api.annotations import budget_of
 from include.workspace.status.conditions import ConditionType
+from include.workspace.status.runs import OVER, RunState
 
 #: How old the sums may be while a run is under way, and otherwise.
 FRESH_SECONDS, IDLE_SECONDS = 60.0, 3600.0
@@ -59,12 +61,12 @@ def _with_outcomes(builder: DecisionBuilder, found: dict[str, Any]) -> dict[str,
     came_off = builder.says(ConditionType.ADAPTER_PUBLISHED)
     outcomes = {}
     for record in found.get("claims") or ():
-        if record["purpose"] != "tuning" or "outcome" in record or "until" not in record:
+        if record["purpose"] != Purpose.TUNING or "outcome" in record or "until" not in record:
             continue
         if record["run"] != current:
-            outcomes[record["run"]] = records.FAILED
+            outcomes[record["run"]] = RunState.FAILED
         elif over:
-            outcomes[current] = records.SUCCESS if came_off else records.FAILED
+            outcomes[current] = RunState.SUCCESS if came_off else RunState.FAILED
     for label, outcome in outcomes.items():
         now = builder.case.now.replace(microsecond=0)
         found = records.summed(records.with_outcome(found, label, outcome), now, found.get("earlier"))

@@ -23,19 +23,7 @@ from include.reconcile import (
     revisions,
     service,
 )
-from include.reconcile.case import (
-    CAPACITY,
-    FOR_THE_SERVICE,
-    INPUTS,
-    MENDED,
-    OVER,
-    REPAIR,
-    RERUN,
-    STARTED,
-    SUCCESS,
-    WAITING,
-    Case,
-)
+from include.reconcile.case import Case
 from include.reconcile.decision import (
     AddFinalizer,
     Decision,
@@ -47,6 +35,7 @@ from include.reconcile.decision import (
 )
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
+from include.workspace.status.runs import ALIVE, FOR_THE_SERVICE, OVER, RunCause, RunState
 from include.workspace.status.transitions import NORMAL, WARNING
 
 MANAGED = "airflow"
@@ -98,24 +87,25 @@ def _overspent(builder: DecisionBuilder, told: str) -> Decision:
 def _with_run(builder: DecisionBuilder) -> Decision:
     run, case = builder.run, builder.case
     seen = case.observed.runs.get(run["id"], "unasked")
-    if run["state"] == WAITING:
+    if run["state"] == RunState.WAITING:
         return attempts.proceed(builder)
     told = case.verdict(case.status)
-    if run["state"] == STARTED and told == SUCCESS:
-        builder.note(run={**run, "state": SUCCESS})  # what is left of the run makes nothing and takes nothing
-    elif run["state"] == STARTED:
+    if run["state"] == RunState.STARTED and told == RunState.SUCCESS:
+        # What is left of the run makes nothing and takes nothing.
+        builder.note(run={**run, "state": RunState.SUCCESS})
+    elif run["state"] == RunState.STARTED:
         if seen is None and told not in OVER:
             return attempts.proceed(builder)
         if seen is not None and seen not in OVER:
             return _under_way(builder)
         attempts.record_outcome(builder, seen)
-    elif seen in ("queued", "running"):
+    elif seen in ALIVE:
         return _under_way(builder)  # somebody cleared its tasks in Airflow
     elif told in OVER and told != run["state"]:
         builder.note(run={**run, "state": told})  # ... and that is how it ended
     if builder.run["rerun"] != case.rerun:
         return _rerun(builder)
-    return _finished(builder) if builder.run["state"] == SUCCESS else _failed(builder)
+    return _finished(builder) if builder.run["state"] == RunState.SUCCESS else _failed(builder)
 
 
 def _under_way(builder: DecisionBuilder) -> Decision:
@@ -133,7 +123,9 @@ def _rerun(builder: DecisionBuilder) -> Decision:
     if found := admission.taken(builder.case):
         leftovers.release(builder)  # no run comes soon that could use what the last one left
         return _blocked(builder, found)
-    return attempts.again(builder, RERUN, f"Started again on request ({names.RERUN}={builder.case.rerun})")
+    return attempts.again(
+        builder, RunCause.RERUN, f"Started again on request ({names.RERUN}={builder.case.rerun})"
+    )
 
 
 def _blocked(builder: DecisionBuilder, found: list[Fault]) -> Decision:
@@ -168,7 +160,8 @@ def _failed(builder: DecisionBuilder) -> Decision:
         builder.look_again(pause)
         return builder.decision(waiting)
     return attempts.again(
-        builder, REPAIR if waiting == "repairing" or breaker.service_only(builder) else CAPACITY
+        builder,
+        RunCause.REPAIR if waiting == "repairing" or breaker.service_only(builder) else RunCause.CAPACITY,
     )
 
 
@@ -180,7 +173,7 @@ def _until_mended(builder: DecisionBuilder) -> Decision:
         return builder.decision("failed")
     if found := admission.taken(builder.case):
         return _blocked(builder, found)
-    return attempts.again(builder, MENDED)
+    return attempts.again(builder, RunCause.MENDED)
 
 
 def _finished(builder: DecisionBuilder) -> Decision:
@@ -204,7 +197,7 @@ def _finished(builder: DecisionBuilder) -> Decision:
         leftovers.scale_down(builder, service.replicas(case))
         breaker.close(builder)
         if _config_changed(builder):
-            return attempts.again(builder, INPUTS)
+            return attempts.again(builder, RunCause.INPUTS)
         if idle.is_due(builder):
             return idle.scale_to_zero(builder)
     return builder.decision("ready")
@@ -227,7 +220,7 @@ def _repair(builder: DecisionBuilder, what: str) -> Decision:
     if pause > 0:
         builder.look_again(pause)
         return builder.decision("repairing")
-    return attempts.again(builder, REPAIR, f"{what}: it is being brought back")
+    return attempts.again(builder, RunCause.REPAIR, f"{what}: it is being brought back")
 
 
 def _config_changed(builder: DecisionBuilder) -> bool:

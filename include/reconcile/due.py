@@ -12,21 +12,12 @@ from typing import Any
 from include.ledger import records
 from include.pools.observed import ObservedPool
 from include.reconcile import backoff, idle, progress
-from include.reconcile.case import (
-    OVER,
-    RELEASE,
-    RUN_COMPONENTS,
-    STARTED,
-    SUCCESS,
-    TUNING,
-    WAITING,
-    ended,
-    label,
-)
+from include.reconcile.case import RELEASE, RUN_COMPONENTS, TUNING, ended, label
 from include.reconcile.decision import Object
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ConditionType, Reason, condition
+from include.workspace.status.runs import OVER, RunState
 
 RELEASE_SECONDS = 10.0
 #: How often a Workspace is looked at while what is over its budget goes.
@@ -80,13 +71,16 @@ def _budget_seconds(status: Mapping[str, Any], now: datetime) -> float | None:
 
 def _under_way(workspace: Object, status: Mapping[str, Any]) -> bool:
     run = status.get("run") or {}
-    return run.get("generation") == names.generation(workspace) and run.get("state") in (WAITING, STARTED)
+    return run.get("generation") == names.generation(workspace) and run.get("state") in (
+        RunState.WAITING,
+        RunState.STARTED,
+    )
 
 
 def _is_down(workspace: Object, status: Mapping[str, Any]) -> bool:
     """Whether a service does not answer that a run brought: not all that may be the cause lets itself be watched."""
     run, told = status.get("run") or {}, condition(status, ConditionType.INFERENCE_READY) or {}
-    current = run.get("generation") == names.generation(workspace) and run.get("state") == SUCCESS
+    current = run.get("generation") == names.generation(workspace) and run.get("state") == RunState.SUCCESS
     down = told.get("status") == "False" and told.get("reason") != Reason.SCALED_TO_ZERO
     return current and down and serves(workspace)
 
@@ -100,7 +94,7 @@ def runs_to_ask(
     its tasks.
     """
     run = (workspace.get("status") or {}).get("run") or {}
-    if not run.get("id") or run.get("state") == WAITING:
+    if not run.get("id") or run.get("state") == RunState.WAITING:
         return []
     going = bool(workspace["metadata"].get("deletionTimestamp"))
     if going and run.get("dag") != RELEASE:

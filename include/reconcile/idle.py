@@ -13,7 +13,7 @@ from typing import Any
 
 from include.ledger import unregistered
 from include.reconcile import attempts, backoff, service
-from include.reconcile.case import OVER, SERVING, SUCCESS, WAKE, Case, ended
+from include.reconcile.case import SERVING, Case, ended
 from include.reconcile.decision import (
     Activity,
     Decision,
@@ -31,6 +31,7 @@ from include.workspace.status.conditions import (
     condition,
     timestamp,
 )
+from include.workspace.status.runs import OVER, RunCause, RunState
 from include.workspace.status.transitions import WARNING
 
 T, R = ConditionType, Reason
@@ -76,7 +77,7 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
     if told.get("reason") == R.BUDGET_EXCEEDED:
         claims = (status.get("cost") or {}).get("claims") or ()
         return any(r.get("purpose") == SERVING and "until" not in r for r in claims)
-    if run.get("state") != SUCCESS:
+    if run.get("state") != RunState.SUCCESS:
         return False
     ready = ((stateful_set or {}).get("status") or {}).get("readyReplicas") or 0
     return bool(ready < (_replicas(stateful_set) or 1))
@@ -177,7 +178,7 @@ def scale_up(builder: DecisionBuilder) -> Decision:
     """Start the run that brings machines and service back."""
     message = f"{names.SCALE_TO_ZERO} was changed: the service is started again"
     builder.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING, message)
-    return attempts.again(builder, WAKE, message)
+    return attempts.again(builder, RunCause.WAKE, message)
 
 
 def keep_at_zero(builder: DecisionBuilder) -> Decision:

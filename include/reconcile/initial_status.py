@@ -7,8 +7,8 @@ been done yet is not said to be done.
 
 from __future__ import annotations
 
-from include.reconcile.case import WAITING
 from include.reconcile.decision import Decision, Object, StartRun
+from include.workspace.status.runs import RunState
 
 
 def awaits_initial_status(workspace: Object) -> bool:
@@ -28,5 +28,5 @@ def initial_status(workspace: Object, decision: Decision) -> Decision:
         return Decision(decision.situation)
     status = decision.status
     if any(isinstance(action, StartRun) for action in decision.actions):
-        status = {**status, "run": {**status["run"], "state": WAITING}}
+        status = {**status, "run": {**status["run"], "state": RunState.WAITING}}
     return Decision(decision.situation, status, events=decision.events)

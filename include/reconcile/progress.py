@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.reconcile.case import WAITING
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.status.conditions import ConditionType, condition
+from include.workspace.status.runs import RunState
 
 TUNING_SECONDS, QUIET_SECONDS, WAITING_SECONDS = 10.0, 30.0, 1.0
 # What the tuning pod's /progress says, and what the status calls it.
@@ -24,7 +24,7 @@ FIELDS = {
 
 def look_seconds(status: Mapping[str, Any]) -> float:
     """Seconds between two looks at a run that is under way."""
-    if (status.get("run") or {}).get("state") == WAITING:
+    if (status.get("run") or {}).get("state") == RunState.WAITING:
         return WAITING_SECONDS
     started = condition(status, ConditionType.JOB_STARTED) or {}
     published = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from include.reconcile import backoff, cost, service
-from include.reconcile.case import DELETED, FAILED, OVER, RELEASE, SERVING, STARTED, SUCCESS, Case
+from include.reconcile.case import RELEASE, SERVING, Case
 from include.reconcile.decision import (
     Decision,
     Event,
@@ -20,6 +20,7 @@ from include.reconcile.decision import (
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase
+from include.workspace.status.runs import OVER, RunCause, RunState
 from include.workspace.status.transitions import NORMAL, WARNING
 
 LOOK_SECONDS = 10.0
@@ -81,11 +82,11 @@ def _nothing_under_way(case: Case) -> bool:
         return True
     if run.get("dag") != RELEASE and _served(case):
         return False  # a release tells the ledger what the service's machines have cost to their end
-    if run.get("dag") == RELEASE and case.observed.runs.get(str(run.get("id"))) == SUCCESS:
+    if run.get("dag") == RELEASE and case.observed.runs.get(str(run.get("id"))) == RunState.SUCCESS:
         return True
     if not case.observed.pools.watched:
         # Only a release looks where such machines are made: they may not even be in the cluster.
-        return run.get("dag") == RELEASE and run.get("state") == SUCCESS
+        return run.get("dag") == RELEASE and run.get("state") == RunState.SUCCESS
     return run.get("state") in OVER
 
 
@@ -117,7 +118,7 @@ def _ensure_run(builder: DecisionBuilder) -> None:
         builder.note(retry=None)
         return _start(builder, 1)
     attempt = int(run.get("attempt") or 1)
-    if run.get("state") == STARTED:
+    if run.get("state") == RunState.STARTED:
         seen = case.observed.runs.get(run["id"], "unasked")
         if seen is None:
             return _order(builder)
@@ -132,7 +133,7 @@ def _ensure_run(builder: DecisionBuilder) -> None:
 
 
 def _again(builder: DecisionBuilder, seen: str) -> dict[str, Any]:
-    words = "the release failed" if seen == FAILED else "something was left after the release"
+    words = "the release failed" if seen == RunState.FAILED else "something was left after the release"
     return backoff.failed(builder.retry, builder.case.now, words)
 
 
@@ -147,8 +148,8 @@ def _start(builder: DecisionBuilder, attempt: int) -> None:
             "generation": case.generation,
             "rerun": str((builder.status.get("run") or {}).get("rerun") or ""),
             "url": case.config.run_url(RELEASE, run_id),
-            "cause": DELETED,
-            "state": STARTED,
+            "cause": RunCause.DELETED,
+            "state": RunState.STARTED,
         }
     )
     _order(builder)

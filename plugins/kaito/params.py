@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from include.contracts.purpose import Purpose
 from kaito.choices import machine_choices, model_choices
 
 QUICK_START_DATASET = (
@@ -225,7 +226,7 @@ def requested(
         return Requested(name, namespace, None, said=True)
     fields = [key for key in defaults if key not in (*IDENTITY, "workspace", "question")]
     said = any(params.get(key) != defaults[key] for key in fields)
-    build = _tuning_document if purpose == "tuning" else _serving_document
+    build = _tuning_document if purpose == Purpose.TUNING else _serving_document
     return Requested(name, namespace, build(params, name, namespace), said)
 
 

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from airflow.sdk import BaseOperator, TaskGroup
 
+from include.contracts.purpose import Purpose
 from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
-from kaito.providers.base import Purpose
 from kaito.sensors.workspace import GpuPoolReadySensor, RolloutReadySensor
 
 #: API work is quick to try again, and a step that fails for good says so itself. What else fails may be the restart of

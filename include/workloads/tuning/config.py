@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from include.contracts.methods import METHODS
+from include.contracts.methods import METHODS, TuningMethod
 from include.contracts.training_config import KEY, TrainingConfig, read_config
 from include.workloads.contract import UserConfigError
 
@@ -40,7 +40,10 @@ def parse_config(text: str, method: str) -> TuningConfig:
         raise UserConfigError(f"TUNING_METHOD is {method!r}; it must be one of {', '.join(METHODS)}.")
     read = _read(text, method)
     notes = list(read.notices)
-    if method == "lora" and set(read.section("QuantizationConfig")) - {"load_in_4bit", "load_in_8bit"}:
+    if method == TuningMethod.LORA and set(read.section("QuantizationConfig")) - {
+        "load_in_4bit",
+        "load_in_8bit",
+    }:
         notes.append("QuantizationConfig is not used: method lora does not quantise.")
     return TuningConfig(
         method=method,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.contracts.methods import TuningMethod
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
@@ -168,7 +169,7 @@ def memory_advice(training: Mapping[str, Any], method: str) -> str:
         lever = f"set TrainingArguments.max_length lower (it is {training['max_length']})"
     elif not training.get("gradient_checkpointing"):
         lever = "set TrainingArguments.gradient_checkpointing to true"
-    elif method == "lora":
+    elif method == TuningMethod.LORA:
         lever = "use method qlora, which holds the base model in 4 bits"
     else:
         lever = "use a machine with more memory (resource.instanceType)"

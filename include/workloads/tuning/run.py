@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.methods import TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
@@ -99,7 +100,7 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
     for reason in job.recipe.reasons:
         log.info("%s", reason)
     _stop_if_asked("loading")
-    quantised = config.method == "qlora"
+    quantised = config.method == TuningMethod.QLORA
     if quantised:
         progress.stage("quantising", "the base model to 4 bits while loading")
     try:

@@ -21,7 +21,6 @@ from include.workspace.status.phases import (
     FINISHED,
     INFERENCE_STATES,
     NEXT,
-    REPAIRS,
     STEPS,
     TRAINING_OVER,
     TUNING_ONLY,
@@ -30,11 +29,11 @@ from include.workspace.status.phases import (
     Reason,
     Step,
 )
+from include.workspace.status.runs import FOR_THE_SERVICE, RunState
 
 __all__ = [
     "ENDED_BADLY",
     "NEXT",
-    "REPAIRS",
     "STEPS",
     "ConditionType",
     "Phase",
@@ -204,7 +203,7 @@ def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
 def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:
     """Whether the run that `status.run` names brings back a service of a generation that was finished before."""
     run = (status or {}).get("run") or {}
-    return run.get("generation") == generation and run.get("cause") in REPAIRS
+    return run.get("generation") == generation and run.get("cause") in FOR_THE_SERVICE
 
 
 def _recorded(
@@ -212,7 +211,7 @@ def _recorded(
 ) -> dict[str, Any]:
     """`status.run` after a run has begun, which somebody may have started by hand."""
     same = known.get("generation") == generation
-    under_way = same and known.get("state") in ("waiting", "started")
+    under_way = same and known.get("state") in (RunState.WAITING, RunState.STARTED)
     if known.get("id") == run["id"] or (under_way and known.get("id") != run.get("replaces")):
         return dict(known)
     service_only = workspace.get("tuning") is not None and run["dag"] == "kaito_serve"

@@ -244,5 +244,3 @@ STEPS: Mapping[Phase, Step] = {
 # Conditions that only make sense for a tuning, or only when something is served.
 TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
 INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}
-# Why a run may work on a service that the same generation already had (status.run.cause).
-REPAIRS = frozenset({"repair", "inputs", "wake"})

@@ -13,6 +13,7 @@ from typing import Any
 
 from include.workspace.api import names
 from include.workspace.status import conditions
+from include.workspace.status.runs import RunState
 from kaito.controller.fingerprints import (
     Key,
     fingerprint,
@@ -241,7 +242,7 @@ def in_flight(workspace: Object) -> bool:
     """Whether a run works on this generation of the Workspace and has no verdict yet."""
     metadata, status = workspace["metadata"], workspace.get("status") or {}
     run = status.get("run") or {}
-    current = run.get("generation") == names.generation(workspace) and run.get("state") == "started"
+    current = run.get("generation") == names.generation(workspace) and run.get("state") == RunState.STARTED
     if metadata.get("deletionTimestamp") or not current:
         return False
     told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 
+from include.workspace.status.runs import ALIVE
+
 #: Run ids in one question; they travel in a URL.
 ASKED_AT_ONCE = 40
 
@@ -69,7 +71,7 @@ class AirflowRuns:
         """Return whether any run of a DAG is queued or running."""
         from airflow.sdk.execution_time.comms import GetDRCount
 
-        answer = await self._send(GetDRCount(dag_id=dag_id, states=["queued", "running"]))
+        answer = await self._send(GetDRCount(dag_id=dag_id, states=sorted(ALIVE)))
         return int(answer.count) > 0
 
     async def start(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from include import manifests
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.manifests.serving import adapters_of
 from include.workspace import Fault
@@ -41,7 +42,7 @@ def planned(run: Run, settings: ManifestSettings) -> Iterator[tuple[Kind, dict[s
     :param run: with the plan of its first choice of machines.
     """
     workspace = run.workspace
-    if workspace.tuning is not None and run.plan is not None and run.plan.purpose == "tuning":
+    if workspace.tuning is not None and run.plan is not None and run.plan.purpose == Purpose.TUNING:
         yield VOLUME_CLAIM, manifests.work_volume(workspace, settings)
         yield NETWORK_POLICY, manifests.egress_policy(workspace, settings)
         yield CONFIG_MAP, manifests.tuning_config(workspace, run.plan, None)

@@ -13,12 +13,12 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.workspace.api import names
+from include.workspace.status.runs import ALIVE
 from kaito.controller.dag_runs import state_of
 
 #: States of `status.run` in which a run may be at work.
 OPEN = ("waiting", "started")
 #: What Airflow calls a run that is at work, or will be.
-ALIVE = ("queued", "running")
 
 
 def examine(document: Mapping[str, Any], run_id: str) -> str | None:

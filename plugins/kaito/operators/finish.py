@@ -10,23 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TaskInstanceState
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.contracts.purpose import Purpose
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.kept_adapter import rerun_of
+from include.workspace.status.runs import FOR_THE_SERVICE, RunState
 from kaito.hooks.api import POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import kept_adapter
 from kaito.operators.exclusive import OPEN
-from kaito.providers.base import Purpose
 from kaito.tasks.base import Run, WorkspaceTask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-SUCCESS, FAILED = "success", "failed"
 
 
 def shortfall(states: Mapping[str, str | None], steps: Sequence[str]) -> str | None:
@@ -38,8 +37,8 @@ def shortfall(states: Mapping[str, str | None], steps: Sequence[str]) -> str | N
     :param states: state of each task of the run.
     :param steps: tasks that must have succeeded, in the order in which they run.
     """
-    failed = sorted(task for task, state in states.items() if state == "failed")
-    missing = next((step for step in steps if states.get(step) != "success"), None)
+    failed = sorted(task for task, state in states.items() if state == TaskInstanceState.FAILED)
+    missing = next((step for step in steps if states.get(step) != TaskInstanceState.SUCCESS), None)
     told = [f"stopped before {missing} was done"] if missing and not set(failed) & set(steps) else []
     told += [f"failed: {', '.join(failed)}"] if failed else []
     return "; ".join(told) or None
@@ -70,14 +69,14 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         cause = shortfall(states, wanted(run, self.needed, self.optional))
         if cause is None:
             self.log.info("All steps of the run succeeded.")
-            self._record_outcome(run, ti.run_id, SUCCESS)
+            self._record_outcome(run, ti.run_id, RunState.SUCCESS)
             self._record_delivery(run)
             return
         self._stop_pods(run)
         known = self._told(run)
         if known is None:
             self.report(run, conditions.Phase.FAILED, f"Airflow run {ti.run_id} {cause}.")
-        self._record_outcome(run, ti.run_id, FAILED)
+        self._record_outcome(run, ti.run_id, RunState.FAILED)
         verdict = f"The run {cause}. {known or ''}".strip()
         self.log.error("%s", verdict)
         raise AirflowFailException(verdict)
@@ -103,7 +102,7 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         def ended(live: Mapping[str, Any]) -> dict[str, Any] | None:
             status = dict(live.get("status") or {})
             known = status.get("run") or {}
-            counted = state == FAILED and known.get("cause") in conditions.REPAIRS
+            counted = state == RunState.FAILED and known.get("cause") in FOR_THE_SERVICE
             if known.get("id") != run_id or known.get("state") not in OPEN or counted:
                 return None
             return {**status, "run": {**known, "state": state}}

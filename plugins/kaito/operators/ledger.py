@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TaskInstanceState
 
-from include.ledger import events, records
+from include.ledger import events
 from include.workspace.api import names
+from include.workspace.status.runs import RunState
 from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import WORKSPACE
@@ -62,7 +63,7 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
         for task_id in (ti.task_id, "finish"):
             states.pop(task_id, None)
         steps = wanted(run, self.needed, self.optional)
-        outcome = records.FAILED if shortfall(states, steps) else records.SUCCESS
+        outcome = RunState.FAILED if shortfall(states, steps) else RunState.SUCCESS
         cost = record_cost(
             self.cluster, run.name, run.namespace, run.uid, (run.run_id, self._tuned(states, outcome))
         )
@@ -82,11 +83,15 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
         """Return what the tuning came to: an adapter is kept even where the rollout after it failed."""
         if self.publishing_task_id is None:
             return outcome
-        return records.SUCCESS if states.get(self.publishing_task_id) == "success" else records.FAILED
+        return (
+            RunState.SUCCESS
+            if states.get(self.publishing_task_id) == TaskInstanceState.SUCCESS
+            else RunState.FAILED
+        )
 
     def _verdict(self, run: Run, outcome: str) -> str:
         """Return the outcome, or that the run was overtaken or its Workspace deleted, which is nobody's failure."""
-        if outcome == records.SUCCESS:
+        if outcome == RunState.SUCCESS:
             return outcome
         live = self.cluster.find(WORKSPACE, run.name, run.namespace)
         metadata = (live or {}).get("metadata") or {}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TaskInstanceState
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
 from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.operators import kept_adapter
-from kaito.providers.base import PoolKey, Purpose
+from kaito.providers.base import PoolKey
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
 from kaito.tasks.stopped import stopped
@@ -120,7 +121,7 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
     def _succeeded(context: Context, task_id: str) -> bool:
         ti = context["ti"]
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id], task_ids=[task_id])
-        return bool(states.get(ti.run_id, {}).get(task_id) == "success")
+        return bool(states.get(ti.run_id, {}).get(task_id) == TaskInstanceState.SUCCESS)
 
     def _withdraw(self, run: Run) -> bool:
         """Take back a service that this run made and that never answered; returns whether one is left that answers."""

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.contracts.network_policy import NetworkPolicy
+from include.contracts.purpose import Purpose
 from include.planning import Candidates, Plan, candidates, plan, plan_serving
 from include.planning.explain import sentences
 from include.reconcile.mended import SECRETS
@@ -39,7 +40,6 @@ from kaito.lookup import Lookup, look_up
 from kaito.operators import dry_run, exclusive, kept_adapter, push_trial
 from kaito.params import Requested, differences, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
-from kaito.providers.base import Purpose
 from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
 from kaito.settings import check_push, manifest_settings, policy
 from kaito.tasks.base import Run, WorkspaceTask, redacted
@@ -224,7 +224,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     def _purpose_faults(self, document: Mapping[str, Any]) -> list[Fault]:
         here, there, dag = (
             ("tuning", "inference", "kaito_serve")
-            if self.purpose == "tuning"
+            if self.purpose == Purpose.TUNING
             else ("inference", "tuning", "kaito_tune")
         )
         if document.get(there) and not document.get(here):

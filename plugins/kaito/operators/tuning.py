@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
+from include.contracts.purpose import Purpose
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
@@ -25,7 +26,7 @@ from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, NODE, POD, SECRET, VOLUM
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import kept_adapter
 from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
-from kaito.providers.base import PoolKey, Purpose
+from kaito.providers.base import PoolKey
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking

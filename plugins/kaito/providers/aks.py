@@ -16,7 +16,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.aks import (

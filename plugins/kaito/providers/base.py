@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools.observed import ObservedPool, UnregisteredCapacity, group_status

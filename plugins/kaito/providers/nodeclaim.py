@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools import nodeclaim

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.pools import nodepool

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.pools.status import classify
 from include.workspace import parse_workspace
 from include.workspace.api import names

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from include.contracts.purpose import Purpose
 from include.contracts.redaction import redact_url
 from include.planning import Plan
 from include.pools.observed import UnregisteredCapacity
@@ -102,7 +103,7 @@ class Run:
 
     def plan_for(self, purpose: str) -> Plan | None:
         """Return the plan of a pool; None when the run serves nothing."""
-        return self.serving_plan if purpose == "serving" else self.plan
+        return self.serving_plan if purpose == Purpose.SERVING else self.plan
 
     def candidates(self, purpose: str) -> tuple[Plan, ...]:
         """Return all plans of a pool in the order of asking."""

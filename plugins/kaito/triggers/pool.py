@@ -9,13 +9,14 @@ from typing import Any
 
 from airflow.triggers.base import TriggerEvent
 
+from include.contracts.purpose import Purpose
 from include.pools import lost_nodes as lost
 from include.pools.status import FINAL_CLASSES, FailureClass, Stage
 from include.workspace.status import conditions
 from include.workspace.status.adapter import kept, published
 from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace
-from kaito.providers.base import PoolKey, PoolProvider, Purpose
+from kaito.providers.base import PoolKey, PoolProvider
 from kaito.providers.registry import async_provider
 from kaito.providers.selection import choose_async, failure_class
 from kaito.providers.settings import budget_key, budgets

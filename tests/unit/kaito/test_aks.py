@@ -17,13 +17,14 @@ from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
 from kaito.providers import registry as pools
 from kaito.providers.aks import AgentPools
 from kaito.providers.azure_offer import Wanted, offer_faults
-from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, Purpose, classify
+from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, classify
 from kaito.providers.blocking import BlockingProvider
 from kaito.providers.nodeclaim import NodeClaims
 from kaito.providers.registry import async_provider
 from kaito.providers.settings import PoolSettings, pool_settings
 
 from include.catalog import load_catalog
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import plan
 from include.pools.aks import AgentPoolOptions

@@ -15,7 +15,7 @@ from kaito.operators.ledger import RecordCostOperator
 from kaito.providers.nodeclaim import NODE_CLAIM, NodeClaims
 from kaito.tasks import machines
 
-from include.catalog.choice import Purpose
+from include.contracts.purpose import Purpose
 from include.ledger.records import spent
 from include.pools.observed import UnregisteredCapacity
 from include.workspace.api import names

@@ -14,12 +14,12 @@ from kaito.providers.base import (
     GpuPool,
     PoolKey,
     PoolTaken,
-    Purpose,
 )
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL, NodePools
 
 from include.catalog import load_catalog
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import plan
 from include.pools.nodepool import node_pool_status

@@ -12,12 +12,12 @@ from kaito.providers.base import (
     GpuPool,
     PoolKey,
     PoolTaken,
-    Purpose,
     classify,
 )
 from kaito.providers.nodeclaim import NODE_CLAIM, NodeClaims
 from kaito.providers.selection import failure_class
 
+from include.contracts.purpose import Purpose
 from include.pools.nodeclaim import pool_status
 from tests.support.providers import blocking
 from tests.unit.kaito.conftest import FakeCluster

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 from include.catalog import sizing
+from include.contracts.methods import METHODS
+from include.contracts.purpose import Purpose
 from include.workspace.api import names
 from include.workspace.api.selector import as_label, asked_labels, node_labels
 from include.workspace.validation.faults import Fault, did_you_mean
@@ -111,7 +113,7 @@ def tuning_fits(context: Context) -> Iterator[Fault]:
     ws, model, machine = context.ws, context.model, context.machine
     if ws.tuning is None or model is None or machine is None or not machine.nvidia:
         return
-    if not model.tuning.supported or ws.method not in ("lora", "qlora"):
+    if not model.tuning.supported or ws.method not in METHODS:
         return
     # A config of the user's own may choose shorter sequences: then only what no config can avoid counts.
     training = sizing.TrainingShape.least() if ws.tuning.config else sizing.TrainingShape.modest()
@@ -160,7 +162,7 @@ def _hint(context: Context, training: sizing.TrainingShape | None = None) -> str
     model, current = context.model, context.machine
     if model is None or current is None:
         return ""
-    purpose = sizing.Purpose.TUNING if training else sizing.Purpose.SERVING
+    purpose = Purpose.TUNING if training else Purpose.SERVING
     choices = sizing.recommend(
         model, purpose, context.ws.method, context.catalog, cloud=current.cloud, shape=training
     )
