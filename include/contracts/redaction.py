@@ -18,9 +18,12 @@ _secrets: set[str] = set()
 _END = r"\s\"'<>`"
 # user:password@ of any scheme, and without one (but not the @ of a digest).
 _CREDENTIALS = re.compile(rf"(?<=//)[^/@?#{_END}]*@")
-_BARE_CREDENTIALS = re.compile(rf"(?<![^{_END}=(,\[])[^/@?#:,{_END}]+:[^/@?#{_END}]+@(?!sha\d+:)(?=[\w\[])")
-# Query and fragment of anything that has a scheme, whatever its letters; and of the rest where it reads as a query.
-_QUERY = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*:/[^?#{_END}]*)[?#][^{_END}]*")
+_BARE_CREDENTIALS = re.compile(
+    rf"(?<![^{_END}=(,\[])[^/@?#:,{_END}]{{1,256}}:[^/@?#{_END}]+@(?!sha\d+:)(?=[\w\[])"
+)
+# Query and fragment of anything that has a scheme, whatever its letters; and of the rest where it reads as a query. The
+# scheme is bounded: else a megabyte of letters takes the square of its length. Of a longer one the end matches.
+_QUERY = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]{{0,40}}:/[^?#{_END}]*)[?#][^{_END}]*")
 _BARE_QUERY = re.compile(rf"\?[^{_END}=?]+=[^{_END}]*")
 _PARAMETER = re.compile(
     rf"(?i)\b((?:x-(?:amz|goog|ms)-)?(?:sig|signature|credential|security-token|access_token|token|password|"
@@ -41,7 +44,8 @@ def redact(text: str) -> str:
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     text = _CREDENTIALS.sub("", text)
-    text = _BARE_CREDENTIALS.sub("", text)
+    if "@" in text:  # else each = of a long text would be a beginning to look from
+        text = _BARE_CREDENTIALS.sub("", text)
     text = _QUERY.sub(lambda found: found[1] + CUT, text)
     text = _BARE_QUERY.sub(CUT, text)
     text = _PARAMETER.sub(rf"\1={HIDDEN}", text)

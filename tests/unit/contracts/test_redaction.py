@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -109,3 +110,16 @@ def test_redacting_twice_changes_nothing(text: str) -> None:
 )
 def test_which_urls_open_something(url: str, signed: bool) -> None:
     assert is_signed(url) is signed
+
+
+@pytest.mark.parametrize("piece", ["x", "x.", "?a", "a:", "x=", "//", "a@", "?a=", "Bearer "])
+def test_a_megabyte_takes_a_moment(piece: str) -> None:
+    began = time.process_time()
+    redact(piece * (1_000_000 // len(piece)))
+    assert (
+        time.process_time() - began < 20
+    )  # it is a second at most; the square of the length would be an hour
+
+
+def test_a_scheme_of_any_length_loses_its_query() -> None:
+    assert redact("s" * 200 + "://host/path?sig=abc").endswith("://host/path?...")

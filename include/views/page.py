@@ -1,0 +1,202 @@
+"""One Workspace on a page: everything that its object, its events and its claims say, in the order of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from include.contracts.redaction import redact, redacted
+from include.ledger import records
+from include.views import actions, commands, fleet, state
+from include.views.words import NONE, duration, until, usd
+from include.workspace.api.dialect import as_written
+from include.workspace.status.conditions import condition, moment
+from include.workspace.status.phases import ConditionType
+from include.workspace.status.transitions import CALM_REASONS, WARNING
+
+Object = Mapping[str, Any]
+#: Characters of one value on a page: an annotation may be a megabyte.
+LONGEST = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A condition or an event: when, what, and whether it is bad news."""
+
+    at: datetime | None
+    what: str
+    status: str
+    reason: str
+    message: str
+    bad: bool
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLine:
+    """A machine that was held, or what a cloud said to an order."""
+
+    name: str
+    machine: str
+    purpose: str
+    since: datetime | None
+    until: datetime | None
+    usd: float
+    told: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page of a Workspace shows, apart from its runs."""
+
+    row: fleet.Row
+    cells: Mapping[str, str]
+    uid: str
+    generation: int
+    facts: Sequence[tuple[str, str]]
+    conditions: Sequence[Line]
+    events: Sequence[Line]
+    machines: Sequence[MachineLine]
+    lineage: Sequence[tuple[str, str]]
+    evaluation: Sequence[tuple[str, str]]
+    yaml: str
+    commands: Sequence[commands.Command]
+    offers: Sequence[actions.Offer]
+    run: Mapping[str, str]
+
+
+def page(workspace: Object, events: Iterable[Object], now: datetime) -> Page:
+    """The page of one Workspace as of `now`. `events` are the Kubernetes Events about it."""
+    status, meta = workspace.get("status") or {}, workspace["metadata"]
+    row = fleet.row(workspace, now)
+    run = status.get("run") or {}
+    return Page(
+        row=row,
+        cells=fleet.cells(row, now),
+        uid=str(meta.get("uid") or ""),
+        generation=int(meta.get("generation") or 1),
+        facts=_facts(workspace, row, now),
+        conditions=[_condition(one) for one in state.in_order(status.get("conditions") or ())],
+        events=sorted(map(_event, events), key=lambda one: str(one.at)),
+        machines=_machines(status, now),
+        lineage=_lineage(status),
+        evaluation=_flat(status.get("retrain")) if isinstance(status.get("retrain"), Mapping) else (),
+        yaml=as_yaml(workspace),
+        commands=commands.commands(workspace),
+        offers=actions.offers(workspace),
+        run={key: str(run[key]) for key in ("id", "dag", "state", "cause") if run.get(key)},
+    )
+
+
+def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, str]]:
+    status, meta = workspace.get("status") or {}, workspace["metadata"]
+    cost = status.get("cost") or {}
+    spent = usd(row.usd) + (" and machines without a price" if row.unpriced else "")
+    wasted = f"{usd(float(cost['wastedUsd']))} of it wasted on boot, waiting and failed runs" if cost else ""
+    budget = cost.get("budgetUsd")
+    left = f"{usd(max(0.0, float(budget) - row.usd))} of {usd(float(budget))}" if budget else ""
+    eta = row.progress.eta_seconds if row.progress else None
+    told = [
+        ("Model", row.model),
+        ("For", row.kind),
+        ("Machine", row.machine),
+        ("Nodes", ", ".join(map(str, status.get("workerNodes") or ()))),
+        ("Made", until(moment(meta.get("creationTimestamp")), now)),
+        ("Training", f"step {row.progress.step} of {row.progress.total}" if row.progress else ""),
+        ("Time left", duration(eta) if eta is not None else ""),
+        ("Served since", until(row.served_since, now) if row.served_since else ""),
+        ("Cost so far", "; ".join(filter(None, (spent, wasted)))),
+        ("Cost an hour", usd(row.usd_per_hour) if row.usd_per_hour else "nothing, it holds no machines"),
+        ("Budget left", left),
+        ("Next retraining", until(row.next_retraining, now) if row.next_retraining else ""),
+    ]
+    return [(label, cut(text)) for label, text in told if text]
+
+
+def _condition(one: Object) -> Line:
+    status, reason = str(one.get("status") or ""), str(one.get("reason") or "")
+    bad = status == "False" and reason not in CALM_REASONS
+    deleting = one.get("type") == ConditionType.WORKSPACE_DELETING
+    message = cut(redact(str(one.get("message") or "")))
+    at = moment(one.get("lastTransitionTime"))
+    return Line(at, str(one.get("type") or ""), status, reason, message, bad and not deleting)
+
+
+def _event(one: Object) -> Line:
+    at = moment(one.get("lastTimestamp") or one.get("eventTime") or one.get("firstTimestamp"))
+    message = cut(redact(str(one.get("message") or one.get("note") or "")))
+    kind, reason = str(one.get("type") or ""), str(one.get("reason") or "")
+    return Line(at, reason, kind, reason, message, kind == WARNING, int(one.get("count") or 1))
+
+
+def _machines(status: Object, now: datetime) -> list[MachineLine]:
+    found = []
+    for claim in (status.get("cost") or {}).get("claims") or ():
+        spent = records.seconds(claim, now) / 3600 * float(claim.get("usdPerHour") or 0)
+        ended = moment(claim.get("until"))
+        told = "" if ended else "held now"
+        outcome = str(claim.get("outcome") or "")
+        texts = str(claim.get("name") or ""), str(claim.get("machine") or ""), str(claim.get("purpose") or "")
+        found.append(MachineLine(*texts, moment(claim.get("since")), ended, spent, told or outcome))
+    for asked in status.get("machines") or ():
+        told = " ".join(
+            filter(None, (str(asked.get("state") or ""), redact(str(asked.get("message") or ""))))
+        )
+        place = str(asked.get("offer") or ""), str(asked.get("purpose") or "")
+        found.append(MachineLine("", *place, moment(asked.get("at")), None, 0.0, cut(told)))
+    return sorted(found, key=lambda one: str(one.since))
+
+
+def _lineage(status: Object) -> list[tuple[str, str]]:
+    """Where the adapter comes from, as far as the status tells."""
+    adapter = status.get("adapter") or {}
+    pushed = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
+    data = condition(status, ConditionType.DATASET_READY) or {}
+    told = [
+        ("Image", str(adapter.get("image") or "")),
+        ("Digest", str(adapter.get("digest") or "")),
+        ("Pull it by", str(adapter.get("reference") or "")),
+        ("Made by run", str((status.get("run") or {}).get("id") or "") if adapter else ""),
+        ("Published", str(pushed.get("message") or "")),
+        ("Data", str(data.get("message") or "")),
+    ]
+    return [(label, cut(redact(text))) for label, text in told if text]
+
+
+def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """A nested value as lines: its path in words, and what is there."""
+    if isinstance(value, Mapping):
+        return [line for key, one in value.items() for line in _flat(one, f"{path} {key}".strip())]
+    if isinstance(value, list | tuple):
+        return [
+            line for number, one in enumerate(value, 1) for line in _flat(one, f"{path} {number}".strip())
+        ]
+    return [(redact(path), cut(redact(NONE if value is None else str(value))))]
+
+
+def as_yaml(workspace: Object) -> str:
+    """The Workspace as its author would write it, without what servers put in, and without secrets."""
+    found = as_written(workspace)
+    meta = {k: v for k, v in found["metadata"].items() if k in ("name", "namespace", "labels", "annotations")}
+    meta = {key: value for key, value in meta.items() if value}
+    order = ("apiVersion", "kind", "metadata", "resource", "tuning", "inference")
+    document = {**found, "metadata": meta}
+    shown = redacted({key: document[key] for key in order if document.get(key) is not None})
+    return yaml.safe_dump(_short(shown), sort_keys=False, allow_unicode=True)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return cut(value) if isinstance(value, str) else value
+
+
+def cut(text: str) -> str:
+    """A text that is no longer than a page can bear; what was cut off is said."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text) - LONGEST:,} characters more)"

@@ -1,0 +1,39 @@
+"""Numbers and times as people read them: durations, ages, amounts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from include.ledger.budget import dollars
+
+NONE = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in at most two units: 45 s, 1 min 40 s, 2 h 05 min, 3 d 4 h; a dash where there is none."""
+    if seconds is None:
+        return NONE
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def until(moment: datetime | None, now: datetime) -> str:
+    """How far away a moment is: "in 2 h 05 min", "3 d 4 h ago"; a dash where there is none."""
+    if moment is None:
+        return NONE
+    away = (moment - now).total_seconds()
+    return f"in {duration(away)}" if away > 0 else f"{duration(-away)} ago"
+
+
+def usd(amount: float | None) -> str:
+    """US dollars; a dash where the amount is not known."""
+    return NONE if amount is None else dollars(amount)
