@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+TESTS = [*(ROOT / "tests").rglob("*.py")]
 PRODUCT = [path for folder in ("include", "plugins", "dags") for path in (ROOT / folder).rglob("*.py")]
 
 
@@ -29,3 +30,8 @@ def test_states_and_causes_of_runs_are_compared_with_their_enums() -> None:
         PRODUCT,
         r"""(["']state["']|["']cause["'])\]?\)? (==|!=|in|not in) [({]?["'](waiting|started|success|failed)""",
     )
+
+
+def test_tests_give_a_task_its_cluster_openly() -> None:
+    """Every operator has ``cluster``, which may be set; what lies behind it is not the tests' business."""
+    assert not offences(TESTS, r"\.__dict__(\[|\.update)")

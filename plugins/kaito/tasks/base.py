@@ -176,6 +176,7 @@ class WorkspaceTask:
 
     @cached_property
     def cluster(self) -> KaitoClusterHook:
+        """The cluster of the task's connection; set it before the task runs to put another in its place."""
         return KaitoClusterHook(conn_id=self.kubernetes_conn_id or connection_id())
 
     def this_run(self, context: Context) -> Run:

@@ -49,7 +49,7 @@ def record(cluster: FakeCluster, context: dict[str, Any], **states: str | None) 
         optional=["serve.create_gpu_pool"],
         publishing_task_id="publish_adapter",
     )
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     context["ti"].states = {**DONE, **states}
     operator.execute(context)
     found: dict[str, Any] = cluster.outlets[LEDGER].extra

@@ -47,7 +47,7 @@ def test_what_a_run_fell_short_of(changes: dict[str, str | None], expected: str 
 
 def finish(cluster: FakeCluster) -> FinishOperator:
     operator = FinishOperator(task_id="finish", needed=NEEDED, optional=STEPS)
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 

@@ -65,7 +65,7 @@ def tuned(
 
 def train(cluster: FakeCluster, context: dict[str, Any], back: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tune = TuneOperator(task_id="tune")
-    tune.__dict__["cluster"] = cluster
+    tune.cluster = cluster
     started(tune, context, monkeypatch)
     taken = record(cluster)
     assert taken is not None
@@ -85,7 +85,7 @@ def next_run(cluster: FakeCluster, **edit: Any) -> dict[str, Any]:
 
 def operator(kind: type, cluster: FakeCluster, **kwargs: Any) -> Any:
     made = kind(**kwargs)
-    made.__dict__["cluster"] = cluster
+    made.cluster = cluster
     return made
 
 

@@ -68,7 +68,7 @@ def hook_for(
 
     def blocking(*answers: Any) -> tuple[KaitoClusterHook, ScriptedClient]:
         hook, client = KaitoClusterHook(conn_id=None), ScriptedClient(*answers)
-        hook.__dict__["api_client"] = client
+        hook.api_client = client
         monkeypatch.setattr(KaitoClusterHook._send.retry, "wait", tenacity.wait_none())
         return hook, client
 
@@ -83,7 +83,7 @@ def hook_for(
 
 async def test_the_blocking_hook_works_inside_an_event_loop() -> None:
     hook = KaitoClusterHook(conn_id=None)
-    hook.__dict__["api_client"] = ScriptedClient({"metadata": {"name": "p"}})
+    hook.api_client = ScriptedClient({"metadata": {"name": "p"}})
     assert hook.find(POD, "p", "n") == {"metadata": {"name": "p"}}
 
 

@@ -74,7 +74,8 @@ def ask(pods: Pods, monkeypatch: pytest.MonkeyPatch, wanted: Any = None, *, gone
     operator = TuneOperator(task_id="tune")
     for asked in (one_pod.OnePodOperator._create, one_pod.OnePodOperator._listed):
         monkeypatch.setattr(asked.retry, "sleep", lambda seconds: None)
-    operator.__dict__.update(cluster=pods, client=pods)
+    operator.cluster = pods
+    operator.client = pods
     return operator.get_or_create_pod(wanted or a_pod(), {})
 
 
@@ -113,7 +114,9 @@ def test_a_try_that_is_killed_deletes_its_pod_unless_a_later_try_has_it(
     pods.read_namespaced_pod = lambda name, namespace: live
     pods.delete_namespaced_pod = lambda **which: calls.append(which["name"])
     operator = TuneOperator(task_id="tune")
-    operator.__dict__.update(cluster=pods, client=pods, pod_manager=pods)
+    operator.cluster = pods
+    operator.client = pods
+    operator.pod_manager = pods
     operator.pod = operator.get_or_create_pod(wanted, {})
     operator.on_kill()
     assert calls == (["w-g2-tuning"] if deleted else [])
@@ -192,6 +195,7 @@ def test_two_that_ask_at_once_get_one_pod(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_name_is_the_manifests_own(cluster: FakeCluster, context: dict[str, Any]) -> None:
     operator = TuneOperator(task_id="tune")
-    operator.__dict__.update(cluster=cluster, hook=SimpleNamespace(is_in_cluster=False))
+    operator.cluster = cluster
+    operator.hook = SimpleNamespace(is_in_cluster=False)
     operator._use(operator.pod_manifest(operator.this_run(context), context))
     assert operator.build_pod_request_obj().metadata.name == "workspace-tuning-phi-3-g1-tuning"

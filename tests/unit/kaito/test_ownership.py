@@ -132,6 +132,6 @@ def test_nobody_applies_past_the_hook() -> None:
 
 def test_the_hook_is_the_one_that_operators_use() -> None:
     hook = KaitoClusterHook(conn_id=None)
-    hook.__dict__["api_client"] = ScriptedClient(ApiException(status=403, reason="Forbidden"))
+    hook.api_client = ScriptedClient(ApiException(status=403, reason="Forbidden"))
     with pytest.raises(ClusterError):
         hook.apply(SERVICE, OURS)

@@ -47,7 +47,7 @@ def wait(cluster: FakeCluster) -> GpuPoolReadySensor:
     sensor = GpuPoolReadySensor(
         task_id="wait_for_nodes", purpose="tuning", workspace=NAME, namespace="default"
     )
-    sensor.__dict__["cluster"] = cluster
+    sensor.cluster = cluster
     return sensor
 
 

@@ -18,7 +18,7 @@ NAME = "workspace-tuning-phi-3"
 
 def create(cluster: FakeCluster, purpose: str = "tuning") -> CreateGpuPoolOperator:
     operator = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=purpose)
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -30,7 +30,7 @@ def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = No
         gone_within=timedelta(seconds=0.05),
         poll_seconds=0,
     )
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 

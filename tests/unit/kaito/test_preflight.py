@@ -21,7 +21,7 @@ DEFAULTS = {key: param.value for key, param in tuning_params().items()}
 
 def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning") -> dict[str, Any]:
     operator = PreflightOperator(task_id="preflight", purpose=purpose)
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
     return operator.execute(context)
 

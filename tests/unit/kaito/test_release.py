@@ -111,7 +111,7 @@ def everything(cluster: Deletes, going: dict[str, Any]) -> None:
 
 
 def step(operator: Any, cluster: FakeCluster) -> Any:
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 

@@ -112,7 +112,7 @@ class TestAForgottenRun:
         ]
         before = list(cluster.writes)
         for step in steps:
-            step.__dict__["cluster"] = cluster
+            step.cluster = cluster
             last = step.execute(context)
         assert last == ADAPTER
         assert cluster.writes == before
@@ -128,7 +128,7 @@ class TestAForgottenRun:
 
 def roll_out(cluster: FakeCluster) -> RollOutOperator:
     operator = RollOutOperator(task_id="roll_out")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -195,7 +195,7 @@ class TestRepair:
         plan = context["ti"].xcoms["preflight"]["serving_plan"]
         plan["node_count"] = 2
         create = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose="serving")
-        create.__dict__["cluster"] = cluster
+        create.cluster = cluster
         both = create.execute(context)["made"]
         cluster.objects.pop(("nodeclaims", "", both[0]))
         assert create.execute({**context, "run_id": RUN_ID + ".r2"})["made"] == [both[0]]
@@ -204,7 +204,7 @@ class TestRepair:
         self, cluster: FakeCluster, context: dict[str, Any]
     ) -> None:
         create = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose="serving")
-        create.__dict__["cluster"] = cluster
+        create.cluster = cluster
         create.execute(context)
         labels = {"kaito.sh/run-id": RUN_ID}
         cluster.add(
@@ -227,7 +227,7 @@ def test_a_run_that_ends_badly_leaves_no_pod_of_its_own(
         labels = {**common, "kaito.sh/run-id": run, "kaito.sh/component": component}
         cluster.add(POD, {"metadata": {"name": name, "namespace": "default", "labels": labels}})
     operator = FinishOperator(task_id="finish", needed=["publish_adapter"])
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     context["ti"].states = {"tune": "failed"}
     with pytest.raises(AirflowFailException):
         operator.execute(context)

@@ -29,7 +29,7 @@ REFERENCE = "registry.example.com/adapters/phi@sha256:" + "1" * 64
 
 def roll_out(cluster: FakeCluster) -> RollOutOperator:
     operator = RollOutOperator(task_id="roll_out", adapter_task_id="publish_adapter")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -126,7 +126,7 @@ def test_the_one_question_carries_the_key(cluster: FakeCluster, context: dict[st
 
 def ask(cluster: FakeCluster) -> AskOperator:
     operator = AskOperator(task_id="ask", question="What is KAITO?")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 

@@ -48,7 +48,7 @@ def test_a_step_of_a_run_that_was_ended_makes_nothing(
 ) -> None:
     before = dict(cluster.objects)
     context["ti"].states = {following(task): "skipped"}
-    task.__dict__["cluster"] = cluster
+    task.cluster = cluster
     with pytest.raises(AirflowFailException, match=f"^{task.task_id}: the run was ended"):
         task.execute(context)
     assert cluster.objects == before
@@ -62,7 +62,7 @@ def test_a_step_that_comes_back_to_a_run_that_was_ended_takes_its_pod_away(
     labels = {"kaito.sh/run-id": RUN_ID}
     cluster.add(POD, {"metadata": {"name": "p", "namespace": "default", "uid": "u", "labels": labels}})
     context["ti"].states = {following(task): "skipped"}
-    task.__dict__["cluster"] = cluster
+    task.cluster = cluster
     with pytest.raises(AirflowFailException, match="To go on, clear this step and those after it"):
         task.trigger_reentry(context, {**EVENT, "status": status})
     assert cluster.find(POD, "p", "default") is None

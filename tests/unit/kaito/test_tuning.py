@@ -34,7 +34,7 @@ LOST_AGAIN = {"message": "The pool has no NodeClaims", "reason": "NodeClaimMissi
 @pytest.fixture
 def tune(cluster: FakeCluster) -> TuneOperator:
     operator = TuneOperator(task_id="tune")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -348,7 +348,7 @@ def test_a_silent_byo_node_is_its_owners_to_judge(
     context["ti"].xcoms["preflight"]["workspace"]["metadata"]["annotations"] = {names.POOL_PROVIDER: "byo"}
     waits: list[float | None] = []
     pod = SimpleNamespace(metadata=SimpleNamespace(name="p", namespace="default"))
-    tune.__dict__["hook"] = SimpleNamespace(get_pod=lambda name, namespace: pod)
+    tune.hook = SimpleNamespace(get_pod=lambda name, namespace: pod)
     deferring(monkeypatch, waits)
     with pytest.raises(TaskDeferred):
         tune.trigger_reentry(context, LOST)

@@ -60,7 +60,7 @@ def have_machine(cluster: FakeCluster) -> None:
 @pytest.fixture
 def tune(cluster: FakeCluster) -> TuneOperator:
     operator = TuneOperator(task_id="tune")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -92,7 +92,7 @@ def test_rows_that_were_dropped_or_cut_stand_in_the_condition(
     tune: TuneOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
 ) -> None:
     fetch = FetchDatasetOperator(task_id="fetch_dataset")
-    fetch.__dict__["cluster"] = cluster
+    fetch.cluster = cluster
     said = "2 of 8 rows used: 6 x text is empty"
     comes_back(fetch, ended_pod(0, json.dumps({"rows": 2, "sentence": said, "digest": "sha256:0"})))
     fetch.trigger_reentry(context, EVENT)
@@ -179,7 +179,7 @@ def test_a_step_that_met_its_pods_limit_names_the_setting_and_is_not_tried_again
     cluster: FakeCluster, comes_back: Any, context: dict[str, Any], ended: Any, words: str
 ) -> None:
     fetch = FetchDatasetOperator(task_id="fetch_dataset")
-    fetch.__dict__["cluster"] = cluster
+    fetch.cluster = cluster
     comes_back(fetch, ended, AirflowException("pod failed"))
     with pytest.raises(AirflowFailException, match=words):
         fetch.trigger_reentry(context, {**EVENT, "status": "failed"})
@@ -261,7 +261,7 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operator = FetchDatasetOperator(task_id="fetch_dataset")
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     pod = started(operator, context, monkeypatch)
     assert "sig=" not in json.dumps(pod)
     environment = {e["name"]: e.get("valueFrom") for e in pod["spec"]["containers"][0]["env"]}
@@ -291,7 +291,7 @@ def test_a_task_that_comes_back_knows_its_container(
     operator: WorkloadPodOperator, cluster: FakeCluster, context: dict[str, Any]
 ) -> None:
     """Logs and results are read in another process than the one that made the pod."""
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     run = operator.this_run(context)
     assert (
         operator.pod_manifest(run, context)["spec"]["containers"][0]["name"] == operator.base_container_name
@@ -415,7 +415,7 @@ def test_the_wait_for_a_pod_is_fenced(
 ) -> None:
     known = SimpleNamespace(extra_dejson={})
     monkeypatch.setattr(BaseHook, "get_connection", lambda _: known)
-    tune.__dict__["hook"] = SimpleNamespace()
+    tune.hook = SimpleNamespace()
     context["ti"].start_date = datetime.now(UTC)
     tune.pod = pod_in("Pending")
     tune.pod.status.container_statuses = None
@@ -432,7 +432,7 @@ def publish(cluster: FakeCluster) -> PublishAdapterOperator:
     operator = PublishAdapterOperator(
         task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
     )
-    operator.__dict__["cluster"] = cluster
+    operator.cluster = cluster
     return operator
 
 
@@ -500,7 +500,7 @@ def fetch_that_sees(*phases: str) -> FetchDatasetOperator:
     operator, seen = FetchDatasetOperator(task_id="fetch_dataset"), list(phases)
     operator.pod = pod_in("Pending")
     hook = SimpleNamespace(get_pod=lambda name, namespace: pod_in(seen.pop(0) if len(seen) > 1 else seen[0]))
-    operator.__dict__["hook"] = hook
+    operator.hook = hook
     return operator
 
 
@@ -580,7 +580,7 @@ def test_a_pod_that_the_cluster_took_away_is_told_apart_from_one_that_a_person_d
     }
     cluster.add(KUBERNETES_EVENT, event)
     fetch = FetchDatasetOperator(task_id="fetch_dataset")
-    fetch.__dict__["cluster"] = cluster
+    fetch.cluster = cluster
     gone = AirflowException("(404)\nReason: Not Found\nHTTP response headers: x\nHTTP response body: {}\n")
     comes_back(fetch, None, gone)
     with pytest.raises(AirflowException) as ended:

@@ -127,7 +127,7 @@ class Api:
 async def test_when_a_user_ends_the_task_its_pod_goes_unless_a_later_try_has_it(
     trigger: WorkloadPodTrigger, tried: str | None, stays: bool
 ) -> None:
-    trigger.__dict__["hook"] = api = Api(tried)
+    trigger.hook = api = Api(tried)
     trigger._task_instance = SimpleNamespace(try_number=1)
     await trigger.on_kill()
     assert api.deleted == ([] if stays else [("default", "p")])
