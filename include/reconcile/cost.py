@@ -20,8 +20,9 @@ from include.workspace.api.annotations import budget_of
 from include.workspace.status.conditions import ConditionType
 from include.workspace.status.runs import OVER, RunState
 
-#: How old the sums may be while a run is under way, and otherwise.
-FRESH_SECONDS, IDLE_SECONDS = 60.0, 3600.0
+#: How old the sums may be while a run is under way, and while a service has machines: those are looked at every five
+#: minutes (the resync), and each of these looks brings the sums up to date.
+FRESH_SECONDS, IDLE_SECONDS = 60.0, 240.0
 
 
 def account(builder: DecisionBuilder, *, busy: bool) -> None:

@@ -6,6 +6,8 @@ same network policy and answers the same challenges. Nothing is stored in the re
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -23,6 +25,10 @@ from include.workloads.network import AddressPolicy, AddressRefused
 SECONDS = 15.0
 #: What may be otherwise in a minute; nobody's fault.
 PASSING = frozenset({408, 425, 429})
+#: What the adapter image of a Workspace says of it, and how long `namespace/name` may be.
+WORKSPACE_ANNOTATION, MAX_NAME = "sh.kaito.workspace", 320
+MAX_MANIFEST_BYTES = 4 << 20
+_MANIFEST = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 _UPLOAD = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
 
 
@@ -51,7 +57,9 @@ def try_push(
     start = f"{scheme}://{reference.api_host}/v2/{reference.repository}/blobs/uploads/"
     with Deadline(seconds) as deadline:
         try:
-            answer = _open(start, credentials, transport, insecure, reference)
+            answer = _ask(
+                lambda: transport.ask("POST", start, _UPLOAD), credentials, transport, insecure, reference
+            )
         except AddressRefused as error:
             raise PushRefused(f"the registry {reference.registry} cannot be used: {error}") from None
         except TokenRefused as refused:
@@ -65,21 +73,57 @@ def try_push(
         _give_up(answer, start, transport)
 
 
-def _open(
-    start: str,
+def published_by(
+    reference: ImageReference,
+    credentials: Credentials | None,
+    policy: NetworkPolicy,
+    seconds: float = SECONDS,
+) -> str:
+    """The Workspace, as `namespace/name`, whose adapter a tag holds; "" where it holds none or nobody says.
+
+    A tag is asked only after `try_push` has been answered: what goes wrong here is no verdict.
+    """
+    insecure = reference.registry in policy.registries
+    adapter = CheckedAdapter(AddressPolicy(policy, registry=True), reference.registry if insecure else "")
+    transport = Transport(adapter, header_seconds=seconds)
+    scheme = "http" if insecure else "https"
+    url = f"{scheme}://{reference.api_host}/v2/{reference.repository}/manifests/{reference.version}"
+    with Deadline(seconds) as deadline:
+        try:
+            answer = _ask(
+                lambda: transport.ask("GET", url, _MANIFEST, limit=MAX_MANIFEST_BYTES),
+                credentials,
+                transport,
+                insecure,
+                reference,
+            )
+        except (requests.RequestException, UserConfigError, TooBig, AddressRefused, TokenRefused):
+            return ""
+        if deadline.expired or answer.status != 200:
+            return ""
+    try:
+        notes = json.loads(answer.content).get("annotations") or {}
+        return str(notes.get(WORKSPACE_ANNOTATION) or "")[:MAX_NAME]
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def _ask(
+    once: Callable[[], Answer],
     credentials: Credentials | None,
     transport: Transport,
     insecure: bool,
     reference: ImageReference,
 ) -> Answer:
-    answer = transport.ask("POST", start, _UPLOAD)
+    """Ask, and once more with what the registry wants to see where it wants to see something."""
+    answer = once()
     if answer.status != 401:
         return answer
     found = authorize(answer.headers.get("WWW-Authenticate", ""), credentials, transport, insecure)
     if found is None:
         return answer
     transport.authorization[reference.api_host] = found
-    return transport.ask("POST", start, _UPLOAD)
+    return once()
 
 
 def _judge(answer: Answer, reference: ImageReference, credentials: Credentials | None) -> None:

@@ -9,7 +9,7 @@ for an older generation than the status has seen is refused.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -151,8 +151,8 @@ def progress(
         if again and (kind, value, default) in FINISHED:
             own = R.PENDING
         conditions = set_condition(conditions, kind, value, own, message, run_for, now)
-    if FINISHED[0] in step.writes and not again:
-        conditions = _not_reached(conditions, cause, run_for, now)
+    if not again:
+        conditions = _with_others(conditions, phase, left, cause, run_for, now)
     status["conditions"] = conditions
     if phase in TRAINING_OVER and not again:
         status.pop("progress", None)
@@ -170,6 +170,22 @@ def with_next_step(message: str, phase: Phase) -> str:
     room = MESSAGE_LENGTH - len(following) - 2
     kept = message if len(message) <= room else message[: room - 3] + "..."
     return f"{kept}{'' if kept.endswith(('.', '!', '?')) else '.'} {following}"
+
+
+def _with_others(
+    conditions: list[dict[str, Any]],
+    phase: Phase,
+    left: Collection[str],
+    message: str,
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """The conditions with those of other phases that a beginning or an end concerns too."""
+    if phase == Phase.RESUMED:
+        return _reopened(conditions, left, message, generation, now)
+    if FINISHED[0] in STEPS[phase].writes:
+        return _not_reached(conditions, message, generation, now)
+    return conditions
 
 
 def _not_reached(
@@ -194,6 +210,24 @@ def _not_reached(
     return done
 
 
+def _reopened(
+    conditions: Iterable[Mapping[str, Any]],
+    left: Collection[str],
+    message: str,
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """What failed or was not reached may be reached now; what is so stays, and so do machines that were let go."""
+    done = [dict(one) for one in conditions]
+    for kind, _, pending in STEPS[Phase.ACCEPTED].writes:
+        known = condition({"conditions": done}, kind)
+        if kind in left or known is None or known.get("status") == "True":
+            continue
+        if known.get("reason") not in (R.NODES_RELEASED, R.ADAPTER_KEPT):
+            done = set_condition(done, kind, False, pending, message, generation, now)
+    return done
+
+
 def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
     """Whether the cloud had no machines for this generation."""
     found = condition(status, T.RESOURCE_READY) or {}
@@ -212,6 +246,8 @@ def _recorded(
     """`status.run` after a run has begun, which somebody may have started by hand."""
     same = known.get("generation") == generation
     under_way = same and known.get("state") in (RunState.WAITING, RunState.STARTED)
+    if known.get("id") == run["id"] and not under_way:
+        return {**known, "state": RunState.STARTED}  # somebody has cleared steps of it
     if known.get("id") == run["id"] or (under_way and known.get("id") != run.get("replaces")):
         return dict(known)
     service_only = workspace.get("tuning") is not None and run["dag"] == "kaito_serve"

@@ -75,6 +75,7 @@ class Phase(StrEnum):
     """What a run has reached."""
 
     ACCEPTED = "Accepted"
+    RESUMED = "Resumed"
     INVALID = "Invalid"
     DATASET_PENDING = "DatasetPending"
     DATASET_READY = "DatasetReady"
@@ -120,6 +121,7 @@ NEXT: Mapping[Phase, str] = {
 TRAINING_OVER = frozenset(
     {
         Phase.ACCEPTED,
+        Phase.RESUMED,
         Phase.INVALID,
         Phase.ADAPTER_KEPT,
         Phase.TUNING_FAILED,
@@ -162,6 +164,10 @@ STEPS: Mapping[Phase, Step] = {
             (T.WORKSPACE_READY, False, R.PENDING),
         ),
         "Pending",
+    ),
+    # Steps of a run that had ended are done again: what it has reached stays, and what it has not is open again.
+    Phase.RESUMED: Step(
+        ((T.WORKSPACE_SUCCEEDED, False, R.PENDING), (T.WORKSPACE_READY, False, R.PENDING)), "Pending"
     ),
     Phase.INVALID: Step(((T.RESOURCE_READY, False, R.RESOURCE_FAILED), *FINISHED), "Failed"),
     Phase.DATASET_PENDING: Step(((T.DATASET_READY, False, R.DATASET_PENDING),)),

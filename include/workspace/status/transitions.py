@@ -16,6 +16,18 @@ NORMAL, WARNING = "Normal", "Warning"
 SUMMARY = ConditionType.WORKSPACE_READY
 FAILED_STATE = "Failed"
 
+#: What Karpenter says of a NodeClaim whose machine is on its way.
+MACHINE_COMES = (
+    "AwaitingReconciliation",
+    "NodeNotFound",
+    "NodeNotRegistered",
+    "NotLaunched",
+    "NotRegistered",
+    "NotInitialized",
+    "StartupTaintsExist",
+    "KnownEphemeralTaintsExist",
+    "ResourceNotRegistered",
+)
 #: Reasons of a False condition that are part of the ordinary course of things.
 CALM_REASONS = frozenset(
     {
@@ -30,7 +42,7 @@ CALM_REASONS = frozenset(
         Reason.INFERENCE_PENDING,
         Reason.PENDING,
         Reason.SCALED_TO_ZERO,
-        "AwaitingReconciliation",
+        *MACHINE_COMES,
     }
 )
 

@@ -34,7 +34,7 @@ from include.workspace.status.provisioning_history import exhausted
 from include.workspace.validation import identity
 from kaito.controller import references
 from kaito.controller.cost_recorder import over_budget
-from kaito.hooks.api import CRD, ClusterError, workspace_kind
+from kaito.hooks.api import CRD, WORKSPACE, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
 from kaito.operators import dry_run, exclusive, kept_adapter, push_trial
@@ -187,7 +187,18 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         self._push_was_tried = True
         settings = manifest_settings()
         allowed = NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
-        return push_trial.faults(workspace, named, allowed)
+        return push_trial.faults(workspace, named, allowed, self._workspace_stands)
+
+    def _workspace_stands(self, name: str, namespace: str) -> bool:
+        """Whether another Workspace is there, as far as we may see."""
+        if not (identity.is_namespace(name) and identity.is_namespace(namespace)):
+            return False  # nothing is looked up under such a name
+        try:
+            return self.cluster.find(WORKSPACE, name, namespace) is not None
+        except ClusterError as error:
+            if error.transient:
+                raise
+            return True
 
     def _look_at_own_nodes(self, workspace: Workspace, named: references.Found) -> list[Fault]:
         """Remember what the BYO nodes are, to plan for them."""
@@ -411,9 +422,13 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return {**result, "adapter": published(document)}
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
         run = Run.from_xcom(result, run_id)
-        self.report(run, conditions.Phase.ACCEPTED, sentences(made)[0], begun=begun, edit=self._note_versions)
+        phase, told = conditions.Phase.ACCEPTED, sentences(made)[0]
+        if cleared(document, run_id):
+            phase, told = conditions.Phase.RESUMED, f"Steps of run {run_id} were cleared and are done again"
+        self.report(run, phase, told, begun=begun, edit=self._note_versions)
         exclusive.confirm(self.live_workspace(run), run_id)
-        self._tell_kept(run)
+        if phase is conditions.Phase.ACCEPTED or (run.trained or {}).get("run") != run.run_id:
+            self._tell_kept(run)  # else its own conditions say it
         return result
 
     def _note_versions(self, status: dict[str, Any]) -> dict[str, Any]:
@@ -450,6 +465,15 @@ def under_way(live: Mapping[str, Any], run_id: str) -> bool:
         and verdict.get("reason") == conditions.Reason.PENDING
         and any(c.get("status") == "True" for c in mine)
     )
+
+
+def cleared(live: Mapping[str, Any], run_id: str) -> bool:
+    """Whether a run of this id has ended this generation before: somebody has cleared steps of it in Airflow."""
+    status, generation = live.get("status") or {}, names.generation(live)
+    told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
+    ended = told.get("status") == "True" or told.get("reason") in conditions.ENDED_BADLY
+    same = (status.get("run") or {}).get("id") == run_id
+    return same and ended and told.get("observedGeneration") == generation
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from include.contracts.image_reference import ImageReference, InvalidReference, parse_reference
@@ -24,12 +24,18 @@ IMAGE, PUSH_SECRET = "tuning.output.image", "tuning.output.imagePushSecret"
 log = logging.getLogger(__name__)
 
 
-def faults(workspace: Workspace, found: Found, policy: NetworkPolicy) -> list[Fault]:
-    """Return a fault when the registry of the output image would refuse the push; asks it, once.
+def faults(
+    workspace: Workspace,
+    found: Found,
+    policy: NetworkPolicy,
+    stands: Callable[[str, str], bool] = lambda _name, _namespace: True,
+) -> list[Fault]:
+    """Return a fault when the registry of the output image would refuse the push, or the tag is another Workspace's.
 
     :param found: the Secrets that the Workspace names, as ``references.look_up`` gives them.
+    :param stands: whether there is a Workspace of this name and namespace; a tag of one that is gone is free.
     """
-    from include.workloads.adapter.trial import PushRefused, Unanswered, try_push
+    from include.workloads.adapter.trial import PushRefused, Unanswered, published_by, try_push
     from include.workloads.contract import UserConfigError
 
     asked = _asked(workspace, found)
@@ -39,7 +45,8 @@ def faults(workspace: Workspace, found: Found, policy: NetworkPolicy) -> list[Fa
     try:
         from include.workloads.adapter.credentials import credentials_in
 
-        try_push(reference, credentials_in(text, reference), policy)
+        credentials = credentials_in(text, reference)
+        try_push(reference, credentials, policy)
     except UserConfigError as error:  # of the Secret's text
         return [Fault(PUSH_SECRET, name, RULE, str(error).rstrip("."))]
     except PushRefused as refused:
@@ -53,7 +60,19 @@ def faults(workspace: Workspace, found: Found, policy: NetworkPolicy) -> list[Fa
         )
     else:
         log.info("The registry %s would take a push to %s.", reference.registry, reference.repository)
+        return _taken(workspace, reference, published_by(reference, credentials, policy), stands)
     return []
+
+
+def _taken(
+    workspace: Workspace, reference: ImageReference, holder: str, stands: Callable[[str, str], bool]
+) -> list[Fault]:
+    """P11: a push would take the tag from a Workspace whose status says that its adapter is there."""
+    space, _, name = holder.partition("/")
+    if not name or holder == f"{workspace.namespace}/{workspace.name}" or not stands(name, space):
+        return []
+    told = f"the tag holds the adapter of Workspace {holder}, and a push would take it away from there"
+    return [Fault(IMAGE, str(reference), "P11", told, "choose another tag, or delete that Workspace")]
 
 
 def _asked(workspace: Workspace, found: Found) -> tuple[ImageReference, str, str] | None:

@@ -39,7 +39,12 @@ PREFLIGHT = "preflight"
 WAITS = {"tuning": "wait_for_nodes", "serving": "serve.wait_for_nodes"}
 #: What a run may say first: that it begins, or that it cannot.
 BEGINNINGS = frozenset(
-    {conditions.Phase.ACCEPTED, conditions.Phase.INVALID, conditions.Phase.BUDGET_EXCEEDED}
+    {
+        conditions.Phase.ACCEPTED,
+        conditions.Phase.RESUMED,
+        conditions.Phase.INVALID,
+        conditions.Phase.BUDGET_EXCEEDED,
+    }
 )
 # How long an API server may be away before a step that comes back is taken for failed; its pod works meanwhile.
 API_AWAY_SECONDS = 900.0

@@ -19,6 +19,7 @@ from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.tasks.base import Run
 
 from include.workspace.api import names
+from include.workspace.status import conditions
 from include.workspace.status.adapter import kept
 from include.workspace.status.kept_adapter import KeptAdapter, State
 from tests.unit.kaito.conftest import RUN_ID, FakeCluster
@@ -233,3 +234,40 @@ def test_of_two_writers_one_looks_again(
 
     assert kept_adapter.change(cluster, cluster.find(WORKSPACE, NAME, "default") or {}, judge)
     assert [known and known.run for known in asked] == [None, "other"]
+
+
+@pytest.mark.parametrize("ended", ["well", "badly"])
+def test_a_run_whose_push_was_cleared_keeps_what_it_has_reached(
+    cluster: FakeCluster, tuned: KeptAdapter, context: dict[str, Any], ended: str
+) -> None:
+    """Somebody has cleared publish_adapter in Airflow after the end: its setup runs again, and plans nothing."""
+    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    push = operator(
+        PublishAdapterOperator, cluster, task_id="publish_adapter", dataset_task_id="d", tuning_task_id="t"
+    )
+    push.report(run, conditions.Phase.DATASET_READY, "All rows are fine.")
+    push.report(run, conditions.Phase.RELEASED, "The machines were released.")
+    if ended == "well":
+        push.report(run, conditions.Phase.PUBLISHED, "Adapter: there.")
+        push.report(run, conditions.Phase.SUCCEEDED, "Adapter: there.")
+    else:
+        push.report(run, conditions.Phase.PUBLISH_FAILED, "The registry is full.")
+    status = live(cluster)["status"]
+    status["run"] = {
+        "id": RUN_ID,
+        "dag": "kaito_tune",
+        "generation": 1,
+        "state": "success" if ended == "well" else "failed",
+    }
+    before = {c["type"]: c for c in status["conditions"]}
+
+    assert preflight(cluster, BY_NAME)["trained"]["run"] == tuned.run
+    status = live(cluster)["status"]
+    after = {c["type"]: c for c in status["conditions"]}
+    assert not [c for c in after.values() if "The plan is" in c["message"]]
+    for kind in ("DatasetReady", "JobStarted", "ResourceReady", "NodesReady"):
+        assert after[kind] == before[kind]
+    pushed = (after["AdapterPublished"]["status"], after["AdapterPublished"]["reason"])
+    assert pushed == (("True", "AdapterPushed") if ended == "well" else ("False", "AdapterPending"))
+    assert "cleared" in after["WorkspaceReady"]["message"]
+    assert (status["run"]["state"], status["state"]) == ("started", "Pending")

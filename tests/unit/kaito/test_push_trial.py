@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks.api import SECRET, ClusterError
+from kaito.hooks.api import SECRET, WORKSPACE, ClusterError
 
 from include.workloads.adapter import trial
 from tests.unit.kaito.conftest import FakeCluster
@@ -39,6 +39,7 @@ def tries(
         "try_push",
         lambda reference, credentials, _: asked.append((str(reference), credentials.password)),
     )
+    monkeypatch.setattr(trial, "published_by", lambda *_: "")
     cluster.add(SECRET, secret())
     return asked
 
@@ -121,3 +122,48 @@ def test_the_secrets_version_is_left_to_the_reconciler_and_nothing_of_its_conten
         preflight(cluster, BY_NAME)
     workspace = cluster.objects["workspaces", "default", NAME]
     assert workspace["status"]["inputs"] == {"cfg": "digest", "secrets/push": "absent"}
+
+
+@pytest.mark.parametrize(
+    ("holder", "there", "refused"),
+    [
+        ("", False, False),
+        (f"default/{NAME}", True, False),
+        ("default/other", True, True),
+        ("default/other", False, False),
+        ("elsewhere/../other", True, False),
+    ],
+)
+def test_a_tag_that_another_workspace_holds_is_not_taken_from_it(
+    cluster: FakeCluster,
+    tries: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    holder: str,
+    there: bool,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(trial, "published_by", lambda *_: holder)
+    if there and holder == "default/other":
+        cluster.add(WORKSPACE, {"metadata": {"name": "other", "namespace": "default"}})
+    if not refused:
+        assert preflight(cluster, BY_NAME)["plan"]
+        return
+    with pytest.raises(AirflowFailException, match=r"holds the adapter of Workspace default/other.*\[P11\]"):
+        preflight(cluster, BY_NAME)
+    assert cluster.writes == []
+
+
+def test_a_holder_that_we_may_not_see_counts_as_there(
+    cluster: FakeCluster, tries: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "published_by", lambda *_: "theirs/other")
+    find = cluster.find
+
+    def closed(kind: Any, name: str, namespace: str | None = None) -> Any:
+        if namespace == "theirs":
+            raise ClusterError(403, "Forbidden", "workspaces is forbidden")
+        return find(kind, name, namespace)
+
+    cluster.find = closed  # type: ignore[method-assign]
+    with pytest.raises(AirflowFailException, match=r"theirs/other.*\[P11\]"):
+        preflight(cluster, BY_NAME)

@@ -94,11 +94,12 @@ def test_a_machine_that_was_seen_to_go_costs_until_then() -> None:
     assert costs(status, [], NOW + timedelta(hours=1), ended=gone)["cost"]["nodeSeconds"] == 600
 
 
-def test_an_idle_service_costs_a_write_an_hour_at_most() -> None:
+def test_what_a_service_has_cost_is_never_older_than_the_resync() -> None:
     status = costs({}, [claim("a", NOW)], NOW)
-    soon, later = NOW + timedelta(minutes=59), NOW + timedelta(minutes=61)
+    soon, later = NOW + timedelta(minutes=3), NOW + timedelta(minutes=5)
     assert costs(status, [claim("a", NOW)], soon, busy=False) == status
-    assert costs(status, [claim("a", NOW)], later, busy=False)["cost"]["nodeSeconds"] == 3660
+    cost = costs(status, [claim("a", NOW)], later, busy=False)["cost"]
+    assert (cost["nodeSeconds"], cost["at"]) == (300, timestamp(later))
 
 
 def test_a_machine_without_a_price_is_not_free() -> None:

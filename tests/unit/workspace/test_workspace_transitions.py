@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from workspaces import SERVING, TUNING
@@ -83,3 +84,13 @@ def test_the_same_status_twice_tells_nothing(before: list[Phase], phase: Phase) 
 def test_nothing_at_all_tells_nothing() -> None:
     assert transition_events(None, None) == []
     assert transition_events({"conditions": []}, None) == []
+
+
+@pytest.mark.parametrize(
+    "reason", ["NodeNotFound", "AwaitingReconciliation", "NotRegistered", "StartupTaintsExist"]
+)
+def test_a_machine_that_is_on_its_way_is_no_warning(reason: str) -> None:
+    start = after(TUNING, Phase.ACCEPTED)
+    for told, kinds in ((reason, set()), ("LaunchFailed", {"Warning"})):
+        new = conditions.progress(start, Phase.NODES_PENDING, message="m", now=NOW, reason=told)
+        assert {event.type for event in transition_events(start["status"], new)} == kinds

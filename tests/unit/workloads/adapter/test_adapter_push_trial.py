@@ -13,7 +13,7 @@ import pytest
 from include.contracts.image_reference import ImageReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.workloads.adapter.credentials import Credentials, credentials_in
-from include.workloads.adapter.trial import PushRefused, Unanswered, try_push
+from include.workloads.adapter.trial import PushRefused, Unanswered, published_by, try_push
 from tests.unit.workloads.adapter.test_adapter_registry_client import Handler, Registry, registry  # noqa: F401
 
 PASSWORD = "CANARY-password"
@@ -153,3 +153,38 @@ def test_a_secrets_text_is_read_as_the_pods_read_its_file() -> None:
         "127.0.0.1:5000", "pusher", PASSWORD
     )
     assert credentials_in(text, parse_reference("127.0.0.1:5001/a:1")) is None
+
+
+def held(store: Registry, credentials: Credentials | None = RIGHT) -> str:
+    asked = reference(store)
+    return published_by(asked, credentials, NetworkPolicy.of((), [asked.registry]), seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "holder"),
+    [
+        (None, ""),
+        ({"annotations": {"sh.kaito.workspace": "ml/one"}}, "ml/one"),
+        ({"annotations": {"sh.kaito.model.name": "phi"}}, ""),
+        ({"annotations": None}, ""),
+        ([1], ""),
+    ],
+)
+def test_a_tag_says_whose_adapter_it_holds(registry: Registry, manifest: Any, holder: str) -> None:  # noqa: F811
+    def before(handler: Handler) -> bool:
+        if handler.path != "/v2/team/phi/manifests/1":
+            return handler.reply(500)
+        if handler.headers.get("Authorization") != f"Basic {RIGHT.basic}":
+            return handler.reply(401, WWW_Authenticate='Basic realm="r"')
+        return handler.reply(404) if manifest is None else handler.reply(200, json.dumps(manifest).encode())
+
+    registry.before = before
+    assert held(registry) == holder
+    assert held(registry, WRONG) == ""
+
+
+def test_a_registry_that_does_not_say_whose_a_tag_is_stops_nothing(registry: Registry) -> None:  # noqa: F811
+    registry.before = lambda handler: handler.reply(503)
+    assert held(registry) == ""
+    registry.before = lambda handler: handler.reply(200, b"x" * (5 << 20))
+    assert held(registry) == ""
