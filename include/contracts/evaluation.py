@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from include.contracts.held_out import MAX_SHARE
+
 SCHEMA_VERSION: Literal["kaito.sh/evaluation/v1"] = "kaito.sh/evaluation/v1"
 #: Media types of the report in a registry.
 REPORT_ARTIFACT_TYPE = "application/vnd.kaito.evaluation.v1+json"
@@ -133,6 +135,38 @@ def produced_metrics(matchers: Iterable[str], held_out: bool) -> frozenset[str]:
     if found:
         found.update(SPEED)
     return frozenset(map(str, found))
+
+
+class JudgePolicy(BaseModel):
+    """A model that scores answers: an OpenAI-shaped endpoint, which gets every golden prompt of matcher judge.
+
+    `url` is what stands before /chat/completions; `secret` is a Secret with the key API_KEY.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)
+    model: str = Field(min_length=1, max_length=200)
+    secret: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+
+
+class EvaluationPolicy(BaseModel):
+    """What a policy says about its evaluation.
+
+    `golden_set` is a ConfigMap with the key golden.yaml. `held_out` is the share of the dataset's rows that is never
+    trained on; 0 holds none out. `max_tokens` bounds an answer. `seed` is that of the bootstrap.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+    golden_set: str | None = Field(
+        default=None, alias="goldenSet", pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+    )
+    held_out: float = Field(default=0.1, alias="heldOut", ge=0, le=MAX_SHARE)
+    held_out_prompts: int = Field(default=50, alias="heldOutPrompts", ge=0, le=1000)
+    max_tokens: int = Field(default=128, alias="maxTokens", ge=1, le=4096)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    judge: JudgePolicy | None = None
 
 
 class _Part(BaseModel):

@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
+#: Above it too little would be left to train on.
+MAX_SHARE = 0.9
 _RANGE = 1 << 64
 
 

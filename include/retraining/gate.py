@@ -65,12 +65,16 @@ class Verdict:
     reasons: tuple[Reason, ...]
 
     @property
+    def refusals(self) -> tuple[str, ...]:
+        """A sentence with numbers for each rule that is not met."""
+        return tuple(reason.sentence for reason in self.reasons if not reason.passed)
+
+    @property
     def sentence(self) -> str:
         """For a condition or an event: what was not met, or that all was."""
-        failed = [reason.sentence for reason in self.reasons if not reason.passed]
-        if not failed:
+        if not self.refusals:
             return f"The candidate meets all {len(self.reasons)} rules of its gate"
-        return f"The candidate is refused: {'; '.join(failed)}"
+        return f"The candidate is refused: {'; '.join(self.refusals)}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object for XCom and assets."""
@@ -149,14 +153,24 @@ def _parse_rule(item: object, path: str) -> tuple[Rule, list[Fault]]:
     return Rule(str(text), str(name)), faults
 
 
-def judge(rules: Sequence[Rule], summary: Summary) -> Verdict:
+def check(expressions: Sequence[str], produced: Collection[str] | None = None) -> list[str]:
+    """A sentence for each expression that is wrong; see `parse_rules`."""
+    known = frozenset(METRICS) if produced is None else produced
+    return [str(fault) for fault in parse_rules(list(expressions) or None, known)[1]]
+
+
+def judge(rules: Sequence[Rule | str], summary: Summary | Mapping[str, Any]) -> Verdict:
     """Judge a candidate by every rule. It must never raise for a rule that the preflight has let through.
 
-    :param rules: of `parse_rules` or `default_rules`; without any, the candidate is refused.
-    :param summary: of the candidate's evaluation.
+    :param rules: rules or expressions; without any, the default ones for what was measured.
+    :param summary: of the candidate's evaluation, or its JSON object.
+    :raises ValueError: the object is no summary.
     """
-    measured = _Measured(summary)
-    reasons = tuple(measured.reason(rule) for rule in rules)
+    known = summary if isinstance(summary, Summary) else Summary.from_json(summary)
+    metrics = frozenset(map(str, known.metrics.get(Subject.CANDIDATE, {})))
+    wanted = [rule if isinstance(rule, Rule) else Rule(rule) for rule in rules] or default_rules(metrics)
+    measured = _Measured(known)
+    reasons = tuple(measured.reason(rule) for rule in wanted)
     if not reasons:
         reasons = (Reason("", False, "nothing was measured that the candidate could be judged by"),)
     return Verdict(all(reason.passed for reason in reasons), reasons)

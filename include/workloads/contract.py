@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -104,6 +105,18 @@ def required(name: str) -> str:
 def comma_list(name: str) -> list[str]:
     """The environment variable `name` as a list: comma separated, blanks dropped; empty when unset."""
     return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+
+
+def number(name: str, default: float, largest: float) -> float:
+    """The environment variable `name` as a number from 0 to `largest`; UserConfigError when it is none."""
+    text = os.environ.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= largest:
+        raise UserConfigError(f"{name} is {text!r}; it must be a number from 0 to {largest:g}.")
+    return value
 
 
 def stop_requested() -> bool:

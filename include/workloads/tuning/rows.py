@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts import held_out
 from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.chat_template import TemplateCheck, renderer, shown
@@ -209,12 +210,40 @@ def check_share(count: int, dropped: int, max_length: int, share: float | None) 
         )
 
 
-def split(rows: list[Row], share: float, shuffle: bool, seed: int) -> tuple[list[Row], list[Row]]:
-    """(training rows, evaluation rows): `share` of the rows train (1 = all); the same seed, the same order."""
+@dataclass(frozen=True)
+class Split:
+    """Rows to train on in their order, rows held out, and the digests of both (`include.contracts.held_out`)."""
+
+    train: list[Row]
+    held_out: list[Row]
+    trained_digests: list[str]
+    held_out_digests: list[str]
+
+
+def digests(values: Iterable[str | Conversation]) -> list[str]:
+    """The digest of each row of the table, by what is learnt from it."""
+    return [
+        held_out.row_digest(
+            value if isinstance(value, str) else {"messages": list(value.messages), "tools": value.tools}
+        )
+        for value in values
+    ]
+
+
+def split(rows: Sequence[Row], row_digests: Sequence[str], share: float, shuffle: bool, seed: int) -> Split:
+    """Hold rows out by their content, and order the rest.
+
+    :param rows: tokenised, one for each digest.
+    :param share: of the rows that train; 1 means all.
+    :param shuffle: whether the rest is shuffled; the same seed gives the same order.
+    """
     import random
 
-    ordered = list(rows)
+    sides = held_out.held_out(row_digests, 1 - share)
+    kept = [(row, digest) for row, digest, out in zip(rows, row_digests, sides, strict=True) if not out]
     if shuffle:
-        random.Random(seed).shuffle(ordered)  # noqa: S311 - an order, not a secret
-    count = len(ordered) if share >= 1 else max(1, min(len(ordered) - 1, round(len(ordered) * share)))
-    return ordered[:count], ordered[count:]
+        random.Random(seed).shuffle(kept)  # noqa: S311 - an order, not a secret
+    out = [(row, digest) for row, digest, side in zip(rows, row_digests, sides, strict=True) if side]
+    return Split(
+        [row for row, _ in kept], [row for row, _ in out], [one for _, one in kept], [one for _, one in out]
+    )

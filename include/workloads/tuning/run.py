@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.evaluation import TRAINED_ROWS_FILE
+from include.contracts.held_out import MAX_SHARE, set_digest
 from include.contracts.methods import TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
@@ -36,6 +38,7 @@ class Environment:
     revision: str
     dtype: str | None
     target_modules: tuple[str, ...]
+    held_out_share: float
     host: str
     port: int
 
@@ -52,6 +55,7 @@ class Environment:
             revision=get("MODEL_REVISION", ""),
             dtype=get("DTYPE") or None,
             target_modules=tuple(contract.comma_list("TUNING_TARGET_MODULES")),
+            held_out_share=contract.number("HELD_OUT_SHARE", 0.0, MAX_SHARE),
             host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             port=int(get("METRICS_PORT", "5000")),
         )
@@ -134,12 +138,10 @@ def _prepare(
     answers_only = bool(config.training.get("assistant_only_loss", True))
     tokenised = rows.tokenise(column, values, tokenizer, answers_only)
     data = config.dataset
-    train, evaluation = rows.split(
-        tokenised.rows,
-        data.get("train_test_split", 1.0),
-        data.get("shuffle_dataset", True),
-        data.get("shuffle_seed", 42),
-    )
+    parts = _split(env, config, tokenised.rows, values)
+    train = parts.train
+    # Rows that are kept for an evaluation of their own are none of the trainer's business.
+    evaluation = parts.held_out if data.get("train_test_split", 1.0) < 1 else []
     chosen = recipe.decide(
         config,
         hardware,
@@ -153,6 +155,7 @@ def _prepare(
     log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
     rows.check_share(len(tokenised.rows), dropped, chosen.max_length, data.get("max_dropped_share"))
     told: dict[str, Any] = {"rows": len(tokenised.rows), "rows_cut": shortened, "rows_dropped": dropped}
+    told |= {"rows_held_out": len(parts.held_out), "trained_rows_digest": set_digest(parts.trained_digests)}
     if shortened:
         told["data"] = rows.cut_sentence(len(tokenised.rows), shortened, dropped, chosen.max_length)
     job = Job(
@@ -170,6 +173,22 @@ def _prepare(
         identity=_identity(env, config, chosen),
     )
     return job, told
+
+
+def _split(
+    env: Environment, config: TuningConfig, tokenised: list[rows.Row], values: list[Any]
+) -> rows.Split:
+    """Hold rows out, and write down which ones are trained on, for whoever evaluates the adapter."""
+    data = config.dataset
+    share = max(1 - data.get("train_test_split", 1.0), env.held_out_share)
+    shuffle, seed = data.get("shuffle_dataset", True), data.get("shuffle_seed", 42)
+    parts = rows.split(tokenised, rows.digests(values), 1 - share, shuffle, seed)
+    if parts.held_out:
+        log.info("%d of %d rows are held out, by their content.", len(parts.held_out), len(tokenised))
+    if int(os.environ.get("RANK", "0")) == 0:
+        lines = "".join(f"{digest}\n" for digest in sorted(set(parts.trained_digests)))
+        contract.atomic_write(env.output / TRAINED_ROWS_FILE, lines.encode())
+    return parts
 
 
 def _data_sentence(

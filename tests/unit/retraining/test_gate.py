@@ -175,7 +175,10 @@ def test_what_was_not_measured_is_refused() -> None:
     assert not verdict.passed
     assert [reason.passed for reason in verdict.reasons] == [False, True]
     assert "candidate.judge was not measured" in verdict.sentence
-    assert not judge([], summary()).passed
+    assert not judge([], summary().model_copy(update={"metrics": {}, "differences": {}})).passed
+    assert judge([], summary().to_json()).passed, "the default rules, over what XCom has"
+    assert gate.check(["golden.all", "candidate.goldn > 1"])
+    assert not gate.check([])
 
 
 def test_the_failed_golden_rows_are_named() -> None:

@@ -39,6 +39,8 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("D2", {"metadata.annotations": {"kaito.sh/retrain-timezone": "Europe/Berlin"}}, "metadata.annotations[kaito.sh/retrain-timezone]"),
     ("D4", {"metadata.annotations": {"kaito.sh/retrain-schedule": "@data"}, "tuning.input": {"volumeSource": VOLUME}}, "metadata.annotations[kaito.sh/retrain-schedule]"),
     ("D5", {"metadata.annotations": {"kaito.sh/retrain-policy": "My Policy"}}, "metadata.annotations[kaito.sh/retrain-policy]"),
+    ("E3", {"metadata.annotations": {"kaito.sh/held-out-share": "10%"}}, "metadata.annotations[kaito.sh/held-out-share]"),
+    ("E3", {"metadata.annotations": {"kaito.sh/held-out-share": "1"}}, "metadata.annotations[kaito.sh/held-out-share]"),
     ("G1", {"metadata.name": "Tune_Phi"}, "metadata.name"),
     ("G1", {"metadata.name": "x" * 64}, "metadata.name"),
     ("G1", {"metadata.name": REMOVE, "metadata.generateName": "x-"}, "metadata.name"),

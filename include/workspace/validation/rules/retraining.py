@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from include.contracts.held_out import MAX_SHARE
 from include.retraining.schedule import BadSchedule, parse, zone_of
 from include.workspace.api import names
 from include.workspace.validation.faults import Fault
@@ -63,9 +64,25 @@ def policy_is_a_config_map(context: Context) -> Iterator[Fault]:
         yield from secret_name_fault(f"metadata.annotations[{names.RETRAIN_POLICY}]", given, "D5")
 
 
+def held_out_share_is_one(context: Context) -> Iterator[Fault]:
+    """E3."""
+    given = context.ws.annotations.get(names.HELD_OUT)
+    if given is None:
+        return
+    try:
+        share = float(given)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= MAX_SHARE:
+        path = f"metadata.annotations[{names.HELD_OUT}]"
+        hint = f"write one from 0 to {MAX_SHARE}: the rest is trained on"
+        yield Fault(path, given, "E3", "is not a share of rows", hint)
+
+
 RULES: tuple[Rule, ...] = (
     schedule_fires,
     time_zone_exists,
     there_is_an_image_to_version,
     policy_is_a_config_map,
+    held_out_share_is_one,
 )

@@ -15,6 +15,7 @@ from include.workloads.tuning.rows import (
     check_share,
     cut,
     cut_sentence,
+    digests,
     read_table,
     split,
     tokenise,
@@ -124,14 +125,27 @@ def test_long_rows_are_cut_and_rows_without_answer_dropped() -> None:
 
 
 def test_the_split_keeps_every_row_once_and_repeats_with_its_seed() -> None:
-    rows = [{"input_ids": [number], "labels": [number]} for number in range(10)]
-    train, held = split(rows, 0.8, True, 42)
-    assert (len(train), len(held)) == (8, 2)
-    assert sorted(row["input_ids"][0] for row in train + held) == list(range(10))
-    assert split(rows, 0.8, True, 42) == (train, held)
-    assert split(rows, 0.8, True, 43) != (train, held)
-    assert split(rows, 1.0, False, 42) == (rows, [])
-    assert [len(part) for part in split(rows[:2], 0.99, False, 42)] == [1, 1]
+    rows = [{"input_ids": [index], "labels": [index]} for index in range(50)]
+    row_digests = digests([str(index) for index in range(50)])
+    parts = split(rows, row_digests, 0.8, True, 42)
+    assert sorted(row["input_ids"][0] for row in parts.train + parts.held_out) == list(range(50))
+    assert 0 < len(parts.held_out) < 25
+    assert split(rows, row_digests, 0.8, True, 42) == parts
+    other = split(rows, row_digests, 0.8, True, 43)
+    assert other.train != parts.train
+    assert other.held_out == parts.held_out, "which rows these are is a matter of their content"
+    whole = split(rows, row_digests, 1.0, False, 42)
+    assert (whole.train, whole.held_out) == (rows, [])
+    few = split(rows[:2], row_digests[:2], 0.99, False, 42)
+    assert (len(few.train), len(few.held_out)) == (1, 1)
+
+
+def test_no_held_out_row_is_trained_on_however_often_it_comes() -> None:
+    texts = [str(index % 20) for index in range(100)]
+    rows = [{"input_ids": [int(text)], "labels": [int(text)]} for text in texts]
+    parts = split(rows, digests(texts), 0.7, True, 1)
+    assert not set(parts.trained_digests) & set(parts.held_out_digests)
+    assert len(parts.trained_digests) + len(parts.held_out_digests) == 100
 
 
 def test_the_table_is_read_or_its_fault_named(tmp_path: Path) -> None:
