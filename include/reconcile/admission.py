@@ -54,7 +54,8 @@ def first_sight(builder: DecisionBuilder) -> Decision:
 def _made_by(case: Case) -> tuple[str, str] | None:
     """The (DAG id, run id) that made this Workspace and works on it, while it is as that run made it."""
     dag, _, run_id = str(case.annotations.get(names.STARTED_BY) or "").partition("/")
-    return (dag, run_id) if case.generation == 1 and dag in (TUNE, SERVE) and run_id else None
+    known = dag in (TUNE, SERVE) or case.candidate
+    return (dag, run_id) if case.generation == 1 and known and run_id else None
 
 
 def refuse(builder: DecisionBuilder, pause: float) -> Decision:

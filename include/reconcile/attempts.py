@@ -23,6 +23,8 @@ WHY = {
     RunCause.INPUTS: "Rolling the service: inference.config changed",
     RunCause.WAKE: "Scaling the service up from zero",
     RunCause.CAPACITY: "Trying again: the cloud had no machines",
+    RunCause.PROMOTE: "Rolling out another version of the adapter",
+    RunCause.ROLLBACK: "Going back to the last good version of the adapter",
     RunCause.MENDED: "Trying again: a Secret or ConfigMap that it names has changed",
 }
 SUPERSEDING_SECONDS = 1.0

@@ -19,7 +19,8 @@ def overspent(builder: DecisionBuilder) -> str:
     """Why this Workspace must be stopped, "" when it need not: within its budget, or nothing of it goes on."""
     case = builder.case
     cost = builder.status.get("cost")
-    told = budget.spent_all(limit_of(case, cost), records.spent(cost, case.now))
+    retrained = float((builder.status.get("retrain") or {}).get("usd") or 0.0)
+    told = budget.spent_all(limit_of(case, cost), records.spent(cost, case.now) + retrained)
     if not told:
         return ""
     done = RunState.SUCCESS in (case.verdict(builder.status), builder.run.get("state"))

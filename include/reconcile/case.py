@@ -20,7 +20,7 @@ from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ENDED_BADLY, ConditionType, condition
 from include.workspace.status.runs import RunState
 
-TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
+TUNE, SERVE, RELEASE, RETRAIN = "kaito_tune", "kaito_serve", "kaito_release", "kaito_retrain"
 TUNING, SERVING = Purpose.TUNING, Purpose.SERVING
 #: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
 RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
@@ -103,6 +103,11 @@ class Case:
     @property
     def finalizer(self) -> bool:
         return names.FINALIZER in (self.meta.get("finalizers") or ())
+
+    @property
+    def candidate(self) -> bool:
+        """Whether this Workspace trains a version of another one: its run alone works on it, whatever it comes to."""
+        return names.RETRAIN_OF in (self.meta.get("labels") or {})
 
     @property
     def paused(self) -> bool:

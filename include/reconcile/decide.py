@@ -20,6 +20,7 @@ from include.reconcile import (
     mended,
     progress,
     release,
+    retrain,
     revisions,
     service,
 )
@@ -95,7 +96,7 @@ def _with_run(builder: DecisionBuilder) -> Decision:
         # What is left of the run makes nothing and takes nothing.
         builder.note(run={**run, "state": RunState.SUCCESS})
     elif run["state"] == RunState.STARTED:
-        if seen is None and told not in OVER:
+        if seen is None and told not in OVER and not case.candidate:
             return attempts.proceed(builder)
         if seen is not None and seen not in OVER:
             return _under_way(builder)
@@ -104,7 +105,7 @@ def _with_run(builder: DecisionBuilder) -> Decision:
         return _under_way(builder)  # somebody cleared its tasks in Airflow
     elif told in OVER and told != run["state"]:
         builder.note(run={**run, "state": told})  # ... and that is how it ended
-    if builder.run["rerun"] != case.rerun:
+    if builder.run["rerun"] != case.rerun and not case.candidate:
         return _rerun(builder)
     return _finished(builder) if builder.run["state"] == RunState.SUCCESS else _failed(builder)
 
@@ -145,11 +146,15 @@ def _blocked(builder: DecisionBuilder, found: list[Fault]) -> Decision:
 def _failed(builder: DecisionBuilder) -> Decision:
     """Stays failed until a new spec or a rerun, unless a service is to come back or the cloud had no machines."""
     case, run = builder.case, builder.run
+    if why := retrain.ended_badly(builder):
+        return attempts.again(builder, RunCause.ROLLBACK, retrain.take_back(builder, why))
     leftovers.rollback_service(builder)
     leftovers.release(builder)
     service.mark_not_ready(builder)
     _worker_nodes(builder)
     revisions.record(builder)
+    if case.candidate:
+        return builder.decision("failed")
     pause = breaker.wait(builder)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
         return _until_mended(builder)
@@ -183,7 +188,9 @@ def _finished(builder: DecisionBuilder) -> Decision:
     revisions.record(builder)
     leftovers.release(builder)
     _tuning_config(builder)
+    retrain.look(builder)
     if not case.serves:
+        retrain.begin_rollout(builder, running=False)
         builder.note(retry=None)
         if case.verdict(builder.status) != RunState.SUCCESS and builder.says(ConditionType.ADAPTER_PUBLISHED):
             builder.reach(Phase.SUCCEEDED, "The adapter is published")  # of a run that somebody went on with
@@ -192,8 +199,12 @@ def _finished(builder: DecisionBuilder) -> Decision:
         return builder.decision("succeeded")
     if idle.at_zero(builder):
         return _at_zero(builder)
+    if moved := _another_version(builder):
+        return moved
     gone = service.observe(builder)
     _worker_nodes(builder)
+    if why := retrain.bake(builder, gone):
+        return attempts.again(builder, RunCause.ROLLBACK, retrain.take_back(builder, why))
     if gone:
         return _repair(builder, "; ".join(gone))
     if service.answers(case):
@@ -206,9 +217,18 @@ def _finished(builder: DecisionBuilder) -> Decision:
     return builder.decision("ready")
 
 
+def _another_version(builder: DecisionBuilder) -> Decision | None:
+    """Roll the service to the version of the adapter that is wanted, if one is."""
+    if not retrain.promotion(builder) or admission.taken(builder.case):
+        return None
+    rollout = retrain.begin_rollout(builder, running=True)
+    return attempts.again(builder, *rollout) if rollout else None
+
+
 def _at_zero(builder: DecisionBuilder) -> Decision:
     """Scaled to zero on purpose: nothing of it is missing, until it is to come back."""
     _worker_nodes(builder)
+    retrain.begin_rollout(builder, running=False)
     if not idle.should_scale_up(builder):
         return idle.keep_at_zero(builder)
     if found := admission.taken(builder.case):

@@ -11,7 +11,7 @@ from typing import Any
 
 from include.ledger import records
 from include.pools.observed import ObservedPool
-from include.reconcile import backoff, idle, progress
+from include.reconcile import backoff, idle, progress, retrain
 from include.reconcile.case import RELEASE, RUN_COMPONENTS, TUNING, ended, label
 from include.reconcile.decision import Object
 from include.workspace.api import names
@@ -55,6 +55,7 @@ def due(workspace: Object, last_look: datetime | None, now: datetime) -> float |
         waits.append(progress.QUIET_SECONDS - since)
     if idle.going_down(status):
         waits.append(idle.RELEASE_SECONDS - since)
+    waits += retrain.waits(status, last_look, now)
     if (left := _budget_seconds(status, now)) is not None:
         waits.append(max(left, OVERSPENT_SECONDS - since))
     return max(0.0, min(waits)) if waits else None
@@ -93,7 +94,15 @@ def runs_to_ask(
     A run that was over is asked about again when there are pods or pools of its own, since somebody may have cleared
     its tasks.
     """
-    run = (workspace.get("status") or {}).get("run") or {}
+    status = workspace.get("status") or {}
+    going = bool(workspace["metadata"].get("deletionTimestamp"))
+    besides = [] if going else retrain.runs_to_ask(status)
+    return [*_own_run(workspace, status.get("run") or {}, pods, pools), *besides]
+
+
+def _own_run(
+    workspace: Object, run: Mapping[str, Any], pods: Iterable[Object], pools: Iterable[ObservedPool]
+) -> list[tuple[str, str]]:
     if not run.get("id") or run.get("state") == RunState.WAITING:
         return []
     going = bool(workspace["metadata"].get("deletionTimestamp"))

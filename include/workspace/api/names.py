@@ -136,6 +136,13 @@ def release_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
     return _attempt(f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.release", attempt)
 
 
+def retrain_run_id(workspace: Mapping[str, Any], due: str) -> str:
+    """The id of the run of a retraining that is due at a time, as Kubernetes writes it: one time is one run."""
+    meta = workspace["metadata"]
+    at = re.sub(r"[^0-9TZ]", "", due)
+    return f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.retrain.{at}"
+
+
 def _attempt(run: str, attempt: int) -> str:
     return run if attempt <= 1 else f"{run}.r{attempt}"
 

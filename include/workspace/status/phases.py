@@ -14,7 +14,7 @@ from include.workspace.api.names import RERUN
 
 
 class ConditionType(StrEnum):
-    """KAITO's condition types; the last two are ours."""
+    """KAITO's condition types; the last three are ours."""
 
     NODE_CLAIM_READY = "NodeClaimReady"
     NODES_READY = "NodesReady"
@@ -28,6 +28,7 @@ class ConditionType(StrEnum):
     MODEL_MIRROR_READY = "ModelMirrorReady"
     DATASET_READY = "DatasetReady"
     ADAPTER_PUBLISHED = "AdapterPublished"
+    RETRAIN_READY = "RetrainReady"
 
 
 class Reason(StrEnum):
@@ -69,6 +70,16 @@ class Reason(StrEnum):
     ADAPTER_KEPT = "AdapterKept"
     SCALED_TO_ZERO = "ScaledToZero"
     BUDGET_EXCEEDED = "BudgetExceeded"
+    RETRAIN_SCHEDULED = "Scheduled"
+    RETRAINING = "Retraining"
+    DATASET_UNCHANGED = "DatasetUnchanged"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PROMOTING = "Promoting"
+    PROMOTED = "Promoted"
+    CANDIDATE_REFUSED = "CandidateRefused"
+    ROLLED_BACK = "RolledBack"
+    RETRAIN_FAILED = "RetrainFailed"
+    RETRAIN_INVALID = "RetrainInvalid"
 
 
 class Phase(StrEnum):

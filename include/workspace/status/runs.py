@@ -21,13 +21,19 @@ class RunCause(StrEnum):
     CAPACITY = "capacity"
     #: A Secret or ConfigMap for which the attempt before failed has changed.
     MENDED = "mended"
+    #: Another version of the adapter is to be served.
+    PROMOTE = "promote"
+    #: The last good version of the adapter is to be served again.
+    ROLLBACK = "rollback"
     DELETED = "deleted"
     #: Airflow knows a run of this generation that the status does not.
     FOUND = "found"
 
 
 #: Causes of runs that only bring a service, which the same generation may have had already.
-FOR_THE_SERVICE = frozenset({RunCause.REPAIR, RunCause.INPUTS, RunCause.WAKE})
+FOR_THE_SERVICE = frozenset(
+    {RunCause.REPAIR, RunCause.INPUTS, RunCause.WAKE, RunCause.PROMOTE, RunCause.ROLLBACK}
+)
 
 
 class RunState(StrEnum):

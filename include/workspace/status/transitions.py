@@ -43,6 +43,9 @@ CALM_REASONS = frozenset(
         Reason.PENDING,
         Reason.SCALED_TO_ZERO,
         *MACHINE_COMES,
+        Reason.RETRAINING,
+        Reason.AWAITING_APPROVAL,
+        Reason.PROMOTING,
     }
 )
 

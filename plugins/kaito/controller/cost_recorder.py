@@ -42,7 +42,10 @@ def over_budget(live: Mapping[str, Any], what: str, estimate: float | None) -> s
     """
     cost = (live.get("status") or {}).get("cost")
     limit = budget_of(live["metadata"].get("annotations") or {})
-    return budget.over_budget(limit, records.spent(cost, datetime.now(UTC)), estimate or 0.0, what)
+    retrained = float(((live.get("status") or {}).get("retrain") or {}).get("usd") or 0.0)
+    return budget.over_budget(
+        limit, records.spent(cost, datetime.now(UTC)) + retrained, estimate or 0.0, what
+    )
 
 
 def record_cost(

@@ -29,6 +29,7 @@ OURS = frozenset(
         "retry",
         "inputs",
         "idle",
+        "retrain",
     }
 )
 _OUR_CONDITIONS = frozenset(str(kind) for kind in ConditionType)

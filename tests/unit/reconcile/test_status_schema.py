@@ -14,8 +14,8 @@ from include.workspace.api.crd_status import OURS, status_schema
 from tests.unit.reconcile.cluster import Obj
 from tests.unit.reconcile.story import Story, ready, run_ended
 
-#: What these lives do not write: the tasks of a run do, or a service that is to sleep, or a cloud without machines.
-ELSEWHERE = (".adapter", ".machines", ".idle", ".retry.reason")
+#: What these lives do not write: tasks of a run do, retraining, a service that is to sleep, a cloud without machines.
+ELSEWHERE = (".adapter", ".machines", ".idle", ".retry.reason", ".retrain")
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:

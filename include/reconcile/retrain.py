@@ -1,0 +1,325 @@
+"""Retraining, as far as the reconciler has to do with it: what is due is started, what is wanted is served, what fails
+is taken back.
+
+A run of the retraining trains beside the service and asks for a promotion in `status.retrain`; only here another
+version becomes the one that is served, and only here the last good one comes back, so that a run that dies leaves
+nothing half done. A Workspace without the annotations and without `status.retrain` is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from include.reconcile import progress, service
+from include.reconcile.backoff import moment
+from include.reconcile.case import RETRAIN
+from include.reconcile.decision import Event, StartRun
+from include.reconcile.decision_builder import DecisionBuilder
+from include.retraining import versions
+from include.retraining.schedule import BadSchedule, Schedule, due, parse
+from include.retraining.versions import State
+from include.workspace.api import names
+from include.workspace.status import retraining
+from include.workspace.status.conditions import ConditionType, Reason, condition, timestamp
+from include.workspace.status.retraining import BAKING, ROLLING, WANTED
+from include.workspace.status.runs import ALIVE, OVER, RunCause, RunState
+from include.workspace.status.transitions import WARNING
+
+DEFAULT_ZONE = "UTC"
+#: Until a run says by its policy when its dataset is looked at next.
+LOOK = timedelta(hours=1)
+#: A promotion that is wanted is looked at within that time.
+SOON_SECONDS = 1.0
+VERSION_OF_THE_TUNING = "original"
+
+
+def concerns(builder: DecisionBuilder) -> bool:
+    """Whether this Workspace is retrained, was, or is asked to go back to a version."""
+    notes = builder.case.annotations
+    return (
+        bool(builder.status.get("retrain")) or names.RETRAIN_SCHEDULE in notes or names.ROLLBACK_TO in notes
+    )
+
+
+def look(builder: DecisionBuilder) -> None:
+    """Follow the run that works, plan the next, start what is due; the service is not touched here."""
+    if not concerns(builder) or builder.case.candidate:
+        return
+    _follow(builder)
+    _plan(builder)
+    _follow_rollback(builder)
+
+
+# -- runs ----------------------------------------------------------------------------------------------------------
+
+
+def _follow(builder: DecisionBuilder) -> None:
+    """Record how the run ended that is under way; one of ours that Airflow does not know is started again."""
+    run = retraining.working(builder.status)
+    if not run:
+        return
+    seen = builder.case.observed.runs.get(str(run["id"]), "unasked")
+    if seen is None and run.get("dag") == RETRAIN:
+        _order(builder, run)
+    if seen in (*ALIVE, "unasked") or (seen is None and run.get("dag") == RETRAIN):
+        builder.look_again(progress.QUIET_SECONDS)
+        return
+    ended = RunState.SUCCESS if seen == RunState.SUCCESS else RunState.FAILED
+    _change(builder, run={**run, "state": ended})
+    if ended == RunState.FAILED and not _said(builder, run):
+        _tell(builder, False, Reason.RETRAIN_FAILED, f"Airflow run {run['id']} failed; its log says why")
+
+
+def _said(builder: DecisionBuilder, run: Mapping[str, Any]) -> bool:
+    """Whether the run's own tasks have already told why it came to nothing."""
+    found = condition(builder.status, ConditionType.RETRAIN_READY) or {}
+    open_ones = (None, Reason.RETRAINING, Reason.AWAITING_APPROVAL, Reason.RETRAIN_SCHEDULED)
+    return found.get("reason") not in open_ones
+
+
+def _plan(builder: DecisionBuilder) -> None:
+    """Keep `next` true to the schedule; start a run when it has come and none works."""
+    case, known = builder.case, retraining.of(builder.status)
+    text = case.annotations.get(names.RETRAIN_SCHEDULE)
+    if text is None:
+        if known.get("schedule"):
+            _change(builder, schedule=None, timezone=None, next=None)
+        return
+    zone = case.annotations.get(names.RETRAIN_TIMEZONE) or DEFAULT_ZONE
+    try:
+        schedule = parse(text, zone)
+    except BadSchedule as error:
+        message = f"{names.RETRAIN_SCHEDULE}={text!r}, time zone {zone!r}: {error}; {error.hint}"
+        _change(builder, schedule=None, timezone=None, next=None)
+        _tell(builder, False, Reason.RETRAIN_INVALID, message)
+        return
+    same = (known.get("schedule"), known.get("timezone")) == (text, zone)
+    planned = moment(known.get("next")) if same else None
+    at, following = _due(schedule, planned, case.now)
+    if at is None or retraining.working(builder.status):
+        # What comes due while a run works stays due, and is one run after it.
+        following = planned if at is not None and planned else following
+        _scheduled(builder, text, zone, following, same)
+        builder.look_again(max((following - case.now).total_seconds(), progress.QUIET_SECONDS if at else 0.0))
+        return
+    _scheduled(builder, text, zone, following, same)
+    run = {
+        "id": names.retrain_run_id(case.workspace, timestamp(at)),
+        "dag": RETRAIN,
+        "state": RunState.STARTED,
+        "since": timestamp(case.now),
+        "due": timestamp(at),
+        "url": None,
+    }
+    run["url"] = case.config.run_url(RETRAIN, str(run["id"]))
+    _change(builder, run=run)
+    _order(builder, run)
+    builder.look_again(progress.QUIET_SECONDS)
+
+
+def _due(schedule: Schedule, planned: datetime | None, now: datetime) -> tuple[datetime | None, datetime]:
+    if not schedule.on_data:
+        found = due(schedule, planned, now)
+        return found.at, found.next
+    if planned is None or planned <= now:
+        return now, now + LOOK
+    return None, planned
+
+
+def _scheduled(builder: DecisionBuilder, text: str, zone: str, following: datetime, same: bool) -> None:
+    _change(builder, schedule=text, timezone=zone, next=timestamp(following))
+    found = condition(builder.status, ConditionType.RETRAIN_READY) or {}
+    planned = found.get("reason") in (None, Reason.RETRAIN_SCHEDULED, Reason.RETRAIN_INVALID)
+    if planned or not same:
+        what = "The dataset is looked at" if text == "@data" else "A retraining is due"
+        _tell(builder, True, Reason.RETRAIN_SCHEDULED, f"{what} at {timestamp(following)} ({text}, {zone})")
+
+
+def _order(builder: DecisionBuilder, run: Mapping[str, Any]) -> None:
+    case = builder.case
+    conf = {"workspace": {"metadata": {"name": case.name, "namespace": case.namespace}}}
+    builder.act(StartRun(RETRAIN, str(run["id"]), conf))
+
+
+# -- what is served ------------------------------------------------------------------------------------------------
+
+
+def _follow_rollback(builder: DecisionBuilder) -> None:
+    """The annotation rollback-to, once for each of its values; without it, the next value is a new one."""
+    asked, known = builder.case.annotations.get(names.ROLLBACK_TO), retraining.of(builder.status)
+    if asked == known.get("rollback"):
+        return
+    _change(builder, rollback=asked)
+    if asked is None:
+        return
+    served = str((builder.status.get("adapter") or {}).get("digest") or "")
+    entry = versions.find(known.get("versions") or (), asked.strip(), served)
+    if entry is None or not builder.status.get("adapter"):
+        told = ", ".join(str(one["version"]) for one in known.get("versions") or () if one.get("reference"))
+        message = (
+            f"{names.ROLLBACK_TO}={asked!r} names no version that can be served; there are: {told or 'none'}"
+        )
+        builder.events.append(Event(WARNING, "RollbackRefused", message))
+    elif entry.get("digest") != served:
+        builder.status = retraining.wanted(
+            builder.status,
+            entry,
+            cause=RunCause.ROLLBACK,
+            bake_seconds=0.0,
+            generation=builder.case.generation,
+        )
+
+
+def promotion(builder: DecisionBuilder) -> dict[str, Any]:
+    """The version on its way to be served, {} without one; one that was wanted for an earlier spec is given up."""
+    found = retraining.of(builder.status).get("promotion") or {}
+    if found and found.get("generation") != builder.case.generation:
+        _change(builder, promotion=None)
+        _entry(
+            builder, str(found["version"]), state=State.REFUSED, reason="the Workspace was edited meanwhile"
+        )
+        return {}
+    return dict(found)
+
+
+def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause, str] | None:
+    """Make the wanted version the one to serve; returns the cause and the message of the run that rolls it out.
+
+    A Workspace without a running service has it at once: whoever serves it next takes it from the status.
+
+    :param running: whether there is a service to roll.
+    """
+    found = promotion(builder)
+    if not found or found["state"] != WANTED:
+        return None
+    builder.status = retraining.take_over(builder.status, found)
+    said = f"version {found['version']} ({_short(found)})"
+    if not running:
+        _good(builder, found, f"{said} is the adapter from now on; there is no running service to roll")
+        return None
+    _change(builder, promotion={**found, "state": ROLLING})
+    _tell(builder, False, Reason.PROMOTING, f"Rolling out {said}")
+    back = found.get("cause") == RunCause.ROLLBACK
+    return (
+        RunCause.ROLLBACK if back else RunCause.PROMOTE
+    ), f"{'Going back to' if back else 'Rolling out'} {said}"
+
+
+def ended_badly(builder: DecisionBuilder) -> str:
+    """Why the version that was rolled out has to be taken back, "" when there is nothing to take back."""
+    found = promotion(builder)
+    if (
+        not found
+        or found["state"] != ROLLING
+        or builder.run.get("cause") not in (RunCause.PROMOTE, RunCause.ROLLBACK)
+    ):
+        return ""
+    told = condition(builder.status, ConditionType.INFERENCE_READY) or {}
+    why = str(told.get("message") or "") if told.get("status") != "True" else ""
+    return f"it did not become ready{f': {why}' if why else ''}"
+
+
+def bake(builder: DecisionBuilder, gone: list[str]) -> str:
+    """Watch a version that has just been rolled out; returns why it has to be taken back, "" while it does well."""
+    found, now = promotion(builder), builder.case.now
+    if not found or found["state"] == WANTED:
+        return ""
+    if found["state"] == ROLLING:
+        if builder.run.get("state") not in OVER:
+            return ""
+        until = now + timedelta(seconds=float(found.get("bakeSeconds") or 0.0))
+        found = {**found, "state": BAKING, "until": timestamp(until), "restarts": _restarts(builder)}
+        _change(builder, promotion=found)
+        _entry(builder, str(found["version"]), state=State.PROMOTED, promotedAt=timestamp(now), reason=None)
+    until_then = moment(found.get("until")) or now
+    if gone:
+        return ""  # a machine that is lost is no fault of the version: it is repaired
+    if (more := _restarts(builder) - int(found.get("restarts") or 0)) > 0:
+        return f"its server has restarted {more} time(s) within the bake time"
+    if not service.answers(builder.case):
+        return "its server stopped being ready within the bake time"
+    if now < until_then:
+        _tell(
+            builder,
+            False,
+            Reason.PROMOTING,
+            f"Watching version {found['version']} until {timestamp(until_then)}",
+        )
+        builder.look_again((until_then - now).total_seconds())
+        return ""
+    _good(builder, found, f"Version {found['version']} ({_short(found)}) is served")
+    return ""
+
+
+def take_back(builder: DecisionBuilder, why: str) -> str:
+    """Make the last good adapter the one to serve again; returns the message of the run that rolls it out."""
+    found = promotion(builder)
+    earlier = found.get("earlier") or {}
+    builder.status = retraining.take_over(builder.status, earlier)
+    _change(builder, promotion=None)
+    _entry(builder, str(found["version"]), state=State.ROLLED_BACK, reason=why)
+    message = f"Version {found['version']} was taken back: {why}. Back to {_short(earlier)}"
+    _tell(builder, False, Reason.ROLLED_BACK, message)
+    return message
+
+
+def _good(builder: DecisionBuilder, found: Mapping[str, Any], message: str) -> None:
+    _change(builder, promotion=None)
+    now = timestamp(builder.case.now)
+    known = {str(one.get("version")): one for one in retraining.of(builder.status).get("versions") or ()}
+    since = (known.get(str(found["version"])) or {}).get("promotedAt")
+    _entry(builder, str(found["version"]), state=State.PROMOTED, promotedAt=since or now, reason=None)
+    _tell(builder, True, Reason.PROMOTED, message)
+
+
+def _restarts(builder: DecisionBuilder) -> int:
+    statuses = [
+        s for p in builder.case.serving_pods for s in (p.get("status") or {}).get("containerStatuses") or ()
+    ]
+    return sum(int(one.get("restartCount") or 0) for one in statuses)
+
+
+def _short(adapter: Mapping[str, Any]) -> str:
+    return str(adapter.get("digest") or "the volume's adapter")[: len("sha256:") + 12]
+
+
+def _change(builder: DecisionBuilder, **fields: Any) -> None:
+    builder.status = retraining.with_retrain(builder.status, {**retraining.of(builder.status), **fields})
+
+
+def _entry(builder: DecisionBuilder, version: str, **fields: Any) -> None:
+    known = retraining.of(builder.status).get("versions") or []
+    found = versions.with_entry(known, {"version": version, **fields})
+    _change(builder, versions=[{k: v for k, v in one.items() if v is not None} for one in found])
+
+
+def _tell(builder: DecisionBuilder, ok: bool, reason: Reason, message: str) -> None:
+    builder.condition(ConditionType.RETRAIN_READY, ok, reason, message)
+
+
+# -- when to look --------------------------------------------------------------------------------------------------
+
+
+def waits(status: Mapping[str, Any], last_look: datetime, now: datetime) -> list[float]:
+    """Seconds until a Workspace is due for its retraining: asked often, so it only reads moments."""
+    known = status.get("retrain")
+    if not known:
+        return []
+    since = (now - last_look).total_seconds()
+    found = known.get("promotion") or {}
+    if found.get("state") == WANTED:
+        return [SOON_SECONDS - since]
+    left = [progress.QUIET_SECONDS - since] if retraining.working(status) else []
+    moments = (known.get("next") if not left else None, found.get("until"))
+    for at in map(moment, moments):
+        if at is not None:
+            left.append((at - now).total_seconds() if at > last_look else progress.QUIET_SECONDS - since)
+    return left
+
+
+def runs_to_ask(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(DAG id, run id) of the retraining that is under way."""
+    run = retraining.working(status)
+    return [(str(run["dag"]), str(run["id"]))] if run else []
