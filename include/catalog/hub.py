@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from include.catalog.architectures import TARGET_MODULES, loadable
 from include.catalog.config_json import Facts, Unreadable, read_config
+from include.catalog.engines import vllm_facts
 from include.catalog.hub_http import (
     Answer,
     Fetch,
@@ -29,6 +30,7 @@ from include.catalog.models import GIB, Model, Tuning
 
 HUB = "https://huggingface.co"
 INFO_MAX, CONFIG_MAX, INDEX_MAX = 16 << 20, 4 << 20, 64 << 20  # bytes
+LISTED = 12  # architectures that a refusal names
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[\w][\w./-]{0,99}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -62,7 +64,7 @@ class NoSafetensors(HubError):
 
 
 class UnsupportedArchitecture(HubError):
-    """The workloads image cannot load this kind of model."""
+    """Neither runtime can load this kind of model."""
 
 
 class NeedsRemoteCode(HubError):
@@ -173,18 +175,21 @@ def _weight_files(info: Mapping[str, Any], hf_id: str) -> dict[str, int | None]:
 
 
 def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:
-    """What its config.json says, if the workloads image can load such a model."""
+    """What its config.json says, if one of the runtimes can load such a model without code of its repository."""
     model_type = str(config.get("model_type") or "")
     architectures = config.get("architectures")
     named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
     kind = named[:100] or model_type[:100] or "of no known kind"
-    if model_type not in loadable():
-        if config.get("auto_map"):
+    architecture = _first_architecture(config)
+    known_to_vllm = architecture in vllm_facts().architectures
+    if model_type not in loadable() and not (known_to_vllm and model_type in vllm_facts().config_types):
+        if known_to_vllm or config.get("auto_map"):
             raise NeedsRemoteCode(
                 f"{hf_id} ({kind}) loads only with Python code from its repository, which is never run here."
             )
         raise UnsupportedArchitecture(
-            f"{hf_id} is {kind}, which the workloads image cannot load; it takes: {', '.join(sorted(loadable()))}."
+            f"{hf_id} is {kind}, which no runtime serves: vLLM {vllm_facts().version} has "
+            f"{len(vllm_facts().architectures)} architectures that write text{_like(architecture)}."
         )
     try:
         return read_config(config)
@@ -192,6 +197,18 @@ def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:
         raise UnsupportedArchitecture(
             f"The memory of {hf_id} ({kind}) cannot be estimated: {error}."
         ) from None
+
+
+def _first_architecture(config: Mapping[str, Any]) -> str:
+    architectures = config.get("architectures")
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+
+
+def _like(architecture: str) -> str:
+    """Architectures of the same family, for a refusal."""
+    family = re.match(r"[A-Z][a-z]{2,}", architecture)
+    same = sorted(name for name in vllm_facts().architectures if family and name.startswith(family[0]))
+    return f", of this family {', '.join(same[:LISTED])}" if same else ""
 
 
 def _size(info: Mapping[str, Any], files: Mapping[str, int | None], hub: _Hub, index_path: str) -> int:
@@ -218,9 +235,8 @@ def _by_type(info: Mapping[str, Any]) -> int | None:
 
 
 def _model(name: str, hf_id: str, commit: str, info: Mapping[str, Any], facts: Facts, size: int) -> Model:
-    architecture = (
-        facts.architecture if facts.architecture in TARGET_MODULES else loadable()[facts.model_type]
-    )
+    known = facts.architecture in TARGET_MODULES or facts.architecture in vllm_facts().architectures
+    architecture = facts.architecture if known else loadable()[facts.model_type]
     modules = TARGET_MODULES.get(architecture, ()) if facts.shape and not facts.quantization else ()
     safetensors = info.get("safetensors")
     total = safetensors.get("total") if isinstance(safetensors, Mapping) else None

@@ -52,7 +52,8 @@ class Model:
     """One preset. `weights_gib` is the size of the weight files in GiB, `context` is in tokens.
 
     `load_format`, `tokenizer_mode` and `vllm_args` are for KAITO's vLLM server: the first two name a format of files
-    ("auto" or "mistral"), the last holds flags without their dashes, a bare flag with the value "".
+    ("auto" or "mistral"), the last holds flags without their dashes, a bare flag with the value "". `remote_code` says
+    that nothing but Python code of its repository can load the model.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
@@ -76,6 +77,7 @@ class Model:
     reasoning_parser: str | None = None
     load_format: Literal["auto", "mistral"] = "auto"
     tokenizer_mode: str = "auto"
+    remote_code: bool = False
     vllm_args: Mapping[str, str] = field(default_factory=dict, hash=False)
     last_release: str | None = None
     shape: ModelShape | None = None

@@ -30,7 +30,7 @@ BITS: dict[str | None, tuple[float, float]] = {
     "float-quantized": (7.5, 13.0),
     "awq": (4.0, 8.0),
     "gptq": (4.0, 8.0),
-    "mxfp4": (4.0, 11.0),  # gpt-oss-20b's repository holds its weights twice
+    "mxfp4": (4.0, 6.0),
 }
 OTHER_BITS = (3.0, 11.0)
 

@@ -137,6 +137,8 @@ SENTENCES: Mapping[str, str] = {
     "F33": "A volumeSource is a persistentVolumeClaim, a configMap (to read from), an emptyDir, or a kind that the "
     "setting [kaito] allowed_volume_sources names.",
     "F41": "Annotation kaito.sh/api-key is none or a Secret's name; a public service (kaito.sh/enablelb) has a key.",
+    "F45": "The runtime can load the model: its class, the format of its weights, without code of its repository.",
+    "F46": "The GPUs of the machine can share the model's attention heads evenly.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
     "D3": "Only a tuning that pushes its adapter as an image is retrained.",

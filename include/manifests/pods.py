@@ -288,9 +288,10 @@ def tokenizer(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Ma
 
 
 def _download(ws: Workspace, plan: Plan, settings: ManifestSettings, parts: str | None = None) -> Manifest:
+    """The init container; `parts` is "tokenizer" for that alone."""
     variables = env(
         WEIGHTS_SOURCE="hub",
-        WEIGHTS_PARTS=parts,
+        WEIGHTS_PARTS=parts or plan.weights_format or None,
         MODEL_ID=plan.model_id,
         MODEL_REVISION=plan.revision,
         WEIGHTS_PATH=WEIGHTS_PATH,

@@ -10,14 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.catalog import Catalog
+from include.catalog import Catalog, engines
 from include.contracts.purpose import Purpose
 from include.planning.inference_config import server_flags, whole
 from include.planning.pool_plan import Plan
 
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
 UTILISATION, UTILISATION_A10 = 0.84, 0.82
-DATA_PARALLEL_SHARE = 0.5  # weights below this share of one GPU: a copy on each instead of a part
 DTYPES = {"half": "float16", "float": "float32"}  # vLLM's other words
 PERFORMANCE_MODES = ("interactivity", "throughput")
 
@@ -71,7 +70,7 @@ def launch_arguments(
     """
     if plan.purpose != Purpose.SERVING or not plan.model_id:
         raise ValueError(f"a plan to {plan.purpose} {plan.model} has no server of its own to start")
-    preset = _preset(catalog, plan.model)
+    preset = {**_format(plan), **_preset(catalog, plan.model)}
     flags: dict[str, Any] = {
         "served-model-name": plan.model,
         "dtype": plan.dtype,
@@ -88,16 +87,20 @@ def launch_arguments(
     return [*ours, "--", *theirs] if theirs else ours
 
 
+def _format(plan: Plan) -> dict[str, Any]:
+    """Mistral's own files, which have a config of their own beside them."""
+    if not plan.weights_format:
+        return {}
+    return {"load-format": plan.weights_format, "config-format": plan.weights_format}
+
+
 def _preset(catalog: Catalog, name: str) -> dict[str, Any]:
     """The preset's own flags; a model that was looked up on the hub has none."""
     try:
         model = catalog.model(name)
     except KeyError:
         return {}
-    mistral = "mistral" if model.load_format == "mistral" else None
     return {
-        "load-format": mistral,
-        "config-format": mistral,
         "tokenizer-mode": None if model.tokenizer_mode == "auto" else model.tokenizer_mode,
         "chat-template": model.chat_template,
         "tool-call-parser": model.tool_parser,
@@ -120,7 +123,8 @@ def _layout(plan: Plan) -> dict[str, Any]:
             "distributed-executor-backend": "mp",
             "nnodes": plan.node_count,
         }
-    if plan.gpus_per_node > 1 and plan.weights_bytes < DATA_PARALLEL_SHARE * plan.gpu_memory_bytes:
+    split = engines.tensor_parallel(plan.weights_bytes, plan.gpus_per_node, plan.gpu_memory_bytes)
+    if plan.gpus_per_node > 1 and split == 1:
         return {
             "data-parallel-size": plan.gpus_per_node,
             "tensor-parallel-size": 1,

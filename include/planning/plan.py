@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from include.catalog import Catalog, Machine, Model, mig, sizing
+from include.catalog import Catalog, Machine, Model, engines, mig, sizing
 from include.contracts.methods import TuningMethod
 from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
@@ -133,6 +133,8 @@ def _serving(
     runtime: str,
     notes: Sequence[str],
 ) -> Plan:
+    if not trusted and (unloadable := engines.why_not(model, runtime)):
+        raise sizing.DoesNotFit(f"{model.name} cannot be served by the runtime {runtime}: {unloadable}")
     context = sizing.context_of(model, wanted)
     nodes, why, doubts = _nodes(model, machine, context, wanted, strategy, trusted, runtime)
     memory = sizing.serving_memory(model, machine, context, nodes)
@@ -147,6 +149,7 @@ def _serving(
         kv_cache_tokens=sizing.kv_cache_tokens(model, machine, nodes),
         why=why,
         runtime=runtime,
+        weights_format=model.load_format if runtime == VLLM and model.load_format != "auto" else "",
         warnings=(*doubts, *warnings, *_room(memory, machine, "a shorter context"), *notes),
         **_common(model, machine, nodes),
     )

@@ -26,6 +26,7 @@ class Plan:
     all requests together may hold. `own_nodes`: they are BYO, so nothing marks them as this Workspace's.
     `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
     `runtime` ("vllm", "transformers") is the server of a serving plan, "" for a template and for tunings.
+    `weights_format` is "mistral" where that server reads Mistral's own files rather than the hub's usual ones.
     """
 
     purpose: Purpose
@@ -54,6 +55,7 @@ class Plan:
     zone: str = ""
     capacity_type: str = ""
     runtime: str = ""
+    weights_format: str = ""
 
     @property
     def offer(self) -> str:

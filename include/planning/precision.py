@@ -9,19 +9,9 @@ It must never choose a machine.
 from __future__ import annotations
 
 from include.catalog import Machine, Model
+from include.catalog.engines import kernels_too_old
 
 TENSOR_CORES = (7, 0)
-# vLLM, "Supported Hardware" of quantisation: the oldest generation with a kernel. NVFP4 without Blackwell is decoded.
-QUANTISED_SINCE = {
-    "awq": (7, 5),
-    "gptq": (7, 0),
-    "fp8": (8, 0),
-    "float-quantized": (8, 0),
-    "mxfp4": (8, 0),
-    "pack-quantized": (8, 0),
-    "nvfp4-pack-quantized": (8, 0),
-    "mixed_precision": (8, 0),
-}
 
 
 def dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
@@ -43,10 +33,5 @@ def dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
 
 
 def _old_kernels(model: Model, machine: Machine) -> list[str]:
-    needed = QUANTISED_SINCE.get((model.quantization or "").lower())
-    if needed is None or machine.capability >= needed:
-        return []
-    return [
-        f"the {model.quantization} weights of {model.name} need compute capability {needed[0]}.{needed[1]}, but "
-        f"{machine.gpu} has {machine.compute_capability}."
-    ]
+    too_old = kernels_too_old(model, machine)
+    return [f"{too_old}."] if too_old else []

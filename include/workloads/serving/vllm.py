@@ -100,7 +100,7 @@ def command(arguments: Sequence[str], pod: Pod, *, cpu: bool, bfloat16: bool = T
     nodes = int(value_of([*ours, *theirs], "nnodes") or 1)
     if cpu:
         ours = _on_processors(ours, nodes, bfloat16)
-    ours = _chat_template(ours, pod.templates)
+    ours = _readable(_chat_template(ours, pod.templates), pod.weights)
     served = [
         "vllm",
         "serve",
@@ -131,6 +131,18 @@ def _chat_template(flags: Sequence[str], folder: Path) -> list[str]:
         return [*kept, f"--chat-template={folder / name}"]
     contract.log.warning("There is no chat template %s in %s: the model's own is used.", name, folder)
     return kept
+
+
+def _readable(flags: Sequence[str], weights: Path) -> list[str]:
+    """Without Mistral's own format where a mirror or the node holds the hub's usual files only."""
+    if value_of(flags, "load-format") != "mistral" or any(weights.glob("consolidated*.safetensors")):
+        return list(flags)
+    if not any(weights.glob("*.safetensors")):
+        return list(flags)
+    contract.log.warning(
+        "%s holds no consolidated*.safetensors: its other safetensors files are read.", weights
+    )
+    return without(flags, "load-format", "config-format", "tokenizer-mode")
 
 
 def _lora(ours: Sequence[str], theirs: Sequence[str], adapters: Sequence[Adapter]) -> list[str]:

@@ -1,6 +1,7 @@
 """The init container's job: fill $WEIGHTS_PATH from the hub or from a folder, once.
 
-With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template.
+With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template; with
+WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from include.workloads.contract import UserConfigError, file_write_error, required
 from include.workloads.weights import hub
-from include.workloads.weights.folder import TOKENIZER, belongs, complete, is_complete, make_harmless
+from include.workloads.weights.folder import PARTS, Parts, complete, is_complete, make_harmless
 
 log = logging.getLogger("weights")
 
@@ -25,12 +26,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def fetch_weights() -> dict[str, Any]:
     """Carry out WEIGHTS_SOURCE and give the result. Raises the contract's errors."""
-    source = required("WEIGHTS_SOURCE")
+    source, name = required("WEIGHTS_SOURCE"), os.environ.get("WEIGHTS_PARTS", "").strip()
+    if name not in PARTS:
+        raise UserConfigError(f"WEIGHTS_PARTS={name!r} must be one of {', '.join(filter(None, PARTS))}.")
     target = Path(os.environ.get("WEIGHTS_PATH") or "/workspace/weights")
     started = time.monotonic()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        identity, files, fresh = _from_hub(target) if source == "hub" else _from_folder(source, target)
+        identity, files, fresh = (
+            _from_hub(target, name) if source == "hub" else _from_folder(source, target, PARTS[name])
+        )
     except OSError as error:
         raise file_write_error(error, f"the weights in {target}") from error
     size = sum(files.values())
@@ -44,25 +49,28 @@ def fetch_weights() -> dict[str, Any]:
     }
 
 
-def _from_hub(target: Path) -> tuple[dict[str, Any], dict[str, int], bool]:
+def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], bool]:
     model_id = required("MODEL_ID")
     revision = os.environ.get("MODEL_REVISION", "").strip() or "main"
-    if os.environ.get("WEIGHTS_PARTS", "").strip() == "tokenizer":
-        hub.download(model_id, revision, target, TOKENIZER)
+    parts = PARTS[name]
+    if name == "tokenizer":
+        hub.download(model_id, revision, target, parts)
         make_harmless(target)
-        return {"source": "hub", "model_id": model_id, "revision": revision}, _sizes(target), True
+        return {"source": "hub", "model_id": model_id, "revision": revision}, _sizes(target, parts), True
     pinned = _COMMIT.fullmatch(revision) is not None
     if not pinned:
         log.warning("warning: revision %s of %s may change; pin a commit", revision, model_id)
-    identity = {"source": "hub", "model_id": model_id, "revision": revision}
+    identity = {"source": "hub", "model_id": model_id, "revision": revision} | (
+        {"parts": name} if name else {}
+    )
     # A name may mean another commit by now: only the hub knows, and it sends nothing that is already here.
     if pinned and is_complete(target, identity):
-        return identity, _sizes(target), False
-    hub.download(model_id, revision, target)
-    return identity, complete(target, identity), True
+        return identity, _sizes(target, parts), False
+    hub.download(model_id, revision, target, parts)
+    return identity, complete(target, identity, parts), True
 
 
-def _from_folder(source: str, target: Path) -> tuple[dict[str, Any], dict[str, int], bool]:
+def _from_folder(source: str, target: Path, wanted: Parts) -> tuple[dict[str, Any], dict[str, int], bool]:
     parts = urlsplit(source)
     folder = Path(unquote(parts.path))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not folder.is_absolute():
@@ -71,18 +79,18 @@ def _from_folder(source: str, target: Path) -> tuple[dict[str, Any], dict[str, i
         )
     if not folder.is_dir():
         raise UserConfigError(f"WEIGHTS_SOURCE names {folder}, which is not a folder in this pod.")
-    names = {path.name: path.stat() for path in sorted(folder.iterdir()) if belongs(path.name)}
+    names = {path.name: path.stat() for path in sorted(folder.iterdir()) if wanted.belongs(path.name)}
     versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in names.items()}
     identity = {"source": source}
     if is_complete(target, identity | {"versions": versions}):
-        return identity, _sizes(target), False
+        return identity, _sizes(target, wanted), False
     for name in names:
         log.info("copying %s", name)
         temporary = target / f".{name}.part"
         shutil.copyfile(folder / name, temporary)
         temporary.replace(target / name)
-    return identity, complete(target, identity | {"versions": versions}), True
+    return identity, complete(target, identity | {"versions": versions}, wanted), True
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in folder.iterdir() if belongs(path.name)}
+def _sizes(folder: Path, parts: Parts) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in folder.iterdir() if parts.belongs(path.name)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ ALLOWED = (
     "tekken.json",
 )
 IGNORED = ("*/*", "consolidated*")
+# Mistral's own files, for a server that is told to read them: its config is params.json.
+MISTRAL = (
+    "consolidated*.safetensors",
+    "consolidated*.safetensors.index.json",
+    "params.json",
+    "config.json",
+    "generation_config.json",
+    "tekken.json",
+    "tokenizer.model*",
+    "tokenizer*.json",
+    "chat_template.jinja",
+    "SYSTEM_PROMPT.txt",
+)
+FOLDERS = ("*/*",)
 # What the dataset step needs to ask the model's chat template; config.json says which tokenizer it is.
 TOKENIZER = tuple(pattern for pattern in ALLOWED if "safetensors" not in pattern)
 # Files of data, not of settings: big, and never read as a configuration.
@@ -52,11 +67,27 @@ CODE_KEYS = frozenset(
 )
 
 
-def belongs(name: str) -> bool:
-    """Whether a file of a model repository, by its path in it, is one that we take."""
-    return any(fnmatch(name, pattern) for pattern in ALLOWED) and not any(
-        fnmatch(name, pattern) for pattern in IGNORED
-    )
+@dataclass(frozen=True)
+class Parts:
+    """Which files of a repository are taken, by patterns, and what must be among them."""
+
+    allowed: tuple[str, ...] = ALLOWED
+    ignored: tuple[str, ...] = IGNORED
+    config: str = "config.json"
+
+    def belongs(self, name: str) -> bool:
+        """Whether a file of a model repository, by its path in it, is one that we take."""
+        return any(fnmatch(name, pattern) for pattern in self.allowed) and not any(
+            fnmatch(name, pattern) for pattern in self.ignored
+        )
+
+
+# By the name in WEIGHTS_PARTS.
+PARTS: Mapping[str, Parts] = {
+    "": Parts(),
+    "tokenizer": Parts(TOKENIZER),
+    "mistral": Parts(MISTRAL, FOLDERS, "params.json"),
+}
 
 
 def is_complete(folder: Path, identity: Mapping[str, Any]) -> bool:
@@ -69,11 +100,11 @@ def is_complete(folder: Path, identity: Mapping[str, Any]) -> bool:
     return bool(mark.get("identity") == dict(identity) and sizes == mark["files"])
 
 
-def complete(folder: Path, identity: Mapping[str, Any]) -> dict[str, int]:
+def complete(folder: Path, identity: Mapping[str, Any], parts: Parts = PARTS[""]) -> dict[str, int]:
     """Make a filled folder harmless, check it, mark it; its files with their bytes. UserDataError when unusable."""
     make_harmless(folder)
-    check(folder)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if belongs(path.name)}
+    check(folder, parts)
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if parts.belongs(path.name)}
     atomic_write(folder / MARK, json.dumps({"identity": dict(identity), "files": files}).encode())
     return files
 
@@ -92,7 +123,7 @@ def _open_to_readers(folder: Path) -> None:
         path.chmod(path.stat().st_mode | 0o444)
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, parts: Parts = PARTS[""]) -> None:
     """UserDataError unless config, tokenizer and every shard are there and every header fits its file."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -100,10 +131,10 @@ def check(folder: Path) -> None:
             "The model has no safetensors files; weights in .bin or .pt files are pickles, which can run code, "
             "and are not loaded. Choose a revision or a model with safetensors."
         )
-    for name in ("config.json",):
-        if not (folder / name).is_file():
-            raise UserDataError(f"The model has no {name}; it is not a transformers model.")
-    if not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
+    if not (folder / parts.config).is_file():
+        kind = "transformers" if parts.config == "config.json" else "Mistral"
+        raise UserDataError(f"The model has no {parts.config}; it is not a {kind} model.")
+    if not any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "*.model", "tekken.json")):
         raise UserDataError("The model has no tokenizer files.")
     for index in folder.glob("*.safetensors.index.json"):
         missing = sorted(_shards(index) - {path.name for path in weights})

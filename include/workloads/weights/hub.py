@@ -7,14 +7,14 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from include.contracts.redaction import hide
 from include.workloads.contract import TryAgain, UserConfigError, WorkloadError, end_now, file_write_error
-from include.workloads.weights.folder import ALLOWED, IGNORED
+from include.workloads.weights.folder import PARTS, Parts
 
 log = logging.getLogger("weights")
 
@@ -24,7 +24,7 @@ MAX_SECONDS, STALL_SECONDS = 6 * 3600.0, 300.0
 MIN_BYTES = 1 << 20
 
 
-def download(model_id: str, revision: str, folder: Path, patterns: Sequence[str] = ALLOWED) -> None:
+def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""]) -> None:
     """Fill `folder` with the model's files. The contract's errors, naming HF_TOKEN where that would help."""
     # Read by the library when it is imported; a pod's log is no terminal, and nothing is reported to anyone.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -41,8 +41,8 @@ def download(model_id: str, revision: str, folder: Path, patterns: Sequence[str]
                 revision=revision,
                 local_dir=folder,
                 token=token or False,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(IGNORED),
+                allow_patterns=list(parts.allowed),
+                ignore_patterns=list(parts.ignored),
                 max_workers=4,
             )
     except Exception as error:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hub_server import COMMIT, CONFIG, HubServer, running
 
+from include.catalog import engines, hub_http, load_catalog, sizing
 from include.catalog import hub as hubs
-from include.catalog import hub_http, load_catalog, sizing
 from include.catalog.hub import HubError, resolve
 from include.catalog.loading import PRESETS
 from include.catalog.plausibility import model_faults
@@ -84,6 +84,22 @@ class TestRecord:
     def test_code_that_is_not_needed_is_no_obstacle(self, hub: HubServer) -> None:
         hub.model(NAME, CONFIG | {"auto_map": {"AutoConfig": "configuration_x.XConfig"}})
         assert resolve(NAME, endpoint=hub.endpoint).architecture == "LlamaForCausalLM"
+
+    @pytest.mark.parametrize(
+        ("model_type", "architecture"),
+        [
+            ("qwen2_vl", "Qwen2VLForConditionalGeneration"),  # transformers writes no text with it
+            ("kimi_k25", "KimiK25ForConditionalGeneration"),  # vLLM has its own reader of its config
+            ("step3_text", "Step3TextForCausalLM"),
+        ],
+    )
+    def test_what_vllm_alone_knows_is_taken(self, hub: HubServer, model_type: str, architecture: str) -> None:
+        hub.model(NAME, CONFIG | {"model_type": model_type, "architectures": [architecture]})
+        model = resolve(NAME, endpoint=hub.endpoint)
+        assert model.architecture == architecture
+        assert engines.loads(model, "vllm")
+        assert not engines.loads(model, "transformers")
+        assert not model.tuning.supported
 
     @pytest.mark.parametrize(
         "changes",
@@ -181,11 +197,16 @@ class TestRefusal:
         ("config", "kind", "said"),
         [
             (
-                {"model_type": "bert"},
+                {"model_type": "bert", "architectures": ["BertModel"]},
                 hubs.UnsupportedArchitecture,
-                "which the workloads image cannot load; it takes: afmoe,",
+                r"which no runtime serves: vLLM \S+ has \d+ architectures that write text\.",
             ),
-            ({"model_type": None}, hubs.UnsupportedArchitecture, "is LlamaForCausalLM"),
+            (
+                {"model_type": "phi9", "architectures": ["Phi9ForCausalLM"]},
+                hubs.UnsupportedArchitecture,
+                "is Phi9ForCausalLM, .* of this family Phi3ForCausalLM",
+            ),
+            ({"model_type": None}, hubs.NeedsRemoteCode, r"\(LlamaForCausalLM\)"),
             (
                 {"model_type": "own", "architectures": ["OwnLM"], "auto_map": {"AutoModel": "m.Own"}},
                 hubs.NeedsRemoteCode,

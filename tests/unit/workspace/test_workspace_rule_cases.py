@@ -100,11 +100,17 @@ def test_nodes_that_would_do() -> None:
 
 def test_nodes_that_are_too_small_for_the_weights_or_for_one_server() -> None:
     large = parse_workspace(
-        changed(BYO_SERVING, {"inference.preset.name": "gpt-oss-120b", "resource.count": 2})
+        changed(BYO_SERVING, {"inference.preset.name": "deepseek-v4-flash-0731", "resource.count": 2})
     )
     a100, t4 = ("1", "NVIDIA-A100-SXM4-80GB", "81920"), ("1", "Tesla-T4", "15360")
     assert [f.rule for f in byo_faults(large, [node(0, t4)], CATALOG)] == ["R15"]
     assert [f.rule for f in byo_faults(large, [node(0, a100), node(1, a100)], CATALOG)] == ["R16"]
+    three = parse_workspace(changed(large.to_dict(), {"resource.count": 3}))
+    assert byo_faults(three, [node(n, a100) for n in range(3)], CATALOG) == []
+    lone = parse_workspace(
+        changed(three.to_dict(), {"metadata.annotations": {"kaito.sh/runtime": "transformers"}})
+    )
+    assert [f.rule for f in byo_faults(lone, [node(n, a100) for n in range(3)], CATALOG)] == ["R16"]
     trust = {"metadata.annotations": {"kaito.sh/bypass-resource-checks": ""}}
     assert byo_faults(parse_workspace(changed(large.to_dict(), trust)), [node(0, t4)], CATALOG) == []
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from include.catalog import Catalog, Machine, NodeLabelsIncomplete, machine_from_labels, mig, sizing
+from include.catalog import (
+    Catalog,
+    Machine,
+    NodeLabelsIncomplete,
+    engines,
+    machine_from_labels,
+    mig,
+    sizing,
+)
 from include.catalog.models import GIB
 from include.workspace.api import names
 from include.workspace.api.models import Partition, Workspace
@@ -138,6 +146,17 @@ def _fit(ws: Workspace, machine: Machine, nodes: int, catalog: Catalog, policy: 
         yield Fault(SELECTOR, None, "R15", message, "select larger nodes")
     elif not sizing.single_node_fits(model, machine):
         message = f"{model.name} does not fit one node with {machine.gpus} x {machine.gpu}, and the server runs on one"
+        if ws.annotations.get(names.RUNTIME) != engines.TRANSFORMERS:
+            try:
+                needed = sizing.group_nodes(model, machine)
+            except sizing.DoesNotFit as error:
+                message = str(error)
+            else:
+                if needed <= used:
+                    return
+                message = (
+                    f"{model.name} needs {needed} nodes with {machine.gpus} x {machine.gpu}, and has {used}"
+                )
         yield Fault(SELECTOR, None, "R16", message, "select larger nodes")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from include.catalog import Machine, Model, engines, sizing
 from include.workspace.api import names
 from include.workspace.api.models import V1BETA1, AdapterSpec, PresetSpec
 from include.workspace.validation.faults import Fault, did_you_mean
@@ -67,6 +68,55 @@ def _must_download(context: Context) -> bool:
     """v1alpha1 has no field for the secret, so its gated models can only come from a mirror."""
     local = context.policy.local_weights or context.ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true"
     return context.ws.dialect == V1BETA1 and not local
+
+
+def runtime_loads_the_model(context: Context) -> Iterator[Fault]:
+    """F45: the model's class and its weights' format in the runtime that will serve it, tuned or not."""
+    ws, model = context.ws, context.model
+    if model is None or (ws.is_tuning and not ws.rollout):
+        return
+    path = f"{'tuning' if ws.is_tuning else 'inference'}.preset.name"
+    reason = engines.why_not(model, context.runtime)
+    if reason:
+        other = engines.TRANSFORMERS if context.runtime == engines.VLLM else engines.VLLM
+        hint = f"set the annotation {names.RUNTIME}: {other}" if engines.loads(model, other) else ""
+        yield Fault(path, model.name, "F45", f"cannot be served: {reason}", hint or "choose another model")
+    machine = context.machine
+    if machine is None or names.BYPASS_RESOURCE_CHECKS in ws.annotations:
+        return
+    if too_old := engines.kernels_too_old(model, machine):
+        yield Fault(
+            "resource.instanceType", ws.instance_type, "F45", too_old, "choose a machine with newer GPUs"
+        )
+
+
+def heads_can_be_shared(context: Context) -> Iterator[Fault]:
+    """F46: for the layout that the plan chooses. With a config of the user's the layout may be another (F13)."""
+    ws, model, machine = context.ws, context.model, context.machine
+    if model is None or machine is None or not machine.nvidia or context.runtime != engines.VLLM:
+        return
+    if (ws.is_tuning and not ws.rollout) or (ws.inference and ws.inference.config):
+        return
+    if names.BYPASS_RESOURCE_CHECKS in ws.annotations:
+        return
+    one_node = sizing.single_node_fits(model, machine)
+    split = engines.tensor_parallel(
+        model.weights_bytes, machine.gpus, machine.gpu_memory_bytes, 1 if one_node else 2
+    )
+    if reason := engines.indivisible(model, split):
+        hint = f"choose a machine with another number of GPUs{_own_layout(model, machine)}"
+        yield Fault("resource.instanceType", ws.instance_type, "F46", reason, hint)
+
+
+def _own_layout(model: Model, machine: Machine) -> str:
+    """The layout of a config that would do: fewer GPUs share each layer, the others take other layers."""
+    for split in range(machine.gpus - 1, 0, -1):
+        if machine.gpus % split == 0 and not engines.indivisible(model, split):
+            return (
+                f", or an inference.config with tensor-parallel-size: {split} and "
+                f"pipeline-parallel-size: {machine.gpus // split}"
+            )
+    return ""
 
 
 def config_is_a_name(context: Context) -> Iterator[Fault]:
@@ -133,6 +183,8 @@ RULES: tuple[Rule, ...] = (
     preset_or_template,
     template_is_safe,
     preset_is_known,
+    runtime_loads_the_model,
+    heads_can_be_shared,
     config_is_a_name,
     adapters_are_few_and_named_once,
     adapters_are_usable,

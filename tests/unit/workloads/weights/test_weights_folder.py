@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.weights import hub
 from include.workloads.weights.fetch import fetch_weights
-from include.workloads.weights.folder import MARK, belongs, complete, is_complete
+from include.workloads.weights.folder import MARK, PARTS, complete, is_complete
 from include.workloads.weights.gguf_file import find_gguf
 
 
@@ -24,7 +24,7 @@ from include.workloads.weights.gguf_file import find_gguf
      "chat_template.jinja", "special_tokens_map.json"],
 )  # fmt: skip
 def test_what_a_model_needs_belongs(name):
-    assert belongs(name)
+    assert PARTS[""].belongs(name)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_a_model_needs_belongs(name):
      "onnx/model.onnx", "consolidated.safetensors", "training_args.bin", "model.gguf", "README.md"],
 )  # fmt: skip
 def test_code_pickles_and_copies_do_not(name):
-    assert not belongs(name)
+    assert not PARTS[""].belongs(name)
 
 
 def model(folder: Path, shards: int = 1) -> Path:
