@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.weights import hub
 from include.workloads.weights.fetch import fetch_weights
-from include.workloads.weights.folder import MARK, PARTS, complete, is_complete
+from include.workloads.weights.folder import MARK, PARTS, Parts, complete, is_complete
 from include.workloads.weights.gguf_file import find_gguf
 
 
@@ -174,8 +174,8 @@ def test_settings_are_made_harmless_however_big_they_are(tmp_path: Path):
 def test_the_tokenizer_alone_is_fetched_for_the_dataset_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, ...]] = []
 
-    def download(model_id: str, revision: str, folder: Path, patterns: tuple[str, ...]) -> None:
-        asked.append(patterns)
+    def download(model_id: str, revision: str, folder: Path, parts: Parts) -> None:
+        asked.append(parts.allowed)
         (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {}, "chat_template": "x"}))
 
     monkeypatch.setattr(hub, "download", download)
