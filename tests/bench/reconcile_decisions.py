@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from include.reconcile import due, runs_to_ask
-from tests.unit.reconcile.story import Story, ready, run_ended
+from tests.support.reconcile.story import Story, ready, run_ended
 
 WORKSPACES = 1000
 ROUNDS = 5

@@ -23,7 +23,7 @@ from demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from demo.cluster import Kubectl
 from demo.processes import DemoError
 from demo.stack import Sandbox
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
 
 SECRET = "push"
 PRESET = "phi-3-mini-128k-instruct"

@@ -25,7 +25,7 @@ from include.contracts.network_policy import NetworkPolicy
 from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.layout import build_image
 from include.workloads.adapter.trial import PushRefused, try_push
-from tests.unit.workloads.adapter.conftest import write_adapter
+from tests.support.adapters import write_adapter
 
 pytestmark = [
     pytest.mark.integration,
@@ -296,7 +296,7 @@ def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_pa
     from include.contracts.image_reference import parse_reference
     from include.workloads.adapter.credentials import Credentials
     from include.workloads.adapter.registry import RegistryClient, sha256
-    from tests.unit.workloads.adapter.test_adapter_image import layer
+    from tests.support.adapters import layer
 
     client = RegistryClient(
         parse_reference(f"{registry.host}/team/data:1"), Credentials("x", USER, PASSWORD), insecure=True

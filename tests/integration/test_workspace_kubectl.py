@@ -22,7 +22,7 @@ from sandbox.api.http import certificates, server
 from sandbox.faults import Faults
 from tests.integration.api_server import TOKEN, ApiServer
 from tests.integration.external import borrowed
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
 
 pytestmark = [
     pytest.mark.any_cluster,

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hub_server import CONFIG
 from hypothesis import given
 from hypothesis import strategies as st
 
 from include.catalog import load_catalog
 from include.catalog.config_json import Unreadable, read_config
 from include.catalog.loading import PRESETS
+from tests.support.hub_server import CONFIG
 
 CATALOG = load_catalog(PRESETS)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hub_server import COMMIT, CONFIG, HubServer, running
 
 from include.catalog import engines, hub_http, load_catalog, sizing
 from include.catalog import hub as hubs
 from include.catalog.hub import HubError, resolve
 from include.catalog.loading import PRESETS
 from include.catalog.plausibility import model_faults
+from tests.support.hub_server import COMMIT, CONFIG, HubServer, running
 
 NAME = "acme/Tiny_Llama.1B"
 CATALOG = load_catalog(PRESETS)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub_server import running
 
 from include.catalog import load_catalog
 from include.catalog.hub import resolve
 from include.catalog.hub_check import differences
 from include.cli import main as command
+from tests.support.hub_server import running
 
 NAME = "acme/tiny"
 

@@ -11,8 +11,7 @@ import pytest
 from include.janitor import OrphanAction, Rules, find_orphans, judge, questions
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
-from tests.support.pools import RawInventory
-from tests.unit.janitor.world import (
+from tests.support.janitor_world import (
     EARLIER,
     LONG_AGO,
     NOW,
@@ -31,6 +30,7 @@ from tests.unit.janitor.world import (
     volume,
     workspace,
 )
+from tests.support.pools import RawInventory
 
 RULES = Rules()
 OVER = {("kaito_tune", run_id()): "success", ("kaito_serve", run_id()): "success"}

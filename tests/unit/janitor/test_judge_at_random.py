@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from include.janitor import OrphanAction, Rules, judge, questions
 from include.workspace.status.conditions import timestamp
-from tests.support.pools import RawInventory
-from tests.unit.janitor.world import (
+from tests.support.janitor_world import (
     EARLIER,
     NOW,
     UID,
@@ -30,6 +29,7 @@ from tests.unit.janitor.world import (
     volume,
     workspace,
 )
+from tests.support.pools import RawInventory
 
 GRACE = Rules().grace
 AGES = [0, 5, 14, 15, 16, 300]

@@ -10,8 +10,8 @@ import pytest
 
 from include.janitor import Memory, Rules, judge
 from include.janitor.memory import LONGEST_PAUSE, MOST
+from tests.support.janitor_world import NOW, claim, workspace
 from tests.support.pools import RawInventory
-from tests.unit.janitor.world import NOW, claim, workspace
 
 STEP = timedelta(minutes=10)
 

@@ -15,7 +15,7 @@ from kaito.hooks.api import Kind
 from sandbox.api.cluster import ApiError, Cluster
 from sandbox.arm import account
 from sandbox.faults import Fault, Faults
-from tests.unit.sandbox.arm.conftest import TOKEN, Azure, running
+from tests.support.azure_api import TOKEN, Azure, running
 
 
 class AzureThread:

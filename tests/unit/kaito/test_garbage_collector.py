@@ -23,7 +23,7 @@ from kaito.providers.registry import owners
 
 from include.workspace.api import names
 from tests.integration.api_server import served_sandbox
-from tests.unit.janitor import world
+from tests.support import janitor_world as world
 from tests.unit.kaito.conftest import FakeCalls, FakeCluster
 from tests.unit.kaito.test_workspace_reconciler import Installed, cluster
 

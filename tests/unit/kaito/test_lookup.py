@@ -14,7 +14,7 @@ from kaito.lookup import look_up, token_in
 
 from include.planning import Plan
 from include.workspace import workspace_crd
-from tests.unit.catalog.hub_server import COMMIT, CONFIG, HubServer, running
+from tests.support.hub_server import COMMIT, CONFIG, HubServer, running
 from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 from tests.unit.kaito.test_preflight import preflight
 

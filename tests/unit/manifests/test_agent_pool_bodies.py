@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from include.pools import aks, nodeclaim
 from include.pools.aks import AgentPoolInvalid, AgentPoolOptions, agent_pool_faults
 from include.workspace.api import names
-from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
+from tests.support.pool_plan import DOCUMENT, PLAN
 
 
 def test_the_shape() -> None:

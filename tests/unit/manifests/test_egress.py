@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient
 
 from include import manifests
 from include.manifests import ManifestSettings
-from tests.unit.manifests.test_manifests import QUICK
+from tests.support.manifests import QUICK
 
 
 def policy(**settings: Any) -> dict[str, Any]:

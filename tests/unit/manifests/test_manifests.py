@@ -14,7 +14,6 @@ from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from include import manifests
-from include.catalog import load_catalog
 from include.manifests import ManifestSettings
 from include.manifests.serving import adapters_of
 from include.manifests.serving_pod import startup_seconds
@@ -24,11 +23,8 @@ from include.pools import nodeclaim
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.validation.pod_security import RESTRICTED, template_faults
+from tests.support.manifests import CATALOG, DIGEST, QUICK, RUN, SERVE, SETTINGS, env_of, mounts_of, with_
 
-CATALOG = load_catalog()
-RUN = "manual__2026-11-23T12:00:00+00:00"
-DIGEST = "registry.example.com/adapters/phi@sha256:" + "ab" * 32
-SETTINGS = replace(ManifestSettings.defaults(CATALOG), bind_pod_ip=True)
 SANDBOX = ManifestSettings(
     workload_image="ghcr.io/kaito-airflow/kaito-workloads:0.1.0",
     storage_class="local",
@@ -38,33 +34,6 @@ SANDBOX = ManifestSettings(
     bind_pod_ip=True,
     endpoint_delay_seconds=0,
 )
-QUICK: dict[str, Any] = {
-    "apiVersion": "kaito.sh/v1alpha1",
-    "kind": "Workspace",
-    "metadata": {"name": "tune-phi", "namespace": "ml", "uid": "0b1c2d3e-4f50-6171", "generation": 2},
-    "resource": {
-        "instanceType": "standard_nc6s_v3",
-        "labelSelector": {"matchLabels": {"app": "tune", "kaito.sh/workspace": "x"}},
-    },
-    "tuning": {
-        "preset": {"name": "phi-3-mini-128k-instruct"},
-        "method": "QLoRA",
-        "input": {"urls": ["https://example.com/a.parquet?download=true", "https://example.com/b.csv"]},
-        "output": {"image": "registry.example.com/adapters/phi:1", "imagePushSecret": "push"},
-    },
-}  # fmt: skip
-SERVE: dict[str, Any] = {
-    **{key: value for key, value in QUICK.items() if key != "tuning"},
-    "apiVersion": "kaito.sh/v1beta1",
-    "inference": {"preset": {"name": "phi-4-mini-instruct"}},
-    "resource": {"instanceType": "Standard_NC48ads_A100_v4", "labelSelector": {}},
-}
-
-
-def with_(document: dict[str, Any], section: str, **values: Any) -> Workspace:
-    changed = copy.deepcopy(document)
-    changed[section] = {**changed[section], **values}
-    return parse_workspace(changed)
 
 
 WS = parse_workspace(QUICK)
@@ -107,17 +76,6 @@ def spec_of(name: str, objects: dict[str, Any] = OBJECTS) -> dict[str, Any]:
 def containers(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from spec.get("initContainers", [])
     yield from spec["containers"]
-
-
-def env_of(container: dict[str, Any]) -> dict[str, Any]:
-    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container["env"]}
-
-
-def mounts_of(container: dict[str, Any]) -> dict[str, tuple[str, str | None, bool]]:
-    return {
-        mount["mountPath"]: (mount["name"], mount.get("subPath"), mount.get("readOnly", False))
-        for mount in container["volumeMounts"]
-    }
 
 
 @pytest.mark.parametrize("objects", [OBJECTS, SANDBOXED], ids=["defaults", "sandbox"])

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from include.catalog import load_catalog
 from include.manifests import ManifestSettings
 from include.planning import plan, plan_serving
 from include.pools import nodeclaim
 from include.pools.nodeclaim import node_claim_name
 from include.workspace import parse_workspace
 from include.workspace.api import names
-
-CATALOG = load_catalog()
-DOCUMENT: dict[str, Any] = {
-    "apiVersion": "kaito.sh/v1alpha1",
-    "kind": "Workspace",
-    "metadata": {"name": "w", "namespace": "ml", "uid": "u", "generation": 1},
-    "resource": {
-        "instanceType": "standard_nc6s_v3",
-        "labelSelector": {
-            "matchLabels": {"app": "x", "kaito.sh/workspace": "somebody-else"},
-            "matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}],
-        },
-    },
-    "tuning": {
-        "preset": {"name": "phi-3-mini-128k-instruct"},
-        "method": "qlora",
-        "input": {"urls": ["https://example.com/a"]},
-        "output": {"image": "r.example.com/a:1", "imagePushSecret": "s"},
-    },
-}
-PLAN = plan(parse_workspace(DOCUMENT), CATALOG)
+from tests.support.pool_plan import CATALOG, DOCUMENT, PLAN
 
 
 def test_the_shape() -> None:

@@ -9,7 +9,7 @@ import pytest
 from include.manifests import ManifestSettings
 from include.pools import nodepool
 from include.workspace.api import names
-from tests.unit.manifests.test_node_claims import DOCUMENT, PLAN
+from tests.support.pool_plan import DOCUMENT, PLAN
 
 
 def test_the_shape() -> None:

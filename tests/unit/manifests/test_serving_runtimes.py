@@ -13,17 +13,7 @@ from include import manifests
 from include.planning import Plan, plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import access, names
-from tests.unit.manifests.test_manifests import (
-    CATALOG,
-    DIGEST,
-    QUICK,
-    RUN,
-    SERVE,
-    SETTINGS,
-    env_of,
-    mounts_of,
-    with_,
-)
+from tests.support.manifests import CATALOG, DIGEST, QUICK, RUN, SERVE, SETTINGS, env_of, mounts_of, with_
 
 ADAPTERS = [{"name": "mine", "image": DIGEST}]
 

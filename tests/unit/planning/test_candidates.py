@@ -12,7 +12,7 @@ from include.catalog import Machine, load_catalog
 from include.planning import Plan, candidates
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
-from tests.unit.planning.test_plan import serving, tuning
+from tests.support.plans import serving, tuning
 
 CATALOG = load_catalog()
 A100, H100, V100 = "Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5", "Standard_NC6s_v3"

@@ -9,7 +9,7 @@ import pytest
 
 from include.catalog import load_catalog
 from include.planning import Plan, launch_arguments, plan_serving, server_environment
-from tests.unit.planning.test_plan import serving, tuning
+from tests.support.plans import serving, tuning
 
 CATALOG = load_catalog()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from typing import Any
@@ -14,35 +13,11 @@ from hypothesis import strategies as st
 from include.catalog import load_catalog, machine_from_labels, sizing
 from include.planning import Plan, plan, plan_serving
 from include.planning.explain import sentences
-from include.workspace import Workspace, parse_workspace
+from include.workspace import parse_workspace
 from include.workspace.api import names
+from tests.support.plans import serving, tuning
 
 CATALOG = load_catalog()
-
-
-def tuning(
-    preset: str = "phi-3-mini-128k-instruct", machine: str = "Standard_NC6s_v3", **changes: Any
-) -> Workspace:
-    document: dict[str, Any] = {
-        "apiVersion": "kaito.sh/v1alpha1",
-        "kind": "Workspace",
-        "metadata": {"name": "w"},
-        "resource": {"instanceType": machine, "labelSelector": {"matchLabels": {"app": "w"}}},
-        "tuning": {
-            "preset": {"name": preset},
-            "method": "qlora",
-            "input": {"urls": ["https://example.com/a.parquet"]},
-            "output": {"image": "r.example.com/a:1", "imagePushSecret": "s"},
-        },
-    }
-    document["tuning"].update(changes)
-    return parse_workspace(document)
-
-
-def serving(preset: str, machine: str) -> Workspace:
-    document = copy.deepcopy(tuning(preset, machine).to_dict())
-    document.pop("tuning")
-    return parse_workspace({**document, "inference": {"preset": {"name": preset}}})
 
 
 def test_the_quick_start_plans_on_a_v100_in_float16_with_a_warning() -> None:

@@ -11,7 +11,7 @@ from include.reconcile import StartRun, backoff
 from include.reconcile.breaker import CAP_SECONDS, FIRST_SECONDS
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
-from tests.unit.reconcile.story import Story, of, ready, run_ended
+from tests.support.reconcile.story import Story, of, ready, run_ended
 
 NO_CAPACITY = "CapacityUnavailable"
 

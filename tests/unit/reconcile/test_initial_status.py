@@ -10,7 +10,7 @@ from include.reconcile import (
     awaits_initial_status,
     initial_status,
 )
-from tests.unit.reconcile.story import Story, tuning_pod_runs
+from tests.support.reconcile.story import Story, tuning_pod_runs
 
 
 def test_a_good_workspace_is_accepted_and_its_run_is_still_to_be_started() -> None:

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from include.reconcile import Activity, awaits_initial_status, initial_status
 from include.workspace.api import names
 from include.workspace.status.conditions import condition, timestamp
-from tests.unit.reconcile.airflow import OVER, STEPS, Airflow
-from tests.unit.reconcile.cluster import KINDS, NAME, NAMESPACE, Cluster, Obj, going, label, node_status
-from tests.unit.reconcile.shell import Look, Shell
+from tests.support.reconcile.airflow import OVER, STEPS, Airflow
+from tests.support.reconcile.cluster import KINDS, NAME, NAMESPACE, Cluster, Obj, going, label, node_status
+from tests.support.reconcile.shell import Look, Shell
 
 
 def lasting(status: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from include.pools.nodeclaim import pool_status
 from include.pools.status import PoolStatus, Stage
 from include.workspace import parse_workspace
 from include.workspace.api import names
-from tests.unit.reconcile.test_agent_pool_status import node as agent_node
-from tests.unit.reconcile.test_agent_pool_status import pool as agent_pool
+from tests.support.agent_pools import node as agent_node
+from tests.support.agent_pools import pool as agent_pool
 
 WORKSPACE = parse_workspace(
     {

@@ -26,8 +26,8 @@ from include.reconcile.revisions import HISTORY, record, spec_hash
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
 from tests.support.pools import workspace_pools
-from tests.unit.reconcile.cluster import MACHINE
-from tests.unit.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
+from tests.support.reconcile.cluster import MACHINE
+from tests.support.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

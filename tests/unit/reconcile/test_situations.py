@@ -11,8 +11,8 @@ import pytest
 from include.reconcile import AddFinalizer, DeleteObject, HandOver, StartRun, decide
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
-from tests.unit.reconcile.cluster import NAME, NAMESPACE, label
-from tests.unit.reconcile.story import (
+from tests.support.reconcile.cluster import NAME, NAMESPACE, label
+from tests.support.reconcile.story import (
     RECONCILE_CONFIG,
     Story,
     deleted,

@@ -10,7 +10,7 @@ from include.ledger import records
 from include.reconcile import due
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
-from tests.unit.reconcile.story import Story, deleted, ready, run_ended, tuning_pod_runs
+from tests.support.reconcile.story import Story, deleted, ready, run_ended, tuning_pod_runs
 
 DEAR = "0.0001"
 

@@ -7,8 +7,8 @@ import pytest
 from include.reconcile import Observed, RemoveFinalizer, StartRun, decide
 from include.workspace.api import names
 from tests.support.pools import workspace_pools
-from tests.unit.reconcile.cluster import NAME, NAMESPACE
-from tests.unit.reconcile.story import (
+from tests.support.reconcile.cluster import NAME, NAMESPACE
+from tests.support.reconcile.story import (
     OTHER,
     RECONCILE_CONFIG,
     Story,

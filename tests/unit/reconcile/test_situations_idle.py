@@ -14,8 +14,8 @@ from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace.api import names
 from include.workspace.api.annotations import idle_seconds
 from include.workspace.status.conditions import condition, timestamp
-from tests.unit.reconcile.cluster import NAME, Obj
-from tests.unit.reconcile.story import Story, deleted, of, ready
+from tests.support.reconcile.cluster import NAME, Obj
+from tests.support.reconcile.story import Story, deleted, of, ready
 
 NEVER = Activity(0, 0, 0.0)
 

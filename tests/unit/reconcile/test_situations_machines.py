@@ -12,8 +12,8 @@ from include.workspace.api import names
 from include.workspace.api.names import PoolProvider
 from include.workspace.status.conditions import condition
 from tests.support.pools import workspace_pools
-from tests.unit.reconcile.cluster import NAME, Obj, label, node_status
-from tests.unit.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
+from tests.support.reconcile.cluster import NAME, Obj, label, node_status
+from tests.support.reconcile.story import RECONCILE_CONFIG, Story, ready, run_ended, tuning_pod_runs
 
 MACHINES = ("NodeClaimReady", "NodesReady", "ResourceReady")
 

@@ -11,7 +11,7 @@ import pytest
 
 from include.reconcile import Decision, StartRun, decide
 from include.workspace.status.conditions import Phase, progress
-from tests.unit.reconcile.story import RECONCILE_CONFIG, Story, of, run_ended
+from tests.support.reconcile.story import RECONCILE_CONFIG, Story, of, run_ended
 
 SECRET = "secrets/push"
 P_FAULT = "tuning.output.imagePushSecret: the registry refuses a push (it answered 401) [P10]"

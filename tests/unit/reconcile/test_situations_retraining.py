@@ -14,8 +14,8 @@ from include.workspace.api import names
 from include.workspace.api.crd_status import status_schema
 from include.workspace.status import retraining
 from include.workspace.status.conditions import condition
-from tests.unit.reconcile.cluster import NAME
-from tests.unit.reconcile.story import Story, of, ready, run_ended
+from tests.support.reconcile.cluster import NAME
+from tests.support.reconcile.story import Story, of, ready, run_ended
 
 #: The model's clock begins on Monday, 2026-11-23, at noon (UTC).
 HOURLY = {names.RETRAIN_SCHEDULE: "0 * * * *"}

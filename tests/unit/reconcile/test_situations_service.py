@@ -11,8 +11,8 @@ from include.reconcile.case import Case
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
 from include.workspace.status.conditions import condition, timestamp
-from tests.unit.reconcile.cluster import NAME, NAMESPACE, Obj, node_status
-from tests.unit.reconcile.story import (
+from tests.support.reconcile.cluster import NAME, NAMESPACE, Obj, node_status
+from tests.support.reconcile.story import (
     OTHER,
     RECONCILE_CONFIG,
     Story,

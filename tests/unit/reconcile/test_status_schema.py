@@ -11,8 +11,8 @@ import pytest
 from include.reconcile.progress import FIELDS
 from include.workspace.api import names
 from include.workspace.api.crd_status import OURS, status_schema
-from tests.unit.reconcile.cluster import Obj
-from tests.unit.reconcile.story import Story, ready, run_ended
+from tests.support.reconcile.cluster import Obj
+from tests.support.reconcile.story import Story, ready, run_ended
 
 #: What these lives do not write: tasks of a run do, retraining, a service that is to sleep, a cloud without machines.
 ELSEWHERE = (".adapter", ".machines", ".idle", ".retry.reason", ".retrain")

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from workspaces import SERVING, changed
 
 from include.catalog import load_catalog
 from include.contracts.faults import CLOSE_LOOKS, HINTS
@@ -23,6 +22,7 @@ from include.workspace.validation.inference_config import (
     config_notices,
     inference_config_faults,
 )
+from tests.support.workspaces import SERVING, changed
 
 CATALOG = load_catalog()
 MODEL = CATALOG.model("phi-4-mini-instruct")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workspaces import SERVING, changed
 
 from include.catalog import load_catalog
 from include.workspace import Policy, examine_workspace
@@ -20,6 +19,7 @@ from include.workspace.validation.pod_security import (
     RESTRICTED,
     template_faults,
 )
+from tests.support.workspaces import SERVING, changed
 
 PLAIN: dict[str, Any] = {"spec": {"containers": [{"name": "main", "image": "r.example.com/server:1"}]}}
 #: What upstream's examples of templates do: probes on the pod's port, a GPU, a memory volume for /dev/shm.

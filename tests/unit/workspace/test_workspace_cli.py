@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import SERVING, TUNING, changed
 
 from include.cli import text
 from include.cli.__main__ import plan_for
 from include.cli.main import main
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.workspaces import SERVING, TUNING, changed
 
 ROOT = Path(__file__).parents[3]
 BAD = QUICK_START.replace("qlora", "dora").replace("    imagePushSecret: acr-secret\n", "")

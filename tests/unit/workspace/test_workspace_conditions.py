@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import SERVING, TUNING, changed
 
 from include.workspace import ConditionType, Phase, StaleGeneration
 from include.workspace.status import conditions
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.workspaces import SERVING, TUNING, changed
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 QUICK: dict[str, Any] = changed(yaml.safe_load(QUICK_START), {"metadata.uid": "u", "metadata.generation": 1})

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import SERVING, TUNING, changed
 
 from include.cli.checking import Plan, check
 from include.cli.report import DocumentReport, Report
 from include.cli.rule_texts import SENTENCES
 from include.cli.sources import Source
 from include.workspace import Policy, Workspace
+from tests.support.workspaces import SERVING, TUNING, changed
 
 PACKAGE = Path(__file__).parents[3] / "include" / "workspace"
 RUN = Path(__file__).parents[3] / "plugins" / "kaito"

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_workspace_properties import json_values, workspaces
-from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import WorkspaceInvalid, parse_workspace, validate, with_defaults
 from include.workspace.api.convert import convert
 from include.workspace.api.names import CONVERSION_DATA, ROLLOUT
-from tests.quick_start import QUICK_START
+from tests.support.any_workspace import json_values, workspaces
+from tests.support.quick_start import QUICK_START
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
 OTHER = {"kaito.sh/v1alpha1": "v1beta1", "kaito.sh/v1beta1": "v1alpha1"}

@@ -10,7 +10,7 @@ import pytest
 from include.cli.converting import convert_text
 from include.cli.main import main
 from include.contracts.yaml_documents.reader import load_all
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
 
 OTHER = "# kept\nkind: Deployment   # as it is\nmetadata: {name: web}\n"
 

@@ -11,14 +11,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from rule_cases import BETA_TEMPLATE, UPDATES, Update
-from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.cli.main import CRD_FILE, crd_text
 from include.workspace import parse_workspace, workspace_crd
 from include.workspace.api.names import STORED_VERSION
 from sandbox.api.crd import cel_rules, structural_schema
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.rule_cases import BETA_TEMPLATE, UPDATES, Update
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CRD = workspace_crd()
 VERSIONS: dict[str, dict[str, Any]] = {version["name"]: version for version in CRD["spec"]["versions"]}

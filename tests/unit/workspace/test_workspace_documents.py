@@ -24,7 +24,7 @@ from include.contracts.yaml_documents.reader import (
     read,
 )
 from include.workspace import WorkspaceInvalid, parse_workspace
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
 
 ALIAS_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from workspaces import SERVING, TUNING, changed
 
 from include.catalog import Model, load_catalog
 from include.catalog.hub import ModelNotFound
@@ -17,6 +16,7 @@ from include.cli.hub_models import Resolve
 from include.cli.report import Report
 from include.cli.sources import Source
 from include.workspace import Policy
+from tests.support.workspaces import SERVING, TUNING, changed
 
 NAME = "somebody/Tiny-Llama"
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workspaces import TUNING, changed
 
 from include.pools.nodeclaim import node_claim_name
 from include.workspace.api import names
+from tests.support.workspaces import TUNING, changed
 
 
 @given(st.text(max_size=120))

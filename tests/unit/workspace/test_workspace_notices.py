@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from workspaces import SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.workspace import parse_workspace
 from include.workspace.validation.notices import notices
+from tests.support.workspaces import SERVING, TUNING, changed
 
 CATALOG = load_catalog()
 

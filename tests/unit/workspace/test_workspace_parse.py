@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.workspace import WorkspaceInvalid, parse_workspace
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 
 def faults_of(document: Any) -> dict[str, str]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rule_cases import (
+
+from include.catalog import load_catalog
+from include.workspace import Policy, byo_faults, examine_update, examine_workspace, parse_workspace, validate
+from include.workspace.api.dialect import V1ALPHA1
+from include.workspace.validation.inference_config import inference_config_faults
+from include.workspace.validation.notices import notices
+from include.workspace.validation.training_config import config_faults
+from tests.support.quick_start import QUICK_START
+from tests.support.rule_cases import (
     CREATES,
     ELSEWHERE,
     NODES,
@@ -19,15 +27,7 @@ from rule_cases import (
     Node,
     Update,
 )
-from workspaces import REMOVE, SERVING, TUNING, changed
-
-from include.catalog import load_catalog
-from include.workspace import Policy, byo_faults, examine_update, examine_workspace, parse_workspace, validate
-from include.workspace.api.dialect import V1ALPHA1
-from include.workspace.validation.inference_config import inference_config_faults
-from include.workspace.validation.notices import notices
-from include.workspace.validation.training_config import config_faults
-from tests.quick_start import QUICK_START
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
 BYO_SERVING = changed(SERVING, {"resource.instanceType": REMOVE})

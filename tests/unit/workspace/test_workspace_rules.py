@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from rule_cases import SERVING_RULES, TUNING_RULES, VOLUME
-from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import (
@@ -19,7 +17,9 @@ from include.workspace import (
     parse_workspace,
     validate,
 )
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.rule_cases import SERVING_RULES, TUNING_RULES, VOLUME
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from workspaces import SERVING, TUNING
 
 from include.workspace import Phase
 from include.workspace.status import conditions
 from include.workspace.status.transitions import Event, transition_events
+from tests.support.workspaces import SERVING, TUNING
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

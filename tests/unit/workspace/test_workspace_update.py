@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rule_cases import BETA_TEMPLATE, update_rules
-from workspaces import REMOVE, SERVING, TUNING, changed
 
 from include.catalog import load_catalog
 from include.workspace import Policy, examine_update, parse_workspace, update_faults
-from tests.quick_start import QUICK_START
+from tests.support.quick_start import QUICK_START
+from tests.support.rule_cases import BETA_TEMPLATE, update_rules
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
 BYO = Policy(byo=True)

@@ -15,7 +15,7 @@ from azure.mgmt.containerservice import ContainerServiceClient, models
 
 from sandbox.arm import account, schema
 from sandbox.faults import Fault, FaultKind
-from tests.unit.sandbox.arm.conftest import GPU, POOLS, VERSION
+from tests.support.azure_api import GPU, POOLS, VERSION
 
 #: What a pool shows besides what was asked for: (property, its type).
 SHOWN = {

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.arm import account
 from sandbox.faults import Fault, FaultKind
-from tests.unit.sandbox.arm.conftest import GPU, POOLS, TOKEN
+from tests.support.azure_api import GPU, POOLS, TOKEN
 
 GUID = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"
 

@@ -9,7 +9,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from azure.mgmt.containerservice import models
 
-from tests.unit.sandbox.arm.conftest import GPU, TOKEN
+from tests.support.azure_api import GPU, TOKEN
 
 PLACE = ("sandbox", "sandbox")
 
@@ -124,7 +124,7 @@ async def test_the_cluster_the_quota_and_the_sizes_can_be_asked_for(azure):
     from azure.mgmt.compute import ComputeManagementClient
 
     from sandbox.arm import account
-    from tests.unit.sandbox.arm.conftest import Credential
+    from tests.support.azure_api import Credential
 
     cluster = await asyncio.to_thread(azure.sdk().managed_clusters.get, *PLACE)
     assert cluster.provisioning_state == "Succeeded"

@@ -10,7 +10,7 @@ from sandbox.arm.account import CLUSTER_ID, cluster_number, machine_name
 from sandbox.controllers.ownership import condition_of, set_condition
 from sandbox.faults import Fault, FaultKind, Faults
 from sandbox.node import machine
-from tests.unit.sandbox.arm.conftest import GPU, running
+from tests.support.azure_api import GPU, running
 
 POOL = f"{CLUSTER_ID}/agentPools/wsgpu"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import os
 import struct
@@ -21,7 +20,7 @@ from include.workloads.adapter.layout import build_image
 from include.workloads.adapter.unpack import unpack_layer
 from include.workloads.contract import UserDataError
 from include.workloads.safetensors_header import read_header
-from tests.unit.workloads.adapter.conftest import TENSOR, write_adapter
+from tests.support.adapters import TENSOR, layer, write_adapter
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -162,24 +161,6 @@ def test_forged_safetensors_are_refused(content, words, tmp_path: Path):
 def test_real_safetensors_are_read(adapter: Path):
     [tensor] = read_header(adapter / FILES[1])
     assert (tensor.name, tensor.dtype, tensor.shape) == (TENSOR, "F32", (4, 64))
-
-
-def layer(path: Path, *members: tuple[str, bytes | str], zipped: bool = True) -> Path:
-    """A layer: bytes make a file, `dir`, `link:to`, `hard:to` or `fifo` the other kinds."""
-    with tarfile.open(path, "w:gz" if zipped else "w") as tar:
-        for name, what in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(what, bytes):
-                info.size = len(what)
-                tar.addfile(info, io.BytesIO(what))
-                continue
-            kind, _, to = what.partition(":")
-            info.type = {"dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}.get(
-                kind, tarfile.FIFOTYPE
-            )
-            info.linkname = to
-            tar.addfile(info)
-    return path
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from include.contracts.image_reference import ImageReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.workloads.adapter.credentials import Credentials, credentials_in
 from include.workloads.adapter.trial import PushRefused, Unanswered, published_by, try_push
-from tests.unit.workloads.adapter.test_adapter_registry_client import Handler, Registry, registry  # noqa: F401
+from tests.support.registry_server import Handler, Registry
 
 PASSWORD = "CANARY-password"
 RIGHT = Credentials("entry", "pusher", PASSWORD)
@@ -55,14 +55,14 @@ def tokens(store: Registry, rights: str) -> Any:
     return before
 
 
-def test_an_upload_is_opened_and_given_up(registry: Registry) -> None:  # noqa: F811
+def test_an_upload_is_opened_and_given_up(registry: Registry) -> None:
     registry.before = basic
     tried(registry, RIGHT)
     assert registry.asked[-1] == ("DELETE", "/v2/team/phi/blobs/uploads/1?state=x")
     assert registry.blobs == registry.manifests == {}
 
 
-def test_a_wrong_password_is_refused_in_words_without_it(registry: Registry) -> None:  # noqa: F811
+def test_a_wrong_password_is_refused_in_words_without_it(registry: Registry) -> None:
     registry.before = basic
     with pytest.raises(PushRefused) as refused:
         tried(registry, WRONG)
@@ -72,14 +72,14 @@ def test_a_wrong_password_is_refused_in_words_without_it(registry: Registry) -> 
     assert "CANARY" not in told
 
 
-def test_no_credentials_for_the_registry_are_named(registry: Registry) -> None:  # noqa: F811
+def test_no_credentials_for_the_registry_are_named(registry: Registry) -> None:
     registry.before = basic
     with pytest.raises(PushRefused, match="needs an entry for 127"):
         tried(registry, None)
 
 
 @pytest.mark.parametrize("rights", ["pull,push", "pull"])
-def test_the_token_must_be_one_for_pushing(registry: Registry, rights: str) -> None:  # noqa: F811
+def test_the_token_must_be_one_for_pushing(registry: Registry, rights: str) -> None:
     registry.before = tokens(registry, rights)
     if rights == "pull,push":
         tried(registry, RIGHT)
@@ -88,7 +88,7 @@ def test_the_token_must_be_one_for_pushing(registry: Registry, rights: str) -> N
             tried(registry, RIGHT)
 
 
-def test_a_token_servers_refusal_is_a_verdict(registry: Registry) -> None:  # noqa: F811
+def test_a_token_servers_refusal_is_a_verdict(registry: Registry) -> None:
     registry.before = tokens(registry, "pull,push")
     with pytest.raises(PushRefused, match="its token server answered 401"):
         tried(registry, WRONG)
@@ -98,7 +98,7 @@ def test_a_token_servers_refusal_is_a_verdict(registry: Registry) -> None:  # no
     ("status", "verdict"),
     [(403, PushRefused), (404, PushRefused), (405, PushRefused), (429, Unanswered), (503, Unanswered)],
 )
-def test_what_passes_is_no_verdict(registry: Registry, status: int, verdict: type) -> None:  # noqa: F811
+def test_what_passes_is_no_verdict(registry: Registry, status: int, verdict: type) -> None:
     registry.before = lambda handler: handler.reply(status)
     with pytest.raises(verdict, match=str(status)):
         tried(registry, RIGHT)
@@ -112,7 +112,7 @@ def test_a_registry_that_is_not_there_is_no_verdict() -> None:
         tried(store, RIGHT)
 
 
-def test_a_registry_that_drips_is_left_in_time(registry: Registry) -> None:  # noqa: F811
+def test_a_registry_that_drips_is_left_in_time(registry: Registry) -> None:
     def drip(handler: Handler) -> bool:
         for _ in range(400):
             handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -127,20 +127,20 @@ def test_a_registry_that_drips_is_left_in_time(registry: Registry) -> None:  # n
     assert time.monotonic() - began < 30
 
 
-def test_the_network_policy_holds_for_the_control_plane_too(registry: Registry) -> None:  # noqa: F811
+def test_the_network_policy_holds_for_the_control_plane_too(registry: Registry) -> None:
     with pytest.raises(PushRefused, match="not a public address"):
         try_push(reference(registry), RIGHT, NetworkPolicy())
     assert registry.asked == []
 
 
-def test_no_redirect_leads_inside(registry: Registry) -> None:  # noqa: F811
+def test_no_redirect_leads_inside(registry: Registry) -> None:
     registry.before = lambda handler: handler.reply(307, Location="http://127.0.0.2:1/inside")
     with pytest.raises((PushRefused, Unanswered)):
         tried(registry, RIGHT)
     assert {path for _, path in registry.asked} == {"/v2/team/phi/blobs/uploads/"}
 
 
-def test_the_upload_is_given_up_only_where_it_was_opened(registry: Registry) -> None:  # noqa: F811
+def test_the_upload_is_given_up_only_where_it_was_opened(registry: Registry) -> None:
     registry.before = lambda handler: handler.reply(202, Location="http://127.0.0.2:1/elsewhere")
     tried(registry, RIGHT)
     assert [method for method, _ in registry.asked] == ["POST"]
@@ -170,7 +170,7 @@ def held(store: Registry, credentials: Credentials | None = RIGHT) -> str:
         ([1], ""),
     ],
 )
-def test_a_tag_says_whose_adapter_it_holds(registry: Registry, manifest: Any, holder: str) -> None:  # noqa: F811
+def test_a_tag_says_whose_adapter_it_holds(registry: Registry, manifest: Any, holder: str) -> None:
     def before(handler: Handler) -> bool:
         if handler.path != "/v2/team/phi/manifests/1":
             return handler.reply(500)
@@ -183,7 +183,7 @@ def test_a_tag_says_whose_adapter_it_holds(registry: Registry, manifest: Any, ho
     assert held(registry, WRONG) == ""
 
 
-def test_a_registry_that_does_not_say_whose_a_tag_is_stops_nothing(registry: Registry) -> None:  # noqa: F811
+def test_a_registry_that_does_not_say_whose_a_tag_is_stops_nothing(registry: Registry) -> None:
     registry.before = lambda handler: handler.reply(503)
     assert held(registry) == ""
     registry.before = lambda handler: handler.reply(200, b"x" * (5 << 20))

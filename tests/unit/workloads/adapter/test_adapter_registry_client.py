@@ -8,10 +8,9 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -26,86 +25,9 @@ from include.workloads.adapter.registry import RegistryClient
 from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.network import AddressPolicy
+from tests.support.registry_server import LOOPBACK, MANIFEST, Handler, Registry
 
 PASSWORD = "CANARY-password"
-LOOPBACK = ("127.0.0.0/8",)
-MANIFEST = b'{"schemaVersion":2}'
-
-
-@dataclass
-class Registry:
-    """Blobs and manifests in memory; `before` may answer a request instead (returning True)."""
-
-    port: int = 0
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    manifests: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    before: Callable[[Handler], bool] | None = None
-    slept: list[float] = field(default_factory=list)
-
-    def client(
-        self, credentials: Credentials | None = None, tag: str = "1", networks: tuple[str, ...] = ()
-    ) -> RegistryClient:
-        reference = parse_reference(f"127.0.0.1:{self.port}/team/phi:{tag}")
-        addresses = AddressPolicy(NetworkPolicy.of(networks), registry=True)
-        return RegistryClient(reference, credentials, True, sleep=self.slept.append, addresses=addresses)
-
-
-class Handler(BaseHTTPRequestHandler):
-    registry: Registry
-
-    def reply(self, status: int, body: bytes = b"", **headers: str) -> bool:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        return True
-
-    def handle_one(self) -> None:
-        store = self.registry
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        store.asked.append((self.command, self.path))
-        if store.before and store.before(self):
-            return
-        kind, _, last = urlsplit(self.path).path.rpartition("/")
-        if self.command == "POST":
-            self.reply(202, Location="/v2/team/phi/blobs/uploads/1?state=x")
-        elif self.command == "PUT" and "uploads" in self.path:
-            digest = parse_qs(urlsplit(self.path).query)["digest"][0]
-            store.blobs[digest] = self.body
-            self.reply(201)
-        elif self.command == "PUT":
-            store.manifests[last] = self.body
-            self.reply(201)
-        else:
-            content = (store.blobs if kind.endswith("blobs") else store.manifests).get(last)
-            if content is None:
-                self.reply(404)
-            else:
-                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-                self.reply(200, content, Docker_Content_Digest=digest)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
-
-    def log_message(self, *args: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    store = Registry()
-    handler = type("Bound", (Handler,), {"registry": store})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    store.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield store
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def fail_first(times: int, status: int, method: str = "") -> Callable[[Handler], bool]:

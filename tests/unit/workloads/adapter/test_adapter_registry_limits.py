@@ -16,14 +16,8 @@ from include.contracts.image_reference import parse_reference
 from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.registry import RegistryClient
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
-from tests.unit.workloads.adapter.test_adapter_registry_client import (
-    LOOPBACK,
-    MANIFEST,
-    Handler,
-    Registry,
-    registry,  # noqa: F401 - a fixture
-)
-from tests.unit.workloads.dripping import ENDLESS, server
+from tests.support.dripping_server import ENDLESS, server
+from tests.support.registry_server import LOOPBACK, MANIFEST, Handler, Registry
 
 MIB = 1 << 20
 FAST = 0.4
@@ -118,7 +112,7 @@ def in_little_memory(what: Callable[[], object]) -> None:
         (endless(302, Location="/v2/team/phi/manifests/2"), TryAgain),
     ],
 )
-def test_a_body_without_end_is_not_read_whole(answer, fault, registry: Registry):  # noqa: F811
+def test_a_body_without_end_is_not_read_whole(answer, fault, registry: Registry):
     registry.before = answer
 
     def ask() -> None:
@@ -132,7 +126,7 @@ def test_a_body_without_end_is_not_read_whole(answer, fault, registry: Registry)
     in_little_memory(ask)
 
 
-def test_a_manifest_that_is_too_big_is_named(registry: Registry):  # noqa: F811
+def test_a_manifest_that_is_too_big_is_named(registry: Registry):
     registry.manifests["1"] = b" " * (4 * MIB + 1)
     with pytest.raises(UserDataError, match="manifest 1 is too big"):
         registry.client().manifest("1")
@@ -140,7 +134,7 @@ def test_a_manifest_that_is_too_big_is_named(registry: Registry):  # noqa: F811
     assert registry.client().manifest("1")
 
 
-def test_a_blob_is_hashed_as_it_was_sent(registry: Registry, tmp_path: Path):  # noqa: F811
+def test_a_blob_is_hashed_as_it_was_sent(registry: Registry, tmp_path: Path):
     """Some storage marks .tar.gz with Content-Encoding; unpacking it on the way would change it and has no limit."""
     content = b"no gzip at all"
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -148,7 +142,7 @@ def test_a_blob_is_hashed_as_it_was_sent(registry: Registry, tmp_path: Path):  #
     assert registry.client().get_blob_into(digest, tmp_path / "x", 100) == len(content)
 
 
-def test_a_long_challenge_costs_no_time(registry: Registry):  # noqa: F811
+def test_a_long_challenge_costs_no_time(registry: Registry):
     challenge = "Bearer " + "a" * 50_000 + ' realm="x"'
     registry.before = lambda handler: handler.reply(401, WWW_Authenticate=challenge)
     begun = time.process_time()  # of this process: what the challenge costs, whatever else the machine does
@@ -157,7 +151,7 @@ def test_a_long_challenge_costs_no_time(registry: Registry):  # noqa: F811
     assert time.process_time() - begun < 4, "it took 7 s when the pattern was quadratic"
 
 
-def test_a_token_server_that_sends_without_end_is_stopped(registry: Registry):  # noqa: F811
+def test_a_token_server_that_sends_without_end_is_stopped(registry: Registry):
     challenge = f'Bearer realm="http://127.0.0.1:{registry.port}/token",service="r"'
 
     def before(handler: Handler) -> bool:
@@ -174,7 +168,7 @@ def test_a_token_server_that_sends_without_end_is_stopped(registry: Registry):  
     in_little_memory(ask)
 
 
-def test_a_password_does_not_follow_a_redirect_of_the_token_server(registry: Registry):  # noqa: F811
+def test_a_password_does_not_follow_a_redirect_of_the_token_server(registry: Registry):
     seen: list[str | None] = []
     other = Registry()
     other.before = lambda handler: seen.append(handler.headers.get("Authorization")) or handler.reply(403)

@@ -19,7 +19,7 @@ from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.dataset.connection import PassingFault, PinnedClient, parse, shown
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.network import AddressPolicy
-from tests.unit.workloads.dataset.conftest import LOOPBACK, Web, send
+from tests.support.dataset_server import LOOPBACK, Web, send
 
 BODY = b"PAR1" + bytes(range(256)) * 40
 

@@ -15,7 +15,7 @@ from include.workloads.dataset.columns import Preference
 from include.workloads.dataset.job import run_job
 from include.workloads.dataset.options import Options
 from include.workloads.dataset.request import Request, from_environment
-from tests.unit.workloads.dataset.conftest import LOOPBACK, Web, send
+from tests.support.dataset_server import LOOPBACK, Web, send
 
 
 def lines(*rows: dict) -> bytes:

@@ -12,8 +12,8 @@ from include.workloads.contract import TryAgain
 from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.dataset.fetch import Fetcher
 from include.workloads.network import AddressPolicy
-from tests.unit.workloads.dataset.conftest import LOOPBACK
-from tests.unit.workloads.dripping import ENDLESS, server
+from tests.support.dataset_server import LOOPBACK
+from tests.support.dripping_server import ENDLESS, server
 
 FAST = 0.4
 

@@ -15,7 +15,7 @@ from include.workloads.serving.gateway.aliases import Adapter, Aliases, immutabl
 from include.workloads.serving.gateway.gateway import Gateway, Parts
 from include.workloads.serving.gateway.queue_guard import QueueGuard
 from include.workloads.serving.gateway.use import ClientStalled, Use
-from tests.unit.workloads.serving.gateway.below import Below, client, value_of
+from tests.support.model_server import Below, client, value_of
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 DIGEST = "sha256:0123456789abcdef"

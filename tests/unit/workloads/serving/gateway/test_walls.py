@@ -14,7 +14,7 @@ from include.workloads.serving.gateway.asgi import Refusal
 from include.workloads.serving.gateway.environment import parts_of
 from include.workloads.serving.gateway.gateway import Gateway, Parts
 from include.workloads.serving.gateway.walls import MIB, Intake, parse
-from tests.unit.workloads.serving.gateway.below import Below, client, client_of, pieces, value_of
+from tests.support.model_server import Below, client, client_of, pieces, value_of
 
 CHAT = "/v1/chat/completions"
 

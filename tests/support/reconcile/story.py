@@ -10,9 +10,9 @@ from include.reconcile import Decision, DeleteObject, DeletePool, ReconcileConfi
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
 from tests.support.pools import workspace_pools
-from tests.unit.reconcile.airflow import Airflow
-from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj
-from tests.unit.reconcile.shell import Look, Shell
+from tests.support.reconcile.airflow import Airflow
+from tests.support.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj
+from tests.support.reconcile.shell import Look, Shell
 
 OTHER = {"kind": "Other", "name": "theirs", "uid": "other", "controller": True}
 

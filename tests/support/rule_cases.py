@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workspaces import REMOVE, SERVING, TUNING, changed
-
 from include.workspace import Policy
+from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 Json = dict[str, Any]
 

@@ -33,8 +33,8 @@ from include.workspace import Fault
 from include.workspace.api import names
 from include.workspace.status.conditions import condition
 from tests.support.pools import workspace_pools
-from tests.unit.reconcile.airflow import Airflow, is_ours
-from tests.unit.reconcile.cluster import MACHINE, Cluster, Obj, going, is_ready, label
+from tests.support.reconcile.airflow import Airflow, is_ours
+from tests.support.reconcile.cluster import MACHINE, Cluster, Obj, going, is_ready, label
 
 DEADLINE = 1800.0
 

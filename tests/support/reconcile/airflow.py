@@ -14,7 +14,7 @@ from include.pools.nodeclaim import node_claim_name
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import Phase, StaleGeneration, progress
-from tests.unit.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj, going, label
+from tests.support.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj, going, label
 
 OVER = ("success", "failed")
 SLOW = frozenset({"dataset", "tuning_pool", "tune", "serving_pool", "roll_out"})

@@ -1,0 +1,49 @@
+"""A web server in a thread that datasets are fetched from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+
+from include.contracts.network_policy import NetworkPolicy
+
+LOOPBACK = NetworkPolicy.of(["127.0.0.1/32"])
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def send(
+    handler: BaseHTTPRequestHandler,
+    body: bytes = b"",
+    status: int = 200,
+    length: int | None = None,
+    **headers: str,
+) -> None:
+    """Answer with a body; `length` claims another Content-Length than the body has."""
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+@dataclass
+class Web:
+    """The server's routes and what it was asked: (path, headers)."""
+
+    routes: dict[str, Answer] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    port: int = 0
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    def serve(self, path: str, body: bytes, **headers: str) -> str:
+        self.routes[path] = lambda handler: send(handler, body, **headers)
+        return self.url(path)
+
+    def redirect(self, path: str, to: str) -> str:
+        self.routes[path] = lambda handler: send(handler, status=302, Location=to)
+        return self.url(path)
