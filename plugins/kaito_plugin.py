@@ -11,6 +11,7 @@ import importlib
 import sys
 
 from airflow.plugins_manager import AirflowPlugin
+from kaito.ui.mount import EXTERNAL_VIEWS, FASTAPI_APPS
 
 FORKING_COMMANDS = frozenset({"scheduler", "dag-processor", "triggerer"})
 PRELOADED = (
@@ -25,6 +26,8 @@ class KaitoPlugin(AirflowPlugin):
     """KAITO Workspaces with Airflow as the control plane."""
 
     name = "kaito"
+    fastapi_apps = FASTAPI_APPS
+    external_views = EXTERNAL_VIEWS
 
 
 if FORKING_COMMANDS & set(sys.argv[1:2]):

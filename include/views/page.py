@@ -96,7 +96,11 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
     status, meta = workspace.get("status") or {}, workspace["metadata"]
     cost = status.get("cost") or {}
     spent = usd(row.usd) + (" and machines without a price" if row.unpriced else "")
-    wasted = f"{usd(float(cost['wastedUsd']))} of it wasted on boot, waiting and failed runs" if cost else ""
+    wasted = (
+        f"{usd(float(cost['wastedUsd']))} of it wasted on boot, waiting and failed runs"
+        if cost.get("wastedUsd") is not None
+        else ""
+    )
     budget = cost.get("budgetUsd")
     left = f"{usd(max(0.0, float(budget) - row.usd))} of {usd(float(budget))}" if budget else ""
     eta = row.progress.eta_seconds if row.progress else None

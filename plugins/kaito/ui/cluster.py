@@ -1,0 +1,146 @@
+"""The cluster as pages read it: with a deadline, and once for all pages that ask within some seconds.
+
+A list of a thousand Workspaces takes a tenth of a second of CPU; however many pages are open, it is read once in
+`FRESH_SECONDS`. Every failure comes out as a Problem.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from airflow.exceptions import AirflowException
+
+from kaito.hooks import api
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.settings import connection_id
+from kaito.ui.problems import Problem, of_cluster, unreachable
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+#: How long a list may be shown again, and how long a page waits for a cluster, in seconds.
+FRESH_SECONDS = 5.0
+DEADLINE_SECONDS = 12.0
+
+
+def new_hook() -> AsyncKaitoClusterHook:
+    """Return access to the cluster over the connection of the installation."""
+    return AsyncKaitoClusterHook(conn_id=connection_id())
+
+
+class Cluster:
+    """What pages ask of the cluster.
+
+    :param hook: makes the access; tests give their own.
+    """
+
+    def __init__(self, hook: Callable[[], Any] = new_hook) -> None:
+        self._hook = hook
+        self._fleet: list[Object] = []
+        self._read = -FRESH_SECONDS
+        self._reading: asyncio.Task[list[Object]] | None = None
+
+    async def fleet(self) -> list[Object]:
+        """Return all Workspaces of the cluster, not older than `FRESH_SECONDS`.
+
+        :raises Problem: the cluster does not answer, refuses, or knows no Workspaces.
+        """
+        if time.monotonic() - self._read < FRESH_SECONDS:
+            return self._fleet
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._list())
+        return await asyncio.shield(self._reading)
+
+    def forget(self) -> None:
+        """Read anew at the next look: something was changed."""
+        self._read = -FRESH_SECONDS
+        self._reading = None
+
+    async def _list(self) -> list[Object]:
+        async def read(hook: Any) -> list[Object]:
+            return [one async for page, _ in hook.pages(WORKSPACE) for one in page]
+
+        found = await self._ask(read, listing=True)
+        self._fleet, self._read = found, time.monotonic()
+        return found
+
+    async def workspace(self, namespace: str, name: str) -> Object:
+        """Return one Workspace as it is now.
+
+        :raises Problem: there is none, or the cluster cannot be asked.
+        """
+        found: Object | None = await self._ask(lambda hook: hook.find(WORKSPACE, name, namespace))
+        if found is None:
+            raise of_cluster(ClusterError(404, "NotFound", ""))
+        return found
+
+    async def events(self, namespace: str, name: str) -> list[Object]:
+        """Return the Events about a Workspace; none where they may not be read."""
+        try:
+            return await self._ask(lambda hook: _events(hook, namespace, name))
+        except Problem as problem:
+            log.warning("The Events of Workspace %s could not be read: %s", name, problem.sentence)
+            return []
+
+    async def annotate(self, live: Mapping[str, Any], annotations: Mapping[str, str | None]) -> None:
+        """Change annotations of the very object that was looked at.
+
+        :raises Problem: it is another one by now, or the cluster refuses.
+        """
+        meta = live["metadata"]
+        body = {"metadata": {"uid": meta["uid"], "annotations": dict(annotations)}}
+        request = api.merge_patch(WORKSPACE, meta["name"], meta["namespace"], body)
+        await self._ask(lambda hook: hook.send(request))
+        self.forget()
+
+    async def delete(self, live: Mapping[str, Any]) -> None:
+        """Ask for the deletion of the very object that was looked at."""
+        meta = live["metadata"]
+        await self._ask(lambda hook: hook.delete(WORKSPACE, meta["name"], meta["namespace"], uid=meta["uid"]))
+        self.forget()
+
+    async def create(self, document: Mapping[str, Any]) -> Object:
+        """Make a Workspace.
+
+        :raises Problem: there is one of this name, or the cluster refuses it.
+        """
+        kind = api.workspace_kind(str(document.get("apiVersion") or ""))
+        try:
+            made: Object = await self._ask(lambda hook: hook.send(api.create(kind, document)))
+        except Problem as problem:
+            if problem.status != 409:
+                raise
+            meta = document["metadata"]
+            told = f"There is a Workspace {meta['name']} in namespace {meta.get('namespace')} already."
+            raise Problem(
+                409, told, "Give the new one another name, or edit the present one with kubectl."
+            ) from None
+        self.forget()
+        return made
+
+    async def _ask(self, call: Callable[[Any], Awaitable[T]], *, listing: bool = False) -> T:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await call(self._hook())
+        except ClusterError as error:
+            raise of_cluster(error, listing=listing) from None
+        except TimeoutError:
+            raise unreachable(f"no answer in {DEADLINE_SECONDS:.0f} seconds.") from None
+        except (AirflowException, OSError, ValueError, RuntimeError) as error:
+            log.warning("The cluster cannot be asked.", exc_info=True)
+            raise unreachable(f"{type(error).__name__}: {error}") from None
+        except Exception as error:
+            if not type(error).__module__.startswith("kubernetes_asyncio"):
+                raise
+            raise unreachable(str(error)) from None
+
+
+async def _events(hook: Any, namespace: str, name: str) -> list[Object]:
+    return (await hook.send(api.events_of(namespace, name))).get("items") or []

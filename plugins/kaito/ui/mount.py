@@ -1,0 +1,47 @@
+"""How the pages come into Airflow's UI: the application at /kaito, an entry in the menu, and a tab of each DAG run.
+
+Every process of Airflow loads plugins; only the API server answers requests. So the application is imported at its
+first request, and nothing is imported here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+PREFIX = "/kaito"
+HREF = f"{PREFIX}/workspaces"
+
+
+class LazyApp:
+    """An ASGI application that is made when it is first asked for something."""
+
+    def __init__(self) -> None:
+        self._app: Any = None
+
+    def made(self) -> Any:
+        """Return the application."""
+        if self._app is None:
+            self._app = import_module("kaito.ui.app").create_app()
+        return self._app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.made()(scope, receive, send)
+
+
+FASTAPI_APPS: list[Any] = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "KAITO Workspaces"}]
+EXTERNAL_VIEWS: list[Any] = [
+    {
+        "name": "Workspaces",
+        "href": HREF,
+        "destination": "nav",
+        "url_route": "workspaces",
+        "nav_top_level": True,
+    },
+    {
+        "name": "Workspace",
+        "href": f"{PREFIX}/run/{{DAG_ID}}/{{RUN_ID}}",
+        "destination": "dag_run",
+        "url_route": "workspace",
+    },
+]

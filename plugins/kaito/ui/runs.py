@@ -1,0 +1,122 @@
+"""A Workspace's runs as Airflow keeps them, read from its database as its own API does: tasks, times, a training's log.
+
+The API server has the database open; nothing here writes to it. Functions block: callers run them in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from sqlalchemy import or_, select
+from sqlalchemy.orm import joinedload
+
+from include.views.timeline import TaskRun
+
+log = logging.getLogger(__name__)
+
+#: The latest runs that a page shows, and the most characters of a log that are looked at.
+MOST_RUNS = 5
+MOST_LINES = 200_000
+TUNING_TASK = "tune"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: which, how it stands, its times (UTC), and its tasks."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    queued: datetime | None
+    start: datetime | None
+    end: datetime | None
+    tasks: tuple[TaskRun, ...]
+
+    @property
+    def path(self) -> str:
+        """Its page, below the address of Airflow's UI."""
+        from urllib.parse import quote
+
+        return f"/dags/{quote(self.dag_id, safe='')}/runs/{quote(self.run_id, safe='')}"
+
+
+def runs_of(workspace: Mapping[str, Any]) -> list[Run]:
+    """Return the latest runs that worked for a Workspace, the youngest first."""
+    meta = workspace["metadata"]
+    prefix = f"{meta.get('namespace') or 'default'}.{meta['name']}.{str(meta.get('uid') or '')[:8]}."
+    wanted = [DagRun.run_id.startswith(prefix, autoescape=True)]
+    if run_id := ((workspace.get("status") or {}).get("run") or {}).get("id"):
+        wanted.append(DagRun.run_id == run_id)
+    query = (
+        select(DagRun)
+        .where(DagRun.dag_id.startswith("kaito_", autoescape=True), or_(*wanted))
+        .order_by(DagRun.id.desc())
+        .limit(MOST_RUNS)
+    )
+    with create_session(scoped=False) as session:
+        found = list(session.scalars(query))
+        return [_run(one, session) for one in found]
+
+
+def _run(one: DagRun, session: Any) -> Run:
+    query = select(TaskInstance).where(TaskInstance.dag_id == one.dag_id, TaskInstance.run_id == one.run_id)
+    tasks = [
+        TaskRun(ti.task_id, str(ti.state or "none"), ti.start_date, ti.end_date, int(ti.try_number or 1))
+        for ti in session.scalars(query)
+    ]
+    times = one.queued_at, one.start_date, one.end_date
+    return Run(one.dag_id, one.run_id, str(getattr(one.state, "value", one.state)), *times, tuple(tasks))
+
+
+def conf_of(dag_id: str, run_id: str) -> Mapping[str, Any] | None:
+    """Return the conf of a run, None where Airflow knows no such run."""
+    with create_session(scoped=False) as session:
+        found = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+        return None if found is None else dict(found.conf or {})
+
+
+def training_log(workspace: Mapping[str, Any]) -> list[str]:
+    """Return the lines that the latest training of a Workspace has logged, over all its tries; [] without one."""
+    for run in runs_of(workspace):
+        found = next((task for task in run.tasks if task.task_id == TUNING_TASK and task.start), None)
+        if found is not None:
+            return [line for number in range(1, found.tries + 1) for line in _log(run, number)]
+    return []
+
+
+def _log(run: Run, try_number: int) -> Iterator[str]:
+    from airflow.models.taskinstancehistory import TaskInstanceHistory
+    from airflow.models.trigger import Trigger
+    from airflow.utils.log.log_reader import TaskLogReader
+
+    which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": TUNING_TASK, "try_number": try_number}
+    with create_session(scoped=False) as session:
+        query = (
+            select(TaskInstance)
+            .filter_by(**which)
+            .options(joinedload(TaskInstance.trigger).joinedload(Trigger.triggerer_job))
+            .options(joinedload(TaskInstance.dag_run))
+        )
+        ti = session.scalar(query)
+        if ti is None:
+            past = select(TaskInstanceHistory).filter_by(**which)
+            ti = session.scalar(past.options(joinedload(TaskInstanceHistory.dag_run)))
+        if ti is None:
+            return
+        try:
+            whole: Any = {"download_logs": True}
+            stream, _ = TaskLogReader().read_log_chunks(ti, try_number, whole)
+            for number, message in enumerate(stream):
+                if number >= MOST_LINES:
+                    return
+                yield str(getattr(message, "event", message))
+        except Exception:
+            # A log server that is away, a log that was deleted: then there is no curve, and the page stays.
+            log.warning("The log of %s could not be read.", which, exc_info=True)

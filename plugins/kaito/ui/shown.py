@@ -1,0 +1,144 @@
+"""What pages and API share: a Workspace's page with its runs, the fleet's rows, costs. All of it for one request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+
+from include.ledger.books import Book, Entry, entries, of_event, of_workspace
+from include.ledger.sources import ASSET
+from include.views import curve, fleet
+from include.views.page import Page, page
+from include.views.timeline import Bar, bars
+from include.workspace.api import names
+from kaito.ui import runs
+from kaito.ui.cluster import Cluster, Object
+
+#: Rows that one page shows.
+MOST_ROWS = 1000
+#: Ended runs whose costs Airflow tells: the latest events of its asset.
+MOST_EVENTS = 5000
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One run with its stages."""
+
+    run: runs.Run
+    bars: Sequence[Bar]
+
+    @property
+    def usd(self) -> float:
+        return sum(bar.usd for bar in self.bars)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One Workspace with its runs."""
+
+    live: Object
+    page: Page
+    stages: Sequence[Stages]
+
+
+def cluster_of(request: Request) -> Cluster:
+    found: Cluster = request.app.state.cluster
+    return found
+
+
+async def rows(
+    request: Request, search: str, sort: str, descending: bool
+) -> tuple[list[fleet.Row], list[fleet.Row]]:
+    """Return the rows of all Workspaces, and those of them that are looked for, in order."""
+    now = datetime.now(UTC)
+    every = [fleet.row(one, now) for one in await cluster_of(request).fleet()]
+    return every, fleet.arranged(every, search, sort, descending)
+
+
+async def workspace(request: Request, namespace: str, name: str) -> Shown:
+    """Return one Workspace, its Events and its runs."""
+    cluster = cluster_of(request)
+    live, events = await asyncio.gather(cluster.workspace(namespace, name), cluster.events(namespace, name))
+    uid = live["metadata"].get("uid")
+    own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
+    found = await asyncio.to_thread(runs.runs_of, live)
+    now = datetime.now(UTC)
+    claims = ((live.get("status") or {}).get("cost") or {}).get("claims") or []
+    stages = []
+    for run in found:
+        mine = [one for one in claims if one.get("run") in (None, run.run_id, names.run_id_label(run.run_id))]
+        stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
+    return Shown(live, page(live, own, now), stages)
+
+
+async def charts(request: Request, namespace: str, name: str) -> list[curve.Chart]:
+    """Return the charts of a Workspace's latest training."""
+    live = await cluster_of(request).workspace(namespace, name)
+    lines = await asyncio.to_thread(runs.training_log, live)
+    return curve.charts(curve.points(lines))
+
+
+async def spending(request: Request) -> tuple[list[Entry], dict[tuple[str, str], str]]:
+    """Return what machines have cost, deleted Workspaces' included, and the models that are known."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    live = await cluster_of(request).fleet()
+    books = [book for one in live if (book := of_workspace(one, now))]
+    told = await asyncio.to_thread(_told_books)
+    models = {(names.namespace(one), str(one["metadata"]["name"])): fleet.model(one) for one in live}
+    return entries([*books, *told]), models
+
+
+def _told_books() -> list[Book]:
+    """The books in the events of the ledger's asset: what Airflow remembers of Workspaces that are gone."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    query = (
+        select(AssetEvent.extra)
+        .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        .where(AssetModel.name == ASSET)
+        .order_by(AssetEvent.id.desc())
+        .limit(MOST_EVENTS)
+    )
+    with create_session(scoped=False) as session:
+        extras = [extra for extra in session.scalars(query) if isinstance(extra, Mapping)]
+    return [book for extra in extras if (book := of_event(extra))]
+
+
+def to_dict(shown: Shown) -> dict[str, Any]:
+    """Return one Workspace for programs."""
+    seen = shown.page
+    return {
+        "workspace": seen.row.to_dict(),
+        "uid": seen.uid,
+        "generation": seen.generation,
+        "facts": dict(seen.facts),
+        "conditions": [vars_of(one) for one in seen.conditions],
+        "events": [vars_of(one) for one in seen.events],
+        "machines": [vars_of(one) for one in seen.machines],
+        "lineage": dict(seen.lineage),
+        "evaluation": dict(seen.evaluation),
+        "yaml": seen.yaml,
+        "commands": [vars_of(one) for one in seen.commands],
+        "actions": [vars_of(one) for one in seen.offers],
+        "runs": [
+            {
+                "dag": one.run.dag_id,
+                "run": one.run.run_id,
+                "state": one.run.state,
+                "usd": one.usd,
+                "stages": [{**vars_of(bar), "seconds": bar.seconds} for bar in one.bars],
+            }
+            for one in shown.stages
+        ],
+    }
+
+
+def vars_of(one: Any) -> dict[str, Any]:
+    return {field: getattr(one, field) for field in type(one).__dataclass_fields__}
