@@ -103,7 +103,7 @@ SENTENCES: Mapping[str, str] = {
     "X2": "resource.count does not change.",
     "X3": "resource.partition does not change.",
     "X4": "v1alpha1: resource.instanceType does not change.",
-    "X5": "resource.instanceType neither changes nor goes.",
+    "X5": "resource.instanceType, once given, neither changes nor goes.",
     "X6": "Where nodes are BYO (bring your own), resource.instanceType may only go.",
     "X7": "The labels that resource.labelSelector means do not change.",
     "X8": "inference.preset does not change.",

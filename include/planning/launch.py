@@ -12,11 +12,12 @@ from typing import Any
 
 from include.catalog import Catalog, engines
 from include.contracts.purpose import Purpose
-from include.planning.inference_config import server_flags, whole
+from include.planning.inference_config import server_arguments, server_flags, whole
 from include.planning.pool_plan import Plan
 
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
 UTILISATION, UTILISATION_A10 = 0.84, 0.82
+SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 DTYPES = {"half": "float16", "float": "float32"}  # vLLM's other words
 PERFORMANCE_MODES = ("interactivity", "throughput")
 
@@ -64,7 +65,7 @@ def launch_arguments(
     """The arguments of `python -m include.workloads.serving.vllm`, which starts `vllm serve`, for a serving plan.
 
     KAITO's defaults, then the preset's own; after `--` come the user's. `config` is the parsed inference_config.yaml:
-    its `vllm` mapping wins key by key, in any mix of dashes and underscores, and a false value removes a flag. What
+    its `vllm` mapping wins key by key, in any mix of dashes and underscores, and a false value turns a switch off. What
     only the pod knows (where weights and adapters lie, its rank, its device) is left to it. Raises ValueError for a
     plan that serves no preset.
     """
@@ -82,8 +83,13 @@ def launch_arguments(
         **preset,
     }
     users = server_flags(config)
-    ours = [part for name, value in flags.items() if name not in users for part in _flag(name, value)]
-    theirs = [part for name, value in users.items() for part in _flag(name, value)]
+    said = {*users, *(name.removeprefix("no-") for name in users)}
+    if plan.node_count == 1 and said & set(
+        SIZES
+    ):  # the user's layout in place of the plan's, not mixed with it
+        said |= set(SIZES)
+    ours = [part for name, value in flags.items() if name not in said for part in _flag(name, value)]
+    theirs = server_arguments(users)
     return [*ours, "--", *theirs] if theirs else ours
 
 

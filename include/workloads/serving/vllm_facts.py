@@ -99,9 +99,9 @@ def _arguments() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 
 def kind_of(action: Action) -> str:
-    """int, float, bool, json, list or text."""
+    """int, float, bool (with a --no- of its own), flag (without), json, list or text."""
     if action.nargs == 0:
-        return "bool"
+        return "bool" if any(name.startswith("--no-") for name in action.option_strings) else "flag"
     if action.nargs in ("+", "*"):
         return "list"
     names = _type_names(action.type)

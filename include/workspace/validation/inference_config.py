@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from include.catalog import Catalog, Machine, Model, records, sizing
+from include.catalog import Catalog, Machine, Model, engines, records, sizing
 from include.contracts.faults import (
     NAME_LENGTH,
     Fault,
@@ -45,7 +45,9 @@ KINDS = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
+    "flag": "true or false",
     "json": "JSON as text",
+    "list": "words with spaces between",
     "text": "text",
 }
 SERVICE_PORT = 5000
@@ -57,7 +59,6 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LIMITS: Mapping[str, tuple[float, float]] = {
     "gpu-memory-utilization": (0.01, 1.0),
     "cpu-offload-gb": (0, math.inf),
-    "swap-space": (0, math.inf),
     "kv-offloading-size": (0, math.inf),
     "max-model-len": (1, math.inf),
     "max-num-seqs": (1, math.inf),
@@ -75,18 +76,31 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments that a server takes, by the kind of their value."""
+    """The arguments that a server takes, by the kind of their value, and those that it took once."""
 
     kinds: Mapping[str, str]
     choices: Mapping[str, list[str]]
     refused: Mapping[str, str]
+    dropped: frozenset[str]
+    replaced: Mapping[str, str]
+
+    @property
+    def not_passed(self) -> frozenset[str]:
+        """Names that never reach the server with a value that means something."""
+        return self.dropped | frozenset(self.refused) | frozenset(self.replaced)
 
 
 @cache
 def _arguments() -> _Arguments:
     loaded = yaml.load(FILE.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
-    kinds = {name: kind for kind in KINDS for name in loaded[kind].split()}
-    return _Arguments(kinds, loaded["choices"], loaded["refused"])
+    facts = engines.vllm_facts()
+    return _Arguments(
+        kinds=facts.arguments,
+        choices={**facts.choices, **loaded["choices"]},
+        refused=loaded["refused"],
+        dropped=frozenset(loaded["dropped"].split()),
+        replaced=loaded["replaced"],
+    )
 
 
 def check_inference_config(ws: Workspace, text: str, catalog: Catalog) -> list[Fault]:
@@ -129,7 +143,7 @@ def inference_config_faults(
 
 
 def config_notices(text: str) -> list[str]:
-    """One sentence about which keys have no effect; [] for none. The arguments below `vllm` all reach the server."""
+    """One sentence about which keys have no effect; [] for none. All other arguments below `vllm` reach the server."""
     try:
         loaded = documents.load_one(text)
     except documents.BadDocument:
@@ -137,6 +151,11 @@ def config_notices(text: str) -> list[str]:
     if not isinstance(loaded, Mapping):
         return []
     idle = [IDLE[name] for name in sorted(IDLE) if name in loaded]
+    below = loaded.get(ROOT)
+    given = [str(name).replace("_", "-") for name in (below if isinstance(below, Mapping) else ())]
+    dropped = sorted(set(given) & _arguments().dropped)
+    if dropped:
+        idle.append(f"{_listed(dropped)} (which vLLM {engines.vllm_facts().version} has no longer)")
     if not idle:
         return []
     return [f"{KEY}: {' and '.join(idle)} {'have' if len(idle) > 1 else 'has'} no effect."]
@@ -154,7 +173,7 @@ def _root_faults(loaded: Mapping[Any, Any]) -> Iterator[Fault]:
     for key in loaded:
         if key not in ROOT_KEYS:
             arguments = _arguments().kinds
-            below = str(key).replace("_", "-") in arguments
+            below = str(key).replace("_", "-") in {*arguments, *_arguments().dropped}
             close = hints.nearest(str(key), ROOT_KEYS)
             hint = f"write it below {ROOT}" if below else f"did you mean {close}?" if close else ""
             yield Fault(str(key), None, "F11", f"is no key of {KEY}", hint)
@@ -170,13 +189,15 @@ def _root_faults(loaded: Mapping[Any, Any]) -> Iterator[Fault]:
 def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[Fault]:
     """Faults of single arguments; `values` gets the usable ones by their proper name."""
     known, hints, all_names = _arguments(), Hints(), frozenset(_arguments().kinds)
+    not_passed = known.not_passed
     for raw, value in given.items():
         path, name = f"{ROOT}.{raw}", str(raw).replace("_", "-")
         head, dot, _ = name.partition(".")
         positive = name.removeprefix("no-")
-        if name in known.refused:
-            if not _off(value):
-                yield Fault(path, None, "F11", "is not possible here", known.refused[name])
+        if name in not_passed:
+            yield from _not_passed(name, value, known, path)
+        elif isinstance(value, list) and known.kinds.get(name) == "list":
+            values[name] = value
         elif isinstance(value, Mapping | list | tuple):
             hint = f"write it as JSON in quotes: '{json.dumps(value, default=str)[:60]}'"
             yield Fault(path, None, "V4", "must be text, a number, true or false", hint)
@@ -184,7 +205,7 @@ def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[
             continue  # --compilation-config.pass_config.x: one value inside a JSON argument
         elif name in values:
             yield Fault(path, None, "F11", "is given twice, with dashes and with underscores")
-        elif positive != name and known.kinds.get(positive) == "bool":
+        elif positive != name and name not in known.kinds and known.kinds.get(positive) == "bool":
             values[positive] = False
         elif head not in known.kinds or dot:
             close = hints.nearest(name, all_names)
@@ -195,10 +216,19 @@ def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[
             yield from _one_value(name, value, known, path)
 
 
+def _not_passed(name: str, value: Any, known: _Arguments, path: str) -> Iterator[Fault]:
+    """What this server may not be told, or vLLM does not take any more. Of the dropped ones `config_notices` tells."""
+    if name in known.refused and not _off(value):
+        yield Fault(path, None, "F11", "is not possible here", known.refused[name])
+    if name in known.replaced:
+        message = f"is no argument of vLLM {engines.vllm_facts().version} any more"
+        yield Fault(path, None, "F11", message, known.replaced[name])
+
+
 def _one_value(name: str, value: Any, known: _Arguments, path: str) -> Iterator[Fault]:
     kind = known.kinds[name]
     if value is None or value == "":
-        if kind not in ("bool", "text"):
+        if kind in ("int", "float", "json") and name != "max-model-len":  # an empty length counts as none
             yield Fault(path, None, "F12", f"must be {KINDS[kind]}, and is empty")
         return
     choices = known.choices.get(name)
@@ -244,6 +274,8 @@ def _machine_faults(
         message = f"asks for {math.prod(sizes)} GPUs, but {count} x {machine.name} has {gpus}"
         field = "tensor" if sizes[0] > 1 else "pipeline" if sizes[1] > 1 else "data"
         yield Fault(f"{ROOT}.{field}-parallel-size", values.get(f"{field}-parallel-size"), "F13", message)
+    elif model is not None and (reason := _unshared(model, machine, sizes, count, values)):
+        yield Fault(f"{ROOT}.tensor-parallel-size", values.get("tensor-parallel-size"), "F13", reason)
     if values.get("dtype") == "bfloat16" and machine.nvidia and not machine.bf16:
         message = f"{machine.gpu} has no bfloat16 (compute capability {machine.compute_capability})"
         yield Fault(f"{ROOT}.dtype", "bfloat16", "F13", message, "use auto or float16")
@@ -261,9 +293,23 @@ def _machine_faults(
         )
 
 
+def _unshared(
+    model: Model, machine: Machine, sizes: Sequence[int], count: int, values: Mapping[str, Any]
+) -> str:
+    """Why the GPUs cannot share the model's heads, in the layout that results."""
+    if any(f"{kind}-parallel-size" in values for kind in ("tensor", "pipeline", "data")):
+        return engines.indivisible(model, sizes[0])
+    nodes = 1 if sizing.single_node_fits(model, machine) else max(count, 2)
+    split = engines.tensor_parallel(model.weights_bytes, machine.gpus, machine.gpu_memory_bytes, nodes)
+    return engines.indivisible(model, split) if machine.nvidia else ""
+
+
 def _missing_length(given: Mapping[Any, Any], machine: Machine | None, count: int) -> Iterator[Fault]:
     """V7."""
-    if any(str(key).replace("_", "-") == "max-model-len" for key in given):
+    if any(
+        str(key).replace("_", "-") == "max-model-len" and value not in (None, "")
+        for key, value in given.items()
+    ):
         return
     small = machine is not None and machine.gpus > 1 and machine.gpu_memory_gib < SMALL_GPU_GIB
     if small or count > 1:
@@ -280,9 +326,9 @@ def _fits(kind: str, value: Any) -> bool:
         return _whole(value) is not None
     if kind == "float":
         return _number(value) is not None
-    if kind == "bool":
+    if kind in ("bool", "flag"):
         return isinstance(value, bool) or str(value).strip().lower() in ("true", "false", "1", "0")
-    return kind == "text" or (isinstance(value, str) and _is_json(value))
+    return kind in ("text", "list") or (isinstance(value, str) and _is_json(value))
 
 
 def _whole(value: Any) -> int | None:

@@ -56,9 +56,9 @@ def test_the_preset_s_own_flags_are_there() -> None:
 
 
 def test_the_users_flags_win_in_any_spelling() -> None:
-    config = {"vllm": {"max_model_len": 4096, "enable-lora": False, "trust-remote-code": True, "seed": 0}}
+    config = {"vllm": {"max_model_len": 4096, "enable-lora": False, "seed": 0}}
     found = arguments("phi-4", "Standard_NC24ads_A100_v4", adapters=["mine"], config=config)
-    assert found[found.index("--") + 1 :] == ["--max-model-len=4096", "--trust-remote-code", "--seed=0"]
+    assert found[found.index("--") + 1 :] == ["--max-model-len=4096", "--no-enable-lora", "--seed=0"]
     assert sum(part.startswith("--max-model-len") for part in found) == 1
     assert "--enable-lora" not in found
 
@@ -67,6 +67,50 @@ def test_the_users_flags_win_in_any_spelling() -> None:
 def test_a_config_without_flags_changes_nothing(config: Any) -> None:
     machine = "Standard_NC24ads_A100_v4"
     assert arguments("phi-4", machine, config=config) == arguments("phi-4", machine)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            {"enable-prefix-caching": False},
+            ["--no-enable-prefix-caching"],
+        ),  # on by default: to leave it out is no answer
+        ({"enforce-eager": "true"}, ["--enforce-eager"]),
+        ({"enforce-eager": ""}, ["--enforce-eager"]),
+        ({"enforce-eager": None}, ["--enforce-eager"]),
+        ({"no-enable-prefix-caching": ""}, ["--no-enable-prefix-caching"]),
+        ({"disable_log_stats": True}, ["--disable-log-stats"]),
+        ({"disable-log-stats": False}, []),  # has no --no- of its own
+        ({"cudagraph-capture-sizes": "1 2 4"}, ["--cudagraph-capture-sizes", "1", "2", "4"]),
+        ({"cudagraph-capture-sizes": [1, 2]}, ["--cudagraph-capture-sizes", "1", "2"]),
+        ({"served-model-name": "mine"}, ["--served-model-name=mine"]),
+        (
+            {"compilation_config.pass_config.fuse_allreduce_rms": False},
+            ["--compilation-config.pass_config.fuse_allreduce_rms=false"],
+        ),
+        ({"swap-space": 4, "max-seq-len-to-capture": 8192}, []),  # vLLM has them no longer
+        ({"api-key": ""}, []),
+    ],
+)
+def test_every_kind_of_value_reaches_the_server_as_it_takes_it(
+    flags: dict[str, Any], expected: list[str]
+) -> None:
+    found = arguments("phi-4", "Standard_NC24ads_A100_v4", config={"vllm": flags})
+    assert (found[found.index("--") + 1 :] if "--" in found else []) == expected
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_an_empty_length_leaves_the_plan_s(empty: Any) -> None:
+    plain = arguments("phi-4", "Standard_NC24ads_A100_v4")
+    assert arguments("phi-4", "Standard_NC24ads_A100_v4", config={"vllm": {"max-model-len": empty}}) == plain
+
+
+def test_the_user_s_layout_is_not_mixed_with_the_plan_s() -> None:
+    config = {"vllm": {"tensor-parallel-size": 2, "pipeline-parallel-size": 2}}
+    found = arguments("phi-4-mini-instruct", "Standard_NC96ads_A100_v4", config=config)
+    assert not any("data-parallel" in part for part in found)
+    assert {"--tensor-parallel-size=2", "--pipeline-parallel-size=2"} <= set(found)
 
 
 def test_all_adapters_answer_at_once_and_each_has_room_for_its_next_version() -> None:

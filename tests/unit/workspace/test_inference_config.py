@@ -56,6 +56,9 @@ vllm:
         "vllm: {'compilation-config.pass_config.fuse_allreduce_rms': False}",
         'vllm: {speculative-config: \'{"method": "ngram"}\'}',
         "vllm: {max-lora-rank: 64, dtype: float16, port: 5000}",
+        "vllm: {max-model-len: }",
+        "vllm: {max_model_len: ''}",
+        "vllm: {cudagraph-capture-sizes: [1, 2, 4], served-model-name: 'a b'}",
     ],
 )
 def test_fine(text: str) -> None:
@@ -71,6 +74,13 @@ def test_fine(text: str) -> None:
         ("vllm: 3", "V4", "vllm"),
         ("vllm: {limit-mm-per-prompt: {image: 1}}", "V4", "vllm.limit-mm-per-prompt"),
         ("vllm: {allowed-origins: ['*']}", "V4", "vllm.allowed-origins"),
+        ("vllm: {allowed-origins: '*'}", "F12", "vllm.allowed-origins"),
+        ("vllm: {speculative-model: a/b}", "F11", "vllm.speculative-model"),
+        ("vllm: {rope-theta: 10000}", "F11", "vllm.rope-theta"),
+        ("vllm: {host: 127.0.0.1}", "F11", "vllm.host"),
+        ("vllm: {lora-modules: a=/x}", "F11", "vllm.lora-modules"),
+        ("vllm: {runner: pooling}", "F12", "vllm.runner"),
+        ("vllm: {kv-cache-dtype: fp9}", "F12", "vllm.kv-cache-dtype"),
         ("vllm: {max-model-len: auto}", "V5", "vllm.max-model-len"),
         ("vllm: {max-model-len: 4096.5}", "V5", "vllm.max-model-len"),
         ("vllm: {max_model_len: 8k}", "V5", "vllm.max_model_len"),
@@ -125,6 +135,18 @@ def test_v1alpha1_wants_a_length_where_gpus_are_small_or_nodes_are_several() -> 
     assert inference_config_faults(TEMPLATE, MODEL, A100, 1, V1ALPHA1) == []
     assert inference_config_faults(TEMPLATE, MODEL, many, 2) == []
     assert inference_config_faults("vllm: {max_model_len: 2048}", MODEL, many, 1, V1ALPHA1) == []
+    empty = inference_config_faults("vllm: {max-model-len: }", MODEL, many, 1, V1ALPHA1)
+    assert [f.rule for f in empty] == ["V7"], "an empty one is none"
+
+
+def test_gpus_that_cannot_share_the_heads() -> None:
+    """phi-4 has 10 heads of keys and values."""
+    phi, four = CATALOG.model("phi-4"), CATALOG.machine("Standard_NC64as_T4_v3")
+    for text in ("vllm: {tensor-parallel-size: 4}", "vllm: {seed: 1}"):
+        [fault] = inference_config_faults(text, phi, four)
+        assert (fault.rule, fault.path) == ("F13", "vllm.tensor-parallel-size")
+    fine = "vllm: {tensor-parallel-size: 2, pipeline-parallel-size: 2}"
+    assert inference_config_faults(fine, phi, four) == []
 
 
 def test_a_secret_is_never_shown() -> None:
@@ -155,7 +177,8 @@ def test_the_author_is_told_what_has_no_effect() -> None:
     )
     assert config_notices(text) == [
         "inference_config.yaml: kv_cache_cpu_memory_utilization (use kv-offloading-size below vllm, in GiB) and "
-        "max_probe_steps (not used by KAITO v0.12 either) have no effect."
+        "max_probe_steps (not used by KAITO v0.12 either) and swap-space (which vLLM 0.32.0 has no longer) have no "
+        "effect."
     ]
     assert (
         config_notices("vllm: {gpu-memory-utilization: 0.5}")
@@ -185,10 +208,13 @@ def test_what_is_said_to_be_applied_is_handed_to_the_server() -> None:
 
 def test_the_list_of_arguments_is_sound() -> None:
     content = yaml.safe_load(FILE.read_text())
-    listed = [name for kind in KINDS for name in content[kind].split()]
-    assert len(listed) == len(set(listed)) > 200
-    assert {*content["choices"], *content["refused"], *LIMITS} <= set(listed)
-    assert set(content) == {*KINDS, "choices", "refused"}
+    listed = set(_arguments().kinds)
+    assert set(_arguments().kinds.values()) == set(KINDS)
+    assert len(listed) > 200
+    assert {*content["choices"], *content["refused"], *LIMITS} <= listed
+    gone = {*content["dropped"].split(), *content["replaced"]}
+    assert not gone & listed
+    assert set(content) == {"choices", "refused", "dropped", "replaced"}
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=9)

@@ -98,6 +98,14 @@ def test_with_byo_nodes_the_machine_type_may_go_but_not_come() -> None:
     assert [f.rule for f in update_faults(with_type, without, CATALOG)] == ["X5"]
 
 
+def test_a_machine_type_may_be_given_for_the_first_time() -> None:
+    """X5: as the API server's own rule has it."""
+    with_type = parse_workspace(TUNING)
+    without = parse_workspace(changed(TUNING, {"resource.instanceType": REMOVE}))
+    assert update_faults(without, with_type, CATALOG) == []
+    assert update_faults(without, with_type, CATALOG, Policy(auto=True)) == []
+
+
 def test_a_node_class_is_judged_only_when_it_changes() -> None:
     """X15."""
     policy = Policy(node_classes=("managed",))

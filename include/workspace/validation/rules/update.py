@@ -81,10 +81,15 @@ def partition_stays(change: Change) -> Iterator[Fault]:
 
 
 def machine_stays(change: Change) -> Iterator[Fault]:
-    """X4 (v1alpha1), X5, X6: another spelling is no other machine; only where nodes are BYO it may go."""
+    """X4 (v1alpha1), X5, X6: another spelling is no other machine; only where nodes are BYO it may go.
+
+    One that was not given may be given once: nothing was made for it yet.
+    """
     before, after = _machine(change.old), _machine(change.new)
     alpha = change.new.dialect == V1ALPHA1
     if before.lower() == after.lower():
+        return
+    if not before and not change.policy.byo:
         return
     rule = "X4" if alpha else "X6" if change.policy.byo else "X5"
     if change.policy.byo and not alpha and not after:
