@@ -7,12 +7,16 @@ a cloud for anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from include.catalog.models import GIB, STRICT, Status
 
+# KAITO v0.12 admits any Azure size of these series, of the table or not; whatever a pod template runs decides.
+_ADMITTED = re.compile(r"standard_[nd][a-z0-9]+(?:-[0-9]+)?(?:_[a-z0-9]+)*", re.IGNORECASE)
+_WITHOUT_GPU = re.compile(r"standard_d", re.IGNORECASE)
 BYO = "byo"  # the cloud of nodes that somebody brings along
 BF16_SINCE = (8, 0)  # Ampere; KAITO's rule too (kaito pkg/sku: compute capability >= 8.0)
 
@@ -68,3 +72,21 @@ class Machine:
     @property
     def deprecated(self) -> bool:
         return self.status == "deprecated"
+
+
+def unlisted(name: str) -> Machine | None:
+    """A machine type that no file lists, for a pod template, which says itself what it needs; None for other names.
+
+    Nothing is known of it but its cloud: neither its GPUs nor its price.
+    """
+    given = name.strip()
+    return (
+        Machine(name=given, cloud="azure", gpu="", gpus=0, gpu_memory_gib=0)
+        if _ADMITTED.fullmatch(given)
+        else None
+    )
+
+
+def without_gpu(name: str) -> bool:
+    """Whether a machine type is one that has no GPU by its name, so that its node never offers one."""
+    return _WITHOUT_GPU.match(name) is not None

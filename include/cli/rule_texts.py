@@ -57,7 +57,7 @@ SENTENCES: Mapping[str, str] = {
     "R10": "Such nodes carry NVIDIA's labels: nvidia.com/gpu.product, .count and .memory.",
     "R11": "Such nodes have the same GPUs.",
     "R12": "resource.partition is for BYO nodes.",
-    "R13": "resource.instanceType is a GPU machine type that is known (see `machines`).",
+    "R13": "resource.instanceType is a known GPU machine (see `machines`), for a template any Standard_N or _D.",
     "R15": "All GPUs together hold the weights.",
     "R16": "The model fits one node of the machine type; the runtime vllm may spread it over several.",
     "T1": "Tuning runs on one node.",

@@ -29,8 +29,9 @@ def _what(plan: Plan) -> str:
     work = (
         f"tune {plan.model} with {plan.method}" if plan.purpose == Purpose.TUNING else f"serve {plan.model}"
     )
+    each = f" ({plan.gpus_per_node} {plan.gpu or 'GPU'} each)" if plan.gpus_per_node else ""
     server = f", by {plan.runtime}," if plan.runtime else ""
-    return f"The plan is to {work}{server} on {nodes} ({plan.gpus_per_node} {plan.gpu or 'GPU'} each) in {plan.dtype}."
+    return f"The plan is to {work}{server} on {nodes}{each} in {plan.dtype}."
 
 
 def _memory(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from include.catalog import Catalog, Machine, Model, engines, mig, sizing
+from include.catalog.machines import unlisted
 from include.contracts.methods import TuningMethod
 from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
@@ -70,7 +71,7 @@ def plan_serving(
     `runtimes` are as for `plan`. The annotation that passes over resource checks turns a refusal into a warning.
     Raises KeyError for unknown names and DoesNotFit when the model does not fit.
     """
-    found = _part(ws, machine or catalog.machine(ws.instance_type))
+    found = _part(ws, machine or _machine_of(ws, catalog))
     if ws.preset is None:
         made = _template(ws, found, notices(ws, catalog))
     else:
@@ -84,6 +85,17 @@ def plan_serving(
         told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
         made = replace(made, warnings=(*made.warnings, told))
     return replace(made, own_nodes=machine is not None)
+
+
+def _machine_of(ws: Workspace, catalog: Catalog) -> Machine:
+    """The catalogue's machine; for a pod template one that is not in it as well. Raises KeyError."""
+    try:
+        return catalog.machine(ws.instance_type)
+    except KeyError:
+        other = unlisted(ws.instance_type) if ws.preset is None else None
+        if other is None:
+            raise
+        return other
 
 
 def _part(ws: Workspace, machine: Machine) -> Machine:

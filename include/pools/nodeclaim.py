@@ -17,13 +17,13 @@ from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.pools.observed import (
-    INSTANCE_TYPE_LABEL,
     ObservedPool,
     Owner,
     PoolMachine,
     group_status,
 )
 from include.pools.status import (
+    INSTANCE_TYPE_LABEL,
     PoolStatus,
     Stage,
     classify,

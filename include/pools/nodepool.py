@@ -20,7 +20,6 @@ from include.planning import Plan
 from include.pools import nodeclaim
 from include.pools.nodeclaim import DEFAULT_IMAGE_FAMILY, offer_mark, offer_requirements
 from include.pools.observed import (
-    INSTANCE_TYPE_LABEL,
     ObservedPool,
     PoolMachine,
     group_status,
@@ -29,6 +28,7 @@ from include.pools.observed import (
 )
 from include.pools.status import (
     FINAL_CLASSES,
+    INSTANCE_TYPE_LABEL,
     FailureClass,
     PoolStatus,
     Stage,

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from include.contracts.purpose import Purpose
-from include.pools.status import FINAL_CLASSES, FailureClass, PoolStatus, Stage
+from include.pools.status import FINAL_CLASSES, INSTANCE_TYPE_LABEL, FailureClass, PoolStatus, Stage
 from include.workspace.api import names
 from include.workspace.status.conditions import moment
 
 Object = Mapping[str, Any]
-INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 #: A Node that joins later than that after its pool was asked for was added to the pool afterwards.
 LONGEST_BOOT_SECONDS = 3600.0
 PURPOSES = frozenset(Purpose)

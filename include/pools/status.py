@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from include.catalog.machines import without_gpu
 from include.workspace.api import names
 
 GPU_RESOURCE = "nvidia.com/gpu"
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 
 
 class FailureClass(StrEnum):
@@ -121,15 +123,17 @@ def node_stage(reason: str) -> Stage:
 
 
 def node_problem(node: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return (reason, message) when a Node is not ready for GPU work, None when it is.
+    """Return (reason, message) when a Node is not ready for its work, None when it is.
 
-    A Node is Ready minutes before its GPUs are allocatable (drivers, device plugin): both are asked for.
+    A Node is Ready minutes before its GPUs are allocatable (drivers, device plugin): both are asked for, but of machine
+    types that have none.
     """
     name = node["metadata"]["name"]
     ready = condition_of(node, "Ready")
     if ready.get("status") != "True":
         return "NodeNotReady", f"Node {name} is not Ready: {ready.get('message') or 'no report yet'}"
     gpus = ((node.get("status") or {}).get("allocatable") or {}).get(GPU_RESOURCE, "0")
-    if int(gpus) < 1:
+    kind = str((node["metadata"].get("labels") or {}).get(INSTANCE_TYPE_LABEL) or "")
+    if int(gpus) < 1 and not without_gpu(kind):
         return "NodePluginsNotReady", f"Node {name} is Ready but offers no {GPU_RESOURCE} yet"
     return None

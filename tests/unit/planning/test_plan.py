@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from include.catalog import load_catalog, machine_from_labels, sizing
 from include.planning import Plan, plan, plan_serving
+from include.planning.candidates import candidates
 from include.planning.explain import sentences
 from include.workspace import parse_workspace
 from include.workspace.api import names
@@ -106,6 +107,18 @@ def test_a_template_plans_machines_only() -> None:
     made = plan(parse_workspace(document), CATALOG)
     assert (made.model, made.node_count, made.gpus_per_node, made.memory) == ("template", 2, 1, ())
     assert sentences(made)
+
+
+@pytest.mark.parametrize("machine", ["Standard_D4s_v5", "Standard_NC96ads_H300_v7"])
+def test_a_template_may_ask_for_a_machine_that_is_not_listed(machine: str) -> None:
+    document = serving("phi-4", "Standard_NC24ads_A100_v4").to_dict()
+    document["inference"] = {"template": {"spec": {}}}
+    document["resource"]["instanceType"] = machine
+    made = candidates(parse_workspace(document), CATALOG).first
+    assert (made.instance_type, made.gpus_per_node, made.estimate_usd_per_hour) == (machine, 0, None)
+    assert sentences(made)
+    with pytest.raises(KeyError):
+        plan(serving("phi-4", machine), CATALOG)
 
 
 @pytest.mark.parametrize("changes", [{"preset": "phi-33"}, {"machine": "Standard_NC6s_v9"}])

@@ -189,6 +189,29 @@ def test_byo_nodes_are_chosen_by_any_label() -> None:
     assert examine_workspace(document, CATALOG, Policy(byo=True))[1] == []
 
 
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        ("Standard_D8s_v5", []),
+        ("standard_d2as_v4", []),
+        ("Standard_NC96ads_H300_v7", []),  # newer than the table
+        ("Standard_NG32ads_V620_v1", []),  # AMD: the template says what it runs
+        ("Standard_E8s_v5", ["R13"]),
+        ("Standard_D8s_v5; rm", ["R13"]),
+        ("p9.large", ["R13"]),
+    ],
+)
+def test_a_template_takes_any_machine_that_kaito_admits(machine: str, told: list[str]) -> None:
+    document = changed(BETA_TEMPLATE, {"resource.instanceType": machine})
+    assert [fault.rule for fault in examine_workspace(document, CATALOG)[1] if fault.rule != "F32"] == told
+    if not told:
+        budget = {"metadata.annotations": {"kaito.sh/budget-usd": "25"}}
+        faults = examine_workspace(changed(document, budget), CATALOG)[1]
+        assert "F19" in [fault.rule for fault in faults], "its price is not known"
+        preset = changed(SERVING, {"resource.instanceType": machine})
+        assert {fault.rule for fault in examine_workspace(preset, CATALOG)[1]} & {"R13", "F8"}
+
+
 @pytest.mark.parametrize(("count", "told"), [(1000, []), (1001, ["F7"]), (10**9, ["F7"])])
 def test_more_machines_than_a_pool_can_have_are_refused(count: int, told: list[str]) -> None:
     template = {"template": {"spec": {"containers": [{"name": "a", "image": "x"}]}}}

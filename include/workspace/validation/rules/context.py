@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from include.catalog import Catalog, Machine, Model
+from include.catalog.machines import unlisted
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
 from include.workspace.api.names import AUTO_PROVIDER, POOL_PROVIDER, POOL_PROVIDERS, RUNTIME, PoolProvider
@@ -121,7 +122,10 @@ class Context:
     @cached_property
     def machine(self) -> Machine | None:
         name = self.ws.instance_type
-        return self.catalog.machine(name) if name.lower() in self.known.machines_lower else None
+        if name.lower() in self.known.machines_lower:
+            return self.catalog.machine(name)
+        inference = self.ws.inference
+        return unlisted(name) if inference and inference.template is not None else None
 
     @property
     def runtime(self) -> str:

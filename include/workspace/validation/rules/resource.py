@@ -93,7 +93,7 @@ def count_is_possible(context: Context) -> Iterator[Fault]:
 
 
 def machine_is_known(context: Context) -> Iterator[Fault]:
-    """R13, and F8 for machines that have no NVIDIA GPU."""
+    """R13, and F8 for machines that have no NVIDIA GPU. A pod template takes any size that KAITO admits."""
     given = context.ws.instance_type
     if context.policy.byo or not given:
         return
@@ -103,9 +103,14 @@ def machine_is_known(context: Context) -> Iterator[Fault]:
             some = sorted(n for n in context.known.machines if n.startswith("Standard_"))[:3]
             hint = f"known are {len(context.catalog.machines)} types, such as {', '.join(some)}"
         yield Fault("resource.instanceType", given, "R13", "is not a known GPU machine type", hint)
-    elif not context.machine.nvidia:
+    elif not context.machine.nvidia and not _has_template(context):
         message = f"has no NVIDIA GPU but {context.machine.gpu}, and the workloads need CUDA"
         yield Fault("resource.instanceType", given, "F8", message, "choose a machine with NVIDIA GPUs")
+
+
+def _has_template(context: Context) -> bool:
+    inference = context.ws.inference
+    return inference is not None and inference.template is not None
 
 
 def tuning_fits(context: Context) -> Iterator[Fault]:
