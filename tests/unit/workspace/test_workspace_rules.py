@@ -18,7 +18,7 @@ from include.workspace import (
     validate,
 )
 from tests.support.quick_start import QUICK_START
-from tests.support.rule_cases import SERVING_RULES, TUNING_RULES, VOLUME
+from tests.support.rule_cases import BETA_TEMPLATE, SERVING_RULES, TUNING_RULES, VOLUME
 from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
