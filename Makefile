@@ -109,7 +109,7 @@ lint: setup ## ruff, mypy (strict), the floors (import-linter)
 .PHONY: test
 test: setup ## All tests, real processes included (TESTS=tests/unit for the fast ones)
 ifeq ($(TESTS),tests)
-	@$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/dags
+	@$(PY) -m pytest -n 2 --dist loadfile tests/unit tests/dags tests/component
 	@$(PY) -m pytest -n 2 --dist loadfile tests/integration
 else
 	@$(PY) -m pytest $(TESTS)

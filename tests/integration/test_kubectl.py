@@ -9,8 +9,8 @@ import pytest
 
 from sandbox.api.cluster import ApiError
 from sandbox.faults import Fault, FaultKind
-from tests.integration.api_server import POD, SERVICE, Sandbox
-from tests.integration.api_server import served_sandbox as served_sandbox
+from tests.support.api_server import POD, SERVICE, Sandbox
+from tests.support.api_server import served_sandbox as served_sandbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

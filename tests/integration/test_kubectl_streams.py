@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from tests.integration.api_server import POD, SERVICE, Sandbox, answer_hello
-from tests.integration.api_server import served_sandbox as served_sandbox
+from tests.support.api_server import POD, SERVICE, Sandbox, answer_hello
+from tests.support.api_server import served_sandbox as served_sandbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

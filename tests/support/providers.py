@@ -9,7 +9,7 @@ from kaito.providers.base import PoolProvider, ProviderContext
 from kaito.providers.blocking import BlockingProvider
 from kaito.providers.settings import PoolSettings
 
-from tests.unit.kaito.conftest import FakeCalls
+from tests.support.fake_cluster import FakeCalls
 
 
 def blocking(

@@ -21,9 +21,9 @@ from kaito.triggers import base
 
 from examples.pool_providers.labelled_nodes import SET_ASIDE, LabelledNodes
 from include.workspace.api import names
-from tests.unit.kaito.conftest import FakeCalls, FakeCluster
-from tests.unit.kaito.test_pool_operators import create, release
-from tests.unit.kaito.test_triggers import NAME, ending, pool_trigger
+from tests.support.fake_cluster import FakeCalls, FakeCluster
+from tests.support.tasks import create, release
+from tests.support.triggers import NAME, ending, pool_trigger
 
 PROJECT = Path(__file__).resolve().parents[3]
 PATH = "examples.pool_providers.labelled_nodes:LabelledNodes"

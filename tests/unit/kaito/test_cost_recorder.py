@@ -21,9 +21,9 @@ from include.pools.observed import UnregisteredCapacity
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.conditions import timestamp
+from tests.support.fake_cluster import RUN_ID, FakeCluster
 from tests.support.providers import blocking
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
-from tests.unit.kaito.test_pool_operators import create, release
+from tests.support.tasks import create, release
 
 NAME, UID = "workspace-tuning-phi-3", "0123abcd-0000"
 NOW = datetime.now(UTC)

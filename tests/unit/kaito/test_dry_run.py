@@ -13,8 +13,10 @@ from kaito.operators import dry_run
 from kaito.tasks.base import Run
 
 from include.manifests import ManifestSettings
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
-from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
+from tests.support.fake_cluster import RUN_ID, FakeCluster
+from tests.support.tasks import preflight
+
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}

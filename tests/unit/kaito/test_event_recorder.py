@@ -12,7 +12,7 @@ from kaito.hooks.cluster_calls import run
 
 from include.workspace.status import conditions
 from include.workspace.status.transitions import NORMAL, WARNING, Event
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PENDING = Event(NORMAL, "Pending", "Accepted")

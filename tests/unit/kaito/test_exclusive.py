@@ -11,8 +11,10 @@ from kaito.hooks.api import WORKSPACE
 from kaito.operators import exclusive
 
 from include.workspace.api import names
-from tests.unit.kaito.conftest import QUICK_START, RUN_ID, FakeCluster
-from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
+from tests.support.fake_cluster import QUICK_START, RUN_ID, FakeCluster
+from tests.support.tasks import preflight
+
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}

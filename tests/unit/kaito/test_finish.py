@@ -12,7 +12,7 @@ from kaito.operators.finish import FinishOperator, shortfall
 from kaito.tasks.base import PREFLIGHT
 
 from include.workspace.status import conditions
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.support.fake_cluster import RUN_ID, FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 STEPS = ["serve.create_gpu_pool", "serve.roll_out", "serve.ask"]

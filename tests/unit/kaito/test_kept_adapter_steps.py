@@ -22,9 +22,11 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.adapter import kept
 from include.workspace.status.kept_adapter import KeptAdapter, State
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
-from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
-from tests.unit.kaito.test_workload import EVENT, comes_back, ended_pod, started  # noqa: F401
+from tests.support.fake_cluster import RUN_ID, FakeCluster
+from tests.support.tasks import preflight
+from tests.support.workload_pods import ended_pod, started
+
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}
@@ -53,7 +55,7 @@ def tuned(
     cluster: FakeCluster,
     claim: dict[str, Any],
     context: dict[str, Any],
-    comes_back: Any,  # noqa: F811
+    comes_back: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> KeptAdapter:
     """A run has trained, and its push has failed."""

@@ -14,9 +14,11 @@ from kaito.lookup import look_up, token_in
 
 from include.planning import Plan
 from include.workspace import workspace_crd
+from tests.support.fake_cluster import QUICK_START, FakeCluster
 from tests.support.hub_server import COMMIT, CONFIG, HubServer, running
-from tests.unit.kaito.conftest import QUICK_START, FakeCluster
-from tests.unit.kaito.test_preflight import preflight
+from tests.support.tasks import preflight
+
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 NAME = "acme/Tiny-Llama"
 TOKEN = "hf_secret"

@@ -25,8 +25,8 @@ from include.planning import plan
 from include.pools.nodepool import node_pool_status
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
+from tests.support.fake_cluster import QUICK_START, FakeCluster
 from tests.support.providers import blocking
-from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 
 SETTINGS = ManifestSettings(workload_image="w")
 WORKSPACE = {**QUICK_START, "metadata": {**QUICK_START["metadata"], "uid": "u1", "generation": 1}}

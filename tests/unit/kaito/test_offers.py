@@ -13,12 +13,12 @@ from kaito.hooks.azure_account import AksError
 from kaito.providers.azure_offer import Wanted
 
 from include.workspace.api import names
-from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_preflight import established_crd, preflight
+from tests.support.fake_cluster import FakeCluster
+from tests.support.tasks import preflight
 
 NAME = "workspace-tuning-phi-3"
 V100, A100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4"
-__all__ = ["established_crd"]
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 
 class Azure:

@@ -12,7 +12,7 @@ from kaito.operators.one_pod import PodRefused
 from kaito.operators.tuning import TuneOperator
 from kubernetes.client.exceptions import ApiException
 
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
 
 LABELS = {"kaito.sh/workspace": "w", "kaito.sh/component": "tuning"}
 

@@ -26,9 +26,8 @@ from kaito.hooks.ownership import ForeignObject, other_owner
 from kaito.providers.nodepool import NODE_POOL
 from kubernetes.client.exceptions import ApiException
 
-from tests.unit.kaito.test_kubernetes_hook import ScriptedClient, hook_for, refusal
+from tests.support.scripted_client import ScriptedClient, refusal
 
-__all__ = ["hook_for"]
 OWNER = {"kind": "Workspace", "name": "payments", "uid": "u1", "controller": True}
 LABELS = {"kaito.sh/workspace": "payments", "kaito.sh/workspacenamespace": "n"}
 OURS = {"metadata": {"name": "payments", "namespace": "n", "labels": LABELS, "ownerReferences": [OWNER]}}

@@ -19,40 +19,9 @@ from kaito.providers.selection import failure_class
 
 from include.contracts.purpose import Purpose
 from include.pools.nodeclaim import pool_status
+from tests.support.fake_cluster import FakeCluster
+from tests.support.node_claims import KEY, TYPE, claim, node, ready_claim
 from tests.support.providers import blocking
-from tests.unit.kaito.conftest import FakeCluster
-
-KEY = PoolKey("w", "default", Purpose.TUNING)
-TYPE = "Standard_NC6s_v3"
-
-
-def claim(name: str, run: str = "run-1", node: str = "", **conditions: Any) -> dict[str, Any]:
-    """A NodeClaim; a condition is its status, or (status, reason, message)."""
-    listed = []
-    for type_, value in conditions.items():
-        status, reason, message = value if isinstance(value, tuple) else (value, type_, "")
-        listed.append({"type": type_, "status": status, "reason": reason, "message": message})
-    return {
-        "metadata": {"name": name, "labels": {**KEY.labels, "kaito.sh/run-id": run}},
-        "spec": {
-            "requirements": [{"key": "node.kubernetes.io/instance-type", "operator": "In", "values": [TYPE]}]
-        },
-        "status": {"conditions": listed, "nodeName": node},
-    }
-
-
-def ready_claim(name: str, node: str) -> dict[str, Any]:
-    return claim(name, node=node, Launched="True", Registered="True", Initialized="True", Ready="True")
-
-
-def node(name: str, gpus: int = 1, ready: str = "True") -> dict[str, Any]:
-    return {
-        "metadata": {"name": name},
-        "status": {
-            "conditions": [{"type": "Ready", "status": ready, "message": "kubelet says no"}],
-            "allocatable": {"nvidia.com/gpu": str(gpus)},
-        },
-    }
 
 
 def test_a_pool_is_ready_when_its_nodes_offer_gpus() -> None:

@@ -30,33 +30,20 @@ from include.pools.status import Stage
 from include.workspace import workspace_crd
 from include.workspace.api import names
 from include.workspace.api.names import AUTO_PROVIDER, PoolProvider
-from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
-from tests.unit.kaito.test_pool import node
-from tests.unit.kaito.test_pool_operators import create
-from tests.unit.kaito.test_pool_operators import release as release_task
-from tests.unit.kaito.test_preflight import preflight
+from tests.support.fake_cluster import RUN_ID, FakeCalls, FakeCluster
+from tests.support.node_claims import gpu_node
+from tests.support.tasks import create, preflight
+from tests.support.tasks import release as release_task
 
 NAME = "workspace-tuning-phi-3"
 NO_KIND = ClusterError(404, "NotFound", "the server could not find the requested resource")
 AUTO = PoolSettings(AUTO_PROVIDER, "azure_here")
 AZURE = json.dumps({"conn_type": "azure", "extra": {"subscriptionId": "s"}})
-GPU_LABELS = {
-    "app": "tuning-phi-3",
-    "nvidia.com/gpu.product": "Tesla-V100-PCIE-16GB",
-    "nvidia.com/gpu.count": "1",
-    "nvidia.com/gpu.memory": "16384",
-}
 
 
 def annotated(workspace: dict[str, Any], provider: str) -> dict[str, Any]:
     workspace["metadata"]["annotations"] = {names.POOL_PROVIDER: provider}
     return workspace
-
-
-def gpu_node(name: str, **labels: str) -> dict[str, Any]:
-    made = node(name)
-    made["metadata"]["labels"] = {**GPU_LABELS, **labels}
-    return made
 
 
 def test_without_a_word_machines_are_node_claims(cluster: FakeCluster, workspace: dict[str, Any]) -> None:

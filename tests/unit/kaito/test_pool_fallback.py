@@ -7,40 +7,19 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from kaito.hooks.api import EVENT, NODE, ClusterError
+from kaito.hooks.api import EVENT, ClusterError
 from kaito.hooks.azure_account import AksError
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.sensors.workspace import GpuPoolReadySensor
-from kaito.tasks import machines as asking
 
-from include.catalog import load_catalog
-from include.planning import candidates
-from include.workspace import parse_workspace
 from include.workspace.api import names
-from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_pool_operators import create, release
+from tests.support.fake_cluster import FakeCluster
+from tests.support.machine_choices import A100, H100, NAME, ORDER, V100, asked_for, gave_up, told
+from tests.support.tasks import create, release
 
-NAME = "workspace-tuning-phi-3"
-V100, A100, H100 = "Standard_NC6s_v3", "Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5"
-ORDER = [V100, f"{A100}@2", H100]
 NO_QUOTA = AksError(400, "QuotaExceeded", "0 of 24 cores left")
-
-
-@pytest.fixture
-def choices(cluster: FakeCluster, workspace: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
-    """A run with three choices of machines, as the preflight leaves it."""
-    notes = {names.INSTANCE_TYPES: ",".join(ORDER[1:])}
-    live = cluster.objects["workspaces", "default", NAME]
-    left = context["ti"].xcoms["preflight"]
-    for document in (live, left["workspace"]):
-        document["metadata"]["annotations"] = {**document["metadata"].get("annotations", {}), **notes}
-    cluster.add(NODE, {"metadata": {"name": "n", "labels": {asking.REGION_LABEL: "westeurope"}}})
-    plans = candidates(parse_workspace(left["workspace"]), load_catalog()).plans
-    assert [plan.offer for plan in plans] == ORDER
-    left["alternatives"] = {"tuning": [plan.to_dict() for plan in plans[1:]]}
-    return context
 
 
 def wait(cluster: FakeCluster) -> GpuPoolReadySensor:
@@ -49,25 +28,6 @@ def wait(cluster: FakeCluster) -> GpuPoolReadySensor:
     )
     sensor.cluster = cluster
     return sensor
-
-
-def gave_up(offer: str, told: str = "capacity: none left", **more: Any) -> dict[str, Any]:
-    return {"message": told, "reason": "LaunchFailed", "offer": offer, "unavailable": True, **more}
-
-
-def asked_for(cluster: FakeCluster) -> list[str]:
-    """The machine types of the claims that are there."""
-    return [
-        requirement["values"][0]
-        for claim in cluster.list(NODE_CLAIM)
-        for requirement in claim["spec"]["requirements"]
-        if requirement["key"] == "node.kubernetes.io/instance-type"
-    ]
-
-
-def told(cluster: FakeCluster) -> list[tuple[str, str]]:
-    status = cluster.objects["workspaces", "default", NAME]["status"]
-    return [(entry["offer"], entry["state"]) for entry in status.get("machines") or ()]
 
 
 def test_what_is_refused_is_deleted_and_the_next_is_asked_for(

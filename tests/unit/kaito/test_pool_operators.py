@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from kaito.hooks.api import STATEFUL_SET, ClusterError
-from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.support.fake_cluster import RUN_ID, FakeCluster
+from tests.support.tasks import create, release
 
 NAME = "workspace-tuning-phi-3"
-
-
-def create(cluster: FakeCluster, purpose: str = "tuning") -> CreateGpuPoolOperator:
-    operator = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=purpose)
-    operator.cluster = cluster
-    return operator
-
-
-def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = None) -> ReleaseGpuPoolOperator:
-    operator = ReleaseGpuPoolOperator(
-        task_id="release_gpu_pool",
-        purpose=purpose,
-        keep_if_succeeded=keep,
-        gone_within=timedelta(seconds=0.05),
-        poll_seconds=0,
-    )
-    operator.cluster = cluster
-    return operator
 
 
 def claims(cluster: FakeCluster) -> list[str]:

@@ -16,10 +16,9 @@ from kaito.triggers.pool import GpuPoolReadyTrigger
 
 from include.pools.status import FailureClass, PoolStatus, Stage
 from include.workspace.api import names
-from tests.unit.kaito.conftest import FakeCalls, FakeCluster
-from tests.unit.kaito.test_pool import claim, node, ready_claim
-from tests.unit.kaito.test_pool_choice import gpu_node
-from tests.unit.kaito.test_triggers import NAME, ending, given_up, own_claim, pool_trigger
+from tests.support.fake_cluster import FakeCalls, FakeCluster
+from tests.support.node_claims import claim, gpu_node, node, ready_claim
+from tests.support.triggers import NAME, ending, given_up, own_claim, pool_trigger
 
 SLOW = {
     Stage.LAUNCH: own_claim(claim("a")),

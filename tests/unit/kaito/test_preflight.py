@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks.api import CONFIG_MAP, CRD, NODE, SECRET, WORKSPACE, ClusterError
-from kaito.operators.preflight import PreflightOperator
-from kaito.params import tuning_params
+from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, WORKSPACE, ClusterError
 
-from include.workspace import workspace_crd
 from include.workspace.api import names
-from tests.unit.kaito.conftest import QUICK_START, RUN_ID, FakeCluster
+from tests.support.fake_cluster import QUICK_START, FakeCluster
+from tests.support.tasks import preflight
 
-DEFAULTS = {key: param.value for key, param in tuning_params().items()}
-
-
-def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning") -> dict[str, Any]:
-    operator = PreflightOperator(task_id="preflight", purpose=purpose)
-    operator.cluster = cluster
-    context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
-    return operator.execute(context)
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 
 @pytest.fixture
 def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Workspace with a URL that may stand in a run's conf."""
     monkeypatch.setitem(QUICK_START["tuning"]["input"], "urls", ["https://example.com/train.parquet"])
-
-
-@pytest.fixture(autouse=True)
-def established_crd(cluster: FakeCluster) -> None:
-    definition = workspace_crd()
-    definition["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
-    cluster.add(CRD, definition)
 
 
 def test_a_workspace_in_the_cluster_is_planned(cluster: FakeCluster, workspace: dict[str, Any]) -> None:

@@ -12,8 +12,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import SECRET, WORKSPACE, ClusterError
 
 from include.workloads.adapter import trial
-from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_preflight import established_crd, preflight  # noqa: F401
+from tests.support.fake_cluster import FakeCluster
+from tests.support.tasks import preflight
+
+pytestmark = pytest.mark.usefixtures("established_crd")
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}

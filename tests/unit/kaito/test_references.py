@@ -10,7 +10,7 @@ from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError
 from kaito.hooks.cluster_calls import run
 
 from include.catalog import load_catalog
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
 
 DOCKER = {"type": "kubernetes.io/dockerconfigjson"}
 DOCUMENT: dict[str, Any] = {

@@ -34,8 +34,8 @@ from kaito.triggers.release import ReleasedTrigger
 
 from include.pools.aks import MANAGED_BY, MANAGED_BY_TAG
 from include.workspace.api import names
-from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
-from tests.unit.kaito.test_triggers import ending
+from tests.support.fake_cluster import RUN_ID, FakeCalls, FakeCluster
+from tests.support.triggers import ending
 
 NAME = "workspace-tuning-phi-3"
 WHICH = {"workspace": NAME, "namespace": "default"}

@@ -20,10 +20,9 @@ from kaito.triggers import base
 from include.workspace import workspace_crd
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
-from tests.unit.kaito.conftest import RUN_ID, FakeCalls, FakeCluster
-from tests.unit.kaito.test_pool_operators import release
-from tests.unit.kaito.test_preflight import preflight
-from tests.unit.kaito.test_triggers import ending, in_run
+from tests.support.fake_cluster import RUN_ID, FakeCalls, FakeCluster
+from tests.support.tasks import preflight, release
+from tests.support.triggers import ending, in_run
 
 NAME = "workspace-tuning-phi-3"
 ADAPTER = {"image": "r/a:1", "digest": "sha256:1", "reference": "r/a@sha256:1"}

@@ -20,9 +20,9 @@ from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.operators.rollout import AskOperator, RollOutOperator
 
 from include.reconcile.rollout import rollout_status
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
+from tests.support.rollouts import NAME, pod, stateful_set
 
-NAME = "workspace-tuning-phi-3"
 KEY = f"{NAME}-api-key"
 REFERENCE = "registry.example.com/adapters/phi@sha256:" + "1" * 64
 
@@ -157,15 +157,6 @@ def test_no_answer_fails_the_workspace_only_when_it_is_not_asked_again(
         ask(cluster).execute(context)
     assert cluster.condition(NAME, "InferenceReady")["reason"] == "WorkspaceInferenceStatusFailed"
     assert cluster.condition(NAME, "WorkspaceReady")["reason"] == reason
-
-
-def stateful_set(ready: int = 0, observed: int = 1, updated: int = 1) -> dict[str, Any]:
-    status = {"readyReplicas": ready, "observedGeneration": observed, "updatedReplicas": updated}
-    return {"metadata": {"name": NAME, "generation": 1}, "spec": {"replicas": 1}, "status": status}
-
-
-def pod(**status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": f"{NAME}-0"}, "status": status}
 
 
 def container(restarts: int = 0, **state: Any) -> dict[str, Any]:

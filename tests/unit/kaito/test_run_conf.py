@@ -9,8 +9,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.params import janitor_params, release_params, serving_params, tuning_params
 from kaito.run_conf import NAMED, conf_faults, identity_faults, refuse
 
-from tests.unit.kaito.conftest import QUICK_START, FakeCluster
-from tests.unit.kaito.test_preflight import preflight
+from tests.support.fake_cluster import QUICK_START, FakeCluster
+from tests.support.tasks import preflight
 
 FORMS = [tuning_params, serving_params, release_params, janitor_params]
 

@@ -15,7 +15,7 @@ from kaito.operators.rollout import RollOutOperator
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.tasks.stopped import stopped
 
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
+from tests.support.fake_cluster import RUN_ID, FakeCluster
 
 DAGS = Path(__file__).parents[3] / "dags"
 EVENT = {"status": "running", "name": "p", "namespace": "default", "message": "", "last_log_time": None}

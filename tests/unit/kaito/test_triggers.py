@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import NODE, POD, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
-from kaito.triggers.pool import GpuPoolReadyTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
 from include.reconcile.pod_problems import STUCK_AFTER
 from include.workspace.status import conditions
-from tests.unit.kaito.conftest import FakeCalls, FakeCluster
-from tests.unit.kaito.test_pool import claim, node, ready_claim
-from tests.unit.kaito.test_rollout import pod, stateful_set
-
-NAME = "workspace-tuning-phi-3"
-WHICH: dict[str, Any] = {
-    "workspace": NAME,
-    "namespace": "default",
-    "kubernetes_conn_id": "kubernetes_default",
-    "timeout_seconds": 5.0,
-    "poll_seconds": 0.0,
-}
+from tests.support.fake_cluster import FakeCalls, FakeCluster
+from tests.support.node_claims import claim, node, ready_claim
+from tests.support.rollouts import pod, stateful_set
+from tests.support.triggers import NAME, WHICH, ending, given_up, in_run, own_claim, pool_trigger
 
 
 @pytest.fixture(autouse=True)
 def in_memory(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     monkeypatch.setattr(base, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
     monkeypatch.setattr(hooks.AsyncKaitoClusterHook, "find", None)
-
-
-async def ending(trigger: WorkspaceTrigger) -> TriggerEvent:
-    events = [event async for event in trigger.run()]
-    assert len(events) == 1
-    return events[0]
-
-
-def given_up(event: TriggerEvent) -> str:
-    """The sentence with which a wait for machines has failed: it goes to a worker, which may ask for others."""
-    assert not isinstance(event, TaskSuccessEvent | TaskFailedEvent)
-    return str(event.payload["message"])
-
-
-def pool_trigger(**changes: Any) -> GpuPoolReadyTrigger:
-    return GpuPoolReadyTrigger(**{**WHICH, "purpose": "tuning", **changes})
-
-
-def own_claim(made: dict[str, Any]) -> dict[str, Any]:
-    made["metadata"]["labels"]["kaito.sh/workspace"] = NAME
-    return made
 
 
 @pytest.mark.parametrize("trigger", [pool_trigger(), RolloutReadyTrigger(**WHICH)])
@@ -176,12 +145,6 @@ async def test_news_is_said_once(cluster: FakeCluster, monkeypatch: pytest.Monke
         monkeypatch.setattr(trigger.log, level, lambda text, *args: lines.append(text % args))
     assert isinstance(await ending(trigger), TaskSuccessEvent)
     assert lines[1:] == ["pulling the image", "booting", "ready"]
-
-
-def in_run(run_id: str) -> WorkspaceTrigger:
-    trigger = pool_trigger()
-    trigger._task_instance = SimpleNamespace(run_id=run_id)
-    return trigger
 
 
 GOING = {"deletionTimestamp": "2026-11-23T00:00:00Z", "generation": 2}

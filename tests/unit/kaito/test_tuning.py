@@ -22,12 +22,11 @@ from kaito.triggers.workload import NODE_LOST
 
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
-from tests.unit.kaito.conftest import FakeCluster
-from tests.unit.kaito.test_pool_fallback import A100, H100, NAME, V100, asked_for, choices, gave_up, told
-from tests.unit.kaito.test_triggers import WHICH, FakeCalls, ending
-from tests.unit.kaito.test_workload import EVENT, comes_back, ended_pod, have_machine, started
+from tests.support.fake_cluster import FakeCalls, FakeCluster
+from tests.support.machine_choices import A100, H100, NAME, V100, asked_for, gave_up, told
+from tests.support.triggers import WHICH, ending
+from tests.support.workload_pods import EVENT, ended_pod, have_machine, started
 
-__all__ = ["choices", "comes_back"]
 LOST_AGAIN = {"message": "The pool has no NodeClaims", "reason": "NodeClaimMissing", "missing": True}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -13,48 +12,18 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from kaito.hooks.api import CONFIG_MAP, NODE, POD, ClusterError
+from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
 from kaito.hooks.api import EVENT as KUBERNETES_EVENT
 from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
 from kaito.operators.workload import WorkloadPodOperator
-from kaito.providers.base import PoolKey
-from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.tasks import base
 from kaito.tasks.base import Run
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 
 from include.workspace.status.conditions import Phase
-from tests.unit.kaito.conftest import RUN_ID, FakeCluster
-
-NAME = "workspace-tuning-phi-3"
-EVENT = {"status": "success", "name": "p", "namespace": "default", "message": "Container state failed"}
-
-
-def ended_pod(exit_code: int, message: str = "", reason: str = "Error", **metadata: Any) -> SimpleNamespace:
-    terminated = SimpleNamespace(exit_code=exit_code, message=message, reason=reason)
-    status = SimpleNamespace(name="tuning", state=SimpleNamespace(terminated=terminated))
-    marks = [SimpleNamespace(type=t, status="True") for t in metadata.pop("marks", [])]
-    phase = "Failed" if exit_code else "Succeeded"
-    whole = {"phase": phase, "reason": metadata.get("pod_reason"), "message": None}
-    return SimpleNamespace(
-        metadata=SimpleNamespace(deletion_timestamp=metadata.get("deleted")),
-        status=SimpleNamespace(container_statuses=[status], conditions=marks, **whole),
-    )
-
-
-def have_machine(cluster: FakeCluster) -> None:
-    """The run's machine, ready."""
-    ready = [
-        {"type": type_, "status": "True"} for type_ in ("Launched", "Registered", "Initialized", "Ready")
-    ]
-    labels = {**PoolKey(NAME, "default", "tuning").labels, "kaito.sh/run-id": RUN_ID}
-    cluster.add(
-        NODE_CLAIM,
-        {"metadata": {"name": "ws1", "labels": labels}, "status": {"nodeName": "n1", "conditions": ready}},
-    )
-    status = {"conditions": ready, "allocatable": {"nvidia.com/gpu": "1"}}
-    cluster.add(NODE, {"metadata": {"name": "n1"}, "status": status})
+from tests.support.fake_cluster import RUN_ID, FakeCluster
+from tests.support.workload_pods import EVENT, NAME, ended_pod, have_machine, started
 
 
 @pytest.fixture
@@ -62,21 +31,6 @@ def tune(cluster: FakeCluster) -> TuneOperator:
     operator = TuneOperator(task_id="tune")
     operator.cluster = cluster
     return operator
-
-
-@pytest.fixture
-def comes_back(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make the provider's operator come back with a pod, and with an error or not."""
-
-    def arrange(operator: WorkloadPodOperator, pod: Any, error: Exception | None = None) -> None:
-        def reentry(self: Any, context: Any, event: Any) -> None:
-            operator.pod = pod
-            if error:
-                raise error
-
-        monkeypatch.setattr(KubernetesPodOperator, "trigger_reentry", reentry)
-
-    return arrange
 
 
 def test_the_termination_message_is_the_result(
@@ -246,15 +200,6 @@ def test_a_lost_status_write_does_not_hide_the_error(
     comes_back(tune, ended_pod(65, json.dumps({"error": "no rows"})), AirflowException("pod failed"))
     with pytest.raises(AirflowFailException, match="no rows"):
         tune.trigger_reentry(context, {**EVENT, "status": "failed"})
-
-
-def started(
-    operator: WorkloadPodOperator, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: None)
-    operator.execute(context)
-    assert operator.pod_template_dict is not None
-    return operator.pod_template_dict
 
 
 def test_the_dataset_pod_gets_the_signed_url_and_its_volume(

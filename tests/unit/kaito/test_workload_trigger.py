@@ -16,7 +16,7 @@ from kaito.triggers.workload import NODE_LOST, STUCK, SUPERSEDED, TRY_LABEL, Wor
 
 from include.reconcile import pod_problems
 from include.workspace.status.conditions import timestamp
-from tests.unit.kaito.conftest import FakeCalls, FakeCluster
+from tests.support.fake_cluster import FakeCalls, FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 

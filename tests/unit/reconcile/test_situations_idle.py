@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from include.pools.aks import AGENT_POOL_LABEL, MANAGED_BY, MANAGED_BY_TAG
+from include.pools.aks import AGENT_POOL_LABEL
 from include.reconcile import Activity, DeletePool, ScaleToZero, StartRun, due
 from include.reconcile.activity import read, together
 from include.reconcile.idle import asks_for_metrics, asks_for_pools
 from include.workspace.api import names
 from include.workspace.api.annotations import idle_seconds
 from include.workspace.status.conditions import condition, timestamp
+from tests.support.agent_pools import OURS, agent_pool
 from tests.support.reconcile.cluster import NAME, Obj
 from tests.support.reconcile.story import Story, deleted, of, ready
 
@@ -223,13 +224,6 @@ def test_a_sleeping_service_is_looked_at_until_its_machines_are_gone() -> None:
 # -- machines that are no NodeClaims ---------------------------------------------------------------------------------
 
 
-def agent_pool(state: str = "Succeeded", count: int = 1, purpose: str = "serving") -> Obj:
-    labels = {names.WORKSPACE: NAME, names.WORKSPACE_NAMESPACE: "ml", names.POOL: purpose}
-    tags = {MANAGED_BY_TAG: MANAGED_BY}
-    told = {"provisioningState": state, "count": count, "nodeLabels": labels, "tags": tags, "eTag": "e1"}
-    return {"name": "ws1", "properties": told}
-
-
 def without_claims(story: Story) -> Story:
     for kind in ("NodeClaim", "Node"):
         story.cluster.objects[kind].clear()
@@ -326,13 +320,6 @@ def test_a_machine_of_an_agent_pool_that_is_silent_for_long_does_not_stand(
 
 # -- what servers tell -----------------------------------------------------------------------------------------------
 
-OURS = """\
-# HELP kaito_serving_requests_total Requests answered.
-kaito_serving_requests_total{endpoint="/chat",model="a } b",status="200"} 3.0
-kaito_serving_requests_total{endpoint="/chat",model="",status="400"} 2.0
-kaito_serving_requests_in_flight 1.0
-kaito_serving_last_request_timestamp_seconds 1.7795e+09
-"""
 VLLM = """\
 vllm:num_requests_running{engine="0",model_name="phi"} 0.0
 vllm:num_requests_waiting{engine="0",model_name="phi"} 2.0

@@ -22,12 +22,10 @@ from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.registry import owners
 
 from include.workspace.api import names
-from tests.integration.api_server import served_sandbox
 from tests.support import janitor_world as world
-from tests.unit.kaito.conftest import FakeCalls, FakeCluster
-from tests.unit.kaito.test_workspace_reconciler import Installed, cluster
+from tests.support.fake_cluster import FakeCalls, FakeCluster
+from tests.support.installed import Installed
 
-__all__ = ["cluster", "served_sandbox"]
 LIVE = "workspace-tuning-phi-3"
 Now = Callable[..., Any]
 

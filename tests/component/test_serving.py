@@ -27,15 +27,9 @@ from include.pools.aks import observed
 from include.reconcile import Activity, DeletePool, ScaleToZero
 from include.workspace.api import names
 from include.workspace.status import conditions
-from tests.unit.kaito.test_workspace_reconciler import (
-    KEY,
-    Installed,
-    cluster,
-    served_sandbox,
-)
-from tests.unit.reconcile.test_situations_idle import OURS, agent_pool
+from tests.support.agent_pools import OURS, agent_pool
+from tests.support.installed import KEY, Installed
 
-__all__ = ["cluster", "served_sandbox"]
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = {names.WORKSPACE: KEY[1], names.COMPONENT: "serving"}
 

@@ -36,9 +36,8 @@ from include.workspace.status.conditions import (
     timestamp,
 )
 from sandbox.cloud import crds
-from tests.integration.api_server import Sandbox, served_sandbox
+from tests.support.api_server import Sandbox
 
-__all__ = ["served_sandbox"]
 #: Longer than any of these waits takes.
 SOON = 20.0
 #: The status of a Workspace whose author was told something.

@@ -11,10 +11,8 @@ from kaito.hooks.api import SERVICE, WORKSPACE
 from kaito.hooks.ownership import ForeignObject, applying
 
 from include import manifests
-from tests.integration.api_server import served_sandbox
-from tests.unit.kaito.test_workspace_reconciler import Installed, cluster
+from tests.support.installed import Installed
 
-__all__ = ["cluster", "served_sandbox"]
 NAME = "workspace-tuning-phi-3"
 SHOP: dict[str, Any] = {
     "metadata": {"name": NAME},

@@ -21,8 +21,8 @@ from include.pools.aks import AgentPoolOptions, agent_pool
 from include.workspace import parse_workspace
 from sandbox.arm import errors, schema, server
 from sandbox.faults import FaultKind
-from tests.unit.kaito.azure_thread import AzureThread, azure_thread
-from tests.unit.kaito.conftest import QUICK_START
+from tests.support.azure_thread import AzureThread, azure_thread
+from tests.support.fake_cluster import QUICK_START
 
 VERSION = "2026-08-01"
 SUBSCRIPTION = "/subscriptions/00000000-0000-0000-0000-000000000000"

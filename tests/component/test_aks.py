@@ -35,10 +35,10 @@ from include.workspace.api.names import PoolProvider
 from sandbox.controllers.ownership import set_condition
 from sandbox.faults import FaultKind
 from sandbox.node.machine import is_lost
+from tests.support.azure_thread import AzureThread, azure_thread
+from tests.support.fake_cluster import QUICK_START, FakeCluster
 from tests.support.pools import held_machines
 from tests.support.providers import blocking
-from tests.unit.kaito.azure_thread import AzureThread, azure_thread
-from tests.unit.kaito.conftest import QUICK_START, FakeCluster
 
 SETTINGS = ManifestSettings(workload_image="w")
 WORKSPACE = {**QUICK_START, "metadata": {**QUICK_START["metadata"], "uid": "u1", "generation": 1}}

@@ -1,0 +1,41 @@
+"""Tasks of a run, each over a cluster in memory."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.operators.preflight import PreflightOperator
+from kaito.params import tuning_params
+
+from tests.support.fake_cluster import RUN_ID, FakeCluster
+
+
+def create(cluster: FakeCluster, purpose: str = "tuning") -> CreateGpuPoolOperator:
+    operator = CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=purpose)
+    operator.cluster = cluster
+    return operator
+
+
+def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = None) -> ReleaseGpuPoolOperator:
+    operator = ReleaseGpuPoolOperator(
+        task_id="release_gpu_pool",
+        purpose=purpose,
+        keep_if_succeeded=keep,
+        gone_within=timedelta(seconds=0.05),
+        poll_seconds=0,
+    )
+    operator.cluster = cluster
+    return operator
+
+
+DEFAULTS = {key: param.value for key, param in tuning_params().items()}
+
+
+def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning") -> dict[str, Any]:
+    operator = PreflightOperator(task_id="preflight", purpose=purpose)
+    operator.cluster = cluster
+    context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
+    return operator.execute(context)
