@@ -150,7 +150,7 @@ class _Checker:
         self.maps = maps
         self.models = models
         self.used: set[tuple[str, int]] = set()
-        self.judged: dict[tuple[int, str], list[Finding]] = {}
+        self.judged: dict[tuple[int, str, str], list[Finding]] = {}
         self.parsed: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
 
     def examine(self, one: _Object) -> DocumentReport:
@@ -221,20 +221,23 @@ class _Checker:
         """Checks the ConfigMaps that a Workspace uses; gives the config that its plan is made with."""
         if workspace.tuning and workspace.tuning.config:
             found = self._used("tuning.config", workspace.tuning.config, report)
-            return self._training(found, workspace.method, report) if found else None
+            return self._training(found, workspace, catalog, report) if found else None
         if workspace.inference and workspace.inference.config:
             found = self._used("inference.config", workspace.inference.config, report)
             return self._serving(found, workspace, catalog, report) if found else None
         return None
 
-    def _training(self, found: ConfigMap, method: str, report: DocumentReport) -> Mapping[str, Any]:
-        from include.workspace.validation.training_config import KEY, config_faults, config_notices
+    def _training(
+        self, found: ConfigMap, workspace: Workspace, catalog: Catalog, report: DocumentReport
+    ) -> Mapping[str, Any]:
+        from include.workspace.validation.training_config import KEY, check_training_config, config_notices
 
         text = config_maps.content(found, KEY)
-        key = (id(found), method)  # one ConfigMap may serve hundreds of Workspaces
+        preset = workspace.preset.name if workspace.preset else ""
+        key = (id(found), workspace.method, preset)  # one ConfigMap may serve hundreds of Workspaces
         if key not in self.judged:
             self.judged[key] = config_maps.findings(
-                found, KEY, "M2", lambda text: config_faults(text, method)
+                found, KEY, "M2", lambda text: check_training_config(workspace, text, catalog)
             )
         report.faults += self.judged[key]
         if id(found) not in self.parsed:

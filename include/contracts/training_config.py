@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -137,6 +138,8 @@ class _Examiner:
 
     def _value(self, section: str, key: str, raw: object, path: str) -> None:
         name, kind = f"{section}.{key}", keys.accepted(section)[key]
+        if name == "LoraConfig.target_modules" and isinstance(raw, str) and raw.strip().isidentifier():
+            raw = [raw.strip()]  # peft takes a text for a pattern of the whole name, which one word never is
         choices = keys.choices(name)
         if raw is False and choices and "no" in choices:
             raw = "no"  # an unquoted `no` is false to YAML
@@ -164,11 +167,21 @@ class _Examiner:
             path = f"{ROOT}.TrainingArguments.fp16"
             self.faults.append(Fault(path, True, "F12", "bf16 and fp16 cannot both be true"))
         self._schedule(training)
+        self._columns(self.sections.get("DatasetConfig", {}))
         arguments = training.get("optim_args") or ""
         if any("=" not in part for part in arguments.split(",") if part.strip()):
             path, told = f"{ROOT}.TrainingArguments.optim_args", "must be key=value pairs with commas between"
             self.faults.append(Fault(path, arguments, "F12", told))
-        lora = self.sections.get("LoraConfig", {})
+        self._lora(self.sections.get("LoraConfig", {}))
+        template = self.sections.get("ModelConfig", {}).get("chat_template")
+        if template and not any(mark in template for mark in "{}\n"):
+            path, told = (
+                f"{ROOT}.ModelConfig.chat_template",
+                "must be a template's text, not the name of a file",
+            )
+            self.faults.append(Fault(path, template, "F12", told))
+
+    def _lora(self, lora: Mapping[str, Any]) -> None:
         for key, needed in (
             ("layers_pattern", "layers_to_transform"),
             ("layers_to_transform", "target_modules"),
@@ -182,19 +195,31 @@ class _Examiner:
                 "must be a list of names beside layers_to_transform",
             )
             self.faults.append(Fault(path, lora["target_modules"], "F12", told))
-        template = self.sections.get("ModelConfig", {}).get("chat_template")
-        if template and not any(mark in template for mark in "{}\n"):
-            path, told = (
-                f"{ROOT}.ModelConfig.chat_template",
-                "must be a template's text, not the name of a file",
-            )
-            self.faults.append(Fault(path, template, "F12", told))
+        for key in ("target_modules", "exclude_modules"):
+            if isinstance(lora.get(key), str) and (why := _no_pattern(lora[key])):
+                told = f"is neither a list of names nor a pattern ({why})"
+                self.faults.append(Fault(f"{ROOT}.LoraConfig.{key}", lora[key], "F12", told))
         pattern = lora.get("rank_pattern") or {}
         for layer, rank in pattern.items():
             if type(rank) is not int or not 1 <= rank <= MAX_RANK:
                 path = f"{ROOT}.LoraConfig.rank_pattern"
                 told = f"the rank of {layer} must be a whole number from 1 to {MAX_RANK}"
                 self.faults.append(Fault(path, rank, "F12", told))
+
+    def _columns(self, dataset: Mapping[str, Any]) -> None:
+        """F12: the columns that are named make one layout."""
+        path = f"{ROOT}.DatasetConfig"
+        context, response = dataset.get("context_column"), dataset.get("response_column")
+        if context and not response:
+            told, hint = "needs response_column beside it", "name the column with the answers"
+            self.faults.append(Fault(f"{path}.context_column", context, "F12", told, hint))
+        messages = dataset.get("messages_column")
+        if messages and (context or (response and response.strip().lower() != "text")):
+            told, hint = "cannot stand beside the others", "a row is a chat, or a question and its answer"
+            self.faults.append(Fault(f"{path}.messages_column", messages, "F12", told, hint))
+        if context and response and context.strip().lower() == response.strip().lower():
+            told = "is the same column as response_column"
+            self.faults.append(Fault(f"{path}.context_column", context, "F12", told))
 
     def _schedule(self, training: Mapping[str, Any]) -> None:
         schedule = training.get("lr_scheduler_type", TRAINING_DEFAULTS["lr_scheduler_type"])
@@ -206,6 +231,15 @@ class _Examiner:
         if known.needs and not known.needs & set(given):
             told = f"{schedule} needs {' or '.join(sorted(known.needs))} in it"
             self.faults.append(Fault(path, None, "F12", told))
+
+
+def _no_pattern(text: str) -> str:
+    """Why a text is no regular expression, "" where it is one."""
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _quantization(config: Mapping[str, Any], method: str) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from include.workloads.contract import UserDataError
 from include.workloads.dataset import layouts
+from include.workloads.dataset.named import usable
 from include.workloads.dataset.sniff import Format
 from include.workloads.dataset.text import MAX_ROW_CHARS, lines
 from include.workloads.dataset.values import Literal, Other
@@ -37,11 +38,15 @@ _NUMBER, _OTHER, _FAULT, _NAMES = "\0number", "\0other", "\0fault", "\0names"
 
 @dataclass
 class Columnar:
-    """Rows of one file. When the first was asked for, `names` are its columns and `usable` whether they suit."""
+    """Rows of one file. When the first was asked for, `names` are its columns and `usable` whether they suit.
+
+    `named` are columns that the training config names, as names are compared.
+    """
 
     path: Path
     form: Format
     shown: str
+    named: tuple[str, ...] = ()
     names: list[str] = field(default_factory=list)
     usable: bool = True
 
@@ -75,7 +80,8 @@ class Columnar:
             "MALLOC_ARENA_MAX": "1",
             MEMORY_VARIABLE: str(MAX_CHILD_BYTES),
         }
-        command = [sys.executable, "-m", "include.workloads.dataset.columnar", self.form.name, str(self.path)]
+        module = ["-m", "include.workloads.dataset.columnar"]
+        command = [sys.executable, *module, self.form.name, str(self.path), *self.named]
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -86,7 +92,7 @@ class Columnar:
 
     def _take_names(self, names: list[str]) -> None:
         self.names = names
-        self.usable = layouts.has_layout(names)
+        self.usable = usable(names, self.named)
         if name := layouts.twice(names):
             raise UserDataError(f"{self.shown} has two columns named {name!r}; keep one of them.")
 
@@ -114,7 +120,7 @@ def _special(value: dict[str, Any]) -> Any:
     return Other() if _OTHER in value else value
 
 
-def main(form: Format, path: Path) -> Iterator[dict[str, Any]]:
+def main(form: Format, path: Path, named: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """The child's lines: the column names, each row, and an empty object when all were read."""
     import pyarrow as pa
 
@@ -122,9 +128,9 @@ def main(form: Format, path: Path) -> Iterator[dict[str, Any]]:
         with _opened(form, path) as (schema, batches):
             names = list(schema.names)
             yield {_NAMES: names}
-            wanted = layouts.read_columns(tuple(names))
-            if layouts.has_layout(names) and not layouts.twice(names):
-                for batch in batches(list(wanted)):
+            wanted = {*layouts.read_columns(tuple(names)), *(n for n in names if layouts.fold(n) in named)}
+            if usable(names, named) and not layouts.twice(names):
+                for batch in batches([name for name in names if name in wanted]):
                     batch.validate(full=True)
                     for start in range(0, batch.num_rows, BATCH_ROWS):
                         yield from batch.slice(start, BATCH_ROWS).to_pylist()
@@ -180,13 +186,13 @@ def _bound_memory() -> None:
 
 
 def run() -> None:
-    """The child: `FORMAT PATH` on its command line, rows on its standard output."""
+    """The child: `FORMAT PATH COLUMN...` on its command line, rows on its standard output."""
     import pyarrow.parquet  # noqa: F401 - before the limit: its code is not the file's doing
 
     _bound_memory()
     encoder = json.JSONEncoder(ensure_ascii=False, default=_encoded, separators=(",", ":"))
     out = sys.stdout.buffer
-    for line in main(Format[sys.argv[1]], Path(sys.argv[2])):
+    for line in main(Format[sys.argv[1]], Path(sys.argv[2]), sys.argv[3:]):
         text = encoder.encode(line)
         if len(text) > 2 * MAX_ROW_CHARS:
             text = encoder.encode({_FAULT: "a row is longer than any model reads"})

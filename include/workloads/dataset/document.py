@@ -85,6 +85,9 @@ In the training config (`tuning.config`):
 
 | Key | Default | Meaning |
 |---|---|---|
+| `DatasetConfig.context_column`, `response_column` | | the columns that hold the question and the answer, where \
+their names do not say it; `response_column` alone is plain text |
+| `DatasetConfig.messages_column` | | the column that holds the chat messages, where its name does not say it |
 | `DatasetConfig.preference_data` | `refuse` | `chosen`: of preference data the good answers are learnt, no others |
 | `DatasetConfig.max_dropped_share` | {share} | a larger share of unusable rows stops the run before a GPU is \
 asked for; so does a larger share of rows that lose their answer when they are cut to `max_length` |

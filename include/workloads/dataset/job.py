@@ -189,7 +189,7 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
     work, limit = request.output / WORK / "unpacked", request.limits.max_bytes * MAX_EXPANSION
     with unzipped(source.path, work, source.url, limit) as (path, packed):
         form = sniff(path, source.url)
-        for row in read_rows(path, form, source.url, names):
+        for row in read_rows(path, form, source.url, names, request.options.named.roles):
             found = _normalised(row, request)
             if isinstance(found, Usable):
                 tally.unread.update(dict.fromkeys(found.unread))
@@ -197,11 +197,17 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
             if refused is not None:
                 dropped[refused.reason] += 1
             _keep_going(writer.rows - before, dropped, writer.rows + tally.dropped.total(), source.url)
-    used = writer.rows - before
+    used, named = writer.rows - before, request.options.named
     tally.names.update(names)
     if used:
-        tally.unread.update(dict.fromkeys(name for name in names if not layouts.read_columns((name,))))
+        idle = [name for name in names if layouts.fold(name) not in named.roles]
+        tally.unread.update(dict.fromkeys(name for name in idle if not layouts.read_columns((name,))))
+        tally.unread.update(dict.fromkeys(named.unread(names)))
     tally.dropped.update(dropped)
+    if not used and (missing := named.missing(names)):
+        raise UserDataError(
+            f"{source.url} has no column {' and no column '.join(missing)}; found: {listed(names) or 'none'}."
+        )
     if dropped.get(columns.NO_COLUMNS) and not used:
         raise _no_columns(source.url, names)
     kind = f"{form.value} in {packed}" if packed else form.value
@@ -213,11 +219,18 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
 
 
 def _normalised(row: dict[str, Any] | Dropped, request: Request) -> Usable | Dropped:
-    found = row if isinstance(row, Dropped) else normalise(row, request.options.preference)
+    found = row if isinstance(row, Dropped) else _normal(row, request)
     if isinstance(found, Usable) and isinstance(found.value, Conversation):
         reason = request.options.refused_by_template(found.value)
         return found if reason is None else Dropped(reason)
     return found
+
+
+def _normal(row: dict[str, Any], request: Request) -> Usable | Dropped:
+    named = request.options.named
+    if missing := named.missing(row):
+        return Dropped(f"there is no column {missing[0]}")
+    return normalise(row if not named else named.read(row), request.options.preference)
 
 
 def _keep_going(used: int, dropped: Counter[str], before: int, shown: str) -> None:

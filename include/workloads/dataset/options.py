@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from include.workloads.chat import Conversation
 from include.workloads.chat_template import TemplateCheck, renderer
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.columns import Preference
+from include.workloads.dataset.named import NamedColumns
 from include.workloads.tuning.rows import MAX_DROPPED_SHARE, require_template
 
 log = logging.getLogger("dataset")
@@ -24,7 +25,7 @@ _TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_templat
 
 @dataclass(frozen=True)
 class Options:
-    """How rows are judged.
+    """How rows are read and judged.
 
     `max_dropped_share` is the share of rows, 0 to 1, above which a dataset is refused. `tokenizer` is the folder with
     the model's tokenizer, whose chat template must show each conversation; `chat_template` replaces the model's own.
@@ -34,11 +35,14 @@ class Options:
     max_dropped_share: float = MAX_DROPPED_SHARE
     tokenizer: Path | None = None
     chat_template: str | None = None
+    named: NamedColumns = field(default_factory=NamedColumns)
 
     @property
     def identity(self) -> list[object]:
         """For the fingerprint of what was written with them."""
-        return [self.preference.value, self.max_dropped_share, self.chat_template, _digest(self.tokenizer)]
+        named = [list(self.named.roles.items())] if self.named else []
+        template = [self.chat_template, _digest(self.tokenizer)]
+        return [self.preference.value, self.max_dropped_share, *template, *named]
 
     def refused_by_template(self, conversation: Conversation) -> str | None:
         """Why the model's chat template cannot show this conversation, or None."""
@@ -78,7 +82,17 @@ def read_options() -> Options:
         raise UserConfigError(
             f"The training configuration {path} cannot be read: {error.strerror}."
         ) from None
+    _check_layers(text, tokenizer)
     return options_of(text, tokenizer)
+
+
+def _check_layers(text: str, model: Path | None) -> None:
+    """Whatever of LoraConfig no model could be trained with is refused here, where no GPU is paid for."""
+    from include.workloads.tuning.config import parse_section
+    from include.workloads.tuning.targets import check_targets
+
+    if model is not None:
+        check_targets(model, parse_section(text, "LoraConfig"))
 
 
 def options_of(text: str, tokenizer: Path | None = None) -> Options:
@@ -91,4 +105,5 @@ def options_of(text: str, tokenizer: Path | None = None) -> Options:
         float(given.get("max_dropped_share", MAX_DROPPED_SHARE)),
         tokenizer,
         parse_section(text, "ModelConfig").get("chat_template"),
+        NamedColumns.of(given),
     )

@@ -7,7 +7,7 @@ carry code.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,13 +27,17 @@ DELIMITERS = ",;\t|"
 COLUMNAR = frozenset({Format.PARQUET, Format.ARROW_FILE, Format.ARROW_STREAM})
 
 
-def read_rows(path: Path, form: Format, shown: str, names: Names) -> Iterator[Row | Dropped]:
+def read_rows(
+    path: Path, form: Format, shown: str, names: Names, named: Iterable[str] = ()
+) -> Iterator[Row | Dropped]:
     """Each row as a dict, or why it could not be read; the column names met are added to `names`.
+
+    `named` are columns to read whatever they are called (as names are compared).
 
     UserDataError when the file as a whole cannot be read; `shown` is how it names the file.
     """
     if form in COLUMNAR:
-        yield from _columnar(Columnar(path, form, shown), names)
+        yield from _columnar(Columnar(path, form, shown, tuple(named)), names)
         return
     try:
         for row in _text_rows(path, form, shown):

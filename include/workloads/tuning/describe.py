@@ -38,6 +38,9 @@ _DATASET: dict[str, Any] = {
     "shuffle_dataset": bool,
     "shuffle_seed": int,
     "train_test_split": float,
+    "context_column": str,
+    "response_column": str,
+    "messages_column": str,
     "preference_data": str,
     "max_dropped_share": float,
 }

@@ -21,7 +21,7 @@ from include.workspace.validation.identity import is_namespace, is_object_name
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from include.workspace.validation.inference_config import check_inference_config
 from include.workspace.validation.inference_config import config_notices as inference_notices
-from include.workspace.validation.training_config import KEY, config_faults, config_notices
+from include.workspace.validation.training_config import KEY, check_training_config, config_notices
 from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, ClusterError, Kind
 from kaito.lookup import token_in
 from kaito.settings import policy
@@ -166,7 +166,7 @@ def _faults(
     elif (text := (seen.get("data") or {}).get(reference.key)) is None:
         yield Fault(path, name, rule, f"the {kind} has no key {reference.key}", hint)
     elif workspace is not None and reference.key == KEY:
-        yield from config_faults(text, workspace.method)
+        yield from check_training_config(workspace, text, catalog)
     elif workspace is not None and reference.key == INFERENCE_KEY:
         yield from check_inference_config(workspace, text, catalog)
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from include.catalog import load_catalog
 from include.contracts.faults import CLOSE_LOOKS, HINTS
-from include.workspace.validation.training_config import config_faults, config_notices
+from include.contracts.training_config import read_config
+from include.workspace import parse_workspace
+from include.workspace.validation.training_config import (
+    check_training_config,
+    config_faults,
+    config_notices,
+)
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
 
@@ -57,6 +64,8 @@ def test_fine(method: str, text: str) -> None:
         ("LoraConfig: {lora_alpa: 8}", "F11", "did you mean lora_alpha?"),
         ("LoraConfig: {r: 0}", "F12", "must be from 1 to 512"),
         ("LoraConfig: {r: eight}", "F12", "must be a whole number"),
+        ("LoraConfig: {target_modules: '(o_proj'}", "F12", "neither a list of names nor a pattern"),
+        ("LoraConfig: {exclude_modules: '*.o_proj'}", "F12", "neither a list of names nor a pattern"),
         ("TrainingArguments: {save_strategy: epochs}", "F12", "did you mean epoch?"),
         ("TrainingArguments: {max_seq_length: 4}", "F12", "must be 16 tokens or more"),
         ("ModelConfig: {trust_remote_code: true}", "F11", "code that comes with a model is never run"),
@@ -87,3 +96,42 @@ def test_a_flood_of_unknown_keys_is_told_whole_with_few_comparisons(comparisons:
     assert len(found) == 10_000
     assert found[0].hint == "did you mean learning_rate?"
     assert 0 < len(comparisons) <= HINTS * (CLOSE_LOOKS + 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lacking"),
+    [
+        ("[qkv_proj, o_proj]", []),
+        ("qkv_proj", []),
+        ("qkv_proj,o_proj", []),
+        ("all-linear", []),
+        ("[lm_head, self_attn.o_proj]", []),
+        ("'.*q_proj'", []),  # a pattern is asked of the model itself
+        ("[q_proj, o_proj, v_proj]", ["q_proj", "v_proj"]),
+        ("q_proj", ["q_proj"]),
+    ],
+)
+def test_layers_that_the_model_lacks_are_refused_before_anything_is_rented(
+    asked: str, lacking: list[str]
+) -> None:
+    workspace = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "w"},
+        "tuning": {
+            "preset": {"name": "phi-3-mini-128k-instruct"},
+            "method": "qlora",
+            "input": {"urls": ["https://example.com/a.jsonl"]},
+            "output": {"image": "r.example.com/a:1", "imagePushSecret": "push"},
+        },
+    }
+    text = f"{QLORA}  LoraConfig:\n    target_modules: {asked}\n"
+    found = check_training_config(parse_workspace(workspace), text, load_catalog())
+    assert [(fault.rule, fault.value) for fault in found] == [("F12", name) for name in lacking]
+    assert all("it has qkv_proj, o_proj, gate_up_proj, down_proj" in str(fault) for fault in found)
+
+
+def test_one_word_is_a_name_and_no_pattern() -> None:
+    """The library takes a text for a pattern of a layer's whole name, so that `o_proj` would adapt nothing."""
+    read = read_config("training_config: {LoraConfig: {target_modules: o_proj}}", "lora")
+    assert read.section("LoraConfig")["target_modules"] == ["o_proj"]

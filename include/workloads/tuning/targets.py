@@ -1,0 +1,67 @@
+"""Whether a config's LoRA finds its layers in the model, asked without weights and without a GPU.
+
+The model is built from its config.json on PyTorch's meta device, which holds shapes and no numbers, and the library
+that will train puts its adapter on: what it refuses there it would refuse on a rented machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from include.contracts.training_defaults import LORA_DEFAULTS
+from include.workloads.contract import UserConfigError
+
+log = logging.getLogger("dataset")
+
+#: Without one of these the adapter goes to the layers of the preset, which are right.
+CHOOSING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+_ALL_LINEAR = "all-linear"
+
+
+def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINEAR) -> None:
+    """UserConfigError when LoraConfig names layers that the model lacks; nothing where it names none.
+
+    :param model: the folder with the model's config.json; without one nothing is judged.
+    :param lora: the LoraConfig of the training config.
+    :param default: what is adapted where the config does not say it.
+    """
+    if not any(lora.get(key) for key in CHOOSING) or not (model / "config.json").is_file():
+        return
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    asked = {"target_modules": default, **LORA_DEFAULTS, **lora, "task_type": "CAUSAL_LM"}
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config)
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        log.info("the model's layers are not known here, so the training judges LoraConfig: %s", error)
+        return
+    layers = {name for name, _ in base.named_modules()}
+    wanted = asked["target_modules"]
+    for name in wanted if isinstance(wanted, list) else ():
+        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
+            raise UserConfigError(
+                f"LoraConfig.target_modules: the model has no layer {name!r}; its linear layers are "
+                f"{', '.join(_linear(base))}."
+            )
+    try:
+        with torch.device("meta"):
+            get_peft_model(base, LoraConfig(**asked))
+    except (ValueError, TypeError, RuntimeError, re.error) as error:
+        told = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise UserConfigError(
+            f"LoraConfig does not fit the model ({told}); its linear layers are {', '.join(_linear(base))}."
+        ) from None
+
+
+def _linear(base: Any) -> list[str]:
+    import torch
+
+    return sorted({n.rpartition(".")[2] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)})

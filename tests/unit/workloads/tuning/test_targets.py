@@ -1,0 +1,84 @@
+"""Layers that a config names and the model lacks are found without weights and without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.workloads.contract import UserConfigError
+from include.workloads.dataset.options import read_options
+from include.workloads.tuning.targets import check_targets
+
+CONFIG = {
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 4,
+    "vocab_size": 64,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder as the dataset step has it: no weights."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"r": 4},
+        {"target_modules": ["qkv_proj", "o_proj"]},
+        {"target_modules": ["self_attn.o_proj"]},
+        {"target_modules": ["lm_head"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": r".*\.1\.self_attn\.o_proj"},
+        {"target_modules": ["o_proj"], "layers_to_transform": [0]},
+        {"exclude_modules": ["o_proj"]},
+    ],
+)
+def test_layers_that_are_there(model: Path, lora: dict[str, Any]) -> None:
+    check_targets(model, lora)
+
+
+@pytest.mark.parametrize(
+    ("lora", "words"),
+    [
+        (
+            {"target_modules": ["q_proj", "o_proj"]},
+            "no layer 'q_proj'; its linear layers are down_proj, gate_up_proj",
+        ),
+        ({"target_modules": ["proj"]}, "no layer 'proj'"),
+        ({"target_modules": r".*\.q_proj"}, "does not fit the model"),
+        ({"target_modules": "("}, "does not fit the model"),
+        ({"target_modules": ["input_layernorm"]}, "does not fit the model"),
+        ({"target_modules": ["o_proj"], "layers_to_transform": [7]}, "does not fit the model"),
+    ],
+)
+def test_layers_that_are_not_there_are_named(model: Path, lora: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserConfigError) as told:
+        check_targets(model, lora)
+    assert words in str(told.value)
+
+
+def test_the_dataset_step_asks_before_anything_is_fetched(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "training_config.yaml"
+    config.write_text(json.dumps({"training_config": {"LoraConfig": {"target_modules": ["q_proj"]}}}))
+    monkeypatch.setenv("YAML_FILE_PATH", str(config))
+    monkeypatch.setenv("TOKENIZER_PATH", str(model))
+    with pytest.raises(UserConfigError, match="no layer 'q_proj'"):
+        read_options()
+    monkeypatch.setenv("TOKENIZER_PATH", str(tmp_path / "empty"))
+    assert read_options().preference.value == "refuse"
