@@ -6,6 +6,7 @@ with a uid).
 """
 
 from include.manifests.egress import egress_policy
+from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
 from include.manifests.settings import ManifestSettings
@@ -21,6 +22,7 @@ from include.manifests.tuning import (
 __all__ = [
     "ManifestSettings",
     "adapter_pod",
+    "candidate",
     "dataset_pod",
     "dataset_urls",
     "disruption_budget",

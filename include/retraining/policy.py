@@ -1,7 +1,7 @@
 """A retraining's policy: what makes a candidate good enough, how often the data is looked at, who must approve.
 
 It is the text `retrain_policy.yaml` of a ConfigMap, the part `policy` of a file in dags/retraining, or a dict in
-Python. All faults are reported at once, with the nearest known name for a misspelt one. Without a gate nothing
+Python. All faults are reported at once, with the nearest known name for a misspelt one. Without an evaluation nothing
 measured can speak for a candidate, so a person has to, unless the policy says otherwise.
 """
 
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from include.contracts.evaluation import EvaluationPolicy
 from include.contracts.faults import Fault, did_you_mean
 from include.contracts.yaml_documents.reader import BadDocument, load_one
 from include.retraining.durations import duration
@@ -58,7 +59,7 @@ class Watch(_Part):
 
 
 class Approval(_Part):
-    """Whether a person decides. `required` None: where no gate does."""
+    """Whether a person decides. `required` None: where nothing is measured."""
 
     required: bool | None = None
     by: tuple[str, ...] = Field(default=(), strict=False)
@@ -78,9 +79,9 @@ class Policy(_Part):
     `gate` has expressions that must all be true of the evaluation's report; `evaluation` says what is measured.
     """
 
-    when: When = Field(default=When.ALWAYS, strict=False)
+    when: When = Field(default=When.CHANGED, strict=False)
     gate: tuple[str, ...] = Field(default=(), strict=False, max_length=50)
-    evaluation: dict[str, Any] = {}
+    evaluation: EvaluationPolicy | None = None
     minimum_change: MinimumChange = Field(default=MinimumChange(), alias="minimumChange")
     cool_down: Length = Field(default=timedelta(), alias="coolDown")
     watch: Watch = Watch()
@@ -92,7 +93,7 @@ class Policy(_Part):
     @property
     def needs_approval(self) -> bool:
         required = self.approval.required
-        return not self.gate if required is None else required
+        return self.evaluation is None if required is None else required
 
     def as_dict(self) -> dict[str, Any]:
         """The policy as its author would write it, with every default: small and plain, for XCom."""
@@ -142,9 +143,14 @@ def examine(value: object, path: str = "") -> tuple[Policy | None, list[Fault]]:
     if not isinstance(value, Mapping):
         return None, [Fault(path, value, RULE, "a policy is a mapping of keys to values")]
     try:
-        return Policy.model_validate(dict(value)), []
+        policy = Policy.model_validate(dict(value))
     except ValidationError as error:
         return None, list(_faults(error, path))
+    if policy.gate and policy.evaluation is None:
+        where = f"{path}.gate" if path else "gate"
+        hint = "give the policy an evaluation (a goldenSet, or heldOut rows), or leave the gate out"
+        return None, [Fault(where, None, RULE, "has nothing to judge by", hint)]
+    return policy, []
 
 
 def _faults(error: ValidationError, path: str) -> Iterator[Fault]:
@@ -169,10 +175,15 @@ def _keys(path: tuple[int | str, ...]) -> frozenset[str]:
     model: Any = Policy
     for step in path:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        model = fields[str(step)].annotation if str(step) in fields else None
+        model = _model(fields[str(step)].annotation) if str(step) in fields else None
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return frozenset()
     return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model(annotation: Any) -> Any:
+    """The model of a field that may be left out."""
+    return next((one for one in getattr(annotation, "__args__", ()) if one is not type(None)), annotation)
 
 
 def _plain(given: object) -> object:

@@ -165,6 +165,22 @@ def release_params() -> dict[str, Param]:
     }
 
 
+def retrain_params() -> dict[str, Param]:
+    """Return the form of ``kaito_retrain``."""
+    return {
+        **_identity(),
+        "policy": Param(
+            None,
+            type=["null", "object"],
+            title="Policy",
+            section="This retraining",
+            description="What is measured, the gate, who approves. Default: the ConfigMap that the Workspace's "
+            "annotation kaito.sh/retrain-policy names.",
+        ),
+        "workspace": _last_fields()["workspace"],
+    }
+
+
 def janitor_params() -> dict[str, Param]:
     """Return the form of ``kaito_janitor``; what is left empty is as the settings say."""
     return {

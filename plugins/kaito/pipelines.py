@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -9,13 +10,16 @@ from typing import Any, TypeVar
 from airflow.sdk import BaseOperator, TaskGroup
 
 from include.contracts.purpose import Purpose
+from kaito.operators.candidate import CandidatePreflightOperator, JudgeChangeOperator, PlanCandidateOperator
 from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
+from kaito.operators.promotion import ApproveOperator, GateOperator, PromoteOperator, RecordRetrainingOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator
+from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
-from kaito.sensors.workspace import GpuPoolReadySensor, RolloutReadySensor
+from kaito.sensors.workspace import CandidatePoolReadySensor, GpuPoolReadySensor, RolloutReadySensor
 
 #: API work is quick to try again, and a step that fails for good says so itself. What else fails may be the restart of
 #: an API server, Airflow's or the cluster's: the tries together outlast one of two and a half minutes.
@@ -108,3 +112,91 @@ def finish(
     """Return the last task of a run: the run is green only if all of it was."""
     end = FinishOperator(task_id="finish", needed=needed, optional=optional)
     return as_teardown(end, first, fails_the_run=True)
+
+
+def retrain(
+    workspace: str,
+    namespace: str = "default",
+    *,
+    policy: Mapping[str, Any] | None = None,
+    form: Collection[str] | None = None,
+    group_id: str = "retrain",
+) -> TaskGroup:
+    """Train a new version of a Workspace's adapter beside its service, judge it, and have it served if it is good.
+
+    For a DAG of your own: put it after your own steps, or give the DAG ``schedule=[Asset(...)]``. One run of it is one
+    version at most. `kaito_reconcile` must run, since it rolls the promoted version out.
+
+    :param workspace: name of a Workspace that tunes, pushes its adapter and has done so. (templated)
+    :param namespace: its namespace. (templated)
+    :param policy: when there is something to train, what is measured, the gate, who approves; None for the ConfigMap
+        that the Workspace's annotation kaito.sh/retrain-policy names.
+    :param form: the fields of the DAG's form, where its conf may say nothing else.
+    :param group_id: what stands before the ids of the steps.
+    """
+    with TaskGroup(
+        group_id,
+        tooltip="Train, judge and promote a version.",
+        default_args=dict(DEFAULT_ARGS),  # type: ignore[arg-type]
+    ) as group:
+        at = f"{group_id}."
+        plan = PlanCandidateOperator(
+            task_id="plan_candidate", workspace=workspace, namespace=namespace, policy=policy, form=form
+        )
+        check = CandidatePreflightOperator(task_id="preflight", purpose=Purpose.TUNING)
+        fetch = FetchDatasetOperator(task_id="fetch_dataset")
+        judge = JudgeChangeOperator(task_id="judge_change", dataset_task_id="fetch_dataset")
+        pool = CreateGpuPoolOperator(
+            task_id="create_gpu_pool", purpose=Purpose.TUNING, dataset_task_id=f"{at}fetch_dataset"
+        )
+        nodes = CandidatePoolReadySensor(
+            task_id="wait_for_nodes",
+            purpose=Purpose.TUNING,
+            dataset_task_id=f"{at}fetch_dataset",
+            workspace=f"{{{{ ti.xcom_pull(task_ids='{at}plan_candidate')['candidate'] }}}}",
+            namespace=f"{{{{ ti.xcom_pull(task_ids='{at}plan_candidate')['namespace'] }}}}",
+        )
+        tune = TuneOperator(task_id="tune", retries=TUNING_RETRIES, dataset_task_id=f"{at}fetch_dataset")
+        release = ReleaseGpuPoolOperator(
+            task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
+        )
+        as_teardown(release, as_setup(pool), fails_the_run=True)
+        publish = PublishAdapterOperator(
+            task_id="publish_adapter", dataset_task_id=f"{at}fetch_dataset", tuning_task_id=f"{at}tune"
+        )
+        gate = GateOperator(
+            task_id="gate",
+            publishing_task_id="publish_adapter",
+            change_task_id="judge_change",
+            evaluation_task_id="evaluate",
+        )
+        approve = ApproveOperator(task_id="approve", retries=0)
+        promote = PromoteOperator(task_id="promote")
+        steps: list[Any] = [check, fetch, judge, pool, nodes, tune, publish]
+        needed = tuple(step.task_id for step in steps)
+        cost = RecordCostOperator(task_id="record_cost", needed=needed, publishing_task_id=publish.task_id)
+        as_teardown(cost, as_setup(check))
+        record = RecordRetrainingOperator(
+            task_id="record", needed=needed, endings=(judge.task_id, gate.task_id, approve.task_id)
+        )
+        as_teardown(record, as_setup(plan), fails_the_run=True)
+        (
+            plan
+            >> check
+            >> fetch
+            >> judge
+            >> pool
+            >> nodes
+            >> tune
+            >> release
+            >> publish
+            >> gate
+            >> approve
+            >> promote
+        )
+        tune >> publish
+        [promote, release] >> cost
+        [promote, release] >> record
+        for task in (plan, *steps, release, gate, approve, promote, cost, record):
+            task.run_prefix = at
+    return group

@@ -54,7 +54,7 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         ti = context["ti"]
-        if not ti.xcom_pull(task_ids=PREFLIGHT):
+        if not ti.xcom_pull(task_ids=f"{self.run_prefix}{PREFLIGHT}"):
             self.log.info("The run was refused before it could cost anything.")
             tell(context, events.refused(ti.dag_id, ti.run_id))
             return {}

@@ -67,6 +67,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     #: The id of a recorded run that is over, and whose place this run takes.
     replaces: str | None = None
     _push_was_tried = False
+    #: What a document may say about its object.
+    metadata = METADATA
     #: Of the Secrets that the Workspace names.
     versions: Mapping[str, str] = {}
     #: Which models this run's Workspace may name; set when the task runs.
@@ -279,7 +281,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _apply(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Make the Workspace of a conf: what it is, and not who holds or owns it."""
-        said = {key: value for key, value in document["metadata"].items() if key in METADATA}
+        said = {key: value for key, value in document["metadata"].items() if key in self.metadata}
         made = {**document, "metadata": said}
         try:
             return as_written(self.cluster.apply(workspace_kind(document["apiVersion"]), made, force=False))

@@ -70,6 +70,12 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
         self.execute(context)
 
 
+class CandidatePoolReadySensor(GpuPoolReadySensor):
+    """As that, for a Workspace whose name an earlier step has made: it is told by XCom, so a worker begins the wait."""
+
+    start_from_trigger = False
+
+
 class RolloutReadySensor(WorkspaceSensor):
     """Waits until all replicas of the Workspace's service are ready; fails when they cannot become so."""
 

@@ -174,6 +174,8 @@ class WorkspaceTask:
 
     #: Airflow connection to the cluster; None: setting ``[kaito] kubernetes_conn_id``.
     kubernetes_conn_id: str | None = None
+    #: What stands before the ids of this run's steps, where they are a group of a DAG.
+    run_prefix: str = ""
     if TYPE_CHECKING:
 
         @property
@@ -186,10 +188,11 @@ class WorkspaceTask:
 
     def this_run(self, context: Context) -> Run:
         """Return what the first task decided."""
-        value = context["ti"].xcom_pull(task_ids=PREFLIGHT)
+        first = f"{self.run_prefix}{PREFLIGHT}"
+        value = context["ti"].xcom_pull(task_ids=first)
         if not value:
-            raise RuntimeError(f"Task {PREFLIGHT} left no plan: clear it, so that it runs again.")
-        waits = {purpose: WAITS[purpose] for purpose in value.get("alternatives") or {}}
+            raise RuntimeError(f"Task {first} left no plan: clear it, so that it runs again.")
+        waits = {purpose: f"{self.run_prefix}{WAITS[purpose]}" for purpose in value.get("alternatives") or {}}
         seen = {purpose: _told(context["ti"].xcom_pull(task_ids=task)) for purpose, task in waits.items()}
         return Run.from_xcom(value, context["run_id"], {key: one.get("offer") for key, one in seen.items()})
 

@@ -14,6 +14,7 @@ from include.retraining.policy import OnTimeout, Policy, PolicyInvalid, When
 
 TEXT = """
 when: changed
+evaluation: {goldenSet: golden, heldOut: 0.2}
 gate:
 - candidate.exact_match >= current.exact_match - 0.01
 minimumChange: {rows: 20, share: 0.05}
@@ -37,9 +38,16 @@ def test_a_policy_in_full() -> None:
 
 def test_an_empty_policy_has_a_person_decide_since_nothing_is_measured() -> None:
     assert policy.read("").needs_approval
-    assert not policy.of({"gate": ["golden == all"]}).needs_approval
+    assert not policy.of({"evaluation": {}}).needs_approval
     assert not policy.of({"approval": {"required": False}}).needs_approval
-    assert policy.of({"gate": ["golden == all"], "approval": {"required": True}}).needs_approval
+    assert policy.of({"evaluation": {}, "approval": {"required": True}}).needs_approval
+
+
+def test_a_gate_needs_an_evaluation() -> None:
+    with pytest.raises(PolicyInvalid, match="nothing to judge by"):
+        policy.of({"gate": ["golden.all"]})
+    with pytest.raises(PolicyInvalid, match="did you mean goldenSet"):
+        policy.of({"evaluation": {"goldnSet": "golden"}})
 
 
 def test_every_fault_is_named_at_once_with_what_would_be_right() -> None:

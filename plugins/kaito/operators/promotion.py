@@ -1,0 +1,367 @@
+"""The last steps of a retraining: is the candidate good enough, who says so, and is it served.
+
+A candidate that is refused stays in the registry, marked; the one that answers is not touched. A promotion is asked for
+in the status and carried out by the reconciler, which also takes it back when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+from airflow.sdk.timezone import utcnow
+
+from include.ledger import records
+from include.retraining import gate, versions
+from include.retraining.policy import OnTimeout
+from include.retraining.versions import State
+from include.workspace.api import names
+from include.workspace.status import retraining
+from include.workspace.status.conditions import ConditionType, Reason, condition, timestamp
+from include.workspace.status.runs import RunCause, RunState
+from kaito import assets
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.kubernetes import StaleWorkspace
+from kaito.operators.finish import FinishOperator, shortfall
+from kaito.settings import connection_id
+from kaito.tasks.retraining import Retraining, RetrainTask
+from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger, PromotionTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: How long a rollout may take, besides its bake time.
+ROLLED_OUT_WITHIN = timedelta(hours=2)
+BACKSTOP = timedelta(minutes=1)
+PROMOTION_POLL = 2.0
+
+
+class GateOperator(RetrainTask, BaseOperator):
+    """Judges the candidate by the policy's gate; a refused one ends the run here, green, with the reason told.
+
+    :param publishing_task_id: the task that pushed it.
+    :param change_task_id: the task that judged the data.
+    :param evaluation_task_id: the task that measured it.
+    """
+
+    def __init__(
+        self, *, publishing_task_id: str, change_task_id: str, evaluation_task_id: str, **kwargs: Any
+    ) -> None:
+        kwargs.setdefault("outlets", [assets.ADAPTERS])
+        super().__init__(**kwargs)
+        self.publishing_task_id = publishing_task_id
+        self.change_task_id = change_task_id
+        self.evaluation_task_id = evaluation_task_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        plan = self.retraining(context)
+        pushed, report = (
+            self.pull(context, self.publishing_task_id),
+            self.pull(context, self.evaluation_task_id),
+        )
+        data = self.pull(context, self.change_task_id).get("dataset") or {}
+        adapter = {key: pushed[key] for key in retraining.ADAPTER if pushed.get(key)}
+        verdict = gate.judge(plan.policy.gate, report) if report else None
+        passed, why = (verdict.passed, verdict.sentence) if verdict else _unmeasured(plan)
+        entry = {
+            "state": State.CANDIDATE if passed else State.REFUSED,
+            "reason": None if passed else why,
+            **adapter,
+        }
+        self._record(plan, entry, data)
+        self._emit(context, plan, adapter, data, verdict)
+        if not passed:
+            told = f"Version {plan.version} ({adapter.get('digest', '')[:19]}) is refused. {why}"
+            self.tell(plan, False, Reason.CANDIDATE_REFUSED, told)
+            raise AirflowSkipException(told)
+        self.log.info("%s", why)
+        return {**adapter, "verdict": why, "rows": data.get("rows")}
+
+    def _record(self, plan: Retraining, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
+        known = retraining.of(live.get("status")).get("dataset") or {}
+        learnt = {key: data[key] for key in ("digest", "rows") if data.get(key) is not None}
+        self.tell(plan, entry=entry, dataset={**known, **learnt})
+
+    def _emit(
+        self,
+        context: Context,
+        plan: Retraining,
+        adapter: Mapping[str, Any],
+        data: Mapping[str, Any],
+        verdict: gate.Verdict | None,
+    ) -> None:
+        extra = {
+            **adapter,
+            "version": plan.version,
+            "run": context["run_id"],
+            "dataset": data.get("digest"),
+            "verdict": verdict.to_json() if verdict else None,
+        }
+        outlets = context["outlet_events"]
+        outlets[assets.ADAPTERS].add(assets.adapter(plan.namespace, plan.workspace), extra=extra)
+
+
+def _unmeasured(plan: Retraining) -> tuple[bool, str]:
+    """What becomes of a candidate without a report: a policy that wants one lets it pass nowhere."""
+    if plan.policy.evaluation is None:
+        return True, "Nothing was measured, as the policy has no evaluation"
+    return False, "The candidate is refused: it was not measured"
+
+
+class ApproveOperator(RetrainTask, ApprovalOperator):
+    """Waits for a person, where the policy wants one: in Airflow's UI, by its API, or by an annotation.
+
+    :param gate_task_id: the task whose result is the candidate.
+    """
+
+    def __init__(self, *, gate_task_id: str = "gate", **kwargs: Any) -> None:
+        kwargs.setdefault("subject", "Promote a new version of the adapter?")
+        super().__init__(**kwargs)
+        self.gate_task_id = gate_task_id
+
+    def execute(self, context: Context) -> Any:
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        if not plan.policy.needs_approval:
+            self.log.info("The policy asks for nobody's approval.")
+            return {"by": "the policy"}
+        rule, digest = plan.policy.approval, str(candidate["digest"])
+        until = utcnow() + rule.timeout if rule.timeout else None
+        default = self.APPROVE if rule.on_timeout is OnTimeout.PROMOTE else self.REJECT
+        upsert_hitl_detail(
+            ti_id=context["ti"].id,
+            options=self.options,
+            subject=f"Serve version {plan.version} of {plan.namespace}/{plan.workspace}?",
+            body=_body(plan, candidate),
+            defaults=[default],
+            multiple=False,
+            params={},
+            assigned_users=[{"id": one, "name": one} for one in rule.by] or None,
+        )
+        waits = {"version": plan.version, "digest": digest, "until": timestamp(until) if until else None}
+        which = f"{plan.workspace} -n {plan.namespace}"
+        command = f"kubectl annotate workspace {which} --overwrite {names.APPROVE}={digest}"
+        message = f"Version {plan.version} waits for approval in Airflow (Required actions), or by: {command}"
+        self.tell(plan, False, Reason.AWAITING_APPROVAL, message, approval=waits)
+        self.defer(
+            trigger=ApprovalTrigger(
+                ti_id=context["ti"].id,
+                options=self.options,
+                params={},
+                defaults=[default],
+                multiple=False,
+                timeout_datetime=until,
+                poke_interval=POKE_SECONDS,
+                workspace=plan.workspace,
+                namespace=plan.namespace,
+                digest=digest,
+                kubernetes_conn_id=self.kubernetes_conn_id or connection_id(),
+            ),
+            method_name="execute_complete",
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Come back with an answer."""
+        plan = self.retraining(context)
+        if "error" in event:
+            raise AirflowFailException(f"Nobody could be asked: {event['error']}")
+        approved = list(event["chosen_options"]) == [self.APPROVE]
+        who = (event.get("responded_by_user") or {}).get("name")
+        by = f"annotation {names.APPROVE}" if event.get("annotation") else who or "nobody in time"
+        if approved:
+            self.log.info("Approved by %s.", by)
+            self.tell(plan, approval=None, entry={"approvedBy": by})
+            return {"by": by}
+        told = f"Version {plan.version} is not promoted: {'rejected by ' + by if who else 'nobody answered in time'}"
+        self.tell(
+            plan,
+            False,
+            Reason.CANDIDATE_REFUSED,
+            told,
+            approval=None,
+            entry={"state": State.REFUSED, "reason": told},
+        )
+        raise AirflowSkipException(told)
+
+
+def _body(plan: Retraining, candidate: Mapping[str, Any]) -> str:
+    """What a person sees before deciding, as Markdown."""
+    lines = [
+        f"* candidate `{candidate.get('reference')}`",
+        f"* answers today `{plan.current.get('reference') or 'nothing'}`",
+        f"* learnt from {candidate.get('rows')} rows",
+        f"* {candidate.get('verdict')}",
+    ]
+    return "\n".join(lines)
+
+
+class PromoteOperator(RetrainTask, BaseOperator):
+    """Asks for the candidate to be served, and waits until it is, or was taken back.
+
+    :param gate_task_id: the task whose result is the candidate.
+    """
+
+    def __init__(self, *, gate_task_id: str = "gate", **kwargs: Any) -> None:
+        kwargs.setdefault("outlets", [assets.SERVED])
+        super().__init__(**kwargs)
+        self.gate_task_id = gate_task_id
+
+    def execute(self, context: Context) -> Any:
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        bake = plan.policy.bake.time.total_seconds()
+
+        def edit(status: dict[str, Any]) -> dict[str, Any]:
+            known = retraining.of(status)
+            entry: dict[str, Any] = next(
+                (e for e in known.get("versions") or () if e.get("version") == plan.version), {}
+            )
+            if (known.get("promotion") or {}).get("version") == plan.version or entry.get(
+                "state"
+            ) != State.CANDIDATE:
+                return status  # an earlier try has asked
+            known["versions"] = _with_the_first(known.get("versions") or [], status)
+            wanted = {"version": plan.version, **{key: candidate.get(key) for key in retraining.ADAPTER}}
+            return retraining.wanted(
+                retraining.with_retrain(status, known),
+                wanted,
+                cause=RunCause.PROMOTE,
+                bake_seconds=bake,
+                generation=plan.generation,
+            )
+
+        try:
+            self.change(plan.workspace, plan.namespace, plan.uid, edit)
+        except StaleWorkspace as stale:
+            raise AirflowFailException(str(stale)) from None
+        within = ROLLED_OUT_WITHIN + plan.policy.bake.time
+        self.defer(
+            trigger=PromotionTrigger(
+                workspace=plan.workspace,
+                namespace=plan.namespace,
+                kubernetes_conn_id=self.kubernetes_conn_id or connection_id(),
+                timeout_seconds=within.total_seconds(),
+                poll_seconds=PROMOTION_POLL,
+                version=plan.version,
+            ),
+            method_name="promoted",
+            timeout=within + BACKSTOP,
+        )
+
+    def promoted(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Come back when it is served, or is not."""
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        if not event.get("ready"):
+            raise AirflowFailException(str(event.get("message")))
+        self.log.info("%s", event.get("message"))
+        extra: dict[str, Any] = {"version": plan.version, "run": context["run_id"]}
+        extra |= {key: candidate[key] for key in retraining.ADAPTER if candidate.get(key)}
+        outlets = context["outlet_events"]
+        outlets[assets.SERVED].add(assets.served(plan.namespace, plan.workspace), extra=extra)
+        return extra
+
+
+def _with_the_first(history: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history with the adapter of the Workspace's own tuning in it, so that there is a way back to it."""
+    adapter = status.get("adapter") or {}
+    if not adapter.get("digest") or any(one.get("digest") == adapter["digest"] for one in history):
+        return [dict(one) for one in history]
+    told = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
+    first = {
+        "version": "original",
+        "state": State.PROMOTED,
+        "promotedAt": told.get("lastTransitionTime"),
+        **adapter,
+    }
+    return [first, *(dict(one) for one in history)]
+
+
+class RecordRetrainingOperator(RetrainTask, FinishOperator):
+    """The last step: what has become of the version, what it cost, and that this run is over.
+
+    :param needed: ids of the steps up to the push, in their order.
+    :param endings: ids of the steps that may end the run early and green.
+    """
+
+    def __init__(self, *, endings: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.endings = list(endings)
+
+    def execute(self, context: Context) -> None:
+        ti = context["ti"]
+        plan = self.retraining(context)
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+        mine = {task: state for task, state in states.items() if task.startswith(self.run_prefix)}
+        mine.pop(ti.task_id, None)
+        ended = next((task for task in self.endings if mine.get(task) == "skipped"), None)
+        cause = None if ended and "failed" not in mine.values() else shortfall(mine, self.needed)
+        self._settle(plan, ti.run_id, cause, context)
+        if cause is None:
+            self._let_go(plan)
+            self.log.info("Ended by %s.", ended or "its last step")
+            return
+        verdict = f"The run {cause}. {self._cause_of(plan)}".strip()
+        self.log.error("%s", verdict)
+        raise AirflowFailException(verdict)
+
+    def _settle(self, plan: Retraining, run_id: str, cause: str | None, context: Context) -> None:
+        """Write that the run is over; the cost of the candidate is added once, since its entry keeps it."""
+        usd = self._cost(plan)
+        if cause and context["ti"].xcom_pull(task_ids=f"{self.run_prefix}preflight"):
+            self._stop_pods(self.this_run(context))
+        message = f"Version {plan.version} was not made: {cause}. {self._cause_of(plan)}" if cause else ""
+
+        def edit(status: dict[str, Any]) -> dict[str, Any]:
+            known = self.over(status, run_id, RunState.FAILED if cause else RunState.SUCCESS)
+            history = known.get("versions") or []
+            entry = next((dict(one) for one in history if one.get("version") == plan.version), None)
+            counted = float((entry or known.get("run") or {}).get("usd") or 0.0)
+            known["usd"] = round(float(known.get("usd") or 0.0) + usd - counted, 6) or None
+            if entry is not None:
+                open_state = entry.get("state") in (State.TRAINING, State.CANDIDATE)
+                failed = {"state": State.FAILED, "reason": message} if cause and open_state else {}
+                known["versions"] = versions.with_entry(history, {**entry, **failed, "usd": usd})
+                served = str((status.get("adapter") or {}).get("digest") or "")
+                known["versions"] = versions.kept(known["versions"], plan.policy.keep, served)
+            else:
+                known["run"] = {**(known.get("run") or {}), "usd": usd}
+            known.pop("approval", None)
+            found = retraining.with_retrain(status, known)
+            told = condition(status, ConditionType.RETRAIN_READY) or {}
+            if cause and told.get("reason") in (Reason.RETRAINING, Reason.AWAITING_APPROVAL):
+                found = retraining.told(
+                    found, False, Reason.RETRAIN_FAILED, message, plan.generation, datetime.now(UTC)
+                )
+            return found
+
+        try:
+            self.change(plan.workspace, plan.namespace, plan.uid, edit)
+        except (ClusterError, StaleWorkspace) as error:
+            self.log.warning("The end of the retraining was not recorded: %s", error)
+
+    def _candidate(self, plan: Retraining) -> dict[str, Any]:
+        try:
+            return self.cluster.find(WORKSPACE, plan.candidate, plan.namespace) or {}
+        except ClusterError as error:
+            self.log.warning("Candidate %s could not be read: %s", plan.candidate, error)
+            return {}
+
+    def _cost(self, plan: Retraining) -> float:
+        cost = (self._candidate(plan).get("status") or {}).get("cost")
+        return round(records.spent(cost, datetime.now(UTC)), 6)
+
+    def _cause_of(self, plan: Retraining) -> str:
+        """What the candidate's own conditions say of its failure."""
+        status = self._candidate(plan).get("status")
+        told = condition(status, ConditionType.WORKSPACE_SUCCEEDED) or {}
+        return str(told.get("message") or "") if told.get("status") == "False" else ""
+
+    def _let_go(self, plan: Retraining) -> None:
+        """The candidate has done its work: it goes, with its volume; what it pushed stays."""
+        found = self._candidate(plan)
+        if found and not found["metadata"].get("deletionTimestamp"):
+            self.cluster.delete(WORKSPACE, plan.candidate, plan.namespace, uid=found["metadata"]["uid"])

@@ -1,0 +1,113 @@
+"""The two waits of a retraining: for a person's answer, and for the version to be served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.providers.standard.triggers.hitl import HITLTrigger
+from airflow.sdk.timezone import utcnow
+from airflow.triggers.base import TriggerEvent
+
+from include.retraining.versions import State
+from include.workspace.api import names
+from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.triggers.base import Observation, WorkspaceTrigger
+
+POKE_SECONDS = 5.0
+DIGITS = 12
+
+
+class ApprovalTrigger(HITLTrigger):
+    """Waits for an answer in Airflow, or for the annotation that approves the candidate's digest.
+
+    :param workspace: name of the Workspace that is retrained.
+    :param digest: of the candidate.
+    """
+
+    def __init__(
+        self, *, workspace: str, namespace: str, digest: str, kubernetes_conn_id: str, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workspace = workspace
+        self.namespace = namespace
+        self.digest = digest
+        self.kubernetes_conn_id = kubernetes_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        own = ("workspace", "namespace", "digest", "kubernetes_conn_id")
+        _, arguments = super().serialize()
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", {
+            **arguments,
+            **{name: getattr(self, name) for name in own},
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
+        while True:
+            late = self.timeout_datetime is not None and self.timeout_datetime < utcnow()
+            event = await (self._handle_timeout() if late else self._answer())
+            if event is None and await self._approved(hook):
+                self.log.info("Approved by the annotation %s of the Workspace.", names.APPROVE)
+                event = TriggerEvent({"chosen_options": self.options[:1], "annotation": names.APPROVE})
+            if event is not None:
+                yield event
+                return
+            await asyncio.sleep(self.poke_interval)
+
+    async def _answer(self) -> TriggerEvent | None:
+        found: TriggerEvent | None = await self._handle_response()  # type: ignore[no-untyped-call]
+        return found
+
+    async def _approved(self, hook: AsyncKaitoClusterHook) -> bool:
+        try:
+            live = await hook.find(WORKSPACE, self.workspace, self.namespace) or {"metadata": {}}
+        except ClusterError as error:
+            self.log.warning("Workspace %s cannot be read: %s", self.workspace, error)
+            return False
+        return approves((live["metadata"].get("annotations") or {}).get(names.APPROVE), self.digest)
+
+
+def approves(given: str | None, digest: str) -> bool:
+    """Return whether an annotation means this digest: all of it, or at least twelve digits of its beginning."""
+    bare, wanted = digest.removeprefix("sha256:"), (given or "").strip().removeprefix("sha256:")
+    return len(wanted) >= DIGITS and bare.startswith(wanted)
+
+
+class PromotionTrigger(WorkspaceTrigger):
+    """Waits until the reconciler has rolled a version out and watched it, or has taken it back.
+
+    :param version: of the adapter.
+    """
+
+    subject = "the new version"
+
+    def __init__(self, *, version: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+
+    async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
+        known = (self.live.get("status") or {}).get("retrain") or {}
+        entry: dict[str, Any] = next(
+            (one for one in known.get("versions") or () if one.get("version") == self.version), {}
+        )
+        on_its_way = (known.get("promotion") or {}).get("version") == self.version
+        state = entry.get("state")
+        if state == State.PROMOTED and not on_its_way:
+            return Observation(True, f"Version {self.version} is served.", silent=True)
+        if not on_its_way:
+            why = entry.get("reason") or "nobody knows of it any more"
+            return Observation(
+                False, f"Version {self.version} is not served: {why}", failed=True, silent=True
+            )
+        stage = (known.get("promotion") or {}).get("state")
+        return Observation(False, f"Version {self.version}: {stage}", silent=True)
+
+    def success(self, last: Observation) -> TriggerEvent:
+        return TriggerEvent({"ready": True, "message": last.message})
+
+    def failure(self, last: Observation) -> TriggerEvent:
+        return TriggerEvent({"ready": False, "message": last.message})

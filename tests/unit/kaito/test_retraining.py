@@ -1,0 +1,591 @@
+"""The steps of a retraining: when nothing is trained, what a candidate is, the gate, the promotion, and the end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from kaito import assets
+from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE
+from kaito.operators import candidate as steps
+from kaito.operators import promotion
+from kaito.tasks.retraining import Retraining
+from kaito.triggers.retraining import PromotionTrigger, approves
+
+from include.retraining.dataset_watch import Mark
+from include.workspace.api import names
+from include.workspace.status import retraining
+from include.workspace.status.kept_adapter import KeptAdapter, State
+from tests.unit.kaito.conftest import FakeCluster
+
+NAME = "workspace-tuning-phi-3"
+RUN = "manual__1"
+OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+ADAPTER = {"image": "registry.example.com/adapters/phi:0.0.1", "digest": OLD, "reference": f"r.io/phi@{OLD}"}
+PUSHED = {
+    "image": "registry.example.com/adapters/phi:0.0.1-20261128.1",
+    "digest": NEW,
+    "reference": f"r.io/phi@{NEW}",
+}
+AT = "retrain."
+
+
+class Outlets(dict[Any, Any]):
+    """What tasks emit by aliases."""
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = found = SimpleNamespace(events=[])
+        found.add = lambda asset, extra: found.events.append((asset.uri, extra))
+        return found
+
+
+@pytest.fixture
+def tuned(cluster: FakeCluster, workspace: dict[str, Any]) -> dict[str, Any]:
+    """A Workspace that has published and serves its own tuning's adapter, of 100 rows."""
+    told = [
+        {
+            "type": "AdapterPublished",
+            "status": "True",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-11-01T00:00:00Z",
+        }
+    ]
+    workspace["status"] = {
+        "conditions": told,
+        "adapter": dict(ADAPTER),
+        "run": {"state": "success", "id": "x", "generation": 1},
+    }
+    kept = KeptAdapter("r", "x", State.DELIVERED, dataset={"digest": "sha256:rows", "rows": 100})
+    claim = {
+        "metadata": {
+            "name": f"{NAME}-work",
+            "annotations": kept.annotation(),
+            "ownerReferences": [{"uid": workspace["metadata"]["uid"]}],
+        }
+    }
+    cluster.add(VOLUME_CLAIM, claim)
+    return workspace
+
+
+@pytest.fixture
+def context(context: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+    context["run_id"] = RUN
+    context["ti"].dag_id, context["ti"].run_id = "kaito_retrain", RUN
+    context["ti"].task_id, context["ti"].id = "retrain.record", "0190"
+    context["ti"].get_task_states = lambda **_: {RUN: dict(context["ti"].states)}
+    context["outlet_events"] = Outlets()
+    return context
+
+
+@pytest.fixture(autouse=True)
+def quiet_servers(monkeypatch: pytest.MonkeyPatch) -> list[Mark]:
+    """What the dataset's server says."""
+    said = [Mark(etag='"1"')]
+    monkeypatch.setattr(steps, "marks", lambda document: list(said))
+    monkeypatch.setattr(steps, "state_of", lambda dag, run: "running")
+    return said
+
+
+def plan_step(cluster: FakeCluster, policy: dict[str, Any] | None = None) -> steps.PlanCandidateOperator:
+    made = steps.PlanCandidateOperator(
+        task_id="plan_candidate", workspace=NAME, namespace="default", policy=policy
+    )
+    return at(made, cluster)
+
+
+def at(task: Any, cluster: FakeCluster) -> Any:
+    task.cluster = cluster
+    task.run_prefix = AT
+    return task
+
+
+def planned(cluster: FakeCluster, context: dict[str, Any], **policy: Any) -> Retraining:
+    found = plan_step(cluster, policy).execute(context)
+    context["ti"].xcoms[f"{AT}plan_candidate"] = found
+    return Retraining.from_xcom(found)
+
+
+def status(cluster: FakeCluster) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.objects["workspaces", "default", NAME]["status"]
+    return found
+
+
+def retrain(cluster: FakeCluster) -> dict[str, Any]:
+    return retraining.of(status(cluster))
+
+
+def ready(cluster: FakeCluster) -> tuple[str, str, str]:
+    found = cluster.condition(NAME, "RetrainReady")
+    return found["status"], found["reason"], found["message"]
+
+
+# -- planning ------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_takes_the_retraining_for_its_run_and_touches_nothing_else(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    plan = planned(cluster, context)
+    assert plan.candidate == f"{NAME}-r{plan.version.replace('.', '-')}"
+    assert plan.current == ADAPTER
+    assert plan.marks == [{"etag": '"1"'}]
+    assert retrain(cluster)["run"] | {"since": ""} == {
+        "id": RUN,
+        "dag": "kaito_retrain",
+        "since": "",
+        "state": "started",
+        "version": plan.version,
+    }
+    assert status(cluster)["adapter"] == ADAPTER
+    assert ready(cluster)[:2] == ("False", "Retraining")
+    assert cluster.writes == []
+    again = plan_step(cluster).execute(context)
+    assert again["version"] == plan.version
+
+
+def test_the_dataset_that_has_not_changed_ends_the_run_and_is_asked_again_as_the_policy_says(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    tuned["metadata"]["annotations"] = {names.RETRAIN_SCHEDULE: "@data"}
+    tuned["status"]["retrain"] = {
+        "dataset": {"marks": [{"etag": '"1"'}]},
+        "run": {"id": RUN, "dag": "kaito_retrain", "state": "started"},
+    }
+    with pytest.raises(AirflowSkipException, match="has not changed"):
+        plan_step(cluster, {"watch": {"every": "6h"}}).execute(context)
+    found = retrain(cluster)
+    assert found["run"]["state"] == "success"
+    assert found["next"] > found["dataset"]["checked"]
+    assert ready(cluster)[:2] == ("True", "DatasetUnchanged")
+
+
+@pytest.mark.parametrize("policy", [{}, {"when": "always"}])
+def test_a_changed_mark_or_a_policy_that_always_trains_goes_on(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], policy: dict[str, Any]
+) -> None:
+    old = '"1"' if policy else '"0"'
+    tuned["status"]["retrain"] = {"dataset": {"marks": [{"etag": old}]}}
+    assert plan_step(cluster, policy).execute(context)["version"]
+
+
+def test_two_retrainings_of_one_workspace_wait_for_each_other(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned["status"]["retrain"] = {
+        "run": {"id": "other", "dag": "weekly", "state": "started", "version": "20261128.1"}
+    }
+    with pytest.raises(TaskDeferred) as deferred:
+        plan_step(cluster).execute(context)
+    assert deferred.value.method_name == "waited"
+    monkeypatch.setattr(steps, "state_of", lambda dag, run: "failed")
+    assert plan_step(cluster).waited(context)["version"]
+    assert retrain(cluster)["run"]["id"] == RUN
+
+
+def test_no_training_begins_before_the_cool_down_or_beyond_the_budget(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    tuned["status"]["retrain"] = {"trained": "2999-01-01T00:00:00Z"}
+    with pytest.raises(AirflowSkipException, match="may begin at 2999-01-01T06"):
+        plan_step(cluster, {"coolDown": "6h"}).execute(context)
+    tuned = cluster.objects["workspaces", "default", NAME]
+    tuned["metadata"]["annotations"] = {names.BUDGET: "5"}
+    tuned["status"]["retrain"] = {"usd": 5.5}
+    with pytest.raises(AirflowSkipException, match=r"5\.50 USD are spent"):
+        plan_step(cluster).execute(context)
+    assert ready(cluster)[:2] == ("False", "BudgetExceeded")
+
+
+def test_a_policy_with_faults_is_refused_with_all_of_them(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    tuned["metadata"]["annotations"] = {names.RETRAIN_POLICY: "rules"}
+    with pytest.raises(AirflowFailException, match="is missing"):
+        plan_step(cluster).execute(context)
+    text = "coolDwn: 6h\nkeep: 0\n"
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "rules"}, "data": {"retrain_policy.yaml": text}})
+    with pytest.raises(AirflowFailException, match="did you mean coolDown") as raised:
+        plan_step(cluster).execute(context)
+    assert "keep" in str(raised.value)
+    assert ready(cluster)[:2] == ("False", "RetrainInvalid")
+
+
+def test_a_gate_with_an_unknown_metric_is_refused_before_anything_runs(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    policy = {"evaluation": {}, "gate": ["candidate.perplexty < current.perplexity"]}
+    with pytest.raises(AirflowFailException, match="did you mean perplexity"):
+        plan_step(cluster, policy).execute(context)
+    assert cluster.writes == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        ({"status": {}}, AirflowFailException, "published no adapter yet"),
+        ({"metadata": {"annotations": {names.PAUSED: "true"}}}, AirflowSkipException, "is paused"),
+        ({"metadata": {"labels": {names.RETRAIN_OF: "p"}}}, AirflowFailException, "itself a candidate"),
+        ({"tuning": {"output": {}}}, AirflowFailException, "pushes no adapter image"),
+    ],
+)
+def test_what_cannot_be_retrained(
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    tuned: dict[str, Any],
+    change: dict[str, Any],
+    error: type[Exception],
+    told: str,
+) -> None:
+    for part, value in change.items():
+        tuned[part] = {**tuned[part], **value} if value else {}
+    with pytest.raises(error, match=told):
+        plan_step(cluster).execute(context)
+
+
+def test_candidates_of_earlier_runs_go(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    earlier = {"metadata": {"name": f"{NAME}-r20200101-1", "labels": {names.RETRAIN_OF: NAME}}}
+    cluster.add(WORKSPACE, earlier)
+    planned(cluster, context)
+    assert cluster.deleted == [("workspaces", f"{NAME}-r20200101-1")]
+
+
+# -- the candidate -------------------------------------------------------------------------------------------------
+
+
+def test_the_preflight_makes_a_workspace_of_its_own_beside_the_one_that_serves(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    tuned["metadata"]["annotations"] = {
+        names.BUDGET: "100",
+        names.RERUN: "x",
+        names.RETRAIN_SCHEDULE: "@daily",
+        names.CAPACITY_TYPE: "spot",
+    }
+    plan = planned(cluster, context, evaluation={"heldOut": 0.2})
+    check = at(steps.CandidatePreflightOperator(task_id="preflight", purpose="tuning"), cluster)
+    wanted = check._wanted(context)
+    made = wanted.document
+    assert (wanted.name, wanted.said) == (plan.candidate, False)
+    assert made["metadata"]["labels"] == {names.RETRAIN_OF: NAME}
+    assert made["metadata"]["annotations"] == {
+        names.ROLLOUT: "false",
+        names.BUDGET: "100.0000",
+        names.CAPACITY_TYPE: "spot",
+        names.RETRAIN_VERSION: plan.version,
+        names.RETRAIN_CURRENT: ADAPTER["reference"],
+        names.HELD_OUT: "0.2",
+    }
+    assert made["metadata"]["ownerReferences"][0]["uid"] == tuned["metadata"]["uid"]
+    assert made["tuning"]["output"]["image"] == f"registry.example.com/adapters/phi:0.0.1-{plan.version}"
+    assert made["tuning"]["input"]["urls"] == ["https://example.com/train.parquet?sig=SECRET"]
+    assert "SECRET" not in str(context["ti"].xcoms)
+    assert "ownerReferences" in check.metadata
+
+
+@pytest.mark.parametrize(
+    ("digest", "rows", "policy", "told"),
+    [
+        ("sha256:rows", 100, {}, "the same 100 rows"),
+        ("sha256:more", 104, {"minimumChange": {"rows": 5}}, "the policy asks for 5"),
+    ],
+)
+def test_rows_without_news_end_the_run_before_a_machine_is_asked_for(
+    cluster: FakeCluster, context: dict[str, Any], digest: str, rows: int, policy: dict[str, Any], told: str
+) -> None:
+    planned(cluster, context, **policy)
+    context["ti"].xcoms[f"{AT}fetch_dataset"] = {"digest": digest, "rows": rows}
+    judge = at(steps.JudgeChangeOperator(task_id="judge_change", dataset_task_id="fetch_dataset"), cluster)
+    with pytest.raises(AirflowSkipException, match=told):
+        judge.execute(context)
+    assert retrain(cluster)["dataset"]["marks"] == [{"etag": '"1"'}]
+    assert "versions" not in retrain(cluster)
+    assert ready(cluster)[:2] == ("True", "DatasetUnchanged")
+
+
+def changed(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    context["ti"].xcoms[f"{AT}fetch_dataset"] = {"digest": "sha256:more", "rows": 130}
+    judge = at(steps.JudgeChangeOperator(task_id="judge_change", dataset_task_id="fetch_dataset"), cluster)
+    context["ti"].xcoms[f"{AT}judge_change"] = judge.execute(context)
+    context["ti"].xcoms[f"{AT}publish_adapter"] = dict(PUSHED)
+
+
+def test_new_rows_are_a_version_in_training(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    plan = planned(cluster, context)
+    changed(cluster, context)
+    entry = retrain(cluster)["versions"][0]
+    assert (entry["version"], entry["state"]) == (plan.version, "training")
+    assert entry["dataset"]["rows"] == 130
+    assert retrain(cluster)["trained"]
+
+
+# -- the verdict ---------------------------------------------------------------------------------------------------
+
+
+def gate_step(cluster: FakeCluster) -> Any:
+    made = promotion.GateOperator(
+        task_id="gate",
+        publishing_task_id="publish_adapter",
+        change_task_id="judge_change",
+        evaluation_task_id="evaluate",
+    )
+    return at(made, cluster)
+
+
+def gated(cluster: FakeCluster, context: dict[str, Any], **policy: Any) -> Retraining:
+    plan = planned(cluster, context, **policy)
+    changed(cluster, context)
+    context["ti"].xcoms[f"{AT}gate"] = gate_step(cluster).execute(context)
+    return plan
+
+
+def test_a_candidate_is_told_as_an_asset_with_its_digest(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    plan = gated(cluster, context)
+    uri, extra = context["outlet_events"][assets.ADAPTERS].events[0]
+    assert uri == f"x-kaito://adapters/default/{NAME}"
+    assert (extra["digest"], extra["version"], extra["dataset"]) == (NEW, plan.version, "sha256:more")
+    assert retrain(cluster)["dataset"]["digest"] == "sha256:more"
+    assert retrain(cluster)["versions"][0]["state"] == "candidate"
+    assert status(cluster)["adapter"] == ADAPTER
+
+
+def test_a_candidate_that_should_have_been_measured_and_was_not_is_refused(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    planned(cluster, context, evaluation={})
+    changed(cluster, context)
+    with pytest.raises(AirflowSkipException, match="it was not measured"):
+        gate_step(cluster).execute(context)
+    assert retrain(cluster)["versions"][0]["state"] == "refused"
+    assert ready(cluster)[:2] == ("False", "CandidateRefused")
+    assert status(cluster)["adapter"] == ADAPTER
+
+
+def approve_step(cluster: FakeCluster) -> Any:
+    return at(promotion.ApproveOperator(task_id="approve"), cluster)
+
+
+def test_without_an_evaluation_a_person_is_asked(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(promotion, "upsert_hitl_detail", lambda **given: asked.update(given))
+    plan = gated(cluster, context, approval={"by": ["alice"], "timeout": "1d", "onTimeout": "promote"})
+    with pytest.raises(TaskDeferred) as deferred:
+        approve_step(cluster).execute(context)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path.endswith("ApprovalTrigger")
+    assert (arguments["digest"], arguments["defaults"]) == (NEW, ["Approve"])
+    assert asked["assigned_users"] == [{"id": "alice", "name": "alice"}]
+    assert OLD in asked["body"]
+    assert NEW in asked["body"]
+    assert ready(cluster)[1] == "AwaitingApproval"
+    assert f"{names.APPROVE}={NEW}" in ready(cluster)[2]
+    assert retrain(cluster)["approval"]["version"] == plan.version
+
+
+def test_nobody_is_asked_where_the_policy_decides(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    gated(cluster, context, approval={"required": False})
+    assert approve_step(cluster).execute(context) == {"by": "the policy"}
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ({"chosen_options": ["Reject"], "responded_by_user": {"name": "bob"}}, "rejected by bob"),
+        (
+            {"chosen_options": ["Reject"], "responded_by_user": None, "timedout": True},
+            "nobody answered in time",
+        ),
+    ],
+)
+def test_a_rejected_candidate_is_marked_and_the_service_stays(
+    cluster: FakeCluster, context: dict[str, Any], event: dict[str, Any], told: str
+) -> None:
+    gated(cluster, context)
+    with pytest.raises(AirflowSkipException, match=told):
+        approve_step(cluster).execute_complete(context, event)
+    assert retrain(cluster)["versions"][0]["state"] == "refused"
+    assert ready(cluster)[:2] == ("False", "CandidateRefused")
+
+
+@pytest.mark.parametrize(
+    ("event", "by"),
+    [
+        ({"chosen_options": ["Approve"], "responded_by_user": {"name": "bob"}}, "bob"),
+        ({"chosen_options": ["Approve"], "annotation": names.APPROVE}, f"annotation {names.APPROVE}"),
+    ],
+)
+def test_who_approved_is_written_down(
+    cluster: FakeCluster, context: dict[str, Any], event: dict[str, Any], by: str
+) -> None:
+    gated(cluster, context)
+    assert approve_step(cluster).execute_complete(context, event) == {"by": by}
+    assert retrain(cluster)["versions"][0]["approvedBy"] == by
+
+
+@pytest.mark.parametrize(
+    ("given", "yes"),
+    [
+        (NEW, True),
+        (NEW[:19], True),
+        ("b" * 12, True),
+        ("b" * 11, False),
+        (OLD, False),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_an_annotation_approves_the_digest_that_it_names(given: str | None, yes: bool) -> None:
+    assert approves(given, NEW) is yes
+
+
+# -- the promotion -------------------------------------------------------------------------------------------------
+
+
+def promote_step(cluster: FakeCluster) -> Any:
+    return at(promotion.PromoteOperator(task_id="promote"), cluster)
+
+
+def test_a_promotion_is_asked_for_once_and_the_way_back_is_kept(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    plan = gated(cluster, context, bake={"time": "90s"})
+    for _ in range(2):
+        with pytest.raises(TaskDeferred) as deferred:
+            promote_step(cluster).execute(context)
+    assert isinstance(deferred.value.trigger, PromotionTrigger)
+    wanted = retrain(cluster)["promotion"]
+    assert (wanted["version"], wanted["state"], wanted["bakeSeconds"]) == (plan.version, "wanted", 90)
+    assert wanted["earlier"] == ADAPTER
+    assert wanted["reference"] == PUSHED["reference"]
+    assert [one["version"] for one in retrain(cluster)["versions"]] == ["original", plan.version]
+    assert status(cluster)["adapter"] == ADAPTER  # the reconciler's to change
+
+
+def test_an_edited_workspace_takes_no_version_of_its_old_spec(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    gated(cluster, context)
+    with pytest.raises(TaskDeferred):
+        promote_step(cluster).execute(context)
+    assert (
+        retrain(cluster)["promotion"]["generation"] == 1
+    )  # the reconciler gives it up for another generation
+
+
+def test_a_served_version_is_an_asset_and_one_that_was_taken_back_fails_the_run(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    gated(cluster, context)
+    promote_step(cluster).promoted(context, {"ready": True, "message": "ok"})
+    assert context["outlet_events"][assets.SERVED].events[0][0] == f"x-kaito://served/default/{NAME}"
+    with pytest.raises(AirflowFailException, match="taken back"):
+        promote_step(cluster).promoted(context, {"ready": False, "message": "it was taken back"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "on_its_way", "expected"),
+    [
+        ({"state": "candidate"}, True, (False, False)),
+        ({"state": "promoted"}, True, (False, False)),
+        ({"state": "promoted"}, False, (True, False)),
+        ({"state": "rolledBack", "reason": "it did not become ready"}, False, (False, True)),
+        ({"state": "refused", "reason": "edited"}, False, (False, True)),
+    ],
+)
+async def test_the_wait_ends_when_the_reconciler_has_decided(
+    entry: dict[str, Any], on_its_way: bool, expected: tuple[bool, bool]
+) -> None:
+    trigger = PromotionTrigger(
+        workspace=NAME,
+        namespace="default",
+        kubernetes_conn_id="k",
+        timeout_seconds=1,
+        poll_seconds=1,
+        version="1",
+    )
+    known = {"versions": [{"version": "1", **entry}]}
+    trigger.live = {
+        "status": {"retrain": {**known, **({"promotion": {"version": "1"}} if on_its_way else {})}}
+    }
+    seen = await trigger.observe(None)  # type: ignore[arg-type]
+    assert (seen.ready, seen.failed) == expected
+    assert seen.silent
+    if seen.failed:
+        assert entry["reason"] in seen.message
+
+
+# -- the end -------------------------------------------------------------------------------------------------------
+
+STEPS = ["preflight", "fetch_dataset", "judge_change", "create_gpu_pool", "tune", "publish_adapter"]
+
+
+def record_step(cluster: FakeCluster) -> Any:
+    made = promotion.RecordRetrainingOperator(
+        task_id="record",
+        needed=[AT + step for step in STEPS],
+        endings=[AT + step for step in ("judge_change", "gate", "approve")],
+    )
+    return at(made, cluster)
+
+
+def states(context: dict[str, Any], **changes: str) -> None:
+    whole = dict.fromkeys([*STEPS, "gate", "approve", "promote"], "success") | changes
+    context["ti"].states = {AT + step: state for step, state in whole.items()}
+
+
+def with_candidate(cluster: FakeCluster, plan: Retraining, usd: float = 2.5) -> None:
+    claims = [
+        {"name": "n", "usdPerHour": 1.0, "since": "2026-11-28T00:00:00Z", "until": "2026-11-28T02:30:00Z"}
+    ]
+    obj = {
+        "metadata": {"name": plan.candidate, "labels": {names.RETRAIN_OF: NAME}},
+        "status": {"cost": {"claims": claims}},
+    }
+    cluster.add(WORKSPACE, obj)
+
+
+def test_a_run_to_the_end_counts_its_cost_once_and_lets_the_candidate_go(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    plan = gated(cluster, context)
+    with_candidate(cluster, plan)
+    states(context)
+    record_step(cluster).execute(context)
+    assert retrain(cluster)["run"]["state"] == "success"
+    assert retrain(cluster)["usd"] == retrain(cluster)["versions"][0]["usd"]
+    assert ("workspaces", plan.candidate) in cluster.deleted
+    before = retrain(cluster)["usd"]
+    with_candidate(cluster, plan)
+    record_step(cluster).execute(context)
+    assert retrain(cluster)["usd"] == before
+
+
+@pytest.mark.parametrize("step", ["judge_change", "gate", "approve"])
+def test_a_run_that_ends_early_for_a_reason_is_green(
+    cluster: FakeCluster, context: dict[str, Any], step: str
+) -> None:
+    planned(cluster, context)
+    order = [*STEPS, "gate", "approve", "promote"]
+    states(context, **dict.fromkeys(order[order.index(step) :], "skipped"))
+    record_step(cluster).execute(context)
+    assert retrain(cluster)["run"]["state"] == "success"
+
+
+def test_a_run_that_failed_says_so_and_leaves_everything_as_it_was(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    plan = planned(cluster, context)
+    changed(cluster, context)
+    with_candidate(cluster, plan)
+    states(context, tune="failed", publish_adapter="upstream_failed", gate="upstream_failed")
+    with pytest.raises(AirflowFailException, match=r"failed: retrain\.tune"):
+        record_step(cluster).execute(context)
+    assert retrain(cluster)["versions"][0]["state"] == "failed"
+    assert ready(cluster)[:2] == ("False", "RetrainFailed")
+    assert status(cluster)["adapter"] == ADAPTER
+    assert cluster.deleted == []  # its volume has what a second try goes on from
