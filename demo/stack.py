@@ -6,9 +6,11 @@ shell, also after a crash) ends exactly what was started here and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import sqlite3
 import subprocess
 import sys
 import time
@@ -69,6 +71,19 @@ def stop_sandbox(state_dir: Path) -> None:
     subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
 
+def database(home: Path) -> str:
+    """Return the SQLAlchemy URL of Airflow's SQLite database in this folder, made if missing.
+
+    Two of SQLite's defaults do not suit Airflow's five processes. Without a write-ahead log, a commit waits for every
+    reader and holds up new ones: where the reader waits for the writer in turn, all of Airflow stands still until the
+    time is over. And a write that waits for more than 5 s for its turn is an error 500.
+    """
+    path = home.resolve() / "airflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode=WAL")  # written into the file: whoever opens it later uses it
+    return f"sqlite:///{path}?timeout=60"
+
+
 def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: Path) -> dict[str, str]:
     """Return the environment of every Airflow process: this project's folders, and its cluster.
 
@@ -83,8 +98,7 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": False,
         # Four workers are plenty where all waiting is done in the triggerer; 32 would cost 3 GB of address space.
         "CORE__PARALLELISM": 4,
-        # SQLite has one writer. At its default of 5 s a write that waits longer on a busy machine is an error 500.
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.resolve() / 'airflow.db'}?timeout=60",
+        "DATABASE__SQL_ALCHEMY_CONN": database(home),
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "API__HOST": "127.0.0.1",
         "API__PORT": port,

@@ -20,7 +20,7 @@ import psutil
 
 from demo.airflow_api import AirflowApi, AirflowServer
 from demo.processes import PROJECT_ROOT, free_port
-from demo.stack import Sandbox, airflow_environment
+from demo.stack import Sandbox, airflow_environment, database
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600
@@ -180,6 +180,7 @@ class AirflowParts:
         for path in self.home.glob("airflow.db*"):
             path.unlink()
         shutil.rmtree(self.home / "logs", ignore_errors=True)
+        database(self.home)
         self.migrate()
 
 

@@ -1,8 +1,11 @@
 """Processes are ended by their own id, and never somebody else's."""
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -50,3 +53,20 @@ def test_a_half_written_state_file_counts_as_missing(tmp_path) -> None:
     assert processes.read_record(path) is None
     path.write_text("[1]")
     assert processes.read_record(path) is None
+
+
+def test_a_reader_of_airflows_database_holds_up_no_writer(tmp_path: Path) -> None:
+    path = stack.database(tmp_path).removeprefix("sqlite:///").partition("?")[0]
+    with (
+        contextlib.closing(sqlite3.connect(path, timeout=0)) as writer,
+        contextlib.closing(sqlite3.connect(path, timeout=0)) as reader,
+    ):
+        writer.execute("CREATE TABLE t (x)")
+        writer.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+        writer.commit()
+        halfway = reader.execute("SELECT x FROM t")
+        assert halfway.fetchone() == (1,)
+        writer.execute("INSERT INTO t VALUES (3)")
+        writer.commit()
+        assert halfway.fetchall() == [(2,)]
+    assert stack.database(tmp_path).endswith("airflow.db?timeout=60")
