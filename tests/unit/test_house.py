@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +37,35 @@ def test_states_and_causes_of_runs_are_compared_with_their_enums() -> None:
 def test_tests_give_a_task_its_cluster_openly() -> None:
     """Every operator has ``cluster``, which may be set; what lies behind it is not the tests' business."""
     assert not offences(TESTS, r"\.__dict__(\[|\.update)")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the last part of each module that a file imports from the tests."""
+    modules = {found.stem for found in TESTS}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from tests.unit.x import test_y` imports a module, too.
+            inside = node.module.startswith("tests")
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if inside)]
+        else:
+            continue
+        yield from (stem for name in names if (stem := name.rpartition(".")[2]) in modules)
+
+
+def test_no_test_module_is_imported() -> None:
+    """What more than one test needs is in tests/support; fixtures reach tests through a conftest.py."""
+    assert not [
+        f"{path.relative_to(ROOT)} imports {stem}"
+        for path in TESTS
+        for stem in imported(path)
+        if stem.startswith("test_") or stem == "conftest"
+    ]
+
+
+def test_nothing_of_the_sandbox_is_needed_by_unit_tests_of_the_plugin() -> None:
+    paths = [path for path in TESTS if path.is_relative_to(ROOT / "tests/unit/kaito")]
+    assert not offences(
+        paths, r"^(from|import) (sandbox|tests\.support\.(api_server|azure_thread|installed))\b"
+    )

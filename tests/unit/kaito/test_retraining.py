@@ -18,7 +18,7 @@ from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
 from include.workspace.status import retraining
 from include.workspace.status.kept_adapter import KeptAdapter, State
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 RUN = "manual__1"

@@ -20,8 +20,7 @@ from kaito.ui.mount import EXTERNAL_VIEWS, FASTAPI_APPS, PREFIX
 
 from include.views.timeline import TaskRun
 from include.workspace.status.conditions import Phase
-from tests.unit.views.test_fleet import TRAINING, reached, workspace
-from tests.unit.views.test_page import DIGEST, SERVING
+from tests.support.fleet import DIGEST, SERVING, TRAINING, reached, workspace
 
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 NAMED = workspace("phi")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,44 +11,8 @@ import pytest
 from include.views import fleet
 from include.views.state import Tone, state
 from include.views.words import duration, until, usd
-from include.workspace.status import conditions
 from include.workspace.status.conditions import Phase, timestamp
-
-NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
-
-
-def workspace(name: str = "phi", *, status: dict[str, Any] | None = None, **meta: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "kaito.sh/v1alpha1",
-        "kind": "Workspace",
-        "metadata": {"name": name, "namespace": "team", "uid": f"uid-{name}", "generation": 1, **meta},
-        "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"app": "x"}}},
-        "tuning": {
-            "preset": {"name": "phi-3-mini-128k-instruct"},
-            "method": "qlora",
-            "input": {"urls": ["https://data.example/rows.parquet?sig=SECRETSIGNATURE"]},
-            "output": {"image": "registry.example/a:1", "imagePushSecret": "push"},
-        },
-        "status": status or {},
-    }
-
-
-def reached(*phases: tuple[Phase, str], **more: Any) -> dict[str, Any]:
-    """A Workspace that has reached these phases, one after the other."""
-    found = workspace(**more)
-    for number, (phase, message) in enumerate(phases):
-        now = NOW - timedelta(minutes=10) + timedelta(minutes=number)
-        found["status"] = conditions.progress(found, phase, message=message, now=now)
-    return found
-
-
-BEGUN = (Phase.ACCEPTED, "Accepted.")
-TRAINING = (
-    BEGUN,
-    (Phase.DATASET_READY, "6 rows."),
-    (Phase.NODES_READY, "1 node."),
-    (Phase.TUNING, "Training."),
-)
+from tests.support.fleet import BEGUN, NOW, TRAINING, reached, workspace
 
 
 def test_a_new_workspace_says_that_nobody_has_looked() -> None:

@@ -16,10 +16,7 @@ from include.views.actions import Action, ActionRefused
 from include.views.page import LONGEST, page
 from include.views.timeline import QUEUED, TaskRun, bars
 from include.workspace.status.conditions import Phase, timestamp
-from tests.unit.views.test_fleet import BEGUN, NOW, TRAINING, reached, workspace
-
-DIGEST = "sha256:" + "ab" * 32
-SERVING = (*TRAINING, (Phase.INFERENCE_READY, "Ready."), (Phase.SUCCEEDED, "It answers."))
+from tests.support.fleet import BEGUN, DIGEST, NOW, SERVING, TRAINING, reached, workspace
 
 
 def ended(state: str = "success", **more: Any) -> dict[str, Any]:

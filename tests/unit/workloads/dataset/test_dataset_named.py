@@ -16,7 +16,7 @@ from include.workloads.dataset.job import run_job
 from include.workloads.dataset.options import Options, options_of
 from include.workloads.dataset.request import Request
 from include.workspace.validation.training_config import config_faults, config_notices
-from tests.unit.workloads.dataset.conftest import LOOPBACK, Web
+from tests.support.dataset_server import LOOPBACK, Web
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
