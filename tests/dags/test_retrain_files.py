@@ -1,0 +1,90 @@
+"""Files in dags/retraining: one DAG each, and a broken one is an import error that names its line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable
+
+from include.retraining.files import examine
+
+PROJECT = Path(__file__).parents[2]
+GOOD = "workspace: phi\nschedule: '0 3 * * 1'\ntimezone: Europe/Berlin\npolicy: {when: always}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dags folder with nothing but the loader."""
+    shutil.copy(PROJECT / "dags" / "kaito_retrain_files.py", tmp_path)
+    (tmp_path / "retraining").mkdir()
+    return tmp_path
+
+
+def bag(folder: Path) -> DagBag:
+    return DagBag(dag_folder=str(folder))
+
+
+def test_each_file_is_a_dag_with_its_own_schedule(folder: Path) -> None:
+    (folder / "retraining" / "weekly.yaml").write_text(GOOD)
+    (folder / "retraining" / "watch.yaml").write_text(
+        "workspace: phi\nschedule: '@data'\npolicy: {watch: {every: 30m}}\n"
+    )
+    (folder / "retraining" / "after.yaml").write_text("workspace: phi\nassets: ['s3://answers/ready']\n")
+    (folder / "retraining" / "by-hand.yaml").write_text("workspace: phi\n")
+    found = bag(folder)
+    assert found.import_errors == {}
+    assert {name.removeprefix("kaito_retrain__") for name in found.dags} == {
+        "weekly",
+        "watch",
+        "after",
+        "by-hand",
+    }
+    weekly = found.dags["kaito_retrain__weekly"]
+    assert isinstance(weekly.timetable, CronTriggerTimetable)
+    assert isinstance(found.dags["kaito_retrain__watch"].timetable, DeltaTriggerTimetable)
+    assert "Asset" in type(found.dags["kaito_retrain__after"].timetable).__name__
+    assert found.dags["kaito_retrain__by-hand"].schedule is None
+    assert not weekly.catchup
+    assert weekly.max_active_runs == 1
+    assert weekly.get_task("retrain.plan_candidate").workspace == "phi"
+
+
+def test_a_broken_file_is_one_import_error_with_its_line_and_the_others_are_dags(folder: Path) -> None:
+    (folder / "retraining" / "good.yaml").write_text(GOOD)
+    (folder / "retraining" / "bad.yaml").write_text("workspace: phi\nnamespace: default\nschedle: '@daily'\n")
+    (folder / "retraining" / "worse.yaml").write_text("workspace: phi\npolicy: {\n")
+    found = bag(folder)
+    assert set(found.dags) == {"kaito_retrain__good"}
+    assert len(found.import_errors) == 1
+    told = next(iter(found.import_errors.values()))
+    assert "retraining/bad.yaml:3: schedle: is no key of a retraining; did you mean schedule?" in told
+    assert "retraining/worse.yaml:" in told
+
+
+def test_the_example_is_a_dag(folder: Path) -> None:
+    shutil.copy(PROJECT / "examples" / "retraining" / "weekly.yaml", folder / "retraining")
+    assert set(bag(folder).dags) == {"kaito_retrain__weekly"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("workspace: Phi\n", "x.yaml:1: workspace:"),
+        ("namespace: a\n", "x.yaml:1: workspace: is required"),
+        ("workspace: a\nschedule: 0 0 30 2 *\n", "x.yaml:2: schedule: never fires"),
+        ("workspace: a\ntimezone: Europe/Berln\n", "did you mean Europe/Berlin?"),
+        ("workspace: a\nschedule: '@daily'\nassets: [x]\n", "x.yaml:3: assets: exclude a schedule"),
+        ("workspace: a\npolicy:\n  when: always\n  coolDwn: 1h\n", "x.yaml:4: policy.coolDwn"),
+        ("workspace: a\n---\nworkspace: b\n", "holds 2 documents"),
+        ("- a\n", "is a mapping"),
+        ("", "holds 0 documents"),
+        ("workspace: a\nworkspace: b\n", "x.yaml:2:"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, told: str) -> None:
+    found, faults = examine("x.yaml", text)
+    assert found is None
+    assert any(told in fault for fault in faults), faults

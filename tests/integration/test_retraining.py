@@ -1,0 +1,147 @@
+"""Retraining in a real Airflow, with real trainings of stand-in weights: what is new is learnt, what is not is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include.workspace.api import names
+from tests.integration.airflow_run import dataset_server, wait
+from tests.integration.reconciled import ReconciledStack, reconciled_stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+NAME = "renewed"
+RULES = "renewed-rules"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReconciledStack]:
+    with reconciled_stack(tmp_path_factory.mktemp("retraining")) as found:
+        yield found
+
+
+def rules(stack: ReconciledStack, **policy: Any) -> None:
+    data = {"retrain_policy.yaml": json.dumps({"watch": {"every": "2s"}, "bake": {"time": "2s"}, **policy})}
+    stack.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": RULES}, "data": data})
+
+
+def write(folder: Path, rows: int) -> None:
+    """A dataset of so many rows, in one piece, since somebody may be reading."""
+    said = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} plus {n}?"},
+                {"role": "assistant", "content": f"It is {n + n}."},
+            ]
+        }
+        for n in range(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(said), folder / "next.parquet")
+    (folder / "next.parquet").replace(folder / "train.parquet")
+
+
+def status(stack: ReconciledStack) -> dict[str, Any]:
+    found: dict[str, Any] = stack.get("workspace", NAME)["status"]
+    return found
+
+
+def reaches(
+    stack: ReconciledStack, reason: str, seconds: float = 300, *, version: str = ""
+) -> dict[str, Any]:
+    """Wait for a reason of RetrainReady; one that means an end without success ends the wait."""
+
+    def look() -> dict[str, Any] | None:
+        told = stack.condition(NAME, "RetrainReady")
+        ended = {"RetrainFailed", "RetrainInvalid", "RolledBack"} - {reason}
+        assert told.get("reason") not in ended, told
+        return told if told.get("reason") == reason and version in told["message"] else None
+
+    return wait(look, seconds, f"{reason} of {NAME}")
+
+
+def served(stack: ReconciledStack) -> str:
+    """The digest that the pods of the service were made with."""
+    init = stack.get("statefulset", NAME)["spec"]["template"]["spec"]["initContainers"]
+    return next(text for text in (str(one["env"]) for one in init) if "@sha256:" in text).partition("@")[2][
+        :71
+    ]
+
+
+def answers(stack: ReconciledStack) -> bool:
+    address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    reply = httpx.post(
+        f"http://{address}/chat", json={"prompt": "What is 2 plus 2?"}, timeout=60, trust_env=False
+    )
+    return reply.status_code == 200 and isinstance(reply.json()["Result"], str)
+
+
+def annotate(stack: ReconciledStack, *notes: str) -> None:
+    stack.kubectl("annotate", "workspace", NAME, "--overwrite", *notes)
+
+
+def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
+    stack: ReconciledStack, tmp_path: Path
+) -> None:
+    with dataset_server(tmp_path / "data") as url:
+        rules(stack, approval={"required": False})
+        document = stack.tuning(NAME, roll_out=True)
+        document["tuning"]["input"]["urls"] = [url]
+        document["metadata"]["annotations"] |= {
+            names.RETRAIN_SCHEDULE: "@data",
+            names.RETRAIN_POLICY: RULES,
+        }
+        stack.kubectl.apply(document)
+        stack.reaches(NAME, "WorkspaceReady")
+        first = status(stack)["adapter"]["digest"]
+
+        # The first look finds the rows that the Workspace was tuned with: nothing is trained.
+        told = reaches(stack, "DatasetUnchanged")
+        assert "the same 24 rows" in told["message"]
+        assert "versions" not in status(stack)["retrain"]
+
+        # New rows: a version is trained beside the service, pushed, rolled out, and answers.
+        write(tmp_path / "data", 40)
+        reaches(stack, "Retraining")
+        candidate = wait(
+            lambda: stack.get("workspaces", "-l", f"{names.RETRAIN_OF}={NAME}")["items"], 60, "a candidate"
+        )[0]
+        assert served(stack) == first
+        assert candidate["metadata"]["ownerReferences"][0]["name"] == NAME
+        told = reaches(stack, "Promoted")
+        version = status(stack)["retrain"]["versions"][-1]
+        assert version["dataset"]["rows"] == 40
+        assert version["digest"] == status(stack)["adapter"]["digest"] == served(stack) != first
+        assert stack.registry_digest(NAME, f"0.0.1-{version['version']}") == version["digest"]
+        assert answers(stack)
+        wait(lambda: stack.get("workspace", candidate["metadata"]["name"]) is None, 90, "the candidate's end")
+        assert not stack.children(candidate["metadata"]["name"])
+
+        # Worse, or not shown to be good: refused, marked, and the service does not notice.
+        generation = stack.get("statefulset", NAME)["metadata"]["generation"]
+        rules(stack, evaluation={"heldOut": 0.2}, gate=["candidate.perplexity < 0.5 * current.perplexity"])
+        write(tmp_path / "data", 44)
+        told = reaches(stack, "CandidateRefused")
+        refused = status(stack)["retrain"]["versions"][-1]
+        assert refused["state"] == "refused"
+        assert refused["reason"] in told["message"]
+        assert stack.registry_digest(NAME, f"0.0.1-{refused['version']}") == refused["digest"]
+        assert served(stack) == version["digest"]
+        assert stack.get("statefulset", NAME)["metadata"]["generation"] == generation
+        assert any(
+            kind == "Warning" and reason == "CandidateRefused" for kind, reason, _ in stack.events(NAME)
+        )
+
+        # Back to the tuning's own adapter, by one annotation, while somebody asks.
+        annotate(stack, f"{names.RETRAIN_SCHEDULE}=0 0 1 1 *", f"{names.ROLLBACK_TO}=original")
+        wait(lambda: status(stack)["adapter"]["digest"] == first, 60, "the order to go back")
+        told = reaches(stack, "Promoted", version="original")
+        assert served(stack) == first
+        assert answers(stack)
