@@ -24,8 +24,8 @@ REPORT_ARTIFACT_TYPE = "application/vnd.kaito.evaluation.v1+json"
 PAGE_MEDIA_TYPE = "text/html"
 #: File names on the work volume, in the evaluation's folder.
 REPORT_FILE, PAGE_FILE = "report.json", "report.html"
-#: What the tuning writes beside its adapter: the digest of each row that it learnt from, one a line.
-TRAINED_ROWS_FILE = "trained-rows.txt"
+#: What the tuning writes beside its adapter: the digests of the rows that it learnt from, and that it held out.
+TRAINED_ROWS_FILE, HELD_OUT_ROWS_FILE = "trained-rows.txt", "held-out-rows.txt"
 
 CONFIDENCE = 0.95
 #: Longest text of a model or of the golden set that the report repeats, in characters.

@@ -6,6 +6,7 @@ with a uid).
 """
 
 from include.manifests.egress import egress_policy
+from include.manifests.evaluation import Evaluated, evaluation_pod
 from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
@@ -20,6 +21,7 @@ from include.manifests.tuning import (
 )
 
 __all__ = [
+    "Evaluated",
     "ManifestSettings",
     "adapter_pod",
     "candidate",
@@ -27,6 +29,7 @@ __all__ = [
     "dataset_urls",
     "disruption_budget",
     "egress_policy",
+    "evaluation_pod",
     "key_secret",
     "network_policy",
     "services",

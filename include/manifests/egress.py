@@ -17,7 +17,7 @@ from include.workspace.api import names
 
 PUBLIC, OPEN = "public", "open"
 EGRESS_POLICIES = (PUBLIC, OPEN)
-COMPONENTS = ("adapter", "dataset", "tuning")
+COMPONENTS = ("adapter", "dataset", "evaluation", "tuning")
 EVERYWHERE = {"0.0.0.0/0": 4, "::/0": 6}
 #: Networks of clusters, companies and machines: what a pod could reach that the internet cannot.
 INSIDE = (
@@ -33,7 +33,7 @@ INSIDE = (
 
 
 def egress_policy(ws: Subject, settings: ManifestSettings) -> Manifest:
-    """The NetworkPolicy of a Workspace's dataset, tuning and adapter pods."""
+    """The NetworkPolicy of a Workspace's dataset, tuning, evaluation and adapter pods."""
     workspace = workspace_of(ws)
     selector = {
         "matchLabels": {names.WORKSPACE: workspace.name},

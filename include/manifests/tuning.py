@@ -88,7 +88,7 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         TOKENIZER_PATH=pods.WEIGHTS_PATH,
     )
     tokenizer, init_containers = pods.tokenizer(workspace, plan, settings)
-    volumes = [_work(workspace), _config(workspace), tokenizer]
+    volumes = [work_of(workspace), _config(workspace), tokenizer]
     mounts = [
         mount("work", DATA_PATH, sub_path="data"),
         mount("config", CONFIG_PATH, read_only=True),
@@ -108,7 +108,7 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
-    return _pod(workspace, "dataset", run_id, _in_time(spec, settings))
+    return step_pod(workspace, "dataset", run_id, _in_time(spec, settings))
 
 
 def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
@@ -127,12 +127,13 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             MODEL_REVISION=plan.revision,
             DTYPE=plan.dtype,
             TUNING_TARGET_MODULES=",".join(plan.target_modules) or None,
+            HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
             METRICS_PORT=pods.PORT,
             PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
         ),
         *pods.listen(settings),
     ]
-    results, results_mount = _results(workspace)
+    results, results_mount = results_of(workspace)
     mounts = [
         mount("work", DATA_PATH, sub_path="data", read_only=True),
         results_mount,
@@ -140,7 +141,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
-    volumes = [_work(workspace), *results, _config(workspace), weights_volume, pods.shared_memory(plan)]
+    volumes = [work_of(workspace), *results, _config(workspace), weights_volume, pods.shared_memory(plan)]
     main = pods.container(
         "tuning",
         "tuning",
@@ -152,7 +153,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
     )
     main["ports"] = [{"name": "metrics", "containerPort": pods.PORT, "protocol": "TCP"}]
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
-    return _pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
+    return step_pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
 
 
 def adapter_pod(
@@ -184,11 +185,13 @@ def adapter_pod(
     )
     variables += access.variables
     mounts = [mount("work", RESULTS_PATH, sub_path="results", read_only=True), *access.mounts]
-    volumes = [_work(workspace), *access.volumes]
+    volumes = [work_of(workspace), *access.volumes]
     main = pods.container(
         "adapter", "adapter", settings, variables=variables, mounts=mounts, arguments=["push"]
     )
-    return _pod(workspace, "adapter", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings))
+    return step_pod(
+        workspace, "adapter", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings)
+    )
 
 
 def _in_time(spec: Manifest, settings: ManifestSettings) -> Manifest:
@@ -196,7 +199,8 @@ def _in_time(spec: Manifest, settings: ManifestSettings) -> Manifest:
     return {**spec, "activeDeadlineSeconds": settings.step_timeout_minutes * 60}
 
 
-def _pod(ws: Workspace, component: str, run_id: str, spec: Manifest) -> Manifest:
+def step_pod(ws: Workspace, component: str, run_id: str, spec: Manifest) -> Manifest:
+    """The pod of a step of a tuning."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -211,7 +215,8 @@ def _tuning(ws: Workspace) -> Any:
     return ws.tuning
 
 
-def _work(ws: Workspace) -> Manifest:
+def work_of(ws: Workspace) -> Manifest:
+    """The volume of a tuning's data and results."""
     return {"name": "work", "persistentVolumeClaim": {"claimName": names.work_volume(ws.to_dict())}}
 
 
@@ -219,7 +224,7 @@ def _config(ws: Workspace) -> Manifest:
     return {"name": "config", "configMap": {"name": names.tuning_config_map(ws.to_dict())}}
 
 
-def _results(ws: Workspace) -> tuple[Sequence[Manifest], Manifest]:
+def results_of(ws: Workspace) -> tuple[Sequence[Manifest], Manifest]:
     """Where results go: the work volume, or the user's own output volume when the Workspace names one."""
     destination = _tuning(ws).output.volume_source
     if destination is None:

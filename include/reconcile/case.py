@@ -23,7 +23,7 @@ from include.workspace.status.runs import RunState
 TUNE, SERVE, RELEASE, RETRAIN = "kaito_tune", "kaito_serve", "kaito_release", "kaito_retrain"
 TUNING, SERVING = Purpose.TUNING, Purpose.SERVING
 #: Components of the pods that a run makes itself; serving pods belong to the StatefulSet.
-RUN_COMPONENTS = frozenset({"dataset", "tuning", "adapter"})
+RUN_COMPONENTS = frozenset({"dataset", "tuning", "evaluation", "adapter"})
 
 
 def deleting(obj: Object) -> bool:

@@ -43,7 +43,7 @@ def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> 
         if not path.is_dir() or path.name.startswith((".", "lost+found")):
             continue
         try:
-            found.append(_read(path, environment))
+            found.append(read_adapter(path, environment))
         except UserConfigError as error:
             faults.append(str(error))
     if faults:
@@ -51,7 +51,8 @@ def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> 
     return found
 
 
-def _read(path: Path, environment: Mapping[str, str]) -> Adapter:
+def read_adapter(path: Path, environment: Mapping[str, str] = os.environ) -> Adapter:
+    """The adapter in a folder, checked. Raises UserConfigError."""
     config = _config(path)
     kind = config.get("peft_type")
     if kind != "LORA":

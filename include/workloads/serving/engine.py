@@ -102,7 +102,8 @@ class Engine:
         return lambda token: stream.step(backend, token) or ""
 
     @contextlib.contextmanager
-    def _with_adapter(self, name: str | None) -> Iterator[None]:
+    def with_adapter(self, name: str | None) -> Iterator[None]:
+        """What is run inside is run with this adapter, or with the base model alone."""
         if not self._has_adapters:
             yield
         elif name is None:
@@ -126,7 +127,7 @@ class Engine:
             eos_token_id=sorted(self.stop_ids),
             **arguments(settings),
         )
-        with torch.inference_mode(), self._with_adapter(settings.adapter):
+        with torch.inference_mode(), self.with_adapter(settings.adapter):
             self.model.generate(
                 **padded.to(self.model.device),
                 generation_config=options,

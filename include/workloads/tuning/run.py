@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.contracts.evaluation import TRAINED_ROWS_FILE
+from include.contracts.evaluation import HELD_OUT_ROWS_FILE, TRAINED_ROWS_FILE
 from include.contracts.held_out import MAX_SHARE, set_digest
 from include.contracts.methods import TuningMethod
 from include.workloads import contract
@@ -186,8 +186,10 @@ def _split(
     if parts.held_out:
         log.info("%d of %d rows are held out, by their content.", len(parts.held_out), len(tokenised))
     if int(os.environ.get("RANK", "0")) == 0:
-        lines = "".join(f"{digest}\n" for digest in sorted(set(parts.trained_digests)))
-        contract.atomic_write(env.output / TRAINED_ROWS_FILE, lines.encode())
+        sides = {TRAINED_ROWS_FILE: parts.trained_digests, HELD_OUT_ROWS_FILE: parts.held_out_digests}
+        for name, digests in sides.items():
+            lines = "".join(f"{digest}\n" for digest in sorted(set(digests)))
+            contract.atomic_write(env.output / name, lines.encode())
     return parts
 
 

@@ -63,7 +63,7 @@ def test_names_are_resolved_and_nothing_is_said_of_who_asks_the_pods() -> None:
 def test_it_holds_for_each_pod_of_a_tuning_and_for_no_server() -> None:
     made = policy()
     (chosen,) = made["spec"]["podSelector"]["matchExpressions"]
-    assert chosen["values"] == ["adapter", "dataset", "tuning"]
+    assert chosen["values"] == ["adapter", "dataset", "evaluation", "tuning"]
     assert made["spec"]["podSelector"]["matchLabels"] == {"kaito.sh/workspace": "tune-phi"}
     typed = ApiClient()._ApiClient__deserialize(made, "V1NetworkPolicy")
     assert ApiClient().sanitize_for_serialization(typed)["metadata"] == made["metadata"]

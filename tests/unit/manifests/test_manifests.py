@@ -14,7 +14,8 @@ from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from include import manifests
-from include.manifests import ManifestSettings
+from include.contracts.evaluation import EvaluationPolicy, JudgePolicy
+from include.manifests import Evaluated, ManifestSettings
 from include.manifests.serving import adapters_of
 from include.manifests.serving_pod import startup_seconds
 from include.planning import Plan, plan, plan_serving
@@ -44,6 +45,11 @@ SERVING: Plan = plan_serving(WS, CATALOG)
 LIGHT: Plan = plan_serving(WS, CATALOG, runtimes=["transformers"])
 
 
+EVALUATION = EvaluationPolicy(
+    golden_set="golden", judge=JudgePolicy(url="https://judge.example/v1", model="m", secret="judge")
+)
+
+
 def everything(settings: ManifestSettings, serving: Plan = SERVING) -> dict[str, tuple[str, dict[str, Any]]]:
     """Every kind of object, with the name of Kubernetes' type for it."""
     adapters = [{"name": "tune-phi", "image": DIGEST}]
@@ -53,6 +59,10 @@ def everything(settings: ManifestSettings, serving: Plan = SERVING) -> dict[str,
         "config": ("V1ConfigMap", manifests.tuning_config(QUICK, PLAN, None)),
         "dataset": ("V1Pod", manifests.dataset_pod(QUICK, PLAN, settings, RUN)),
         "tuning": ("V1Pod", manifests.tuning_pod(QUICK, PLAN, settings, RUN)),
+        "evaluation": (
+            "V1Pod",
+            manifests.evaluation_pod(QUICK, PLAN, settings, RUN, EVALUATION, Evaluated(current=DIGEST)),
+        ),
         "adapter": ("V1Pod", manifests.adapter_pod(QUICK, PLAN, settings, RUN, {"rows": 3})),
         "service": ("V1Service", main),
         "headless": ("V1Service", headless),
@@ -105,7 +115,7 @@ def test_children_carry_labels_and_an_owner(name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["dataset", "tuning", "adapter", "serving"])
+@pytest.mark.parametrize("name", ["dataset", "tuning", "evaluation", "adapter", "serving"])
 class TestPods:
     def test_the_restricted_profile(self, name: str) -> None:
         """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
@@ -161,7 +171,7 @@ class TestPods:
         assert "dockerconfigjson" not in json.dumps(OBJECTS[name][1]).replace('".dockerconfigjson"', "")
 
 
-@pytest.mark.parametrize("name", ["dataset", "tuning", "adapter"])
+@pytest.mark.parametrize("name", ["dataset", "tuning", "evaluation", "adapter"])
 def test_batch_pods_run_once(name: str) -> None:
     manifest = OBJECTS[name][1]
     assert manifest["spec"]["restartPolicy"] == "Never"

@@ -1,0 +1,145 @@
+"""The pod that evaluates a tuned adapter, on the machine that tuned it and before that is released.
+
+It has the tuning pod's place, security, memory and egress. The golden set comes from the user's ConfigMap; the adapter
+that is served now is pulled by an init container, by digest. The judge's key reaches the container as a reference to a
+Secret, never as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from include.contracts import golden_set
+from include.contracts.evaluation import EvaluationPolicy
+from include.manifests import pods
+from include.manifests.pods import Manifest, env, mount, workspace_of
+from include.manifests.settings import ManifestSettings
+from include.manifests.tuning import DATA_PATH, RESULTS_PATH, Subject, results_of, step_pod, work_of
+from include.planning import Plan
+from include.planning.runtimes import VLLM
+from include.workspace import Workspace
+from include.workspace.api import access
+
+COMPONENT = "evaluation"
+GOLDEN_PATH = "/mnt/golden"
+CURRENT_PATH = "/mnt/current"
+CURRENT_NAME = "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What the pod is told of the adapters and rows.
+
+    :ivar current: the adapter that is served now, as an image by digest; None where there is none.
+    :ivar weights_sha256: of the candidate, as the tuning has reported it: another adapter is not evaluated.
+    :ivar trained_digest: of the rows that the tuning has learnt from, as it has reported them.
+    :ivar dataset_digest: of the dataset, for the report.
+    """
+
+    current: str | None = None
+    weights_sha256: str | None = None
+    trained_digest: str | None = None
+    dataset_digest: str | None = None
+
+
+def evaluation_pod(
+    ws: Subject,
+    plan: Plan,
+    settings: ManifestSettings,
+    run_id: str,
+    policy: EvaluationPolicy,
+    evaluated: Evaluated,
+    runtime: str = "transformers",
+) -> Manifest:
+    """The pod that evaluates the adapter on a tuning Workspace's results volume.
+
+    :param runtime: that will serve the adapter: `vllm` takes the image that has it.
+    """
+    workspace = workspace_of(ws)
+    weights_volume, init_containers = pods.weights(workspace, plan, settings)
+    results, results_mount = results_of(workspace)
+    volumes = [work_of(workspace), *results, weights_volume, pods.shared_memory(plan)]
+    mounts = [
+        mount("work", DATA_PATH, sub_path="data", read_only=True),
+        results_mount,
+        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
+    ]
+    variables = _variables(plan, settings, policy, evaluated, runtime)
+    if policy.golden_set:
+        volumes.append({"name": "golden", "configMap": {"name": policy.golden_set}})
+        mounts.append(mount("golden", GOLDEN_PATH, read_only=True))
+        variables += env(GOLDEN_SET_PATH=f"{GOLDEN_PATH}/{golden_set.KEY}")
+    if evaluated.current:
+        pull, credentials = _current(workspace, settings, evaluated.current)
+        init_containers = [*init_containers, pull]
+        volumes += [pods.scratch("current", f"{pods.ADAPTER_DISK}Gi"), *credentials]
+        mounts.append(mount("current", CURRENT_PATH, read_only=True))
+        variables += env(
+            CURRENT_ADAPTER_DIR=f"{CURRENT_PATH}/{CURRENT_NAME}",
+            CURRENT_ADAPTER_DIGEST=evaluated.current.partition("@")[2] or None,
+        )
+    main = pods.container(
+        COMPONENT,
+        COMPONENT,
+        settings,
+        variables=variables,
+        mounts=mounts,
+        gpus=plan.gpus_per_node,
+        memory_limit=pods.weights_memory_limit(plan, settings),
+    )
+    if runtime == VLLM and settings.gpu_image:
+        main["image"] = settings.gpu_image
+    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    # A machine is paid for meanwhile: a judge that answers slowly must not hold it for ever.
+    spec["activeDeadlineSeconds"] = settings.step_timeout_minutes * 60
+    return step_pod(workspace, COMPONENT, run_id, spec | pods.gpu_placement(workspace, plan, settings))
+
+
+def _variables(
+    plan: Plan, settings: ManifestSettings, policy: EvaluationPolicy, evaluated: Evaluated, runtime: str
+) -> list[Manifest]:
+    found = env(
+        WEIGHTS_PATH=pods.WEIGHTS_PATH,
+        DATASET_FOLDER_PATH=DATA_PATH,
+        OUTPUT_DIR=RESULTS_PATH,
+        MODEL_ID=plan.model_id,
+        MODEL_REVISION=plan.revision,
+        DTYPE=plan.dtype,
+        RUNTIME=runtime,
+        MAX_TOKENS=policy.max_tokens,
+        HELD_OUT_PROMPTS=policy.held_out_prompts,
+        SEED=policy.seed,
+        ADAPTER_SHA256=evaluated.weights_sha256,
+        TRAINED_ROWS_DIGEST=evaluated.trained_digest,
+        DATASET_DIGEST=evaluated.dataset_digest,
+    )
+    if policy.judge is not None:
+        found += env(
+            JUDGE_URL=policy.judge.url,
+            JUDGE_MODEL=policy.judge.model,
+            ALLOWED_NETWORKS=",".join(settings.allowed_networks),
+            INSECURE_REGISTRIES=",".join(settings.insecure_registries),
+        )
+        if policy.judge.secret:
+            found.append(pods.env_from_secret("JUDGE_API_KEY", policy.judge.secret, access.KEY))
+    return found
+
+
+def _current(ws: Workspace, settings: ManifestSettings, image: str) -> tuple[Manifest, list[Manifest]]:
+    """The init container that pulls the adapter that is served now, and the volume with its credentials."""
+    output = ws.tuning.output if ws.tuning else None
+    secrets = [output.image_push_secret] if output and output.image_push_secret else []
+    registry = pods.registry_access(settings, "registry", secrets)
+    pull = pods.container(
+        "current-adapter",
+        "adapter",
+        settings,
+        variables=[
+            *env(ADAPTER_IMAGE=image, ADAPTER_NAME=CURRENT_NAME, ADAPTERS_DIR=CURRENT_PATH),
+            *registry.variables,
+        ],
+        mounts=[mount("current", CURRENT_PATH), *registry.mounts],
+        arguments=["pull"],
+    )
+    return pull, registry.volumes

@@ -1,0 +1,189 @@
+"""Evaluates real adapters of the stand-in model: one that has learnt, and one that was spoilt.
+
+The programs are started as pods do (env, mounts as folders, exit code, termination message). A deliberately worse
+candidate gets worse numbers and is refused by the gate, whichever rule is asked; the other way round it passes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from include.contracts.evaluation import Metric, Report, Subject, Summary, digest_of
+from include.retraining.gate import judge
+from include.workloads.tuning.standin import make_standin
+
+pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = """
+training_config:
+  LoraConfig: {r: 8, lora_alpha: 32}
+  TrainingArguments: {max_steps: 60, per_device_train_batch_size: 4, learning_rate: 5.0e-3, save_strategy: "no"}
+"""
+GOLDEN = "\n".join(
+    json.dumps({"id": f"machine-{number}", "prompt": f"How many GPUs has machine {number}?", **how})
+    for number, how in enumerate(
+        [
+            {"expected": "eight"},
+            {"expected": "EIGHT", "matcher": "contains", "ignoreCase": True},
+            {"expected": "^e[ig]+ht", "matcher": "regex"},
+            {"expected": "eight", "matcher": "rouge_l"},
+        ]
+        * 3
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pod's volumes after a tuning: weights, data, results with an adapter."""
+    root = tmp_path_factory.mktemp("evaluation")
+    make_standin(root / "weights")
+    (root / "data").mkdir()
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"How many GPUs has machine {number}?"},
+                {"role": "assistant", "content": "eight"},
+            ]
+        }
+        for number in range(40)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), root / "data" / "train.parquet")
+    (root / "training_config.yaml").write_text(CONFIG)
+    (root / "golden.yaml").write_text(GOLDEN)
+    run(root, "tuning", TUNING_METHOD="lora", YAML_FILE_PATH=str(root / "training_config.yaml"))
+    shutil.copytree(root / "results" / "adapter", root / "good")
+    shutil.copytree(root / "good", root / "spoilt")
+    # The same adapter, turned against what it has learnt.
+    tensors = {
+        name: -3 * tensor if "lora_B" in name else tensor
+        for name, tensor in load_file(root / "good" / WEIGHTS).items()
+    }
+    save_file(
+        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, root / "spoilt" / WEIGHTS
+    )
+    return root
+
+
+def run(root: Path, module: str, expected: int = 0, **env: str) -> dict[str, Any]:
+    """Run a workload to its end, and return its termination message."""
+    settings = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(root),
+        "PYTHONPATH": str(ROOT),
+        "HOST": "127.0.0.1",
+        "METRICS_PORT": "0",
+        "OMP_NUM_THREADS": "1",
+        "WEIGHTS_PATH": str(root / "weights"),
+        "DATASET_FOLDER_PATH": str(root / "data"),
+        "OUTPUT_DIR": str(root / "results"),
+        "HELD_OUT_SHARE": "0.2",
+        "MODEL_ID": "stand-in/phi-3",
+        "TERMINATION_LOG": str(root / f"{module}.json"),
+        **env,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", f"include.workloads.{module}"],
+        cwd=ROOT,
+        env=settings,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == expected, done.stdout
+    return dict(json.loads((root / f"{module}.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def refused(folder: Path) -> dict[str, Any]:
+    """The evaluation in which the spoilt adapter wants to follow the good one."""
+    return run(
+        folder,
+        "evaluation",
+        CURRENT_ADAPTER_DIR=str(folder / "good"),
+        CANDIDATE_ADAPTER_DIR=str(folder / "spoilt"),
+        GOLDEN_SET_PATH=str(folder / "golden.yaml"),
+        MAX_TOKENS="12",
+    )
+
+
+def test_a_worse_candidate_has_worse_numbers_and_is_refused(refused: dict[str, Any]) -> None:
+    summary = Summary.from_json(refused)
+    assert summary.subjects == list(Subject)
+    current, candidate = summary.metrics[Subject.CURRENT], summary.metrics[Subject.CANDIDATE]
+    assert candidate[Metric.PERPLEXITY].low > current[Metric.PERPLEXITY].high
+    assert current[Metric.GOLDEN].value == 1.0
+    assert candidate[Metric.GOLDEN].value < 0.5
+    assert candidate[Metric.HELD_OUT_EXACT_MATCH].value < current[Metric.HELD_OUT_EXACT_MATCH].value
+    assert summary.golden is not None
+    assert summary.golden.failed > 6
+    for rules in ([], ["!worse('perplexity')"], ["golden.all"], ["better('golden', 'current')"]):
+        verdict = judge(rules, refused)
+        assert not verdict.passed, verdict
+    assert "candidate.golden" in judge([], refused).sentence
+
+
+def test_the_held_out_rows_are_proven_to_be_none_that_were_trained_on(refused: dict[str, Any]) -> None:
+    proof = Summary.from_json(refused).held_out
+    assert proof is not None
+    assert proof.overlap == 0
+    assert 0 < proof.rows < 20
+    assert proof.rows + proof.trained_rows == 40
+
+
+def test_the_report_is_addressed_by_its_digest_and_the_page_needs_nothing(
+    folder: Path, refused: dict[str, Any]
+) -> None:
+    path = folder / "results" / refused["report"]
+    content = path.read_bytes()
+    assert digest_of(content) == refused["report_digest"]
+    assert path.parent.name == refused["report_digest"].removeprefix("sha256:")
+    report = Report.model_validate_json(content)
+    assert report.golden is not None
+    assert len(report.golden.rows) == 12
+    page = path.with_name("report.html").read_text()
+    assert page.count("<svg") >= 10
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_better_candidate_passes(folder: Path) -> None:
+    """Beside its own report, it replaces that of the earlier evaluation."""
+    found = run(
+        folder,
+        "evaluation",
+        CURRENT_ADAPTER_DIR=str(folder / "spoilt"),
+        CANDIDATE_ADAPTER_DIR=str(folder / "good"),
+        GOLDEN_SET_PATH=str(folder / "golden.yaml"),
+        MAX_TOKENS="12",
+    )
+    rules = ["better('golden')", "better('golden', 'base')", "better('perplexity')", "golden.all"]
+    verdict = judge([*rules, "candidate.exact_match >= current.exact_match - 0.01"], found)
+    assert verdict.passed, verdict.sentence
+    assert len(list((folder / "results" / "evaluation").iterdir())) == 1
+
+
+def test_a_leak_is_a_failure_and_no_good_number(folder: Path) -> None:
+    trained = folder / "results" / "trained-rows.txt"
+    held = folder / "results" / "held-out-rows.txt"
+    before = trained.read_text()
+    trained.write_text(before + held.read_text().splitlines()[0] + "\n")
+    try:
+        assert "were trained on" in run(folder, "evaluation", 65)["error"]
+    finally:
+        trained.write_text(before)
