@@ -62,6 +62,7 @@ DELEGATED = {
         "include.cli.cost:main",
         "say what GPU machines have cost, by run, Workspace, namespace or machine",
     ),
+    "trace": ("include.cli.tracing:main", "say which data is behind a service, and what stands on a dataset"),
     "presets": ("include.cli.presets:check_presets", "say whether presets folders are sound"),
     "resolve": ("include.cli.presets:resolve_model", "print a presets record of a model of the hub"),
 }

@@ -25,7 +25,7 @@ from include.cli.sources import Source
 from include.contracts.yaml_documents import reader as documents
 from include.contracts.yaml_documents.reader import BadDocument, Place
 from include.workspace.api.models import Workspace
-from include.workspace.api.names import GROUP, KIND, RUNTIME
+from include.workspace.api.names import GROUP, KIND, RETRAIN_POLICY, RUNTIME
 from include.workspace.api.parse import examine_workspace
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.notices import notices
@@ -219,6 +219,8 @@ class _Checker:
         self, workspace: Workspace, catalog: Catalog, report: DocumentReport
     ) -> Mapping[str, Any] | None:
         """Checks the ConfigMaps that a Workspace uses; gives the config that its plan is made with."""
+        if policy := workspace.annotations.get(RETRAIN_POLICY):
+            self._retraining(policy, report)
         if workspace.tuning and workspace.tuning.config:
             found = self._used("tuning.config", workspace.tuning.config, report)
             return self._training(found, workspace, catalog, report) if found else None
@@ -226,6 +228,14 @@ class _Checker:
             found = self._used("inference.config", workspace.inference.config, report)
             return self._serving(found, workspace, catalog, report) if found else None
         return None
+
+    def _retraining(self, name: str, report: DocumentReport) -> None:
+        """The policy of a retraining, where it is in these files."""
+        from include.retraining.checking import policy_faults
+        from include.retraining.policy import KEY
+
+        if found := self._used(f"annotation {RETRAIN_POLICY}", name, report):
+            report.faults += config_maps.findings(found, KEY, "P5", policy_faults)
 
     def _training(
         self, found: ConfigMap, workspace: Workspace, catalog: Catalog, report: DocumentReport

@@ -27,9 +27,16 @@ class SourceError(RuntimeError):
 
 
 def of_cluster(context: str | None = None) -> list[Book]:
-    """The books of all Workspaces of the cluster that kubectl would talk to.
+    """The books of all Workspaces of the cluster that kubectl would talk to; ``context`` as `workspaces` takes it."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    return [book for item in workspaces(context) if (book := of_workspace(item, now))]
+
+
+def workspaces(context: str | None = None) -> list[dict[str, Any]]:
+    """All Workspaces of the cluster that kubectl would talk to.
 
     :param context: a context of the kubeconfig; default: its current one, or the pod's own cluster.
+    :raises SourceError: they cannot be read.
     """
     from kubernetes import client, config
     from kubernetes.client.exceptions import ApiException
@@ -39,9 +46,8 @@ def of_cluster(context: str | None = None) -> list[Book]:
     except Exception as error:
         told = f"There is no cluster to ask ({error}): set KUBECONFIG, or leave the cluster out with --no-cluster."
         raise SourceError(told) from None
-    api, found, token = client.CustomObjectsApi(), list[Book](), ""
+    api, found, token = client.CustomObjectsApi(), list[dict[str, Any]](), ""
     while True:
-        now = datetime.now(UTC).replace(microsecond=0)
         try:
             page = api.list_cluster_custom_object(
                 names.GROUP,
@@ -55,7 +61,7 @@ def of_cluster(context: str | None = None) -> list[Book]:
             raise SourceError(_cluster_words(error)) from None
         except Exception as error:
             raise SourceError(f"The cluster does not answer: {error}") from None
-        found += [book for item in page["items"] if (book := of_workspace(item, now))]
+        found += page["items"]
         token = (page.get("metadata") or {}).get("continue") or ""
         if not token:
             return found

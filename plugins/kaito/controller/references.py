@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.catalog import machine_from_labels
 from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
 from include.reconcile.mended import SECRETS
+from include.retraining.checking import policy_faults
+from include.retraining.policy import KEY as POLICY_KEY
 from include.workspace import Fault, Workspace, byo_faults
 from include.workspace.api import access, names
 from include.workspace.validation.identity import is_namespace, is_object_name
@@ -82,6 +84,10 @@ def references(document: Object) -> list[Reference]:
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
+    if is_object_name(named := notes.get(names.RETRAIN_POLICY)):
+        found.append(
+            Reference(CONFIG_MAP, f"metadata.annotations[{names.RETRAIN_POLICY}]", str(named), POLICY_KEY)
+        )
     return found
 
 
@@ -146,7 +152,7 @@ def notices(document: Object, found: Found) -> list[str]:
         return told  # the file has no effect at all: a notice of the Workspace says so
     for reference in references(document):
         text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
-        if reference.kind is CONFIG_MAP and isinstance(text, str):
+        if reference.key in (KEY, INFERENCE_KEY) and isinstance(text, str):
             judge = config_notices if reference.key == KEY else inference_notices
             told += [f"ConfigMap {reference.name}: {notice}" for notice in judge(text)]
     return told
@@ -169,6 +175,10 @@ def _faults(
         yield from check_training_config(workspace, text, catalog)
     elif workspace is not None and reference.key == INFERENCE_KEY:
         yield from check_inference_config(workspace, text, catalog)
+    elif reference.key == POLICY_KEY:
+        yield from (
+            replace(one, path=f"{path}: {one.path}" if one.path else path) for one in policy_faults(text)
+        )
 
 
 def _remedy(reference: Reference, namespace: str) -> tuple[str, str]:
@@ -184,7 +194,7 @@ def _remedy(reference: Reference, namespace: str) -> tuple[str, str]:
 def user_config(document: Object, found: Found) -> dict[str, Any]:
     """Return the parsed configuration that the Workspace names; empty when it names none or it cannot be read."""
     for reference in references(document):
-        if reference.kind is not CONFIG_MAP:
+        if reference.key not in (KEY, INFERENCE_KEY):
             continue
         return parsed(((found.get(reference.which) or {}).get("data") or {}).get(reference.key))
     return {}

@@ -589,3 +589,54 @@ def test_a_run_that_failed_says_so_and_leaves_everything_as_it_was(
     assert ready(cluster)[:2] == ("False", "RetrainFailed")
     assert status(cluster)["adapter"] == ADAPTER
     assert cluster.deleted == []  # its volume has what a second try goes on from
+
+
+# -- before anything is applied ------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_checked_with_the_workspace_that_names_it(
+    cluster: FakeCluster, workspace: dict[str, Any]
+) -> None:
+    from kaito.controller import references
+
+    from include.catalog import load_catalog
+
+    workspace["metadata"]["annotations"] = {names.RETRAIN_POLICY: "rules"}
+    place = (CONFIG_MAP.plural, "rules")
+    missing = references.faults(workspace, {place: None}, None, load_catalog())
+    assert [fault.rule for fault in missing] == ["P5"]
+    text = "evaluation: {}\ncoolDwn: 1h\n"
+    wrong = references.faults(
+        workspace, {place: {"data": {"retrain_policy.yaml": text}}}, None, load_catalog()
+    )
+    assert [(fault.rule, fault.hint) for fault in wrong] == [("D6", "did you mean coolDown?")]
+    assert "coolDwn" in wrong[0].path
+    text = "evaluation: {}\ngate: [candidate.perplexty < 2.0]\n"
+    wrong = references.faults(
+        workspace, {place: {"data": {"retrain_policy.yaml": text}}}, None, load_catalog()
+    )
+    assert [fault.rule for fault in wrong] == ["E1"]
+    assert references.user_config(workspace, {place: {"data": {"retrain_policy.yaml": text}}}) == {}
+
+
+def test_check_on_the_command_line_names_the_line_of_a_wrong_policy() -> None:
+    from include.cli.checking import check
+    from include.cli.sources import Source
+    from include.workspace import Policy
+
+    text = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: w, annotations: {kaito.sh/retrain-policy: rules}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: rules}
+data:
+  retrain_policy.yaml: |
+    keep: 3
+    coolDwn: 6h
+"""
+    report = check([Source("x.yaml", text.encode())], Policy())
+    found = [one for file in report.files for document in file.documents for one in document.faults]
+    assert [(one.line, one.fault.rule) for one in found if one.fault.rule == "D6"] == [(11, "D6")]

@@ -1,0 +1,84 @@
+"""Which data is behind an answer, and what stands on a dataset: read from the status of Workspaces, both ways.
+
+What is known is what `status.adapter` and `status.retrain` say. A version that a Workspace no longer keeps is not found
+here; its image still says where it comes from, in its annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DIGITS = 12
+SERVED = "served"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One version: the dataset that it learnt from, its adapter, and what has become of it."""
+
+    workspace: str
+    version: str
+    adapter: str
+    dataset: str
+    rows: int | None
+    state: str
+    run: str
+
+    @property
+    def serves(self) -> bool:
+        return self.state == SERVED
+
+    def sentence(self) -> str:
+        """As a line for people: dataset -> adapter -> Workspace."""
+        data = f"dataset {self.dataset or 'not known'}{f' ({self.rows} rows)' if self.rows else ''}"
+        return f"{data} -> adapter {self.adapter or 'none'} (version {self.version}) -> {self.workspace}: {self.state}"
+
+
+def links(workspaces: Iterable[Mapping[str, Any]]) -> Iterator[Link]:
+    """All versions of these Workspaces, as the cluster returned them."""
+    for one in workspaces:
+        metadata, status = one["metadata"], one.get("status") or {}
+        name = f"{metadata.get('namespace') or 'default'}/{metadata['name']}"
+        served = str((status.get("adapter") or {}).get("digest") or "")
+        known = (status.get("retrain") or {}).get("versions") or ()
+        for entry in known:
+            yield _link(name, entry, served)
+        if served and not any(entry.get("digest") == served for entry in known):
+            yield Link(
+                name, "original", served, "", None, SERVED, str((status.get("run") or {}).get("id") or "")
+            )
+
+
+def _link(name: str, entry: Mapping[str, Any], served: str) -> Link:
+    data, digest = entry.get("dataset") or {}, str(entry.get("digest") or "")
+    state = SERVED if digest and digest == served else str(entry.get("state") or "")
+    rows = data.get("rows")
+    return Link(
+        name,
+        str(entry.get("version") or ""),
+        digest,
+        str(data.get("digest") or ""),
+        int(rows) if rows is not None else None,
+        state,
+        str(entry.get("run") or ""),
+    )
+
+
+def trace(found: Iterable[Link], what: str) -> list[Link]:
+    """The versions that a word means, what is served first.
+
+    :param what: the digest of an adapter or of a dataset (or twelve digits of its beginning), a Workspace's name with
+        or without its namespace, or a version.
+    """
+    bare = what.removeprefix("sha256:")
+    mine = [link for link in found if _means(link, what, bare)]
+    return sorted(mine, key=lambda link: (not link.serves, link.workspace, link.version))
+
+
+def _means(link: Link, what: str, bare: str) -> bool:
+    if what in (link.workspace, link.workspace.partition("/")[2], link.version):
+        return True
+    digests = (link.adapter.removeprefix("sha256:"), link.dataset.removeprefix("sha256:"))
+    return len(bare) >= DIGITS and any(digest.startswith(bare) for digest in digests)

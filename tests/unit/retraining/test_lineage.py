@@ -1,0 +1,67 @@
+"""From an answer to the data behind it, and from a dataset to what stands on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.cli.main import main
+from include.retraining.lineage import links, trace
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+ROWS = f"sha256:{'d' * 64}"
+
+
+def workspace(name: str, served: str, **retrain: Any) -> dict[str, Any]:
+    status: dict[str, Any] = {"adapter": {"digest": served}} if served else {}
+    return {"kind": "Workspace", "metadata": {"name": name}, "status": {**status, "retrain": retrain}}
+
+
+KNOWN = [
+    workspace(
+        "phi",
+        B,
+        versions=[
+            {"version": "20261127.1", "digest": A, "state": "promoted", "dataset": {"digest": C, "rows": 9}},
+            {
+                "version": "20261128.1",
+                "digest": B,
+                "state": "promoted",
+                "dataset": {"digest": ROWS, "rows": 11},
+            },
+        ],
+    ),
+    workspace("other", A),
+    workspace("empty", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("phi", [("20261128.1", "served"), ("20261127.1", "promoted")]),
+        ("default/other", [("original", "served")]),
+        (ROWS, [("20261128.1", "served")]),
+        ("d" * 12, [("20261128.1", "served")]),
+        (A, [("original", "served"), ("20261127.1", "promoted")]),
+        ("20261127.1", [("20261127.1", "promoted")]),
+        ("d" * 11, []),
+        ("empty", []),
+    ],
+)
+def test_a_word_leads_both_ways(what: str, expected: list[tuple[str, str]]) -> None:
+    assert [(link.version, link.state) for link in trace(links(KNOWN), what)] == expected
+
+
+def test_the_command_reads_what_kubectl_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "all.json"
+    listed.write_text(json.dumps({"kind": "List", "items": KNOWN}))
+    assert main(["trace", "--file", str(listed), ROWS]) == 0
+    out = capsys.readouterr().out
+    assert out == f"dataset {ROWS} (11 rows) -> adapter {B} (version 20261128.1) -> default/phi: served\n"
+    assert main(["trace", "--file", str(listed), "nobody"]) == 1
+    listed.write_text("{")
+    assert main(["trace", "--file", str(listed), "phi"]) == 2
