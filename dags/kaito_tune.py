@@ -7,8 +7,10 @@ preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes 
 from __future__ import annotations
 
 from airflow.sdk import DAG
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
-from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.publishing import PublishAdapterOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.params import tuning_params
 from kaito.pipelines import (
     DEFAULT_ARGS,

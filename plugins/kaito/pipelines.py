@@ -11,13 +11,15 @@ from airflow.sdk import BaseOperator, TaskGroup
 
 from include.contracts.purpose import Purpose
 from kaito.operators.candidate import CandidatePreflightOperator, JudgeChangeOperator, PlanCandidateOperator
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
 from kaito.operators.promotion import ApproveOperator, GateOperator, PromoteOperator, RecordRetrainingOperator
+from kaito.operators.publishing import PublishAdapterOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator
-from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
 from kaito.sensors.workspace import CandidatePoolReadySensor, GpuPoolReadySensor, RolloutReadySensor
 

@@ -1,4 +1,4 @@
-"""The steps of tuning, each in a pod: fetch the dataset, tune, publish the adapter.
+"""The training, in a pod on the run's GPU machines.
 
 The setup of a pool and its wait are over long before a machine dies or a spot machine is evicted, so a second try of
 the training asks for machines itself, waits for them in the triggerer, and takes the run's next choice when the cloud
@@ -21,13 +21,14 @@ from include.contracts.purpose import Purpose
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
-from include.workspace.status.kept_adapter import KeptAdapter, State, rerun_of
-from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, NODE, POD, SECRET, VOLUME_CLAIM, ClusterError
+from include.workspace.status.kept_adapter import KeptAdapter, rerun_of
+from kaito.hooks.api import NODE, POD, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import kept_adapter
-from kaito.operators.workload import SCHEDULE_SECONDS, START_SECONDS, WorkloadPodOperator
+from kaito.operators.dataset import apply_config
+from kaito.operators.workload import WorkloadPodOperator
 from kaito.providers.base import PoolKey
-from kaito.settings import manifest_settings, step_timeout
+from kaito.settings import manifest_settings
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
 from kaito.tasks.stopped import stopped
@@ -39,59 +40,14 @@ if TYPE_CHECKING:
 
     from include.planning import Plan
     from include.pools.status import PoolStatus
-    from include.workspace import Workspace
 
 
 MACHINES_POLL = 0.5
 #: After so many tries a training that fails by itself has failed. Machines that it loses are not its fault, and a spot
 #: machine may be taken often: for those the task's retries count.
 OWN_TRIES = 3
-#: What a step may wait for a place and an image before its pod's own time runs.
-WAITING = timedelta(seconds=SCHEDULE_SECONDS + START_SECONDS)
 #: The trigger gives up by itself, with a reason; the framework's limit only backs it up.
 BACKSTOP = timedelta(seconds=60)
-
-
-def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
-    """Write the training config that the run's pods read: the user's as it is now, or the method's own.
-
-    :raises AirflowFailException: the user's ConfigMap was deleted since the preflight.
-    """
-    given = kept_adapter.config_text(cluster, run.document)
-    cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, plan, given))
-
-
-class FetchDatasetOperator(WorkloadPodOperator):
-    """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
-
-    BASE_CONTAINER_NAME = "dataset"
-    pending = conditions.Phase.DATASET_PENDING
-    done = conditions.Phase.DATASET_READY
-    failed = conditions.Phase.DATASET_FAILED
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
-
-    def prepare(self, run: Run) -> None:
-        self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
-        self.cluster.apply(NETWORK_POLICY, manifests.egress_policy(run.workspace, manifest_settings()))
-        apply_config(self.cluster, run, run.tuning_plan)
-        if secret := manifests.dataset_urls(self._with_urls(run)):
-            self.cluster.get_or_create(SECRET, secret)
-
-    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        return manifests.dataset_pod(self._with_urls(run), run.tuning_plan, manifest_settings(), run.run_id)
-
-    def _with_urls(self, run: Run) -> Workspace:
-        # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.
-        return Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
-
-    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
-        return dict(trained["dataset"])
-
-    def summary(self, result: dict[str, Any]) -> str:
-        rows = result.get("sentence") or f"{result.get('rows')} rows"
-        return f"Dataset ready: {rows}; digest {result.get('digest')}"
 
 
 class TuneOperator(MachineAsking, WorkloadPodOperator):
@@ -326,87 +282,3 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         rows = f"; {result['data']}" if result.get("data") else ""
         loss = f"{result.get('loss_first')} to {result.get('loss_last')}"
         return f"Tuned in {result.get('steps')} steps, loss {loss}{rows}"
-
-
-def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the adapter image says of its origin, as annotations of its manifest; unknown parts are left out."""
-    plan = run.tuning_plan
-    known = {
-        "base.model": plan.model_id,
-        "base.revision": plan.revision,
-        "dataset.digest": dataset.get("digest"),
-        "dataset.rows": dataset.get("rows"),
-        "tuning.method": plan.method,
-        "tuning.config-sha256": tuning.get("config_sha256"),
-        "tuning.steps": tuning.get("steps"),
-        "tuning.loss": tuning.get("loss_last"),
-        "tuning.device": tuning.get("device"),
-        "run-id": (run.trained or {}).get("run", run.run_id),
-        "workspace": f"{run.namespace}/{run.name}",
-    }
-    return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
-
-
-class PublishAdapterOperator(WorkloadPodOperator):
-    """Pushes the adapter as an OCI image and returns its digest.
-
-    :param dataset_task_id: the task whose result says what was learnt from.
-    :param tuning_task_id: the task whose result says how.
-    """
-
-    BASE_CONTAINER_NAME = "adapter"
-    pending = conditions.Phase.PUBLISHING
-    working = conditions.Phase.PUBLISHING
-    done = conditions.Phase.PUBLISHED
-    failed = conditions.Phase.PUBLISH_FAILED
-
-    def __init__(self, *, dataset_task_id: str, tuning_task_id: str, **kwargs: Any) -> None:
-        super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
-        self.dataset_task_id = dataset_task_id
-        self.tuning_task_id = tuning_task_id
-
-    def execute(self, context: Context) -> Any:
-        run = self.this_run(context)
-        self._check_the_volume(run)
-        output = run.workspace.tuning.output if run.workspace.tuning else None
-        if run.adapter is None and (output is None or output.image):
-            return super().execute(context)
-        result = run.adapter or {"volume": True}
-        self.log.info("%s", self.summary(result))
-        context["ti"].xcom_push(key="return_value", value=result)
-        self.finished(run, result)
-        return result
-
-    def _check_the_volume(self, run: Run) -> None:
-        """An adapter of an earlier run must still be the one that the preflight saw."""
-        if run.adapter or not run.trained:
-            return
-        known = kept_adapter.seen(self.cluster, run.document)
-        same = known is not None and (known.run, known.recipe) == (run.trained["run"], run.trained["recipe"])
-        if known is None or not same or known.state is State.TRAINING:
-            raise self._verdict(
-                run,
-                f"{self.task_id}: the adapter of run {run.trained['run']} is no longer on the work volume; set "
-                f"{names.RERUN} to a new value to train again.",
-            )
-
-    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        pull = context["ti"].xcom_pull
-        tuned = pull(task_ids=self.tuning_task_id) or {}
-        made = provenance(run, pull(task_ids=self.dataset_task_id) or {}, tuned)
-        weights = (tuned.get("adapter") or {}).get("sha256")
-        return manifests.adapter_pod(
-            run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made, weights
-        )
-
-    def summary(self, result: dict[str, Any]) -> str:
-        return (
-            "The adapter is on its output volume."
-            if result.get("volume")
-            else f"Adapter: {result.get('reference')}"
-        )
-
-    def finished(self, run: Run, result: dict[str, Any]) -> None:
-        self.report(run, self.done, self.summary(result), adapter=None if result.get("volume") else result)
-        if run.serving_plan is None:
-            self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 # A GPU node from zero, then an image of 25 GB.
 SCHEDULE_SECONDS = 1800
 START_SECONDS = 1800
+#: What a step may wait for a place and an image before its pod's own time runs.
+WAITING = timedelta(seconds=SCHEDULE_SECONDS + START_SECONDS)
 LOG_SECONDS = 2
 
 

@@ -12,9 +12,11 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE, ClusterError
 from kaito.operators import kept_adapter
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.finish import FinishOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
-from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.publishing import PublishAdapterOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.tasks.base import Run
 

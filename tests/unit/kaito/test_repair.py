@@ -10,10 +10,12 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks.api import CRD, POD, SERVICE, STATEFUL_SET
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.finish import FinishOperator
 from kaito.operators.pool import CreateGpuPoolOperator
+from kaito.operators.publishing import PublishAdapterOperator
 from kaito.operators.rollout import RollOutOperator
-from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from kaito.operators.tuning import FetchDatasetOperator
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.settings import connection_id, manifest_settings, policy
 
 from include.workspace import Policy

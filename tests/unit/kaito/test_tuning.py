@@ -14,7 +14,8 @@ from airflow.triggers.base import TaskSuccessEvent
 from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import NODE, POD, Kind
 from kaito.operators import tuning
-from kaito.operators.tuning import FetchDatasetOperator, TuneOperator
+from kaito.operators.dataset import FetchDatasetOperator
+from kaito.operators.tuning import TuneOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers.pool import GpuPoolReadyTrigger, LostMachinesTrigger

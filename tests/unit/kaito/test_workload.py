@@ -14,7 +14,9 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
 from kaito.hooks.api import EVENT as KUBERNETES_EVENT
-from kaito.operators.tuning import FetchDatasetOperator, PublishAdapterOperator, TuneOperator, provenance
+from kaito.operators.dataset import FetchDatasetOperator
+from kaito.operators.publishing import PublishAdapterOperator, provenance
+from kaito.operators.tuning import TuneOperator
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.tasks import base
 from kaito.tasks.base import Run

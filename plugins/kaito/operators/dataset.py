@@ -1,0 +1,62 @@
+"""The first step of a tuning, in a pod on a CPU node: what it needs on the volume, and its dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from include import manifests
+from include.workspace.status import conditions
+from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, SECRET, VOLUME_CLAIM
+from kaito.operators import kept_adapter
+from kaito.operators.workload import WAITING, WorkloadPodOperator
+from kaito.settings import manifest_settings, step_timeout
+from kaito.tasks.base import Run
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.planning import Plan
+    from include.workspace import Workspace
+
+
+def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
+    """Write the training config that the run's pods read: the user's as it is now, or the method's own.
+
+    :raises AirflowFailException: the user's ConfigMap was deleted since the preflight.
+    """
+    given = kept_adapter.config_text(cluster, run.document)
+    cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, plan, given))
+
+
+class FetchDatasetOperator(WorkloadPodOperator):
+    """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
+
+    BASE_CONTAINER_NAME = "dataset"
+    pending = conditions.Phase.DATASET_PENDING
+    done = conditions.Phase.DATASET_READY
+    failed = conditions.Phase.DATASET_FAILED
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
+
+    def prepare(self, run: Run) -> None:
+        self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
+        self.cluster.apply(NETWORK_POLICY, manifests.egress_policy(run.workspace, manifest_settings()))
+        apply_config(self.cluster, run, run.tuning_plan)
+        if secret := manifests.dataset_urls(self._with_urls(run)):
+            self.cluster.get_or_create(SECRET, secret)
+
+    def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
+        return manifests.dataset_pod(self._with_urls(run), run.tuning_plan, manifest_settings(), run.run_id)
+
+    def _with_urls(self, run: Run) -> Workspace:
+        # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.
+        return Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
+
+    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+        return dict(trained["dataset"])
+
+    def summary(self, result: dict[str, Any]) -> str:
+        rows = result.get("sentence") or f"{result.get('rows')} rows"
+        return f"Dataset ready: {rows}; digest {result.get('digest')}"
