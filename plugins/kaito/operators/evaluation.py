@@ -17,8 +17,7 @@ from include.contracts.evaluation import EvaluationPolicy, Metric, Subject, Summ
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP
-from kaito.operators.tuning import WAITING
-from kaito.operators.workload import WorkloadPodOperator
+from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run
 
