@@ -287,6 +287,8 @@ def _converted(raw: Any, kind: str) -> Any:
             raw = [part.strip() for part in raw.split(",") if part.strip()]
         elif raw.lower() in ("none", "null") and "null" in words:
             return None
+        elif "bool" in words and raw.lower() in ("true", "false"):
+            return raw.lower() == "true"  # else a key that takes words too would keep the word
         elif (
             "dict" in words
         ):  # the libraries read such a text as JSON, or as the name of a file that is not there

@@ -13,6 +13,7 @@ from typing import Any
 
 from include.catalog import Catalog
 from include.catalog.models import GIB
+from include.contracts.grace import SERVING_DRAIN_SECONDS
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, env_from_field, mount
 from include.manifests.settings import ManifestSettings
@@ -28,9 +29,9 @@ GROUP_PORTS = {"master": 29500, "group": 29501}
 PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
 # KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (kaito-api.md#a-service)
 STARTUP_BASE, STARTUP_PER_GIB, STARTUP_MIN, STARTUP_MAX = 900, 18, 1800, 10800
-# Answers under way are finished for so long; the transformers runtime keeps 25 s of its own.
+# Answers under way are finished for so long; the transformers runtime keeps less.
 DRAIN_SECONDS = {VLLM: 60}
-DRAIN_DEFAULT = 25
+DRAIN_DEFAULT = SERVING_DRAIN_SECONDS
 SPARE_SECONDS = 5
 
 

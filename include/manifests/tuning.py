@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.catalog import load_catalog
+from include.contracts.grace import TUNING_GRACE_SECONDS
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
@@ -153,6 +154,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
     )
     main["ports"] = [{"name": "metrics", "containerPort": pods.PORT, "protocol": "TCP"}]
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    spec["terminationGracePeriodSeconds"] = TUNING_GRACE_SECONDS
     return step_pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
 
 

@@ -17,6 +17,7 @@ from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
 from include.workspace.status.conditions import ConditionType, Reason
+from include.workspace.status.transitions import WARNING, Event
 
 T, R = ConditionType, Reason
 #: A node that is not Ready may come back by itself for that long; then its machine is replaced.
@@ -30,7 +31,7 @@ def answers(case: Case) -> bool:
 
 
 def replicas(case: Case) -> int:
-    """How many machines the service needs."""
+    """How many replicas the service is to have."""
     found = case.stateful_set
     if found is not None:
         wanted = (found.get("spec") or {}).get("replicas")
@@ -42,15 +43,19 @@ def observe(builder: DecisionBuilder) -> list[str]:
     """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
     case = builder.case
     gone = [*missing(case), *lost_nodes(builder)]
+    if told := scaled_by_hand(case):
+        hint = "it goes back. A Workspace's size is in its spec; apply another Workspace for another server."
+        builder.events.append(Event(WARNING, "ScaledByHand", f"{told}: {hint}", once=told))
     _look_at_machines_again(builder)
     _machines(builder)
     verdict = rollout_status(case.stateful_set, case.serving_pods)
-    message = f"{'; '.join(gone)}: it will be brought back" if gone and not verdict.ready else verdict.message
+    lacking = f"{'; '.join(gone)}: it will be brought back" if gone else ""
+    message = lacking if lacking and not verdict.ready else verdict.message
     if verdict.ready:
         builder.condition(T.INFERENCE_READY, True, R.INFERENCE_SUCCESS, message)
     else:
         builder.condition(T.INFERENCE_READY, False, R.INFERENCE_PENDING if gone else verdict.reason, message)
-    _summary(builder, verdict.ready and not gone, message)
+    _summary(builder, verdict.ready and not gone, lacking or message)
     return gone
 
 
@@ -77,7 +82,7 @@ def _machines(builder: DecisionBuilder) -> None:
         _own_nodes(builder)
     elif case.watches_machines:  # what shows now and then cannot be kept true
         _write_machines(
-            builder, group_status(case.live_pools(SERVING), case.observed.pools.kind, replicas(case))
+            builder, group_status(case.live_pools(SERVING), case.observed.pools.kind, machines(case))
         )
 
 
@@ -102,10 +107,25 @@ def missing(case: Case) -> list[str]:
     for name in (names.service(case.workspace), names.headless_service(case.workspace)):
         if name not in have:
             found.append(f"Service {name} is gone")
-    pools = case.live_pools(SERVING)
-    if case.counts_machines and (told := shortfall(pools, replicas(case), case.observed.pools.kind)):
+    lacking = shortfall(case.live_pools(SERVING), machines(case), case.observed.pools.kind)
+    if lacking and case.counts_machines:
+        found.append(lacking)
+    if told := scaled_by_hand(case):
         found.append(told)
     return found
+
+
+def machines(case: Case) -> int:
+    """How many machines the service needs, whatever size somebody has given it since."""
+    return int(case.status["targetNodeCount"]) if scaled_by_hand(case) else replicas(case)
+
+
+def scaled_by_hand(case: Case) -> str:
+    """That somebody has given the StatefulSet another size than there are machines for, "" where nobody has."""
+    asked, planned = replicas(case), int(case.status.get("targetNodeCount") or 0)
+    if case.stateful_set is None or not case.counts_machines or not planned or asked in (0, planned):
+        return ""
+    return f"StatefulSet {case.name} was scaled to {asked} replica(s), and its Workspace has machines for {planned}"
 
 
 def _look_at_machines_again(builder: DecisionBuilder) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.contracts.grace import SERVING_DRAIN_SECONDS
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import choose_precision, detect, prepare_environment, use_threads
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("workload")
 
 MAX_NUM_SEQS = 8  # requests that run together, where nobody says how many
-GRACE_SECONDS = 25  # within the kubelet's default of 30
+GRACE_SECONDS = SERVING_DRAIN_SECONDS
 
 
 @dataclass(frozen=True)

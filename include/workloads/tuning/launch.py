@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-GRACE_SECONDS = 60.0  # for the others, once one has failed
+from include.contracts.grace import TRAINING_STOP_SECONDS
+
+GRACE_SECONDS = TRAINING_STOP_SECONDS  # for the others, once one has failed
 
 
 def should_launch(gpus: int) -> bool:

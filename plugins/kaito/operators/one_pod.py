@@ -17,6 +17,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client.exceptions import ApiException
 
+from include.contracts.grace import TUNING_GRACE_SECONDS
 from include.workspace.api import names
 from kaito.hooks.api import POD, ClusterError, selector
 from kaito.hooks.retries import retried
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 PATIENT_POLL = 0.3
 ENDED = ("Succeeded", "Failed")
-# The kubelet's grace period, and time to notice.
-GONE_SECONDS = 90.0
+# The longest grace period of our pods, and time to notice.
+GONE_SECONDS = TUNING_GRACE_SECONDS + 60.0
 
 
 class PodRefused(AirflowFailException):

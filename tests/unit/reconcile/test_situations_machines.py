@@ -131,3 +131,36 @@ def test_a_service_that_does_not_answer_says_what_its_pod_does(
     told = rollout_status(stateful_set(**status), pods)
     assert not told.ready
     assert words in told.message
+
+
+def scaled(story: Story, replicas: int) -> None:
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    generation = found["metadata"]["generation"] + 1
+    story.cluster.change(
+        "StatefulSet", {**found, "spec": {**found["spec"], "replicas": replicas}}, generation=generation
+    )
+
+
+def test_a_service_that_is_scaled_by_hand_goes_back_and_says_why() -> None:
+    story = Story("inference").lives(ready)
+    scaled(story, 2)
+    decision = story.reconcile()
+    told = [event for event in decision.events if event.reason == "ScaledByHand"]
+    assert [event.type for event in told] == ["Warning"]
+    assert "scaled to 2 replica(s), and its Workspace has machines for 1: it goes back" in told[0].message
+    assert told[0].once
+    story.lives(lambda s: ready(s) and s.cluster.find("StatefulSet", NAME)["spec"]["replicas"] == 1)
+    assert not [event for event in story.reconcile().events if event.reason == "ScaledByHand"]
+    assert len(story.cluster.claims("serving")) == 1
+
+
+def test_a_machine_that_is_lost_is_no_scaling_by_hand() -> None:
+    story = Story("inference").lives(ready)
+    for claim in story.cluster.claims("serving"):
+        story.cluster.objects["NodeClaim"].pop(claim["metadata"]["name"])
+    decision = story.reconcile()
+    assert "ScaledByHand" not in {event.reason for event in decision.events}
+    told = condition(story.status, "WorkspaceReady")
+    assert told is not None
+    assert "1 of 1 machine(s) are gone" in told["message"]

@@ -254,6 +254,7 @@ def test_one_machine_of_two_is_not_all_of_them() -> None:
     found = story.cluster.find("StatefulSet", NAME)
     assert found is not None
     story.cluster.put("StatefulSet", {**found, "spec": {**found["spec"], "replicas": 2}})
+    story.cluster.put("Workspace", {**story.ws, "status": {**story.status, "targetNodeCount": 2}})
     look = story.look()
     builder = DecisionBuilder(Case(look.workspace, look.observed, look.now, RECONCILE_CONFIG))
     assert service.observe(builder) == ["1 of 2 machine(s) are gone (NodeClaim)"]

@@ -131,6 +131,13 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_rented(
     assert all("it has qkv_proj, o_proj, gate_up_proj, down_proj" in str(fault) for fault in found)
 
 
+@pytest.mark.parametrize("text", ["true", "'true'", "'True'", "TRUE"])
+def test_a_truth_in_quotes_is_one_also_where_words_are_taken(text: str) -> None:
+    """KAITO turns every value into text; the library knows no `init_lora_weights: "true"`."""
+    read = read_config(f"training_config: {{LoraConfig: {{init_lora_weights: {text}}}}}", "lora")
+    assert read.section("LoraConfig")["init_lora_weights"] is True
+
+
 def test_one_word_is_a_name_and_no_pattern() -> None:
     """The library takes a text for a pattern of a layer's whole name, so that `o_proj` would adapt nothing."""
     read = read_config("training_config: {LoraConfig: {target_modules: o_proj}}", "lora")
