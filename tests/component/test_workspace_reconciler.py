@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kaito.controller import (
     initial_status,
+    trouble,
 )
 from kaito.controller import (
     reconciler as reconciling,
@@ -310,7 +311,7 @@ async def test_one_bad_workspace_does_not_touch_the_others(
 async def test_a_slow_workspace_is_left_for_the_next_pass(
     cluster: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "SECONDS_EACH", 2.0)
+    monkeypatch.setattr(trouble, "SECONDS_EACH", 2.0)
     for name in ("slow", "quick"):
         await cluster.quick_start(name)
     send = cluster.hook.send

@@ -13,49 +13,32 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.pools.observed import ObservedPool
-from include.reconcile import Activity, AddFinalizer, Decision, ReconcileConfig, StartRun, decide, runs_to_ask
-from include.reconcile.backoff import failed
-from include.reconcile.idle import asks_for_metrics, asks_for_pools
+from include.reconcile import AddFinalizer, Decision, ReconcileConfig, StartRun, decide
 from include.workspace import Fault
 from include.workspace.status import conditions
-from include.workspace.status.conditions import ConditionType, Reason
-from include.workspace.status.transitions import WARNING, Event, transition_events
+from include.workspace.status.transitions import transition_events
 from kaito.controller import event_recorder as events
+from kaito.controller import trouble
 from kaito.controller.actions import Actions
+from kaito.controller.answers import Answers
 from kaito.controller.dag_runs import AirflowRuns, RunRefused
 from kaito.controller.fingerprints import Key
 from kaito.controller.read_cache import ReadingOnce
-from kaito.controller.service_probe import activity_of, pools_of, workspace_pools
-from kaito.controller.snapshot import Snapshot, progress_of, take
+from kaito.controller.snapshot import Snapshot, take
 from kaito.controller.status_writer import StatusWriter
-from kaito.hooks.api import NODE, POD, WORKSPACE, CloudError, ClusterError
+from kaito.hooks.api import WORKSPACE, CloudError, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.logger import Logger
-from kaito.providers.selection import Chooser
-from kaito.providers.settings import PoolSettings
 
 Object = Mapping[str, Any]
 #: Workspaces that are worked on at the same time.
 CONCURRENCY = 8
-#: More than that for one Workspace, and it is left for the next pass.
-SECONDS_EACH = 60.0
 #: Times that a decision is made again because somebody wrote to the Workspace meanwhile.
 ATTEMPTS = 3
-#: How a trouble of this shell begins in status.retry; the decisions keep their own there.
-NOT_DONE = "Not carried out: "
 
 
 class _Unseen(Exception):
     """What this Workspace names has not been looked up yet."""
-
-
-@dataclass
-class _Service:
-    """What was asked about a service and its machines; None for what was not, or was not answered."""
-
-    activity: Activity | None = None
-    pools: list[ObservedPool] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,11 +106,8 @@ class Reconciler:
         self._ended = {uid: at for uid, when in (ended or {}).items() if (at := conditions.moment(when))}
         self._reads = ReadingOnce(hook)
         self._found: dict[Key, Any] = {}
-        self._states: dict[tuple[str, str], str | None] = {}
-        self._progress: dict[Key, Object | None] = {}
-        self._choices: dict[Key, PoolSettings] = {}
-        self._service: dict[Key, _Service] = {}
         self._slots = asyncio.Semaphore(concurrency)
+        self._answers = Answers(hook, runs, log, self._slots)
         self._config = replace(installation.config, faults=self._faults, versions=self._versions)
 
     async def run(self, keys: Collection[Key] | None) -> Outcome:
@@ -136,9 +116,7 @@ class Reconciler:
         :raises ClusterError: the cluster could not be read; nothing was done.
         """
         self.snapshot, self._reads = await take(self.hook, keys), ReadingOnce(self.hook)
-        await self._ask_runs()
-        await self._ask_who_makes_machines()
-        await self._ask_services()
+        await self._answers.ask(self.snapshot)
         outcome = Outcome(looked=len(self.snapshot.workspaces))
         items = [item for item in await self._decide_all() if item.trouble or _something(item.decision)]
         await asyncio.gather(*(self._in_slot(self._tell_trouble(item)) for item in items if item.trouble))
@@ -149,49 +127,6 @@ class Reconciler:
         for item in items:
             self._account(item, outcome)
         return outcome
-
-    async def _ask_runs(self) -> None:
-        """Ask Airflow about the runs that matter, and running tuning pods how far they are."""
-        wanted: dict[Key, list[tuple[str, str]]] = {}
-        for key, workspace in self.snapshot.workspaces.items():
-            if asked := runs_to_ask(workspace, self.snapshot.of(key, POD), self.snapshot.pools(key)):
-                wanted[key] = asked
-        self._states = await self.runs.states(run for asked in wanted.values() for run in asked)
-        told = await asyncio.gather(*(self._in_slot(self._ask_pod(key)) for key in wanted))
-        self._progress = dict(zip(wanted, told, strict=True))
-
-    async def _ask_pod(self, key: Key) -> Object | None:
-        return await progress_of(self.hook, self.snapshot.of(key, POD))
-
-    async def _ask_who_makes_machines(self) -> None:
-        chooser = Chooser(self.hook)
-        for key, workspace in self.snapshot.workspaces.items():
-            try:
-                self._choices[key] = (await chooser.choose(workspace)).settings
-            except (ClusterError, ValueError) as error:
-                # Then nothing is concluded from machines that are not there.
-                self.log.info("%s/%s: who makes its machines is not known: %s", *key, _words(error))
-
-    async def _ask_services(self) -> None:
-        """Ask services how they are used, and whoever makes their machines what is left of them, where it matters."""
-        now = datetime.now(UTC)
-        for key, workspace in self.snapshot.workspaces.items():
-            if asks_for_metrics(workspace, now) or asks_for_pools(workspace, self.snapshot.stateful_set(key)):
-                self._service[key] = _Service()
-        await asyncio.gather(*(self._in_slot(self._ask_service(key, now)) for key in self._service))
-
-    async def _ask_service(self, key: Key, now: datetime) -> None:
-        workspace, told = self.snapshot.workspaces[key], self._service[key]
-        if asks_for_metrics(workspace, now):
-            told.activity = await activity_of(self.hook, self.snapshot.of(key, POD))
-        chosen = self._choices.get(key)
-        if chosen and asks_for_pools(workspace, self.snapshot.stateful_set(key)):
-            try:
-                async with asyncio.timeout(SECONDS_EACH):
-                    told.pools = await pools_of(self.hook, workspace, chosen)
-            except (ClusterError, CloudError, ValueError, TimeoutError) as error:
-                # What is not seen counts as there, and as not gone: it is looked at again.
-                self.log.warning("%s/%s: its pools cannot be seen: %s", *key, _words(error))
 
     async def _in_slot(self, work: Awaitable[Any]) -> Any:
         async with self._slots:
@@ -216,7 +151,7 @@ class Reconciler:
     async def _look_up_and_decide(self, key: Key) -> WorkItem:
         workspace = self.snapshot.workspaces[key]
         try:
-            async with asyncio.timeout(SECONDS_EACH):
+            async with asyncio.timeout(trouble.SECONDS_EACH):
                 self._found[key] = await self.installation.look_up(self._reads, workspace)
                 return WorkItem(key, workspace, self._decide(key, workspace))
         except Exception as error:
@@ -226,21 +161,10 @@ class Reconciler:
         """A Workspace that cannot even be decided about must not stop the others."""
         if not isinstance(error, ClusterError):
             self.log.exception("Workspace %s/%s: no decision", *key)
-        return WorkItem(key, workspace, Decision("undecided"), trouble=_words(error))
+        return WorkItem(key, workspace, Decision("undecided"), trouble=trouble.words(error))
 
     def _decide(self, key: Key, workspace: dict[str, Any]) -> Decision:
-        pools = self.snapshot.pools(key)
-        asked = runs_to_ask(workspace, self.snapshot.of(key, POD), pools)
-        runs = {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states}
-        told = self._service.get(key, _Service())
-        observed = self.snapshot.observed(
-            key,
-            runs,
-            self._progress.get(key),
-            ended=self._ended,
-            activity=told.activity,
-            pools=workspace_pools(pools, self.snapshot.of(key, NODE), self._choices.get(key), told.pools),
-        )
+        observed = self._answers.observed(self.snapshot, key, workspace, self._ended)
         return decide(workspace, observed, datetime.now(UTC), self._config)
 
     def _versions(self, workspace: Object) -> Mapping[str, str]:
@@ -268,19 +192,19 @@ class Reconciler:
             return
         async with self._slots:
             try:
-                async with asyncio.timeout(SECONDS_EACH):
+                async with asyncio.timeout(trouble.SECONDS_EACH):
                     await step(item)
             except TimeoutError as error:
-                item.trouble, item.reported = _words(error), False
+                item.trouble, item.reported = trouble.words(error), False
             except ClusterError as error:
                 item.gone = error.status == 404 and await self._is_gone(item)
-                item.trouble = "" if item.gone else _words(error)
+                item.trouble = "" if item.gone else trouble.words(error)
                 item.reported = not error.transient
             except (RunRefused, CloudError) as error:
                 item.trouble = str(error)
             except Exception as error:
                 self.log.exception("Workspace %s/%s: failed", *item.key)
-                item.trouble = _words(error)
+                item.trouble = trouble.words(error)
             if item.trouble:
                 await self._tell_trouble(item)
 
@@ -337,7 +261,7 @@ class Reconciler:
     async def _forget_trouble(self, live: dict[str, Any]) -> dict[str, Any]:
         """What could not be carried out earlier was carried out now."""
         status = live.get("status") or {}
-        if not str((status.get("retry") or {}).get("message") or "").startswith(NOT_DONE):
+        if not str((status.get("retry") or {}).get("message") or "").startswith(trouble.NOT_DONE):
             return live
         return await self.writer.write(live, {key: value for key, value in status.items() if key != "retry"})
 
@@ -350,18 +274,20 @@ class Reconciler:
     async def _tell_trouble(self, item: WorkItem) -> None:
         """Put the trouble where the Workspace's author looks, with a time for the next attempt."""
         try:
-            async with asyncio.timeout(SECONDS_EACH):
+            async with asyncio.timeout(trouble.SECONDS_EACH):
                 live = await self.hook.find(WORKSPACE, item.key[1], item.key[0])
                 if live is None:
                     item.gone, item.trouble = True, ""
                     return
-                status = troubled(live, item.trouble, datetime.now(UTC))
+                status = trouble.status_with(live, item.trouble, datetime.now(UTC))
                 written = await self.writer.write(live, status)
                 turned = transition_events(live.get("status"), status)
-                await events.tell(self.hook, written, [_trouble_event(item.trouble), *turned])
+                await events.tell(self.hook, written, [trouble.event(item.trouble), *turned])
                 item.reported = True
         except (ClusterError, TimeoutError) as error:
-            self.log.warning("Workspace %s/%s: its status could not be written: %s", *item.key, _words(error))
+            self.log.warning(
+                "Workspace %s/%s: its status could not be written: %s", *item.key, trouble.words(error)
+            )
 
     def _account(self, item: WorkItem, outcome: Outcome) -> None:
         if item.gone:
@@ -379,33 +305,9 @@ class Reconciler:
         self.log.info("%s/%s: %s (%s): %s", *item.key, item.decision.situation, state, done)
 
 
-def troubled(live: Object, message: str, now: datetime) -> dict[str, Any]:
-    """Return the status that tells of a trouble of the reconciler itself with this Workspace."""
-    status = dict(live.get("status") or {})
-    status["retry"] = failed(status.get("retry"), now, NOT_DONE + message)
-    told = conditions.condition(status, ConditionType.WORKSPACE_READY)
-    if told is None or (told["status"] == "False" and told["reason"] == Reason.PENDING):
-        generation = int(live["metadata"].get("generation") or 1)
-        for kind in (ConditionType.WORKSPACE_SUCCEEDED, ConditionType.WORKSPACE_READY):
-            status["conditions"] = conditions.set_condition(
-                status.get("conditions") or (), kind, False, Reason.PENDING, message, generation, now
-            )
-    return status
-
-
-def _trouble_event(message: str) -> Event:
-    return Event(WARNING, "ReconcileFailed", message, once=f"trouble {message}")
-
-
 def _something(decision: Decision) -> bool:
     return decision.status is not None or bool(decision.actions or decision.events)
 
 
 def _starts_a_run(decision: Decision) -> bool:
     return any(isinstance(action, StartRun) for action in decision.actions)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"took longer than {SECONDS_EACH:.0f} s"
-    return str(error) or type(error).__name__
