@@ -1,7 +1,7 @@
 """Retrain what a Workspace serves: train a version beside it, judge it, ask for approval, promote it.
 
 plan a candidate -> preflight -> fetch the dataset -> judge the change -> create a GPU pool -> wait for its nodes
--> tune -> release the pool -> publish the adapter -> gate -> approve -> promote -> record
+-> tune -> evaluate -> release the pool -> publish the adapter -> gate -> approve -> promote -> record
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, TaskGroup
 from include.contracts.purpose import Purpose
 from kaito.operators.candidate import CandidatePreflightOperator, JudgeChangeOperator, PlanCandidateOperator
 from kaito.operators.dataset import FetchDatasetOperator
+from kaito.operators.evaluation import EvaluateOperator
 from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
@@ -159,6 +160,13 @@ def retrain(
             namespace=f"{{{{ ti.xcom_pull(task_ids='{at}plan_candidate')['namespace'] }}}}",
         )
         tune = TuneOperator(task_id="tune", retries=TUNING_RETRIES, dataset_task_id=f"{at}fetch_dataset")
+        # On the machines that tuned, before they go: the engine that will serve needs them too.
+        evaluate = EvaluateOperator(
+            task_id="evaluate",
+            plan_task_id=f"{at}plan_candidate",
+            tuning_task_id=f"{at}tune",
+            dataset_task_id=f"{at}fetch_dataset",
+        )
         release = ReleaseGpuPoolOperator(
             task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
         )
@@ -174,7 +182,7 @@ def retrain(
         )
         approve = ApproveOperator(task_id="approve", retries=0)
         promote = PromoteOperator(task_id="promote")
-        steps: list[Any] = [check, fetch, judge, pool, nodes, tune, publish]
+        steps: list[Any] = [check, fetch, judge, pool, nodes, tune, evaluate, publish]
         needed = tuple(step.task_id for step in steps)
         cost = RecordCostOperator(task_id="record_cost", needed=needed, publishing_task_id=publish.task_id)
         as_teardown(cost, as_setup(check))
@@ -190,13 +198,14 @@ def retrain(
             >> pool
             >> nodes
             >> tune
+            >> evaluate
             >> release
             >> publish
             >> gate
             >> approve
             >> promote
         )
-        tune >> publish
+        evaluate >> publish
         [promote, release] >> cost
         [promote, release] >> record
         for task in (plan, *steps, release, gate, approve, promote, cost, record):

@@ -21,6 +21,7 @@ SENTENCE = [
     "create_gpu_pool",
     "wait_for_nodes",
     "tune",
+    "evaluate",
     "release_gpu_pool",
     "publish_adapter",
     "gate",

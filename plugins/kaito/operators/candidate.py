@@ -15,6 +15,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include import manifests
+from include.contracts import golden_set
+from include.contracts.evaluation import produced_metrics
 from include.contracts.faults import Fault
 from include.ledger import records
 from include.retraining import gate, versions
@@ -135,14 +137,34 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
                         [Fault(f"annotations[{names.RETRAIN_POLICY}]", name, "P5", "is missing", hint)]
                     )
                 found = policies.read(data[policies.KEY])
-            if found.gate and (wrong := gate.check(found.gate)):
-                raise AirflowFailException(self._invalid(live, wrong))
+            if wrong := self._measurable(found):
+                raise PolicyInvalid(wrong)
         except PolicyInvalid as error:
             told = [str(fault) for fault in error.faults]
             raise AirflowFailException(
                 self._invalid(live, told, where if name and self.policy is None else "")
             ) from None
         return found
+
+    def _measurable(self, policy: Policy) -> list[Fault]:
+        """What the golden set and the gate have wrong: nobody trains for hours to find that it cannot be judged."""
+        evaluation = policy.evaluation
+        if evaluation is None:
+            return []
+        matchers: frozenset[str] = frozenset()
+        if evaluation.golden_set:
+            data = (self.cluster.find(CONFIG_MAP, evaluation.golden_set, self.namespace) or {}).get(
+                "data"
+            ) or {}
+            if golden_set.KEY not in data:
+                hint = f"make the ConfigMap with the key {golden_set.KEY}"
+                return [Fault("evaluation.goldenSet", evaluation.golden_set, "P5", "is missing", hint)]
+            try:
+                matchers = frozenset(map(str, golden_set.read(data[golden_set.KEY]).matchers))
+            except golden_set.GoldenSetInvalid as error:
+                return list(error.faults)
+        produced = produced_metrics(matchers, evaluation.held_out > 0)
+        return gate.parse_rules(list(policy.gate) or None, produced)[1]
 
     def _invalid(self, live: Mapping[str, Any], faults: list[str], where: str = "") -> str:
         message = f"The policy{f' in {where}' if where else ''} cannot be used: {'; '.join(faults)}"

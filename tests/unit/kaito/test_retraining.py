@@ -221,6 +221,20 @@ def test_a_gate_with_an_unknown_metric_is_refused_before_anything_runs(
     assert cluster.writes == []
 
 
+def test_a_golden_set_that_is_missing_or_broken_is_refused_before_anything_runs(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    policy = {"evaluation": {"goldenSet": "golden"}, "gate": ["golden.all"]}
+    with pytest.raises(AirflowFailException, match=r"golden.*is missing"):
+        plan_step(cluster, policy).execute(context)
+    cluster.add(
+        CONFIG_MAP, {"metadata": {"name": "golden"}, "data": {"golden.yaml": "- prompt: 3\n- oops\n"}}
+    )
+    with pytest.raises(AirflowFailException, match="E2"):
+        plan_step(cluster, policy).execute(context)
+    assert cluster.writes == []
+
+
 @pytest.mark.parametrize(
     ("change", "error", "told"),
     [
