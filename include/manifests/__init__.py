@@ -10,6 +10,7 @@ from include.manifests.evaluation import Evaluated, evaluation_pod
 from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
+from include.manifests.serving_adapters import are_followed, wanted_config_map, wanted_digest
 from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import (
     adapter_pod,
@@ -24,6 +25,7 @@ __all__ = [
     "Evaluated",
     "ManifestSettings",
     "adapter_pod",
+    "are_followed",
     "candidate",
     "dataset_pod",
     "dataset_urls",
@@ -36,5 +38,7 @@ __all__ = [
     "stateful_set",
     "tuning_config",
     "tuning_pod",
+    "wanted_config_map",
+    "wanted_digest",
     "work_volume",
 ]

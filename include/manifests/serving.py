@@ -1,7 +1,7 @@
 """The objects of a served model: two Services and a StatefulSet with one pod a node (kaito-api.md#a-service).
 
-The pod loads the base model and every adapter that its init containers pulled by digest. Registry credentials reach
-only those init containers.
+The pod loads the base model and every adapter that was pulled for it by digest. Registry credentials reach only the
+containers that pull.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.catalog import load_catalog
-from include.manifests import pods
-from include.manifests.pods import Manifest, env, mount, workspace_of
+from include.manifests import pods, serving_adapters
+from include.manifests.pods import Manifest, mount, workspace_of
 from include.manifests.serving_access import selector
-from include.manifests.serving_pod import ADAPTERS_PATH, grace_seconds, is_group, key_volume, server
+from include.manifests.serving_pod import grace_seconds, is_group, key_volume, server
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
@@ -122,52 +122,23 @@ def _pod_template(
     config: Mapping[str, Any] | None,
 ) -> Manifest:
     weights_volume, init_containers = pods.weights(ws, plan, settings)
-    room = pods.scratch("adapters", f"{max(1, len(adapters)) * pods.ADAPTER_DISK}Gi")
-    volumes = [weights_volume, pods.shared_memory(plan), room]
+    lora = serving_adapters.parts(ws, plan, settings, adapters)
+    volumes = [weights_volume, pods.shared_memory(plan), *lora.volumes]
     mounts = [
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
-        # Read-only, unless volumes are mounted inside it: their mount points must be made there.
-        mount(
-            "adapters", ADAPTERS_PATH, read_only=not any(a.get("volumeSource") is not None for a in adapters)
-        ),
+        *lora.mounts,
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
-    for index, adapter in enumerate(adapters):
-        if adapter.get("volumeSource") is not None:
-            volumes.append({"name": f"adapter-{index}", **pods.unnamed(adapter["volumeSource"])})
-            path = f"{ADAPTERS_PATH}/{adapter['name']}"
-            mounts.append(mount(f"adapter-{index}", path, sub_path=adapter.get("subPath"), read_only=True))
-        else:
-            pull, credentials = _pull(ws, settings, index, adapter)
-            init_containers.append(pull)
-            volumes += credentials
-    main = server(ws, plan, settings, load_catalog(), mounts, adapters, config)
-    spec = pods.pod_spec(settings, [main], [*volumes, *key_volume(ws)], init_containers=init_containers)
+    main = server(ws, plan, settings, load_catalog(), mounts, lora.variables, adapters, config)
+    spec = pods.pod_spec(
+        settings,
+        [main, *lora.sidecars],
+        [*volumes, *key_volume(ws)],
+        init_containers=[*init_containers, *lora.init_containers],
+    )
     spec["terminationGracePeriodSeconds"] = grace_seconds(plan, settings)
     labels = names.labels(ws.to_dict(), "serving", run_id)
     return {"metadata": {"labels": labels}, "spec": spec | pods.gpu_placement(ws, plan, settings)}
-
-
-def _pull(
-    ws: Workspace, settings: ManifestSettings, index: int, adapter: Mapping[str, Any]
-) -> tuple[Manifest, list[Manifest]]:
-    """The init container that pulls one adapter image, and the volume with its credentials."""
-    own = [ws.tuning.output.image_push_secret] if ws.tuning and ws.tuning.output.image_push_secret else []
-    access = pods.registry_access(settings, f"registry-{index}", adapter.get("secrets") or own)
-    variables = env(
-        ADAPTER_IMAGE=adapter["image"],
-        ADAPTER_NAME=adapter["name"],
-        ADAPTERS_DIR=ADAPTERS_PATH,
-    )
-    pull = pods.container(
-        f"adapter-{index}",
-        "adapter",
-        settings,
-        variables=[*variables, *access.variables],
-        mounts=[mount("adapters", ADAPTERS_PATH), *access.mounts],
-        arguments=["pull"],
-    )
-    return pull, access.volumes
 
 
 def _from_template(ws: Workspace, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:

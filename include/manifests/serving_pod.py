@@ -6,7 +6,6 @@ which one runs.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +15,13 @@ from include.catalog.models import GIB
 from include.contracts.grace import SERVING_DRAIN_SECONDS
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, env_from_field, mount
+from include.manifests.serving_adapters import ADAPTERS_PATH, are_followed
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan, launch_arguments, server_environment
 from include.planning.runtimes import VLLM, asked_runtime
 from include.workspace.api import access, names
 from include.workspace.api.models import Workspace
 
-ADAPTERS_PATH = "/mnt/adapter"
 KEY_VOLUME, KEY_PATH = "api-key", "/etc/kaito/api-key"
 KEY_FILE = "key"
 GROUP_PORTS = {"master": 29500, "group": 29501}
@@ -71,10 +70,11 @@ def server(
     settings: ManifestSettings,
     catalog: Catalog,
     mounts: Sequence[Manifest],
+    more_variables: Sequence[Manifest],
     adapters: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any] | None,
 ) -> Manifest:
-    """The serving container. `config` is the parsed inference_config.yaml."""
+    """The serving container. `config` is the parsed inference_config.yaml, `more_variables` say where adapters are."""
     adapter_names = [str(adapter["name"]) for adapter in adapters]
     keyed = access.api_key_secret(ws) is not None
     variables = [
@@ -83,8 +83,8 @@ def server(
             ADAPTERS_DIR=ADAPTERS_PATH,
             PORT=pods.PORT,
             API_KEY_FILE=f"{KEY_PATH}/{KEY_FILE}" if keyed else None,
-            KAITO_ADAPTER_DIGESTS=_digests(adapters),
         ),
+        *more_variables,
         *pods.listen(settings),
     ]
     if plan.runtime == VLLM:
@@ -93,7 +93,8 @@ def server(
         arguments = launch_arguments(
             plan, catalog, adapters=adapter_names, config=config, performance_mode=mode
         )
-        variables += _vllm_environment(ws, plan, adapter_names)
+        followed = are_followed(plan, adapters)
+        variables += _vllm_environment(ws, plan, [] if followed else adapter_names)
     else:
         module, arguments = "serving", []
         # As in KAITO, the file has no effect on this runtime where it is asked for; where it stands in, it has.
@@ -150,16 +151,6 @@ def _vllm_environment(ws: Workspace, plan: Plan, adapters: Sequence[str]) -> lis
 def _strengths(adapters: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """KAITO's way to say them: a variable of exactly the adapter's name."""
     return {str(one["name"]): str(one["strength"]) for one in adapters if one.get("strength") is not None}
-
-
-def _digests(adapters: Sequence[Mapping[str, Any]]) -> str | None:
-    """Which image each adapter comes from, for the answers' header; images by tag tell no digest."""
-    found = {
-        str(one["name"]): str(one["image"]).partition("@")[2]
-        for one in adapters
-        if "@" in str(one.get("image") or "")
-    }
-    return json.dumps(found) if found else None
 
 
 def _ports(plan: Plan) -> list[Manifest]:

@@ -17,6 +17,7 @@ from include.planning.pool_plan import Plan
 
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
 UTILISATION, UTILISATION_A10 = 0.84, 0.82
+LORA_STEPS = (2, 4, 10)  # ten is the most that a Workspace lists
 SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 DTYPES = {"half": "float16", "float": "float32"}  # vLLM's other words
 PERFORMANCE_MODES = ("interactivity", "throughput")
@@ -140,10 +141,19 @@ def _layout(plan: Plan) -> dict[str, Any]:
 
 
 def _lora(adapters: Sequence[str]) -> dict[str, Any]:
-    """All adapters answer at once (KAITO's default is one at a time), and the next version of each fits beside it."""
+    """All adapters answer at once (KAITO's default is one at a time), and the next version of each fits beside it.
+
+    In steps, so that one more or less is no new command line: a live service takes it without a new pod.
+    """
     if not adapters:
         return {}
-    return {"enable-lora": True, "max-loras": len(adapters), "max-cpu-loras": 2 * len(adapters)}
+    slots = lora_slots(len(adapters))
+    return {"enable-lora": True, "max-loras": slots, "max-cpu-loras": 2 * slots}
+
+
+def lora_slots(adapters: int) -> int:
+    """How many adapters a server is to have room for, at least so many as are listed."""
+    return next(step for step in LORA_STEPS if step >= min(adapters, LORA_STEPS[-1]))
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -58,6 +58,8 @@ class NodeAgent:
         elif self._runs_here(pod):
             if worker is None:
                 worker = self._begin(pod)
+            elif worker.marked(pod):
+                self._do(worker.refresh())
             if is_terminating(pod) and worker is not None:
                 self._end(worker, float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         if (pod.get("status") or {}).get("podIP"):

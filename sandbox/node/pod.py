@@ -79,6 +79,7 @@ class PodWorker:
         self._silent = False
         self._runners: list[ContainerRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._annotations = dict(pod["metadata"].get("annotations") or {})
         self.done = asyncio.Event()
         self.record = PodRecord(
             containers=_records(pod, "containers", "containerStatuses"),
@@ -107,6 +108,16 @@ class PodWorker:
             asyncio.create_task(self._live(), name=f"pod {'/'.join(self.key)}"),
             asyncio.create_task(self._report(), name=f"status of {'/'.join(self.key)}"),
         ]
+
+    def marked(self, pod: Object) -> bool:
+        """Whether the pod's annotations have changed; remembers them."""
+        now = pod["metadata"].get("annotations") or {}
+        before, self._annotations = self._annotations, dict(now)
+        return before != now
+
+    async def refresh(self) -> None:
+        """What a kubelet does with the volumes of a pod that has changed."""
+        await self._surroundings.volumes.refresh()
 
     @property
     def finished(self) -> bool:

@@ -7,6 +7,7 @@ Everything is written below the pod's own folder. Nothing outside it is ever del
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,10 +43,12 @@ def inside(folder: Path, relative: str) -> Path:
 def _write(folder: Path, relative: str, content: bytes, mode: int) -> None:
     path = inside(folder, relative)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-    path.chmod(mode)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(content)
+    fresh.chmod(mode)
+    fresh.replace(path)
 
 
 def _host_path(source: Object) -> Path:
@@ -89,6 +92,13 @@ class VolumeSet:
                 raise VolumeProblem(
                     f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}'
                 ) from error
+
+    async def refresh(self) -> None:
+        """Bring changed ConfigMaps into the volumes that are made of one, as a kubelet does when their pod changes."""
+        for volume in self._pod["spec"].get("volumes") or []:
+            if "configMap" in volume and volume["name"] in self._paths:
+                with suppress(VolumeProblem, OSError):
+                    await self._make(volume)
 
     def tear_down(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

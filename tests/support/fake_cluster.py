@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import EVENT, WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.api import CONFIG_MAP, EVENT, WORKSPACE, ClusterError, Kind, Request
 from kaito.hooks.ownership import controller, refuse_foreign
 
 RUN_ID = "default.workspace-tuning-phi-3.0123abcd.g1"
@@ -63,6 +64,7 @@ class FakeCluster:
         self.deleted: list[tuple[str, str]] = []
         self.refuse: dict[tuple[str, str], ClusterError] = {}
         self.answers: list[Any] = []
+        self.said: list[Any] = []
         self.lingering: set[str] = set()
         #: What tasks left for Airflow to emit, by asset.
         self.outlets: dict[Any, SimpleNamespace] = defaultdict(lambda: SimpleNamespace(extra={}))
@@ -198,6 +200,19 @@ class FakeCluster:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def get_from_service(self, name: str, namespace: str, path: str, **_: Any) -> Any:
+        """What a sidecar that has done all it was asked for says, unless an answer is prepared."""
+        if self.said:
+            return self.said.pop(0)
+        found = self.find(CONFIG_MAP, f"{name}-adapters", namespace) or {"data": {"adapters.json": "{}"}}
+        listed = json.loads(found["data"]["adapters.json"]).get("adapters", [])
+        return {
+            "adapters": {
+                one["name"]: {"image": one["image"], "digest": one["image"].partition("@")[2], "since": "s"}
+                for one in listed
+            }
+        }
 
     def condition(self, name: str, type_: str) -> dict[str, Any]:
         """Return a Workspace's condition, empty when it has none."""

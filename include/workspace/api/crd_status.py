@@ -122,6 +122,18 @@ OURS: dict[str, Schema] = {
         digest=_text("sha256 digest of the pushed manifest."),
         reference=_text("The image by digest: what the server pulls."),
     ),
+    "adapters": {
+        "type": "array",
+        "description": "The adapters of a live service; not in KAITO's own definition.",
+        "items": _object(
+            "One adapter.",
+            name=_text("As clients name it."),
+            digest=_text("sha256 digest of the image that answers now; empty before the first."),
+            state=_text("Serving, Loading or Failed: of the version that is wanted."),
+            since=_moment("Since when that is so."),
+            message=_text("Why the version that is wanted is not served."),
+        ),
+    },
     "progress": _object(
         "What the running tuning said last; not in KAITO's own definition.",
         stage=_text("What it is doing: loading, training, saving and so on."),

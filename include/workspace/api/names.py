@@ -197,6 +197,11 @@ def tuning_config_map(workspace: Mapping[str, Any]) -> str:
     return pod(workspace, "tuning")
 
 
+def adapters_config_map(workspace: Mapping[str, Any]) -> str:
+    """The ConfigMap that says which adapters a service's pod is to have now."""
+    return f"{workspace['metadata']['name']}-adapters"
+
+
 def stateful_set(workspace: Mapping[str, Any]) -> str:
     return str(workspace["metadata"]["name"])
 

@@ -348,6 +348,24 @@ def pod_get(pod: str, namespace: str, path: str, *, port: int, timeout: float) -
     return Request("GET", POD.path(f"{pod}:{port}", namespace, f"proxy/{path.lstrip('/')}"), timeout=timeout)
 
 
+def service_get(
+    service: str,
+    namespace: str,
+    path: str,
+    *,
+    port: int,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+) -> Request:
+    """GET through the API server's service proxy."""
+    return Request(
+        "GET",
+        SERVICE.path(f"{service}:{port}", namespace, f"proxy/{path.lstrip('/')}"),
+        timeout=timeout,
+        headers=headers or {},
+    )
+
+
 def service_post(
     service: str,
     namespace: str,

@@ -247,3 +247,17 @@ class ClusterCalls(ABC):
         """POST JSON to a Service through the API server and return its JSON answer."""
         made = api.service_post(service, namespace, path, body, port=port, timeout=timeout, headers=headers)
         return await self.send(made)
+
+    async def get_from_service(
+        self,
+        service: str,
+        namespace: str,
+        path: str,
+        *,
+        port: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """GET from a Service through the API server and return its JSON answer."""
+        made = api.service_get(service, namespace, path, port=port, timeout=timeout, headers=headers)
+        return await self.send(made)

@@ -148,6 +148,20 @@ class KaitoClusterHook(KubernetesHook):
         )
         return run(asked)
 
+    def get_from_service(
+        self,
+        service: str,
+        namespace: str,
+        path: str,
+        *,
+        port: int,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        return run(
+            self.calls.get_from_service(service, namespace, path, port=port, timeout=timeout, headers=headers)
+        )
+
 
 class _BlockingCalls(ClusterCalls):
     """The calls over the blocking hook: none of them ever waits for an event loop."""

@@ -25,6 +25,8 @@ OURS = frozenset(
         "run",
         "progress",
         "adapter",
+        "adapters",
+        "performance",
         "cost",
         "retry",
         "inputs",

@@ -31,6 +31,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
+from kaito.tasks import served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.tasks.stopped import stopped
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 SERVICE_PORT = 80
 ANSWER_SECONDS = 180
 ANSWER_TOKENS = 64
+ADAPTER_SECONDS = 10
 KEY_BYTES = 32
 TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
@@ -79,7 +81,11 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
                 self.cluster.apply(SERVICE, service)
             self.cluster.apply(NETWORK_POLICY, manifests.network_policy(run.workspace, plan))
             self.cluster.apply(DISRUPTION_BUDGET, manifests.disruption_budget(run.workspace))
+            followed = manifests.are_followed(plan, adapters)
+            served_adapters.write(self.cluster, run, adapters, followed)
             made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
+            if followed:
+                served_adapters.look_now(self.cluster, run, adapters)
         except ClusterError as error:
             told = f"The rollout was refused: {error}"
             again = error.transient and tries_left(context)
@@ -157,6 +163,12 @@ def unrolled(
     return wanted
 
 
+def _with(status: dict[str, Any], adapters: list[dict[str, str]]) -> dict[str, Any]:
+    """The status with the adapters that answer; without the part where a service has none that change."""
+    rest = {key: value for key, value in status.items() if key != "adapters"}
+    return {**rest, "adapters": adapters} if adapters else rest
+
+
 class AskOperator(WorkspaceTask, BaseOperator):
     """Asks the service one question through its Service; only an answer makes the Workspace ready.
 
@@ -176,6 +188,8 @@ class AskOperator(WorkspaceTask, BaseOperator):
             "return_full_text": False,
             "generate_kwargs": {"max_new_tokens": ANSWER_TOKENS},
         }
+        headers = self._key(run)
+        adapters = self._adapters(run, headers, context)
         try:
             answer = self.cluster.post_to_service(
                 run.name,
@@ -184,7 +198,7 @@ class AskOperator(WorkspaceTask, BaseOperator):
                 body,
                 port=SERVICE_PORT,
                 timeout=ANSWER_SECONDS,
-                headers=self._key(run),
+                headers=headers,
             )
             text = answer.get("Result") if isinstance(answer, dict) else None
             if not isinstance(text, str):
@@ -195,8 +209,38 @@ class AskOperator(WorkspaceTask, BaseOperator):
             raise
         self.log.info("Q: %s", self.question)
         self.log.info("A: %s", text)
-        self.report(run, conditions.Phase.SUCCEEDED, f"Service {run.name} answers on port {SERVICE_PORT}.")
+        told = f"Service {run.name} answers on port {SERVICE_PORT}."
+        self.report(run, conditions.Phase.SUCCEEDED, told, edit=lambda status: _with(status, adapters))
         return {"question": self.question, "answer": text}
+
+    def _adapters(self, run: Run, headers: dict[str, str], context: Context) -> list[dict[str, str]]:
+        """Wait until the sidecar's adapters answer; what served before goes on where they cannot."""
+        images = served_adapters.wanted(self.cluster, run)
+        if not images:
+            return []
+
+        def said() -> Any:
+            return self.cluster.get_from_service(
+                run.name,
+                run.namespace,
+                served_adapters.PATH,
+                port=SERVICE_PORT,
+                timeout=ADAPTER_SECONDS,
+                headers=headers,
+            )
+
+        try:
+            found = served_adapters.wait(said, images)
+        except served_adapters.NotServed as error:
+            self.report(run, conditions.Phase.INFERENCE_FAILED, str(error))
+            raise AirflowFailException(str(error)) from None
+        except ClusterError as error:
+            told = f"The service does not say which adapters it has: {error}"
+            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
+            raise
+        for one in found:
+            self.log.info("Adapter %s answers as %s", one["name"], one["digest"])
+        return found
 
     def _key(self, run: Run) -> dict[str, str]:
         """Return the header with the service's key; the API server's proxy keeps Authorization for itself."""

@@ -182,9 +182,13 @@ class TestRepair:
         found = cluster.find(STATEFUL_SET, NAME, "default")
         assert found["metadata"]["labels"]["kaito.sh/run-id"] == RUN_ID + ".r2"
 
-    def test_another_adapter_rolls(
-        self, cluster: FakeCluster, adapter_published: dict[str, Any], context: dict[str, Any]
+    def test_another_adapter_rolls_where_no_sidecar_changes_it(
+        self,
+        cluster: FakeCluster,
+        adapter_published: dict[str, Any],
+        context: dict[str, Any],
     ) -> None:
+        context["ti"].xcoms["preflight"]["serving_plan"]["runtime"] = "transformers"
         roll_out(cluster).execute(context)
         adapter_published["status"]["adapter"]["reference"] = "r/a@sha256:2"
         roll_out(cluster).execute({**context, "run_id": RUN_ID + ".r2"})

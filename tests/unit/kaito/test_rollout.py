@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kaito.hooks.api import (
+    CONFIG_MAP,
     DISRUPTION_BUDGET,
     NETWORK_POLICY,
+    POD,
     SECRET,
     SERVICE,
     STATEFUL_SET,
+    WORKSPACE,
     ClusterError,
     Request,
 )
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.operators.rollout import AskOperator, RollOutOperator
+from kaito.tasks import served_adapters
 
 from include.reconcile.rollout import rollout_status
 from tests.support.fake_cluster import FakeCluster
@@ -41,7 +46,10 @@ def test_the_service_has_the_quick_starts_name_and_ports(
     service = cluster.find(SERVICE, NAME, "default")
     assert [port["port"] for port in service["spec"]["ports"]] == [80, 29500]
     assert result["adapters"] == [{"name": NAME, "image": REFERENCE}]
-    assert REFERENCE in str(cluster.find(STATEFUL_SET, NAME, "default"))
+    listed = {"adapters": [{"name": NAME, "image": REFERENCE}]}
+    assert (
+        json.loads(cluster.find(CONFIG_MAP, f"{NAME}-adapters", "default")["data"]["adapters.json"]) == listed
+    )
 
 
 def test_an_adapter_on_a_volume_is_mounted(cluster: FakeCluster, context: dict[str, Any]) -> None:
@@ -50,6 +58,75 @@ def test_an_adapter_on_a_volume_is_mounted(cluster: FakeCluster, context: dict[s
     context["ti"].xcoms["publish_adapter"] = {"volume": True}
     roll_out(cluster).execute(context)
     assert "mine" in str(cluster.find(STATEFUL_SET, NAME, "default"))
+
+
+def live_pod(cluster: FakeCluster) -> dict[str, Any]:
+    labels = {"kaito.sh/workspace": NAME, "kaito.sh/component": "serving"}
+    return cluster.add(POD, {"metadata": {"name": f"{NAME}-0", "namespace": "default", "labels": labels}})
+
+
+def test_another_adapter_changes_the_list_and_no_pod(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    marks, sets = [], []
+    for digest in "12":
+        live_pod(cluster)
+        context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE[:-64] + digest * 64}
+        roll_out(cluster).execute(context)
+        marks.append(
+            cluster.find(POD, f"{NAME}-0", "default")["metadata"]["annotations"]["kaito.sh/adapters"]
+        )
+        sets.append(cluster.find(STATEFUL_SET, NAME, "default")["spec"])
+    assert sets[0] == sets[1]
+    assert marks[0] != marks[1], "so that the kubelet looks at once"
+
+
+def test_a_pod_that_cannot_be_marked_is_no_failure(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    live_pod(cluster)
+    cluster.refuse["apply", "pods"] = ClusterError(403, "Forbidden", "no")
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    assert roll_out(cluster).execute(context)["adapters"]
+
+
+def said(image: str, **pending: str) -> dict[str, Any]:
+    now = {NAME: {"image": image, "digest": image.partition("@")[2], "since": "2026-01-01T00:00:00Z"}}
+    return {"adapters": now, "pending": {NAME: {"image": REFERENCE, **pending}} if pending else {}}
+
+
+def test_the_workspace_is_ready_when_its_adapter_answers(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    roll_out(cluster).execute(context)
+    monkeypatch.setattr(served_adapters, "POLL", 0)
+    cluster.said = [said("r/old@sha256:0"), said("r/old@sha256:0", state="Loading"), said(REFERENCE)]
+    cluster.answers = [{"Result": "42"}]
+    ask(cluster).execute(context)
+    assert cluster.said == []
+    [entry] = cluster.find(WORKSPACE, NAME, "default")["status"]["adapters"]
+    assert entry == {
+        "name": NAME,
+        "digest": "sha256:" + "1" * 64,
+        "state": "Serving",
+        "since": "2026-01-01T00:00:00Z",
+    }
+
+
+def test_an_adapter_that_cannot_be_served_fails_the_run_and_says_what_still_answers(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    roll_out(cluster).execute(context)
+    cluster.said = [said("r/old@sha256:0", state="Failed", message="rank 64 is too large")]
+    with pytest.raises(AirflowFailException, match="rank 64 is too large; sha256:0 still answers"):
+        ask(cluster).execute(context)
+    assert "rank 64" in cluster.condition(NAME, "InferenceReady")["message"]
+
+
+def test_waiting_for_an_adapter_ends(cluster: FakeCluster) -> None:
+    clock = iter(range(1000))
+    with pytest.raises(served_adapters.NotServed, match="not served after 3 s"):
+        served_adapters.wait(
+            lambda: {}, {"a": "r/a:1"}, seconds=3, sleep=lambda _: None, clock=lambda: next(clock)
+        )
 
 
 def test_a_refused_rollout_says_so(cluster: FakeCluster, context: dict[str, Any]) -> None:

@@ -148,7 +148,8 @@ class TestPods:
             assert parse_quantity(resources["requests"]["memory"]) <= limit < 10**12
         for volume in spec["volumes"]:
             if "emptyDir" in volume:
-                assert parse_quantity(volume["emptyDir"]["sizeLimit"]) > 2**30, volume["name"]
+                least = 2**20 if volume["name"] == "control" else 2**30
+                assert parse_quantity(volume["emptyDir"]["sizeLimit"]) > least, volume["name"]
 
     def test_every_container_has_a_home_it_can_write(self, name: str) -> None:
         for container in containers(spec_of(name)):
@@ -318,7 +319,7 @@ def test_all_pull_secrets_are_used() -> None:
     listed = [{"source": {"name": "a", "image": "r.example.com/a:1", "imagePullSecrets": ["one", "two"]}}]
     serving = with_(SERVE, "inference", adapters=listed)
     made = manifests.stateful_set(serving, plan(serving, CATALOG), SETTINGS, RUN, adapters_of(serving))
-    (volume,) = [v for v in made["spec"]["template"]["spec"]["volumes"] if v["name"] == "registry-0"]
+    (volume,) = [v for v in made["spec"]["template"]["spec"]["volumes"] if v["name"] == "registry"]
     assert [source["secret"]["name"] for source in volume["projected"]["sources"]] == ["one", "two"]
 
 
@@ -496,16 +497,49 @@ def test_the_serving_pod() -> None:
 
 def test_adapters_are_pulled_by_digest_and_only_there_with_credentials() -> None:
     spec = spec_of("serving")
-    weights, pull = spec["initContainers"]
-    values = env_of(pull)
-    assert pull["command"] == ["python", "-m", "include.workloads.adapter", "pull"]
-    assert (values["ADAPTER_IMAGE"], values["ADAPTER_NAME"]) == (DIGEST, "tune-phi")
-    assert values["ADAPTERS_DIR"] == "/mnt/adapter"
-    assert mounts_of(pull)["/etc/kaito/registry"] == ("registry-0", None, True)
-    for other in (weights, *spec["containers"]):
+    weights, prepare = spec["initContainers"]
+    main, follow = spec["containers"]
+    for container, command in ((prepare, "prepare"), (follow, "follow")):
+        assert container["command"] == ["python", "-m", "include.workloads.adapter", command]
+        assert env_of(container)["ADAPTERS_DIR"] == "/mnt/adapter"
+        assert env_of(container)["ADAPTERS_WANTED"] == "/etc/kaito/adapters/adapters.json"
+        assert mounts_of(container)["/etc/kaito/registry"] == ("registry", None, True)
+        assert mounts_of(container)["/mnt/adapter"] == ("adapters", None, False)
+    for other in (weights, main):
         assert "DOCKER_CONFIG" not in env_of(other)
         assert "/etc/kaito/registry" not in mounts_of(other)
-    assert mounts_of(spec["containers"][0])["/mnt/adapter"] == ("adapters", None, True)
+    assert mounts_of(main)["/mnt/adapter"] == ("adapters", None, True)
+    assert mounts_of(main)["/run/kaito"] == ("control", None, True)
+    assert env_of(main)["KAITO_ADAPTERS_FILE"] == env_of(follow)["KAITO_ADAPTERS_FILE"]
+    assert env_of(main)["KAITO_ADMIN_TOKEN_FILE"] == env_of(follow)["KAITO_ADMIN_TOKEN_FILE"]
+
+
+def wanting(*images: str) -> dict[str, Any]:
+    adapters = [{"name": f"a{number}", "image": image} for number, image in enumerate(images)]
+    workspace = parse_workspace(SERVE)
+    return manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN, adapters)
+
+
+def test_another_version_of_an_adapter_is_no_other_pod() -> None:
+    first, second = f"r/a@sha256:{'1' * 64}", f"r/a@sha256:{'2' * 64}"
+    assert wanting(first) == wanting(second)
+    assert wanting(first) == wanting(first, second), "nor is one more"
+    workspace = parse_workspace(SERVE)
+    maps = [
+        manifests.wanted_config_map(workspace, [{"name": "a", "image": image}]) for image in (first, second)
+    ]
+    assert maps[0]["metadata"] == maps[1]["metadata"]
+    assert json.loads(maps[0]["data"]["adapters.json"]) == {"adapters": [{"name": "a", "image": first}]}
+
+
+def test_a_group_of_pods_pulls_its_adapters_once() -> None:
+    workspace = parse_workspace(SERVE)
+    several = replace(plan(workspace, CATALOG), node_count=2)
+    adapters = [{"name": "a", "image": DIGEST}]
+    made = manifests.stateful_set(workspace, several, SETTINGS, RUN, adapters)["spec"]["template"]["spec"]
+    assert [one["name"] for one in made["initContainers"]] == ["weights", "adapter-0"]
+    assert len(made["containers"]) == 1
+    assert json.loads(env_of(made["containers"][0])["KAITO_ADAPTER_DIGESTS"])
 
 
 def test_an_inference_workspace_s_own_adapters() -> None:
@@ -516,21 +550,21 @@ def test_an_inference_workspace_s_own_adapters() -> None:
     ]
     workspace = with_(SERVE, "inference", adapters=listed)
     adapters = adapters_of(workspace)
-    spec = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN, adapters)["spec"][
-        "template"
-    ]["spec"]
-    pulls = {container["name"]: container for container in spec["initContainers"]}
-    assert list(pulls) == ["weights", "adapter-0", "adapter-2"]
-    assert "DOCKER_CONFIG" in env_of(pulls["adapter-0"])
+    for runtime, expected in (
+        ("vllm", ["weights", "adapters"]),
+        ("transformers", ["weights", "adapter-0", "adapter-2"]),
+    ):
+        made = plan(workspace, CATALOG, runtimes=[runtime])
+        spec = manifests.stateful_set(workspace, made, SETTINGS, RUN, adapters)["spec"]["template"]["spec"]
+        pulls = {container["name"]: container for container in spec["initContainers"]}
+        assert list(pulls) == expected
+        assert "DOCKER_CONFIG" in env_of(pulls[expected[1]])
+        main = spec["containers"][0]
+        assert mounts_of(main)["/mnt/adapter/two"] == ("adapter-1", None, True)
+        # The mount point of two is made in it.
+        assert mounts_of(main)["/mnt/adapter"] == ("adapters", None, False)
+        assert "KAITO_DEFAULT_ADAPTER" not in env_of(main)
     assert "DOCKER_CONFIG" not in env_of(pulls["adapter-2"])
-    main = spec["containers"][0]
-    assert mounts_of(main)["/mnt/adapter/two"] == ("adapter-1", None, True)
-    assert mounts_of(main)["/mnt/adapter"] == (
-        "adapters",
-        None,
-        False,
-    )  # the mount point of two is made in it
-    assert "KAITO_DEFAULT_ADAPTER" not in env_of(main)
 
 
 def test_a_base_model_is_served_without_adapters() -> None:

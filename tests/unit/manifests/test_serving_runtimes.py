@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +51,7 @@ def test_vllm_is_the_default_and_starts_with_the_plan_s_flags_and_the_user_s_aft
     )
     assert flags[-2:] == ["--", "--max-num-seqs=7"]
     values = env_of(main)
-    assert values["KAITO_DEFAULT_ADAPTER"] == "mine"
-    assert json.loads(values["KAITO_ADAPTER_DIGESTS"]) == {"mine": DIGEST.partition("@")[2]}
+    assert values["KAITO_ADAPTERS_FILE"] == "/run/kaito/adapters.json"
     assert values["MODEL_ID"] == CATALOG.model("phi-4-mini-instruct").hf_id
     assert "LEADER_ADDRESS" not in values
 

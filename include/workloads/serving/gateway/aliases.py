@@ -4,7 +4,9 @@ The engine loads each version under a name that never changes its meaning, `<nam
 say `<name>`. Which version that is stands in a file that is read again when it changes: one rename moves all later
 requests, those under way keep the version that they began with, and no prefix cache can mix the two.
 
-    {"adapters": {"mine": {"target": "mine@0123456789ab", "digest": "sha256:0123..."}}}
+    {"adapters": {"mine": {"target": "mine@0123456789ab", "digest": "sha256:0123..."}}, "default": "mine"}
+
+`default` is the adapter that /chat asks; what else stands there (adapter/versions.py) is shown at /kaito/adapters.
 """
 
 from __future__ import annotations
@@ -73,6 +75,26 @@ class Aliases:
             except (ValueError, RecursionError) as error:
                 log.error("The file of adapter names is left aside: %s", error)
         return self._now
+
+    def default(self) -> str | None:
+        """The adapter that a question without a model's name is for; None where the file names none."""
+        found = self.shown().get("default")
+        return found if isinstance(found, str) else None
+
+    def shown(self) -> dict[str, Any]:
+        """The whole content of the file, or what it would say of the adapters that the pod was started with."""
+        self.now()
+        try:
+            found = json.loads(self._content) if self._content is not None else None
+        except (ValueError, RecursionError):
+            found = None
+        if isinstance(found, dict):
+            return found
+        return {
+            "adapters": {
+                name: {"target": one.target, "digest": one.digest} for name, one in self._now.items()
+            }
+        }
 
     def resolve(self, model: str | None) -> Adapter | None:
         """The adapter behind a public name."""

@@ -37,6 +37,7 @@ log = logging.getLogger("workload")
 
 OPEN = frozenset({"/", "/health", "/healthz", "/metrics"})
 MODELS = "/v1/models"
+ADAPTERS = "/kaito/adapters"
 # They change the server for everybody: only who runs beside it in the pod may.
 ADMIN = (
     "/v1/load_lora_adapter",
@@ -129,6 +130,8 @@ class Gateway:
         self._check_rights(scope)
         if method == "GET" and (path == MODELS or path.startswith(MODELS + "/")):
             return await self._models(scope, receive, send)
+        if method == "GET" and path == ADAPTERS:
+            return await answer(send, 200, self._parts.aliases.shown())
         if method not in BODIES:
             return await self._app(scope, receive, send)
         body = await self._parts.intake.read(scope, receive)
@@ -174,6 +177,10 @@ class Gateway:
                     raise
                 log.warning("%s: the client went away or takes nothing; the answer is dropped.", path)
 
+    def _chat_adapter(self) -> str | None:
+        """The adapter that /chat asks, which has no field for a model."""
+        return self._parts.chat_adapter or self._parts.aliases.default()
+
     def _question(self, scope: Scope, body: bytes) -> tuple[dict[str, Any] | None, Adapter | None]:
         """The body as a value (None for uploads), and the adapter that it asks."""
         kind = (header(scope, "content-type") or "").partition(";")[0].strip().lower()
@@ -182,13 +189,13 @@ class Gateway:
         value = parse(body)
         model = value.get("model")
         if scope["path"] == KAITO_CHAT:
-            model = self._parts.chat_adapter
+            model = self._chat_adapter()
         return value, self._parts.aliases.resolve(model if isinstance(model, str) else None)
 
     async def _kaito_chat(
         self, scope: Scope, receive: Receive, send: Send, value: dict[str, Any], adapter: Adapter | None
     ) -> None:
-        model = adapter.target if adapter else self._parts.chat_adapter
+        model = adapter.target if adapter else self._chat_adapter()
         caught, body = await self._dialect.ask(scope, receive, value, model)
         await caught.send_on(send, body)
 

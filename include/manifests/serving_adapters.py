@@ -1,0 +1,174 @@
+"""Adapters of a serving pod: pulled once before the server starts, or followed beside it for as long as it lives.
+
+The runtime vllm in one pod can change adapters while it answers. Which ones are wanted then stands in a ConfigMap and
+not in the pod template, so that no change of them makes a new pod. A group of pods and the runtime transformers load
+what their init containers pulled; for them a change of adapters is a new pod.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.manifests import pods
+from include.manifests.pods import Manifest, env, mount
+from include.manifests.settings import ManifestSettings
+from include.planning import Plan
+from include.planning.launch import lora_slots
+from include.planning.runtimes import VLLM
+from include.workspace.api import names
+from include.workspace.api.models import Workspace
+
+ADAPTERS_PATH = "/mnt/adapter"
+WANTED_PATH, WANTED_FILE = "/etc/kaito/adapters", "adapters.json"
+CONTROL_PATH = "/run/kaito"
+# Beside a version that is served lie the next one and those that answers under way may still read.
+VERSIONS = 3
+SIDECAR = {"cpu": "50m", "memory": "128Mi"}
+
+Adapters = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Parts:
+    """What a pod gets for its adapters."""
+
+    init_containers: list[Manifest] = field(default_factory=list)
+    sidecars: list[Manifest] = field(default_factory=list)
+    volumes: list[Manifest] = field(default_factory=list)
+    mounts: list[Manifest] = field(default_factory=list)
+    variables: list[Manifest] = field(default_factory=list)
+
+
+def are_followed(plan: Plan, adapters: Adapters) -> bool:
+    """Whether a sidecar changes them while the server answers."""
+    alone = plan.runtime == VLLM and plan.node_count == 1
+    return alone and any(adapter.get("volumeSource") is None for adapter in adapters)
+
+
+def parts(ws: Workspace, plan: Plan, settings: ManifestSettings, adapters: Adapters) -> Parts:
+    """Volumes, mounts and containers for these adapters."""
+    followed = are_followed(plan, adapters)
+    count = lora_slots(len(adapters)) * VERSIONS if followed else max(1, len(adapters))
+    found = Parts(volumes=[pods.scratch("adapters", f"{count * pods.ADAPTER_DISK}Gi")])
+    # Read-only, unless volumes are mounted inside it: their mount points must be made there.
+    inside = any(a.get("volumeSource") is not None for a in adapters)
+    found.mounts.append(mount("adapters", ADAPTERS_PATH, read_only=not inside))
+    for index, adapter in enumerate(adapters):
+        if adapter.get("volumeSource") is not None:
+            found.volumes.append({"name": f"adapter-{index}", **pods.unnamed(adapter["volumeSource"])})
+            path = f"{ADAPTERS_PATH}/{adapter['name']}"
+            found.mounts.append(
+                mount(f"adapter-{index}", path, sub_path=adapter.get("subPath"), read_only=True)
+            )
+        elif not followed:
+            _pulled(found, ws, settings, index, adapter)
+    if followed:
+        _followed(found, ws, settings, adapters)
+    else:
+        found.variables += env(KAITO_ADAPTER_DIGESTS=_digests(adapters))
+    return found
+
+
+def wanted_config_map(ws: Workspace, adapters: Adapters) -> Manifest:
+    """The ConfigMap that the sidecar reads; its label holds a digest of the content."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": pods.metadata(ws, names.adapters_config_map(ws.to_dict()), "serving"),
+        "data": {WANTED_FILE: _wanted(adapters)},
+    }
+
+
+def wanted_digest(adapters: Adapters) -> str:
+    """What a pod's annotation says was asked for last: a changed annotation makes the kubelet look at once."""
+    return hashlib.sha256(_wanted(adapters).encode()).hexdigest()[:16]
+
+
+def _wanted(adapters: Adapters) -> str:
+    listed = [
+        {"name": str(one["name"]), "image": str(one["image"])}
+        for one in adapters
+        if one.get("volumeSource") is None
+    ]
+    return json.dumps({"adapters": listed})
+
+
+def _own_secrets(ws: Workspace) -> list[str]:
+    return [ws.tuning.output.image_push_secret] if ws.tuning and ws.tuning.output.image_push_secret else []
+
+
+def _pulled(
+    found: Parts, ws: Workspace, settings: ManifestSettings, index: int, adapter: Mapping[str, Any]
+) -> None:
+    """The init container that pulls one adapter image, with its credentials."""
+    access = pods.registry_access(settings, f"registry-{index}", adapter.get("secrets") or _own_secrets(ws))
+    variables = env(ADAPTER_IMAGE=adapter["image"], ADAPTER_NAME=adapter["name"], ADAPTERS_DIR=ADAPTERS_PATH)
+    found.init_containers.append(
+        pods.container(
+            f"adapter-{index}",
+            "adapter",
+            settings,
+            variables=[*variables, *access.variables],
+            mounts=[mount("adapters", ADAPTERS_PATH), *access.mounts],
+            arguments=["pull"],
+        )
+    )
+    found.volumes += access.volumes
+
+
+def _followed(found: Parts, ws: Workspace, settings: ManifestSettings, adapters: Adapters) -> None:
+    secrets = [name for one in adapters for name in one.get("secrets") or ()] or _own_secrets(ws)
+    access = pods.registry_access(settings, "registry", list(dict.fromkeys(secrets)))
+    shared = env(
+        ADAPTERS_DIR=ADAPTERS_PATH,
+        ADAPTERS_WANTED=f"{WANTED_PATH}/{WANTED_FILE}",
+        KAITO_ADAPTERS_FILE=f"{CONTROL_PATH}/adapters.json",
+        KAITO_ADMIN_TOKEN_FILE=f"{CONTROL_PATH}/token",
+        PORT=pods.PORT,
+    )
+    mounts = [
+        mount("adapters", ADAPTERS_PATH),
+        mount("wanted-adapters", WANTED_PATH, read_only=True),
+        mount("control", CONTROL_PATH),
+        *access.mounts,
+    ]
+
+    def container(name: str, command: str) -> Manifest:
+        made = pods.container(
+            name,
+            "adapter",
+            settings,
+            variables=[*shared, *pods.listen(settings), *access.variables],
+            mounts=mounts,
+            arguments=[command],
+        )
+        return made
+
+    found.init_containers.append(container("adapters", "prepare"))
+    sidecar = container("adapters-follow", "follow")
+    if settings.cpu_requests:
+        sidecar["resources"]["requests"] = dict(SIDECAR)
+    found.sidecars.append(sidecar)
+    found.volumes += [
+        {"name": "wanted-adapters", "configMap": {"name": names.adapters_config_map(ws.to_dict())}},
+        pods.scratch("control", "16Mi", medium="Memory"),
+        *access.volumes,
+    ]
+    found.mounts.append(mount("control", CONTROL_PATH, read_only=True))
+    found.variables += env(
+        KAITO_ADAPTERS_FILE=f"{CONTROL_PATH}/adapters.json", KAITO_ADMIN_TOKEN_FILE=f"{CONTROL_PATH}/token"
+    )
+
+
+def _digests(adapters: Adapters) -> str | None:
+    """Which image each adapter comes from, for the answers' header; images by tag tell no digest."""
+    found = {
+        str(one["name"]): str(one["image"]).partition("@")[2]
+        for one in adapters
+        if "@" in str(one.get("image") or "")
+    }
+    return json.dumps(found) if found else None

@@ -1,0 +1,122 @@
+"""The adapters of a live service: what its pod is asked for, and whether it answers with it.
+
+A sidecar of the pod does the work (include/workloads/adapter/follow.py); here its list is written, the kubelet is made
+to look at once, and its word is waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from include import manifests
+from include.manifests.serving_access import selector
+from include.manifests.serving_adapters import WANTED_FILE
+from include.workspace.api import names
+from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
+
+if TYPE_CHECKING:
+    from kaito.hooks.kubernetes import KaitoClusterHook
+    from kaito.tasks.base import Run
+
+log = logging.getLogger(__name__)
+
+PATH = "kaito/adapters"
+LOOKED_AT = "kaito.sh/adapters"
+SECONDS, POLL = 300.0, 0.5
+SERVING, LOADING, FAILED = "Serving", "Loading", "Failed"
+
+Adapters = Sequence[Mapping[str, Any]]
+
+
+class NotServed(Exception):
+    """An adapter cannot be served; the text says which and why."""
+
+
+def write(cluster: KaitoClusterHook, run: Run, adapters: Adapters, followed: bool) -> None:
+    """Write the list that the sidecar follows, or take it away where there is no sidecar."""
+    if followed:
+        cluster.apply(CONFIG_MAP, manifests.wanted_config_map(run.workspace, adapters))
+        return
+    name = names.adapters_config_map(run.workspace.to_dict())
+    if cluster.find(CONFIG_MAP, name, run.namespace):
+        cluster.delete(CONFIG_MAP, name, run.namespace)
+
+
+def look_now(cluster: KaitoClusterHook, run: Run, adapters: Adapters) -> None:
+    """Make the kubelet bring a changed ConfigMap into the pods now: when a pod changes it does, else in a minute."""
+    digest = manifests.wanted_digest(adapters)
+    for pod in cluster.list(POD, run.namespace, selector(run.workspace)):
+        metadata = pod["metadata"]
+        if metadata.get("deletionTimestamp") or (metadata.get("annotations") or {}).get(LOOKED_AT) == digest:
+            continue
+        marked = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {**marked, "annotations": {LOOKED_AT: digest}}}
+        try:
+            cluster.apply(POD, body)
+        except ClusterError as error:
+            log.warning(
+                "Pod %s could not be marked, so it looks within a minute: %s", metadata["name"], error
+            )
+
+
+def wanted(cluster: KaitoClusterHook, run: Run) -> dict[str, str]:
+    """The images that the sidecar is asked for, by the adapter's name; empty where there is no sidecar."""
+    found = cluster.find(CONFIG_MAP, names.adapters_config_map(run.workspace.to_dict()), run.namespace)
+    text = ((found or {}).get("data") or {}).get(WANTED_FILE) or '{"adapters": []}'
+    return {str(one["name"]): str(one["image"]) for one in json.loads(text)["adapters"]}
+
+
+def wait(
+    ask: Callable[[], Any],
+    images: Mapping[str, str],
+    *,
+    seconds: float = SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[dict[str, str]]:
+    """Wait until every wanted image is served; returns `status.adapters`.
+
+    :param ask: what the gateway says at /kaito/adapters.
+    Raises NotServed when one cannot be, or is not within `seconds`.
+    """
+    deadline = clock() + seconds
+    while True:
+        found = entries(ask(), images)
+        if all(one["state"] == SERVING for one in found):
+            return found
+        bad = next((one for one in found if one["state"] == FAILED), None)
+        if bad is None and clock() >= deadline:
+            bad = next(one for one in found if one["state"] != SERVING)
+            bad = {**bad, "message": bad.get("message") or f"it is not served after {seconds:.0f} s"}
+        if bad is not None:
+            still = f"; {bad['digest']} still answers" if bad["digest"] else ""
+            raise NotServed(f"Adapter {bad['name']}: {bad.get('message') or 'it cannot be served'}{still}")
+        sleep(POLL)
+
+
+def entries(said: Any, images: Mapping[str, str]) -> list[dict[str, str]]:
+    """`status.adapters` as the gateway's word gives them."""
+    content = said if isinstance(said, Mapping) else {}
+    served, pending = _mapping(content.get("adapters")), _mapping(content.get("pending"))
+    return [
+        _entry(name, image, _mapping(served.get(name)), _mapping(pending.get(name)))
+        for name, image in sorted(images.items())
+    ]
+
+
+def _entry(name: str, image: str, now: Mapping[str, Any], late: Mapping[str, Any]) -> dict[str, str]:
+    digest = str(now.get("digest") or "")
+    if now.get("image") == image:
+        return {"name": name, "digest": digest, "state": SERVING, "since": str(now.get("since") or "")}
+    own = late.get("image") == image
+    found = {"name": name, "digest": digest, "state": str(late.get("state")) if own else LOADING}
+    found |= {key: str(late[key]) for key in ("since", "message") if own and late.get(key)}
+    return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
