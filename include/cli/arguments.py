@@ -58,6 +58,10 @@ stands. A Workspace keeps its meaning: what the other version has no field for i
 
 # Verbs with a grammar of their own: "module:function" that takes the words after the verb, and a line of help.
 DELEGATED = {
+    "status": (
+        "include.cli.status:main",
+        "say how Workspaces stand in the cluster, and follow one to its end (--watch)",
+    ),
     "cost": (
         "include.cli.cost:main",
         "say what GPU machines have cost, by run, Workspace, namespace or machine",
