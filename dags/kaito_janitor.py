@@ -32,6 +32,7 @@ project made and nobody needs any more: their Workspace is gone, or the run that
 
 with DAG(
     dag_id="kaito_janitor",
+    dag_display_name="KAITO: find what was left behind",
     schedule="*/10 * * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,

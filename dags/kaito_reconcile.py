@@ -40,6 +40,7 @@ Each look is a run of this DAG, so its history grows fast: give `airflow db clea
 
 with DAG(
     dag_id="kaito_reconcile",
+    dag_display_name="KAITO: look after workspaces",
     schedule="@continuous",
     # Without one the first interval is empty and begins where the next one begins: Airflow takes that for a run that
     # exists already, and the schedule ends after its first run.

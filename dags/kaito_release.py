@@ -30,6 +30,7 @@ A Workspace that nobody deleted is refused, unless the run is asked to delete it
 
 with DAG(
     dag_id="kaito_release",
+    dag_display_name="KAITO: release a deleted workspace",
     schedule=None,
     params=release_params(),
     default_args=DEFAULT_ARGS,

@@ -27,6 +27,7 @@ what this run made for it (machines, StatefulSet) is taken back; a service that 
 
 with DAG(
     dag_id="kaito_serve",
+    dag_display_name="KAITO: serve a model",
     schedule=None,
     params=serving_params(),
     default_args=DEFAULT_ARGS,

@@ -47,6 +47,7 @@ or with the whole Workspace (the YAML as JSON) under `workspace`, or with the fo
 
 with DAG(
     dag_id="kaito_tune",
+    dag_display_name="KAITO: tune a model",
     schedule=None,
     params=tuning_params(),
     default_args=DEFAULT_ARGS,

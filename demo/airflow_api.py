@@ -56,6 +56,12 @@ class AirflowApi:
         """Let a DAG run: its schedule, and the runs that wait in its queue."""
         self._http.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
 
+    def audit_log(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Return the latest entries of the audit log, the youngest first."""
+        asked: dict[str, str | int] = {"order_by": "-event_log_id", "limit": limit}
+        entries = self._http.get("/api/v2/eventLogs", params=asked).raise_for_status().json()["event_logs"]
+        return list(entries)
+
     def import_errors(self) -> list[str]:
         """Return the errors of DAG files that could not be parsed."""
         errors = self._http.get("/api/v2/importErrors").raise_for_status().json()["import_errors"]

@@ -24,9 +24,6 @@ from include.workspace.status.conditions import timestamp
 
 Object = Mapping[str, Any]
 
-#: The annotations by which a retraining is answered.
-APPROVE, REJECT, ROLL_BACK = "kaito.sh/approve", "kaito.sh/reject", "kaito.sh/rollback-to"
-PREVIOUS = "previous"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -39,7 +36,6 @@ class Action(StrEnum):
     SCALE_TO_ZERO = "scale-to-zero"
     WAKE = "wake"
     APPROVE = "approve"
-    REJECT = "reject"
     ROLL_BACK = "roll-back"
     DELETE = "delete"
 
@@ -168,18 +164,34 @@ def _retraining(status: Object) -> list[Offer]:
     if not isinstance(told, Mapping):
         return []
     found: list[Offer] = []
-    candidate = digest_of(told.get("candidate"))
-    if candidate and not told.get("approved"):
-        does = f"Serves the candidate {candidate[:19]} in place of the present adapter. It costs nothing by itself."
-        found.append(Offer(Action.APPROVE, "Approve", does, proposal=candidate))
-        does = f"Keeps the present adapter; the candidate {candidate[:19]} stays in the registry. It costs nothing."
-        found.append(Offer(Action.REJECT, "Reject", does, proposal=candidate))
-    if earlier := digest_of(told.get("previous")):
-        does = "Serves an earlier adapter again, by its digest: the service rolls out anew. It costs nothing by itself."
-        found.append(
-            Offer(Action.ROLL_BACK, "Roll back", does, value="digest of the adapter", proposal=earlier)
+    if candidate := digest_of(told.get("approval")):
+        does = (
+            f"Serves the candidate {candidate[:19]} in place of the present adapter, as its policy says. It costs "
+            "nothing by itself. To reject it, answer the required action of its run in Airflow."
         )
+        found.append(Offer(Action.APPROVE, "Approve", does, proposal=candidate))
+    if earlier := earlier_versions(status):
+        known = ", ".join(f"{version} ({digest[:19]})" for version, digest in earlier.items())
+        does = (
+            "Serves an earlier adapter again: the service rolls out anew, which costs nothing by itself. "
+            f"There are: {known}."
+        )
+        newest = list(earlier)[-1]
+        found.append(Offer(Action.ROLL_BACK, "Roll back", does, value="version to serve", proposal=newest))
     return found
+
+
+def earlier_versions(status: Object) -> dict[str, str]:
+    """The digests of the versions that were pushed and are not served now, the oldest first."""
+    told = status.get("retrain")
+    known = told.get("versions") if isinstance(told, Mapping) else None
+    served = digest_of(status.get("adapter"))
+    return {
+        str(one["version"]): digest
+        for one in (known if isinstance(known, list) else ())
+        if isinstance(one, Mapping) and one.get("version")
+        if one.get("reference") and (digest := digest_of(one)) and digest != served
+    }
 
 
 def digest_of(told: Any) -> str:
@@ -222,15 +234,19 @@ def _woken(workspace: Object, _given: str, _now: datetime) -> Change:
     return Change({names.SCALE_TO_ZERO: again})
 
 
-def _digest(key: str) -> Callable[[Object, str, datetime], Change]:
-    def made(_workspace: Object, given: str, _now: datetime) -> Change:
-        if not DIGEST.fullmatch(given) and not (key == ROLL_BACK and given == PREVIOUS):
-            raise ActionRefused(
-                f"{given!r} is no digest of an adapter: write sha256: and its 64 hexadecimal digits."
-            )
-        return Change({key: given})
+def _approved(_workspace: Object, given: str, _now: datetime) -> Change:
+    if not DIGEST.fullmatch(given):
+        raise ActionRefused(
+            f"{given!r} is no digest of an adapter: write sha256: and its 64 hexadecimal digits."
+        )
+    return Change({names.APPROVE: given})
 
-    return made
+
+def _rolled_back(workspace: Object, given: str, _now: datetime) -> Change:
+    known = earlier_versions(workspace.get("status") or {})
+    if given not in known and given not in known.values():
+        raise ActionRefused(f"{given!r} is no version that can be served; there are: {', '.join(known)}.")
+    return Change({names.ROLLBACK_TO: given})
 
 
 def _deleted(workspace: Object, given: str, _now: datetime) -> Change:
@@ -246,8 +262,7 @@ _CHANGES: Mapping[Action, Callable[[Object, str, datetime], Change]] = {
     Action.RESUME: _annotate(names.PAUSED, lambda *_: None),
     Action.SCALE_TO_ZERO: _minutes,
     Action.WAKE: _woken,
-    Action.APPROVE: _digest(APPROVE),
-    Action.REJECT: _digest(REJECT),
-    Action.ROLL_BACK: _digest(ROLL_BACK),
+    Action.APPROVE: _approved,
+    Action.ROLL_BACK: _rolled_back,
     Action.DELETE: _deleted,
 }

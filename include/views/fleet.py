@@ -102,7 +102,7 @@ def next_retraining(status: Object) -> datetime | None:
     told = status.get("retrain")
     if not isinstance(told, Mapping):
         return None
-    return next((at for key in ("next", "nextRun", "due") if (at := moment(told.get(key)))), None)
+    return moment(told.get("next"))
 
 
 def row(workspace: Object, now: datetime) -> Row:

@@ -60,10 +60,10 @@ def _told(status: Object) -> State:
         return State("At zero", Tone.IDLE, _text(summary))
     if reason == R.BUDGET_EXCEEDED:
         return State("Over budget", Tone.BAD, _text(summary))
+    if reason in (R.FAILED, R.DELETED):  # also where it is looked at again: then its cause is what helps
+        return State("Failed", Tone.BAD, _text(summary))
     if retry := status.get("retry"):
         return State("Waiting", Tone.BUSY, redact(str(retry.get("message") or "")))
-    if reason in (R.FAILED, R.DELETED):
-        return State("Failed", Tone.BAD, _text(summary))
     if summary.get("status") == "True":
         served = (condition(status, T.INFERENCE_READY) or {}).get("status") == "True"
         return State("Serving" if served else "Done", Tone.GOOD, _text(summary))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,9 +29,10 @@ from kaito.hooks import cluster_calls
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
+from kaito.tasks.links import WorkspaceLink
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
     from airflow.sdk.types import Logger
 
 PREFLIGHT = "preflight"
@@ -176,6 +177,7 @@ class WorkspaceTask:
     kubernetes_conn_id: str | None = None
     #: What stands before the ids of this run's steps, where they are a group of a DAG.
     run_prefix: str = ""
+    operator_extra_links: Collection[BaseOperatorLink] = (WorkspaceLink(),)
     if TYPE_CHECKING:
 
         @property

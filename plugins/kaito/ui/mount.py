@@ -6,8 +6,11 @@ first request, and nothing is imported here.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/kaito"
 HREF = f"{PREFIX}/workspaces"
@@ -26,7 +29,21 @@ class LazyApp:
         return self._app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.made()(scope, receive, send)
+        try:
+            app = self.made()
+        except ImportError as error:
+            log.exception("The pages about Workspaces cannot be imported.")
+            await _sorry(send, f"The pages about Workspaces cannot be loaded: {error}.")
+            return
+        await app(scope, receive, send)
+
+
+async def _sorry(send: Any, sentence: str) -> None:
+    """Answer without any of what could not be imported."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    remedy = "The project's root, with the folder include, must be in PYTHONPATH of the API server too."
+    await send({"type": "http.response.body", "body": f"{sentence} {remedy}\n".encode()})
 
 
 FASTAPI_APPS: list[Any] = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "KAITO Workspaces"}]

@@ -86,12 +86,18 @@ def _tagged(response: Response, tag: str) -> Response:
 async def _table(request: Request, q: str, sort: str, desc: bool) -> dict[str, Any]:
     every, found = await shown.rows(request, q, sort, desc)
     now = datetime.now(UTC)
+    wanted = {
+        "progress": any(one.progress for one in found),
+        "retraining": any(one.next_retraining for one in found),
+    }
+    columns = [one for one in COLUMNS if wanted.get(one[0], True)]
     return {
         "total": len(every),
         "summary": fleet.summary(every),
         "rows": [(one, fleet.cells(one, now)) for one in found[: shown.MOST_ROWS]],
         "left_out": max(0, len(found) - shown.MOST_ROWS),
-        "columns": COLUMNS,
+        "columns": columns,
+        "shown": {key for key, _ in columns},
         "q": q,
         "sort": sort,
         "desc": desc,

@@ -299,7 +299,11 @@ def hostile() -> dict[str, Any]:
                 }
             ]
         },
-        "retrain": {SCRIPT: [SCRIPT], "candidate": f"{SCRIPT}@{DIGEST}", "previous": DIGEST},
+        "retrain": {
+            SCRIPT: [SCRIPT],
+            "approval": {"digest": f"{SCRIPT}{DIGEST}"},
+            "versions": [{"version": SCRIPT, "digest": DIGEST.replace("a", "b"), "reference": SCRIPT}],
+        },
     }
     return found
 
@@ -525,6 +529,18 @@ def test_the_openapi_describes_every_action(client: TestClient, viewer: dict[str
 def test_airflow_gets_the_application_and_the_views() -> None:
     assert [one["url_prefix"] for one in FASTAPI_APPS] == ["/kaito"]
     assert {one["destination"] for one in EXTERNAL_VIEWS} == {"nav", "dag_run"}
+
+
+def test_pages_that_cannot_be_imported_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kaito.ui import mount
+
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'include'")
+
+    monkeypatch.setattr(mount, "import_module", missing)
+    answer = TestClient(mount.LazyApp()).get("/kaito/workspaces")
+    assert answer.status_code == 500
+    assert "No module named 'include'. The project's root" in answer.text
 
 
 def test_static_files_are_two_and_no_path_leads_elsewhere(client: TestClient) -> None:

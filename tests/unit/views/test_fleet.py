@@ -55,6 +55,13 @@ def test_a_retry_says_why_it_waits() -> None:
     assert state(found).reason == "No machines in this zone."
 
 
+def test_a_failure_that_is_looked_at_again_still_says_its_cause() -> None:
+    found = reached(BEGUN, (Phase.INVALID, "There is no Secret push."))
+    found["status"]["retry"] = {"failures": 1, "message": "waiting for the cluster"}
+    how = state(found)
+    assert (how.word, how.reason.startswith("There is no Secret push.")) == ("Failed", True)
+
+
 def test_a_reason_never_shows_a_signature() -> None:
     told = "https://data.example/rows.parquet?sig=SECRETSIGNATURE cannot be read"
     assert "SECRETSIGNATURE" not in state(reached(BEGUN, (Phase.DATASET_FAILED, told))).reason

@@ -15,6 +15,7 @@ from include.views import actions, commands, curve, spending
 from include.views.actions import Action, ActionRefused
 from include.views.page import LONGEST, page
 from include.views.timeline import QUEUED, TaskRun, bars
+from include.workspace.api import names
 from include.workspace.status.conditions import Phase, timestamp
 from tests.support.fleet import BEGUN, DIGEST, NOW, SERVING, TRAINING, reached, workspace
 
@@ -94,14 +95,18 @@ def test_actions_that_make_sense_now() -> None:
 
 def test_a_retraining_may_be_answered() -> None:
     found = ended()
-    found["status"]["retrain"] = {"candidate": {"digest": DIGEST}, "previous": f"r.example/a@{DIGEST}"}
-    assert {Action.APPROVE, Action.REJECT, Action.ROLL_BACK} <= set(names_of(found))
-    assert actions.change(found, Action.APPROVE, "", NOW).annotations == {actions.APPROVE: DIGEST}
-    assert actions.change(found, Action.ROLL_BACK, "previous", NOW).annotations == {
-        actions.ROLL_BACK: "previous"
-    }
-    with pytest.raises(ActionRefused, match="no digest of an adapter"):
-        actions.change(found, Action.ROLL_BACK, "latest", NOW)
+    other = "sha256:" + "cd" * 32
+    known = [
+        {"version": "20261101.1", "digest": DIGEST, "reference": f"r.example/a@{DIGEST}"},
+        {"version": "20261102.1", "digest": other, "state": "refused"},
+    ]
+    found["status"]["retrain"] = {"approval": {"digest": other}, "versions": known}
+    assert {Action.APPROVE, Action.ROLL_BACK} <= set(names_of(found))
+    assert actions.change(found, Action.APPROVE, "", NOW).annotations == {names.APPROVE: other}
+    assert actions.change(found, Action.ROLL_BACK, "", NOW).annotations == {names.ROLLBACK_TO: "20261101.1"}
+    assert actions.change(found, Action.ROLL_BACK, DIGEST, NOW).annotations == {names.ROLLBACK_TO: DIGEST}
+    with pytest.raises(ActionRefused, match=r"no version that can be served; there are: 20261101\.1"):
+        actions.change(found, Action.ROLL_BACK, "20261102.1", NOW)
 
 
 def test_each_offer_says_what_it_does_and_costs() -> None:

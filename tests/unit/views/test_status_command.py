@@ -13,7 +13,7 @@ import pytest
 from include.cli import status
 from include.ledger.sources import SourceError
 from include.workspace.status.conditions import Phase
-from tests.unit.views.test_fleet import BEGUN, TRAINING, reached
+from tests.support.fleet import BEGUN, TRAINING, reached
 
 SERVED = (*TRAINING, (Phase.INFERENCE_READY, "Ready."), (Phase.SUCCEEDED, "It answers."))
 FAILED = (BEGUN, (Phase.NODES_FAILED, "The quota is spent."))

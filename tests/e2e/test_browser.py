@@ -1,0 +1,169 @@
+"""A walk through the pages in a browser: from an empty table to a served model, with a failure and a pause on the way.
+
+One walk in a few tests that build on each other's Workspaces: starting Airflow and a training is what takes the time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.reconciled import ReconciledStack
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+Open = Callable[..., Any]
+Picture = Callable[[Any, str], None]
+TUNED, BROKEN = "support-answers", "broken-registry"
+
+
+def pages(stack: ReconciledStack, path: str = "") -> str:
+    return f"{stack.api.server.url}/kaito/workspaces{path}"
+
+
+@pytest.fixture(scope="module")
+def workspaces(stack: ReconciledStack) -> None:
+    """One that is tuned and served on the stand-in weights, one that cannot be pushed."""
+    stack.apply_push_secret()
+    tuned = stack.tuning(TUNED, steps=40, roll_out=True)
+    stack.kubectl.apply(tuned)
+    broken = stack.quick_start(BROKEN)
+    broken["tuning"]["output"]["imagePushSecret"] = "no-such-secret"
+    stack.kubectl.apply(broken)
+
+
+def test_nobody_sees_a_page_without_a_login(stack: ReconciledStack, chromium: Any) -> None:
+    page = chromium.new_page()
+    answer = page.goto(pages(stack))
+    assert answer.status == 401
+    assert "not logged in" in page.inner_text("main")
+    page.close()
+
+
+def test_the_menu_leads_to_an_empty_table_that_says_how_to_begin(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(f"{stack.api.server.url}/plugin/workspaces")
+    inner = page.frame_locator("iframe[title=Workspaces]")
+    inner.get_by_text("There are no Workspaces yet").wait_for()
+    picture(page, "empty")
+    assert complaints == []
+
+
+def test_the_form_shows_machines_a_plan_and_faults(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(f"{stack.api.server.url}/kaito/new")
+    page.locator("select[name=model]").select_option("phi-3-mini-128k-instruct")
+    page.locator("#report .faults li").first.wait_for()
+    assert "metadata.name" in page.inner_text("#report")
+    page.locator("input[name=name]").fill("from-the-form")
+    page.locator("textarea[name=urls]").fill("https://data.example.com/rows.parquet")
+    page.locator("input[name=image]").fill("registry.example.com/answers:1")
+    page.locator("input[name=secret]").fill("push")
+    page.locator("select[name=machine]").select_option("Standard_NC24ads_A100_v4")
+    page.locator("#report", has_text="USD").wait_for()
+    assert "name: from-the-form" in page.locator("#yaml").input_value()
+    assert page.locator("#apply").is_enabled()
+    picture(page, "new")
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("workspaces")
+def test_a_failed_workspace_says_why(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(pages(stack, f"/default/{BROKEN}"))
+    page.locator("#seen .state", has_text="Failed").first.wait_for(timeout=90_000)
+    assert "no-such-secret" in page.inner_text("#seen")
+    picture(page, "failed")
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("workspaces")
+def test_a_tuned_workspace_shows_stages_curve_cost_and_commands(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    stack.reaches(TUNED, "WorkspaceReady", seconds=400)
+    page = open_browser()
+    page.goto(pages(stack))
+    row = page.locator("tr", has_text=TUNED)
+    row.locator(".state", has_text="Serving").wait_for()
+    assert "phi-3-mini-128k-instruct" in row.inner_text()
+    picture(page, "workspaces")
+    row.get_by_role("link", name=TUNED).click()
+    page.locator("#training polyline").first.wait_for()
+    shown = page.inner_text("main")
+    for word in (
+        "Tuning",
+        "Push adapter",
+        "Load the model",
+        "WorkspaceReady",
+        "sha256:",
+        "kubectl port-forward",
+    ):
+        assert word in shown, word
+    assert page.locator(".stages .bar").count() > 8
+    picture(page, "workspace")
+    page.locator("#training").scroll_into_view_if_needed()
+    picture(page, "training")
+    page.goto(f"{stack.api.server.url}/kaito/cost?by=workspace")
+    assert TUNED in page.inner_text("main")
+    picture(page, "cost")
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("workspaces")
+def test_the_tab_of_a_run_shows_its_workspace(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(f"{stack.api.server.url}/dags/kaito_tune/runs/{stack.run_id(TUNED)}/plugin/workspace")
+    page.frame_locator("iframe").get_by_role("heading", name=TUNED).first.wait_for()
+    picture(page, "tab")
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("workspaces")
+def test_pausing_says_what_it_does_and_is_audited(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(pages(stack, f"/default/{TUNED}"))
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.locator("dialog[open]")
+    assert "until it is resumed" in dialog.inner_text()
+    picture(page, "pause")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Pause").click()
+    dialog.get_by_role("button", name="Pause").click()
+    page.locator("#seen .state", has_text="Paused").first.wait_for()
+    page.get_by_role("button", name="Resume").click()
+    page.locator("dialog[open]").get_by_role("button", name="Resume").click()
+    page.locator("#seen .state", has_text="Serving").first.wait_for()
+    assert {"kaito.pause", "kaito.resume"} <= {one["event"] for one in stack.api.audit_log()}
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("workspaces")
+def test_search_dark_and_a_phone(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(pages(stack))
+    page.locator("#q").fill("broken")
+    page.locator("tr", has_text=TUNED).wait_for(state="detached")
+    assert re.search(r"q=broken", page.url)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+    for path in ("", f"/default/{TUNED}"):
+        page.goto(pages(stack, path))
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"{path} is {wide} px wider than a phone"
+    picture(page, "phone")
+    assert complaints == []
