@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -165,11 +166,13 @@ def adapter_pod(
     run_id: str,
     metadata: Mapping[str, Any] | None = None,
     weights_sha256: str | None = None,
+    report: tuple[str, str] | None = None,
 ) -> Manifest:
     """The pod that packs the adapter as an OCI image and pushes it.
 
     `metadata` becomes annotations of the image's manifest. `weights_sha256` is the digest of the weights that the
-    training has reported: others are not pushed. Raises ValueError when the Workspace has no output image.
+    training has reported: others are not pushed. `report` is the evaluation's, as its path in the results and its
+    digest: it is pushed beside the image. Raises ValueError when the Workspace has no output image.
     """
     workspace = workspace_of(ws)
     output = _tuning(workspace).output
@@ -184,6 +187,8 @@ def adapter_pod(
         ADAPTER_IMAGE=output.image,
         ADAPTER_ANNOTATIONS=json.dumps(annotations, sort_keys=True),
         ADAPTER_SHA256=weights_sha256,
+        EVALUATION_DIR=posixpath.dirname(f"{RESULTS_PATH}/{report[0]}") if report else None,
+        EVALUATION_DIGEST=report[1] if report else None,
     )
     variables += access.variables
     mounts = [mount("work", RESULTS_PATH, sub_path="results", read_only=True), *access.mounts]

@@ -197,6 +197,33 @@ def test_push_verify_push_again_and_pull(registry: RealRegistry, workload, adapt
             assert (tmp_path / "adapters/phi" / name).read_bytes() == (adapter / name).read_bytes()
 
 
+def test_the_report_of_an_evaluation_is_found_by_the_adapters_digest(
+    registry: RealRegistry, workload, adapter: Path, tmp_path: Path
+):
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    (folder / "report.json").write_text("{}")
+    (folder / "report.html").write_text("<!doctype html>")
+    image = f"{registry.host}/team/evaluated:0.0.1"
+    pushed = push(workload, adapter, image, EVALUATION_DIR=str(folder))
+    assert pushed.code == 0, pushed.output
+    # docker-registry 2 has no question for referrers: then the specification's tag has the list.
+    tag = pushed.result["digest"].replace(":", "-")
+    index = json.loads(registry.get(f"team/evaluated/manifests/{tag}")[0])
+    (entry,) = index["manifests"]
+    assert entry["digest"] == pushed.result["report"]
+    manifest = json.loads(
+        registry.get(
+            f"team/evaluated/manifests/{entry['digest']}", "application/vnd.oci.image.manifest.v1+json"
+        )[0]
+    )
+    assert manifest["subject"]["digest"] == pushed.result["digest"]
+    assert registry.get(f"team/evaluated/blobs/{manifest['layers'][0]['digest']}")[0] == b"{}"
+    assert (
+        push(workload, adapter, image, EVALUATION_DIR=str(folder)).result["report"] == pushed.result["report"]
+    )
+
+
 def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistry, workload, tmp_path: Path):
     """What the early KAITO pushed: a base image's layers, then the adapter's, with other files around."""
     old = build_image(write_adapter(tmp_path / "old", r=2), {}, _made(tmp_path / "w1"))

@@ -1,7 +1,8 @@
 """Evaluates real adapters of the stand-in model: one that has learnt, and one that was spoilt.
 
-The programs are started as pods do (env, mounts as folders, exit code, termination message). A deliberately worse
-candidate gets worse numbers and is refused by the gate, whichever rule is asked; the other way round it passes.
+A deliberately worse candidate gets worse numbers and is refused by the gate, whichever rule is asked; the other way
+round it passes. What a pod is given (env, mounts as folders) is all that the workloads get here; they run in this
+process, because each start of the libraries takes as long as an evaluation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,19 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from include.contracts.evaluation import Metric, Report, Subject, Summary, digest_of
+from include.contracts.evaluation import (
+    HELD_OUT_ROWS_FILE,
+    TRAINED_ROWS_FILE,
+    Metric,
+    Report,
+    Subject,
+    Summary,
+    digest_of,
+)
 from include.retraining.gate import judge
+from include.workloads.contract import fit_result
+from include.workloads.evaluation.job import main as evaluate
+from include.workloads.tuning.run import main as tune
 from include.workloads.tuning.standin import make_standin
 
 pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
@@ -31,7 +44,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = """
 training_config:
   LoraConfig: {r: 8, lora_alpha: 32}
-  TrainingArguments: {max_steps: 60, per_device_train_batch_size: 4, learning_rate: 5.0e-3, save_strategy: "no"}
+  TrainingArguments: {max_steps: 20, per_device_train_batch_size: 4, learning_rate: 5.0e-3, save_strategy: "no"}
 """
 GOLDEN = "\n".join(
     json.dumps({"id": f"machine-{number}", "prompt": f"How many GPUs has machine {number}?", **how})
@@ -65,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.Table.from_pylist(rows), root / "data" / "train.parquet")
     (root / "training_config.yaml").write_text(CONFIG)
     (root / "golden.yaml").write_text(GOLDEN)
-    run(root, "tuning", TUNING_METHOD="lora", YAML_FILE_PATH=str(root / "training_config.yaml"))
+    run(tune, root, TUNING_METHOD="lora", YAML_FILE_PATH=str(root / "training_config.yaml"))
     shutil.copytree(root / "results" / "adapter", root / "good")
     shutil.copytree(root / "good", root / "spoilt")
     # The same adapter, turned against what it has learnt.
@@ -79,43 +92,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, module: str, expected: int = 0, **env: str) -> dict[str, Any]:
-    """Run a workload to its end, and return its termination message."""
-    settings = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(root),
-        "PYTHONPATH": str(ROOT),
+def environment(root: Path, **env: str) -> dict[str, str]:
+    return {
         "HOST": "127.0.0.1",
         "METRICS_PORT": "0",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",  # other tests run beside this one
         "WEIGHTS_PATH": str(root / "weights"),
         "DATASET_FOLDER_PATH": str(root / "data"),
         "OUTPUT_DIR": str(root / "results"),
-        "HELD_OUT_SHARE": "0.2",
+        "HELD_OUT_SHARE": "0.4",
         "MODEL_ID": "stand-in/phi-3",
-        "TERMINATION_LOG": str(root / f"{module}.json"),
+        "TERMINATION_LOG": str(root / "termination.json"),
         **env,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", f"include.workloads.{module}"],
-        cwd=ROOT,
-        env=settings,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == expected, done.stdout
-    return dict(json.loads((root / f"{module}.json").read_text()))
+
+
+def run(main: Callable[[], Any], root: Path, **env: str) -> dict[str, Any]:
+    """Run a workload to its end; what it would leave in its termination message."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(root, **env).items():
+            patch.setenv(name, value)
+        return dict(json.loads(fit_result(main())))
 
 
 @pytest.fixture(scope="module")
 def refused(folder: Path) -> dict[str, Any]:
     """The evaluation in which the spoilt adapter wants to follow the good one."""
     return run(
+        evaluate,
         folder,
-        "evaluation",
         CURRENT_ADAPTER_DIR=str(folder / "good"),
         CANDIDATE_ADAPTER_DIR=str(folder / "spoilt"),
         GOLDEN_SET_PATH=str(folder / "golden.yaml"),
@@ -143,7 +148,7 @@ def test_the_held_out_rows_are_proven_to_be_none_that_were_trained_on(refused: d
     proof = Summary.from_json(refused).held_out
     assert proof is not None
     assert proof.overlap == 0
-    assert 0 < proof.rows < 20
+    assert 5 < proof.rows < 30
     assert proof.rows + proof.trained_rows == 40
 
 
@@ -165,8 +170,8 @@ def test_the_report_is_addressed_by_its_digest_and_the_page_needs_nothing(
 def test_the_better_candidate_passes(folder: Path) -> None:
     """Beside its own report, it replaces that of the earlier evaluation."""
     found = run(
+        evaluate,
         folder,
-        "evaluation",
         CURRENT_ADAPTER_DIR=str(folder / "spoilt"),
         CANDIDATE_ADAPTER_DIR=str(folder / "good"),
         GOLDEN_SET_PATH=str(folder / "golden.yaml"),
@@ -178,12 +183,21 @@ def test_the_better_candidate_passes(folder: Path) -> None:
     assert len(list((folder / "results" / "evaluation").iterdir())) == 1
 
 
-def test_a_leak_is_a_failure_and_no_good_number(folder: Path) -> None:
-    trained = folder / "results" / "trained-rows.txt"
-    held = folder / "results" / "held-out-rows.txt"
-    before = trained.read_text()
-    trained.write_text(before + held.read_text().splitlines()[0] + "\n")
+def test_a_leak_ends_the_pod_with_the_exit_code_of_bad_data(folder: Path) -> None:
+    trained = folder / "results" / TRAINED_ROWS_FILE
+    before, held = trained.read_text(), (folder / "results" / HELD_OUT_ROWS_FILE).read_text()
+    trained.write_text(before + held.splitlines()[0] + "\n")
     try:
-        assert "were trained on" in run(folder, "evaluation", 65)["error"]
+        ended = subprocess.run(
+            [sys.executable, "-m", "include.workloads.evaluation"],
+            cwd=ROOT,
+            env={**os.environ, **environment(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     finally:
         trained.write_text(before)
+    assert ended.returncode == 65, ended.stdout + ended.stderr
+    assert "were trained on" in json.loads((folder / "termination.json").read_text())["error"]

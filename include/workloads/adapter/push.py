@@ -16,7 +16,8 @@ from typing import Any
 
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
-from include.workloads.adapter.registry import RegistryClient, sha256
+from include.workloads.adapter.referrer import push_report
+from include.workloads.adapter.registry import OCI_MANIFEST, RegistryClient, sha256
 from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
 
@@ -38,6 +39,7 @@ def push_adapter() -> dict[str, Any]:
             image = build_image(folder, annotations, Path(work))
             log.info("adapter image %s, %.1f MiB", image.digest, image.size / (1 << 20))
             pushed = push_image(client, image)
+        report = _report(client, image)
     except OSError as error:
         raise file_write_error(error, "the adapter's layer") from None
     log.info("%s %s", "pushed" if pushed else "already there:", reference.by_digest(image.digest))
@@ -48,7 +50,17 @@ def push_adapter() -> dict[str, Any]:
         "size": image.size,
         "layer_digest": image.layer_digest,
         "pushed": pushed,
+        **({"report": report} if report else {}),
     }
+
+
+def _report(client: RegistryClient, image: AdapterImage) -> str | None:
+    """Push the report of EVALUATION_DIR beside the image, where it is set; the digest of its manifest."""
+    folder = os.environ.get("EVALUATION_DIR", "").strip()
+    if not folder:
+        return None
+    subject = {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": len(image.manifest)}
+    return push_report(client, Path(folder), subject, os.environ.get("EVALUATION_DIGEST") or None)
 
 
 def _check_weights(folder: Path) -> None:

@@ -42,6 +42,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
 
     :param dataset_task_id: the task whose result says what was learnt from.
     :param tuning_task_id: the task whose result says how.
+    :param evaluation_task_id: the task whose result is the report that is pushed beside it; None for none.
     """
 
     BASE_CONTAINER_NAME = "adapter"
@@ -50,10 +51,18 @@ class PublishAdapterOperator(WorkloadPodOperator):
     done = conditions.Phase.PUBLISHED
     failed = conditions.Phase.PUBLISH_FAILED
 
-    def __init__(self, *, dataset_task_id: str, tuning_task_id: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dataset_task_id: str,
+        tuning_task_id: str,
+        evaluation_task_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"execution_timeout": step_timeout() + WAITING, **kwargs})
         self.dataset_task_id = dataset_task_id
         self.tuning_task_id = tuning_task_id
+        self.evaluation_task_id = evaluation_task_id
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
@@ -85,8 +94,10 @@ class PublishAdapterOperator(WorkloadPodOperator):
         tuned = pull(task_ids=self.tuning_task_id) or {}
         made = provenance(run, pull(task_ids=self.dataset_task_id) or {}, tuned)
         weights = (tuned.get("adapter") or {}).get("sha256")
+        measured = (pull(task_ids=self.evaluation_task_id) or {}) if self.evaluation_task_id else {}
+        report = (measured["report"], measured["report_digest"]) if measured.get("report") else None
         return manifests.adapter_pod(
-            run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made, weights
+            run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made, weights, report
         )
 
     def summary(self, result: dict[str, Any]) -> str:

@@ -88,3 +88,10 @@ def test_the_tuning_holds_out_what_the_annotation_says() -> None:
     asked = {**QUICK, "metadata": {**QUICK["metadata"], "annotations": {"kaito.sh/held-out-share": "0.2"}}}
     assert env_of(main(manifests.tuning_pod(asked, PLAN, SETTINGS, RUN)))["HELD_OUT_SHARE"] == "0.2"
     assert "HELD_OUT_SHARE" not in env_of(main(manifests.tuning_pod(QUICK, PLAN, SETTINGS, RUN)))
+
+
+def test_the_report_goes_with_the_push() -> None:
+    made = manifests.adapter_pod(QUICK, PLAN, SETTINGS, RUN, report=("evaluation/0/report.json", "sha256:1"))
+    assert env_of(main(made))["EVALUATION_DIR"] == "/mnt/results/evaluation/0"
+    assert env_of(main(made))["EVALUATION_DIGEST"] == "sha256:1"
+    assert "EVALUATION_DIR" not in env_of(main(manifests.adapter_pod(QUICK, PLAN, SETTINGS, RUN)))

@@ -1,0 +1,119 @@
+"""Push an evaluation's report beside the adapter that it is about, as an OCI referrer.
+
+Whoever has the adapter's digest asks the registry for what refers to it, and finds the report, by any OCI client. A
+registry without that question gets the list under a tag that the specification names for it (OCI distribution 1.1,
+"Pushing Manifests with Subject" and "Referrers Tag Schema").
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from include.contracts.evaluation import (
+    PAGE_FILE,
+    PAGE_MEDIA_TYPE,
+    REPORT_ARTIFACT_TYPE,
+    REPORT_FILE,
+    digest_of,
+)
+from include.workloads.adapter.registry import OCI_INDEX, OCI_MANIFEST, RegistryClient, sha256
+from include.workloads.contract import UserDataError
+
+log = logging.getLogger("adapter")
+
+EMPTY, EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
+MAX_REPORT_BYTES = 64 << 20
+TITLE = "org.opencontainers.image.title"
+
+Descriptor = dict[str, Any]
+
+
+def push_report(
+    client: RegistryClient, folder: Path, subject: Descriptor, expected: str | None = None
+) -> str:
+    """Push the report in a folder as a referrer of `subject`; the digest of its manifest. Again changes nothing.
+
+    :param subject: the descriptor of the adapter image's manifest (mediaType, digest, size).
+    :param expected: the report's digest, as the evaluation has said it.
+    :raises UserDataError: there is no such report.
+    """
+    layers = []
+    for name, media_type in ((REPORT_FILE, REPORT_ARTIFACT_TYPE), (PAGE_FILE, PAGE_MEDIA_TYPE)):
+        content = _read(folder / name)
+        if name == REPORT_FILE and expected and digest_of(content) != expected:
+            raise UserDataError(
+                f"{folder / name} is not the report {expected}: another evaluation's lies there."
+            )
+        layers.append(_blob(client, content, media_type) | {"annotations": {TITLE: name}})
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": REPORT_ARTIFACT_TYPE,
+            "config": _blob(client, EMPTY, EMPTY_TYPE),
+            "layers": layers,
+            "subject": subject,
+        },
+        separators=(",", ":"),
+    ).encode()
+    digest = sha256(manifest)
+    answer = client.call(
+        "PUT",
+        f"{client.base}/manifests/{digest}",
+        {"Content-Type": OCI_MANIFEST},
+        data=lambda: manifest,
+        ok=(200, 201, 202),
+    )
+    entry = {
+        "mediaType": OCI_MANIFEST,
+        "digest": digest,
+        "size": len(manifest),
+        "artifactType": REPORT_ARTIFACT_TYPE,
+    }
+    if not _names(answer.headers, str(subject["digest"])):
+        _list_under_tag(client, str(subject["digest"]), entry)
+    log.info("report %s refers to %s", digest, subject["digest"])
+    return digest
+
+
+def _names(headers: Mapping[str, str], subject: str) -> bool:
+    """Whether the registry has taken note of the subject: it says so by this header."""
+    return next((value for key, value in headers.items() if key.lower() == "oci-subject"), None) == subject
+
+
+def _blob(client: RegistryClient, content: bytes, media_type: str) -> Descriptor:
+    digest = sha256(content)
+    client.put_blob(digest, lambda: io.BytesIO(content))
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _list_under_tag(client: RegistryClient, subject: str, entry: Descriptor) -> None:
+    """Add an entry to the index that a registry without referrers keeps under the subject's tag."""
+    tag = subject.replace(":", "-")
+    known = client.manifest(tag)
+    entries = list((known.document if known else {}).get("manifests") or [])
+    if any(one.get("digest") == entry["digest"] for one in entries if isinstance(one, dict)):
+        return
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, entry]}
+    content = json.dumps(index, separators=(",", ":")).encode()
+    client.call(
+        "PUT",
+        f"{client.base}/manifests/{tag}",
+        {"Content-Type": OCI_INDEX},
+        data=lambda: content,
+        ok=(200, 201, 202),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise UserDataError(f"{path} is too big to be a report.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserDataError(f"The report {path} cannot be read: {error.strerror}.") from None
