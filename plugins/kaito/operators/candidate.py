@@ -29,7 +29,7 @@ from include.workspace.api import names
 from include.workspace.api.annotations import budget_of
 from include.workspace.status import retraining
 from include.workspace.status.adapter import published
-from include.workspace.status.conditions import Reason, moment, timestamp
+from include.workspace.status.conditions import ConditionType, Reason, condition, moment, timestamp
 from include.workspace.status.runs import ALIVE, RunState
 from kaito.controller.cost_recorder import over_budget
 from kaito.controller.dag_runs import state_of
@@ -44,6 +44,10 @@ from kaito.tasks.retraining import Retraining, RetrainTask
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+#: What a training has come to, as RetrainReady tells it until the next one.
+VERDICTS = frozenset(
+    {Reason.PROMOTED, Reason.CANDIDATE_REFUSED, Reason.ROLLED_BACK, Reason.RETRAIN_FAILED, Reason.PROMOTING}
+)
 #: How often a retraining that waits for another one of its Workspace asks whether that is over.
 WAIT = timedelta(seconds=30)
 
@@ -197,14 +201,14 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     def _not_now(
         self, live: Mapping[str, Any], context: Context, message: str, **fields: Any
     ) -> AirflowSkipException:
-        self._told(
-            live,
-            True,
-            Reason.DATASET_UNCHANGED,
-            message,
-            **fields,
-            **self._run_is_over(live, context["run_id"]),
-        )
+        told = condition(live.get("status"), ConditionType.RETRAIN_READY) or {}
+        fields |= self._run_is_over(live, context["run_id"])
+        if (
+            told.get("reason") in VERDICTS
+        ):  # what the last training came to is worth more than that nothing is new
+            self.tell(self._retraining(live, Policy(), "", []), **fields)
+        else:
+            self._told(live, True, Reason.DATASET_UNCHANGED, message, **fields)
         return AirflowSkipException(message)
 
     def _look_at_the_data(

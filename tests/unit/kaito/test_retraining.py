@@ -161,6 +161,18 @@ def test_the_dataset_that_has_not_changed_ends_the_run_and_is_asked_again_as_the
     assert ready(cluster)[:2] == ("True", "DatasetUnchanged")
 
 
+@pytest.mark.parametrize("reason", ["Promoted", "CandidateRefused", "RolledBack", "RetrainFailed"])
+def test_what_the_last_training_came_to_stays_told_while_nothing_is_new(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], reason: str
+) -> None:
+    tuned["status"]["retrain"] = {"dataset": {"marks": [{"etag": '"1"'}]}}
+    verdict = {"type": "RetrainReady", "status": "False", "reason": reason, "message": "so it is"}
+    tuned["status"]["conditions"].append(verdict)
+    with pytest.raises(AirflowSkipException, match="has not changed"):
+        plan_step(cluster).execute(context)
+    assert ready(cluster) == ("False", reason, "so it is")
+
+
 @pytest.mark.parametrize("policy", [{}, {"when": "always"}])
 def test_a_changed_mark_or_a_policy_that_always_trains_goes_on(
     cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], policy: dict[str, Any]

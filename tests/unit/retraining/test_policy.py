@@ -111,3 +111,16 @@ def test_what_is_no_length_of_time(text: object) -> None:
 def test_a_policy_is_frozen() -> None:
     assert Policy() == Policy()
     assert hash(Policy().when)
+
+
+def test_the_documents_policy_is_one() -> None:
+    from pathlib import Path
+
+    from include.retraining.checking import policy_faults
+
+    text = (Path(__file__).parents[3] / "docs" / "retraining.md").read_text()
+    written = text.partition("```yaml\n")[2].partition("```")[0]
+    assert policy_faults(written) == []
+    assert set(policy.read(written).as_dict()) - {"start"} == {
+        line.partition(":")[0] for line in written.splitlines() if line[:1].isalpha()
+    }
