@@ -80,6 +80,8 @@ def model(workspace: Object) -> str:
 
 def kind(workspace: Object) -> str:
     """What a Workspace is for."""
+    if parent := (workspace["metadata"].get("labels") or {}).get(names.RETRAIN_OF):
+        return f"candidate of {parent}"
     if workspace.get("tuning") is None:
         return SERVING
     return BOTH if serves(workspace) else TUNING

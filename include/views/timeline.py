@@ -33,6 +33,7 @@ LABELS: Mapping[str, str] = {
     "gate": "Gate",
     "approve": "Approval",
     "promote": "Promotion",
+    "record": "Record the version",
     "record_cost": "Settle the cost",
     "finish": "Verdict",
 }
@@ -69,6 +70,11 @@ class Bar:
         return (self.end - self.start).total_seconds()
 
 
+def label(task_id: str) -> str:
+    """What a page calls a task, whatever group of a DAG it stands in; a task of somebody else's has its own id."""
+    return LABELS.get(task_id) or LABELS.get(task_id.rpartition(".")[2]) or task_id
+
+
 def bars(
     tasks: Iterable[TaskRun],
     claims: Sequence[Mapping[str, Any]],
@@ -83,7 +89,7 @@ def bars(
     begun = sorted(
         (t for t in tasks if t.start and t.state not in ("skipped", "upstream_failed")), key=_start
     )
-    found = [(LABELS.get(t.task_id, t.task_id), t.state, t.start, t.end, t.tries) for t in begun]
+    found = [(label(t.task_id), t.state, t.start, t.end, t.tries) for t in begun]
     if queued and begun and (first := _start(begun[0])) > queued:
         found.insert(0, (QUEUED, "success", queued, first, 1))
     if not found:

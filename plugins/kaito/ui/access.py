@@ -46,17 +46,15 @@ ACT = [*READ, *_all("POST", DagAccessEntity.RUN, TUNE, SERVE), Depends(from_a_pa
 DELETE = [*READ, *_all("POST", DagAccessEntity.RUN, RELEASE), Depends(from_a_page_of_ours)]
 
 
-def may(user: Any, method: Any, dag: str) -> bool:
-    """Return whether a user may do something with the runs of a DAG: pages leave out what would be refused."""
+def may(user: Any, method: Any, dag: str, entity: DagAccessEntity = DagAccessEntity.RUN) -> bool:
+    """Return whether a user may do something with the runs, or the like, of a DAG: pages leave out the rest."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
     from airflow.models.dag import DagModel
 
     details = DagDetails(id=dag, team_name=DagModel.get_team_name(dag))
     return bool(
-        get_auth_manager().is_authorized_dag(
-            method=method, access_entity=DagAccessEntity.RUN, details=details, user=user
-        )
+        get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user)
     )
 
 

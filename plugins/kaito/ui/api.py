@@ -87,15 +87,15 @@ async def list_workspaces(
 
 
 @router.get("/workspaces/{namespace}/{name}", dependencies=READ_TASKS)
-async def get_workspace(request: Request, namespace: str, name: str) -> Any:
+async def get_workspace(request: Request, user: CurrentUser, namespace: str, name: str) -> Any:
     """Return one Workspace: its state, conditions, Events, machines, costs, runs, and what may be done to it."""
-    return shown.to_dict(await shown.workspace(request, namespace, name))
+    return shown.to_dict(await shown.workspace(request, user, namespace, name))
 
 
 @router.get("/workspaces/{namespace}/{name}/training", dependencies=READ_LOGS)
-async def get_training(request: Request, namespace: str, name: str) -> Any:
+async def get_training(request: Request, user: CurrentUser, namespace: str, name: str) -> Any:
     """Return the curves of its latest training, as the log tells them."""
-    return [shown.vars_of(one) for one in await shown.charts(request, namespace, name)]
+    return [shown.vars_of(one) for one in await shown.charts(request, user, namespace, name)]
 
 
 @router.post("/workspaces/{namespace}/{name}/{action}", dependencies=ACT)

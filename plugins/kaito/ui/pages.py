@@ -111,7 +111,7 @@ async def workspace(request: Request, user: CurrentUser, namespace: str, name: s
 
 
 async def _one(request: Request, user: Any, namespace: str, name: str) -> Response:
-    seen = await shown.workspace(request, namespace, name)
+    seen = await shown.workspace(request, user, namespace, name)
     acting, deleting = await asyncio.to_thread(lambda: (_may_act(user), may(user, "POST", RELEASE)))
     offers = [one for one in seen.page.offers if (deleting if one.dangerous else acting)]
     return render(
@@ -130,9 +130,9 @@ def _may_act(user: Any) -> bool:
 
 
 @router.get("/part/workspaces/{namespace}/{name}", dependencies=READ_TASKS)
-async def workspace_part(request: Request, namespace: str, name: str) -> Response:
+async def workspace_part(request: Request, user: CurrentUser, namespace: str, name: str) -> Response:
     """What changes on the page of a Workspace; 304 while nothing does."""
-    seen = await shown.workspace(request, namespace, name)
+    seen = await shown.workspace(request, user, namespace, name)
     going = any(one.run.state in ("queued", "running") for one in seen.stages)
     now = datetime.now(UTC)
     looked = (
@@ -144,9 +144,9 @@ async def workspace_part(request: Request, namespace: str, name: str) -> Respons
 
 
 @router.get("/part/workspaces/{namespace}/{name}/training", dependencies=READ_LOGS)
-async def training_part(request: Request, namespace: str, name: str) -> Response:
+async def training_part(request: Request, user: CurrentUser, namespace: str, name: str) -> Response:
     """The curves of the latest training."""
-    found = await shown.charts(request, namespace, name)
+    found = await shown.charts(request, user, namespace, name)
     tag, same = unchanged(request, found)
     return same or _tagged(render(request, "_charts.html", charts=found), tag)
 

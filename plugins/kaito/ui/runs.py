@@ -6,7 +6,7 @@ The API server has the database open; nothing here writes to it. Functions block
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,21 +82,25 @@ def conf_of(dag_id: str, run_id: str) -> Mapping[str, Any] | None:
         return None if found is None else dict(found.conf or {})
 
 
-def training_log(workspace: Mapping[str, Any]) -> list[str]:
-    """Return the lines that the latest training of a Workspace has logged, over all its tries; [] without one."""
-    for run in runs_of(workspace):
-        found = next((task for task in run.tasks if task.task_id == TUNING_TASK and task.start), None)
-        if found is not None:
-            return [line for number in range(1, found.tries + 1) for line in _log(run, number)]
+def training_log(found: Sequence[Run]) -> list[str]:
+    """Return the lines that the latest of these runs with a training has logged, over all its tries; [] without one."""
+    for run in found:
+        tuned = next((task for task in run.tasks if _tunes(task) and task.start), None)
+        if tuned is not None:
+            return [line for number in range(1, tuned.tries + 1) for line in _log(run, tuned.task_id, number)]
     return []
 
 
-def _log(run: Run, try_number: int) -> Iterator[str]:
+def _tunes(task: TaskRun) -> bool:
+    return task.task_id.rpartition(".")[2] == TUNING_TASK
+
+
+def _log(run: Run, task_id: str, try_number: int) -> Iterator[str]:
     from airflow.models.taskinstancehistory import TaskInstanceHistory
     from airflow.models.trigger import Trigger
     from airflow.utils.log.log_reader import TaskLogReader
 
-    which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": TUNING_TASK, "try_number": try_number}
+    which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "try_number": try_number}
     with create_session(scoped=False) as session:
         query = (
             select(TaskInstance)

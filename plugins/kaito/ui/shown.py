@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from fastapi import Request
 
 from include.ledger.books import Book, Entry, entries, of_event, of_workspace
@@ -17,6 +18,7 @@ from include.views.page import Page, page
 from include.views.timeline import Bar, bars
 from include.workspace.api import names
 from kaito.ui import runs
+from kaito.ui.access import may
 from kaito.ui.cluster import Cluster, Object
 
 #: Rows that one page shows.
@@ -60,13 +62,13 @@ async def rows(
     return every, fleet.arranged(every, search, sort, descending)
 
 
-async def workspace(request: Request, namespace: str, name: str) -> Shown:
-    """Return one Workspace, its Events and its runs."""
+async def workspace(request: Request, user: Any, namespace: str, name: str) -> Shown:
+    """Return one Workspace, its Events, and those of its runs that the user may see."""
     cluster = cluster_of(request)
     live, events = await asyncio.gather(cluster.workspace(namespace, name), cluster.events(namespace, name))
     uid = live["metadata"].get("uid")
     own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
-    found = await asyncio.to_thread(runs.runs_of, live)
+    found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_INSTANCE)
     now = datetime.now(UTC)
     claims = ((live.get("status") or {}).get("cost") or {}).get("claims") or []
     stages = []
@@ -76,10 +78,18 @@ async def workspace(request: Request, namespace: str, name: str) -> Shown:
     return Shown(live, page(live, own, now), stages)
 
 
-async def charts(request: Request, namespace: str, name: str) -> list[curve.Chart]:
-    """Return the charts of a Workspace's latest training."""
+def _runs(live: Object, user: Any, entity: DagAccessEntity) -> list[runs.Run]:
+    """The runs of a Workspace in DAGs of which the user may see something."""
+    found = runs.runs_of(live)
+    allowed = {dag for dag in {run.dag_id for run in found} if may(user, "GET", dag, entity)}
+    return [run for run in found if run.dag_id in allowed]
+
+
+async def charts(request: Request, user: Any, namespace: str, name: str) -> list[curve.Chart]:
+    """Return the charts of a Workspace's latest training, where the user may see its log."""
     live = await cluster_of(request).workspace(namespace, name)
-    lines = await asyncio.to_thread(runs.training_log, live)
+    found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_LOGS)
+    lines = await asyncio.to_thread(runs.training_log, found)
     return curve.charts(curve.points(lines))
 
 

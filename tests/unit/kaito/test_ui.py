@@ -419,6 +419,40 @@ def test_a_fault_of_ours_is_a_sentence_too(
     assert "fault of its own" in answer.text
 
 
+@pytest.fixture
+def two_runs(airflow: Any, database: Any) -> Iterator[None]:
+    """A run that tuned and one that retrained the Workspace, and one of a Workspace whose name begins alike."""
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import delete
+    from sqlalchemy.orm import Session
+
+    made = {"kaito_tune": "team.phi.uid-phi.g1", "kaito_retrain": "team.phi.uid-phi.retrain.20261128T1100Z"}
+    more = [("kaito_tune", "team.phiX.uid-phi.g1"), ("other", "team.phi.uid-phi.g2")]
+    with Session(database) as session:
+        for dag, run in [*made.items(), *more]:
+            session.add(DagRun(dag_id=dag, run_id=run, run_type="manual", state="running"))
+        session.commit()
+    yield
+    with database.begin() as connection:
+        connection.execute(delete(DagRun))
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_only_runs_of_this_workspace_in_dags_that_a_user_may_see_are_shown(
+    client: TestClient, viewer: dict[str, str], airflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{PREFIX}/api/workspaces/team/phi"
+    shown = client.get(path, headers=viewer).json()["runs"]
+    assert [one["dag"] for one in shown] == ["kaito_retrain", "kaito_tune"]
+    allowed = airflow.is_authorized_dag
+
+    def some(**asked: Any) -> bool:
+        return asked["details"].id != "kaito_retrain" and allowed(**asked)
+
+    monkeypatch.setattr(airflow, "is_authorized_dag", some)
+    assert [one["dag"] for one in client.get(path, headers=viewer).json()["runs"]] == ["kaito_tune"]
+
+
 def test_the_empty_table_says_how_to_begin(
     client: TestClient, hook: FakeHook, viewer: dict[str, str]
 ) -> None:

@@ -94,6 +94,11 @@ def test_kinds_and_models() -> None:
     assert (row.kind, row.model) == (fleet.SERVING, "own pod template")
 
 
+def test_a_candidate_of_a_retraining_says_of_whom() -> None:
+    row = fleet.row(workspace("phi-r20261128-1", labels={"kaito.sh/retrain-of": "phi"}), NOW)
+    assert row.kind == "candidate of phi"
+
+
 def test_search_takes_every_word_and_sort_puts_trouble_first() -> None:
     rows = [
         fleet.row(reached(*TRAINING, name="alpha"), NOW),

@@ -14,7 +14,7 @@ from include.ledger.books import Entry
 from include.views import actions, commands, curve, spending
 from include.views.actions import Action, ActionRefused
 from include.views.page import LONGEST, page
-from include.views.timeline import QUEUED, TaskRun, bars
+from include.views.timeline import QUEUED, TaskRun, bars, label
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase, timestamp
 from tests.support.fleet import BEGUN, DIGEST, NOW, SERVING, TRAINING, reached, workspace
@@ -81,8 +81,8 @@ def test_conditions_and_events_come_in_order_and_bad_news_is_marked() -> None:
 def test_whatever_a_retraining_says_is_shown_as_lines(told: Any) -> None:
     found = ended()
     found["status"]["retrain"] = told
-    for label, text in page(found, [], NOW).evaluation:
-        assert isinstance(label, str)
+    for name, text in page(found, [], NOW).evaluation:
+        assert isinstance(name, str)
         assert isinstance(text, str)
 
 
@@ -166,6 +166,17 @@ def test_stages_with_their_cost() -> None:
     assert found[-1].end == NOW
     assert all(0 <= one.offset <= 1 and one.offset + one.width <= 1.01 for one in found)
     assert bars([], [], NOW, moment(0)) == []
+
+
+def test_a_task_has_its_name_in_any_group() -> None:
+    ids = ("tune", "retrain.tune", "serve.ask", "mine.retrain.evaluate", "somebody.else")
+    assert [label(one) for one in ids] == [
+        "Tuning",
+        "Tuning",
+        "First question",
+        "Evaluation",
+        "somebody.else",
+    ]
 
 
 def test_the_curve_of_a_training_that_resumed() -> None:
