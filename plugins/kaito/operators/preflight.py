@@ -6,7 +6,6 @@ Nothing but the Workspace itself and, when it is missing, its CustomResourceDefi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,40 +13,42 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.catalog import Machine, NodeLabelsIncomplete, sizing
+from include.catalog import Machine, NodeLabelsIncomplete
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.purpose import Purpose
-from include.planning import Candidates, Plan, candidates, plan, plan_serving
+from include.planning import Candidates, Plan, candidates
 from include.planning.explain import sentences
 from include.reconcile.mended import SECRETS
 from include.workspace import (
     Fault,
     Workspace,
     examine_workspace,
-    workspace_crd,
 )
 from include.workspace.api import names
-from include.workspace.api.dialect import as_written, serves
+from include.workspace.api.dialect import as_written
 from include.workspace.status import conditions
 from include.workspace.status.adapter import published
 from include.workspace.status.provisioning_history import exhausted
 from include.workspace.validation import identity
 from kaito.controller import references
 from kaito.controller.cost_recorder import over_budget
-from kaito.hooks.api import CRD, WORKSPACE, ClusterError, workspace_kind
+from kaito.hooks.api import WORKSPACE, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
 from kaito.operators import dry_run, exclusive, kept_adapter, push_trial
-from kaito.params import Requested, differences, requested, serving_params, tuning_params
+from kaito.operators.crd import need_crd
+from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults
+from kaito.operators.resumed import cleared, under_way
+from kaito.params import Requested, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
 from kaito.settings import check_push, manifest_settings, policy
-from kaito.tasks.base import Run, WorkspaceTask, redacted
+from kaito.tasks.base import Run, WorkspaceTask
+from kaito.tasks.preflight_result import PreflightResult, redacted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-CRD_SECONDS = 20
 #: What a conf may say about an object; finalizers and owners belong to those who delete it.
 METADATA = frozenset({"name", "namespace", "labels", "annotations"})
 
@@ -56,8 +57,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     """Checks a Workspace completely, plans it and leaves both in XCom.
 
     :param purpose: ``tuning`` or ``serving``: what this DAG does.
-    :returns: ``{"workspace": ..., "plan": ..., "serving_plan": ... or None}``, and with ``alternatives`` by purpose
-        the further plans in the order of asking, where there are any.
+    :returns: a :class:`PreflightResult`, as JSON values.
     """
 
     #: What the user's ConfigMap holds, parsed: memory, time and context are planned for it.
@@ -82,7 +82,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         wanted = self._wanted(context)
         if astray := self._identity_faults(wanted):
             raise self._refusal(wanted, {}, astray, context["run_id"])
-        self._need_crd()
+        need_crd(self.cluster, self.log)
         live = self._find(wanted)
         if live is None and wanted.document is None:
             raise AirflowFailException(
@@ -124,44 +124,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             document["metadata"] = {"namespace": wanted.namespace, **document["metadata"]}
         return document
 
-    def _need_crd(self) -> None:
-        """Make the kind known when it is not; say who can when we may not."""
-        definition = workspace_crd()
-        name = definition["metadata"]["name"]
-        try:
-            if self.cluster.find(CRD, name):
-                return
-        except ClusterError as error:
-            if error.status != 403:
-                raise
-            self.log.info(
-                "May not look at CustomResourceDefinitions (%s); taking %s as installed.", error, name
-            )
-            return
-        self.log.info("The cluster does not know Workspaces yet: installing %s.", name)
-        try:
-            self.cluster.apply(CRD, definition)
-        except ClusterError as error:
-            if error.status != 403:
-                raise
-            raise AirflowFailException(
-                f"The cluster does not know Workspaces, and this Airflow may not teach it ({error}): "
-                "an administrator has to run kubectl apply -f presets/crds."
-            ) from None
-        deadline = time.monotonic() + CRD_SECONDS
-        while time.monotonic() < deadline:
-            seen = self.cluster.find(CRD, name) or {}
-            listed = (seen.get("status") or {}).get("conditions") or []
-            if any(c.get("type") == "Established" and c.get("status") == "True" for c in listed):
-                return
-            time.sleep(0.3)
-        raise RuntimeError(f"{name} was installed but not established within {CRD_SECONDS} s.")
-
     def _admit(self, document: dict[str, Any], wanted: Requested, run_id: str, *, exists: bool) -> Workspace:
         """Return the Workspace, or refuse it with every fault there is."""
         workspace, faults = examine_workspace(document, self.lookup.catalog, policy())
         faults = self.lookup.with_doubt(faults)
-        found = [*faults, *self._purpose_faults(document)]
+        found = [*faults, *purpose_faults(self.purpose, document)]
         named = run_calls(references.look_up(self.cluster.calls, document, wanted.namespace))
         found += references.faults(document, named, workspace, self.lookup.catalog)
         self.config = references.user_config(document, named)
@@ -169,7 +136,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         for notice in references.notices(document, named):
             self.log.warning("%s", notice)
         if exists and wanted.document and wanted.said:
-            found += self._difference_faults(wanted.document, document)
+            found += difference_faults(wanted.document, document)
         if _mapping(document.get("metadata")).get("deletionTimestamp"):
             found.append(Fault("metadata.deletionTimestamp", None, "P1", "the Workspace is being deleted"))
         if self.lookup.transient and found == [self.lookup.fault]:
@@ -210,57 +177,14 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return [Fault("resource.labelSelector", None, "R10", str(error))]
         if self.machine is None and policy().of(workspace).byo:
             return [Fault("resource.labelSelector", None, "R9", "none of the cluster's nodes matches")]
-        return self._fit_faults(workspace, self.machine) if self.machine and workspace.is_tuning else []
-
-    def _fit_faults(self, workspace: Workspace, machine: Machine) -> list[Fault]:
-        """F9 and R16 for a tuning: what the rules ask of a machine type, asked of BYO nodes."""
-        if names.BYPASS_RESOURCE_CHECKS in workspace.annotations:
-            return []
-        catalog, found = self.lookup.catalog, []
-        made = plan(workspace, catalog, self.config, machine)
-        if made.memory_bytes > made.gpu_memory_bytes:
-            told = (
-                f"{made.method} tuning of {made.model} needs about {sizing.gib(made.memory_bytes)} on a GPU, but one "
-                f"{made.gpu} has {sizing.gib(made.gpu_memory_bytes)}"
-            )
-            found.append(Fault("resource.labelSelector", None, "F9", told, "select nodes with larger GPUs"))
-        try:
-            if workspace.rollout:
-                plan_serving(workspace, catalog, machine=machine)
-        except sizing.DoesNotFit as error:
-            found.append(Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes"))
-        return found
+        return (
+            fit_faults(workspace, self.machine, self.lookup.catalog, self.config)
+            if self.machine and workspace.is_tuning
+            else []
+        )
 
     def _hub_token(self, document: Mapping[str, Any], namespace: str) -> str | None:
         return run_calls(references.hub_token(self.cluster.calls, document, namespace))
-
-    def _purpose_faults(self, document: Mapping[str, Any]) -> list[Fault]:
-        here, there, dag = (
-            ("tuning", "inference", "kaito_serve")
-            if self.purpose == Purpose.TUNING
-            else ("inference", "tuning", "kaito_tune")
-        )
-        if document.get(there) and not document.get(here):
-            if self.purpose == Purpose.SERVING and serves(document):
-                if published(document):
-                    return []
-                hint = "start kaito_tune, which serves it at the end"
-                return [
-                    Fault(there, None, "P2", "this Workspace has published no adapter to serve yet", hint)
-                ]
-            return [
-                Fault(there, None, "P2", f"this DAG is for Workspaces with {here}", f"start {dag} instead")
-            ]
-        return []
-
-    @staticmethod
-    def _difference_faults(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> list[Fault]:
-        parts = {key: wanted[key] for key in ("resource", "tuning", "inference") if key in wanted}
-        hint = "kubectl apply the change first, or start the run with the Workspace's name alone"
-        return [
-            Fault(path, None, "P3", "the Workspace in the cluster has another value here", hint)
-            for path in differences(parts, live)
-        ]
 
     def _refusal(
         self, wanted: Requested, document: Mapping[str, Any], faults: list[Fault], run_id: str
@@ -404,34 +328,37 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         trained: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Leave the plans to the later tasks and tell the Workspace's author, unless this run goes on from before."""
-        by_purpose = {Purpose.TUNING: tuning, Purpose.SERVING: serving}
-        known = {str(purpose): found for purpose, found in by_purpose.items() if found}
+        known = {
+            purpose.value: found
+            for purpose, found in ((Purpose.TUNING, tuning), (Purpose.SERVING, serving))
+            if found
+        }
         for found in known.values():
             for sentence in found.sentences():
                 self.log.info("%s", sentence)
-        kept = redacted(document)
-        made = next(iter(known.values())).first
-        served = serving.first.to_dict() if serving else None
-        result: dict[str, Any] = {"workspace": kept, "plan": made.to_dict(), "serving_plan": served}
-        others = {key: [one.to_dict() for one in found.plans[1:]] for key, found in known.items()}
-        if others := {key: plans for key, plans in others.items() if plans}:
-            result["alternatives"] = others
-        if trained:
-            result["trained"] = trained
+        result = PreflightResult(
+            workspace=redacted(document),
+            plan=next(iter(known.values())).first,
+            serving_plan=serving.first if serving else None,
+            alternatives={
+                purpose: tuple(found.plans[1:]) for purpose, found in known.items() if found.plans[1:]
+            },
+            trained=trained,
+        )
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
-            self._tell_kept(Run.from_xcom(result, run_id))
-            return {**result, "adapter": published(document)}
+            self._tell_kept(Run.of(result, run_id))
+            return replace(result, adapter=published(document)).to_xcom()
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
-        run = Run.from_xcom(result, run_id)
-        phase, told = conditions.Phase.ACCEPTED, sentences(made)[0]
+        run = Run.of(result, run_id)
+        phase, told = conditions.Phase.ACCEPTED, sentences(result.plan)[0]
         if cleared(document, run_id):
             phase, told = conditions.Phase.RESUMED, f"Steps of run {run_id} were cleared and are done again"
         self.report(run, phase, told, begun=begun, edit=self._note_versions)
         exclusive.confirm(self.live_workspace(run), run_id)
         if phase is conditions.Phase.ACCEPTED or (run.trained or {}).get("run") != run.run_id:
             self._tell_kept(run)  # else its own conditions say it
-        return result
+        return result.to_xcom()
 
     def _note_versions(self, status: dict[str, Any]) -> dict[str, Any]:
         """Leave to the reconciler which Secrets this run was judged by: when they change, a failure may be mended."""
@@ -455,27 +382,6 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 def _least(plan: Plan) -> float:
     """What a plan's machines cost at least, in US dollars."""
     return plan.estimate(0).usd or 0.0
-
-
-def under_way(live: Mapping[str, Any], run_id: str) -> bool:
-    """Whether a run of this id has reached something of this generation and has no verdict: Airflow forgot about it."""
-    status, generation = live.get("status") or {}, names.generation(live)
-    mine = [c for c in status.get("conditions") or () if c.get("observedGeneration") == generation]
-    verdict = conditions.condition({"conditions": mine}, conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
-    return (
-        (status.get("run") or {}).get("id") == run_id
-        and verdict.get("reason") == conditions.Reason.PENDING
-        and any(c.get("status") == "True" for c in mine)
-    )
-
-
-def cleared(live: Mapping[str, Any], run_id: str) -> bool:
-    """Whether a run of this id has ended this generation before: somebody has cleared steps of it in Airflow."""
-    status, generation = live.get("status") or {}, names.generation(live)
-    told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
-    ended = told.get("status") == "True" or told.get("reason") in conditions.ENDED_BADLY
-    same = (status.get("run") or {}).get("id") == run_id
-    return same and ended and told.get("observedGeneration") == generation
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

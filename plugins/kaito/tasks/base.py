@@ -1,7 +1,7 @@
 """What every step of a run shares: which Workspace it serves, its plan, and how it tells the Workspace's author.
 
-The first task leaves a small dict in XCom; later tasks read it here and nowhere else. Signed URLs are taken out of it
-(``redacted``), so a step that needs them reads the Workspace from the cluster. A status that cannot be written is
+The first task leaves its result in XCom (:mod:`kaito.tasks.preflight_result`), without signed URLs, so a step that
+needs them reads the Workspace from the cluster. A status that cannot be written is
 logged and never hides the error that was to be reported.
 """
 
@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from include.contracts.purpose import Purpose
-from include.contracts.redaction import redact_url
 from include.planning import Plan
 from include.pools.observed import UnregisteredCapacity
 from include.workspace import Workspace, parse_workspace
@@ -30,6 +29,7 @@ from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
 from kaito.tasks.links import WorkspaceLink
+from kaito.tasks.preflight_result import PreflightResult
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT = "preflight"
 #: By purpose, the task whose result says which machines were got.
-WAITS = {"tuning": "wait_for_nodes", "serving": "serve.wait_for_nodes"}
+WAITS = {Purpose.TUNING.value: "wait_for_nodes", Purpose.SERVING.value: "serve.wait_for_nodes"}
 #: What a run may say first: that it begins, or that it cannot.
 BEGINNINGS = frozenset(
     {
@@ -54,15 +54,6 @@ API_AWAY_POLL = 2.0
 VERDICTS = frozenset(
     phase for phase in conditions.Phase if phase.endswith("Failed") or phase in ("Published", "Succeeded")
 )
-
-
-def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may go into XCom: no status, and no dataset URL with its query (it may carry a signature)."""
-    found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in workspace.items() if k != "status"}))
-    source = (found.get("tuning") or {}).get("input") or {}
-    if source.get("urls"):
-        source["urls"] = [redact_url(url) for url in source["urls"]]
-    return found
 
 
 @dataclass(frozen=True)
@@ -127,35 +118,27 @@ class Run:
         return self.plan
 
     @classmethod
-    def from_xcom(
-        cls, value: Mapping[str, Any], run_id: str, got: Mapping[str, str | None] | None = None
-    ) -> Run:
-        """Read what the first task left.
+    def of(cls, result: PreflightResult, run_id: str, offers: Mapping[str, str | None] | None = None) -> Run:
+        """Return the run that the first task has decided about.
 
-        :param got: by purpose, the offer of the machines that were got, where that is known.
+        :param run_id: of Airflow.
+        :param offers: by purpose, the offer of the machines that were got, where that is known.
         """
-        serving = value.get("serving_plan")
-        first = {"tuning": value["plan"], "serving": serving}
-        others = {
-            purpose: (Plan.from_dict(first[purpose]), *map(Plan.from_dict, listed))
-            for purpose, listed in (value.get("alternatives") or {}).items()
-        }
+        offers = offers or {}
         return cls(
-            document=dict(value["workspace"]),
-            plan=_chosen(value["plan"], others.get("tuning"), (got or {}).get("tuning")),
-            serving_plan=_chosen(serving, others.get("serving"), (got or {}).get("serving"))
-            if serving
-            else None,
+            document=result.workspace,
+            plan=_chosen(result.all_plans(Purpose.TUNING), offers.get(Purpose.TUNING)),
+            serving_plan=_chosen(result.all_plans(Purpose.SERVING), offers.get(Purpose.SERVING)),
             run_id=names.run_id_label(run_id),
-            adapter=value.get("adapter"),
-            trained=value.get("trained"),
-            alternatives=others,
+            adapter=result.adapter,
+            trained=result.trained,
+            alternatives={purpose: result.all_plans(purpose) for purpose in result.alternatives},
         )
 
 
-def _chosen(first: Mapping[str, Any], plans: Sequence[Plan] | None, got: str | None) -> Plan:
-    """The plan of the machines that were got, else the first."""
-    return next((plan for plan in plans or () if plan.offer == got), None) or Plan.from_dict(first)
+def _chosen(plans: Sequence[Plan], offer: str | None) -> Plan | None:
+    """The plan of the machines that were got, else the first; None where there is none."""
+    return next((plan for plan in plans if plan.offer == offer), plans[0] if plans else None)
 
 
 def tries_left(context: Context) -> bool:
@@ -164,7 +147,7 @@ def tries_left(context: Context) -> bool:
     return int(getattr(ti, "try_number", 1)) <= int(getattr(ti, "max_tries", 0))
 
 
-def _told(value: Any) -> Mapping[str, Any]:
+def _wait_result(value: Any) -> Mapping[str, Any]:
     """The result of a wait; what a trigger leaves in XCom comes back as JSON text."""
     found = json.loads(value) if isinstance(value, str) else value
     return found if isinstance(found, Mapping) else {}
@@ -194,9 +177,14 @@ class WorkspaceTask:
         value = context["ti"].xcom_pull(task_ids=first)
         if not value:
             raise RuntimeError(f"Task {first} left no plan: clear it, so that it runs again.")
-        waits = {purpose: f"{self.run_prefix}{WAITS[purpose]}" for purpose in value.get("alternatives") or {}}
-        seen = {purpose: _told(context["ti"].xcom_pull(task_ids=task)) for purpose, task in waits.items()}
-        return Run.from_xcom(value, context["run_id"], {key: one.get("offer") for key, one in seen.items()})
+        result = PreflightResult.from_xcom(value)
+        waits = {purpose: f"{self.run_prefix}{WAITS[purpose]}" for purpose in result.alternatives}
+        results = {
+            purpose: _wait_result(context["ti"].xcom_pull(task_ids=task)) for purpose, task in waits.items()
+        }
+        return Run.of(
+            result, context["run_id"], {purpose: found.get("offer") for purpose, found in results.items()}
+        )
 
     def live_workspace(self, run: Run) -> dict[str, Any]:
         """Read the Workspace again, signed URLs included, and make sure that it still is the one of this run."""

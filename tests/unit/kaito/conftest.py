@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from kaito.hooks.api import CRD, SECRET, WORKSPACE
-from kaito.tasks.base import PREFLIGHT, redacted
+from kaito.tasks.base import PREFLIGHT
+from kaito.tasks.preflight_result import PreflightResult, redacted
 
 from include.catalog import load_catalog
 from include.planning import plan, plan_serving
@@ -46,11 +47,9 @@ def context(cluster: FakeCluster, workspace: dict[str, Any]) -> dict[str, Any]:
     """A run's context after preflight."""
     catalog = load_catalog()
     parsed = parse_workspace(workspace)
-    first = {
-        "workspace": redacted(workspace),
-        "plan": plan(parsed, catalog).to_dict(),
-        "serving_plan": plan_serving(parsed, catalog).to_dict(),
-    }
+    first = PreflightResult(
+        redacted(workspace), plan(parsed, catalog), plan_serving(parsed, catalog)
+    ).to_xcom()
     ti = FakeTaskInstance({PREFLIGHT: first}, {})
     return {
         "ti": ti,

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import SERVICE, VOLUME_CLAIM, ClusterError
 from kaito.operators import dry_run
 from kaito.tasks.base import Run
+from kaito.tasks.preflight_result import PreflightResult
 
 from include.manifests import ManifestSettings
 from tests.support.fake_cluster import RUN_ID, FakeCluster
@@ -27,7 +28,7 @@ QUOTA = (
 
 
 def planned(context: dict[str, Any]) -> list[tuple[str, str]]:
-    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
     made = dry_run.planned(run, ManifestSettings("i:1"))
     return [(kind.name, _without_digest(obj["metadata"]["name"])) for kind, obj in made]
 

@@ -13,7 +13,7 @@ from kaito.hooks.api import CONFIG_MAP
 from kaito.operators.evaluation import EvaluateOperator, policy_of, sentence
 
 from include.contracts.evaluation import AdapterIdentity, Interval, Metric, Subject, Summary
-from tests.unit.kaito.conftest import FakeCluster
+from tests.support.fake_cluster import FakeCluster
 
 NAME = "workspace-tuning-phi-3"
 GOLDEN = '- {prompt: "Capital?", expected: Paris}'

@@ -19,6 +19,7 @@ from kaito.operators.publishing import PublishAdapterOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.tasks.base import Run
+from kaito.tasks.preflight_result import PreflightResult
 
 from include.workspace.api import names
 from include.workspace.status import conditions
@@ -215,7 +216,7 @@ def test_a_training_that_dies_leaves_nothing_to_push(
 def test_a_run_that_lost_the_volume_does_not_claim_it(
     cluster: FakeCluster, claim: dict[str, Any], context: dict[str, Any]
 ) -> None:
-    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
     cluster.objects[KEY]["metadata"]["annotations"] = KeptAdapter.begun("r", "newer", "", {}).annotation()
     before = copy.deepcopy(record(cluster))
     kept_adapter.change(cluster, run.document, lambda known: known and known.finished(run.run_id, TUNED))
@@ -245,7 +246,7 @@ def test_a_run_whose_push_was_cleared_keeps_what_it_has_reached(
     cluster: FakeCluster, tuned: KeptAdapter, context: dict[str, Any], ended: str
 ) -> None:
     """Somebody has cleared publish_adapter in Airflow after the end: its setup runs again, and plans nothing."""
-    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
     push = operator(
         PublishAdapterOperator, cluster, task_id="publish_adapter", dataset_task_id="d", tuning_task_id="t"
     )

@@ -20,6 +20,7 @@ from kaito.operators.tuning import TuneOperator
 from kaito.operators.workload import WorkloadPodOperator
 from kaito.tasks import base
 from kaito.tasks.base import Run
+from kaito.tasks.preflight_result import PreflightResult
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 
@@ -399,7 +400,7 @@ def test_the_adapter_says_where_it_comes_from(
 
 
 def test_provenance_leaves_out_what_is_not_known(context: dict[str, Any]) -> None:
-    run = Run.from_xcom(context["ti"].xcoms["preflight"], RUN_ID)
+    run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
     assert "sh.kaito.tuning.loss" not in provenance(run, {}, {})
 
 
