@@ -11,6 +11,7 @@ from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
 from include.manifests.serving_adapters import are_followed, wanted_config_map, wanted_digest
+from include.manifests.serving_pod import is_benchmarked
 from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import (
     adapter_pod,
@@ -32,6 +33,7 @@ __all__ = [
     "disruption_budget",
     "egress_policy",
     "evaluation_pod",
+    "is_benchmarked",
     "key_secret",
     "network_policy",
     "services",

@@ -24,6 +24,7 @@ from include.workspace.api.models import Workspace
 
 KEY_VOLUME, KEY_PATH = "api-key", "/etc/kaito/api-key"
 KEY_FILE = "key"
+BENCHMARK_FILE = "/tmp/kaito-benchmark.json"  # noqa: S108 - the pod's own emptyDir
 GROUP_PORTS = {"master": 29500, "group": 29501}
 PROBE_PERIOD = 2  # seconds: an HTTP GET costs nothing, and users wait for the first True
 # KAITO: 15 minutes and 18 seconds a GiB of weights, between 30 and 180 minutes (kaito-api.md#a-service)
@@ -43,6 +44,15 @@ def startup_seconds(weights_bytes: int) -> int:
 def is_group(plan: Plan) -> bool:
     """Whether the pods are one server together, of which the first answers."""
     return plan.runtime == VLLM and plan.node_count > 1
+
+
+def is_benchmarked(ws: Workspace, plan: Plan) -> bool:
+    """Whether what the server can do is measured after its start, as KAITO does for its default runtime.
+
+    Not of a group: what starts there with the first pod would hold up its restarts.
+    """
+    disabled = ws.annotations.get(names.DISABLE_BENCHMARK, "").strip().lower() == "true"
+    return plan.runtime == VLLM and plan.node_count == 1 and not disabled
 
 
 def grace_seconds(plan: Plan, settings: ManifestSettings) -> int:
@@ -142,6 +152,7 @@ def _vllm_environment(ws: Workspace, plan: Plan, adapters: Sequence[str]) -> lis
             MODEL_ID=plan.model_id,
             KAITO_DEFAULT_ADAPTER=adapters[0] if len(adapters) == 1 else None,
             DRAIN_SECONDS=DRAIN_SECONDS[VLLM],
+            KAITO_BENCHMARK_FILE=BENCHMARK_FILE if is_benchmarked(ws, plan) else None,
             LEADER_ADDRESS=leader if group else None,
         ),
         *([env_from_field("POD_NAME", "metadata.name")] if group else []),

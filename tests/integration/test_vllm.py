@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import httpx
 import pytest
 
 from include.reconcile import activity
+from include.workloads.adapter.engine import VllmEngine
+from include.workloads.adapter.follow import Follower
 from tests.integration.vllm_pod import (
     MODEL,
     PROJECT_ROOT,
@@ -28,7 +31,6 @@ from tests.integration.vllm_pod import (
     free_port,
     user,
     weights,
-    write_names,
 )
 
 pytestmark = [
@@ -50,15 +52,15 @@ from transformers import AutoModelForCausalLM
 from peft import LoraConfig, get_peft_model
 torch.manual_seed(int(sys.argv[3]))
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-config = LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+config = LoraConfig(r=int(sys.argv[4]), lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
 tuned = get_peft_model(model, config)
 tuned.save_pretrained(sys.argv[2])
 """
 
 
-def adapter(model: Path, target: Path, seed: int) -> Path:
+def adapter(model: Path, target: Path, seed: int, rank: int = 4) -> Path:
     subprocess.run(
-        [sys.executable, "-c", ADAPTER, model, target, str(seed)],
+        [sys.executable, "-c", ADAPTER, model, target, str(seed), str(rank)],
         check=True,
         capture_output=True,
         timeout=300,
@@ -72,6 +74,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     model = weights(PROJECT_ROOT / ".sandbox" / "weights")
     adapter(model, folder / "adapters" / "mine", 1)
     adapter(model, folder / "next", 2)
+    adapter(model, folder / "large", 3, rank=32)
     (folder / "key").write_text(KEY)
     (folder / "token").write_text(TOKEN)
     environment = {
@@ -207,15 +210,9 @@ def test_an_adapter_is_replaced_without_a_restart_and_without_a_failed_request(p
     threads = [threading.Thread(target=clients) for _ in range(2)]
     for thread in threads:
         thread.start()
-    target = f"mine@{'2' * 12}"
-    loaded = httpx.post(
-        f"{pod.url}/v1/load_lora_adapter",
-        json={"lora_name": target, "lora_path": str(folder / "next")},
-        headers={"X-Kaito-Admin": TOKEN},
-        timeout=300,
-    )
-    assert loaded.status_code == 200, loaded.text
-    write_names(folder / "names.json", {"mine": (target, OTHER)})
+    engine = VllmEngine(pod.address, pod.port, TOKEN)
+    sidecar = follower(folder, {"mine": f"r.example.com/next@{OTHER}"})
+    sidecar.step(engine)
     second = ask(pod.url, question, AUTH)
     done.set()
     for thread in threads:
@@ -226,6 +223,29 @@ def test_an_adapter_is_replaced_without_a_restart_and_without_a_failed_request(p
     assert set(statuses) == {200}
     listed = httpx.get(f"{pod.url}/v1/models", headers=AUTH, timeout=10).json()["data"]
     assert [(one["id"], one.get("digest")) for one in listed] == [(MODEL, None), ("mine", OTHER)]
+    told = httpx.get(f"{pod.url}/kaito/adapters", headers=AUTH, timeout=10).json()
+    assert told["adapters"]["mine"]["image"] == f"r.example.com/next@{OTHER}"
+    # What the engine cannot take leaves this one in place, and says why.
+    sidecar = follower(folder, {"mine": f"r.example.com/large@{DIGEST}"})
+    sidecar.step(engine)
+    told = httpx.get(f"{pod.url}/kaito/adapters", headers=AUTH, timeout=10).json()
+    assert told["pending"]["mine"]["state"] == "Failed"
+    assert "rank" in told["pending"]["mine"]["message"]
+    assert ask(pod.url, question, AUTH).headers["x-kaito-adapter-digest"] == OTHER
+
+
+def follower(folder: Path, images: dict[str, str]) -> Follower:
+    """The sidecar of this pod, over a registry that is a folder: r.example.com/NAME is NAME in it."""
+
+    def pull(image: str, target: Path) -> str:
+        name, _, digest = image.removeprefix("r.example.com/").partition("@")
+        for file in (folder / name).iterdir():
+            shutil.copy(file, target / file.name)
+        return digest
+
+    wanted = [{"name": name, "image": image} for name, image in images.items()]
+    (folder / "wanted.json").write_text(json.dumps({"adapters": wanted}))
+    return Follower(folder / "adapters", folder / "wanted.json", folder / "names.json", pull)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -137,11 +136,3 @@ def ask(url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = N
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
-
-
-def write_names(file: Path, names: Mapping[str, tuple[str, str]]) -> None:
-    """The file of public adapter names: name -> (target, digest)."""
-    content = {name: {"target": target, "digest": digest} for name, (target, digest) in names.items()}
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps({"adapters": content}))
-    new.rename(file)

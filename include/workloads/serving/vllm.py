@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
+from include.workloads.serving import benchmark
 from include.workloads.serving.adapters import Adapter, check_base, find_adapters
 
 MIDDLEWARE = "include.workloads.serving.vllm_middleware.KaitoMiddleware"
@@ -201,6 +203,18 @@ def have_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def _measure_once(cpu: bool) -> None:
+    """Start the benchmark beside the server, which this process becomes; not again when the container is restarted.
+
+    On processors it says nothing worth a minute of them, unless it is asked for by its seconds.
+    """
+    file = os.environ.get(benchmark.FILE)
+    if not file or (cpu and benchmark.SECONDS not in os.environ):
+        os.environ.pop(benchmark.FILE, None)
+    elif not Path(file).exists():
+        subprocess.Popen([sys.executable, "-m", "include.workloads.serving.benchmark"])
+
+
 def main() -> None:
     """Become `vllm serve`, or stand guard over it as one of a group."""
     pod, cpu = Pod.read(os.environ), computes_on_processors()
@@ -220,6 +234,7 @@ def main() -> None:
         Member(rank=pod.rank, size=nodes, leader=pod.leader, address=pod.address or pod.host).run(
             [program, *line[1:]]
         )
+    _measure_once(cpu)
     os.execv(program, line)  # noqa: S606 - this process becomes the server: no shell between
 
 

@@ -34,6 +34,7 @@ NODE_IMAGE_FAMILY = "kaito.sh/node-image-family"
 NODE_CLASS_NAME = "kaito.sh/node-class-name"
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
 API_KEY = "kaito.sh/api-key"  # a Secret's name, or "none"
+DISABLE_BENCHMARK = "kaito.sh/disable-benchmark"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 STARTED_BY = (

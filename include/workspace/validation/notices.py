@@ -23,7 +23,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.PERFORMANCE_MODE,
         names.API_KEY,
         names.USE_LOCAL_WEIGHTS,
-        "kaito.sh/disable-benchmark",
+        names.DISABLE_BENCHMARK,
         names.MODEL_STREAMING,
         names.CONVERSION_DATA,
         names.RERUN,

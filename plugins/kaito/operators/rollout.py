@@ -31,7 +31,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
-from kaito.tasks import served_adapters
+from kaito.tasks import performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.tasks.stopped import stopped
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 SERVICE_PORT = 80
 ANSWER_SECONDS = 180
 ANSWER_TOKENS = 64
-ADAPTER_SECONDS = 10
+GET_SECONDS = 10
 KEY_BYTES = 32
 TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
@@ -211,6 +211,7 @@ class AskOperator(WorkspaceTask, BaseOperator):
         self.log.info("A: %s", text)
         told = f"Service {run.name} answers on port {SERVICE_PORT}."
         self.report(run, conditions.Phase.SUCCEEDED, told, edit=lambda status: _with(status, adapters))
+        self._measure(run, headers, told)
         return {"question": self.question, "answer": text}
 
     def _adapters(self, run: Run, headers: dict[str, str], context: Context) -> list[dict[str, str]]:
@@ -219,18 +220,8 @@ class AskOperator(WorkspaceTask, BaseOperator):
         if not images:
             return []
 
-        def said() -> Any:
-            return self.cluster.get_from_service(
-                run.name,
-                run.namespace,
-                served_adapters.PATH,
-                port=SERVICE_PORT,
-                timeout=ADAPTER_SECONDS,
-                headers=headers,
-            )
-
         try:
-            found = served_adapters.wait(said, images)
+            found = served_adapters.wait(lambda: self._get(run, served_adapters.PATH, headers), images)
         except served_adapters.NotServed as error:
             self.report(run, conditions.Phase.INFERENCE_FAILED, str(error))
             raise AirflowFailException(str(error)) from None
@@ -241,6 +232,27 @@ class AskOperator(WorkspaceTask, BaseOperator):
         for one in found:
             self.log.info("Adapter %s answers as %s", one["name"], one["digest"])
         return found
+
+    def _measure(self, run: Run, headers: dict[str, str], told: str) -> None:
+        """Write what the service can do at most; it is ready already, whatever comes of it."""
+        plan = run.serving_plan
+        if plan is None or not manifests.is_benchmarked(run.workspace, plan):
+            return
+        said = performance.wait(lambda: self._get(run, performance.PATH, headers))
+        if said is None:
+            return
+        self.log.info("Benchmark: %s", performance.sentence(said))
+        self.report(
+            run,
+            conditions.Phase.SUCCEEDED,
+            told,
+            edit=lambda status: performance.written(status, said, run.generation),
+        )
+
+    def _get(self, run: Run, path: str, headers: dict[str, str]) -> Any:
+        return self.cluster.get_from_service(
+            run.name, run.namespace, path, port=SERVICE_PORT, timeout=GET_SECONDS, headers=headers
+        )
 
     def _key(self, run: Run) -> dict[str, str]:
         """Return the header with the service's key; the API server's proxy keeps Authorization for itself."""

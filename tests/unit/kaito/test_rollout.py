@@ -22,7 +22,7 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.operators.rollout import AskOperator, RollOutOperator
-from kaito.tasks import served_adapters
+from kaito.tasks import performance, served_adapters
 
 from include.reconcile.rollout import rollout_status
 from tests.support.fake_cluster import FakeCluster
@@ -127,6 +127,63 @@ def test_waiting_for_an_adapter_ends(cluster: FakeCluster) -> None:
         served_adapters.wait(
             lambda: {}, {"a": "r/a:1"}, seconds=3, sleep=lambda _: None, clock=lambda: next(clock)
         )
+
+
+MEASURED = {
+    "state": "done",
+    "metrics": {"peakTokensPerMinute": {"value": 123456, "unit": "tokens/min", "config": {"engine": "vllm"}}},
+}
+
+
+def test_what_the_service_can_do_is_in_its_status(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(performance, "POLL", 0)
+    cluster.answers = [{"Result": "42"}]
+    cluster.said = [{"state": "running"}, MEASURED]
+    ask(cluster).execute(context)
+    status = cluster.find(WORKSPACE, NAME, "default")["status"]
+    assert status["performance"]["metrics"]["peakTokensPerMinute"]["value"] == 123456
+    told = cluster.condition(NAME, "BenchmarkCompleted")
+    assert (told["status"], told["reason"]) == ("True", "BenchmarkCompleted")
+    assert "123,456 tokens a minute" in told["message"]
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("said", "condition"),
+    [
+        ({"state": "failed", "message": "None of 7 requests was answered."}, "False"),
+        ({"state": "off"}, None),
+        ("nonsense", None),
+    ],
+)
+def test_a_benchmark_that_comes_to_nothing_fails_nothing(
+    cluster: FakeCluster, context: dict[str, Any], said: Any, condition: str | None
+) -> None:
+    cluster.answers, cluster.said = [{"Result": "42"}], [said]
+    ask(cluster).execute(context)
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "True"
+    assert cluster.condition(NAME, "BenchmarkCompleted").get("status") == condition
+    assert "performance" not in cluster.find(WORKSPACE, NAME, "default")["status"]
+
+
+def test_the_annotation_turns_the_benchmark_off(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    keyed(context, disable_benchmark="true")
+    roll_out(cluster).execute(context)
+    assert "KAITO_BENCHMARK_FILE" not in str(cluster.find(STATEFUL_SET, NAME, "default"))
+    keyed(context, disable_benchmark="false")
+    roll_out(cluster).execute(context)
+    assert "KAITO_BENCHMARK_FILE" in str(cluster.find(STATEFUL_SET, NAME, "default"))
+
+
+def test_a_benchmark_is_not_waited_for_for_ever() -> None:
+    clock = iter(range(1000))
+    said = performance.wait(
+        lambda: {"state": "running"}, seconds=3, sleep=lambda _: None, clock=lambda: next(clock)
+    )
+    assert said is not None
+    assert said["state"] == "failed"
 
 
 def test_a_refused_rollout_says_so(cluster: FakeCluster, context: dict[str, Any]) -> None:

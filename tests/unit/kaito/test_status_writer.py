@@ -55,7 +55,7 @@ def test_every_field_that_the_definition_adds_is_written() -> None:
 def test_foreign_fields_and_conditions_are_never_sent() -> None:
     status = {
         "state": "Ready",
-        "performance": {"metrics": {}},
+        "aggregatedPeakTokensPerMinute": {"value": 1},
         "conditions": [{"type": "WorkspaceReady"}, {"type": "Theirs"}],
     }
     assert ours(status) == {"state": "Ready", "conditions": [{"type": "WorkspaceReady"}]}

@@ -5,6 +5,7 @@ KAITO_ADMIN_TOKEN_FILE           the token of this pod's sidecar; without it nob
 KAITO_ADAPTERS_FILE              public adapter names and what they stand for now (aliases.py)
 KAITO_ADAPTER_DIGESTS            {"name": "sha256:..."} of the adapters that the pod was started with
 KAITO_DEFAULT_ADAPTER            the adapter that /chat asks
+KAITO_BENCHMARK_FILE             what the benchmark beside the server writes when it has ended (benchmark.py)
 KAITO_MAX_BODY_BYTES, KAITO_BODY_SECONDS
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from include.contracts.redaction import hide
 from include.workloads.contract import UserConfigError
@@ -39,6 +41,7 @@ def parts_of(
         guard=guard,
         aliases=Aliases(_digests(environment), Path(file) if file else None),
         translates_chat=translates_chat,
+        performance=_performance(get("KAITO_BENCHMARK_FILE")),
         chat_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
     )
 
@@ -69,6 +72,19 @@ def _token(file: str | None) -> Callable[[], str] | None:
             return ""
 
     return token
+
+
+def _performance(file: str | None) -> Callable[[], Mapping[str, Any]]:
+    def said() -> Mapping[str, Any]:
+        if not file:
+            return {"state": "off"}
+        try:
+            found = json.loads(Path(file).read_bytes())
+        except (OSError, ValueError):
+            return {"state": "running"}
+        return found if isinstance(found, dict) else {"state": "off"}
+
+    return said
 
 
 def _digests(environment: Mapping[str, str]) -> dict[str, Adapter]:

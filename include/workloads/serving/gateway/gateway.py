@@ -38,6 +38,7 @@ log = logging.getLogger("workload")
 OPEN = frozenset({"/", "/health", "/healthz", "/metrics"})
 MODELS = "/v1/models"
 ADAPTERS = "/kaito/adapters"
+PERFORMANCE = "/kaito/performance"
 # They change the server for everybody: only who runs beside it in the pod may.
 ADMIN = (
     "/v1/load_lora_adapter",
@@ -74,6 +75,7 @@ class Parts:
     guard: QueueGuard | None = None
     aliases: Aliases = field(default_factory=Aliases)
     translates_chat: bool = False  # whether the server below lacks KAITO's /chat
+    performance: Callable[[], Mapping[str, Any]] = lambda: {"state": "off"}  # what the benchmark says
     chat_adapter: str | None = None  # the public name that /chat asks, where there is one
 
 
@@ -132,6 +134,8 @@ class Gateway:
             return await self._models(scope, receive, send)
         if method == "GET" and path == ADAPTERS:
             return await answer(send, 200, self._parts.aliases.shown())
+        if method == "GET" and path == PERFORMANCE:
+            return await answer(send, 200, self._parts.performance())
         if method not in BODIES:
             return await self._app(scope, receive, send)
         body = await self._parts.intake.read(scope, receive)
