@@ -76,6 +76,7 @@ def _run_demo(state_dir: Path, keep: bool, console: Console, cluster: Options | 
 def _say_how_to_go_on(demo_dir: Path, state_dir: Path, console: Console) -> None:
     server = stack.wait_for_airflow(demo_dir, {DAG_ID})
     console.print(
+        f"\nPages:    {server.url}/plugin/workspaces"
         f"\nAirflow:  {server.url}/dags/{DAG_ID}   user {server.username}   password {server.password}"
         f"\nkubectl:  export KUBECONFIG={(demo_dir / 'kubeconfig').resolve()}"
         f"\nstop:     make down STATE={state_dir}",

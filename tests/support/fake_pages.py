@@ -1,0 +1,54 @@
+"""A cluster as the pages ask it, and what they wrote into Airflow's audit log."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from typing import Any
+
+from kaito.hooks.api import Request
+
+
+class FakeHook:
+    """A cluster with some Workspaces: what was sent to it, and what it refuses."""
+
+    def __init__(self, *objects: dict[str, Any]) -> None:
+        self.objects = {(one["metadata"]["namespace"], one["metadata"]["name"]): one for one in objects}
+        self.sent: list[Request] = []
+        self.deleted: list[tuple[str, str, str | None]] = []
+        self.error: Exception | None = None
+        self.lists = 0
+        self.told: list[dict[str, Any]] = []
+
+    def __call__(self) -> FakeHook:
+        return self
+
+    async def pages(self, *_: Any) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        self.lists += 1
+        if self.error:
+            raise self.error
+        yield copy.deepcopy(list(self.objects.values())), "1"
+
+    async def find(self, _kind: Any, name: str, namespace: str) -> dict[str, Any] | None:
+        if self.error:
+            raise self.error
+        return copy.deepcopy(self.objects.get((namespace, name)))
+
+    async def send(self, request: Request) -> dict[str, Any]:
+        if self.error:
+            raise self.error
+        self.sent.append(request)
+        return {"items": self.told} if request.method == "GET" else {}
+
+    async def delete(self, _kind: Any, name: str, namespace: str, uid: str | None = None) -> bool:
+        self.deleted.append((namespace, name, uid))
+        return True
+
+
+def entries() -> list[Any]:
+    from airflow.models.log import Log
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session(scoped=False) as session:
+        return list(session.scalars(select(Log)))
