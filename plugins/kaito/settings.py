@@ -191,6 +191,12 @@ def check_push() -> bool:
     return _switch("check_push", text) if text else True
 
 
+def ui_ask() -> bool:
+    """Return whether services may be asked from the pages (``[kaito] ui_ask``, default true)."""
+    text = _text("ui_ask")
+    return _switch("ui_ask", text) if text else True
+
+
 def release_deadline() -> float:
     """Return how long the release of a deleted Workspace may take, in seconds (``[kaito] release_deadline``)."""
     text = _text("release_deadline")

@@ -6,7 +6,7 @@ import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
-from kaito.hooks.api import Request
+from kaito.hooks.api import ClusterError, Request
 
 
 class FakeHook:
@@ -19,6 +19,8 @@ class FakeHook:
         self.error: Exception | None = None
         self.lists = 0
         self.told: list[dict[str, Any]] = []
+        self.models = ["base", "served"]
+        self.broken = ""
 
     def __call__(self) -> FakeHook:
         return self
@@ -38,7 +40,20 @@ class FakeHook:
         if self.error:
             raise self.error
         self.sent.append(request)
+        if "/proxy/" in request.path:
+            return self._served(request)
         return {"items": self.told} if request.method == "GET" else {}
+
+    def _served(self, request: Request) -> dict[str, Any]:
+        """What a service says, with two models of which one is broken where `broken` names it."""
+        if request.path.endswith("/v1/models"):
+            return {"data": [{"id": name} for name in self.models]}
+        model = request.body["model"]
+        if model == self.broken:
+            raise ClusterError(500, "InternalError", "out of memory")
+        return {
+            "choices": [{"message": {"content": f"{model} says: {request.body['messages'][0]['content']}"}}]
+        }
 
     async def delete(self, _kind: Any, name: str, namespace: str, uid: str | None = None) -> bool:
         self.deleted.append((namespace, name, uid))

@@ -41,8 +41,9 @@ async def from_a_page_of_ours(request: Request) -> None:
         raise HTTPException(415, "Send JSON (Content-Type: application/json).")
 
 
-#: Changing Workspaces: who may start the runs that tune and serve; and who may start the run that deletes.
+#: Changing Workspaces: who may start the runs that tune and serve; asking a service and deleting: who may start those.
 ACT = [*READ, *_all("POST", DagAccessEntity.RUN, TUNE, SERVE), Depends(from_a_page_of_ours)]
+ASK = [*READ, *_all("POST", DagAccessEntity.RUN, SERVE), Depends(from_a_page_of_ours)]
 DELETE = [*READ, *_all("POST", DagAccessEntity.RUN, RELEASE), Depends(from_a_page_of_ours)]
 
 

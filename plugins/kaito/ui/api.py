@@ -21,8 +21,8 @@ from include.views import actions, draft, fleet, spending
 from include.views.actions import Action, ActionRefused
 from include.workspace.api import names
 from kaito import settings
-from kaito.ui import shown
-from kaito.ui.access import ACT, DELETE, READ, READ_LOGS, READ_TASKS, CurrentUser, audit
+from kaito.ui import asking, shown
+from kaito.ui.access import ACT, ASK, DELETE, READ, READ_LOGS, READ_TASKS, CurrentUser, audit
 from kaito.ui.problems import Problem
 from kaito.ui.rendering import unchanged
 
@@ -43,6 +43,13 @@ class Asked(BaseModel):
     value: str = Field(
         "", max_length=200, description="What the action asks for, such as minutes or a digest."
     )
+
+
+class Question(BaseModel):
+    """What a service is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(min_length=1, max_length=4000)
 
 
 class Text(BaseModel):
@@ -96,6 +103,20 @@ async def get_workspace(request: Request, user: CurrentUser, namespace: str, nam
 async def get_training(request: Request, user: CurrentUser, namespace: str, name: str) -> Any:
     """Return the curves of its latest training, as the log tells them."""
     return [shown.vars_of(one) for one in await shown.charts(request, user, namespace, name)]
+
+
+@router.post("/workspaces/{namespace}/{name}/ask", dependencies=ASK)
+async def ask(request: Request, namespace: str, name: str, asked: Question, user: CurrentUser) -> Any:
+    """Ask a Workspace's service one question: its base model and its adapters, side by side."""
+    if not settings.ui_ask():
+        raise Problem(403, "This installation lets nobody ask services from here ([kaito] ui_ask).")
+    _allowed(namespace)
+    cluster = shown.cluster_of(request)
+    live = await cluster.workspace(namespace, name)
+    found = await asking.answers(cluster, live, asked.question)
+    told = {"namespace": namespace, "name": name, "models": [one.model for one in found]}
+    await asyncio.to_thread(audit, user, "kaito.ask", told)
+    return [shown.vars_of(one) for one in found]
 
 
 @router.post("/workspaces/{namespace}/{name}/{action}", dependencies=ACT)

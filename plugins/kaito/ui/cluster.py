@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from airflow.exceptions import AirflowException
 
 from kaito.hooks import api
-from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.api import WORKSPACE, ClusterError, Kind, Request
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.settings import connection_id
 from kaito.ui.problems import Problem, of_cluster, unreachable
@@ -125,14 +125,26 @@ class Cluster:
         self.forget()
         return made
 
-    async def _ask(self, call: Callable[[Any], Awaitable[T]], *, listing: bool = False) -> T:
+    async def find(self, kind: Kind, name: str, namespace: str) -> Object | None:
+        """Return one object, None where there is none."""
+        found: Object | None = await self._ask(lambda hook: hook.find(kind, name, namespace))
+        return found
+
+    async def send(self, request: Request, seconds: float) -> Any:
+        """Send one request that may take so long."""
+        return await self._ask(lambda hook: hook.send(request), seconds=seconds)
+
+    async def _ask(
+        self, call: Callable[[Any], Awaitable[T]], *, listing: bool = False, seconds: float | None = None
+    ) -> T:
+        seconds = seconds or DEADLINE_SECONDS
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await call(self._hook())
         except ClusterError as error:
             raise of_cluster(error, listing=listing) from None
         except TimeoutError:
-            raise unreachable(f"no answer in {DEADLINE_SECONDS:.0f} seconds.") from None
+            raise unreachable(f"no answer in {seconds:.0f} seconds.") from None
         except (AirflowException, OSError, ValueError, RuntimeError) as error:
             log.warning("The cluster cannot be asked.", exc_info=True)
             raise unreachable(f"{type(error).__name__}: {error}") from None

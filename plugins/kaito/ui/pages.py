@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from include.catalog import load_catalog
 from include.views import draft, fleet, spending
 from include.workspace.api import names
+from kaito import settings
 from kaito.ui import runs, shown
 from kaito.ui.access import READ, READ_LOGS, READ_TASKS, RELEASE, SERVE, TUNE, CurrentUser, may
 from kaito.ui.problems import Problem
@@ -112,7 +113,9 @@ async def workspace(request: Request, user: CurrentUser, namespace: str, name: s
 
 async def _one(request: Request, user: Any, namespace: str, name: str) -> Response:
     seen = await shown.workspace(request, user, namespace, name)
-    acting, deleting = await asyncio.to_thread(lambda: (_may_act(user), may(user, "POST", RELEASE)))
+    acting, deleting, asking = await asyncio.to_thread(
+        lambda: (_may_act(user), may(user, "POST", RELEASE), may(user, "POST", SERVE) and settings.ui_ask())
+    )
     offers = [one for one in seen.page.offers if (deleting if one.dangerous else acting)]
     return render(
         request,
@@ -120,6 +123,7 @@ async def _one(request: Request, user: Any, namespace: str, name: str) -> Respon
         shown=seen,
         page=seen.page,
         offers=offers,
+        may_ask=seen.page.row.served_since is not None and asking,
         seconds=PAGE_SECONDS,
         curve_seconds=CURVE_SECONDS,
     )

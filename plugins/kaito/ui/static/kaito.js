@@ -136,6 +136,29 @@ function startActions() {
   });
 }
 
+// --- asking ---------------------------------------------------------------------------------------------------------
+function startAsking() {
+  const form = document.getElementById("ask"), place = document.getElementById("answers");
+  form?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("[type=submit]");
+    button.disabled = true;
+    place.textContent = "Asking ...";
+    const done = await send(form.dataset.ask, "POST", { question: form.elements.question.value }).catch(() => ({ told: "Airflow does not answer." }));
+    button.disabled = false;
+    place.replaceChildren();
+    if (!done.ok) { place.append(element("p", done.told, "faults")); return; }
+    const cards = element("div", undefined, "answers");
+    for (const one of done.found) {
+      const card = element("article");
+      card.append(element("h3", one.model), element("p", one.problem || one.text || "(nothing)", one.problem ? "faults" : "said"));
+      card.append(element("p", `${one.seconds.toFixed(1)} s`, "note"));
+      cards.append(card);
+    }
+    place.append(cards);
+  });
+}
+
 // --- copy ---------------------------------------------------------------------------------------------------------
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
@@ -253,4 +276,5 @@ function startForm() {
 followTheme();
 startParts();
 startActions();
+startAsking();
 startForm();

@@ -38,6 +38,7 @@ PATHS = [
 ]
 ACTIONS = [
     ("POST", "/api/workspaces/team/phi/pause"),
+    ("POST", "/api/workspaces/team/phi/ask"),
     ("DELETE", "/api/workspaces/team/phi"),
     ("POST", "/api/workspaces"),
 ]
@@ -72,7 +73,8 @@ def test_a_viewer_may_look(client: TestClient, viewer: dict[str, str], method: s
 def test_a_viewer_may_not_act(
     client: TestClient, hook: FakeHook, viewer: dict[str, str], method: str, path: str
 ) -> None:
-    body = {"uid": "uid-phi", "value": "phi"} if path != "/api/workspaces" else {"yaml": "x"}
+    bodies = {"/api/workspaces": {"yaml": "x"}, "/api/workspaces/team/phi/ask": {"question": "x"}}
+    body = bodies.get(path, {"uid": "uid-phi", "value": "phi"})
     answer = client.request(method, PREFIX + path, json=body, headers=viewer)
     assert answer.status_code == 403
     assert "does not allow" in answer.json()["detail"]

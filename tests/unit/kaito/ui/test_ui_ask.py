@@ -1,0 +1,78 @@
+"""Asking a service from its page: every model at once, with the service's key, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from kaito.ui.mount import PREFIX
+
+from tests.support.fake_pages import FakeHook, entries
+from tests.support.fleet import SERVING, reached
+
+PATH = f"{PREFIX}/api/workspaces/team/served/ask"
+KEY = "key-of-the-service-0123"
+
+
+def ask(client: TestClient, user: dict[str, str], **body: Any) -> Any:
+    return client.post(PATH, json={"question": "Who are you?", **body}, headers=user)
+
+
+def test_base_and_adapter_answer_side_by_side(
+    client: TestClient, hook: FakeHook, user: dict[str, str]
+) -> None:
+    answer = ask(client, user)
+    assert answer.status_code == 200, answer.text
+    told = [(one["model"], one["text"]) for one in answer.json()]
+    assert told == [("base", "base says: Who are you?"), ("served", "served says: Who are you?")]
+    (entry,) = entries()
+    assert entry.event == "kaito.ask"
+    assert "Who are you" not in entry.extra
+
+
+def test_one_that_fails_leaves_the_others_their_answers(
+    client: TestClient, hook: FakeHook, user: dict[str, str]
+) -> None:
+    hook.broken = "served"
+    one, other = ask(client, user).json()
+    assert one["text"]
+    assert "out of memory" in other["problem"]
+
+
+def test_a_service_with_a_key_gets_it_and_nobody_else_does(
+    client: TestClient, hook: FakeHook, user: dict[str, str]
+) -> None:
+    beta = {**reached(*SERVING, name="served"), "apiVersion": "kaito.sh/v1beta1"}
+    beta["metadata"]["annotations"] = {"kaito.sh/rollout": "true"}
+    secret = {"data": {"API_KEY": base64.b64encode(KEY.encode()).decode()}}
+    hook.objects = {("team", "served"): beta, ("team", "served-api-key"): secret}
+    hook.models = [KEY]
+    answer = ask(client, user)
+    assert {request.headers.get("X-Api-Key") for request in hook.sent} == {KEY}
+    assert f"{KEY} says" not in answer.text
+    hook.objects.pop(("team", "served-api-key"))
+    assert "has no API_KEY" in ask(client, user).json()["detail"]
+
+
+def test_what_cannot_be_asked_is_a_sentence(
+    client: TestClient, hook: FakeHook, user: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = client.post(f"{PREFIX}/api/workspaces/team/phi/ask", json={"question": "x"}, headers=user)
+    assert (asked.status_code, "not ready" in asked.json()["detail"]) == (409, True)
+    hook.models = []
+    assert "names no model" in ask(client, user).json()["detail"]
+    assert ask(client, user, question="").status_code == 422
+    monkeypatch.setenv("AIRFLOW__KAITO__UI_ASK", "false")
+    assert ask(client, user).status_code == 403
+    page = client.get(f"{PREFIX}/workspaces/team/served", headers=user)
+    assert "data-ask" not in page.text
+
+
+def test_the_box_is_there_for_those_who_may(
+    client: TestClient, user: dict[str, str], viewer: dict[str, str]
+) -> None:
+    path = f"{PREFIX}/workspaces/team/served"
+    assert "data-ask" in client.get(path, headers=user).text
+    assert "data-ask" not in client.get(path, headers=viewer).text
