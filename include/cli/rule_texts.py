@@ -157,6 +157,7 @@ SENTENCES: Mapping[str, str] = {
     "P9": "The API server would take every object that a run creates: quotas, limit ranges, pod security (a dry run).",
     "P10": "The registry of output.image takes a push with imagePushSecret (asked unless [kaito] check_push is false).",
     "P11": "The tag of output.image does not hold the adapter of another Workspace that is there (asked with P10).",
+    "P12": "The cluster can make the work volume: the StorageClass of [kaito] storage_class, else a default one.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }

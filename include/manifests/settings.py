@@ -24,6 +24,8 @@ class ManifestSettings:
     `gpu_image` is the image that has vLLM, `serving_runtimes` are the runtimes that the images have, preferred first.
     `endpoint_delay_seconds` is how long a server that is told to end still takes requests: endpoints go that late.
     `region` is the cloud's, where the zones of machines are told by it; whoever asks for machines looks it up.
+    `volume_zones` are the zones, by their whole names, that a volume of the run is in: whoever asks for machines looks
+    them up too.
     `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, unless
     `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp; `step_timeout_minutes` the time of the
     steps that wait for others' servers, dataset and adapter.
@@ -56,6 +58,7 @@ class ManifestSettings:
     serving_runtimes: tuple[str, ...] = RUNTIMES
     endpoint_delay_seconds: int = 5
     region: str = ""
+    volume_zones: tuple[str, ...] = ()
 
     @classmethod
     def defaults(cls, catalog: Catalog) -> ManifestSettings:

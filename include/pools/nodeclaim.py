@@ -33,6 +33,7 @@ from include.pools.status import (
     node_stage,
     offer_of,
 )
+from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
 from include.workspace.api import names
 from include.workspace.api.selector import node_labels
@@ -128,7 +129,9 @@ def _cloud_requirements(instance_type: str) -> list[Manifest]:
 
 
 def offer_requirements(plan: Plan, settings: ManifestSettings | None = None) -> list[Manifest]:
-    """What Karpenter has to keep of an alternative: its zone and its terms. gpu-provisioner passes over both.
+    """What Karpenter has to keep of an alternative: its zone (else the volume's) and its terms.
+
+    gpu-provisioner passes over all of them.
 
     Azure's zones are numbers, and Karpenter knows them with their region: westeurope-1. Raises ValueError without one.
     """
@@ -141,7 +144,9 @@ def offer_requirements(plan: Plan, settings: ManifestSettings | None = None) -> 
                 "(label topology.kubernetes.io/region)."
             )
         zone = f"{region}-{plan.zone}" if plan.zone.isdigit() else plan.zone
-        found.append(_requirement("topology.kubernetes.io/zone", zone))
+        found.append(_requirement(ZONE, zone))
+    elif settings is not None and settings.volume_zones:
+        found.append({"key": ZONE, "operator": "In", "values": list(settings.volume_zones)})
     if plan.capacity_type:
         found.append(_requirement("karpenter.sh/capacity-type", plan.capacity_type))
     return found

@@ -103,7 +103,8 @@ def node_pool(
 def _requirements(plan: Plan, settings: ManifestSettings | None) -> list[Manifest]:
     found = [{"key": INSTANCE_TYPE_LABEL, "operator": "In", "values": [plan.instance_type]}]
     found += offer_requirements(plan, settings)
-    if plan.instance_type.startswith("Standard_") and not plan.zone:
+    zonal = plan.zone or (settings is not None and settings.volume_zones)
+    if plan.instance_type.startswith("Standard_") and not zonal:
         found.append({"key": "karpenter.azure.com/placement-scope", "operator": "In", "values": ["regional"]})
     return found
 

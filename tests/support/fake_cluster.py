@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import CONFIG_MAP, EVENT, WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.api import CONFIG_MAP, EVENT, STORAGE_CLASS, WORKSPACE, ClusterError, Kind, Request
 from kaito.hooks.ownership import controller, refuse_foreign
 
 RUN_ID = "default.workspace-tuning-phi-3.0123abcd.g1"
@@ -66,6 +66,8 @@ class FakeCluster:
         self.answers: list[Any] = []
         self.said: list[Any] = []
         self.lingering: set[str] = set()
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.add(STORAGE_CLASS, {"metadata": {"name": "standard", "annotations": default}})
         #: What tasks left for Airflow to emit, by asset.
         self.outlets: dict[Any, SimpleNamespace] = defaultdict(lambda: SimpleNamespace(extra={}))
 

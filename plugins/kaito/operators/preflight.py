@@ -43,6 +43,7 @@ from kaito.params import Requested, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
 from kaito.settings import check_push, manifest_settings, policy
+from kaito.tasks import work_volume
 from kaito.tasks.base import Run, WorkspaceTask
 from kaito.tasks.preflight_result import PreflightResult, redacted
 
@@ -143,6 +144,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             raise RuntimeError(str(self.lookup.fault))  # Airflow tries again: nothing else is wrong
         if workspace is not None and not found:
             found += self._look_at_own_nodes(workspace, named)
+            if workspace.is_tuning and self.purpose == Purpose.TUNING:
+                found += work_volume.faults(self.cluster, document, manifest_settings().storage_class)
         if workspace is not None and not found:
             found += self._push_faults(workspace, named)
         if found or workspace is None:

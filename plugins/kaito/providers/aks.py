@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -112,8 +113,14 @@ class AgentPools(PoolProvider):
         self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings
     ) -> GpuPool:
         """Return the pool of a plan: one agent pool with all machines. Raises AgentPoolInvalid."""
-        body = agent_pool(workspace, plan, run_id, self.options)
+        body = agent_pool(workspace, plan, run_id, self._in_reach(settings.volume_zones))
         return GpuPool(PoolKey.of(workspace, plan.purpose), run_id, plan.instance_type, (body,))
+
+    def _in_reach(self, volume_zones: tuple[str, ...]) -> AgentPoolOptions:
+        """Return the options with the zones that can mount the run's volume, where it is in some (westeurope-2)."""
+        there = tuple(zone.rpartition("-")[2] for zone in volume_zones)
+        both = tuple(zone for zone in there if zone in self.options.zones)
+        return replace(self.options, zones=both or there) if there else self.options
 
     async def _pools(self, wanted: Mapping[str, str] | None = None) -> list[Pool]:
         """Our pools, of all Workspaces or with these labels."""

@@ -122,6 +122,7 @@ class PoolProvider(ABC):
     :cvar watched: kinds of the cluster that it makes and that are read at every look, so that one that is missing is
         news at once. `read` turns them into pools.
     :cvar remote: its pools are no objects of the cluster: whoever looks asks its cloud, and therefore seldom.
+    :cvar keeps_zones: off where a machine may come outside the zone that was asked for.
     :cvar makes_machines: off where the nodes are there anyhow: nothing is made, nothing is deleted, nothing costs.
     """
 
@@ -131,6 +132,7 @@ class PoolProvider(ABC):
     watched: ClassVar[tuple[Kind, ...]] = ()
     remote: ClassVar[bool] = False
     makes_machines: ClassVar[bool] = True
+    keeps_zones: ClassVar[bool] = True
 
     def __init__(self, context: ProviderContext) -> None:
         self.context = context

@@ -23,6 +23,7 @@ class BlockingProvider:
         self.provider = provider
         self.name, self.kind, self.remote = provider.name, provider.kind, provider.remote
         self.makes_machines = provider.makes_machines
+        self.keeps_zones = provider.keeps_zones
 
     def request(
         self, workspace: Mapping[str, Any], plan: Plan, run_id: str, settings: ManifestSettings

@@ -34,6 +34,7 @@ class NodeClaims(KarpenterProvider):
 
     name = names.PoolProvider.NODE_CLAIM
     kind = KIND
+    keeps_zones = False  # KAITO's gpu-provisioner passes over them
     objects = NODE_CLAIM
     watched = (NODE_CLAIM,)
 

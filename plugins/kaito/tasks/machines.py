@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
 from include.pools.status import FINAL_CLASSES, UNAVAILABLE_CLASSES
+from include.pools.volume_placement import VolumePlacement
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status import provisioning_history as notes
@@ -36,6 +38,7 @@ from kaito.providers.blocking import BlockingProvider
 from kaito.providers.registry import provider
 from kaito.providers.selection import choose, failure_class
 from kaito.settings import manifest_settings
+from kaito.tasks import work_volume
 from kaito.tasks.base import Run, WorkspaceTask
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ class MachineAsking(PoolTask):
     purpose: str
     dataset_task_id: str | None = None
     _pending: tuple[BlockingProvider, PoolKey, str] | None = None
+    #: The zones of the volume that the machines must mount.
+    _volume_zones: tuple[str, ...] = ()
     #: Whether Airflow tries the task again when it fails now.
     _again = False
 
@@ -124,13 +129,30 @@ class MachineAsking(PoolTask):
         plans = run.candidates(self.purpose)
         begin = self._after(run, machines, plans, refusal) if refusal else self._begin(run, machines, plans)
         characters = self._characters(context)
+        volume = self._volume(run, machines)
         for number, plan in enumerate(plans[begin:], begin):
             try:
                 self._keep_within_budget(run, plan, characters)
+                if plan.zone and not volume.holds(plan.zone) and (volume.named_zones or machines.keeps_zones):
+                    where = ", ".join(volume.named_zones) or "no zone"
+                    raise Unavailable(f"the work volume is in {where} and cannot be mounted in {plan.zone}")
+                self._volume_zones = volume.named_zones
                 return self._ask_for(run, machines, plan, number, len(plans))
             except Unavailable as error:
                 self._note_refusal(run, plan.offer, str(error))
         raise self._exhausted(run, plans)
+
+    def _volume(self, run: Run, machines: BlockingProvider) -> VolumePlacement:
+        """Return where the run's volume can be mounted; a machine that never could is not asked for.
+
+        :raises AirflowFailException: no new machine can, since the volume belongs to one node.
+        """
+        if self.purpose != Purpose.TUNING or not machines.makes_machines:
+            return VolumePlacement()
+        volume = work_volume.placed(self.cluster, run.document)
+        if volume.nodes:
+            raise self._refused(run, ValueError(work_volume.beyond_reach(run.document, volume)))
+        return volume
 
     def _characters(self, context: Context | None) -> int:
         if context is None or self.dataset_task_id is None:
@@ -193,7 +215,7 @@ class MachineAsking(PoolTask):
         return Granted(plan, pool, made)
 
     def _settings(self, plan: Plan) -> ManifestSettings:
-        found = manifest_settings()
+        found = replace(manifest_settings(), volume_zones=self._volume_zones)
         if not plan.zone:
             return found
         labels = (node["metadata"].get("labels") or {} for node in self.cluster.list(NODE))
