@@ -16,7 +16,7 @@ NORMAL, WARNING = "Normal", "Warning"
 SUMMARY = ConditionType.WORKSPACE_READY
 FAILED_STATE = "Failed"
 
-#: What is said of a NodeClaim whose machine is on its way.
+#: What is said of a machine that is on its way.
 MACHINE_COMES = (
     "AwaitingReconciliation",
     "NodeNotFound",
