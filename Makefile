@@ -147,3 +147,9 @@ lock: setup ## Write constraints.txt anew from the requirements, and the pod ima
 	| grep -vE '^(torch|triton|nvidia|cuda)'; } > constraints.new && mv constraints.new constraints.txt
 	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
 	include/workloads/requirements.txt -o include/workloads/requirements.lock
+	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
+	include/workloads/requirements-tools.txt -o include/workloads/requirements-tools.lock
+
+.PHONY: image-tools
+image-tools: ## As root: build the tools image with Debian's buildah, on a base made here, and print its size
+	@sh .ci/image-tools

@@ -93,6 +93,10 @@ def mount(volume: str, path: str, *, sub_path: str | None = None, read_only: boo
     return found
 
 
+#: Modules of include.workloads that need no PyTorch.
+TOOLS = frozenset({"dataset", "weights", "adapter"})
+
+
 def container(
     name: str,
     module: str,
@@ -110,7 +114,7 @@ def container(
     """
     return {
         "name": name,
-        "image": settings.workload_image,
+        "image": _image(module, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", f"include.workloads.{module}", *arguments],
         "env": [*env(HOME="/tmp", PYTHONUNBUFFERED="1"), *variables],  # noqa: S108 - the pod's own emptyDir
@@ -119,6 +123,12 @@ def container(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": container_security(),
     }
+
+
+def _image(module: str, settings: ManifestSettings) -> str:
+    """The smallest image that has what a module imports."""
+    small = module.partition(".")[0] in TOOLS and settings.tools_image
+    return settings.tools_image if small else settings.workload_image
 
 
 def resources(settings: ManifestSettings, gpus: int = 0, memory_limit: str | None = None) -> Manifest:

@@ -29,6 +29,7 @@ DEFAULT_CONNECTION = "kubernetes_default"
 _TEXTS = (
     "workload_image",
     "gpu_image",
+    "tools_image",
     "storage_class",
     "weights_mirror",
     "node_class",
@@ -249,6 +250,10 @@ def manifest_settings() -> ManifestSettings:
         NetworkPolicy.of(given.get("allowed_networks", ()))
     except ValueError as error:
         raise ValueError(f"Airflow setting [{SECTION}] allowed_networks: {error}.") from None
+    if (
+        "workload_image" in given
+    ):  # whoever names one image of their own has it everywhere, unless they name another
+        given.setdefault("tools_image", "")
     made = replace(ManifestSettings.defaults(load_catalog()), **given)
     _check_limits(made)
     return made

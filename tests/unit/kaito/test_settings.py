@@ -140,3 +140,20 @@ def test_the_runtimes_of_the_images_are_known_ones(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AIRFLOW__KAITO__SERVING_RUNTIMES", "vllm, tgi")
     with pytest.raises(ValueError, match="serving_runtimes must list vllm and transformers, not 'tgi'"):
         manifest_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "tools"),
+    [
+        ({}, "ghcr.io/kaito-airflow/kaito-tools:0.1.0"),
+        ({"workload_image": "r/mine:1"}, ""),
+        ({"workload_image": "r/mine:1", "tools_image": "r/small:1"}, "r/small:1"),
+        ({"tools_image": "r/small:1"}, "r/small:1"),
+    ],
+)
+def test_one_image_of_one_s_own_is_for_all_steps(
+    given: dict[str, str], tools: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in given.items():
+        monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", value)
+    assert manifest_settings().tools_image == tools

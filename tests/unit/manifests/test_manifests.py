@@ -664,3 +664,13 @@ def test_a_signed_url_stands_in_its_secret_and_nowhere_else() -> None:
     other = copy.deepcopy(signed)
     other["tuning"]["input"]["urls"] = ["https://h.example/a.jsonl?sig=OTHER"]
     assert manifests.dataset_urls(other)["metadata"]["name"] != secret["metadata"]["name"]
+
+
+def test_steps_without_a_gpu_run_in_the_small_image() -> None:
+    split = replace(SETTINGS, tools_image="r/kaito-tools:1")
+    tuning = manifests.tuning_pod(QUICK, PLAN, split, RUN)["spec"]
+    assert [one["image"] for one in tuning["initContainers"]] == ["r/kaito-tools:1"]
+    assert [one["image"] for one in tuning["containers"]] == [SETTINGS.workload_image]
+    for step in (manifests.dataset_pod, manifests.adapter_pod):
+        spec = step(QUICK, PLAN, split, RUN)["spec"]
+        assert {one["image"] for one in containers(spec)} == {"r/kaito-tools:1"}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from include.catalog import engines
+
 ROOT = Path(__file__).parents[3]
 WORKLOADS = ROOT / "include" / "workloads"
-DOCKERFILE = (WORKLOADS / "Dockerfile").read_text()
-LOCK = (WORKLOADS / "requirements.lock").read_text()
+DOCKERFILES = {
+    "requirements.lock": (WORKLOADS / "Dockerfile").read_text(),
+    "requirements-tools.lock": (WORKLOADS / "Dockerfile.tools").read_text(),
+}
+LOCKS = {name: (WORKLOADS / name).read_text() for name in DOCKERFILES}
 
 
 def requirements(text: str) -> dict[str, Requirement]:
@@ -20,37 +28,72 @@ def requirements(text: str) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in found}
 
 
-def locked() -> dict[str, str]:
+def locked(lock: str) -> dict[str, str]:
     """Version by package."""
-    return {canonicalize_name(name): version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", LOCK)}
+    found = re.findall(r"(?m)^([\w.-]+)==(\S+)", LOCKS[lock])
+    return {canonicalize_name(name): version for name, version in found}
 
 
-def test_the_image_names_no_package_index() -> None:
-    commands = "\n".join(line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_image_names_no_package_index(lock: str) -> None:
+    commands = "\n".join(line for line in DOCKERFILES[lock].splitlines() if not line.startswith("#"))
     assert not re.search(r"https?://|--(extra-)?index-url", commands)
     assert re.search(r"(?m)^ARG PIP_INDEX_URL$", commands), "a build argument without a default"
-    assert "--require-hashes --requirement requirements.lock" in commands
+    assert f"--require-hashes --requirement {lock}" in commands
 
 
-def test_every_package_is_locked_by_version_and_hash() -> None:
-    blocks = re.split(r"(?m)^(?=\S)", LOCK)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_package_is_locked_by_version_and_hash(lock: str) -> None:
+    blocks = re.split(r"(?m)^(?=\S)", LOCKS[lock])
     assert [block.split()[0] for block in blocks if block.strip() and "--hash=sha256:" not in block] == []
-    versions = locked()
-    for name, wanted in requirements((WORKLOADS / "requirements.txt").read_text()).items():
+    versions = locked(lock)
+    source = (WORKLOADS / lock.replace(".lock", ".txt")).read_text()
+    for name, wanted in requirements(source).items():
         assert wanted.specifier.contains(versions[name]), (
             f"make lock: {name} {versions[name]} is not {wanted}"
         )
 
 
-def test_the_lock_has_the_versions_that_the_tests_run_with() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_has_the_versions_that_the_tests_run_with(lock: str) -> None:
     tested = {
         name: str(one.specifier).removeprefix("==")
         for name, one in requirements((ROOT / "constraints.txt").read_text()).items()
     }
-    versions = locked()
     differing = {
         name: (version, tested[name])
-        for name, version in versions.items()
+        for name, version in locked(lock).items()
         if name in tested and tested[name] != version
     }
     assert differing == {}, "make lock"
+
+
+def test_the_tools_image_has_no_pytorch_and_nothing_of_its_own() -> None:
+    tools, whole = locked("requirements-tools.lock"), locked("requirements.lock")
+    assert not {"torch", "triton", "bitsandbytes", "peft", "trl"} & set(tools)
+    assert {name: version for name, version in tools.items() if whole.get(name) != version} == {}
+
+
+def test_the_gpu_image_is_the_vllm_whose_facts_are_kept() -> None:
+    base = re.search(r"(?m)^ARG BASE=(\S+)$", (WORKLOADS / "Dockerfile.gpu").read_text())
+    assert base is not None
+    assert base[1] == f"vllm/vllm-openai:v{engines.vllm_facts().version}"
+
+
+BLOCKED = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "peft", "trl", "bitsandbytes", "accelerate", "fastapi", "uvicorn"):
+            raise ModuleNotFoundError(f"the tools image has no {name}", name=name)
+sys.meta_path.insert(0, NoTorch())
+import include.workloads.adapter.__main__, include.workloads.dataset.job, include.workloads.dataset.__main__
+import include.workloads.weights.__main__, include.workloads.tuning.model
+"""
+
+
+def test_what_runs_in_the_tools_image_imports_no_pytorch() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
