@@ -21,8 +21,8 @@ class ManifestSettings:
     `insecure_registries` (host:port) have no TLS, and may be anywhere.
     `bind_pod_ip` makes servers listen on the pod's address only, which a sandbox with one network for all pods needs;
     `kubectl port-forward` to a real kubelet needs it off.
-    `gpu_image` is the image that has vLLM, `tools_image` that of steps without a GPU ("": `workload_image`, which has all
-    but vLLM), `serving_runtimes` are the runtimes that the images have, preferred first.
+    `gpu_image` is the image that has vLLM, `tools_image` that of steps without a GPU ("": `workload_image`, which has
+    all but vLLM), `serving_runtimes` are the runtimes that the images have, preferred first.
     `endpoint_delay_seconds` is how long a server that is told to end still takes requests: endpoints go that late.
     `region` is the cloud's, where the zones of machines are told by it; whoever asks for machines looks it up.
     `volume_zones` are the zones, by their whole names, that a volume of the run is in: whoever asks for machines looks
