@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import conf
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from include.manifests import ManifestSettings
     from include.workspace import Policy
 
@@ -250,13 +252,14 @@ def manifest_settings() -> ManifestSettings:
         NetworkPolicy.of(given.get("allowed_networks", ()))
     except ValueError as error:
         raise ValueError(f"Airflow setting [{SECTION}] allowed_networks: {error}.") from None
-    if (
-        "workload_image" in given
-    ):  # whoever names one image of their own has it everywhere, unless they name another
-        given.setdefault("tools_image", "")
-    made = replace(ManifestSettings.defaults(load_catalog()), **given)
+    made = replace(ManifestSettings.defaults(load_catalog()), **_own_image(given), **given)
     _check_limits(made)
     return made
+
+
+def _own_image(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Whoever names one image of their own has it everywhere, unless they name the small one too."""
+    return {"tools_image": ""} if "workload_image" in given and "tools_image" not in given else {}
 
 
 def _check_limits(made: ManifestSettings) -> None:
