@@ -666,3 +666,30 @@ data:
     report = check([Source("x.yaml", text.encode())], Policy())
     found = [one for file in report.files for document in file.documents for one in document.faults]
     assert [(one.line, one.fault.rule) for one in found if one.fault.rule == "D6"] == [(11, "D6")]
+
+
+@pytest.mark.usefixtures("established_crd")
+def test_the_steps_of_a_dag_of_ones_own_work_on_the_candidate(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    from airflow.sdk import DAG
+    from kaito.pipelines import retrain as group
+
+    with DAG("weekly", schedule=None) as dag:
+        group(NAME, policy={"approval": {"required": False}}, group_id="renew")
+    for task in dag.tasks:
+        task.cluster = cluster
+    xcoms = context["ti"].xcoms = {}
+    for step in ("plan_candidate", "preflight"):
+        xcoms[f"renew.{step}"] = dag.get_task(f"renew.{step}").execute(context)
+    name = xcoms["renew.plan_candidate"]["candidate"]
+    made = cluster.objects["workspaces", "default", name]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == tuned["metadata"]["uid"]
+    assert made["metadata"]["annotations"][names.STARTED_BY] == f"weekly/{RUN}"
+    assert made["status"]["run"]["id"] == RUN
+    run = dag.get_task("renew.tune").this_run(context)
+    assert (run.name, run.serving_plan) == (name, None)
+    pod = dag.get_task("renew.fetch_dataset").pod_manifest(run, context)
+    assert pod["metadata"]["name"].startswith(f"{name}-g1")
+    assert status(cluster)["adapter"] == ADAPTER
+    assert "SECRET" not in str(xcoms)
