@@ -155,6 +155,7 @@ def _failed(builder: DecisionBuilder) -> Decision:
     revisions.record(builder)
     if case.candidate:
         return builder.decision("failed")
+    retrain.look_at_its_run(builder)
     pause = breaker.wait(builder)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
         return _until_mended(builder)

@@ -52,6 +52,12 @@ def look(builder: DecisionBuilder) -> None:
     _follow_rollback(builder)
 
 
+def look_at_its_run(builder: DecisionBuilder) -> None:
+    """Follow the run that works, and begin nothing: for a Workspace whose own run has failed."""
+    if not builder.case.candidate:
+        _follow(builder)
+
+
 # -- runs ----------------------------------------------------------------------------------------------------------
 
 

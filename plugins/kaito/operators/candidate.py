@@ -235,8 +235,15 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     ) -> Retraining:
         known = retraining.of(live.get("status"))
         run = known.get("run") or {}
-        taken = [str(one.get("version")) for one in known.get("versions") or ()]
         mine = run.get("id") == run_id and run.get("version")
+        # No number is given twice, since the candidate of a run that found nothing new may still be on its way out.
+        taken = [str(one.get("version")) for one in (run, *(known.get("versions") or ()))]
+        children = self.cluster.list(
+            WORKSPACE, names.namespace(live), {names.RETRAIN_OF: live["metadata"]["name"]}
+        )
+        taken += [
+            str((one["metadata"].get("annotations") or {}).get(names.RETRAIN_VERSION)) for one in children
+        ]
         return self._retraining(live, policy, str(mine or versions.next_version(now, taken)), seen)
 
     def _retraining(

@@ -83,6 +83,8 @@ class Airflow:
         if run.state in OVER:
             return
         run.state = "running"
+        if run.dag == "kaito_retrain":
+            return self._retrain(run)
         if run.teardown is not None:
             return self._tear_down(run)
         steps = STEPS[run.dag]
@@ -107,9 +109,9 @@ class Airflow:
                 run.state = "success"
         return None
 
-    def _retrain(self, run: Run) -> bool:
+    def _retrain(self, run: Run) -> None:
         """A retraining works on a Workspace of its own; what it asks for, a test writes."""
-        return run.answered
+        run.state = "failed" if run.doomed == "retrain" else "success" if run.answered else run.state
 
     def _through_the_fence(self, run: Run, name: str) -> bool:
         """Whether the step may act now; slow ones look first and act later, when the Workspace may have moved on."""

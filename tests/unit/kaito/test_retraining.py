@@ -270,6 +270,25 @@ def test_what_cannot_be_retrained(
         plan_step(cluster).execute(context)
 
 
+def test_no_version_is_given_twice_while_an_earlier_candidate_is_still_going(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    first = planned(cluster, context)
+    context["run_id"] = context["ti"].run_id = "manual__2"
+    tuned = cluster.objects["workspaces", "default", NAME]
+    tuned["status"]["retrain"]["run"]["state"] = (
+        "success"  # it found nothing new, so its version is in no history
+    )
+    second = planned(cluster, context)
+    assert second.version == first.version.replace(".1", ".2")
+    del tuned["status"]["retrain"]
+    notes = {names.RETRAIN_VERSION: second.version}
+    cluster.add(
+        WORKSPACE, {"metadata": {"name": "x", "labels": {names.RETRAIN_OF: NAME}, "annotations": notes}}
+    )
+    assert planned(cluster, context).version == first.version.replace(".1", ".3")
+
+
 def test_candidates_of_earlier_runs_go(cluster: FakeCluster, context: dict[str, Any]) -> None:
     earlier = {"metadata": {"name": f"{NAME}-r20200101-1", "labels": {names.RETRAIN_OF: NAME}}}
     cluster.add(WORKSPACE, earlier)
