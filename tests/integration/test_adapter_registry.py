@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.server
 import json
 import os
 import shutil
@@ -11,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -411,3 +413,94 @@ def test_weights_that_the_training_did_not_make_are_not_pushed(
     assert "another adapter lies there now" in outcome.result["error"]
     digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
     assert push(workload, adapter, image, ADAPTER_SHA256=digest).code == 0
+
+
+class _Engine(http.server.BaseHTTPRequestHandler):
+    """What vLLM answers behind the gateway, as far as the sidecar asks it."""
+
+    seen: list[tuple[str, str, bool]]
+    token: Path
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = self.headers.get("X-Kaito-Admin") == self.token.read_text()
+        self.seen.append((self.path.rpartition("/")[2], body["lora_name"], known))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_the_sidecar_follows_its_list_without_the_server_s_end(
+    registry: RealRegistry, workload, adapter: Path, tmp_path: Path
+):
+    """The pod's own commands: one before the server starts, one beside it, over the registry with its password."""
+    references = []
+    for number, folder in enumerate((adapter, write_adapter(tmp_path / "second", lora_alpha=16))):
+        pushed = push(workload, folder, f"{registry.host}/team/followed:{number}")
+        assert pushed.code == 0, pushed.output
+        references.append(pushed.result["reference"])
+    targets = ["mine@" + reference.partition("@sha256:")[2][:12] for reference in references]
+    wanted, names, token = tmp_path / "wanted.json", tmp_path / "names.json", tmp_path / "token"
+
+    def want(reference: str) -> None:
+        new = tmp_path / "new.json"
+        new.write_text(json.dumps({"adapters": [{"name": "mine", "image": reference}]}))
+        new.rename(wanted)
+
+    def serving() -> str:
+        return json.loads(names.read_text())["adapters"]["mine"]["target"]
+
+    want(references[0])
+    environment = {
+        "ADAPTERS_DIR": str(tmp_path / "adapters"),
+        "ADAPTERS_WANTED": str(wanted),
+        "KAITO_ADAPTERS_FILE": str(names),
+        "KAITO_ADMIN_TOKEN_FILE": str(token),
+    }
+    prepared = workload("include.workloads.adapter", "prepare", **environment)
+    assert prepared.code == 0, prepared.output
+    assert serving() == targets[0]
+    assert (tmp_path / "adapters" / targets[0] / "adapter_config.json").is_file()
+
+    handler = type("Engine", (_Engine,), {"seen": [], "token": token})
+    engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=engine.serve_forever, args=(0.05,), daemon=True).start()
+    sidecar = subprocess.Popen(
+        [sys.executable, "-m", "include.workloads.adapter", "follow"],
+        cwd=PROJECT_ROOT,
+        env={
+            **os.environ,
+            **environment,
+            "DOCKER_CONFIG": str(tmp_path / "secret"),
+            "INSECURE_REGISTRIES": registry.host,
+            "POD_IP": "127.0.0.1",
+            "PORT": str(engine.server_port),
+            "TERMINATION_LOG": str(tmp_path / "end"),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        want(f"{registry.host}/team/absent@sha256:{'0' * 64}")
+        until(lambda: json.loads(names.read_text())["pending"].get("mine", {}).get("state") == "Failed")
+        assert serving() == targets[0], "what is served stays"
+        want(references[1])
+        until(lambda: serving() == targets[1])
+        until(lambda: ("unload_lora_adapter", targets[0], True) in handler.seen)
+        assert handler.seen[0] == ("load_lora_adapter", targets[1], True)
+        assert sidecar.poll() is None
+    finally:
+        sidecar.terminate()
+        sidecar.wait(30)
+        engine.shutdown()
+        engine.server_close()
+
+
+def until(met: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
