@@ -28,6 +28,7 @@ when the dataset is to be looked at. By hand, with the Workspace's name:
 
 with DAG(
     dag_id="kaito_retrain",
+    dag_display_name="KAITO: retrain a model",
     schedule=None,
     params=retrain_params(),
     default_args=DEFAULT_ARGS,

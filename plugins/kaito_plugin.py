@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import sys
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
-from kaito.ui.mount import EXTERNAL_VIEWS, FASTAPI_APPS
+from kaito.ui.mount import FASTAPI_APPS, external_views
 
 FORKING_COMMANDS = frozenset({"scheduler", "dag-processor", "triggerer"})
 PRELOADED = (
@@ -27,7 +28,7 @@ class KaitoPlugin(AirflowPlugin):
 
     name = "kaito"
     fastapi_apps = FASTAPI_APPS
-    external_views = EXTERNAL_VIEWS
+    external_views = external_views(str(conf.get("api", "base_url", fallback="") or ""))
 
 
 if FORKING_COMMANDS & set(sys.argv[1:2]):

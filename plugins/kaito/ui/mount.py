@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from typing import Any
+from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
 
 PREFIX = "/kaito"
-HREF = f"{PREFIX}/workspaces"
 
 
 class LazyApp:
@@ -47,18 +47,26 @@ async def _sorry(send: Any, sentence: str) -> None:
 
 
 FASTAPI_APPS: list[Any] = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "KAITO Workspaces"}]
-EXTERNAL_VIEWS: list[Any] = [
-    {
-        "name": "Workspaces",
-        "href": HREF,
-        "destination": "nav",
-        "url_route": "workspaces",
-        "nav_top_level": True,
-    },
-    {
-        "name": "Workspace",
-        "href": f"{PREFIX}/run/{{DAG_ID}}/{{RUN_ID}}",
-        "destination": "dag_run",
-        "url_route": "workspace",
-    },
-]
+
+
+def external_views(base_url: str) -> list[Any]:
+    """Return the entry of the menu and the tab of a DAG run.
+
+    :param base_url: the address of Airflow's UI; behind a proxy it may have a path of its own.
+    """
+    prefix = urlsplit(base_url).path.rstrip("/") + PREFIX
+    return [
+        {
+            "name": "Workspaces",
+            "href": f"{prefix}/workspaces",
+            "destination": "nav",
+            "url_route": "workspaces",
+            "nav_top_level": True,
+        },
+        {
+            "name": "Workspace",
+            "href": f"{prefix}/run/{{DAG_ID}}/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "workspace",
+        },
+    ]

@@ -8,10 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from kaito.hooks.api import ClusterError
 from kaito.ui import runs
-from kaito.ui.mount import EXTERNAL_VIEWS, FASTAPI_APPS, PREFIX
+from kaito.ui.app import create_app
+from kaito.ui.cluster import Cluster
+from kaito.ui.mount import FASTAPI_APPS, PREFIX
 
 from include.views.timeline import TaskRun
 from include.workspace.status.conditions import Phase
@@ -197,9 +200,30 @@ def test_the_openapi_describes_every_action(client: TestClient, viewer: dict[str
     assert all(one["summary"] for path in paths.values() for one in path.values())
 
 
-def test_airflow_gets_the_application_and_the_views() -> None:
+@pytest.mark.parametrize(
+    ("base_url", "prefix"),
+    [
+        ("http://localhost:8080", ""),
+        ("https://airflow.example/", ""),
+        ("https://host.example/team/a/", "/team/a"),
+    ],
+)
+def test_airflow_gets_the_application_and_the_views(base_url: str, prefix: str) -> None:
+    from kaito.ui.mount import external_views
+
     assert [one["url_prefix"] for one in FASTAPI_APPS] == ["/kaito"]
-    assert {one["destination"] for one in EXTERNAL_VIEWS} == {"nav", "dag_run"}
+    nav, tab = external_views(base_url)
+    assert (nav["destination"], nav["href"]) == ("nav", f"{prefix}/kaito/workspaces")
+    assert (tab["destination"], tab["href"]) == ("dag_run", f"{prefix}/kaito/run/{{DAG_ID}}/{{RUN_ID}}")
+
+
+def test_links_lead_below_the_path_of_a_proxy(airflow: Any, hook: FakeHook, viewer: dict[str, str]) -> None:
+    outer = FastAPI(root_path="/team/a")
+    outer.mount(PREFIX, create_app(Cluster(hook)))
+    with TestClient(outer) as client:
+        text = client.get(f"/team/a{PREFIX}/workspaces", headers=viewer).text
+    assert 'href="/team/a/kaito/workspaces/team/phi"' in text
+    assert 'src="/team/a/kaito/static/kaito.js' in text
 
 
 def test_pages_that_cannot_be_imported_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
