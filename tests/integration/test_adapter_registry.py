@@ -211,14 +211,12 @@ def test_the_report_of_an_evaluation_is_found_by_the_adapters_digest(
     assert pushed.code == 0, pushed.output
     # docker-registry 2 has no question for referrers: then the specification's tag has the list.
     tag = pushed.result["digest"].replace(":", "-")
-    index = json.loads(registry.get(f"team/evaluated/manifests/{tag}")[0])
+    oci = "application/vnd.oci.image."
+    index = json.loads(registry.get(f"team/evaluated/manifests/{tag}", f"{oci}index.v1+json")[0])
     (entry,) = index["manifests"]
     assert entry["digest"] == pushed.result["report"]
-    manifest = json.loads(
-        registry.get(
-            f"team/evaluated/manifests/{entry['digest']}", "application/vnd.oci.image.manifest.v1+json"
-        )[0]
-    )
+    place = f"team/evaluated/manifests/{entry['digest']}"
+    manifest = json.loads(registry.get(place, f"{oci}manifest.v1+json")[0])
     assert manifest["subject"]["digest"] == pushed.result["digest"]
     assert registry.get(f"team/evaluated/blobs/{manifest['layers'][0]['digest']}")[0] == b"{}"
     assert (

@@ -276,3 +276,16 @@ def test_a_run_whose_push_was_cleared_keeps_what_it_has_reached(
     assert pushed == (("True", "AdapterPushed") if ended == "well" else ("False", "AdapterPending"))
     assert "cleared" in after["WorkspaceReady"]["message"]
     assert (status["run"]["state"], status["state"]) == ("started", "Pending")
+
+
+def test_another_share_of_held_out_rows_is_another_training(
+    cluster: FakeCluster, workspace: dict[str, Any], context: dict[str, Any]
+) -> None:
+    plan = TuneOperator(task_id="tune").this_run(context).tuning_plan  # type: ignore[arg-type]
+    known = set()
+    for share in (None, "0.1", "0.2"):
+        document = copy.deepcopy(live(cluster))
+        if share:
+            document["metadata"]["annotations"] = {names.HELD_OUT: share}
+        known.add(kept_adapter.recipe(cluster, document, plan))  # type: ignore[arg-type]
+    assert len(known) == 3
