@@ -20,7 +20,7 @@ from kaito.hooks.api import POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
-from kaito.providers.selection import choose_async
+from kaito.providers.selection import Chooser
 from kaito.providers.settings import PoolSettings
 
 from include.pools.aks import observed
@@ -137,7 +137,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
 
 
 async def chosen(cluster: Installed, workspace: dict[str, Any]) -> PoolSettings:
-    return (await choose_async(cluster.hook, workspace)).settings
+    return (await Chooser(cluster.hook).choose(workspace)).settings
 
 
 async def test_pools_are_looked_for_where_the_workspace_has_its_machines_from(

@@ -72,7 +72,6 @@ class AksHook(AzureBaseHook):
         super().__init__(conn_id=azure_conn_id)
         self._sleep = sleep
         self._async_client: AsyncContainerServiceClient | None = None
-        self._async_account: AksAccount | None = None
         self._async_credential: Any = None
 
     @cached_property
@@ -251,7 +250,8 @@ class AksHook(AzureBaseHook):
         if self._async_client is None:
             conn = await get_async_connection(self.conn_id)
             extra = await get_async_extra_dejson(conn)
-            account = self._async_account = AksAccount.from_connection(self.conn_id, conn, extra)
+            # A blocking look at the connection would stop the event loop: from here on `account` is known.
+            account = self.account = AksAccount.from_connection(self.conn_id, conn, extra)
             self._async_credential = async_credential(account)
             self._async_client = ContainerServiceClient(
                 self._async_credential, account.subscription, **account.options()
@@ -259,12 +259,10 @@ class AksHook(AzureBaseHook):
         return self._async_client
 
     async def async_list_pools(self) -> list[Pool]:
-        """As :meth:`list_pools`."""
+        """Return all agent pools of the cluster without blocking: the one question that triggers ask all the time."""
         client = await self.get_async_conn()
-        account = self._async_account
-        assert account is not None  # noqa: S101 - get_async_conn has set it
         with azure_errors(self.conn_id):
-            return [_as_dict(pool) async for pool in client.agent_pools.list(*account.place)]
+            return [_as_dict(pool) async for pool in client.agent_pools.list(*self.account.place)]
 
     async def close(self) -> None:
         """Close the asyncio client and its credential."""

@@ -184,7 +184,7 @@ def credential(account: AksAccount) -> TokenCredential:
 
 
 def async_credential(account: AksAccount) -> Any:
-    """As :func:`credential`, for asyncio."""
+    """Return the same identity for the asyncio client."""
     if account.token_file:
         return AsyncFileToken(account.token_file)
     from azure.identity.aio import ClientSecretCredential

@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.contracts.purpose import Purpose
@@ -44,7 +42,7 @@ from include.workspace.api import names
 from include.workspace.api.offers import SPOT
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
-from kaito.providers.azure_connection import azure_subscribed, azure_subscribed_async
+from kaito.providers.azure_connection import azure_subscribed, connection_of
 from kaito.providers.azure_offer import Wanted
 from kaito.providers.base import (
     DELETE_ATTEMPTS,
@@ -262,17 +260,17 @@ class AgentPools(PoolProvider):
         return self.context.choice == names.AUTO_PROVIDER and await self._subscribed()
 
     async def _subscribed(self) -> bool:
-        conn_id = self.context.settings.azure_conn_id
-        return azure_subscribed(conn_id) if self.cluster.blocking else await azure_subscribed_async(conn_id)
+        return await azure_subscribed(self.cluster, self.context.settings.azure_conn_id)
 
     async def _connected(self) -> bool:
         """Whether the connection names an AKS cluster."""
         conn_id = self.context.settings.azure_conn_id
+        conn = await connection_of(self.cluster, conn_id)
+        if conn is None:
+            return False
         try:
-            blocking = self.cluster.blocking
-            conn = BaseHook.get_connection(conn_id) if blocking else await get_async_connection(conn_id)
             AksAccount.from_connection(conn_id, conn, conn.extra_dejson)
-        except (AirflowNotFoundException, ConnectionIncomplete):
+        except ConnectionIncomplete:
             return False
         return True
 

@@ -1,23 +1,34 @@
-"""What the Airflow connection to Azure tells without asking Azure."""
+"""What the Airflow connection to Azure tells without asking Azure; asked for as the calls over the cluster are."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
-def azure_subscribed(conn_id: str) -> bool:
+    from kaito.hooks.cluster_calls import ClusterCalls
+
+
+async def connection_of(cluster: ClusterCalls, conn_id: str) -> Connection | None:
+    """Return an Airflow connection, None where there is none of this id.
+
+    :param cluster: whose calls block, the connection is read by a call that blocks, too.
+    """
+    try:
+        found: Connection = (
+            BaseHook.get_connection(conn_id) if cluster.blocking else await get_async_connection(conn_id)
+        )
+    except AirflowNotFoundException:
+        return None
+    return found
+
+
+async def azure_subscribed(cluster: ClusterCalls, conn_id: str) -> bool:
     """Whether there is a connection of this id that names an Azure subscription."""
-    try:
-        return bool(BaseHook.get_connection(conn_id).extra_dejson.get("subscriptionId"))
-    except AirflowNotFoundException:
-        return False
-
-
-async def azure_subscribed_async(conn_id: str) -> bool:
-    """As :func:`azure_subscribed`, for an event loop."""
-    try:
-        return bool((await get_async_connection(conn_id)).extra_dejson.get("subscriptionId"))
-    except AirflowNotFoundException:
-        return False
+    found = await connection_of(cluster, conn_id)
+    return found is not None and bool(found.extra_dejson.get("subscriptionId"))

@@ -133,8 +133,7 @@ def provider(
 
     :raises ValueError: there is no such provider, or `auto` was not resolved.
     """
-    chosen = settings or checked(pool_settings())
-    return BlockingProvider(lookup(chosen.provider)(ProviderContext(cluster.calls, workspace, chosen)))
+    return BlockingProvider(async_provider(cluster.calls, settings, workspace))
 
 
 def async_provider(
@@ -142,7 +141,10 @@ def async_provider(
     settings: PoolSettings | None = None,
     workspace: Mapping[str, Any] | None = None,
 ) -> PoolProvider:
-    """As :func:`provider`, for an event loop; close it when it is not needed any more."""
+    """Return, for an event loop, the provider that the settings choose; close it when it is not needed any more.
+
+    :raises ValueError: there is no such provider, or `auto` was not resolved.
+    """
     chosen = settings or checked(pool_settings())
     return lookup(chosen.provider)(ProviderContext(cluster, workspace, chosen))
 

@@ -18,7 +18,7 @@ from include.workspace.api import names
 from kaito.hooks.api import CloudError, ClusterError, Kind
 from kaito.hooks.cluster_calls import ClusterCalls, run
 from kaito.hooks.kubernetes import KaitoClusterHook
-from kaito.providers.azure_connection import azure_subscribed, azure_subscribed_async
+from kaito.providers.azure_connection import azure_subscribed
 from kaito.providers.base import FailureClass, PoolKey
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
@@ -105,13 +105,6 @@ def choose(
     return run(Chooser(cluster.calls, settings).choose(workspace))
 
 
-async def choose_async(
-    cluster: ClusterCalls, workspace: Mapping[str, Any], settings: PoolSettings | None = None
-) -> Choice:
-    """As :func:`choose`, for an event loop."""
-    return await Chooser(cluster, settings).choose(workspace)
-
-
 class Chooser:
     """Says who makes the machines of many Workspaces: where `auto` has to look, it looks once for all of them."""
 
@@ -147,9 +140,7 @@ class Chooser:
     async def _azure(self) -> bool:
         """Whether there is a connection that names an Azure subscription."""
         conn_id = self.settings.azure_conn_id
-        if self.cluster.blocking:
-            return azure_subscribed(conn_id)
-        return await azure_subscribed_async(conn_id)
+        return await azure_subscribed(self.cluster, conn_id)
 
 
 def failure_class(error: Exception) -> FailureClass:

@@ -18,7 +18,7 @@ from kaito.hooks.api import NODE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace
 from kaito.providers.base import PoolKey, PoolProvider
 from kaito.providers.registry import async_provider
-from kaito.providers.selection import choose_async, failure_class
+from kaito.providers.selection import Chooser, failure_class
 from kaito.providers.settings import budget_key, budgets
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
@@ -95,7 +95,7 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
     async def _pools(self, hook: AsyncKaitoClusterHook) -> PoolProvider:
         """Return who looks at this pool, chosen at the first look. Raises ValueError."""
         if self._observer is None:
-            choice = await choose_async(hook, self.live)
+            choice = await Chooser(hook).choose(self.live)
             self.log.info("%s", choice)
             self._budgets = budgets()
             self._observer = async_provider(hook, choice.settings, self.live)

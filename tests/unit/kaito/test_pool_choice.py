@@ -21,7 +21,6 @@ from kaito.providers.selection import (
     Chooser,
     NoProvider,
     choose,
-    choose_async,
 )
 from kaito.providers.settings import BUDGETS, PoolSettings, budgets
 from kaito.tasks import machines as operators
@@ -89,7 +88,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
     chosen = look[0]()
     assert chosen.settings.provider == expected
     assert "auto, and" in str(chosen)
-    assert await choose_async(FakeCalls(cluster), workspace, AUTO) == chosen  # type: ignore[arg-type]
+    assert await Chooser(FakeCalls(cluster), AUTO).choose(workspace) == chosen  # type: ignore[arg-type]
 
 
 def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
