@@ -9,6 +9,7 @@ from typing import Any
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
 from kaito.params import tuning_params
+from kaito.providers.nodeclaim import NODE_CLAIM
 
 from tests.support.fake_cluster import RUN_ID, FakeCluster
 
@@ -39,3 +40,7 @@ def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning
     operator.cluster = cluster
     context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
     return operator.execute(context)
+
+
+def claims(cluster: FakeCluster) -> list[str]:
+    return [claim["metadata"]["name"] for claim in cluster.list(NODE_CLAIM)]

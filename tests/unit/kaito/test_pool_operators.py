@@ -10,13 +10,9 @@ from kaito.hooks.api import STATEFUL_SET, ClusterError
 from kaito.providers.nodeclaim import NODE_CLAIM
 
 from tests.support.fake_cluster import RUN_ID, FakeCluster
-from tests.support.tasks import create, release
+from tests.support.tasks import claims, create, release
 
 NAME = "workspace-tuning-phi-3"
-
-
-def claims(cluster: FakeCluster) -> list[str]:
-    return [claim["metadata"]["name"] for claim in cluster.list(NODE_CLAIM)]
 
 
 def test_create_asks_for_the_planned_machines_once(cluster: FakeCluster, context: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ from include.pools.nodepool import node_pool
 from include.pools.volume_placement import VolumePlacement, placement
 from include.workspace import parse_workspace
 from tests.support.fake_cluster import QUICK_START, FakeCluster
-from tests.unit.kaito.test_pool_operators import claims, create
-from tests.unit.kaito.test_preflight import preflight
+from tests.support.tasks import claims, create, preflight
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}
