@@ -14,7 +14,7 @@ from include.workspace.status import retraining
 from include.workspace.status.conditions import condition
 from tests.support.reconcile.airflow import OVER
 from tests.support.reconcile.cluster import going
-from tests.unit.reconcile.test_model_cluster import THOROUGH, Life
+from tests.support.reconcile.life import THOROUGH, Life
 
 
 class RetrainedLife(Life):
