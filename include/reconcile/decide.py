@@ -82,7 +82,7 @@ def _paused(builder: DecisionBuilder) -> Decision:
 
 def _overspent(builder: DecisionBuilder, told: str) -> Decision:
     budget.stop(builder, told)
-    _worker_nodes(builder)
+    service.worker_nodes(builder)
     return builder.decision("overspent")
 
 
@@ -115,7 +115,7 @@ def _under_way(builder: DecisionBuilder) -> Decision:
     service.mark_not_ready(builder, under_way=True)
     service.watch_machines(builder)
     progress.report(builder)
-    _worker_nodes(builder)
+    service.worker_nodes(builder)
     revisions.record(builder)
     builder.look_again(progress.look_seconds(builder.status))
     return builder.decision("running")
@@ -151,7 +151,7 @@ def _failed(builder: DecisionBuilder) -> Decision:
     leftovers.rollback_service(builder)
     leftovers.release(builder)
     service.mark_not_ready(builder)
-    _worker_nodes(builder)
+    service.worker_nodes(builder)
     revisions.record(builder)
     if case.candidate:
         return builder.decision("failed")
@@ -196,14 +196,14 @@ def _finished(builder: DecisionBuilder) -> Decision:
         if case.verdict(builder.status) != RunState.SUCCESS and builder.says(ConditionType.ADAPTER_PUBLISHED):
             builder.reach(Phase.SUCCEEDED, "The adapter is published")  # of a run that somebody went on with
         service.mark_machines_gone(builder)
-        _worker_nodes(builder)
+        service.worker_nodes(builder)
         return builder.decision("succeeded")
     if idle.at_zero(builder):
         return _at_zero(builder)
     if moved := _another_version(builder):
         return moved
     gone = service.observe(builder)
-    _worker_nodes(builder)
+    service.worker_nodes(builder)
     if why := retrain.bake(builder, gone):
         return attempts.again(builder, RunCause.ROLLBACK, retrain.take_back(builder, why))
     if gone:
@@ -228,7 +228,7 @@ def _another_version(builder: DecisionBuilder) -> Decision | None:
 
 def _at_zero(builder: DecisionBuilder) -> Decision:
     """Scaled to zero on purpose: nothing of it is missing, until it is to come back."""
-    _worker_nodes(builder)
+    service.worker_nodes(builder)
     retrain.begin_rollout(builder, running=False)
     if not idle.should_scale_up(builder):
         return idle.keep_at_zero(builder)
@@ -268,12 +268,3 @@ def _digest_changed(builder: DecisionBuilder, name: str) -> bool:
     was = (builder.status.get("inputs") or {}).get(name)
     now = builder.case.observed.config_maps.get(name)
     return bool(name and was and now and was != now)
-
-
-def _worker_nodes(builder: DecisionBuilder) -> None:
-    """The nodes of our machines, Ready or not, as KAITO lists them (kaito-api.md#worker-nodes)."""
-    case = builder.case
-    if case.watches_machines:
-        wanted = sorted({node for pool in case.live_pools() for node in pool.nodes})
-        if wanted != list(builder.status.get("workerNodes") or ()):
-            builder.note(workerNodes=wanted)

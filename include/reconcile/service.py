@@ -184,6 +184,7 @@ def mark_not_ready(builder: DecisionBuilder, *, under_way: bool = False) -> None
             builder.condition(T.WORKSPACE_SUCCEEDED, False, R.PENDING, verdict.message)
             builder.note(state="NotReady")
     mark_machines_gone(builder, under_way=under_way)
+    worker_nodes(builder)
 
 
 def mark_machines_gone(builder: DecisionBuilder, *, under_way: bool = False) -> None:
@@ -201,6 +202,15 @@ def mark_machines_gone(builder: DecisionBuilder, *, under_way: bool = False) -> 
     for condition in MACHINE_CONDITIONS:
         if builder.says(condition):
             builder.condition(condition, False, reason, message)
+
+
+def worker_nodes(builder: DecisionBuilder) -> None:
+    """The nodes of our machines, Ready or not, as KAITO lists them (kaito-api.md#worker-nodes)."""
+    case = builder.case
+    if case.watches_machines:
+        wanted = sorted({node for pool in case.live_pools() for node in pool.nodes})
+        if wanted != list(builder.status.get("workerNodes") or ()):
+            builder.note(workerNodes=wanted)
 
 
 def watch_machines(builder: DecisionBuilder) -> None:

@@ -202,7 +202,8 @@ def _not_reached(
         known = condition({"conditions": done}, kind)
         if known is None:
             continue
-        waits = known.get("observedGeneration") == generation and known.get("reason") == pending
+        # What waited for a run of an earlier generation waits no longer either: this one has taken its place.
+        waits = known.get("status") != "True" and known.get("reason") == pending
         gone = kind == T.JOB_STARTED and known.get("status") == "True"
         gone = gone and int(known.get("observedGeneration") or 0) < generation
         if waits or gone:

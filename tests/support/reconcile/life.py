@@ -15,6 +15,7 @@ from include.workspace.status.conditions import condition, timestamp
 from tests.support.reconcile.airflow import OVER, STEPS, Airflow
 from tests.support.reconcile.cluster import KINDS, NAME, NAMESPACE, Cluster, Obj, going, label, node_status
 from tests.support.reconcile.shell import Look, Shell
+from tests.support.status_truth import untruths
 
 
 def lasting(status: Any) -> dict[str, Any]:
@@ -244,6 +245,7 @@ class Life(RuleBasedStateMachine):
             decision = self.shell.decide(look)
             assert decision.actions == (), decision
             assert decision.status is None, decision
+            self._expect_no_untruth()
 
     @precondition(lambda self: self.looks)
     @rule(index=st.integers(0, 3))
@@ -339,6 +341,19 @@ class Life(RuleBasedStateMachine):
             self.cluster.advance(40)
         raise AssertionError(f"not settled after {PASSES} passes: {self._words()}")
 
+    def _expect_no_untruth(self) -> None:
+        """Every field of the status, held against what is there: at every step at which nothing is left to do."""
+        if self.ws is not None:
+            found = untruths(
+                self.ws,
+                stateful_sets=self.cluster.all("StatefulSet"),
+                node_claims=self.cluster.all("NodeClaim"),
+                nodes=self.cluster.all("Node"),
+                runs={run.id: run.state for run in self.airflow.runs.values()},
+                plans=("Accepted",),
+            )
+            assert not found, (found, self._words())
+
     def _nothing_to_do(self, look: Look) -> bool:
         decision = self.shell.decide(look)
         return decision.actions == () and (
@@ -366,6 +381,7 @@ class Life(RuleBasedStateMachine):
 
     def _expect_truth(self) -> None:
         assert self.ws is not None
+        self._expect_no_untruth()
         status = self.ws["status"]
         assert not self.cluster.claims("tuning"), self._words()
         assert not [p for p in self.cluster.all("Pod") if label(p, names.COMPONENT) != "serving"]

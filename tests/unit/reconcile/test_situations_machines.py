@@ -164,3 +164,28 @@ def test_a_machine_that_is_lost_is_no_scaling_by_hand() -> None:
     told = condition(story.status, "WorkspaceReady")
     assert told is not None
     assert "1 of 1 machine(s) are gone" in told["message"]
+
+
+def test_a_broken_edit_leaves_no_promise_of_the_run_before() -> None:
+    """What waited for the run of the first generation does not wait any more once a second one is refused."""
+    story = Story()
+    story.reconcile()
+    assert story.condition("DatasetReady") == ("False", "DatasetPending")
+    story.edit(preset="bad")
+    story.lives(lambda s: s.condition("WorkspaceReady")[1] == "workspaceFailed")
+    for kind in ("DatasetReady", "JobStarted", "AdapterPublished", "NodesReady"):
+        told = condition(story.status, kind)
+        assert told is not None
+        assert told["message"].startswith("Not reached: "), told
+        assert told["observedGeneration"] == 2
+
+
+def test_nodes_of_machines_that_are_gone_are_no_worker_nodes_of_a_broken_workspace() -> None:
+    story = Story("inference").lives(ready)
+    assert story.status["workerNodes"]
+    story.edit(preset="bad")
+    story.reconcile()
+    for kind in ("StatefulSet", "Pod", "NodeClaim", "Node"):
+        story.cluster.objects[kind].clear()
+    story.reconcile()
+    assert story.status["workerNodes"] == []
