@@ -172,7 +172,10 @@ def retrain(
         )
         as_teardown(release, as_setup(pool), fails_the_run=True)
         publish = PublishAdapterOperator(
-            task_id="publish_adapter", dataset_task_id=f"{at}fetch_dataset", tuning_task_id=f"{at}tune"
+            task_id="publish_adapter",
+            dataset_task_id=f"{at}fetch_dataset",
+            tuning_task_id=f"{at}tune",
+            evaluation_task_id=f"{at}evaluate",
         )
         gate = GateOperator(
             task_id="gate",

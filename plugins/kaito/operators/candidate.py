@@ -16,10 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include import manifests
 from include.contracts import golden_set
-from include.contracts.evaluation import produced_metrics
 from include.contracts.faults import Fault
 from include.ledger import records
-from include.retraining import gate, versions
+from include.retraining import evaluation, versions
 from include.retraining import policy as policies
 from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down
 from include.retraining.policy import Policy, PolicyInvalid, When
@@ -152,23 +151,11 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
 
     def _measurable(self, policy: Policy) -> list[Fault]:
         """What the golden set and the gate have wrong: nobody trains for hours to find that it cannot be judged."""
-        evaluation = policy.evaluation
-        if evaluation is None:
-            return []
-        matchers: frozenset[str] = frozenset()
-        if evaluation.golden_set:
-            data = (self.cluster.find(CONFIG_MAP, evaluation.golden_set, self.namespace) or {}).get(
-                "data"
-            ) or {}
-            if golden_set.KEY not in data:
-                hint = f"make the ConfigMap with the key {golden_set.KEY}"
-                return [Fault("evaluation.goldenSet", evaluation.golden_set, "P5", "is missing", hint)]
-            try:
-                matchers = frozenset(map(str, golden_set.read(data[golden_set.KEY]).matchers))
-            except golden_set.GoldenSetInvalid as error:
-                return list(error.faults)
-        produced = produced_metrics(matchers, evaluation.held_out > 0)
-        return gate.parse_rules(list(policy.gate) or None, produced)[1]
+        golden: str | None = None
+        if policy.evaluation and policy.evaluation.golden_set:
+            found = self.cluster.find(CONFIG_MAP, policy.evaluation.golden_set, self.namespace) or {}
+            golden = (found.get("data") or {}).get(golden_set.KEY)
+        return evaluation.faults(policy.evaluation, policy.gate, golden)
 
     def _invalid(self, live: Mapping[str, Any], faults: list[str], where: str = "") -> str:
         message = f"The policy{f' in {where}' if where else ''} cannot be used: {'; '.join(faults)}"
@@ -306,13 +293,13 @@ class CandidatePreflightOperator(RetrainTask, PreflightOperator):
         spent = records.spent(status.get("cost"), datetime.now(UTC)) + float(
             retraining.of(status).get("usd") or 0.0
         )
-        evaluation = plan.policy.evaluation
+        measured = plan.policy.evaluation
         document = manifests.candidate(
             live,
             plan.version,
             current=plan.current.get("reference"),
             budget=None if limit is None else max(0.01, limit - spent),
-            held_out=evaluation.held_out if evaluation else None,
+            held_out=measured.held_out if measured else None,
         )
         return Requested(plan.candidate, plan.namespace, document, said=False)
 

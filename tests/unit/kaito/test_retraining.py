@@ -237,7 +237,7 @@ def test_a_golden_set_that_is_missing_or_broken_is_refused_before_anything_runs(
     cluster: FakeCluster, context: dict[str, Any]
 ) -> None:
     policy = {"evaluation": {"goldenSet": "golden"}, "gate": ["golden.all"]}
-    with pytest.raises(AirflowFailException, match=r"golden.*is missing"):
+    with pytest.raises(AirflowFailException, match=r"golden.*does not exist"):
         plan_step(cluster, policy).execute(context)
     cluster.add(
         CONFIG_MAP, {"metadata": {"name": "golden"}, "data": {"golden.yaml": "- prompt: 3\n- oops\n"}}
