@@ -16,7 +16,6 @@ from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import DATA_PATH, RESULTS_PATH, Subject, results_of, step_pod, work_of
 from include.planning import Plan
-from include.planning.runtimes import VLLM
 from include.workspace import Workspace
 from include.workspace.api import access
 
@@ -49,12 +48,8 @@ def evaluation_pod(
     run_id: str,
     policy: EvaluationPolicy,
     evaluated: Evaluated,
-    runtime: str = "transformers",
 ) -> Manifest:
-    """The pod that evaluates the adapter on a tuning Workspace's results volume.
-
-    :param runtime: that will serve the adapter: `vllm` takes the image that has it.
-    """
+    """The pod that evaluates the adapter on a tuning Workspace's results volume."""
     workspace = workspace_of(ws)
     weights_volume, init_containers = pods.weights(workspace, plan, settings)
     results, results_mount = results_of(workspace)
@@ -65,7 +60,7 @@ def evaluation_pod(
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
-    variables = _variables(plan, settings, policy, evaluated, runtime)
+    variables = _variables(plan, settings, policy, evaluated)
     if policy.golden_set:
         volumes.append({"name": "golden", "configMap": {"name": policy.golden_set}})
         mounts.append(mount("golden", GOLDEN_PATH, read_only=True))
@@ -88,8 +83,6 @@ def evaluation_pod(
         gpus=plan.gpus_per_node,
         memory_limit=pods.weights_memory_limit(plan, settings),
     )
-    if runtime == VLLM and settings.gpu_image:
-        main["image"] = settings.gpu_image
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
     # A machine is paid for meanwhile: a judge that answers slowly must not hold it for ever.
     spec["activeDeadlineSeconds"] = settings.step_timeout_minutes * 60
@@ -97,7 +90,7 @@ def evaluation_pod(
 
 
 def _variables(
-    plan: Plan, settings: ManifestSettings, policy: EvaluationPolicy, evaluated: Evaluated, runtime: str
+    plan: Plan, settings: ManifestSettings, policy: EvaluationPolicy, evaluated: Evaluated
 ) -> list[Manifest]:
     found = env(
         WEIGHTS_PATH=pods.WEIGHTS_PATH,
@@ -106,7 +99,6 @@ def _variables(
         MODEL_ID=plan.model_id,
         MODEL_REVISION=plan.revision,
         DTYPE=plan.dtype,
-        RUNTIME=runtime,
         MAX_TOKENS=policy.max_tokens,
         HELD_OUT_PROMPTS=policy.held_out_prompts,
         SEED=policy.seed,

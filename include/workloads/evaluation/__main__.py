@@ -19,7 +19,6 @@ environment:
   DATASET_FOLDER_PATH     the folder of train.parquet (/mnt/data)
   CURRENT_ADAPTER_DIR     the adapter that is served now, if any
   GOLDEN_SET_PATH         a golden set: YAML, JSON or JSON lines, if any
-  RUNTIME                 transformers or vllm: the engine that will serve
   MAX_TOKENS, SEED, HELD_OUT_PROMPTS, JUDGE_URL, JUDGE_MODEL, JUDGE_API_KEY, DTYPE, MODEL_ID, MODEL_REVISION
 
 exit codes: 0, 64 (configuration), 65 (golden set, rows or adapters), 75 (try again), 1 (fault of this program)

@@ -1,7 +1,7 @@
-"""What answers the questions of an evaluation: the engine that will serve, base weights once and adapters beside them.
+"""What answers the questions of an evaluation: base weights once and adapters beside them.
 
-`Engine` is what the measurement needs of one; this module has the project's own runtime (include.workloads.serving) in
-process, vllm_engine.py has vLLM.
+`Engine` is what the measurement needs of one. `TransformersEngine` is the project's own serving runtime
+(include.workloads.serving) in process; a service on vLLM has other kernels, so its latency is another.
 """
 
 from __future__ import annotations

@@ -42,7 +42,6 @@ from include.workloads.tuning.run import is_out_of_memory
 log = logging.getLogger("workload")
 
 FOLDER = "evaluation"  # in the results folder
-RUNTIMES = ("transformers", "vllm")
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,10 @@ class Environment:
     candidate: Path
     current: Path | None
     golden: Path | None
-    runtime: str
     model_id: str
     revision: str
     dtype: str | None
     max_tokens: int
-    max_model_len: int | None
     held_out_prompts: int
     seed: int
     candidate_sha256: str | None
@@ -76,9 +73,6 @@ class Environment:
     def read(cls) -> Environment:
         get = os.environ.get
         results = Path(get("OUTPUT_DIR", "/mnt/results"))
-        runtime = get("RUNTIME", RUNTIMES[0])
-        if runtime not in RUNTIMES:
-            raise UserConfigError(f"RUNTIME is {runtime!r}; it must be one of {', '.join(RUNTIMES)}.")
         return cls(
             weights=Path(get("WEIGHTS_PATH", "/workspace/weights")),
             data=Path(get("DATASET_FOLDER_PATH", "/mnt/data")),
@@ -86,12 +80,10 @@ class Environment:
             candidate=Path(get("CANDIDATE_ADAPTER_DIR") or results / "adapter"),
             current=_path("CURRENT_ADAPTER_DIR"),
             golden=_path("GOLDEN_SET_PATH"),
-            runtime=runtime,
             model_id=get("MODEL_ID", ""),
             revision=get("MODEL_REVISION", ""),
             dtype=get("DTYPE") or None,
             max_tokens=int(contract.number("MAX_TOKENS", 128, 4096)) or 1,
-            max_model_len=int(contract.number("MAX_MODEL_LEN", 0, 1 << 24)) or None,
             held_out_prompts=int(contract.number("HELD_OUT_PROMPTS", 50, 1000)),
             seed=int(contract.number("SEED", 0, 2**32 - 1)),
             candidate_sha256=get("ADAPTER_SHA256") or None,

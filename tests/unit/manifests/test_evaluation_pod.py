@@ -19,8 +19,8 @@ FULL = EvaluationPolicy(
 )
 
 
-def pod(policy: EvaluationPolicy = FULL, evaluated: Evaluated | None = None, **more: Any) -> dict[str, Any]:
-    return manifests.evaluation_pod(QUICK, PLAN, SETTINGS, RUN, policy, evaluated or Evaluated(), **more)
+def pod(policy: EvaluationPolicy = FULL, evaluated: Evaluated | None = None) -> dict[str, Any]:
+    return manifests.evaluation_pod(QUICK, PLAN, SETTINGS, RUN, policy, evaluated or Evaluated())
 
 
 def main(made: dict[str, Any]) -> dict[str, Any]:
@@ -76,12 +76,6 @@ def test_without_golden_set_judge_and_current_there_is_none_of_them() -> None:
     names = {one["name"] for one in main(made)["env"]}
     assert not names & {"GOLDEN_SET_PATH", "JUDGE_URL", "JUDGE_API_KEY", "CURRENT_ADAPTER_DIR"}
     assert [one["name"] for one in made["spec"].get("initContainers", [])] == ["weights"]
-
-
-def test_vllm_has_the_image_that_has_it() -> None:
-    made = pod(runtime="vllm")
-    assert main(made)["image"] == SETTINGS.gpu_image
-    assert env_of(main(made))["RUNTIME"] == "vllm"
 
 
 def test_the_tuning_holds_out_what_the_annotation_says() -> None:

@@ -56,7 +56,6 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "DATASET_FOLDER_PATH": tmp_path / "data",
         "GOLDEN_SET_PATH": tmp_path / "golden.yaml",
         "MODEL_ID": "org/model",
-        "RUNTIME": "transformers",
     }.items():
         monkeypatch.setenv(name, str(value))
     for name in ("CURRENT_ADAPTER_DIR", "CANDIDATE_ADAPTER_DIR", "ADAPTER_SHA256", "JUDGE_URL", "MAX_TOKENS"):
@@ -99,7 +98,6 @@ def test_without_a_current_adapter_the_base_model_is_the_other_subject(pod: Path
         ),
         (GOLDEN, {"ADAPTER_SHA256": "0" * 64}, UserDataError, "another adapter lies there"),
         (GOLDEN, {"CANDIDATE_ADAPTER_DIR": "/nowhere"}, UserConfigError, "adapter_config.json"),
-        (GOLDEN, {"RUNTIME": "sglang"}, UserConfigError, "one of transformers, vllm"),
         (GOLDEN, {"MAX_TOKENS": "many"}, UserConfigError, "MAX_TOKENS is 'many'"),
         (GOLDEN, {"GOLDEN_SET_PATH": ""}, UserConfigError, "nothing to evaluate with"),
         (GOLDEN, {"GOLDEN_SET_PATH": "/nowhere"}, UserConfigError, "cannot be read"),
