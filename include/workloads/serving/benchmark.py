@@ -42,6 +42,10 @@ _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?[ \t]+(
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
+class TooMany(Exception):
+    """The server takes no more requests at once."""
+
+
 class Unmeasurable(Exception):
     """The server cannot be measured; the text says why."""
 
@@ -64,7 +68,7 @@ class Server:
             return answer.status, answer.read().decode(errors="replace")
 
     def complete(self, model: str, tokens: list[int], output: int) -> float | None:
-        """One streamed completion; seconds to its first token, None when it fails."""
+        """One streamed completion; seconds to its first token, None when it fails. Raises TooMany."""
         body = {
             "model": model,
             "prompt": tokens,
@@ -78,6 +82,8 @@ class Server:
         try:
             connection, answer = self._send("POST", "/v1/completions", body, REQUEST_SECONDS)
             with connection:
+                if answer.status == 429:
+                    raise TooMany
                 if answer.status != 200:
                     return None
                 while line := answer.readline():
@@ -122,6 +128,7 @@ class Result:
     first_token_ms: float = -1.0
     requests: int = 0
     failed: int = 0
+    turned_away: int = 0  # clients that the server had no place for
     seconds: float = 0.0
     firsts: list[float] = field(default_factory=list, repr=False)
 
@@ -171,7 +178,12 @@ def measure(server: Server, model: str, load: Load, clock: Callable[[], float] =
     def client(seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 - tokens of a prompt
         while clock() - begun < load.seconds:
-            first = server.complete(model, chance.choices(TOKENS, k=load.input), load.output)
+            try:
+                first = server.complete(model, chance.choices(TOKENS, k=load.input), load.output)
+            except TooMany:  # the server runs fewer at once than its cache holds: so many are its peak
+                with lock:
+                    result.turned_away += 1
+                return
             with lock:
                 result.requests += 1
                 if first is None:
@@ -203,12 +215,13 @@ def performance(load: Load, result: Result, version: str, quantization: str | No
         "durationSec": round(result.seconds),
         "inputTokens": load.input,
         "outputTokens": load.output,
-        "maxConcurrency": load.at_once,
+        "maxConcurrency": at_once,
         "engine": "vllm",
         "engineVersion": version,
         "quantization": quantization or "none",
     }
-    said = f"{load.at_once} requests at once, {load.input} tokens in and {load.output} out of each"
+    at_once = load.at_once - result.turned_away
+    said = f"{at_once} requests at once, {load.input} tokens in and {load.output} out of each"
     return {
         "peakTokensPerMinute": {
             "description": f"Tokens in and out a minute at high load: {said}.",

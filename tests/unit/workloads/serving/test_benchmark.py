@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -58,11 +59,20 @@ class _Vllm(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         state = self.state
         with state["lock"]:
+            state["running"] += 1
+            full = state["running"] > state["most"]
+        if full:
+            with state["lock"]:
+                state["running"] -= 1
+            return self._answer(429, "{}")
+        time.sleep(0.05)  # long enough for the other client to come
+        with state["lock"]:
+            state["running"] -= 1
             state["bodies"].append(body)
             state["keys"].add(self.headers.get("X-Api-Key"))
             state["prompt"] += len(body["prompt"])
             state["out"] += body["max_tokens"]
-        self._answer(state["status"], 'data: {"choices": []}\n\ndata: [DONE]\n\n')
+        return self._answer(state["status"], 'data: {"choices": []}\n\ndata: [DONE]\n\n')
 
     def _answer(self, status: int, content: str) -> None:
         self.send_response(status)
@@ -83,6 +93,8 @@ def vllm() -> Iterator[tuple[Server, dict[str, Any]]]:
         "prompt": 0,
         "out": 0,
         "status": 200,
+        "running": 0,
+        "most": 99,
     }
     handler = type("Handler", (_Vllm,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -124,6 +136,17 @@ def test_a_server_that_answers_nothing_is_a_failure_with_one_result_line(
     assert found["state"] == "failed"
     assert "was answered" in found["message"]
     assert '"vllm_total_tpm": -1' in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_server_that_runs_fewer_at_once_is_measured_with_so_many(
+    vllm: tuple[Server, dict[str, Any]],
+) -> None:
+    server, state = vllm
+    state["most"] = 1
+    found = benchmark.run(server, {benchmark.SECONDS: "0.5"})
+    assert found["state"] == "done"
+    assert found["metrics"]["peakTokensPerMinute"]["config"]["maxConcurrency"] == 1
+    assert found["failedRequests"] == 0
 
 
 def test_the_gateway_says_how_far_it_is(tmp_path: Path) -> None:
