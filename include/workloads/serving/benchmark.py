@@ -211,6 +211,7 @@ def measure(server: Server, model: str, load: Load, clock: Callable[[], float] =
 
 def performance(load: Load, result: Result, version: str, quantization: str | None) -> dict[str, Any]:
     """`status.performance.metrics`, KAITO's metric and the time to the first token beside it."""
+    at_once = load.at_once - result.turned_away
     config = {
         "durationSec": round(result.seconds),
         "inputTokens": load.input,
@@ -220,7 +221,6 @@ def performance(load: Load, result: Result, version: str, quantization: str | No
         "engineVersion": version,
         "quantization": quantization or "none",
     }
-    at_once = load.at_once - result.turned_away
     said = f"{at_once} requests at once, {load.input} tokens in and {load.output} out of each"
     return {
         "peakTokensPerMinute": {
