@@ -29,8 +29,9 @@ def test_known_images(reference):
     assert find_image(reference).reference == reference
 
 
-def test_the_projects_own_image_runs_the_projects_own_python():
-    image = find_image(load_catalog().image("workloads"))
+@pytest.mark.parametrize("name", ["workloads", "tools"])
+def test_the_projects_own_images_run_the_projects_own_python(name):
+    image = find_image(load_catalog().image(name))
     assert image.env["PYTHONPATH"] == image.working_dir == str(PROJECT)
     assert image.command == (sys.executable,)
     assert image.env["PATH"].startswith(str(PROJECT / ".venv") if ".venv" in sys.executable else "/")
