@@ -63,29 +63,39 @@ OF_KIND: dict[str, list[Any]] = {
 
 
 def probes() -> Iterator[Any]:
+    """Each key with each value; the "off" of all switches of a section goes in one walk, since most of it is usual."""
     for section in keys.SECTIONS:
+        off: dict[str, Any] = {}
         for key, kind in keys.accepted(section).items():
             name = f"{section}.{key}"
             values = SAMPLES.get(name) or keys.choices(name)
             for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
-                text = _config(section, key, value)
+                text = _config(section, {key: value})
                 method = _method(section)
-                if not config_faults(text, method):
+                if config_faults(text, method):
+                    continue
+                if value is False and not config_faults(_config(section, {**off, key: False}), method):
+                    off[key] = False
+                else:
                     yield pytest.param(text, method, id=f"{name}={value!r}"[:80])
+        if off:
+            yield pytest.param(_config(section, off), _method(section), id=f"{section}: {len(off)} off")
 
 
 def _method(section: str) -> str:
     return "qlora" if section == "QuantizationConfig" else "lora"
 
 
-def _config(section: str, key: str, value: Any) -> str:
+def _config(section: str, given: dict[str, Any]) -> str:
     sections: dict[str, dict[str, Any]] = {
         "LoraConfig": {"r": 2},
         "TrainingArguments": {"max_steps": 2, "max_length": 64},
     }
-    if section == "QuantizationConfig" and key != "load_in_8bit":
+    if section == "QuantizationConfig" and "load_in_8bit" not in given:
         sections[section] = {"load_in_4bit": True}
-    sections.setdefault(section, {}).update({**BESIDE.get(f"{section}.{key}", {}), key: value})
+    for key in given:
+        sections.setdefault(section, {}).update(BESIDE.get(f"{section}.{key}", {}))
+    sections.setdefault(section, {}).update(given)
     return json.dumps({"training_config": sections})
 
 
