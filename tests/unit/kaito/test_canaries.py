@@ -28,7 +28,7 @@ from include.workspace.api import names
 from include.workspace.status import conditions
 from tests.support.fake_cluster import RUN_ID, FakeCluster
 from tests.support.reconcile.story import RECONCILE_CONFIG
-from tests.unit.kaito.test_preflight import preflight
+from tests.support.tasks import preflight
 
 NAME = "workspace-tuning-phi-3"
 BY_NAME = {"workspace": {"metadata": {"name": NAME}}}
