@@ -62,6 +62,7 @@ def refuse(builder: DecisionBuilder, pause: float) -> Decision:
     """Let nothing stand that only a run may hold; a service of an earlier generation goes on."""
     leftovers.release(builder)
     service.mark_not_ready(builder)
+    service.mark_nodes_not_ready(builder)
     builder.look_again(pause or None)
     return builder.decision("invalid")
 

@@ -74,6 +74,7 @@ def _foreign(case: Case) -> Decision:
 def _paused(builder: DecisionBuilder) -> Decision:
     """Nothing is done; the status still tells when a service is lost."""
     service.mark_not_ready(builder)
+    service.mark_nodes_not_ready(builder)
     message = f"Paused by the annotation {names.PAUSED}; nothing is started, repaired or released."
     builder.events.append(Event(NORMAL, "Paused", message, once="paused"))
     builder.actions.clear()

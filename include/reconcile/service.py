@@ -226,6 +226,18 @@ def watch_machines(builder: DecisionBuilder) -> None:
         _write_machines(builder, group_status(pools, case.observed.pools.kind, wanted))
 
 
+def mark_nodes_not_ready(builder: DecisionBuilder) -> None:
+    """While nothing may be done for a Workspace: its machines that are there, and whose nodes are not Ready."""
+    case = builder.case
+    pools = case.live_pools(TUNING) or case.live_pools(SERVING)
+    if not case.machine or not case.watches_machines or not pools:
+        return
+    status = group_status(pools, case.observed.pools.kind, int(case.status.get("targetNodeCount") or 1))
+    for kind in MACHINE_CONDITIONS:
+        if not status.ready and builder.says(kind):
+            builder.condition(kind, False, status.reason, status.message)
+
+
 def _own_nodes(builder: DecisionBuilder) -> None:
     """BYO nodes (bring your own) that the work runs on: each must be there and be Ready."""
     wanted = [str(name) for name in builder.status.get("workerNodes") or ()]

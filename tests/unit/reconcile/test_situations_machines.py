@@ -189,3 +189,18 @@ def test_nodes_of_machines_that_are_gone_are_no_worker_nodes_of_a_broken_workspa
         story.cluster.objects[kind].clear()
     story.reconcile()
     assert story.status["workerNodes"] == []
+
+
+@pytest.mark.parametrize("why", ["broken edit", "paused"])
+def test_a_machine_that_stops_reporting_while_nothing_may_be_done_is_not_ready(why: str) -> None:
+    story = Story().lives(tuning_pod_runs)
+    if why == "paused":
+        story.annotate(paused="true")
+    else:
+        story.edit(preset="bad")
+    story.reconcile()
+    node = next(n for n in story.cluster.all("Node") if label(n, names.POOL) == "tuning")
+    story.cluster.change("Node", node, status=node_status("Unknown"))
+    story.reconcile()
+    assert story.condition("NodesReady")[0] == "False"
+    assert story.condition("ResourceReady")[0] == "False"

@@ -157,7 +157,10 @@ def test_every_rule_that_a_fault_carries_has_its_sentence() -> None:
         *(PACKAGE.parent / "retraining").glob("*.py"),
         *(PACKAGE.parent / "cli").glob("[!r]*.py"),
     ]
-    files += [RUN / "operators" / f"{name}.py" for name in ("preflight", "dry_run", "push_trial")]
-    files += [RUN / "controller" / "references.py"]
+    files += [
+        *(RUN / "operators").glob("*.py"),
+        *(RUN / "tasks").glob("*.py"),
+        RUN / "controller" / "references.py",
+    ]
     used = {rule for file in files for rule in re.findall(r'"([A-Z]\d{1,2})"', file.read_text())}
     assert set(SENTENCES) == used

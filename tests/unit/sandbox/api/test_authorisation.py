@@ -118,8 +118,11 @@ def test_what_airflow_may_do_has_no_wildcard_and_lists_no_secrets() -> None:
     rules = [rule for document in ours(*files) for rule in document.get("rules", [])]
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["apiGroups"] + rule["resources"]]
     assert [rule["verbs"] for rule in rules if "secrets" in rule["resources"]] == [["get", "create"]]
-    never = {"pods/exec", "pods/attach", "persistentvolumes", "clusterroles", "serviceaccounts/token"}
+    never = {"pods/exec", "pods/attach", "clusterroles", "serviceaccounts/token"}
     assert not never & {resource for rule in rules for resource in rule["resources"]}
+    read_only = [rule for rule in rules if {"persistentvolumes", "storageclasses"} & set(rule["resources"])]
+    assert len(read_only) == 2
+    assert not {verb for rule in read_only for verb in rule["verbs"]} - {"get", "list"}
 
 
 @pytest.mark.parametrize(
