@@ -7,7 +7,8 @@ same network policy and answers the same challenges. Nothing is stored in the re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -50,16 +51,11 @@ def try_push(
 
     Raises PushRefused, or Unanswered.
     """
-    insecure = reference.registry in policy.registries
-    adapter = CheckedAdapter(AddressPolicy(policy, registry=True), reference.registry if insecure else "")
-    transport = Transport(adapter, header_seconds=seconds)
-    scheme = "http" if insecure else "https"
-    start = f"{scheme}://{reference.api_host}/v2/{reference.repository}/blobs/uploads/"
+    repository = _Repository(reference, credentials, policy, seconds)
+    start = f"{repository.url}/blobs/uploads/"
     with Deadline(seconds) as deadline:
         try:
-            answer = _ask(
-                lambda: transport.ask("POST", start, _UPLOAD), credentials, transport, insecure, reference
-            )
+            answer = repository.ask("POST", start, _UPLOAD)
         except AddressRefused as error:
             raise PushRefused(f"the registry {reference.registry} cannot be used: {error}") from None
         except TokenRefused as refused:
@@ -70,7 +66,7 @@ def try_push(
         if deadline.expired:
             raise Unanswered(_unanswered(reference, TimeoutError(), deadline))
         _judge(answer, reference, credentials)
-        _give_up(answer, start, transport)
+        _give_up(answer, start, repository.transport)
 
 
 def published_by(
@@ -83,20 +79,11 @@ def published_by(
 
     A tag is asked only after `try_push` has been answered: what goes wrong here is no verdict.
     """
-    insecure = reference.registry in policy.registries
-    adapter = CheckedAdapter(AddressPolicy(policy, registry=True), reference.registry if insecure else "")
-    transport = Transport(adapter, header_seconds=seconds)
-    scheme = "http" if insecure else "https"
-    url = f"{scheme}://{reference.api_host}/v2/{reference.repository}/manifests/{reference.version}"
+    repository = _Repository(reference, credentials, policy, seconds)
+    url = f"{repository.url}/manifests/{reference.version}"
     with Deadline(seconds) as deadline:
         try:
-            answer = _ask(
-                lambda: transport.ask("GET", url, _MANIFEST, limit=MAX_MANIFEST_BYTES),
-                credentials,
-                transport,
-                insecure,
-                reference,
-            )
+            answer = repository.ask("GET", url, _MANIFEST, limit=MAX_MANIFEST_BYTES)
         except (requests.RequestException, UserConfigError, TooBig, AddressRefused, TokenRefused):
             return ""
         if deadline.expired or answer.status != 200:
@@ -108,22 +95,38 @@ def published_by(
         return ""
 
 
-def _ask(
-    once: Callable[[], Answer],
-    credentials: Credentials | None,
-    transport: Transport,
-    insecure: bool,
-    reference: ImageReference,
-) -> Answer:
-    """Ask, and once more with what the registry wants to see where it wants to see something."""
-    answer = once()
-    if answer.status != 401:
-        return answer
-    found = authorize(answer.headers.get("WWW-Authenticate", ""), credentials, transport, insecure)
-    if found is None:
-        return answer
-    transport.authorization[reference.api_host] = found
-    return once()
+class _Repository:
+    """A repository of a registry, asked within the network policy.
+
+    :param seconds: how long the registry may take for the headers of an answer.
+    """
+
+    def __init__(
+        self,
+        reference: ImageReference,
+        credentials: Credentials | None,
+        policy: NetworkPolicy,
+        seconds: float,
+    ) -> None:
+        self.reference, self.credentials = reference, credentials
+        self.insecure = reference.registry in policy.registries
+        plain = reference.registry if self.insecure else ""
+        adapter = CheckedAdapter(AddressPolicy(policy, registry=True), plain)
+        self.transport = Transport(adapter, header_seconds=seconds)
+        scheme = "http" if self.insecure else "https"
+        self.url = f"{scheme}://{reference.api_host}/v2/{reference.repository}"
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str], **more: Any) -> Answer:
+        """Ask, and once more with what the registry wants to see where it wants to see something."""
+        answer = self.transport.ask(method, url, headers, **more)
+        if answer.status != 401:
+            return answer
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        found = authorize(challenge, self.credentials, self.transport, self.insecure)
+        if found is None:
+            return answer
+        self.transport.authorization[self.reference.api_host] = found
+        return self.transport.ask(method, url, headers, **more)
 
 
 def _judge(answer: Answer, reference: ImageReference, credentials: Credentials | None) -> None:
