@@ -221,21 +221,27 @@ def watch_machines(builder: DecisionBuilder) -> None:
         return
     if not case.machine:
         _own_nodes(builder)
-    elif case.watches_machines and (pools := case.live_pools(TUNING) or case.live_pools(SERVING)):
-        wanted = int(case.status.get("targetNodeCount") or 1)
-        _write_machines(builder, group_status(pools, case.observed.pools.kind, wanted))
+    elif status := _machines_now(case):
+        _write_machines(builder, status)
 
 
 def mark_nodes_not_ready(builder: DecisionBuilder) -> None:
     """While nothing may be done for a Workspace: its machines that are there, and whose nodes are not Ready."""
     case = builder.case
-    pools = case.live_pools(TUNING) or case.live_pools(SERVING)
-    if not case.machine or not case.watches_machines or not pools:
+    status = _machines_now(case) if case.machine else None
+    if status is None or status.ready:
         return
-    status = group_status(pools, case.observed.pools.kind, int(case.status.get("targetNodeCount") or 1))
     for kind in MACHINE_CONDITIONS:
-        if not status.ready and builder.says(kind):
+        if builder.says(kind):
             builder.condition(kind, False, status.reason, status.message)
+
+
+def _machines_now(case: Case) -> PoolStatus | None:
+    """How the machines of a Workspace are, those that tune first; None where there are none, or nobody watches them."""
+    pools = case.live_pools(TUNING) or case.live_pools(SERVING)
+    if not case.watches_machines or not pools:
+        return None
+    return group_status(pools, case.observed.pools.kind, int(case.status.get("targetNodeCount") or 1))
 
 
 def _own_nodes(builder: DecisionBuilder) -> None:
