@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, TaskInstanceState
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
@@ -15,7 +15,7 @@ from kaito.operators import kept_adapter
 from kaito.providers.base import PoolKey
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
-from kaito.tasks.stopped import stopped
+from kaito.tasks.stopped import fail_if_stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,8 +39,7 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
         self.dataset_task_id = dataset_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        if why := stopped(self, context):
-            raise AirflowFailException(why)
+        fail_if_stopped(self, context)
         run = self.this_run(context)
         plan = run.plan_for(self.purpose)
         if plan is None:

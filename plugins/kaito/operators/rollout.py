@@ -33,7 +33,7 @@ from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
 from kaito.tasks import performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
-from kaito.tasks.stopped import stopped
+from kaito.tasks.stopped import fail_if_stopped
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -60,8 +60,7 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         run = self.this_run(context)
-        if why := stopped(self, context):
-            raise AirflowFailException(why)
+        fail_if_stopped(self, context)
         try:
             live = self.live_workspace(run)
         except StaleWorkspace as stale:

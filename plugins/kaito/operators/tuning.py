@@ -31,7 +31,7 @@ from kaito.providers.base import PoolKey
 from kaito.settings import manifest_settings
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
-from kaito.tasks.stopped import stopped
+from kaito.tasks.stopped import fail_if_stopped
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
 
@@ -173,8 +173,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         """Come back from the wait for other machines: to the training, to the next choice, or to the end."""
         if event.get("ready"):
             return self.execute(context)
-        if why := stopped(self, context):
-            raise AirflowFailException(why)
+        fail_if_stopped(self, context)
         run, message = self.this_run(context), str(event.get("message"))
         if event.get("lost") and self._delete_lost_machines(run, event["lost"]):
             self.ask(run)

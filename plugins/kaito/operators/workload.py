@@ -28,7 +28,7 @@ from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
 from kaito.tasks import base
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
-from kaito.tasks.stopped import stopped
+from kaito.tasks.stopped import fail_if_stopped, stopped
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evicted
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
-        if why := stopped(self, context):
-            raise AirflowFailException(why)
+        fail_if_stopped(self, context)
         if run.adapter:
             self.log.info("This run has published its adapter already: nothing to do.")
             return {}

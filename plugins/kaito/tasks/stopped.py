@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
 SKIPPED = "skipped"
+
+
+def fail_if_stopped(task: BaseOperator, context: Context) -> None:
+    """Return unless somebody has ended this step's run; it is not tried again then (AirflowFailException)."""
+    if why := stopped(task, context):
+        raise AirflowFailException(why)
 
 
 def stopped(task: BaseOperator, context: Context) -> str | None:

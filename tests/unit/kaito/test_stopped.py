@@ -25,7 +25,7 @@ MAKERS = (WorkloadPodOperator, CreateGpuPoolOperator, RollOutOperator)
 
 def makers() -> list[Any]:
     found = []
-    for name in ("kaito_tune", "kaito_serve"):
+    for name in ("kaito_tune", "kaito_serve", "kaito_retrain"):
         spec = importlib.util.spec_from_file_location(f"{name}_to_stop", DAGS / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -38,11 +38,18 @@ def makers() -> list[Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def plan_of_a_retraining(context: dict[str, Any]) -> None:
+    """What the preflight left, also under the name that it has within a task group."""
+    context["ti"].xcoms["retrain.preflight"] = context["ti"].xcoms["preflight"]
+
+
 def following(task: BaseOperator) -> str:
     return next(step.task_id for step in task.downstream_list if not step.is_teardown)
 
 
-@pytest.mark.parametrize("task", makers())
+# Without a policy an evaluation has nothing to make, whether its run goes on or not.
+@pytest.mark.parametrize("task", [one for one in makers() if one.id != "kaito_retrain.retrain.evaluate"])
 def test_a_step_of_a_run_that_was_ended_makes_nothing(
     task: Any, context: dict[str, Any], cluster: FakeCluster
 ) -> None:
@@ -82,3 +89,15 @@ def test_a_teardown_says_nothing_about_the_run(context: dict[str, Any]) -> None:
         step >> end
     context["ti"].states = {"end": "skipped"}
     assert stopped(step, context) is None
+
+
+def test_a_training_that_waited_for_machines_asks_for_no_others(
+    context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    tune = next(one.values[0] for one in makers() if one.id == "kaito_tune.tune")
+    context["ti"].states = {following(tune): "skipped"}
+    tune.cluster = cluster
+    before = dict(cluster.objects)
+    with pytest.raises(AirflowFailException, match="the run was ended"):
+        tune.machines_came(context, {"unavailable": True, "message": "sold out", "offer": "x"})
+    assert cluster.objects == before
