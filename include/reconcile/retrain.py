@@ -18,7 +18,7 @@ from include.reconcile.case import RETRAIN
 from include.reconcile.decision import Event, StartRun
 from include.reconcile.decision_builder import DecisionBuilder
 from include.retraining import versions
-from include.retraining.schedule import BadSchedule, Schedule, due, parse
+from include.retraining.schedule import DEFAULT_ZONE, BadSchedule, Schedule, due, parse
 from include.retraining.versions import State
 from include.workspace.api import names
 from include.workspace.status import retraining
@@ -27,12 +27,10 @@ from include.workspace.status.retraining import BAKING, ROLLING, WANTED
 from include.workspace.status.runs import ALIVE, OVER, RunCause, RunState
 from include.workspace.status.transitions import WARNING
 
-DEFAULT_ZONE = "UTC"
 #: Until a run says by its policy when its dataset is looked at next.
 LOOK = timedelta(hours=1)
 #: A promotion that is wanted is looked at within that time.
 SOON_SECONDS = 1.0
-VERSION_OF_THE_TUNING = "original"
 
 
 def concerns(builder: DecisionBuilder) -> bool:

@@ -15,7 +15,7 @@ from include.contracts.faults import did_you_mean
 from include.contracts.yaml_documents.reader import BadDocument, Document, read
 from include.retraining import policy as policies
 from include.retraining.policy import Policy
-from include.retraining.schedule import BadSchedule, Schedule, parse, zone_of
+from include.retraining.schedule import DEFAULT_ZONE, BadSchedule, Schedule, parse, zone_of
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,98}[a-z0-9])?")
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -30,7 +30,7 @@ class RetrainingFile(BaseModel):
     namespace: str = Field(default="default", pattern=_LABEL)
     description: str = ""
     schedule: str | None = None
-    timezone: str = "UTC"
+    timezone: str = DEFAULT_ZONE
     assets: list[str] = []
     tags: list[str] = []
     owner: str = "kaito"
@@ -93,7 +93,7 @@ def _faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _schedule_faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    schedule, zone, assets = value.get("schedule"), value.get("timezone", "UTC"), value.get("assets")
+    schedule, zone, assets = value.get("schedule"), value.get("timezone", DEFAULT_ZONE), value.get("assets")
     if schedule is not None and assets:
         yield "assets", "assets: exclude a schedule; write one of them"
     for key, given, check in (("schedule", schedule, parse), ("timezone", zone, zone_of)):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.retraining.versions import ORIGINAL
+
 DIGITS = 12
 SERVED = "served"
 
@@ -47,7 +49,7 @@ def links(workspaces: Iterable[Mapping[str, Any]]) -> Iterator[Link]:
             yield _link(name, entry, served)
         if served and not any(entry.get("digest") == served for entry in known):
             yield Link(
-                name, "original", served, "", None, SERVED, str((status.get("run") or {}).get("id") or "")
+                name, ORIGINAL, served, "", None, SERVED, str((status.get("run") or {}).get("id") or "")
             )
 
 

@@ -16,6 +16,8 @@ from croniter import CroniterBadDateError, CroniterError, croniter
 from include.contracts.faults import nearest
 
 DATA = "@data"
+#: Of a schedule that names no time zone.
+DEFAULT_ZONE = "UTC"
 #: A cron that has no time in so many years has none.
 YEARS = 8
 FIELDS = 5
@@ -72,7 +74,7 @@ class Schedule:
 
 
 @lru_cache(maxsize=1024)
-def parse(text: str, zone: str = "UTC") -> Schedule:
+def parse(text: str, zone: str = DEFAULT_ZONE) -> Schedule:
     """A schedule from its text. Raises BadSchedule: no cron, a cron that never fires, an unknown time zone."""
     known = zone_of(zone)
     text = text.strip()

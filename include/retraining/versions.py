@@ -19,6 +19,8 @@ TAG_LENGTH = 128
 #: A child's own names (volume, pods) are longer than it.
 NAME_LENGTH = 45
 PREVIOUS = "previous"
+#: The version that the Workspace's own tuning made.
+ORIGINAL = "original"
 _VERSION = re.compile(r"(?P<day>\d{8})\.(?P<number>[1-9]\d*)")
 
 

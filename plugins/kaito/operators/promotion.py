@@ -272,7 +272,7 @@ def _with_the_first(history: Sequence[Mapping[str, Any]], status: Mapping[str, A
         return [dict(one) for one in history]
     told = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
     first = {
-        "version": "original",
+        "version": versions.ORIGINAL,
         "state": State.PROMOTED,
         "promotedAt": told.get("lastTransitionTime"),
         **adapter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, tzinfo
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,9 +271,18 @@ def test_what_cannot_be_retrained(
         plan_step(cluster).execute(context)
 
 
+class Noon(datetime):
+    """A clock that stands: versions are counted by the day, and a test may run across midnight."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime(2026, 11, 28, 12, tzinfo=tz)
+
+
 def test_no_version_is_given_twice_while_an_earlier_candidate_is_still_going(
-    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(steps, "datetime", Noon)
     first = planned(cluster, context)
     context["run_id"] = context["ti"].run_id = "manual__2"
     tuned = cluster.objects["workspaces", "default", NAME]

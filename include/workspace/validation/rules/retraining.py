@@ -10,8 +10,6 @@ from include.workspace.api import names
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 
-DEFAULT_ZONE = "UTC"
-
 
 def schedule_fires(context: Context) -> Iterator[Fault]:
     """D1 and D4."""
