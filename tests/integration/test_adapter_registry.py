@@ -24,9 +24,9 @@ import pytest
 
 from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
-from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.layout import build_image
-from include.workloads.adapter.trial import PushRefused, try_push
+from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.trial import PushRefused, try_push
 from tests.support.adapters import write_adapter
 
 pytestmark = [
@@ -229,8 +229,8 @@ def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistr
     old = build_image(write_adapter(tmp_path / "old", r=2), {}, _made(tmp_path / "w1"))
     new = build_image(write_adapter(tmp_path / "new", r=8), {}, _made(tmp_path / "w2"))
     from include.contracts.image_reference import parse_reference
-    from include.workloads.adapter.credentials import Credentials
-    from include.workloads.adapter.registry import RegistryClient, sha256
+    from include.workloads.oci.credentials import Credentials
+    from include.workloads.oci.registry import RegistryClient, sha256
 
     client = RegistryClient(
         parse_reference(f"{registry.host}/team/layers:1"), Credentials("x", USER, PASSWORD), insecure=True
@@ -321,8 +321,8 @@ def test_a_push_waits_for_a_registry_that_restarts(registry: RealRegistry, workl
 
 def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_path: Path):
     from include.contracts.image_reference import parse_reference
-    from include.workloads.adapter.credentials import Credentials
-    from include.workloads.adapter.registry import RegistryClient, sha256
+    from include.workloads.oci.credentials import Credentials
+    from include.workloads.oci.registry import RegistryClient, sha256
     from tests.support.adapters import layer
 
     client = RegistryClient(

@@ -13,9 +13,9 @@ import pytest
 
 from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
-from include.workloads.adapter.credentials import Credentials
-from include.workloads.adapter.registry import RegistryClient
 from include.workloads.network import AddressPolicy
+from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.registry import RegistryClient
 
 LOOPBACK = ("127.0.0.0/8",)
 

@@ -24,7 +24,6 @@ from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.engine import Engine, EngineAway, EngineRefused, VllmEngine
 from include.workloads.adapter.layout import FILES
 from include.workloads.adapter.pull import MAX_ADAPTER_BYTES, pull_image
-from include.workloads.adapter.session import connect, read_reference
 from include.workloads.adapter.versions import (
     FAILED,
     LOADING,
@@ -36,6 +35,7 @@ from include.workloads.adapter.versions import (
     target_of,
 )
 from include.workloads.contract import TryAgain, UserConfigError, WorkloadError, atomic_write, required
+from include.workloads.oci.session import connect, read_reference
 
 log = logging.getLogger("adapter")
 

@@ -19,10 +19,10 @@ from typing import Any
 from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import FILES
-from include.workloads.adapter.registry import Manifest, RegistryClient
-from include.workloads.adapter.session import connect, read_reference
-from include.workloads.adapter.unpack import Wanted, unpack_layer
 from include.workloads.contract import UserConfigError, UserDataError, file_write_error, required
+from include.workloads.oci.registry import Manifest, RegistryClient
+from include.workloads.oci.session import connect, read_reference
+from include.workloads.oci.unpack import Wanted, unpack_layer
 
 log = logging.getLogger("adapter")
 

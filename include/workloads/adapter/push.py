@@ -17,9 +17,9 @@ from typing import Any
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
 from include.workloads.adapter.referrer import push_report
-from include.workloads.adapter.registry import OCI_MANIFEST, RegistryClient, sha256
-from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
+from include.workloads.oci.registry import OCI_MANIFEST, RegistryClient, sha256
+from include.workloads.oci.session import connect, read_reference
 
 log = logging.getLogger("adapter")
 

@@ -21,8 +21,8 @@ from include.contracts.evaluation import (
     REPORT_FILE,
     digest_of,
 )
-from include.workloads.adapter.registry import OCI_INDEX, OCI_MANIFEST, RegistryClient, sha256
 from include.workloads.contract import UserDataError
+from include.workloads.oci.registry import OCI_INDEX, OCI_MANIFEST, RegistryClient, sha256
 
 log = logging.getLogger("adapter")
 

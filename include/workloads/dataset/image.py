@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.workloads.adapter.pull import find_manifest, pull_image
-from include.workloads.adapter.session import connect, read_reference
+from include.workloads.oci.session import connect, read_reference
 
 
 @dataclass(frozen=True)

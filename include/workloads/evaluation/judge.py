@@ -19,10 +19,10 @@ import requests
 
 from include.contracts.golden_set import GoldenPrompt
 from include.contracts.redaction import hide
-from include.workloads.adapter.checked_http import CheckedAdapter
-from include.workloads.adapter.transport import Transport
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.network import AddressPolicy, network_policy
+from include.workloads.oci.checked_http import CheckedAdapter
+from include.workloads.oci.transport import Transport
 
 log = logging.getLogger("workload")
 

@@ -35,15 +35,15 @@ def faults(
     :param found: the Secrets that the Workspace names, as ``references.look_up`` gives them.
     :param stands: whether there is a Workspace of this name and namespace; a tag of one that is gone is free.
     """
-    from include.workloads.adapter.trial import PushRefused, Unanswered, published_by, try_push
     from include.workloads.contract import UserConfigError
+    from include.workloads.oci.trial import PushRefused, Unanswered, published_by, try_push
 
     asked = _asked(workspace, found)
     if asked is None:
         return []
     reference, name, text = asked
     try:
-        from include.workloads.adapter.credentials import credentials_in
+        from include.workloads.oci.credentials import credentials_in
 
         credentials = credentials_in(text, reference)
         try_push(reference, credentials, policy)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from include.contracts.addresses import is_public, literal
 from include.contracts.network_policy import NetworkPolicy, Refused
-from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.connection import parse
 from include.workloads.dataset.request import from_environment
 from include.workloads.network import AddressPolicy
+from include.workloads.oci.session import connect, read_reference
 from include.workspace.validation.rules.context import Context, Policy
 from include.workspace.validation.rules.sources import image_faults, url_faults
 

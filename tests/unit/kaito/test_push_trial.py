@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import SECRET, WORKSPACE, ClusterError
 
-from include.workloads.adapter import trial
+from include.workloads.oci import trial
 from tests.support.fake_cluster import FakeCluster
 from tests.support.tasks import preflight
 

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from include.contracts.adapter_keys import KNOWN
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import build_image
-from include.workloads.adapter.unpack import unpack_layer
 from include.workloads.contract import UserDataError
+from include.workloads.oci.unpack import unpack_layer
 from include.workloads.safetensors_header import read_header
 from tests.support.adapters import TENSOR, layer, write_adapter
 

@@ -17,14 +17,14 @@ import pytest
 from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.redaction import redact
-from include.workloads.adapter.checked_http import CheckedAdapter
-from include.workloads.adapter.credentials import Credentials
 from include.workloads.adapter.layout import build_image
 from include.workloads.adapter.push import push_image
-from include.workloads.adapter.registry import RegistryClient
-from include.workloads.adapter.session import connect, read_reference
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.network import AddressPolicy
+from include.workloads.oci.checked_http import CheckedAdapter
+from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.registry import RegistryClient
+from include.workloads.oci.session import connect, read_reference
 from tests.support.registry_server import LOOPBACK, MANIFEST, Handler, Registry
 
 PASSWORD = "CANARY-password"

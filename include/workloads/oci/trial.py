@@ -15,13 +15,13 @@ import requests
 
 from include.contracts.image_reference import ImageReference
 from include.contracts.network_policy import NetworkPolicy
-from include.workloads.adapter.authorization import TokenRefused, authorize
-from include.workloads.adapter.checked_http import CheckedAdapter
-from include.workloads.adapter.credentials import Credentials, advice
-from include.workloads.adapter.transport import Answer, TooBig, Transport
 from include.workloads.contract import UserConfigError
 from include.workloads.deadline import Deadline
 from include.workloads.network import AddressPolicy, AddressRefused
+from include.workloads.oci.authorization import TokenRefused, authorize
+from include.workloads.oci.checked_http import CheckedAdapter
+from include.workloads.oci.credentials import Credentials, advice
+from include.workloads.oci.transport import Answer, TooBig, Transport
 
 SECONDS = 15.0
 #: What may be otherwise in a minute; nobody's fault.

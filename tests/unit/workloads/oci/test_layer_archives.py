@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from include.workloads.adapter import unpack
-from include.workloads.adapter.unpack import unpack_layer
 from include.workloads.contract import UserDataError
+from include.workloads.oci import unpack
+from include.workloads.oci.unpack import unpack_layer
 
 MIB = 1 << 20
 

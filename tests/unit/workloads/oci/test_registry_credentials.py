@@ -10,8 +10,8 @@ import pytest
 
 from include.contracts.image_reference import parse_reference
 from include.contracts.redaction import redact
-from include.workloads.adapter.credentials import load_credentials
 from include.workloads.contract import UserConfigError
+from include.workloads.oci.credentials import load_credentials
 
 
 def config(folder: Path, auths: object) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 from include.contracts.image_reference import ImageReference, InvalidReference, parse_reference
 from include.contracts.network_policy import Refused
 from include.contracts.redaction import redact_url
-from include.workloads.adapter.credentials import load_credentials
-from include.workloads.adapter.registry import RegistryClient
 from include.workloads.contract import UserConfigError
 from include.workloads.network import AddressPolicy, network_policy
+from include.workloads.oci.credentials import load_credentials
+from include.workloads.oci.registry import RegistryClient
 
 
 def read_reference(text: str) -> ImageReference:

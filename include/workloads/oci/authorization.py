@@ -15,8 +15,8 @@ import requests
 from requests.utils import parse_dict_header
 
 from include.contracts.redaction import hide
-from include.workloads.adapter.credentials import Credentials
-from include.workloads.adapter.transport import Answer, TooBig, Transport
+from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.transport import Answer, TooBig, Transport
 
 CLIENT = "kaito-airflow"
 # Longer than any registry's: what takes a challenge apart may take quadratic time.

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from include.contracts.image_reference import parse_reference
-from include.workloads.adapter.credentials import Credentials
-from include.workloads.adapter.registry import RegistryClient
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
+from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.registry import RegistryClient
 from tests.support.dripping_server import ENDLESS, server
 from tests.support.registry_server import LOOPBACK, MANIFEST, Handler, Registry
 

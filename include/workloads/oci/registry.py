@@ -22,15 +22,15 @@ import oras.utils
 import requests
 
 from include.contracts.image_reference import ImageReference
-from include.workloads.adapter.authorization import TokenRefused, authorize
-from include.workloads.adapter.checked_http import CheckedAdapter
-from include.workloads.adapter.credentials import Credentials, advice
-from include.workloads.adapter.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, WorkloadError
 from include.workloads.deadline import Deadline
 from include.workloads.network import AddressPolicy, AddressRefused
+from include.workloads.oci.authorization import TokenRefused, authorize
+from include.workloads.oci.checked_http import CheckedAdapter
+from include.workloads.oci.credentials import Credentials, advice
+from include.workloads.oci.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
 
-log = logging.getLogger("adapter")
+log = logging.getLogger("registry")
 
 T = TypeVar("T")
 
