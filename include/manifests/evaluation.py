@@ -14,15 +14,20 @@ from include.contracts.evaluation import EvaluationPolicy
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
-from include.manifests.tuning import DATA_PATH, RESULTS_PATH, Subject, results_of, step_pod, work_of
+from include.manifests.tuning import (
+    DATA_PATH,
+    RESULTS_PATH,
+    Subject,
+    pulled_adapter,
+    results_of,
+    step_pod,
+    work_of,
+)
 from include.planning import Plan
-from include.workspace import Workspace
 from include.workspace.api import access
 
 COMPONENT = "evaluation"
 GOLDEN_PATH = "/mnt/golden"
-CURRENT_PATH = "/mnt/current"
-CURRENT_NAME = "current"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +71,12 @@ def evaluation_pod(
         mounts.append(mount("golden", GOLDEN_PATH, read_only=True))
         variables += env(GOLDEN_SET_PATH=f"{GOLDEN_PATH}/{golden_set.KEY}")
     if evaluated.current:
-        pull, credentials = _current(workspace, settings, evaluated.current)
-        init_containers = [*init_containers, pull]
-        volumes += [pods.scratch("current", f"{pods.ADAPTER_DISK}Gi"), *credentials]
-        mounts.append(mount("current", CURRENT_PATH, read_only=True))
+        pulled = pulled_adapter(workspace, settings, evaluated.current)
+        init_containers = [*init_containers, pulled.pull]
+        volumes += pulled.volumes
+        mounts.append(pulled.mount)
         variables += env(
-            CURRENT_ADAPTER_DIR=f"{CURRENT_PATH}/{CURRENT_NAME}",
+            CURRENT_ADAPTER_DIR=pulled.path,
             CURRENT_ADAPTER_DIGEST=evaluated.current.partition("@")[2] or None,
         )
     main = pods.container(
@@ -116,22 +121,3 @@ def _variables(
         if policy.judge.secret:
             found.append(pods.env_from_secret("JUDGE_API_KEY", policy.judge.secret, access.KEY))
     return found
-
-
-def _current(ws: Workspace, settings: ManifestSettings, image: str) -> tuple[Manifest, list[Manifest]]:
-    """The init container that pulls the adapter that is served now, and the volume with its credentials."""
-    output = ws.tuning.output if ws.tuning else None
-    secrets = [output.image_push_secret] if output and output.image_push_secret else []
-    registry = pods.registry_access(settings, "registry", secrets)
-    pull = pods.container(
-        "current-adapter",
-        "adapter",
-        settings,
-        variables=[
-            *env(ADAPTER_IMAGE=image, ADAPTER_NAME=CURRENT_NAME, ADAPTERS_DIR=CURRENT_PATH),
-            *registry.variables,
-        ],
-        mounts=[mount("current", CURRENT_PATH), *registry.mounts],
-        arguments=["pull"],
-    )
-    return pull, registry.volumes

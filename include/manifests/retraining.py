@@ -35,6 +35,8 @@ def candidate(
     version: str,
     *,
     current: str | None = None,
+    continued: bool = False,
+    config: str | None = None,
     budget: float | None = None,
     held_out: float | None = None,
 ) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def candidate(
 
     :param workspace: the one that is retrained, as it stands in the cluster, with whole URLs.
     :param current: the adapter that answers today, by digest.
+    :param continued: whether its training goes on from that adapter.
+    :param config: a ConfigMap with another training config than the Workspace's own, None for that one.
     :param budget: US dollars that may still be spent, None for no limit.
     :param held_out: the share of the rows that is not trained on, None to leave it as the Workspace has it.
     :raises InvalidReference: the Workspace pushes to no image.
@@ -53,12 +57,16 @@ def candidate(
     kept |= {names.ROLLOUT: "false", names.RETRAIN_VERSION: version}
     if current:
         kept[names.RETRAIN_CURRENT] = current
+        if continued:
+            kept[names.RETRAIN_FROM] = current
     if budget is not None:
         kept[names.BUDGET] = f"{budget:.4f}"
     if held_out is not None:
         kept[names.HELD_OUT] = f"{held_out:g}"
     tuning = copy.deepcopy(dict(document["tuning"]))
     tuning["output"] = {**tuning["output"], "image": versions.image(tuning["output"]["image"], version)}
+    if config is not None:
+        tuning["config"] = config
     return {
         "apiVersion": document["apiVersion"],
         "kind": names.KIND,

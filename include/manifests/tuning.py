@@ -10,6 +10,7 @@ import base64
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from include.catalog import load_catalog
@@ -26,6 +27,7 @@ DATA_PATH = "/mnt/data"
 RESULTS_PATH = "/mnt/results"
 CONFIG_PATH = "/mnt/config"
 INPUT_PATH = "/mnt/input"
+CURRENT_PATH, CURRENT_NAME = "/mnt/current", "current"
 URLS_KEY = "urls"  # of the Secret: a JSON list
 
 Subject = Workspace | Mapping[str, Any]
@@ -117,6 +119,8 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
     """The pod that tunes on the GPUs of the Workspace's own pool."""
     workspace = workspace_of(ws)
     weights_volume, init_containers = pods.weights(workspace, plan, settings)
+    start = workspace.annotations.get(names.RETRAIN_FROM)
+    pulled = pulled_adapter(workspace, settings, start) if start else None
     variables = [
         *env(
             WEIGHTS_PATH=pods.WEIGHTS_PATH,
@@ -130,6 +134,8 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             DTYPE=plan.dtype,
             TUNING_TARGET_MODULES=",".join(plan.target_modules) or None,
             HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
+            START_ADAPTER_DIR=pulled.path if pulled else None,
+            START_ADAPTER_DIGEST=(start.partition("@")[2] or None) if start else None,
             METRICS_PORT=pods.PORT,
             PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
         ),
@@ -144,6 +150,10 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
     volumes = [work_of(workspace), *results, _config(workspace), weights_volume, pods.shared_memory(plan)]
+    if pulled:
+        init_containers = [*init_containers, pulled.pull]
+        mounts.append(pulled.mount)
+        volumes += pulled.volumes
     main = pods.container(
         "tuning",
         "tuning",
@@ -157,6 +167,41 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
     spec["terminationGracePeriodSeconds"] = TUNING_GRACE_SECONDS
     return step_pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
+
+
+@dataclass(frozen=True, slots=True)
+class PulledAdapter:
+    """What a pod needs to read an adapter image: the init container that pulls it, and where it then lies."""
+
+    path: str
+    pull: Manifest
+    mount: Manifest
+    volumes: list[Manifest]
+
+
+def pulled_adapter(ws: Workspace, settings: ManifestSettings, image: str) -> PulledAdapter:
+    """The adapter that is served now, pulled by digest with the credentials that push the Workspace's own."""
+    output = ws.tuning.output if ws.tuning else None
+    secrets = [output.image_push_secret] if output and output.image_push_secret else []
+    registry = pods.registry_access(settings, "registry", secrets)
+    pull = pods.container(
+        "current-adapter",
+        "adapter",
+        settings,
+        variables=[
+            *env(ADAPTER_IMAGE=image, ADAPTER_NAME=CURRENT_NAME, ADAPTERS_DIR=CURRENT_PATH),
+            *registry.variables,
+        ],
+        mounts=[mount("current", CURRENT_PATH), *registry.mounts],
+        arguments=["pull"],
+    )
+    scratch = pods.scratch("current", f"{pods.ADAPTER_DISK}Gi")
+    return PulledAdapter(
+        path=f"{CURRENT_PATH}/{CURRENT_NAME}",
+        pull=pull,
+        mount=mount("current", CURRENT_PATH, read_only=True),
+        volumes=[scratch, *registry.volumes],
+    )
 
 
 def adapter_pod(

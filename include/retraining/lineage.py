@@ -27,6 +27,7 @@ class Link:
     rows: int | None
     state: str
     run: str
+    origin: str = ""
 
     @property
     def serves(self) -> bool:
@@ -35,7 +36,9 @@ class Link:
     def sentence(self) -> str:
         """As a line for people: dataset -> adapter -> Workspace."""
         data = f"dataset {self.dataset or 'not known'}{f' ({self.rows} rows)' if self.rows else ''}"
-        return f"{data} -> adapter {self.adapter or 'none'} (version {self.version}) -> {self.workspace}: {self.state}"
+        after = f", continued from {self.origin}" if self.origin else ""
+        made = f"adapter {self.adapter or 'none'} (version {self.version}{after})"
+        return f"{data} -> {made} -> {self.workspace}: {self.state}"
 
 
 def links(workspaces: Iterable[Mapping[str, Any]]) -> Iterator[Link]:
@@ -65,6 +68,7 @@ def _link(name: str, entry: Mapping[str, Any], served: str) -> Link:
         int(rows) if rows is not None else None,
         state,
         str(entry.get("run") or ""),
+        str(entry.get("from") or ""),
     )
 
 
@@ -75,8 +79,19 @@ def trace(found: Iterable[Link], what: str) -> list[Link]:
         or without its namespace, or a version.
     """
     bare = what.removeprefix("sha256:")
-    mine = [link for link in found if _means(link, what, bare)]
+    every = list(found)
+    mine = _with_what_came_of_them(every, [link for link in every if _means(link, what, bare)])
     return sorted(mine, key=lambda link: (not link.serves, link.workspace, link.version))
+
+
+def _with_what_came_of_them(every: list[Link], mine: list[Link]) -> list[Link]:
+    """And the versions that were trained on from these: they have learnt from the same rows."""
+    while True:
+        adapters = {link.adapter for link in mine if link.adapter}
+        more = [link for link in every if link.origin in adapters and link not in mine]
+        if not more:
+            return mine
+        mine += more
 
 
 def _means(link: Link, what: str, bare: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,8 @@ from include.retraining.durations import duration
 
 KEY = "retrain_policy.yaml"
 RULE = "D6"
+
+CONFIG_MAP_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
 Length = Annotated[timedelta, BeforeValidator(duration)]
 
@@ -43,6 +45,15 @@ class OnTimeout(StrEnum):
 
     REFUSE = "refuse"
     PROMOTE = "promote"
+
+
+class Start(StrEnum):
+    """What a candidate's training begins with."""
+
+    #: The base model alone: each version stands on its dataset and nothing else.
+    SCRATCH = "scratch"
+    #: The adapter that answers today.
+    CURRENT = "current"
 
 
 class MinimumChange(_Part):
@@ -77,6 +88,8 @@ class Policy(_Part):
     """A whole policy.
 
     `gate` has expressions that must all be true of the evaluation's report; `evaluation` says what is measured.
+    `config` names a ConfigMap with another training_config.yaml than the Workspace's own tuning had: who goes on from
+    an adapter needs fewer passes than who begins.
     """
 
     when: When = Field(default=When.CHANGED, strict=False)
@@ -88,7 +101,8 @@ class Policy(_Part):
     approval: Approval = Approval()
     bake: Bake = Bake()
     keep: int = Field(default=5, ge=1, le=100)
-    start: Literal["scratch"] = "scratch"
+    start: Start = Field(default=Start.SCRATCH, alias="from", strict=False)
+    config: Annotated[str, Field(pattern=CONFIG_MAP_NAME)] | None = None
 
     @property
     def needs_approval(self) -> bool:

@@ -22,6 +22,7 @@ from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.recipe import Recipe
 from include.workloads.tuning.rows import Row
+from include.workloads.tuning.start import Start, load
 
 log = logging.getLogger("workload")
 
@@ -45,6 +46,7 @@ class Job:
     model_id: str
     revision: str
     identity: str
+    start: Start | None = None
 
 
 def fit(job: Job, base: Any) -> dict[str, Any]:
@@ -71,6 +73,8 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     else:
         if choice.path is not None:
             log.info("Resuming from step %s.", choice.step)
+        elif job.start is not None:
+            load(job.start, trainer.accelerator.unwrap_model(trainer.model))
         trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
     seconds = time.monotonic() - started
     state = trainer.state
@@ -96,6 +100,7 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
         "dtype": job.precision.dtype,
         "adapter": adapter,
         "resumed_from_step": choice.step,
+        **({"from": job.start.digest or str(job.start.folder)} if job.start else {}),
         **_evaluation_loss(state.log_history),
     }
 

@@ -21,6 +21,7 @@ from include.workloads.tuning import checkpoints, model, recipe, rows
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
+from include.workloads.tuning.start import Start, check
 
 log = logging.getLogger("workload")
 
@@ -39,6 +40,7 @@ class Environment:
     dtype: str | None
     target_modules: tuple[str, ...]
     held_out_share: float
+    start: Start | None
     host: str
     port: int
 
@@ -56,9 +58,14 @@ class Environment:
             dtype=get("DTYPE") or None,
             target_modules=tuple(contract.comma_list("TUNING_TARGET_MODULES")),
             held_out_share=contract.number("HELD_OUT_SHARE", 0.0, MAX_SHARE),
+            start=_start(get("START_ADAPTER_DIR"), get("START_ADAPTER_DIGEST")),
             host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             port=int(get("METRICS_PORT", "5000")),
         )
+
+
+def _start(folder: str | None, digest: str | None) -> Start | None:
+    return Start(Path(folder), digest or "") if folder else None
 
 
 def main() -> dict[str, Any] | None:
@@ -150,6 +157,8 @@ def _prepare(
         facts,
         env.target_modules,
     )
+    if env.start is not None:
+        check(env.start, env.model_id, chosen.lora)
     train, shortened, dropped = rows.cut(train, chosen.max_length)
     evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
     log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
@@ -171,6 +180,7 @@ def _prepare(
         model_id=env.model_id,
         revision=env.revision,
         identity=_identity(env, config, chosen),
+        start=env.start,
     )
     return job, told
 
@@ -225,6 +235,7 @@ def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> 
         "model": [env.model_id, env.revision, config.method],
         "training": dict(chosen.training),
         "lora": dict(chosen.lora),
+        **({"from": env.start.digest} if env.start else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

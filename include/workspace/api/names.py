@@ -64,6 +64,9 @@ ROLLBACK_TO = "kaito.sh/rollback-to"  # a digest or version to serve again, or "
 RETRAIN_OF = "kaito.sh/retrain-of"  # label on a candidate: the Workspace that is retrained
 RETRAIN_VERSION = "kaito.sh/retrain-version"  # on a candidate: its version
 HELD_OUT = "kaito.sh/held-out-share"  # of a tuning's rows: the share that is kept for evaluation
+RETRAIN_FROM = (
+    "kaito.sh/retrain-from"  # on a candidate: the adapter that its training goes on from, by digest
+)
 RETRAIN_CURRENT = "kaito.sh/retrain-current"  # on a candidate: the adapter that answers today, by digest
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"

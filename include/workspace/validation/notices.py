@@ -43,6 +43,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.ROLLBACK_TO,
         names.RETRAIN_VERSION,
         names.RETRAIN_CURRENT,
+        names.RETRAIN_FROM,
         names.HELD_OUT,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",

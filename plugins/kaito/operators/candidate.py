@@ -21,7 +21,7 @@ from include.ledger import records
 from include.retraining import evaluation, versions
 from include.retraining import policy as policies
 from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down
-from include.retraining.policy import Policy, PolicyInvalid, When
+from include.retraining.policy import Policy, PolicyInvalid, Start, When
 from include.retraining.schedule import DATA
 from include.retraining.versions import State
 from include.workspace.api import names
@@ -278,6 +278,12 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
                 self.cluster.delete(WORKSPACE, metadata["name"], plan.namespace, uid=metadata["uid"])
 
 
+def _origin(plan: Retraining) -> dict[str, Any]:
+    """What a version goes on from: whatever that one learnt from stands behind this one too."""
+    served = plan.current.get("digest")
+    return {"from": served} if plan.policy.start is Start.CURRENT and served else {}
+
+
 class CandidatePreflightOperator(RetrainTask, PreflightOperator):
     """Makes the candidate's Workspace, and checks and plans it as that of any tuning."""
 
@@ -298,6 +304,8 @@ class CandidatePreflightOperator(RetrainTask, PreflightOperator):
             live,
             plan.version,
             current=plan.current.get("reference"),
+            continued=plan.policy.start is Start.CURRENT,
+            config=plan.policy.config,
             budget=None if limit is None else max(0.01, limit - spent),
             held_out=measured.held_out if measured else None,
         )
@@ -336,6 +344,7 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
                 "run": context["run_id"],
                 "at": timestamp(datetime.now(UTC)),
                 "dataset": data,
+                **_origin(plan),
             },
             dataset=dataset,
             trained=timestamp(datetime.now(UTC)),

@@ -54,9 +54,10 @@ def recipe(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
         "method": plan.method,
         "target_modules": sorted(plan.target_modules),
     }
-    held_out = (document["metadata"].get("annotations") or {}).get(names.HELD_OUT)
-    if held_out is not None:  # another share is another training
-        facts["held_out"] = held_out
+    notes = document["metadata"].get("annotations") or {}
+    for fact, annotation in (("held_out", names.HELD_OUT), ("from", names.RETRAIN_FROM)):
+        if annotation in notes:  # another share, or another beginning, is another training
+            facts[fact] = notes[annotation]
     given = config_text(cluster, document)
     return kept_adapter.recipe(
         document, facts, given if given is not None else load_catalog().tuning_config(plan.method)

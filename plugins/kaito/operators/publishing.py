@@ -31,6 +31,7 @@ def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) 
         "tuning.steps": tuning.get("steps"),
         "tuning.loss": tuning.get("loss_last"),
         "tuning.device": tuning.get("device"),
+        "tuning.from": tuning.get("from"),
         "run-id": (run.trained or {}).get("run", run.run_id),
         "workspace": f"{run.namespace}/{run.name}",
     }

@@ -339,6 +339,18 @@ def test_the_preflight_makes_a_workspace_of_its_own_beside_the_one_that_serves(
     assert "ownerReferences" in check.metadata
 
 
+def test_a_candidate_may_go_on_from_the_adapter_that_answers_with_a_config_of_its_own(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    planned(cluster, context, **{"from": "current", "config": "fewer-passes"})
+    check = at(steps.CandidatePreflightOperator(task_id="preflight", purpose="tuning"), cluster)
+    made = check._wanted(context).document
+    assert made["metadata"]["annotations"][names.RETRAIN_FROM] == ADAPTER["reference"]
+    assert made["tuning"]["config"] == "fewer-passes"
+    changed(cluster, context)
+    assert retrain(cluster)["versions"][0]["from"] == OLD
+
+
 @pytest.mark.parametrize(
     ("digest", "rows", "policy", "told"),
     [

@@ -359,6 +359,19 @@ def test_the_tuning_pod() -> None:
     assert "initContainers" not in spec
 
 
+def test_a_training_that_goes_on_from_an_adapter_pulls_it_by_digest_with_the_push_secret() -> None:
+    workspace = with_(QUICK, "metadata", annotations={"kaito.sh/retrain-from": DIGEST})
+    spec = manifests.tuning_pod(workspace, PLAN, SANDBOX, RUN)["spec"]
+    pull, main = spec["initContainers"][-1], spec["containers"][0]
+    assert env_of(pull)["ADAPTER_IMAGE"] == DIGEST
+    assert env_of(main)["START_ADAPTER_DIGEST"] == DIGEST.partition("@")[2]
+    folder = env_of(main)["START_ADAPTER_DIR"]
+    assert folder == f"{env_of(pull)['ADAPTERS_DIR']}/{env_of(pull)['ADAPTER_NAME']}"
+    assert mounts_of(main)["/mnt/current"][2] is True
+    held = {volume["name"] for volume in spec["volumes"]}
+    assert {one["name"] for one in [*pull["volumeMounts"], *main["volumeMounts"]]} <= held
+
+
 def test_without_a_mirror_an_init_container_downloads_the_pinned_weights() -> None:
     for name in ("tuning", "serving"):
         spec = spec_of(name)

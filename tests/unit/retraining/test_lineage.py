@@ -56,6 +56,18 @@ def test_a_word_leads_both_ways(what: str, expected: list[tuple[str, str]]) -> N
     assert [(link.version, link.state) for link in trace(links(KNOWN), what)] == expected
 
 
+def test_a_dataset_stands_behind_what_was_trained_on_from_its_adapter() -> None:
+    chain = [
+        {"version": "1", "digest": A, "state": "promoted", "dataset": {"digest": ROWS}},
+        {"version": "2", "digest": B, "state": "promoted", "dataset": {"digest": A}, "from": A},
+        {"version": "3", "digest": C, "state": "candidate", "dataset": {"digest": B}, "from": B},
+    ]
+    found = trace(links([workspace("phi", C, versions=chain)]), ROWS)
+    assert [link.version for link in found] == ["3", "1", "2"]
+    assert f"(version 3, continued from {B})" in found[0].sentence()
+    assert [link.version for link in trace(links([workspace("phi", C, versions=chain)]), "3")] == ["3"]
+
+
 def test_the_command_reads_what_kubectl_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "all.json"
     listed.write_text(json.dumps({"kind": "List", "items": KNOWN}))

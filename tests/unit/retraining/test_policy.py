@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from include.retraining import policy
 from include.retraining.durations import duration, in_words
-from include.retraining.policy import OnTimeout, Policy, PolicyInvalid, When
+from include.retraining.policy import OnTimeout, Policy, PolicyInvalid, Start, When
 
 TEXT = """
 when: changed
@@ -23,6 +23,8 @@ watch: {every: 30m}
 approval: {required: true, by: [alice], timeout: 1d, onTimeout: promote}
 bake: {time: 90s}
 keep: 3
+from: current
+config: fewer-passes
 """
 
 
@@ -32,6 +34,7 @@ def test_a_policy_in_full() -> None:
     assert found.cool_down == timedelta(hours=6)
     assert found.watch.every == timedelta(minutes=30)
     assert found.approval.on_timeout is OnTimeout.PROMOTE
+    assert (found.start, found.config) == (Start.CURRENT, "fewer-passes")
     assert (found.minimum_change.rows, found.minimum_change.share) == (20, 0.05)
     assert policy.of(found.as_dict()) == found
 
@@ -121,6 +124,6 @@ def test_the_documents_policy_is_one() -> None:
     text = (Path(__file__).parents[3] / "docs" / "retraining.md").read_text()
     written = text.partition("```yaml\n")[2].partition("```")[0]
     assert policy_faults(written) == []
-    assert set(policy.read(written).as_dict()) - {"start"} == {
+    assert set(policy.read(written).as_dict()) == {
         line.partition(":")[0] for line in written.splitlines() if line[:1].isalpha()
     }
