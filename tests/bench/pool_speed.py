@@ -20,7 +20,7 @@ from typing import Any
 from include.pools.status import node_problem
 from include.workspace.api import names
 from tests.bench.reconcile_speed import WORKSPACES, Api, Row, measure, slots, until
-from tests.integration.reconciled import DAGS, ReconciledStack
+from tests.support.reconciled import DAGS, ReconciledStack
 
 TUNINGS, CRASHES, WORKERS, POOLS = 5, 3, 3, 50
 #: What a deployment sets so that the task of a dead worker is started again within a minute; Airflow waits 300 s.

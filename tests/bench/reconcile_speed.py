@@ -34,7 +34,7 @@ import yaml
 from demo.processes import resident_bytes
 from include.workspace.api import names
 from include.workspace.status import conditions
-from tests.integration.reconciled import ReconciledStack, reconciled_stack
+from tests.support.reconciled import ReconciledStack, reconciled_stack
 
 IDLE, BURST = 1000, 200
 REACTIONS = 9

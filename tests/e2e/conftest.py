@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration import reconciled
-from tests.integration.reconciled import ReconciledStack
+from tests.support import reconciled
+from tests.support.reconciled import ReconciledStack
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

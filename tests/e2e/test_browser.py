@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.reconciled import ReconciledStack
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

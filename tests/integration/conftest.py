@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration import reconciled
-from tests.integration.reconciled import ReconciledStack
+from tests.support import reconciled
+from tests.support.reconciled import ReconciledStack
+
+FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +21,8 @@ def reconciled_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recon
 
 
 def needs_sandbox(item: pytest.Item) -> str:
-    """Why a test cannot run on an external cluster; empty when it can."""
-    if item.get_closest_marker("any_cluster"):
+    """Why a test cannot run on an external cluster; empty when it can, or is of another folder (`pytest tests`)."""
+    if item.get_closest_marker("any_cluster") or not item.path.is_relative_to(FOLDER):
         return ""
     return "needs the sandbox: its API server in this process, its cloud, its registry or its faults"
 

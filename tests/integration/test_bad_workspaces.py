@@ -9,8 +9,8 @@ import pytest
 
 from demo.cluster import Kubectl, rights
 from demo.processes import DemoError
-from tests.integration.airflow_run import SECRET, wait
-from tests.integration.reconciled import ReconciledStack
+from tests.support.airflow_run import SECRET, wait
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

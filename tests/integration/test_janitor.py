@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import ReconciledStack
+from tests.support.airflow_run import wait
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import ReconciledStack
+from tests.support.airflow_run import wait
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

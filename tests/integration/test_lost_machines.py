@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from include.workspace.api import names
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import ReconciledStack
+from tests.support.airflow_run import wait
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -14,8 +14,8 @@ import pytest
 from include.ledger import records
 from include.workspace.api import names
 from include.workspace.status.conditions import moment
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import DAGS, ReconciledStack, patiently, unpause
+from tests.support.airflow_run import wait
+from tests.support.reconciled import DAGS, ReconciledStack, patiently, unpause
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -18,7 +18,7 @@ from demo import stack as processes
 from demo.airflow_api import AirflowApi
 from demo.processes import PROJECT_ROOT
 from include.workloads.tuning.standin import make_standin
-from tests.integration.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
+from tests.support.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -15,8 +15,8 @@ from demo.stack import azure_connection
 from examples.pool_providers.labelled_nodes import SET_ASIDE, LabelledNodes
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import ReconciledStack
+from tests.support.airflow_run import wait
+from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 

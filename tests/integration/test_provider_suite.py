@@ -25,7 +25,8 @@ from include.ledger import records
 from include.pools.aks import AgentPoolOptions
 from include.pools.status import Stage
 from include.workspace.api import names
-from tests.integration.provider_cloud import (
+from tests.support.pools import held_machines
+from tests.support.provider_cloud import (
     CONNECTION,
     Cloud,
     Killed,
@@ -35,7 +36,6 @@ from tests.integration.provider_cloud import (
     running_cloud,
     until,
 )
-from tests.support.pools import held_machines
 
 pytestmark = pytest.mark.integration
 

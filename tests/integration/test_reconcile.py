@@ -21,8 +21,8 @@ from demo.cluster import NAMESPACE
 from demo.processes import PROJECT_ROOT
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
-from tests.integration.airflow_run import PRESET, SECRET, wait
-from tests.integration.reconciled import FINALIZER, ReconciledStack
+from tests.support.airflow_run import PRESET, SECRET, wait
+from tests.support.reconciled import FINALIZER, ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

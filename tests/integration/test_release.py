@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import FINALIZER, ReconciledStack
+from tests.support.airflow_run import wait
+from tests.support.reconciled import FINALIZER, ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

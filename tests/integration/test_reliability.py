@@ -1,7 +1,8 @@
 """Whatever dies, in whatever phase: nothing leaks, nothing is done twice, and the status is right in the end.
 
-Workspaces stand in the middle of every phase at the same time (`phases.py`) when something strikes (`strikes.py`), and
-it strikes again while these phases end. Two short cells are in the usual suite; all of them is `make test-reliability`.
+Workspaces stand in the middle of every phase at the same time (tests/support: `phases.py`) when something strikes
+(`fault_injection.py`), and it strikes again while these phases end. Two short cells are in the usual suite; all of them
+is `make test-reliability`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.airflow_run import wait
-from tests.integration.phases import PATIENCE, PHASES, STEPS, Lives, Seen
-from tests.integration.reconciled import ReconciledStack, patiently
-from tests.integration.strikes import STRIKES, Kill, LoseTheDatabase, Strike
+from tests.support.airflow_run import wait
+from tests.support.fault_injection import STRIKES, Kill, LoseTheDatabase, Strike
+from tests.support.phases import PATIENCE, PHASES, STEPS, Lives, Seen
+from tests.support.reconciled import ReconciledStack, patiently
 
 log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]

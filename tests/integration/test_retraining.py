@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.workspace.api import names
-from tests.integration.airflow_run import dataset_server, wait
-from tests.integration.reconciled import ReconciledStack, reconciled_stack
+from tests.support.airflow_run import dataset_server, wait
+from tests.support.reconciled import ReconciledStack, reconciled_stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -21,7 +21,7 @@ import pytest
 from include.reconcile import activity
 from include.workloads.adapter.engine import VllmEngine
 from include.workloads.adapter.follow import Follower
-from tests.integration.vllm_pod import (
+from tests.support.vllm_pod import (
     MODEL,
     PROJECT_ROOT,
     PYTHON,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, free_port, user, weights
+from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, free_port, user, weights
 
 pytestmark = [
     pytest.mark.integration,

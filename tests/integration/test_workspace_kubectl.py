@@ -20,8 +20,8 @@ from include.workspace.api.convert import convert
 from sandbox.api.cluster import Cluster
 from sandbox.api.http import certificates, server
 from sandbox.faults import Faults
-from tests.integration.external import borrowed
 from tests.support.api_server import TOKEN, ApiServer
+from tests.support.external import borrowed
 from tests.support.quick_start import QUICK_START
 
 pytestmark = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,23 @@ def test_no_test_module_is_imported() -> None:
         for stem in imported(path)
         if stem.startswith("test_") or stem == "conftest"
     ]
+
+
+def test_what_tests_share_is_in_support() -> None:
+    """Beside it are tests, their fixtures, and benches (which are commands)."""
+    folders = (ROOT / "tests/support", ROOT / "tests/bench")
+    assert not [
+        str(path.relative_to(ROOT))
+        for path in TESTS
+        if not (path.name.startswith("test_") or path.name == "conftest.py")
+        and not any(path.is_relative_to(folder) for folder in folders)
+    ]
+
+
+def test_all_tests_can_be_collected_in_one_go() -> None:
+    """Two folders may each have a test_release.py: Python's own import by name would refuse the second."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "--import-mode=importlib" in options["addopts"]
 
 
 def test_nothing_of_the_sandbox_is_needed_by_unit_tests_of_the_plugin() -> None:

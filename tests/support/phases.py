@@ -19,8 +19,8 @@ import httpx
 
 from demo.cluster import connect
 from demo.processes import DemoError
-from tests.integration.airflow_run import wait
-from tests.integration.reconciled import ReconciledStack, patiently
+from tests.support.airflow_run import wait
+from tests.support.reconciled import ReconciledStack, patiently
 
 SLOW = "Standard_NC12s_v3"
 #: Some tens of seconds where nothing else runs: longer than any part of Airflow needs to come back.

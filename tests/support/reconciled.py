@@ -24,9 +24,9 @@ from include.workloads.tuning.standin import make_standin
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
-from tests.integration.airflow_parts import AirflowParts
-from tests.integration.airflow_run import PRESET, Stack, dataset_server, wait
-from tests.integration.doors import Door, door
+from tests.support.airflow_parts import AirflowParts
+from tests.support.airflow_run import PRESET, Stack, dataset_server, wait
+from tests.support.doors import Door, door
 
 DAGS = {"kaito_tune", "kaito_serve", "kaito_release", "kaito_reconcile"}
 LOOPS = {"kaito_reconcile", "kaito_janitor"}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.integration.airflow_run import wait
-from tests.integration.phases import PATIENCE, Lives
-from tests.integration.reconciled import DAGS, ReconciledStack, patiently, unpause
+from tests.support.airflow_run import wait
+from tests.support.phases import PATIENCE, Lives
+from tests.support.reconciled import DAGS, ReconciledStack, patiently, unpause
 
 
 @dataclass(frozen=True)
