@@ -16,7 +16,6 @@ from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete, async_credential, credential
 from kaito.providers import registry as pools
 from kaito.providers.aks import AgentPools
-from kaito.providers.azure_offer import Wanted, offer_faults
 from kaito.providers.base import ForeignPool, GpuPool, PoolKey, PoolTaken, classify
 from kaito.providers.blocking import BlockingProvider
 from kaito.providers.nodeclaim import NodeClaims
@@ -28,6 +27,7 @@ from include.contracts.purpose import Purpose
 from include.manifests import ManifestSettings
 from include.planning import plan
 from include.pools.aks import AgentPoolOptions
+from include.pools.azure_offer import Wanted, offer_faults
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from include.workspace.api import names
@@ -59,9 +59,14 @@ def hook() -> AksHook:
     return AksHook(CONN, sleep=lambda _: time.sleep(0.02))
 
 
+def offer_faults_of(machine: str, count: int, **how: Any) -> list[str]:
+    (faults,) = hook().offers_faults([Wanted(machine, count, "", **how)])
+    return faults
+
+
 @pytest.fixture
 def machines(azure: AzureThread) -> BlockingProvider:
-    return blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
+    return blocking(AgentPools, azure, hook().calls, poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
 
 
 def wanted(machines: BlockingProvider, run: str = "run-1", **changes: Any) -> GpuPool:
@@ -155,16 +160,16 @@ def test_without_a_secret_the_environments_identity_is_used(monkeypatch: pytest.
 
 def test_what_azure_would_refuse_is_known_before_anything_is_made(azure: AzureThread) -> None:
     machine = PLAN.instance_type
-    assert hook().offer_faults(machine, 4, zones=("1",)) == []
-    assert hook().offer_faults(machine, 4, spot=True) == []
+    assert offer_faults_of(machine, 4, zones=("1",)) == []
+    assert offer_faults_of(machine, 4, spot=True) == []
     azure.break_(FaultKind.QUOTA, machine)
-    (fault,) = hook().offer_faults(machine.lower(), 4)
+    (fault,) = offer_faults_of(machine.lower(), 4)
     assert "need 24 vCPUs of quota standardNCSv3Family in sandbox: 0 of 0 are in use" in fault
     assert "at least 24" in fault
     azure.break_(FaultKind.SKU, machine)
-    told = " ".join(hook().offer_faults(machine, 1, zones=("9",)))
+    told = " ".join(offer_faults_of(machine, 1, zones=("9",)))
     assert "does not offer Standard_NC6s_v3 to this subscription" in told
-    (fault,) = hook().offer_faults("Standard_Fantasy", 1)
+    (fault,) = offer_faults_of("Standard_Fantasy", 1)
     assert fault == "Azure has no machine type Standard_Fantasy in location sandbox."
     assert azure.pools == {}
 
@@ -210,7 +215,7 @@ def test_a_pool_is_made_becomes_ready_and_goes(azure: AzureThread, machines: Blo
 
 def test_what_is_sent_is_what_was_built(azure: AzureThread) -> None:
     options = AgentPoolOptions(spot=True, spot_max_price=0.5, zones=("1", "2"), gpu_driver="None")
-    machines = blocking(AgentPools, azure, hook(), options)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, hook().calls, options)  # type: ignore[arg-type]
     pool = wanted(machines)
     machines.create(pool)
     sent = azure.pools[pool.names[0]].properties
@@ -225,7 +230,7 @@ def test_a_crash_after_asking_is_made_good_by_asking_again(
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     pool = wanted(machines)
     machines.create(pool)
-    again = blocking(AgentPools, azure, hook(), poll=0.02)  # type: ignore[arg-type] - a new process knows nothing
+    again = blocking(AgentPools, azure, hook().calls, poll=0.02)  # type: ignore[arg-type] - a new process knows nothing
     assert again.create(wanted(again)) == []
     azure.mend()
     assert azure.settled(pool.names[0]) == "Succeeded"
@@ -285,7 +290,7 @@ def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
         azure.mend()  # the other pool's machines boot only when somebody waits for them
         time.sleep(0.02)
 
-    machines = blocking(AgentPools, azure, AksHook(CONN, sleep=wait), busy_seconds=20)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, AksHook(CONN, sleep=wait).calls, busy_seconds=20)  # type: ignore[arg-type]
     pool = wanted(machines)
     assert machines.create(pool) == pool.names
     assert azure.pools["other"].state == "Succeeded"
@@ -294,7 +299,7 @@ def test_one_operation_at_a_time_the_second_waits(azure: AzureThread) -> None:
 def test_who_waits_too_long_says_for_what(azure: AzureThread) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     azure.put("other", count=1)
-    machines = blocking(AgentPools, azure, hook(), busy_seconds=0.1)  # type: ignore[arg-type]
+    machines = blocking(AgentPools, azure, hook().calls, busy_seconds=0.1)  # type: ignore[arg-type]
     with pytest.raises(AksError, match=r"other - Creating\) is in progress") as refused:
         machines.create(wanted(machines))
     assert refused.value.busy
@@ -305,7 +310,7 @@ def test_two_at_once_make_one_pool(azure: AzureThread) -> None:
     made: list[list[str]] = []
 
     def create() -> None:
-        machines = blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
+        machines = blocking(AgentPools, azure, hook().calls, poll=0.02, busy_seconds=20)  # type: ignore[arg-type]
         made.append(machines.create(wanted(machines)))
 
     threads = [threading.Thread(target=create) for _ in range(3)]
@@ -372,7 +377,7 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
     azure.settled(name)
     real, changed = machines.provider.aks.begin_delete, []
 
-    def racing(pool: str, **given: Any) -> bool:
+    async def racing(pool: str, **given: Any) -> bool:
         if not changed:  # another run takes the pool over between our look and our deletion
             changed.append(pool)
             labels = azure.pools[name].properties["nodeLabels"]
@@ -380,7 +385,7 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
                 name, count=2, nodeLabels={**labels, "kaito.sh/run-id": "run-2"}, vmSize=PLAN.instance_type
             )
             azure.settled(name)
-        return real(pool, **given)
+        return await real(pool, **given)
 
     monkeypatch.setattr(machines.provider.aks, "begin_delete", racing)
     assert machines.delete(KEY, "run-1") == []
@@ -454,7 +459,7 @@ def test_another_zone_is_another_pool_and_both_go_with_the_run(azure: AzureThrea
     azure.break_(FaultKind.NO_CAPACITY, f"{PLAN.instance_type}@1")
 
     def in_zone(zone: str) -> BlockingProvider:
-        return blocking(AgentPools, azure, hook(), AgentPoolOptions(zones=(zone,)), poll=0.02)  # type: ignore[arg-type]
+        return blocking(AgentPools, azure, hook().calls, AgentPoolOptions(zones=(zone,)), poll=0.02)  # type: ignore[arg-type]
 
     (first,) = in_zone("1").create(wanted(in_zone("1")))
     assert azure.settled(first) == "Failed"
@@ -484,7 +489,7 @@ def test_a_pool_with_a_dead_machine_is_taken_away_and_made_anew(
     fall_silent(azure, status.nodes[0])
     assert not machines.observe(KEY).ready
     assert machines.create(wanted(machines)) == [], "it may come back"
-    impatient = blocking(AgentPools, azure, hook(), poll=0.02, busy_seconds=20, lost_seconds=0)  # type: ignore[arg-type]
+    impatient = blocking(AgentPools, azure, hook().calls, poll=0.02, busy_seconds=20, lost_seconds=0)  # type: ignore[arg-type]
     assert impatient.create(wanted(impatient)) == wanted(impatient).names
     eventually(lambda: machines.observe(KEY).ready, "two again")
     assert len(azure.azure.ledger.rentals()) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from kaito.hooks.aks import AksHook
+from kaito.hooks.aks import AksHook, AsyncAksHook
 from kaito.hooks.azure_account import AksError
 from kaito.providers.base import FailureClass
 from kaito.providers.selection import failure_class
@@ -18,6 +19,7 @@ from kaito.providers.selection import failure_class
 from include.catalog import load_catalog
 from include.planning import plan
 from include.pools.aks import AgentPoolOptions, agent_pool
+from include.pools.azure_offer import Wanted
 from include.workspace import parse_workspace
 from sandbox.arm import errors, schema, server
 from sandbox.faults import FaultKind
@@ -120,6 +122,33 @@ def test_a_change_and_a_deletion_name_the_etag_that_was_read(azure: AzureThread,
     assert (sent.headers["if-match"], sent.body) == (f'"{etag}"', None)
 
 
+async def test_over_an_event_loop_the_same_is_sent(azure: AzureThread, wire: list[Sent]) -> None:
+    """A creation, a change, a deletion that Azure is too busy for at first, and the question before all of them."""
+    hook = AsyncAksHook("aks")
+    assert await hook.offers_faults([Wanted("Standard_Fantasy", 1, "")]) == [
+        ["Azure has no machine type Standard_Fantasy in location sandbox."]
+    ]
+    made, asked = await hook.begin_create(body())
+    assert asked
+    assert (await hook.begin_create(body()))[1] is False
+    sent = the(wire, "PUT")
+    assert (sent.headers["if-none-match"], sent.body) == ("*", {"properties": body()["properties"]})
+    await asyncio.to_thread(azure.settled, made["name"])
+    etag = (await hook.find(made["name"]))["properties"]["eTag"]  # type: ignore[index]
+    with pytest.raises(AksError) as refused:
+        await hook.begin_update(body(nodes=2), etag="old")
+    assert refused.value.stale
+    await hook.begin_update(body(nodes=2), etag=etag)  # aborted by the deletion, as it is under way
+    wire.clear()
+    assert await hook.begin_delete(made["name"], etag=etag)
+    assert the(wire, "POST").path.endswith("/abort")
+    assert the(wire, "DELETE").headers.get("if-match") is None
+    while await hook.find(made["name"]):
+        await asyncio.sleep(0.02)
+    assert not await hook.begin_delete(made["name"])
+    await hook.close()
+
+
 def test_an_abort_is_a_post_without_a_body(azure: AzureThread, wire: list[Sent]) -> None:
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     hook = AksHook("aks")
@@ -132,7 +161,9 @@ def test_an_abort_is_a_post_without_a_body(azure: AzureThread, wire: list[Sent])
 def test_quota_and_sizes_are_asked_of_compute_and_all_pages_are_read(
     azure: AzureThread, wire: list[Sent]
 ) -> None:
-    assert AksHook("aks").offer_faults("Standard_NV72ads_A10_v5", 1) == []  # not on the first page
+    assert AksHook("aks").offers_faults([Wanted("Standard_NV72ads_A10_v5", 1, "")]) == [
+        []
+    ]  # not on the first page
     compute = f"{SUBSCRIPTION}/providers/Microsoft.Compute"
     sizes = [sent for sent in wire if sent.path == f"{compute}/skus"]
     assert sizes[0].query["$filter"] == "location eq 'sandbox'"

@@ -292,12 +292,12 @@ class OneAgentPool:
         self.deleted: list[tuple[str, str | None]] = []
         self.error: AksError | None = None
 
-    async def async_list_pools(self) -> list[dict[str, Any]]:
+    async def list_pools(self) -> list[dict[str, Any]]:
         if self.error and not self.error.stale:
             raise self.error
         return self.pools
 
-    def begin_delete(self, name: str, *, etag: str | None = None, timeout: float = 600) -> bool:
+    async def begin_delete(self, name: str, *, etag: str | None = None, timeout: float = 600) -> bool:
         if self.error:
             raise self.error
         self.deleted.append((name, etag))

@@ -110,18 +110,18 @@ class Azure:
 
     async def close(self) -> None: ...
 
-    def find(self, name: str) -> dict[str, Any]:
+    async def find(self, name: str) -> dict[str, Any]:
         """Another run has taken it over meanwhile."""
         pool = copy.deepcopy(self.pools[0])
         pool["properties"]["nodeLabels"][names.RUN_ID] = "another"
         return pool
 
-    async def async_list_pools(self) -> list[dict[str, Any]]:
+    async def list_pools(self) -> list[dict[str, Any]]:
         if self.trouble:
             raise self.trouble
         return self.pools
 
-    def begin_delete(self, name: str, **how: Any) -> bool:
+    async def begin_delete(self, name: str, **how: Any) -> bool:
         if self.trouble:
             raise self.trouble
         self.deleted.append((name, how["etag"]))
@@ -131,7 +131,7 @@ class Azure:
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> Azure:
     found = Azure()
-    monkeypatch.setattr(aks, "AksHook", lambda conn_id: found)
+    monkeypatch.setattr(aks, "AsyncAksHook", lambda conn_id: found)
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
     return found
 

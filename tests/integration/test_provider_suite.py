@@ -343,7 +343,7 @@ def killed_after(machines: Any, monkeypatch: pytest.MonkeyPatch, *, aks: str, cl
     """The worker is killed as soon as Azure, or the cluster, has answered the call of that name."""
     with monkeypatch.context() as patch:
         if machines.remote:
-            kill_after(patch, machines.provider.aks.connection.agent_pools, aks)
+            kill_after(patch, machines.provider.aks.hook.connection.agent_pools, aks)
         else:
             kill_after(patch, machines.provider.cluster, cluster)
         with pytest.raises(Killed):

@@ -19,6 +19,7 @@ ALLOWED = {
     "include/pools/": "what each provider makes, and what that says",
     "plugins/kaito/providers/": "who makes machines",
     "plugins/kaito/hooks/aks.py": "the connection to Azure",
+    "plugins/kaito/hooks/aks_calls.py": "what is asked over it",
     "plugins/kaito/hooks/azure_account.py": "the connection to Azure",
     "plugins/kaito/settings.py": "settings",
     "include/workspace/validation/": "rules speak of BYO as KAITO's API does",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -35,6 +35,7 @@ from include.pools.aks import (
     properties,
     state,
 )
+from include.pools.azure_offer import Wanted
 from include.pools.lost_nodes import LOST_SECONDS, is_lost, standing
 from include.pools.observed import ObservedPool
 from include.pools.status import FailureClass, classify
@@ -43,7 +44,6 @@ from include.workspace.api.offers import SPOT
 from kaito.hooks.api import NODE
 from kaito.hooks.azure_account import AksAccount, AksError, ConnectionIncomplete
 from kaito.providers.azure_connection import azure_subscribed, connection_of
-from kaito.providers.azure_offer import Wanted
 from kaito.providers.base import (
     DELETE_ATTEMPTS,
     ForeignPool,
@@ -53,6 +53,9 @@ from kaito.providers.base import (
     ProviderContext,
     taken,
 )
+
+if TYPE_CHECKING:
+    from kaito.hooks.aks_calls import AgentPoolCalls
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ class AgentPools(PoolProvider):
     def __init__(
         self,
         context: ProviderContext,
-        aks: Any = None,
+        aks: AgentPoolCalls | None = None,
         options: AgentPoolOptions | None = None,
         *,
         poll: float = 2.0,
@@ -96,15 +99,16 @@ class AgentPools(PoolProvider):
         self.lost_seconds = lost_seconds
 
     @property
-    def aks(self) -> Any:
+    def aks(self) -> AgentPoolCalls:
         if self._aks is None:
-            from kaito.hooks.aks import AksHook
+            from kaito.hooks.aks import AksHook, AsyncAksHook
 
-            self._aks = AksHook(self.context.settings.azure_conn_id)
+            conn_id = self.context.settings.azure_conn_id
+            self._aks = AksHook(conn_id).calls if self.cluster.blocking else AsyncAksHook(conn_id)
         return self._aks
 
     async def close(self) -> None:
-        if self._aks is not None and not self.cluster.blocking:
+        if self._aks is not None:
             await self._aks.close()
 
     def request(
@@ -122,8 +126,9 @@ class AgentPools(PoolProvider):
 
     async def _pools(self, wanted: Mapping[str, str] | None = None) -> list[Pool]:
         """Our pools, of all Workspaces or with these labels."""
-        listed = self.aks.list_pools() if self.cluster.blocking else await self.aks.async_list_pools()
-        return [p for p in listed if (is_ours(p) if wanted is None else belongs(p, wanted))]
+        return [
+            p for p in await self.aks.list_pools() if (is_ours(p) if wanted is None else belongs(p, wanted))
+        ]
 
     async def create(self, pool: GpuPool) -> list[str]:
         """Ask for the agent pool, or take up the one that an earlier attempt asked for; does not wait for machines.
@@ -145,15 +150,13 @@ class AgentPools(PoolProvider):
         made = []
         for body in pool.claims:
             await self._clear(body, existing, nodes)
-            found, created = await self.call(self.aks.begin_create, _dated(body), timeout=self.busy_seconds)
+            found, created = await self.aks.begin_create(_dated(body), timeout=self.busy_seconds)
             if created:
                 made.append(str(body["name"]))
             elif not belongs(found, pool.key.labels):
                 raise ForeignPool(_foreign(found))
             elif self._standing(found, nodes) < body["properties"]["count"]:
-                await self.call(
-                    self.aks.begin_update, _dated(body), etag=_etag(found), timeout=self.busy_seconds
-                )
+                await self.aks.begin_update(_dated(body), etag=_etag(found), timeout=self.busy_seconds)
                 made.append(str(body["name"]))
         return made
 
@@ -192,11 +195,11 @@ class AgentPools(PoolProvider):
             return
         name = str(earlier["name"])
         if self._spent(earlier, nodes):
-            await self.call(self.aks.begin_delete, name, etag=_etag(earlier), timeout=self.busy_seconds)
+            await self.aks.begin_delete(name, etag=_etag(earlier), timeout=self.busy_seconds)
         elif state(earlier) not in LEAVING_STATES:
             return
         deadline = time.monotonic() + self.busy_seconds
-        while await self.call(self.aks.find, name) is not None:
+        while await self.aks.find(name) is not None:
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"AgentPool {name} is still there {self.busy_seconds:.0f} s after its deletion."
@@ -224,7 +227,7 @@ class AgentPools(PoolProvider):
         """Ask for the deletion of a pool as it was read; False where it is gone, None where it has changed since."""
         name, etag = str(pool["name"]), _etag(pool) or None
         try:
-            return bool(await self.call(self.aks.begin_delete, name, etag=etag, timeout=timeout))
+            return await self.aks.begin_delete(name, etag=etag, timeout=timeout)
         except AksError as error:
             if error.stale:
                 return None
@@ -242,7 +245,7 @@ class AgentPools(PoolProvider):
                 return done
             if unchanged:
                 return False
-            found = await self.call(self.aks.find, pool.name)
+            found = await self.aks.find(pool.name)
             if found is None or not is_ours(found) or observed(found, ()).run != pool.run:
                 return False
             body = found
@@ -287,7 +290,7 @@ class AgentPools(PoolProvider):
             if await self._holds_machines(PoolKey.of(workspace, plans[0].purpose)):
                 return {}
             wanted = [self._wanted(plan) for plan in plans]
-            told = await self.call(self.aks.offers_faults, wanted)
+            refusals = await self.aks.offers_faults(wanted)
         except AirflowNotFoundException:
             raise ValueError(
                 f"Provider {self.name} needs an Airflow connection {self.context.settings.azure_conn_id} of type "
@@ -298,7 +301,7 @@ class AgentPools(PoolProvider):
                 "Whether Azure has machines could not be asked (%s): it shows when they are asked for.", error
             )
             return {}
-        return {plan.offer: " ".join(faults) for plan, faults in zip(plans, told, strict=True) if faults}
+        return {plan.offer: " ".join(faults) for plan, faults in zip(plans, refusals, strict=True) if faults}
 
     async def _holds_machines(self, key: PoolKey) -> bool:
         try:

@@ -10,8 +10,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks import aks
 from kaito.hooks.api import ClusterError
 from kaito.hooks.azure_account import AksError
-from kaito.providers.azure_offer import Wanted
 
+from include.pools.azure_offer import Wanted
 from include.workspace.api import names
 from tests.support.fake_cluster import FakeCluster
 from tests.support.tasks import preflight
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("established_crd")
 
 
 class Azure:
-    """Answers for AksHook; `none` are the machine types that it would refuse."""
+    """Answers for AksHook and its calls; `none` are the machine types that it would refuse."""
 
     none: tuple[str, ...] = ()
     pools: Sequence[dict[str, Any]] = ()
@@ -33,12 +33,16 @@ class Azure:
     def __init__(self, _conn_id: str) -> None:
         Azure.asked = []
 
-    def list_pools(self) -> Sequence[dict[str, Any]]:
+    @property
+    def calls(self) -> Azure:
+        return self
+
+    async def list_pools(self) -> Sequence[dict[str, Any]]:
         if Azure.error:
             raise Azure.error
         return Azure.pools
 
-    def offers_faults(self, wanted: Sequence[Wanted]) -> list[list[str]]:
+    async def offers_faults(self, wanted: Sequence[Wanted]) -> list[list[str]]:
         if Azure.silent:
             raise Azure.silent
         Azure.asked = list(wanted)

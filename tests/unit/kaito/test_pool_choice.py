@@ -352,7 +352,11 @@ def test_a_release_asks_azure_where_it_may_have_made_machines(
 
         def __init__(self, _: str) -> None: ...
 
-        def list_pools(self) -> list[Any]:
+        @property
+        def calls(self) -> Azure:
+            return self
+
+        async def list_pools(self) -> list[Any]:
             Azure.looked += 1
             return []
 

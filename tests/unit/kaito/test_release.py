@@ -293,14 +293,18 @@ class Azure:
 
         self.trouble: Exception | None = None
 
-    def list_pools(self) -> list[dict[str, Any]]:
+    @property
+    def calls(self) -> Azure:
+        return self
+
+    async def list_pools(self) -> list[dict[str, Any]]:
         if self.trouble:
             raise self.trouble
         return copy.deepcopy(self.pools)
 
     async def close(self) -> None: ...
 
-    def begin_delete(self, name: str, **_: Any) -> bool:
+    async def begin_delete(self, name: str, **_: Any) -> bool:
         for pool in self.pools:
             if pool["name"] == name:
                 pool["properties"]["provisioningState"] = "Deleting"
