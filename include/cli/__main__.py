@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from include.cli.arguments import COMPLETE
 from include.cli.main import main
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def plan_for(
     return candidates(workspace, catalog, config)
 
 
-def run() -> int:
+def run(words: Sequence[str] | None = None) -> int:
     """The exit code, also when the reader of a pipe has gone (`| head`) or the user interrupts."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every line
     try:
-        code = main(planner=plan_for)
+        code = main(words, planner=plan_for)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to complain at exit
@@ -42,6 +43,11 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def complete() -> int:
+    """What kubectl runs for completion, as the script `kubectl_complete-kaito`."""
+    return run([COMPLETE, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -6,17 +6,27 @@ It must stay free of heavy imports: `--help` answers at once.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from include.contracts.addresses import parse_networks
 
-PROGRAM = "python -m include.cli"
+#: How the user called this: the help shows its examples so.
+MODULE = "python -m include.cli"
+PROGRAM = (
+    "kubectl kaito"
+    if os.environ.get("KAITO_PROGRAM") or Path(sys.argv[0]).name == "kubectl-kaito"
+    else MODULE
+)
 #: Gates of admission, as the fields of `Policy` are called.
 GATES = ("mig", "accelerator", "model-streaming")
 FILES = "a YAML or JSON file, a folder (all *.yaml, *.yml, *.json below it), or - for standard input"
 
 DESCRIPTION = """\
-Checks and explains KAITO Workspaces on this machine: no cluster, no cloud, no cost.
+Checks and explains KAITO Workspaces on this machine, before anything costs money; status, logs, chat, cost and trace
+ask the cluster that kubectl talks to.
 """
 EXAMPLES = f"""\
 examples:
@@ -56,20 +66,57 @@ stands. A Workspace keeps its meaning: what the other version has no field for i
 """
 
 
-# Verbs with a grammar of their own: "module:function" that takes the words after the verb, and a line of help.
+class Delegated(NamedTuple):
+    """A verb with a grammar of its own: where its main function and its parser are ("module:name"), and its help."""
+
+    main: str
+    parser: str
+    help: str
+
+
 DELEGATED = {
-    "status": (
+    "status": Delegated(
         "include.cli.status:main",
+        "include.cli.status:parser",
         "say how Workspaces stand in the cluster, and follow one to its end (--watch)",
     ),
-    "cost": (
+    "logs": Delegated(
+        "include.cli.logs:main", "include.cli.logs:parser", "print the logs of a Workspace's pods"
+    ),
+    "chat": Delegated("include.cli.chat:main", "include.cli.chat:parser", "talk to a Workspace's service"),
+    "cost": Delegated(
         "include.cli.cost:main",
+        "include.cli.cost:parser",
         "say what GPU machines have cost, by run, Workspace, namespace or machine",
     ),
-    "trace": ("include.cli.tracing:main", "say which data is behind a service, and what stands on a dataset"),
-    "presets": ("include.cli.presets:check_presets", "say whether presets folders are sound"),
-    "resolve": ("include.cli.presets:resolve_model", "print a presets record of a model of the hub"),
+    "trace": Delegated(
+        "include.cli.tracing:main",
+        "include.cli.tracing:parser",
+        "say which data is behind a service, and what stands on a dataset",
+    ),
+    "presets": Delegated(
+        "include.cli.presets:check_presets",
+        "include.cli.presets:presets_parser",
+        "say whether presets folders are sound",
+    ),
+    "resolve": Delegated(
+        "include.cli.presets:resolve_model",
+        "include.cli.presets:resolve_parser",
+        "print a presets record of a model of the hub",
+    ),
 }
+#: The verb that kubectl's completion asks (bin/kubectl_complete-kaito); help does not list it.
+COMPLETE = "__complete"
+
+
+def command(verb: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The parser of a verb with a grammar of its own."""
+    return argparse.ArgumentParser(
+        prog=f"{PROGRAM} {verb}",
+        description=description,
+        epilog=epilog.replace(MODULE, PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,8 +133,8 @@ def parser() -> argparse.ArgumentParser:
     _listings(verbs)
     _verb(verbs, "crd", "print the CustomResourceDefinition, for kubectl apply")
     _verb(verbs, "schema", "print the JSON schema of a Workspace, for editors")
-    for name, (_, help_text) in DELEGATED.items():
-        verbs.add_parser(name, help=help_text, add_help=False)
+    for name, verb in DELEGATED.items():
+        verbs.add_parser(name, help=verb.help, add_help=False)
     return root
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from include.cli.arguments import command
 from include.ledger import report, sources
 from include.ledger.books import Book, entries, within
 
@@ -39,12 +40,7 @@ def moment(text: str) -> datetime:
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(
-        prog="python -m include.cli cost",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    root = command("cost", DESCRIPTION, EPILOG)
     root.add_argument(
         "--by", choices=list(report.GROUPINGS), default="run", help="one row for each (default: run)"
     )

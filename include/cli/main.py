@@ -1,7 +1,7 @@
 """The command line of `python -m include.cli`: which verb does what, and how it ends.
 
-For people and CI, before anything is applied. It must never import Airflow or a Kubernetes client, and imports what a
-verb needs only when that verb runs. Plans are made by whoever passes `planner`: planning stands on a higher floor.
+For people and CI. It must never import Airflow, and imports what a verb needs (such as a Kubernetes client) only when
+that verb runs. Plans are made by whoever passes `planner`: planning stands on a higher floor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
-from include.cli.arguments import DELEGATED, parser
+from include.cli.arguments import COMPLETE, DELEGATED, parser
 from include.cli.report import FINE, UNREADABLE
 
 if TYPE_CHECKING:
@@ -30,8 +30,13 @@ def main(
     out = out or sys.stdout
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in DELEGATED:
-        module, function = DELEGATED[words[0]][0].split(":")
+        module, function = DELEGATED[words[0]].main.split(":")
         return int(getattr(import_module(module), function)(words[1:]))
+    if words and words[0] == COMPLETE:
+        from include.cli.completing import candidates
+
+        out.writelines(f"{one}\n" for one in candidates(words[1:]))
+        return FINE
     options = parser().parse_args(words)
     if options.verb == "check":
         return _check(options, out, planner)

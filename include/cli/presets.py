@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from include.catalog import records
+from include.cli.arguments import command
 
 
-def check_presets(arguments: Sequence[str]) -> int:
-    """Examines presets folders, prints every fault, and gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m include.cli presets", description="Examine presets folders and print every fault."
-    )
+def presets_parser() -> argparse.ArgumentParser:
+    parser = command("presets", "Examine presets folders and print every fault.")
     parser.add_argument(
         "folders",
         nargs="*",
@@ -28,19 +26,25 @@ def check_presets(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--hub", action="store_true", help="also ask the hub about every model (HF_TOKEN, HF_ENDPOINT)"
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def check_presets(arguments: Sequence[str]) -> int:
+    """Examines presets folders, prints every fault, and gives the exit code."""
+    given = presets_parser().parse_args(arguments)
     return _check(given.folders, given.hub)
+
+
+def resolve_parser() -> argparse.ArgumentParser:
+    parser = command("resolve", "Ask the model hub for a model and print a record for a presets folder.")
+    parser.add_argument("name", help="hub id, such as org/model")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit (default: main)")
+    return parser
 
 
 def resolve_model(arguments: Sequence[str]) -> int:
     """Asks the hub for a model, prints a record for a presets folder, and gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m include.cli resolve",
-        description="Ask the model hub for a model and print a record for a presets folder.",
-    )
-    parser.add_argument("name", help="hub id, such as org/model")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit (default: main)")
-    given = parser.parse_args(arguments)
+    given = resolve_parser().parse_args(arguments)
     return _resolve(given.name, given.revision)
 
 

@@ -6,15 +6,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from include.cli.arguments import command
+from include.cli.cluster import Cluster
 from include.ledger.sources import SourceError
 from include.views import fleet
 from include.views.page import Page, page
 from include.views.words import duration
-from include.workspace.api import names
 
 DESCRIPTION = """\
 How Workspaces stand in the cluster that kubectl talks to: all of them, or one with its conditions, Events, machines and
@@ -27,81 +28,11 @@ examples:
   python -m include.cli status
   python -m include.cli status workspace-tuning-phi-3 -n team --watch
 """
-SECONDS = 30.0
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
 #: Words after which nothing moves by itself.
 ENDS = {"Serving": 0, "Done": 0, "At zero": 0, "Failed": 1, "Over budget": 1}
 CLEAR = "\x1b[H\x1b[2J"
-
-Object = Mapping[str, Any]
-
-
-class Cluster:
-    """The cluster that kubectl would talk to.
-
-    :param context: a context of the kubeconfig; default: its current one, or the pod's own cluster.
-    :raises SourceError: there is none.
-    """
-
-    def __init__(self, context: str | None = None) -> None:
-        from kubernetes import client, config
-
-        try:
-            config.load_config(context=context) if context else config.load_config()
-        except Exception as error:
-            raise SourceError(f"There is no cluster to ask ({error}): set KUBECONFIG.") from None
-        self._custom, self._core = client.CustomObjectsApi(), client.CoreV1Api()
-
-    def workspaces(self, namespace: str | None) -> list[Object]:
-        """All Workspaces, or those of a namespace."""
-        which = names.GROUP, names.STORED_VERSION
-        found: list[Object] = []
-        token = ""
-        while True:
-            more: dict[str, Any] = {"limit": 200, "_continue": token, "_request_timeout": SECONDS}
-            if namespace:
-                call = self._ask(
-                    self._custom.list_namespaced_custom_object, *which, namespace, names.PLURAL, **more
-                )
-            else:
-                call = self._ask(self._custom.list_cluster_custom_object, *which, names.PLURAL, **more)
-            found += call["items"]
-            token = (call.get("metadata") or {}).get("continue") or ""
-            if not token:
-                return found
-
-    def workspace(self, namespace: str, name: str) -> Object:
-        """One Workspace."""
-        which = names.GROUP, names.STORED_VERSION, namespace, names.PLURAL, name
-        found: Object = self._ask(self._custom.get_namespaced_custom_object, *which, _request_timeout=SECONDS)
-        return found
-
-    def events(self, namespace: str, name: str) -> list[Object]:
-        """The Events about a Workspace; none where they may not be read."""
-        selector = f"involvedObject.kind={names.KIND},involvedObject.name={name}"
-        try:
-            found = self._core.list_namespaced_event(
-                namespace, field_selector=selector, _request_timeout=SECONDS, _preload_content=False
-            )
-        except Exception:
-            return []
-        return list(json.loads(found.data)["items"])
-
-    def _ask(self, call: Callable[..., Any], *which: str, **more: Any) -> Any:
-        from kubernetes.client.exceptions import ApiException
-
-        try:
-            return call(*which, **more)
-        except ApiException as error:
-            if error.status == 404:
-                told = f"There is no Workspace {which[-1]} in namespace {which[2]}."
-                if len(which) < 5:
-                    told = "The cluster does not know Workspaces: kubectl apply -f presets/crds"
-                raise SourceError(told) from None
-            raise SourceError(f"The cluster refused: {error.status} {error.reason}") from None
-        except Exception as error:
-            raise SourceError(f"The cluster does not answer: {error}") from None
 
 
 def table(rows: Sequence[fleet.Row], now: datetime) -> list[str]:
@@ -164,12 +95,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(
-        prog="python -m include.cli status",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    root = command("status", DESCRIPTION, EPILOG)
     root.add_argument("name", nargs="?", help="one Workspace (default: all)")
     root.add_argument(
         "--namespace", "-n", help="of the Workspace (default: default), or only Workspaces of it"

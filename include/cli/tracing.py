@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from include.cli.arguments import command
 from include.contracts.yaml_documents.reader import BadDocument, read
 from include.ledger import sources
 from include.retraining.lineage import links, trace
@@ -30,12 +31,7 @@ FINE, NOTHING, UNREADABLE = 0, 1, 2
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(
-        prog="python -m include.cli trace",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    root = command("trace", DESCRIPTION, EPILOG)
     root.add_argument("what", metavar="WHAT", help="a digest, a Workspace or a version")
     root.add_argument(
         "--file", metavar="FILE", help="read Workspaces from a YAML or JSON file, or - for standard input"

@@ -38,14 +38,10 @@ def workspaces(context: str | None = None) -> list[dict[str, Any]]:
     :param context: a context of the kubeconfig; default: its current one, or the pod's own cluster.
     :raises SourceError: they cannot be read.
     """
-    from kubernetes import client, config
+    from kubernetes import client
     from kubernetes.client.exceptions import ApiException
 
-    try:
-        config.load_config(context=context) if context else config.load_config()
-    except Exception as error:
-        told = f"There is no cluster to ask ({error}): set KUBECONFIG, or leave the cluster out with --no-cluster."
-        raise SourceError(told) from None
+    load_kubeconfig(context, " or leave the cluster out with --no-cluster")
     api, found, token = client.CustomObjectsApi(), list[dict[str, Any]](), ""
     while True:
         try:
@@ -65,6 +61,27 @@ def workspaces(context: str | None = None) -> list[dict[str, Any]]:
         token = (page.get("metadata") or {}).get("continue") or ""
         if not token:
             return found
+
+
+def load_kubeconfig(context: str | None = None, otherwise: str = "") -> None:
+    """Have the Kubernetes client ask the cluster that kubectl would: of KUBECONFIG, else the pod's own.
+
+    :param context: a context of the kubeconfig; default: its current one.
+    :param otherwise: what else would help, after "set KUBECONFIG,".
+    :raises SourceError: there is none.
+    """
+    from kubernetes import config
+
+    try:
+        config.load_kube_config(context=context)
+    except Exception as error:
+        try:
+            if context:
+                raise
+            config.load_incluster_config()
+        except Exception:
+            help_text = f"set KUBECONFIG{',' if otherwise else ''}{otherwise}"
+            raise SourceError(f"There is no cluster to ask ({error}): {help_text}.") from None
 
 
 def _cluster_words(error: Any) -> str:

@@ -7,6 +7,8 @@ that run everything, because they must hold in the same installation.
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,23 @@ class TestQuickStart:
         assert reply.status_code == 200
         assert isinstance(reply.json()["Result"], str)
         assert stack.api.xcom("kaito_tune", run_id, "serve.ask")["answer"] is not None
+
+    def test_chat_and_logs_of_the_command_line_reach_the_service(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        environment = {**os.environ, "KUBECONFIG": str(stack.sandbox.kubeconfig)}
+        plugin = Path(PROJECT_ROOT) / "bin" / "kubectl-kaito"
+
+        def said(*words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [plugin, *words], capture_output=True, text=True, env=environment, timeout=120
+            )
+
+        answer = said("chat", NAME, "What is 2 plus 2?", "--max-tokens", "4")
+        assert (answer.returncode, answer.stderr) == (0, "")
+        log = said("logs", NAME, "--step", "serving")
+        assert log.returncode == 0
+        assert "Model loaded" in log.stdout
+        assert said("__complete", "chat", "workspace-").stdout.splitlines() == [NAME, ":4"]
 
     def test_the_adapter_is_served_by_the_registrys_digest(self, main_job: tuple[Stack, str]) -> None:
         stack, run_id = main_job

@@ -40,7 +40,7 @@ def accepts(version: str, document: Any) -> bool:
 
 def test_the_committed_manifest_is_up_to_date() -> None:
     committed = (Path(__file__).parents[3] / CRD_FILE).read_text()
-    assert committed == crd_text(), "run: python -m include.workspace crd > " + CRD_FILE
+    assert committed == crd_text(), "run: python -m include.cli crd > " + CRD_FILE
     assert yaml.safe_load(committed) == CRD
 
 
