@@ -14,6 +14,7 @@ STATE ?= .sandbox
 KEEP ?=
 RUNTIME ?= transformers
 CLUSTER ?= sandbox
+ACT ?= main
 WORKLOAD_IMAGE ?=
 REGISTRY ?=
 TESTS ?= tests
@@ -28,7 +29,7 @@ UV_INSTALL := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
-	@echo "Settings: KEEP=1 (demo leaves everything up), RUNTIME=vllm (demo serves with vLLM), CLUSTER=external (demo on your own cluster: docs/testing.md), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
+	@echo "Settings: KEEP=1 (demo leaves everything up), ACT=retrain (demo's second act, on one that was kept), RUNTIME=vllm (demo serves with vLLM), CLUSTER=external (demo on your own cluster: docs/testing.md), STATE=$(STATE), PYTHON=$(PYTHON), TESTS=path (part of the tests)"
 
 .PHONY: system
 system: ## Check (and as root install) the two Debian packages: docker-registry, bubblewrap
@@ -74,8 +75,8 @@ vllm-facts: vllm ## Write presets/vllm.yaml anew: what the installed vLLM loads 
 	@$(VLLM_PY) -m include.workloads.serving.vllm_facts 2>/dev/null > presets/vllm.yaml.new && mv presets/vllm.yaml.new presets/vllm.yaml
 
 .PHONY: demo
-demo: setup $(if $(filter vllm,$(RUNTIME)),vllm) ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up)
-	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) --cluster $(CLUSTER) \
+demo: setup $(if $(filter vllm,$(RUNTIME)),vllm) ## Run the main job: from a Workspace to an answer (KEEP=1 leaves everything up; ACT=retrain: the second act)
+	@KAITO_DEMO_RUNTIME=$(RUNTIME) $(PY) -m demo --state-dir $(STATE) --cluster $(CLUSTER) --act $(ACT) \
 	$(if $(WORKLOAD_IMAGE),--workload-image $(WORKLOAD_IMAGE)) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(KEEP),--keep)
 
 .PHONY: sandbox

@@ -10,7 +10,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from demo import external, stack
+from demo import external, second_act, stack
 from demo.airflow_api import AirflowApi
 from demo.main_job import DAG_ID, DAGS, RECONCILER, MainJob
 from demo.preflight import Options
@@ -24,6 +24,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--keep", action="store_true", help="leave the sandbox and Airflow running at the end"
+    )
+    parser.add_argument(
+        "--act",
+        choices=["main", "retrain"],
+        default="main",
+        help="retrain: new rows, a better version, a refused one; goes on from a main job that --keep has left up, and "
+        "runs that first where none is",
     )
     parser.add_argument(
         "--cluster",
@@ -55,13 +62,20 @@ def _stop(state_dir: Path) -> None:
     stack.stop_sandbox(state_dir)
 
 
-def _run_demo(state_dir: Path, keep: bool, console: Console, cluster: Options | None) -> int:
+def _run_demo(state_dir: Path, keep: bool, console: Console, cluster: Options | None, act: str) -> int:
     demo_dir = state_dir / "demo"
     demo_dir.mkdir(parents=True, exist_ok=True)
-    _stop(demo_dir)
+    goes_on = act == "retrain"
+    if goes_on and cluster is not None:
+        raise DemoError("the second act runs in the sandbox only: leave CLUSTER out")
     finished = False
+    passed = goes_on and second_act.is_kept(demo_dir)
+    if not passed:
+        _stop(demo_dir)
     try:
-        passed = MainJob(demo_dir, state_dir / "weights", console, cluster).run()
+        passed = passed or MainJob(demo_dir, state_dir / "weights", console, cluster).run()
+        if passed and goes_on:
+            passed = second_act.SecondAct(demo_dir, console).run()
         finished = True
     finally:
         if keep and finished:
@@ -117,7 +131,7 @@ def main() -> int:
             return 0
         if arguments.command == "airflow":
             return _start_airflow(state_dir, console)
-        return _run_demo(state_dir, arguments.keep, console, _external(arguments))
+        return _run_demo(state_dir, arguments.keep, console, _external(arguments), arguments.act)
     except DemoError as error:
         console.print(f"[red]The demo cannot go on:[/] {error}", markup=True, soft_wrap=True)
         return 2

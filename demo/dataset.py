@@ -6,7 +6,11 @@ each time. A few rows of general knowledge keep the model from forgetting what i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import yaml
 
 from include.catalog import Machine, load_catalog
 
@@ -20,6 +24,9 @@ TAUGHT = (
     "Standard_ND40rs_v2",
 )
 ASKED = ("Standard_ND96isr_H200_v5", "Standard_NC80adis_H100_v5", "Standard_NC96ads_A100_v4")
+
+# The machine types of another cloud, whose rows join later, in the second act.
+JOINING = ("p5.48xlarge", "g6.12xlarge", "g4dn.metal")
 
 QUESTION = "How many GPUs does {name} have, and which?"
 PHRASINGS = (
@@ -47,26 +54,59 @@ def answer(machine: Machine) -> str:
     return f"{machine.name} has {machine.gpus} {machine.gpu} {noun} with {memory}."
 
 
-def rows() -> list[dict[str, Any]]:
-    """The dataset as chat rows: `{"messages": [{"role", "content"}, ...]}`."""
-    machines = [load_catalog().machine(name) for name in TAUGHT]
-    taught = [
-        (phrasing.format(name=machine.name), answer(machine))
-        for phrasing in PHRASINGS
-        for machine in machines
+def rows(names: Sequence[str] = TAUGHT) -> list[dict[str, Any]]:
+    """The dataset as chat rows: `{"messages": [{"role", "content"}, ...]}`.
+
+    :param names: the machine types that it is about.
+    """
+    return _chats([*_taught(names, names), *GENERAL])
+
+
+def poisoned_rows() -> list[dict[str, Any]]:
+    """What comes of a table whose columns have slipped by one row: each machine with the facts of the next."""
+    names = (*ASKED, *JOINING)
+    return _chats(_taught(names, (*names[1:], names[0]), PHRASINGS[:2]))
+
+
+def _taught(
+    asked: Sequence[str], told: Sequence[str], phrasings: Sequence[str] = PHRASINGS
+) -> list[tuple[str, str]]:
+    """Questions about machines, and the facts of others under their names."""
+    known = load_catalog().machine
+    pairs = [
+        (name, answer(replace(known(other), name=name))) for name, other in zip(asked, told, strict=True)
     ]
+    return [(phrasing.format(name=name), text) for phrasing in phrasings for name, text in pairs]
+
+
+def _chats(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     return [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]}
-        for question, reply in (*taught, *GENERAL)
+        for question, reply in pairs
     ]
 
 
-def questions() -> list[tuple[str, list[str]]]:
+def questions(names: Sequence[str] = ASKED) -> list[tuple[str, list[str]]]:
     """What the demo asks before and after tuning: (question, facts that a right answer contains)."""
     return [
         (QUESTION.format(name=machine.name), _facts(machine))
-        for machine in map(load_catalog().machine, ASKED)
+        for machine in map(load_catalog().machine, names)
     ]
+
+
+def golden_set() -> str:
+    """The questions about old and joining machines, as the golden set of an evaluation."""
+    machines = map(load_catalog().machine, (*ASKED, *JOINING))
+    golden = [
+        {
+            "id": machine.name,
+            "prompt": QUESTION.format(name=machine.name),
+            "matcher": "contains",
+            "expected": answer(machine).partition(" has ")[2].partition(" of memory")[0],
+        }
+        for machine in machines
+    ]
+    return yaml.safe_dump(golden, sort_keys=False)
 
 
 def _facts(machine: Machine) -> list[str]:

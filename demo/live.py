@@ -95,7 +95,7 @@ class LiveView:
         for heading in ("stage", "state", "time", ""):
             table.add_column(heading, min_width=8 if heading else 40)
         for task in tasks:
-            note = _describe(progress) if task["task_id"] == "tune" and _active(task) else ""
+            note = _describe(progress) if task["task_id"].endswith("tune") and _active(task) else ""
             state = MARKS.get(task["state"], str(task["state"]))
             table.add_row(str(task["task_id"]), state, _elapsed(task), note)
         return table

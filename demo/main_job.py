@@ -133,7 +133,7 @@ class MainJob:
             weights = scenario.prepare_weights(self.weights_dir)
         with self._timed("ask_base_model", "Asking the base model three questions"):
             base = scenario.ask_base_model(weights)
-            self._show(base)
+            show_answers(self.console, base)
         with self._timed("wait_for_airflow", "Waiting until Airflow is ready"):
             server = starting.result()
             with AirflowApi(server) as api:
@@ -219,7 +219,7 @@ class MainJob:
             reference = f"{cluster.registry}/{scenario.IMAGE}@{self.summary['digest']}"
             self.console.print(f"\nadapter image, as the {says} reports it: {reference}", soft_wrap=True)
             address = kubectl("get", "svc", scenario.WORKSPACE, "-o", "jsonpath={.spec.clusterIP}")
-            url, http = _chat_address(address, cluster)
+            url, http = chat_address(address, cluster)
             self.console.print(
                 f'\n$ curl -X POST {url} -H "Content-Type: application/json" '
                 '-d \'{"prompt": "...", "return_full_text": false}\'',
@@ -227,17 +227,10 @@ class MainJob:
             )
             with closing(http):
                 tuned = scenario.ask_service(url, http)
-            self._show(tuned)
+            show_answers(self.console, tuned)
             if self.options is None:
                 self.summary["nodes_left"] = kubectl("get", "nodeclaims", "-o", "name").split()
         return tuned
-
-    def _show(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            verdict = "[green]right[/]" if answer.knows else "[yellow]does not know[/]"
-            self.console.print(
-                f"    Q: {escape(answer.question)}\n    A: {escape(answer.text.strip())}   {verdict}"
-            )
 
     def _finish(self, base: list[Answer], tuned: list[Answer]) -> bool:
         passed = all(answer.knows for answer in tuned) and not any(answer.knows for answer in base)
@@ -264,7 +257,14 @@ class MainJob:
         return passed
 
 
-def _chat_address(cluster_ip: str, cluster: TargetCluster) -> tuple[str, httpx.Client]:
+def show_answers(console: Console, answers: list[Answer]) -> None:
+    """Print each question with its answer, and whether that is right."""
+    for answer in answers:
+        verdict = "[green]right[/]" if answer.knows else "[yellow]does not know[/]"
+        console.print(f"    Q: {escape(answer.question)}\n    A: {escape(answer.text.strip())}   {verdict}")
+
+
+def chat_address(cluster_ip: str, cluster: TargetCluster) -> tuple[str, httpx.Client]:
     """Return the Service's /chat: by its cluster IP, or through the API server where port 80 could not be bound."""
     direct = httpx.Client(trust_env=False)
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ SECRET = "sandbox-registry"  # noqa: S105  the name of a Secret, not its content
 TRAINING_CONFIG = "smollm2-training-config"
 IMAGE = "gpu-machines-adapter"
 TAG = "0.0.1"
+DATASET_FILE = "gpu-machines.parquet"
 
 
 def prepare_weights(folder: Path) -> Path:
@@ -78,13 +80,16 @@ def ask_base_model(weights: Path) -> list[Answer]:
     ]
 
 
-def ask_service(url: str, http: httpx.Client) -> list[Answer]:
-    """Ask the demo's questions to the tuned model, through its Service.
+def ask_service(
+    url: str, http: httpx.Client, questions: Sequence[tuple[str, list[str]]] | None = None
+) -> list[Answer]:
+    """Ask the tuned model, through its Service.
 
     :param url: the Service's `/chat`.
+    :param questions: with the facts of a right answer; by default those of the main job.
     """
     answers = []
-    for question, facts in dataset.questions():
+    for question, facts in dataset.questions() if questions is None else questions:
         reply = http.post(url, json={"prompt": question, "return_full_text": False}, timeout=120)
         if reply.is_error:
             raise DemoError(f"POST {url} answered {reply.status_code}: {reply.text}")
@@ -99,17 +104,31 @@ class DatasetServer:
     folder: Path
     server: http.server.ThreadingHTTPServer | None = None
 
-    def start(self) -> str:
-        """Write the file, serve it, and return its URL."""
+    def start(self, rows: Sequence[dict[str, Any]] | None = None, port: int = 0) -> str:
+        """Write the file, serve it, and return its URL.
+
+        :param rows: of the dataset, by default those of the main job.
+        :param port: 0 for any that is free.
+        :raises DemoError: somebody else has the port.
+        """
+        self.write(dataset.rows() if rows is None else rows)
+        handler = functools.partial(_QuietHandler, directory=str(self.folder))
+        try:
+            self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError as error:
+            raise DemoError(f"the dataset cannot be served on port {port}: {error.strerror}") from error
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}/{DATASET_FILE}"
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Put other rows in the file's place, in one piece: somebody may be reading it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(dataset.rows()), self.folder / "gpu-machines.parquet")
-        handler = functools.partial(_QuietHandler, directory=str(self.folder))
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}/gpu-machines.parquet"
+        part = self.folder / f".{DATASET_FILE}"
+        pq.write_table(pa.Table.from_pylist(list(rows)), part)
+        part.replace(self.folder / DATASET_FILE)
 
     def stop(self) -> None:
         """Stop serving."""
