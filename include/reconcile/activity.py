@@ -15,6 +15,8 @@ from include.reconcile.decision import Activity
 IN_FLIGHT = "kaito_serving_requests_in_flight"
 LAST = "kaito_serving_last_request_timestamp_seconds"
 ANSWERED = "kaito_serving_requests_total"
+FAILED = "kaito_serving_failed_total"
+TIMED, SECONDS = "kaito_serving_answer_seconds_count", "kaito_serving_answer_seconds_sum"
 #: vLLM tells of no moment, so its counters are compared from one look to the next.
 VLLM_IN_FLIGHT = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 VLLM_COUNTERS = ("vllm:request_success_total", "vllm:prompt_tokens_total", "vllm:generation_tokens_total")
@@ -31,7 +33,8 @@ def read(text: str) -> Activity | None:
         except ValueError:
             return None
     if IN_FLIGHT in found and LAST in found:
-        return _sound(Activity(found[IN_FLIGHT], found.get(ANSWERED, 0.0), found[LAST]))
+        quality = (found.get(name, 0.0) for name in (FAILED, TIMED, SECONDS))
+        return _sound(Activity(found[IN_FLIGHT], found.get(ANSWERED, 0.0), found[LAST], *quality))
     if all(name in found for name in VLLM_IN_FLIGHT) and any(name in found for name in VLLM_COUNTERS):
         in_flight = sum(found[name] for name in VLLM_IN_FLIGHT)
         return _sound(Activity(in_flight, sum(found.get(name, 0.0) for name in VLLM_COUNTERS), None))
@@ -49,9 +52,12 @@ def together(told: Iterable[Activity | None]) -> Activity | None:
         sum(one.in_flight for one in servers),
         sum(one.answered for one in servers),
         max(moments) if len(moments) == len(servers) else None,
+        sum(one.failed for one in servers),
+        sum(one.timed for one in servers),
+        sum(one.seconds for one in servers),
     )
 
 
 def _sound(found: Activity) -> Activity | None:
-    numbers = (found.in_flight, found.answered, found.last or 0.0)
+    numbers = (found.in_flight, found.answered, found.last or 0.0, found.failed, found.timed, found.seconds)
     return found if all(math.isfinite(number) and number >= 0 for number in numbers) else None

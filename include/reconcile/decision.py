@@ -28,12 +28,16 @@ class Activity:
     """What servers tell of their use.
 
     `in_flight` requests are being answered or wait. `answered` is a number that grows with every request. `last` is
-    when the last answer ended, in unix seconds (0: never), None where a server does not tell.
+    when the last answer ended, in unix seconds (0: never), None where a server does not tell. `failed` counts answers
+    that failed, `timed` those that came to a good end, and `seconds` what these took together.
     """
 
     in_flight: float
     answered: float
     last: float | None
+    failed: float = 0.0
+    timed: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

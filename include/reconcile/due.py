@@ -86,6 +86,13 @@ def _is_down(workspace: Object, status: Mapping[str, Any]) -> bool:
     return current and down and serves(workspace)
 
 
+def asks_for_metrics(workspace: Object, now: datetime) -> bool:
+    """Whether a decision about this Workspace needs what the servers of its service count."""
+    if workspace["metadata"].get("deletionTimestamp") or not serves(workspace):
+        return False
+    return retrain.asks_for_metrics(workspace.get("status") or {}) or idle.asks_for_metrics(workspace, now)
+
+
 def runs_to_ask(
     workspace: Object, pods: Iterable[Object] = (), pools: Iterable[ObservedPool] = ()
 ) -> list[tuple[str, str]]:

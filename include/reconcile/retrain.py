@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from include.reconcile import bake as baking
 from include.reconcile import progress, service
 from include.reconcile.backoff import moment
 from include.reconcile.case import RETRAIN
@@ -203,7 +204,8 @@ def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause,
     if not running:
         _good(builder, found, f"{said} is the adapter from now on; there is no running service to roll")
         return None
-    _change(builder, promotion={**found, "state": ROLLING})
+    before = baking.counted(builder.case.observed.activity)
+    _change(builder, promotion={**found, "state": ROLLING, **({"before": before} if before else {})})
     _tell(builder, False, Reason.PROMOTING, f"Rolling out {said}")
     back = found.get("cause") == RunCause.ROLLBACK
     return (
@@ -230,13 +232,16 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
     found, now = promotion(builder), builder.case.now
     if not found or found["state"] == WANTED:
         return ""
+    counted = baking.counted(builder.case.observed.activity)
     if found["state"] == ROLLING:
         if builder.run.get("state") not in OVER:
             return ""
         until = now + timedelta(seconds=float(found.get("bakeSeconds") or 0.0))
         found = {**found, "state": BAKING, "until": timestamp(until), "restarts": _restarts(builder)}
-        _change(builder, promotion=found)
         _entry(builder, str(found["version"]), state=State.PROMOTED, promotedAt=timestamp(now), reason=None)
+    if found.get("begun") is None and counted is not None:
+        found = {**found, "begun": counted}
+    _change(builder, promotion=found)
     until_then = moment(found.get("until")) or now
     if gone:
         return ""  # a machine that is lost is no fault of the version: it is repaired
@@ -244,6 +249,9 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
         return f"its server has restarted {more} time(s) within the bake time"
     if not service.answers(builder.case):
         return "its server stopped being ready within the bake time"
+    limits = baking.Limits.of(found.get("limits"))
+    if why := baking.breach(limits, found.get("before"), found.get("begun"), counted):
+        return why
     if now < until_then:
         _tell(
             builder,
@@ -251,7 +259,7 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
             Reason.PROMOTING,
             f"Watching version {found['version']} until {timestamp(until_then)}",
         )
-        builder.look_again((until_then - now).total_seconds())
+        builder.look_again(min((until_then - now).total_seconds(), baking.LOOK_SECONDS))
         return ""
     _good(builder, found, f"Version {found['version']} ({_short(found)}) is served")
     return ""
@@ -316,11 +324,18 @@ def waits(status: Mapping[str, Any], last_look: datetime, now: datetime) -> list
     if found.get("state") == WANTED:
         return [SOON_SECONDS - since]
     left = [progress.QUIET_SECONDS - since] if retraining.working(status) else []
+    if found.get("state") == BAKING:
+        left.append(baking.LOOK_SECONDS - since)
     moments = (known.get("next") if not left else None, found.get("until"))
     for at in map(moment, moments):
         if at is not None:
             left.append((at - now).total_seconds() if at > last_look else progress.QUIET_SECONDS - since)
     return left
+
+
+def asks_for_metrics(status: Mapping[str, Any]) -> bool:
+    """Whether a decision needs what the servers count: a version is on its way to be served, or is watched."""
+    return bool((status.get("retrain") or {}).get("promotion"))
 
 
 def runs_to_ask(status: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -79,9 +79,15 @@ class Approval(_Part):
 
 
 class Bake(_Part):
-    """How long a promoted version is watched before it counts as good."""
+    """How long a promoted version is watched before it counts as good, and what takes it back.
+
+    `errors` is the share of its answers that may fail. `latency` is how many times as long as before its answers may
+    take on average, 0 for any time.
+    """
 
     time: Length = timedelta(minutes=2)
+    errors: float = Field(default=0.05, ge=0.0, le=1.0, strict=False)
+    latency: float = Field(default=3.0, ge=0.0, le=100.0, strict=False)
 
 
 class Policy(_Part):

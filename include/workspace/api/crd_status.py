@@ -236,6 +236,13 @@ OURS: dict[str, Schema] = {
                 digest=_text("Its digest."),
                 reference=_text("The image by digest."),
                 restarts=_integer("Restarts of the server when the bake time began."),
+                limits=_object(
+                    "What it may do worse within its bake time.",
+                    errors=_number("The share of its answers that may fail."),
+                    latency=_number("How many times as long its answers may take, 0 for any time."),
+                ),
+                before=_object("What the servers had counted when it was asked for."),
+                begun=_object("What they had counted when the bake time began."),
                 earlier=_object("The adapter that is served again if it fails."),
             ),
             approval=_object("The candidate that waits for a person.", digest=_text("Its digest.")),

@@ -59,9 +59,18 @@ def served_version(status: Mapping[str, Any] | None) -> str:
 
 
 def wanted(
-    status: Mapping[str, Any], entry: Mapping[str, Any], *, cause: str, bake_seconds: float, generation: int
+    status: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    *,
+    cause: str,
+    bake_seconds: float,
+    generation: int,
+    limits: Mapping[str, float] | None = None,
 ) -> Status:
-    """The status in which a version is to be served; the reconciler carries it out."""
+    """The status in which a version is to be served; the reconciler carries it out.
+
+    :param limits: what it may do worse within its bake time (include/reconcile/bake.py), None for anything.
+    """
     retrain = of(status)
     retrain["promotion"] = {
         "version": entry["version"],
@@ -69,6 +78,7 @@ def wanted(
         "cause": cause,
         "bakeSeconds": bake_seconds,
         "generation": generation,
+        **({"limits": dict(limits)} if limits else {}),
         **{key: entry[key] for key in ADAPTER if entry.get(key)},
         "earlier": dict(status.get("adapter") or {}),
     }

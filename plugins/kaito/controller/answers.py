@@ -13,7 +13,8 @@ from typing import Any
 
 from include.pools.observed import ObservedPool
 from include.reconcile import Activity, Observed, runs_to_ask
-from include.reconcile.idle import asks_for_metrics, asks_for_pools
+from include.reconcile.due import asks_for_metrics
+from include.reconcile.idle import asks_for_pools
 from kaito.controller import trouble
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.fingerprints import Key

@@ -213,7 +213,7 @@ class PromoteOperator(RetrainTask, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
-        bake = plan.policy.bake.time.total_seconds()
+        bake = plan.policy.bake
 
         def edit(status: dict[str, Any]) -> dict[str, Any]:
             known = retraining.of(status)
@@ -230,7 +230,8 @@ class PromoteOperator(RetrainTask, BaseOperator):
                 retraining.with_retrain(status, known),
                 wanted,
                 cause=RunCause.PROMOTE,
-                bake_seconds=bake,
+                bake_seconds=bake.time.total_seconds(),
+                limits={"errors": bake.errors, "latency": bake.latency},
                 generation=plan.generation,
             )
 

@@ -28,7 +28,7 @@ from include.reconcile import (
     decide,
     runs_to_ask,
 )
-from include.reconcile.idle import asks_for_metrics
+from include.reconcile.due import asks_for_metrics
 from include.workspace import Fault
 from include.workspace.api import names
 from include.workspace.status.conditions import condition

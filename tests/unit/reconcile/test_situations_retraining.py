@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from include.reconcile import StartRun, due
-from include.reconcile.decision import Decision
+from include.reconcile.decision import Activity, Decision
 from include.workspace.api import names
 from include.workspace.api.crd_status import status_schema
 from include.workspace.status import retraining
@@ -234,6 +234,28 @@ def test_a_version_that_fails_within_its_bake_time_is_taken_back(fault: str) -> 
     assert told(story) == ("False", "RolledBack")
     assert digest(story) == OLD
     story.lives(lambda s: ready(s) and run_ended(s))
+
+
+def test_a_version_whose_answers_fail_within_its_bake_time_is_taken_back() -> None:
+    limits = {"errors": 0.05, "latency": 3.0}
+    story = wants(a_service(), bake=600)
+    known = story.status["retrain"]
+    promotion = {**known["promotion"], "limits": limits}
+    write(story, retraining.with_retrain(story.status, {**known, "promotion": promotion}))
+    story.shell.activity = Activity(0, 100, 1.0, failed=2, timed=98, seconds=49.0)
+    story.lives(lambda s: (s.status["retrain"].get("promotion") or {}).get("state") == "baking")
+    story.reconcile()
+    assert told(story) == ("False", "Promoting")
+    begun = story.status["retrain"]["promotion"]
+    assert begun["before"] == begun["begun"] == {"answered": 100, "failed": 2, "timed": 98, "seconds": 49.0}
+    assert (due(story.ws, story.cluster.now, story.cluster.now) or 0) <= 10.0
+    story.shell.activity = Activity(0, 120, 1.0, failed=12, timed=108, seconds=54.0)
+    story.reconcile()
+    assert told(story) == ("False", "RolledBack")
+    assert "10 of 20 answers failed" in str((condition(story.status, "RetrainReady") or {}).get("message"))
+    assert digest(story) == OLD
+    story.lives(lambda s: ready(s) and run_ended(s))
+    assert digest(story) == OLD
 
 
 def test_a_machine_that_is_lost_within_the_bake_time_is_repaired_and_the_version_stays() -> None:

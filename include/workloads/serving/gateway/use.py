@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, generate_latest
 
 from include.workloads.serving.gateway.asgi import Message, Receive, Refusal, Send
 
@@ -34,6 +34,14 @@ class Use:
         self._failed_in_a_row = 0
         self.requests = Counter(
             "kaito_serving_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry
+        )
+        self.failures = Counter(
+            "kaito_serving_failed", "Answers that failed by the server's own fault.", registry=self.registry
+        )
+        self.seconds = Summary(
+            "kaito_serving_answer_seconds",
+            "From a whole request to the last byte of its answer, of answers that came to a good end.",
+            registry=self.registry,
         )
         self.rejected = Counter(
             "kaito_ratelimit_rejected", "Requests refused because too many wait.", registry=self.registry
@@ -66,6 +74,7 @@ class Use:
     def watched(self, endpoint: str, send: Send) -> Iterator[Answering]:
         """One request on its way; sends through what this gives."""
         answering = Answering(send, self._send_seconds)
+        begin = time.monotonic()
         self.current += 1
         self.in_flight.inc()
         try:
@@ -82,17 +91,19 @@ class Use:
         finally:
             self.current -= 1
             self.in_flight.dec()
-            self._ended(endpoint, answering)
+            self._ended(endpoint, answering, time.monotonic() - begin)
 
-    def _ended(self, endpoint: str, answering: Answering) -> None:
+    def _ended(self, endpoint: str, answering: Answering, seconds: float) -> None:
         status = answering.status or (499 if answering.left else 500)
         self.requests.labels(endpoint, str(status)).inc()
         if not 400 <= status < 500:
             self._last.set(time.time())
         if answering.failed or status >= 500:
             self._failed_in_a_row += 1
+            self.failures.inc()
         elif status < 400 and not answering.left:
             self._failed_in_a_row = 0
+            self.seconds.observe(seconds)
 
 
 class Answering:
