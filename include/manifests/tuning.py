@@ -19,6 +19,7 @@ from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
+from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
 from include.workspace.api import names
 from include.workspace.validation.training_config import KEY
@@ -80,8 +81,13 @@ def tuning_config(ws: Subject, plan: Plan, user_config: str | None) -> Manifest:
     }
 
 
-def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
-    """The pod that fetches or reads the dataset, checks it and writes it to the work volume."""
+def dataset_pod(
+    ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str, zones: Sequence[str] = ()
+) -> Manifest:
+    """The pod that fetches or reads the dataset, checks it and writes it to the work volume.
+
+    :param zones: where the volume has to be made, for the machines that mount it later; none for anywhere.
+    """
     workspace = workspace_of(ws)
     source = _tuning(workspace).input
     variables = env(
@@ -112,6 +118,10 @@ def dataset_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
     spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    if zones:
+        terms = [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": list(zones)}]}]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        spec["affinity"] = {"nodeAffinity": required}
     return step_pod(workspace, "dataset", run_id, _in_time(spec, settings))
 
 

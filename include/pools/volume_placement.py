@@ -40,7 +40,7 @@ class VolumePlacement:
 
     def holds(self, zone: str) -> bool:
         """Whether a machine in this zone, as a Workspace writes it (`2` or `westeurope-2`), can mount it."""
-        return self.zones is None or any(one == zone or one.endswith(f"-{zone}") for one in self.zones if one)
+        return self.zones is None or any(_same(zone, one) for one in self.zones if one)
 
 
 def placement(volume: Object | None) -> VolumePlacement:
@@ -48,6 +48,50 @@ def placement(volume: Object | None) -> VolumePlacement:
     required = (((volume or {}).get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}
     terms = required.get("nodeSelectorTerms") or ()
     return VolumePlacement(_values(terms, ZONE_KEYS), _values(terms, {HOST}))
+
+
+def reading_zones(
+    choices: Iterable[str], nodes: Iterable[Object], bound: VolumePlacement | None = None
+) -> tuple[str, ...]:
+    """The zones, by their whole names, to write the work volume in, so that the machines can mount it afterwards.
+
+    A disk is made where its first pod runs. So that pod goes to the zone of the first machine, where a Node that takes
+    any pod stands there; where none does, no zone is better than another.
+
+    :param choices: the zones of the machines in the order of asking, as a Workspace writes them; "" for any.
+    :param nodes: the cluster's Nodes.
+    :param bound: where a volume that this pod reads can be mounted.
+    """
+    bound = bound or VolumePlacement()
+    if bound.nodes:
+        return ()
+    zones = {_zone(node) for node in nodes if _takes_any_pod(node)} - {""}
+    for choice in choices:
+        if not choice:
+            return ()
+        found = sorted(zone for zone in zones if _same(choice, zone) and bound.holds(zone))
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _same(wanted: str, zone: str) -> bool:
+    return zone == wanted or zone.endswith(f"-{wanted}")
+
+
+def _zone(node: Object) -> str:
+    return str((node["metadata"].get("labels") or {}).get(ZONE, ""))
+
+
+def _takes_any_pod(node: Object) -> bool:
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    ready = any(
+        one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ()
+    )
+    barred = spec.get("unschedulable") or any(
+        taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints") or ()
+    )
+    return ready and not barred
 
 
 def _values(terms: Iterable[Object], keys: Iterable[str]) -> frozenset[str] | None:

@@ -20,7 +20,9 @@ from demo import stack as processes
 from demo.airflow_api import AirflowApi
 from demo.processes import PROJECT_ROOT
 from include.workloads.tuning.standin import make_standin
-from tests.support.airflow_run import PRESET, SECRET, Stack, dataset_server, wait
+from tests.support import canaries as marked
+from tests.support.airflow_run import PRESET, Stack, dataset_server, wait
+from tests.support.canaries import Canaries, Witness
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -56,9 +58,33 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def main_job(stack: Stack) -> tuple[Stack, str]:
+def canaries(stack: Stack) -> Canaries:
+    """Marked secrets, in the cluster's Secrets."""
+    made = Canaries(stack.sandbox.registry_password)
+    stack.kubectl.apply(*made.objects())
+    return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def witness(stack: Stack, canaries: Canaries) -> Iterator[Witness]:
+    """Who sees all that happens in the cluster while the tests of this file run."""
+    with Witness(canaries, stack.sandbox.kubeconfig, stack.sandbox.state_dir) as looking:
+        yield looking
+
+
+def signed(stack: Stack, canaries: Canaries, name: str = NAME) -> dict[str, Any]:
+    """The quick start with a signed dataset URL."""
+    document = stack.quick_start(name)
+    document["tuning"]["input"]["urls"] = [stack.dataset_url + canaries.query]
+    return document
+
+
+@pytest.fixture(scope="module")
+def main_job(stack: Stack, canaries: Canaries) -> tuple[Stack, str]:
     """The quick start, applied and run to its end; returns the run's id."""
-    stack.kubectl.apply(stack.quick_start())
+    document = signed(stack, canaries)
+    document["metadata"]["annotations"] = {"kaito.sh/api-key": "key"}
+    stack.kubectl.apply(document)
     run_id = stack.start(NAME)
     state = stack.follow(run_id)
     assert state == "success", {
@@ -89,12 +115,15 @@ class TestQuickStart:
         assert header.split() == ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
         assert row.split()[4] == "80/TCP,29500/TCP"
 
-    def test_chat_answers_through_the_cluster_ip(self, main_job: tuple[Stack, str]) -> None:
+    def test_chat_answers_through_the_cluster_ip(
+        self, main_job: tuple[Stack, str], canaries: Canaries
+    ) -> None:
         stack, run_id = main_job
         address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
-        reply = httpx.post(
-            f"http://{address}/chat", json={"prompt": "What is 2 plus 2?"}, timeout=120, trust_env=False
-        )
+        question, key = {"prompt": "What is 2 plus 2?"}, {"Authorization": f"bearer {canaries.api_key}"}
+        url = f"http://{address}/chat"
+        assert httpx.post(url, json=question, timeout=30, trust_env=False).status_code == 401
+        reply = httpx.post(url, json=question, headers=key, timeout=120, trust_env=False)
         assert reply.status_code == 200
         assert isinstance(reply.json()["Result"], str)
         assert stack.api.xcom("kaito_tune", run_id, "serve.ask")["answer"] is not None
@@ -191,9 +220,10 @@ class TestBadInput:
         assert "tuning" in stack.log(run_id, "preflight")
         assert stack.claims_of("either") == []
 
-    def test_a_dataset_that_cannot_be_fetched_costs_no_gpu(self, stack: Stack) -> None:
+    def test_a_dataset_that_cannot_be_fetched_costs_no_gpu(self, stack: Stack, canaries: Canaries) -> None:
         document = stack.quick_start("unreachable")
-        document["tuning"]["input"]["urls"] = [stack.dataset_url.replace("train.parquet", "empty.jsonl")]
+        url = stack.dataset_url.replace("train.parquet", "empty.jsonl")
+        document["tuning"]["input"]["urls"] = [url + canaries.query]
         stack.kubectl.apply(document)
         run_id = stack.start("unreachable")
         assert stack.follow(run_id) == "failed"
@@ -207,9 +237,11 @@ class TestBadInput:
         assert stack.pods_of("unreachable") == []
 
 
-def running_tuning(stack: Stack, name: str) -> tuple[str, str]:
+def running_tuning(stack: Stack, canaries: Canaries, name: str) -> tuple[str, str]:
     """Start a tuning that takes long and return (run id, pod) once its pod trains."""
-    document = stack.quick_start(name)
+    document = signed(stack, canaries, name)
+    document["apiVersion"] = "kaito.sh/v1beta1"  # the one that knows secrets of a model
+    document["tuning"]["preset"]["presetOptions"] = {"modelAccessSecret": "hub"}
     document["tuning"]["config"] = f"{name}-config"
     stack.kubectl.apply(
         {
@@ -240,8 +272,8 @@ def running_tuning(stack: Stack, name: str) -> tuple[str, str]:
 class TestStopping:
     """However a tuning ends, its machines go, the run is red, and the Workspace says why."""
 
-    def test_a_deleted_pod(self, stack: Stack) -> None:
-        run_id, pod = running_tuning(stack, "killed")
+    def test_a_deleted_pod(self, stack: Stack, canaries: Canaries) -> None:
+        run_id, pod = running_tuning(stack, canaries, "killed")
         stack.kubectl("delete", "pod", pod, "--wait=false")
         assert stack.follow(run_id) == "failed"
         states = stack.states(run_id)
@@ -254,8 +286,8 @@ class TestStopping:
         assert stack.pods_of("killed") == []
         assert "deleted" in stack.condition("killed", "WorkspaceSucceeded")["message"]
 
-    def test_a_run_that_a_user_marks_as_failed(self, stack: Stack) -> None:
-        run_id, _ = running_tuning(stack, "stopped")
+    def test_a_run_that_a_user_marks_as_failed(self, stack: Stack, canaries: Canaries) -> None:
+        run_id, _ = running_tuning(stack, canaries, "stopped")
         path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
         stack.api._http.patch(path, json={"state": "failed"}).raise_for_status()
         wait(lambda: stack.states(run_id)["finish"] == "failed" or None, 300, "the end of finish")
@@ -296,12 +328,29 @@ class TestServing:
         assert "pushed-this" in stack.condition("unservable", "InferenceReady")["message"]
 
 
-def test_secrets_never_reach_airflow(stack: Stack) -> None:
-    assert (
-        stack.sandbox.registry_password
-        not in (stack.sandbox.state_dir / "airflow/standalone.log").read_text()
-    )
-    assert stack.get("secret", SECRET) is not None
+class TestSecrets:
+    """What all of the above had of secrets is in their Secrets, and nowhere else."""
+
+    def test_nothing_in_the_cluster_shows_one(self, main_job: tuple[Stack, str], witness: Witness) -> None:
+        rare = {"/apis/coordination.k8s.io/v1/leases", "/apis/policy/v1/poddisruptionbudgets"}
+        assert {path for path, number in witness.looked.items() if not number} <= rare
+        assert witness.leaks == set()
+
+    def test_airflow_the_logs_the_volumes_and_the_registry_have_none(
+        self, main_job: tuple[Stack, str], canaries: Canaries, witness: Witness
+    ) -> None:
+        stack, run_id = main_job
+        state = stack.sandbox.state_dir
+        tables = {table for table, row in marked.rows(state / "airflow/airflow.db") if run_id.encode() in row}
+        assert {"dag_run", "task_instance", "xcom", "log", "rendered_task_instance_fields"} <= tables
+        assert {path.parent.name for path in witness.logs.rglob("*.log")} >= {"dataset", "tuning", "adapter"}
+        assert marked.left_behind(canaries, state) == []
+
+    def test_they_were_there_to_be_shown(self, main_job: tuple[Stack, str], canaries: Canaries) -> None:
+        """The eyes see a secret where it may be."""
+        stack, _ = main_job
+        written = stack.kubectl("get", "secrets,workspaces", "-o", "json").encode()
+        assert canaries.in_(written) == ["api_key", "hub_token", "password", "signature"]
 
 
 def test_the_plugin_loads_without_errors(stack: Stack) -> None:

@@ -136,14 +136,25 @@ def life(stack: ReconciledStack, tag: str, adapter: str, act: Callable[[Lives, O
     return outcome
 
 
-def judged(look: Callable[[str], bool | None], seconds: float = 5) -> dict[str, str]:
-    """Return what is wrong with each phase, in words. ``look`` fails as a test would, or returns None to wait."""
+def judged(lives: Lives, look: Callable[[str], bool | None]) -> dict[str, str]:
+    """Return what is wrong with each phase, in words. ``look`` fails as a test would, or returns None to wait.
+
+    Whatever it is that comes, every Workspace's status has to become true by then, field by field.
+    """
     found = {}
     for phase in PHASES:
+        lies: list[str] = []
+
+        def right(phase: str = phase, lies: list[str] = lies) -> bool | None:
+            if not look(phase):
+                return None
+            lies[:] = lives.untruths(phase)
+            return not lies or None
+
         try:
-            wait(lambda phase=phase: look(phase), seconds, f"what was to become of {phase}")
+            wait(right, PATIENCE, f"what was to become of {phase}")
         except (AssertionError, TimeoutError) as error:
-            found[phase] = _words(error)
+            found[phase] = " ".join([_words(error), *lies])
             log.error("%s: %s", phase, found[phase])
     return found
 
@@ -174,9 +185,9 @@ def struck_by(strike: Strike) -> Callable[[Lives, Outcome], None]:
     def act(lives: Lives, outcome: Outcome) -> None:
         same = strike.spares_pods
         strike.in_the_middle(lives)
-        outcome.wrong[MIDDLE] = judged(lambda phase: unharmed(lives, phase, same_pods=same) or True)
+        outcome.wrong[MIDDLE] = judged(lives, lambda phase: unharmed(lives, phase, same_pods=same) or True)
         strike.while_they_end(lives)
-        outcome.wrong[END] = judged(lambda phase: done(lives, phase, 1, same_pods=same), PATIENCE)
+        outcome.wrong[END] = judged(lives, lambda phase: done(lives, phase, 1, same_pods=same))
 
     return act
 
@@ -189,13 +200,13 @@ def changed_in_the_middle(lives: Lives, outcome: Outcome) -> None:
     for phase in PHASES:
         change(lives, phase)
     lives.open()
-    outcome.wrong[MIDDLE] = judged(lambda phase: done(lives, phase, 2, same_pods=False), PATIENCE)
+    outcome.wrong[MIDDLE] = judged(lives, lambda phase: done(lives, phase, 2, same_pods=False))
 
 
 def changed_at_the_end(lives: Lives, outcome: Outcome) -> None:
     lives.open()
     lives.until_ended(also=lambda phase: change(lives, phase))
-    outcome.wrong[END] = judged(lambda phase: done(lives, phase, 2, same_pods=False), PATIENCE)
+    outcome.wrong[END] = judged(lives, lambda phase: done(lives, phase, 2, same_pods=False))
 
 
 def deleted(lives: Lives, phase: str) -> None:
@@ -209,7 +220,7 @@ def gone(lives: Lives, phase: str) -> bool | None:
 def deleted_at_the_end(lives: Lives, outcome: Outcome) -> None:
     lives.open()
     lives.until_ended(also=lambda phase: deleted(lives, phase))
-    outcome.wrong[END] = judged(lambda phase: gone(lives, phase), PATIENCE)
+    outcome.wrong[END] = judged(lives, lambda phase: gone(lives, phase))
 
 
 SCENARIOS: dict[str, Callable[[Lives, Outcome], None]] = {

@@ -21,6 +21,7 @@ from demo.cluster import connect
 from demo.processes import DemoError
 from tests.support.airflow_run import wait
 from tests.support.reconciled import ReconciledStack, patiently
+from tests.support.status_truth import untruths
 
 SLOW = "Standard_NC12s_v3"
 #: Some tens of seconds where nothing else runs: longer than any part of Airflow needs to come back.
@@ -34,6 +35,8 @@ LOOK = 0.5
 PATHS = {
     "pods": "/api/v1/pods",
     "claims": "/apis/karpenter.sh/v1/nodeclaims",
+    "nodes": "/api/v1/nodes",
+    "sets": "/apis/apps/v1/statefulsets",
     "workspaces": "/apis/kaito.sh/v1beta1/workspaces",
 }
 
@@ -185,6 +188,24 @@ class Lives:
         """Return what the Workspace says that failed for good, "" when nothing did."""
         told = self.seen.condition(self.name(phase), "WorkspaceSucceeded")
         return str(told.get("message")) if told.get("reason") == "workspaceFailed" else ""
+
+    def untruths(self, phase: str) -> list[str]:
+        """Return what the Workspace's status says that is not so, as of the last look at the cluster.
+
+        Between a change and the reconciler's next look a status is a moment old, so this is to be waited for.
+        """
+        name, now = self.name(phase), self.seen.now
+        workspace, claims = now["workspaces"].get(name), self.seen.claims(name)
+        if workspace is None:
+            return []
+        machines = {(claim.get("status") or {}).get("nodeName") for claim in claims}
+        return untruths(
+            workspace,
+            stateful_sets=[one for key, one in now["sets"].items() if key == name],
+            node_claims=claims,
+            nodes=[node for key, node in now["nodes"].items() if key in machines],
+            runs=self.stack.run_states(),
+        )
 
     def ended(self, phase: str) -> bool:
         """Whether the work of a phase is over, whoever knows of it."""

@@ -138,6 +138,16 @@ class ReconciledStack(Stack):
         runs = reply.raise_for_status().json()["dag_runs"]
         return [(r["dag_id"], r["dag_run_id"]) for r in runs if r["dag_id"] not in LOOPS]
 
+    def run_states(self) -> dict[str, str]:
+        """Return the state of the newest runs by id, those of the control loops aside."""
+        found = {}
+        for dag in sorted(DAGS - LOOPS):
+            query: dict[str, str | int] = {"limit": 50, "order_by": "-run_after"}
+            path = f"/api/v2/dags/{dag}/dagRuns"
+            reply = patiently(lambda path=path, query=query: self.api._http.get(path, params=query))
+            found |= {run["dag_run_id"]: run["state"] for run in reply.raise_for_status().json()["dag_runs"]}
+        return found
+
     def events(self, name: str) -> list[tuple[str, str, str]]:
         """Return (type, reason, message) of the Events about a Workspace, oldest first."""
         found = self.get("events", "--field-selector", f"involvedObject.name={name}")["items"]

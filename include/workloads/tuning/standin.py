@@ -22,7 +22,7 @@ TEMPLATE = (
 )
 
 
-def make_standin(folder: Path, seed: int = 0) -> Path:
+def make_standin(folder: Path, seed: int = 0, layers: int = 4) -> Path:
     """Write config, safetensors and tokenizer into `folder` (made when missing) and return it."""
     import torch
     from transformers import Phi3Config, Phi3ForCausalLM
@@ -35,7 +35,7 @@ def make_standin(folder: Path, seed: int = 0) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=2048,

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
+from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, SECRET, VOLUME_CLAIM
 from kaito.operators import kept_adapter
 from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
+from kaito.tasks import work_volume
 from kaito.tasks.base import Run
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ class FetchDatasetOperator(WorkloadPodOperator):
             self.cluster.get_or_create(SECRET, secret)
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        return manifests.dataset_pod(self._with_urls(run), run.tuning_plan, manifest_settings(), run.run_id)
+        choices = [plan.zone for plan in run.candidates(Purpose.TUNING)]
+        zones = work_volume.zones_to_write_in(self.cluster, run.document, choices)
+        workspace, settings = self._with_urls(run), manifest_settings()
+        return manifests.dataset_pod(workspace, run.tuning_plan, settings, run.run_id, zones)
 
     def _with_urls(self, run: Run) -> Workspace:
         # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.

@@ -6,13 +6,13 @@ A role without the rights for this (storageclasses, persistentvolumes) is no fau
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.pools.volume_placement import VolumePlacement, missing_class, placement
+from include.pools.volume_placement import VolumePlacement, missing_class, placement, reading_zones
 from include.workspace import Fault
 from include.workspace.api import names
-from kaito.hooks.api import STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import NODE, STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import KaitoClusterHook
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,37 @@ def placed(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePlac
             raise
         log.info("Where the work volume is cannot be seen: %s", error)
         return VolumePlacement()
+
+
+def zones_to_write_in(
+    cluster: KaitoClusterHook, document: Mapping[str, Any], choices: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the zones for the pod that writes to the work volume first, () for anywhere.
+
+    A volume that exists already decides by itself.
+
+    :param choices: the zones of the machines in the order of asking; "" for any.
+    """
+    if not any(choices):
+        return ()
+    try:
+        if (_claim(cluster, document).get("spec") or {}).get("volumeName"):
+            return ()
+        return reading_zones(choices, cluster.list(NODE), _source(cluster, document))
+    except ClusterError as error:
+        if error.transient:
+            raise
+        log.info("In which zones Nodes stand cannot be seen: %s", error)
+        return ()
+
+
+def _source(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePlacement:
+    """Where the volume with the dataset can be mounted, if there is one."""
+    source = ((document.get("tuning") or {}).get("input") or {}).get("volumeSource") or {}
+    name = (source.get("persistentVolumeClaim") or {}).get("claimName")
+    claim = cluster.find(VOLUME_CLAIM, name, names.namespace(document)) if name else None
+    volume = ((claim or {}).get("spec") or {}).get("volumeName")
+    return placement(cluster.find(VOLUME, volume) if volume else None)
 
 
 def beyond_reach(document: Mapping[str, Any], volume: VolumePlacement) -> str:

@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from kaito.hooks.api import STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
+from kaito.hooks.api import NODE, STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.providers.nodeclaim import NODE_CLAIM
+from kaito.tasks.base import Run
+from kaito.tasks.preflight_result import PreflightResult
 
 from include.catalog import load_catalog
 from include.manifests import ManifestSettings
 from include.planning import plan
 from include.pools.aks import AgentPoolOptions
 from include.pools.nodepool import node_pool
-from include.pools.volume_placement import VolumePlacement, placement
+from include.pools.volume_placement import VolumePlacement, placement, reading_zones
 from include.workspace import parse_workspace
-from tests.support.fake_cluster import QUICK_START, FakeCluster
+from tests.support.fake_cluster import QUICK_START, RUN_ID, FakeCluster
 from tests.support.tasks import claims, create, preflight
 
 NAME = "workspace-tuning-phi-3"
@@ -192,3 +195,73 @@ def test_an_agent_pool_keeps_to_the_zones_of_its_volume() -> None:
         provider = AgentPools.__new__(AgentPools)
         provider.options = AgentPoolOptions(zones=own)
         assert provider._in_reach(zones).zones == wanted
+
+
+def node(name: str, zone: str = "", *, taint: str = "", ready: bool = True, cordoned: bool = False) -> Any:
+    spec: dict[str, Any] = {"unschedulable": True} if cordoned else {}
+    if taint:
+        spec["taints"] = [{"key": "k", "effect": taint}]
+    told = [{"type": "Ready", "status": str(ready)}]
+    return {
+        "metadata": {"name": name, "labels": {ZONE: zone}},
+        "spec": spec,
+        "status": {"conditions": told},
+    }
+
+
+@pytest.mark.parametrize(
+    ("choices", "nodes", "bound", "wanted"),
+    [
+        (["2"], [node("a", "e-1"), node("b", "e-2")], None, ("e-2",)),
+        (["e-2"], [node("a", "e-1"), node("b", "e-2")], None, ("e-2",)),
+        (["3", "1"], [node("a", "e-1"), node("b", "e-2")], None, ("e-1",)),
+        (["", "1"], [node("a", "e-1")], None, ()),
+        (["3", ""], [node("a", "e-1")], None, ()),
+        (["2"], [node("a", "e-12")], None, ()),
+        (["1"], [node("a", "e-1", taint="NoSchedule")], None, ()),
+        (["1"], [node("a", "e-1", taint="PreferNoSchedule")], None, ("e-1",)),
+        (["1"], [node("a", "e-1", ready=False)], None, ()),
+        (["1"], [node("a", "e-1", cordoned=True)], None, ()),
+        (["1"], [node("a", "e-1")], VolumePlacement(zones=frozenset({"e-2"})), ()),
+        (["1", "2"], [node("a", "e-1"), node("b", "e-2")], VolumePlacement(frozenset({"e-2"})), ("e-2",)),
+        (["1"], [node("a", "e-1")], VolumePlacement(nodes=frozenset({"a"})), ()),
+    ],
+)
+def test_the_dataset_is_written_in_the_zone_of_the_first_machine_where_a_pod_can_run(
+    choices: list[str], nodes: list[Any], bound: VolumePlacement | None, wanted: tuple[str, ...]
+) -> None:
+    assert reading_zones(choices, nodes, bound) == wanted
+
+
+def pod_zones(cluster: FakeCluster, context: dict[str, Any]) -> list[Any]:
+    """The required node affinity of the dataset's pod, as the operator would create it."""
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")
+    fetch.cluster = cluster
+    run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
+    affinity = fetch.pod_manifest(run, context)["spec"].get("affinity") or {}
+    required = (affinity.get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    return [one for term in required.get("nodeSelectorTerms") or () for one in term["matchExpressions"]]
+
+
+@pytest.mark.parametrize(
+    "why_not", ["", "no zone asked for", "the volume is there", "forbidden", "its source"]
+)
+def test_the_dataset_pod_goes_where_the_machine_will_be(
+    cluster: FakeCluster, context: dict[str, Any], workspace: dict[str, Any], why_not: str
+) -> None:
+    for number in (1, 2):
+        cluster.add(NODE, node(f"cpu-{number}", f"westeurope-{number}"))
+    context["ti"].xcoms["preflight"]["plan"] |= {"zone": "" if why_not == "no zone asked for" else "2"}
+    if why_not == "the volume is there":
+        bind(cluster, zone=["westeurope-1"])
+    if why_not == "forbidden":
+        cluster.refuse["list", "nodes"] = ClusterError(403, "Forbidden", "no")
+    if why_not == "its source":
+        cluster.add(VOLUME_CLAIM, {"metadata": {"name": "rows"}, "spec": {"volumeName": "pv-2"}})
+        cluster.add(VOLUME, volume({AZURE: ["westeurope-1"]}) | {"metadata": {"name": "pv-2"}})
+        source = {"volumeSource": {"persistentVolumeClaim": {"claimName": "rows"}}}
+        context["ti"].xcoms["preflight"]["workspace"]["tuning"]["input"] = source
+    wanted = [] if why_not else [{"key": ZONE, "operator": "In", "values": ["westeurope-2"]}]
+    assert pod_zones(cluster, context) == wanted
