@@ -55,20 +55,19 @@ def reading_zones(
 ) -> tuple[str, ...]:
     """The zones, by their whole names, to write the work volume in, so that the machines can mount it afterwards.
 
-    A disk is made where its first pod runs. So that pod goes to the zone of the first machine, where a Node that takes
-    any pod stands there; where none does, no zone is better than another.
+    A disk is made where its first pod runs. So that pod goes to the first zone that a machine is wanted in and where a
+    Node stands that takes any pod; where there is none, no zone is better than another.
 
-    :param choices: the zones of the machines in the order of asking, as a Workspace writes them; "" for any.
+    :param choices: the zones of the machines in the order of asking, as a Workspace writes them; "" for any, which is
+        the volume's own then.
     :param nodes: the cluster's Nodes.
     :param bound: where a volume that this pod reads can be mounted.
     """
     bound = bound or VolumePlacement()
     if bound.nodes:
         return ()
-    zones = {_zone(node) for node in nodes if _takes_any_pod(node)} - {""}
-    for choice in choices:
-        if not choice:
-            return ()
+    zones = {zone_of(node) for node in nodes if _takes_any_pod(node)} - {""}
+    for choice in filter(None, choices):
         found = sorted(zone for zone in zones if _same(choice, zone) and bound.holds(zone))
         if found:
             return tuple(found)
@@ -79,7 +78,8 @@ def _same(wanted: str, zone: str) -> bool:
     return zone == wanted or zone.endswith(f"-{wanted}")
 
 
-def _zone(node: Object) -> str:
+def zone_of(node: Object) -> str:
+    """A Node's zone by its whole name, "" outside all zones."""
     return str((node["metadata"].get("labels") or {}).get(ZONE, ""))
 
 

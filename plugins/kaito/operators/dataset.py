@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
-from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, SECRET, VOLUME_CLAIM
 from kaito.operators import kept_adapter
@@ -50,8 +49,7 @@ class FetchDatasetOperator(WorkloadPodOperator):
             self.cluster.get_or_create(SECRET, secret)
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
-        choices = [plan.zone for plan in run.candidates(Purpose.TUNING)]
-        zones = work_volume.zones_to_write_in(self.cluster, run.document, choices)
+        zones = work_volume.zones_to_write_in(self.cluster, run)
         workspace, settings = self._with_urls(run), manifest_settings()
         return manifests.dataset_pod(workspace, run.tuning_plan, settings, run.run_id, zones)
 

@@ -6,14 +6,17 @@ A role without the rights for this (storageclasses, persistentvolumes) is no fau
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from include.pools.volume_placement import VolumePlacement, missing_class, placement, reading_zones
+from include.contracts.purpose import Purpose
+from include.pools.volume_placement import VolumePlacement, missing_class, placement, reading_zones, zone_of
 from include.workspace import Fault
 from include.workspace.api import names
+from include.workspace.api.selector import node_labels
 from kaito.hooks.api import NODE, STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import KaitoClusterHook
+from kaito.tasks.base import Run
 
 log = logging.getLogger(__name__)
 
@@ -55,21 +58,21 @@ def placed(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePlac
         return VolumePlacement()
 
 
-def zones_to_write_in(
-    cluster: KaitoClusterHook, document: Mapping[str, Any], choices: Sequence[str]
-) -> tuple[str, ...]:
+def zones_to_write_in(cluster: KaitoClusterHook, run: Run) -> tuple[str, ...]:
     """Return the zones for the pod that writes to the work volume first, () for anywhere.
 
     A volume that exists already decides by itself.
-
-    :param choices: the zones of the machines in the order of asking; "" for any.
     """
-    if not any(choices):
+    plans = run.candidates(Purpose.TUNING)
+    if not any(plan.zone or plan.own_nodes for plan in plans):
         return ()
     try:
-        if (_claim(cluster, document).get("spec") or {}).get("volumeName"):
+        if (_claim(cluster, run.document).get("spec") or {}).get("volumeName"):
             return ()
-        return reading_zones(choices, cluster.list(NODE), _source(cluster, document))
+        nodes = cluster.list(NODE)
+        own = cluster.list(NODE, labels=node_labels(run.workspace)) if run.tuning_plan.own_nodes else []
+        choices = [plan.zone for plan in plans] + sorted(map(zone_of, own))
+        return reading_zones(choices, nodes, _source(cluster, run.document))
     except ClusterError as error:
         if error.transient:
             raise

@@ -215,7 +215,7 @@ def node(name: str, zone: str = "", *, taint: str = "", ready: bool = True, cord
         (["2"], [node("a", "e-1"), node("b", "e-2")], None, ("e-2",)),
         (["e-2"], [node("a", "e-1"), node("b", "e-2")], None, ("e-2",)),
         (["3", "1"], [node("a", "e-1"), node("b", "e-2")], None, ("e-1",)),
-        (["", "1"], [node("a", "e-1")], None, ()),
+        (["", "1"], [node("a", "e-2"), node("b", "e-1")], None, ("e-1",)),
         (["3", ""], [node("a", "e-1")], None, ()),
         (["2"], [node("a", "e-12")], None, ()),
         (["1"], [node("a", "e-1", taint="NoSchedule")], None, ()),
@@ -243,6 +243,18 @@ def pod_zones(cluster: FakeCluster, context: dict[str, Any]) -> list[Any]:
         "requiredDuringSchedulingIgnoredDuringExecution"
     ) or {}
     return [one for term in required.get("nodeSelectorTerms") or () for one in term["matchExpressions"]]
+
+
+def test_the_dataset_pod_goes_where_the_users_own_gpu_nodes_are(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    for number in (1, 2):
+        cluster.add(NODE, node(f"cpu-{number}", f"westeurope-{number}"))
+    gpu = node("gpu", "westeurope-2", taint="NoSchedule")
+    gpu["metadata"]["labels"] |= {"app": "tuning-phi-3"}
+    cluster.add(NODE, gpu)
+    context["ti"].xcoms["preflight"]["plan"] |= {"own_nodes": True}
+    assert pod_zones(cluster, context) == [{"key": ZONE, "operator": "In", "values": ["westeurope-2"]}]
 
 
 @pytest.mark.parametrize(
