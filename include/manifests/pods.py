@@ -222,7 +222,7 @@ def gpu_placement(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Mani
     return found
 
 
-def pool_labels(ws: Workspace, purpose: str) -> dict[str, str]:
+def pool_labels(ws: Workspace, purpose: Purpose) -> dict[str, str]:
     """The labels that only the nodes of this Workspace's pool of this purpose carry."""
     return {names.WORKSPACE: ws.name, names.WORKSPACE_NAMESPACE: ws.namespace, names.POOL: purpose}
 

@@ -38,7 +38,7 @@ class Estimate:
 
 
 def estimate(
-    purpose: str, weights_bytes: int, tokens: int, tokens_per_second: float, usd_per_hour: float | None
+    purpose: Purpose, weights_bytes: int, tokens: int, tokens_per_second: float, usd_per_hour: float | None
 ) -> Estimate:
     """The phases of one run. `usd_per_hour` is the price of all machines together."""
     phases = [

@@ -58,7 +58,7 @@ _STEPS = {
 }
 
 
-def node_claim_name(workspace: Mapping[str, Any], purpose: str, index: int) -> str:
+def node_claim_name(workspace: Mapping[str, Any], purpose: Purpose, index: int) -> str:
     """Name of a pool's index-th NodeClaim: 11 characters, a valid AKS pool name, the same at every attempt."""
     meta = workspace["metadata"]
     place, generation = names.namespace(workspace), names.generation(workspace)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from include.contracts.purpose import Purpose
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
@@ -52,7 +53,7 @@ OWNER_NAME, OWNER_NAMESPACE = "karpenter.kaito.sh/workspace-name", "karpenter.ka
 NODE_CLASSES = {"ubuntu": "image-family-ubuntu", "azurelinux": "image-family-azure-linux"}
 
 
-def node_pool_name(ws: Workspace, purpose: str) -> str:
+def node_pool_name(ws: Workspace, purpose: Purpose) -> str:
     """<namespace>-<name>-<purpose>; when that is too long its first 53 characters and a hash of all."""
     whole = f"{ws.namespace}-{ws.name}-{purpose}"
     if len(whole) <= NAME_MAX:

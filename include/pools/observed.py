@@ -144,9 +144,9 @@ class WorkspacePools:
     unregistered: tuple[UnregisteredCapacity, ...] | None = None
 
 
-def live(pools: Iterable[ObservedPool], purpose: str = "") -> list[ObservedPool]:
+def live(pools: Iterable[ObservedPool], purpose: Purpose | None = None) -> list[ObservedPool]:
     """The pools that are not going and that no other pool stands for."""
-    return [p for p in pools if not p.deleting and not p.made_by_a_pool and purpose in ("", p.purpose)]
+    return [p for p in pools if not p.deleting and not p.made_by_a_pool and purpose in (None, p.purpose)]
 
 
 def machines_of(pools: Iterable[ObservedPool], nodes: Iterable[Object]) -> tuple[PoolMachine, ...]:

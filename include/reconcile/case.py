@@ -201,12 +201,12 @@ class Case:
         own = (self.namespace, self.name)
         return [p for p in self.observed.pools.pools if p.workspace == own and p.purpose in PURPOSES]
 
-    def live_pools(self, purpose: str = "") -> list[ObservedPool]:
+    def live_pools(self, purpose: Purpose | None = None) -> list[ObservedPool]:
         """Our pools of who makes the machines now, for a purpose or any."""
         made_by = self.observed.pools.provider
         return [pool for pool in live(self.pools, purpose) if pool.provider == made_by]
 
-    def single_machines(self, purpose: str = "") -> list[ObservedPool]:
+    def single_machines(self, purpose: Purpose | None = None) -> list[ObservedPool]:
         """Those of them that are one machine each, which are handed over, replaced and deleted by themselves."""
         return [pool for pool in self.live_pools(purpose) if pool.single]
 

@@ -222,7 +222,7 @@ class Requested:
 
 
 def requested(
-    params: Mapping[str, Any], conf: Mapping[str, Any], defaults: Mapping[str, Any], purpose: str
+    params: Mapping[str, Any], conf: Mapping[str, Any], defaults: Mapping[str, Any], purpose: Purpose
 ) -> Requested:
     """Read a run's params.
 

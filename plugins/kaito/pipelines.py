@@ -68,7 +68,7 @@ class Serving:
     steps: tuple[str, ...]
 
 
-def preflight(purpose: str) -> PreflightOperator:
+def preflight(purpose: Purpose) -> PreflightOperator:
     """Return the first task of a run; its failures are verdicts, so they are not tried again by themselves."""
     return as_setup(PreflightOperator(task_id="preflight", purpose=purpose))
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from include.contracts.purpose import Purpose
 from include.workspace.api import names
 from include.workspace.status.conditions import MESSAGE_LENGTH, timestamp
 
@@ -23,19 +24,21 @@ LEAST_CHARACTERS = 60
 Status = Mapping[str, Any]
 
 
-def asked(status: Status, run: str, purpose: str, offer: str, now: datetime) -> dict[str, Any]:
+def asked(status: Status, run: str, purpose: Purpose, offer: str, now: datetime) -> dict[str, Any]:
     """The status after these machines were asked for."""
     return _noted(status, run, purpose, offer, {"state": ASKED}, now)
 
 
-def refused(status: Status, run: str, purpose: str, offer: str, told: str, now: datetime) -> dict[str, Any]:
+def refused(
+    status: Status, run: str, purpose: Purpose, offer: str, told: str, now: datetime
+) -> dict[str, Any]:
     """The status after the cloud has refused them in these words."""
     said = {"state": REFUSED, "message": _cut(told, KEPT_CHARACTERS)}
     return _noted(status, run, purpose, offer, said, now)
 
 
 def over_budget(
-    status: Status, run: str, purpose: str, offer: str, told: str, now: datetime
+    status: Status, run: str, purpose: Purpose, offer: str, told: str, now: datetime
 ) -> dict[str, Any]:
     """The status after they were not asked for because the budget does not allow them."""
     said = {"state": OVER_BUDGET, "message": _cut(told, KEPT_CHARACTERS)}
@@ -43,7 +46,7 @@ def over_budget(
 
 
 def _noted(
-    status: Status, run: str, purpose: str, offer: str, said: Mapping[str, str], now: datetime
+    status: Status, run: str, purpose: Purpose, offer: str, said: Mapping[str, str], now: datetime
 ) -> dict[str, Any]:
     same = [dict(entry) for entry in status.get("machines") or () if entry.get("run") == run]
     others = [entry for entry in same if (entry.get("purpose"), entry.get("offer")) != (purpose, offer)]
@@ -51,17 +54,17 @@ def _noted(
     return {**status, "machines": [*others, entry]}
 
 
-def refusals(status: Status | None, run: str, purpose: str) -> dict[str, str]:
+def refusals(status: Status | None, run: str, purpose: Purpose) -> dict[str, str]:
     """What this run did not get, be it refused or over budget, and in which words."""
     return _without(status, run, purpose, (REFUSED, OVER_BUDGET, FORMERLY_OVER_BUDGET))
 
 
-def beyond_budget(status: Status | None, run: str, purpose: str) -> set[str]:
+def beyond_budget(status: Status | None, run: str, purpose: Purpose) -> set[str]:
     """Which of these the cloud was not even asked for, because of the budget."""
     return set(_without(status, run, purpose, (OVER_BUDGET, FORMERLY_OVER_BUDGET)))
 
 
-def _without(status: Status | None, run: str, purpose: str, states: Collection[str]) -> dict[str, str]:
+def _without(status: Status | None, run: str, purpose: Purpose, states: Collection[str]) -> dict[str, str]:
     return {
         str(entry.get("offer")): str(entry.get("message") or "")
         for entry in (status or {}).get("machines") or ()

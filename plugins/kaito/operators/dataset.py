@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
+from include.contracts.results import DatasetResult
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, SECRET, VOLUME_CLAIM
 from kaito.operators import kept_adapter
@@ -13,6 +13,7 @@ from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks import work_volume
 from kaito.tasks.base import Run
+from kaito.tasks.preflight_result import Trained
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,10 +31,11 @@ def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
     cluster.apply(CONFIG_MAP, manifests.tuning_config(run.workspace, plan, given))
 
 
-class FetchDatasetOperator(WorkloadPodOperator):
+class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
     """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
 
     BASE_CONTAINER_NAME = "dataset"
+    result_type = DatasetResult
     pending = conditions.Phase.DATASET_PENDING
     done = conditions.Phase.DATASET_READY
     failed = conditions.Phase.DATASET_FAILED
@@ -57,9 +59,8 @@ class FetchDatasetOperator(WorkloadPodOperator):
         # XCom has no signed URLs: this is the one step that needs them, and it gives them to a Secret only.
         return Run(self.live_workspace(run), run.plan, None, run.run_id).workspace
 
-    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
-        return dict(trained["dataset"])
+    def made_before(self, trained: Trained) -> DatasetResult:
+        return trained.dataset
 
-    def summary(self, result: dict[str, Any]) -> str:
-        rows = result.get("sentence") or f"{result.get('rows')} rows"
-        return f"Dataset ready: {rows}; digest {result.get('digest')}"
+    def summary(self, result: DatasetResult) -> str:
+        return f"Dataset ready: {result.sentence or f'{result.rows} rows'}; digest {result.digest}"

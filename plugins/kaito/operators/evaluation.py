@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include import manifests
 from include.contracts import golden_set
 from include.contracts.evaluation import EvaluationPolicy, Metric, Subject, Summary
+from include.contracts.results import DatasetResult, EvaluationResult, TuningResult
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class EvaluateOperator(WorkloadPodOperator):
+class EvaluateOperator(WorkloadPodOperator[EvaluationResult]):
     """Measures base model, current and candidate adapter; returns the report's summary, at most 4 KiB.
 
     Returns {} where the policy wants no evaluation: no pod is made then. Such as
@@ -37,6 +38,7 @@ class EvaluateOperator(WorkloadPodOperator):
     """
 
     BASE_CONTAINER_NAME = "evaluation"
+    result_type = EvaluationResult
     holds_machines = True
     working = conditions.Phase.TUNING
     done = conditions.Phase.TUNING
@@ -91,20 +93,19 @@ class EvaluateOperator(WorkloadPodOperator):
         if self._policy is None:
             raise AirflowFailException(f"Task {self.plan_task_id} left no policy: clear it.")
         pull = context["ti"].xcom_pull
-        tuned = pull(task_ids=self.tuning_task_id) or {}
-        dataset = pull(task_ids=self.dataset_task_id) or {}
+        tuned = TuningResult.read(pull(task_ids=self.tuning_task_id))
         evaluated = manifests.Evaluated(
             current=run.workspace.annotations.get(names.RETRAIN_CURRENT),
-            weights_sha256=(tuned.get("adapter") or {}).get("sha256"),
-            trained_digest=tuned.get("trained_rows_digest"),
-            dataset_digest=dataset.get("digest"),
+            weights_sha256=tuned.adapter.sha256 if tuned.adapter else None,
+            trained_digest=tuned.trained_rows_digest,
+            dataset_digest=DatasetResult.read(pull(task_ids=self.dataset_task_id)).digest,
         )
         return manifests.evaluation_pod(
             run.workspace, run.tuning_plan, manifest_settings(), run.run_id, self._policy, evaluated
         )
 
-    def summary(self, result: dict[str, Any]) -> str:
-        return f"Evaluated: {sentence(result)}"
+    def summary(self, result: EvaluationResult) -> str:
+        return f"Evaluated: {sentence(result.to_xcom())}"
 
 
 def policy_of(planned: Mapping[str, Any]) -> EvaluationPolicy | None:

@@ -85,7 +85,7 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         """The adapter has reached its goal: a request for a new run means a new training from now on."""
         if run.plan is None or run.plan.purpose != Purpose.TUNING:
             return
-        maker, rerun = (run.trained or {}).get("run", run.run_id), rerun_of(run.document)
+        maker, rerun = run.trained.run if run.trained else run.run_id, rerun_of(run.document)
         try:
             kept_adapter.change(
                 self.cluster, run.document, lambda known: known and known.delivered(maker, rerun)

@@ -13,6 +13,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import load_catalog
+from include.contracts.results import DatasetResult, TuningResult
 from include.planning import Plan
 from include.workspace.api import names
 from include.workspace.status import kept_adapter
@@ -20,6 +21,7 @@ from include.workspace.status.kept_adapter import KeptAdapter
 from kaito.hooks import api
 from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import KaitoClusterHook
+from kaito.tasks.preflight_result import Trained
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +66,13 @@ def recipe(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
     )
 
 
-def sentence(trained: Mapping[str, Any]) -> str:
+def sentence(trained: Trained) -> str:
     """Return what a step that is not needed says."""
-    return f"The adapter of these inputs is on the work volume, made by run {trained['run']}"
+    return f"The adapter of these inputs is on the work volume, made by run {trained.run}"
 
 
-def wanted(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -> dict[str, Any] | None:
-    """Return the adapter on the volume as XCom takes it, where it is the one that this Workspace's next run wants.
+def wanted(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -> Trained | None:
+    """Return the adapter on the volume, where it is the one that this Workspace's next run wants.
 
     :param document: the Workspace as it stands in the cluster, with whole URLs.
     """
@@ -80,7 +82,12 @@ def wanted(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
     now = recipe(cluster, document, plan)
     if not known.serves_for(now, kept_adapter.rerun_of(document)):
         return None
-    return {"run": known.run, "recipe": now, "dataset": dict(known.dataset), "tuning": dict(known.tuning)}
+    return Trained(
+        run=known.run,
+        recipe=now,
+        dataset=DatasetResult.read(known.dataset),
+        tuning=TuningResult.read(known.tuning),
+    )
 
 
 def goes_to_an_image(document: Mapping[str, Any]) -> bool:

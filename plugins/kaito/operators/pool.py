@@ -33,7 +33,7 @@ class CreateGpuPoolOperator(MachineAsking, BaseOperator):
     :param dataset_task_id: the task whose result says how much there is to read.
     """
 
-    def __init__(self, *, purpose: str, dataset_task_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, purpose: Purpose, dataset_task_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
         self.dataset_task_id = dataset_task_id
@@ -78,7 +78,7 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
     def __init__(
         self,
         *,
-        purpose: str,
+        purpose: Purpose,
         keep_if_succeeded: str | None = None,
         gone_within: timedelta = GONE_WITHIN,
         poll_seconds: float = 0.3,

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.catalog import Machine, NodeLabelsIncomplete
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.purpose import Purpose
+from include.contracts.results import PublishedAdapter
 from include.planning import Candidates, Plan, candidates
 from include.planning.explain import sentences
 from include.reconcile.mended import SECRETS
@@ -45,7 +46,7 @@ from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
 from kaito.settings import check_push, manifest_settings, policy
 from kaito.tasks import work_volume
 from kaito.tasks.base import Run, WorkspaceTask
-from kaito.tasks.preflight_result import PreflightResult, redacted
+from kaito.tasks.preflight_result import PreflightResult, Trained, redacted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -75,7 +76,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     #: Which models this run's Workspace may name; set when the task runs.
     lookup: Lookup
 
-    def __init__(self, *, purpose: str, **kwargs: Any) -> None:
+    def __init__(self, *, purpose: Purpose, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
 
@@ -256,7 +257,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         tuning: Candidates | None,
         serving: Candidates | None,
         run_id: str,
-        trained: dict[str, Any] | None,
+        trained: Trained | None,
     ) -> None:
         """Refuse what the API server would refuse later, with machines waiting for it."""
         first = tuning.first if tuning else None
@@ -328,11 +329,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         tuning: Candidates | None,
         serving: Candidates | None,
         run_id: str,
-        trained: dict[str, Any] | None,
+        trained: Trained | None,
     ) -> dict[str, Any]:
         """Leave the plans to the later tasks and tell the Workspace's author, unless this run goes on from before."""
         known = {
-            purpose.value: found
+            purpose: found
             for purpose, found in ((Purpose.TUNING, tuning), (Purpose.SERVING, serving))
             if found
         }
@@ -351,7 +352,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         if under_way(document, run_id):
             self.log.info("This run was under way before: going on with what it reached.")
             self._tell_kept(Run.of(result, run_id))
-            return replace(result, adapter=published(document)).to_xcom()
+            done = published(document)
+            return (
+                result.model_copy(update={"adapter": PublishedAdapter.read(done)}) if done else result
+            ).to_xcom()
         begun = {"id": run_id, "dag": self.dag_id, "replaces": self.replaces}
         run = Run.of(result, run_id)
         phase, told = conditions.Phase.ACCEPTED, sentences(result.plan)[0]
@@ -359,7 +363,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             phase, told = conditions.Phase.RESUMED, f"Steps of run {run_id} were cleared and are done again"
         self.report(run, phase, told, begun=begun, edit=self._note_versions)
         exclusive.confirm(self.live_workspace(run), run_id)
-        if phase is conditions.Phase.ACCEPTED or (run.trained or {}).get("run") != run.run_id:
+        if phase is conditions.Phase.ACCEPTED or run.trained is None or run.trained.run != run.run_id:
             self._tell_kept(run)  # else its own conditions say it
         return result.to_xcom()
 

@@ -18,7 +18,7 @@ from include.workspace.status.adapter import published
 from kaito.params import differences
 
 
-def purpose_faults(purpose: str, document: Mapping[str, Any]) -> list[Fault]:
+def purpose_faults(purpose: Purpose, document: Mapping[str, Any]) -> list[Fault]:
     """P2: the Workspace asks for something else than what this DAG does.
 
     :param purpose: what the DAG does.

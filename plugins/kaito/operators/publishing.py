@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
+from include.contracts.results import DatasetResult, EvaluationResult, PublishedAdapter, TuningResult
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.kept_adapter import State
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def provenance(run: Run, dataset: Mapping[str, Any], tuning: Mapping[str, Any]) -> dict[str, str]:
+def provenance(run: Run, dataset: DatasetResult, tuning: TuningResult) -> dict[str, str]:
     """Return what the adapter image says of its origin, as annotations of its manifest; unknown parts are left out."""
     plan = run.tuning_plan
     known = {
         "base.model": plan.model_id,
         "base.revision": plan.revision,
-        "dataset.digest": dataset.get("digest"),
-        "dataset.rows": dataset.get("rows"),
+        "dataset.digest": dataset.digest,
+        "dataset.rows": dataset.rows,
         "tuning.method": plan.method,
-        "tuning.config-sha256": tuning.get("config_sha256"),
-        "tuning.steps": tuning.get("steps"),
-        "tuning.loss": tuning.get("loss_last"),
-        "tuning.device": tuning.get("device"),
-        "tuning.from": tuning.get("from"),
-        "run-id": (run.trained or {}).get("run", run.run_id),
+        "tuning.config-sha256": tuning.config_sha256,
+        "tuning.steps": tuning.steps,
+        "tuning.loss": tuning.loss_last,
+        "tuning.device": tuning.device,
+        "tuning.from": tuning.origin,
+        "run-id": run.trained.run if run.trained else run.run_id,
         "workspace": f"{run.namespace}/{run.name}",
     }
     return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
 
 
-class PublishAdapterOperator(WorkloadPodOperator):
+class PublishAdapterOperator(WorkloadPodOperator[PublishedAdapter]):
     """Pushes the adapter as an OCI image and returns its digest.
 
     :param dataset_task_id: the task whose result says what was learnt from.
@@ -47,6 +47,7 @@ class PublishAdapterOperator(WorkloadPodOperator):
     """
 
     BASE_CONTAINER_NAME = "adapter"
+    result_type = PublishedAdapter
     pending = conditions.Phase.PUBLISHING
     working = conditions.Phase.PUBLISHING
     done = conditions.Phase.PUBLISHED
@@ -71,44 +72,44 @@ class PublishAdapterOperator(WorkloadPodOperator):
         output = run.workspace.tuning.output if run.workspace.tuning else None
         if run.adapter is None and (output is None or output.image):
             return super().execute(context)
-        result = run.adapter or {"volume": True}
+        result = run.adapter or PublishedAdapter(volume=True)
         self.log.info("%s", self.summary(result))
-        context["ti"].xcom_push(key="return_value", value=result)
         self.finished(run, result)
-        return result
+        return result.to_xcom()
 
     def _check_the_volume(self, run: Run) -> None:
         """An adapter of an earlier run must still be the one that the preflight saw."""
         if run.adapter or not run.trained:
             return
         known = kept_adapter.seen(self.cluster, run.document)
-        same = known is not None and (known.run, known.recipe) == (run.trained["run"], run.trained["recipe"])
+        same = known is not None and (known.run, known.recipe) == (run.trained.run, run.trained.recipe)
         if known is None or not same or known.state is State.TRAINING:
             raise self._verdict(
                 run,
-                f"{self.task_id}: the adapter of run {run.trained['run']} is no longer on the work volume; set "
+                f"{self.task_id}: the adapter of run {run.trained.run} is no longer on the work volume; set "
                 f"{names.RERUN} to a new value to train again.",
             )
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         pull = context["ti"].xcom_pull
-        tuned = pull(task_ids=self.tuning_task_id) or {}
-        made = provenance(run, pull(task_ids=self.dataset_task_id) or {}, tuned)
-        weights = (tuned.get("adapter") or {}).get("sha256")
-        measured = (pull(task_ids=self.evaluation_task_id) or {}) if self.evaluation_task_id else {}
-        report = (measured["report"], measured["report_digest"]) if measured.get("report") else None
+        tuned = TuningResult.read(pull(task_ids=self.tuning_task_id))
+        made = provenance(run, DatasetResult.read(pull(task_ids=self.dataset_task_id)), tuned)
+        weights = tuned.adapter.sha256 if tuned.adapter else None
+        measured = EvaluationResult.read(
+            pull(task_ids=self.evaluation_task_id) if self.evaluation_task_id else None
+        )
+        report = (
+            (measured.report, measured.report_digest) if measured.report and measured.report_digest else None
+        )
         return manifests.adapter_pod(
             run.workspace, run.tuning_plan, manifest_settings(), run.run_id, made, weights, report
         )
 
-    def summary(self, result: dict[str, Any]) -> str:
-        return (
-            "The adapter is on its output volume."
-            if result.get("volume")
-            else f"Adapter: {result.get('reference')}"
-        )
+    def summary(self, result: PublishedAdapter) -> str:
+        return "The adapter is on its output volume." if result.volume else f"Adapter: {result.reference}"
 
-    def finished(self, run: Run, result: dict[str, Any]) -> None:
-        self.report(run, self.done, self.summary(result), adapter=None if result.get("volume") else result)
+    def finished(self, run: Run, result: PublishedAdapter) -> None:
+        adapter = None if result.volume else result.to_xcom()
+        self.report(run, self.done, self.summary(result), adapter=adapter)
         if run.serving_plan is None:
             self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

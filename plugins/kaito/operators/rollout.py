@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.log import mask_secret
 
 from include import manifests
+from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
 from include.workspace.api import access, names
 from include.workspace.status import conditions
@@ -128,16 +129,16 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
         tuning = run.workspace.tuning
         if tuning is None:
             return adapters_of(run.workspace)
-        pushed = (
+        pushed = PublishedAdapter.read(
             context["ti"].xcom_pull(task_ids=self.adapter_task_id)
             if self.adapter_task_id
             else published(live)
         )
         if not pushed:
             raise AirflowFailException(f"Workspace {run.name} has published no adapter to serve.")
-        if pushed.get("volume"):
+        if pushed.volume:
             return [{"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": "adapter"}]
-        return [{"name": run.name, "image": pushed["reference"]}]
+        return [{"name": run.name, "image": pushed.reference}]
 
 
 def unrolled(

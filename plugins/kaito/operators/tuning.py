@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.contracts.purpose import Purpose
+from include.contracts.results import DatasetResult, TuningResult
 from include.pools import lost_nodes as lost
 from include.workspace.api import names
 from include.workspace.status import conditions
@@ -31,6 +32,7 @@ from kaito.providers.base import PoolKey
 from kaito.settings import manifest_settings
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, NODES_READY_WITHIN, MachineAsking
+from kaito.tasks.preflight_result import Trained
 from kaito.tasks.stopped import fail_if_stopped
 from kaito.triggers.pool import LostMachinesTrigger
 from kaito.triggers.workload import NODE_LOST, evicted
@@ -50,10 +52,11 @@ OWN_TRIES = 3
 BACKSTOP = timedelta(seconds=60)
 
 
-class TuneOperator(MachineAsking, WorkloadPodOperator):
+class TuneOperator(MachineAsking, WorkloadPodOperator[TuningResult]):
     """Tunes on the run's GPU machines; a second try goes on from the last checkpoint, on new ones if need be."""
 
     BASE_CONTAINER_NAME = "tuning"
+    result_type = TuningResult
     purpose = Purpose.TUNING
     lost_seconds: float | None = lost.LOST_SECONDS
     patience = 0
@@ -76,18 +79,18 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
     ) -> None:
         super().__init__(execution_timeout=execution_timeout, **kwargs)
         self.dataset_task_id = dataset_task_id
-        self._dataset: dict[str, Any] = {}
+        self._dataset = DatasetResult()
         self._try = 1
         #: What the machines were asked for as that are there now, "" where only the first wait has asked.
         self._offer = ""
 
     def execute(self, context: Context) -> Any:
         self._try = context["ti"].try_number
-        self._dataset = dict(context["ti"].xcom_pull(task_ids=self.dataset_task_id) or {})
+        self._dataset = DatasetResult.read(context["ti"].xcom_pull(task_ids=self.dataset_task_id))
         return super().execute(context)
 
-    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
-        return dict(trained["tuning"])
+    def made_before(self, trained: Trained) -> TuningResult:
+        return trained.tuning
 
     def prepare(self, run: Run) -> None:
         if self._try > 1:
@@ -99,13 +102,15 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         """Whatever adapter lies there is no longer one to push: this training may write from now on."""
         live = {**self.live_workspace(run), "metadata": run.document["metadata"]}
         recipe = kept_adapter.recipe(self.cluster, live, self._plan(run))
-        begun = KeptAdapter.begun(recipe, run.run_id, rerun_of(live), self._dataset)
+        begun = KeptAdapter.begun(recipe, run.run_id, rerun_of(live), self._dataset.to_xcom())
         kept_adapter.change(self.cluster, live, lambda _: begun)
 
-    def finished(self, run: Run, result: dict[str, Any]) -> None:
+    def finished(self, run: Run, result: TuningResult) -> None:
         try:
             kept_adapter.change(
-                self.cluster, run.document, lambda known: known and known.finished(run.run_id, result)
+                self.cluster,
+                run.document,
+                lambda known: known and known.finished(run.run_id, result.to_xcom()),
             )
         except ClusterError as error:  # a later run then trains again
             self.log.warning("That the adapter is on the work volume could not be recorded: %s", error)
@@ -258,7 +263,7 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         self.pod = self.hook.get_pod(event["name"], event["namespace"])
         self.invoke_defer_method(event.get("last_log_time"), context)
 
-    def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, failure: Exception | None, event: dict[str, Any]) -> TuningResult:
         """As for any pod; but what ended by itself too often is not tried again."""
         try:
             return super()._result(failure, event)
@@ -277,7 +282,6 @@ class TuneOperator(MachineAsking, WorkloadPodOperator):
         except (ClusterError, ValueError):
             return True  # the next try sees
 
-    def summary(self, result: dict[str, Any]) -> str:
-        rows = f"; {result['data']}" if result.get("data") else ""
-        loss = f"{result.get('loss_first')} to {result.get('loss_last')}"
-        return f"Tuned in {result.get('steps')} steps, loss {loss}{rows}"
+    def summary(self, result: TuningResult) -> str:
+        rows = f"; {result.data}" if result.data else ""
+        return f"Tuned in {result.steps} steps, loss {result.loss_first} to {result.loss_last}{rows}"

@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 from kubernetes.client.exceptions import ApiException
 
 from include.contracts.exit_codes import USER_EXIT_CODES
+from include.contracts.results import Result
 from include.reconcile.pod_problems import taken_away
 from include.workspace.api import names
 from include.workspace.status import conditions
@@ -28,6 +29,7 @@ from kaito.operators.one_pod import PATIENT_POLL, OnePodOperator, PodRefused
 from kaito.settings import connection_id
 from kaito.tasks import base
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
+from kaito.tasks.preflight_result import Trained
 from kaito.tasks.stopped import fail_if_stopped, stopped
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger, evicted
 
@@ -41,19 +43,22 @@ START_SECONDS = 1800
 #: What a step may wait for a place and an image before its pod's own time runs.
 WAITING = timedelta(seconds=SCHEDULE_SECONDS + START_SECONDS)
 LOG_SECONDS = 2
+R = TypeVar("R", bound=Result)
 
 
 class PodGone(AirflowFailException):
     """Somebody deleted the pod while it worked: taken as an order to stop, so it is not tried again."""
 
 
-class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
+class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
     """Runs one workload pod of a Workspace and returns its result.
 
     Subclasses give the manifest, what must exist before it (``prepare``), the name of its container and the phases to
     report. The name is a class attribute, because the task comes back from the triggerer as a new object.
     """
 
+    #: How the pod's result is read.
+    result_type: type[R]
     #: Each time that the API server is away for long, the wait comes back here with an error and goes on.
     MAX_REDEFER_ATTEMPTS = 50
     #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
@@ -101,15 +106,15 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
     def prepare(self, run: Run) -> None:
         """Make what the pod mounts."""
 
-    def made_before(self, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+    def made_before(self, trained: Trained) -> R | None:
         """Return this step's result in the run that made the adapter on the volume; None: the step is needed."""
         return None
 
-    def summary(self, result: dict[str, Any]) -> str:
+    def summary(self, result: R) -> str:
         """Return the result as one sentence for the Workspace's condition."""
         raise NotImplementedError
 
-    def finished(self, run: Run, result: dict[str, Any]) -> None:
+    def finished(self, run: Run, result: R) -> None:
         """Tell the Workspace's author that this step is done."""
         self.report(run, self.done, self.summary(result))
 
@@ -121,8 +126,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             return {}
         if run.trained and (known := self.made_before(run.trained)) is not None:
             self.log.info("%s: nothing to do.", kept_adapter.sentence(run.trained))
-            context["ti"].xcom_push(key="return_value", value=known)
-            return known
+            return known.to_xcom()
         try:
             self.live_workspace(run)
             self.prepare(run)
@@ -220,10 +224,11 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             again = tries_left(context) and not isinstance(error, AirflowFailException)
             self.report(run, self.failed, f"{error}{'; trying again' if again else ''}", again=again)
             raise
-        self.log.info("Result: %s", json.dumps(result, sort_keys=True))
+        value = result.to_xcom()
+        self.log.info("Result: %s", json.dumps(value, sort_keys=True))
         self.finished(run, result)
-        context["ti"].xcom_push(key="return_value", value=result)
-        return result
+        context["ti"].xcom_push(key="return_value", value=value)
+        return value
 
     def _await_api(self, event: Mapping[str, Any]) -> None:
         """Return when the API server answers. What it is asked for is nothing that a cluster's trouble may end."""
@@ -255,7 +260,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
         except ClusterError as error:
             self.log.warning("Workspace %s could not be read: %s", run.name, error)
 
-    def _result(self, failure: Exception | None, event: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, failure: Exception | None, event: dict[str, Any]) -> R:
         """Return what the pod left, or raise what its end means."""
         ended = self._terminated()
         exit_code = getattr(ended, "exit_code", None)
@@ -264,7 +269,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator):
             # What the pod was for is done: to do it again because its pod could not be cleared away would cost GPUs.
             self.log.warning("The pod has done its work; what failed after it: %s", failure)
         if exit_code == 0 or (failure is None and exit_code is None):
-            return left
+            return self.result_type.read(left)
         sentence = left.get("error") or self._cause(ended, failure, event)
         if exit_code in USER_EXIT_CODES:
             raise AirflowFailException(sentence) from None

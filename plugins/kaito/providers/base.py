@@ -50,10 +50,10 @@ class PoolKey:
 
     workspace: str
     namespace: str
-    purpose: str
+    purpose: Purpose
 
     @classmethod
-    def of(cls, workspace: Mapping[str, Any], purpose: str) -> PoolKey:
+    def of(cls, workspace: Mapping[str, Any], purpose: Purpose) -> PoolKey:
         """The pool of a Workspace as the cluster returned it."""
         return cls(str(workspace["metadata"]["name"]), names.namespace(workspace), purpose)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
 from kaito.sensors.base import WorkspaceSensor
 from kaito.tasks.machines import NODES_READY_WITHIN, MachineAsking
@@ -36,7 +37,7 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
     def __init__(
         self,
         *,
-        purpose: str,
+        purpose: Purpose,
         dataset_task_id: str | None = None,
         ready_within: timedelta = NODES_READY_WITHIN,
         **kwargs: Any,

@@ -7,7 +7,6 @@ logged and never hides the error that was to be reported.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from include.contracts.purpose import Purpose
+from include.contracts.results import PublishedAdapter
 from include.planning import Plan
 from include.pools.observed import UnregisteredCapacity
 from include.workspace import Workspace, parse_workspace
@@ -29,7 +29,8 @@ from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
 from kaito.settings import connection_id
 from kaito.tasks.links import WorkspaceLink
-from kaito.tasks.preflight_result import PreflightResult
+from kaito.tasks.preflight_result import PreflightResult, Trained
+from kaito.triggers.results import WaitResult
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT = "preflight"
 #: By purpose, the task whose result says which machines were got.
-WAITS = {Purpose.TUNING.value: "wait_for_nodes", Purpose.SERVING.value: "serve.wait_for_nodes"}
+WAITS = {Purpose.TUNING: "wait_for_nodes", Purpose.SERVING: "serve.wait_for_nodes"}
 #: What a run may say first: that it begins, or that it cannot.
 BEGINNINGS = frozenset(
     {
@@ -63,8 +64,8 @@ class Run:
     :param plan: of the machines that were got, or are asked for first; so is ``serving_plan``.
     :param run_id: the run's id as a label value.
     :param adapter: what this very run published before its history was lost: it need not be made again.
-    :param trained: ``{"run", "recipe", "dataset", "tuning"}`` of the adapter that an earlier run left on the volume,
-        where it is the one that is wanted: it need only be pushed.
+    :param trained: the adapter that an earlier run left on the volume, where it is the one that is wanted: it need
+        only be pushed.
     :param alternatives: by purpose, all plans in the order of asking, where there is more than one.
     :param refused: what the cloud has said to this very task, by purpose and offer.
     """
@@ -73,10 +74,10 @@ class Run:
     plan: Plan | None
     serving_plan: Plan | None
     run_id: str
-    adapter: dict[str, Any] | None = None
-    trained: dict[str, Any] | None = None
-    alternatives: Mapping[str, tuple[Plan, ...]] = field(default_factory=dict)
-    refused: dict[tuple[str, str], str] = field(default_factory=dict)
+    adapter: PublishedAdapter | None = None
+    trained: Trained | None = None
+    alternatives: Mapping[Purpose, tuple[Plan, ...]] = field(default_factory=dict)
+    refused: dict[tuple[Purpose, str], str] = field(default_factory=dict)
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -98,16 +99,16 @@ class Run:
     def generation(self) -> int:
         return names.generation(self.document)
 
-    def plan_for(self, purpose: str) -> Plan | None:
+    def plan_for(self, purpose: Purpose) -> Plan | None:
         """Return the plan of a pool; None when the run serves nothing."""
         return self.serving_plan if purpose == Purpose.SERVING else self.plan
 
-    def candidates(self, purpose: str) -> tuple[Plan, ...]:
+    def candidates(self, purpose: Purpose) -> tuple[Plan, ...]:
         """Return all plans of a pool in the order of asking."""
         plan = self.plan_for(purpose)
         return self.alternatives.get(purpose) or ((plan,) if plan else ())
 
-    def refusals(self, purpose: str) -> dict[str, str]:
+    def refusals(self, purpose: Purpose) -> dict[str, str]:
         """Return what the cloud has said to this very task, by offer."""
         return {offer: told for (of, offer), told in self.refused.items() if of == purpose}
 
@@ -118,7 +119,9 @@ class Run:
         return self.plan
 
     @classmethod
-    def of(cls, result: PreflightResult, run_id: str, offers: Mapping[str, str | None] | None = None) -> Run:
+    def of(
+        cls, result: PreflightResult, run_id: str, offers: Mapping[Purpose, str | None] | None = None
+    ) -> Run:
         """Return the run that the first task has decided about.
 
         :param run_id: of Airflow.
@@ -147,12 +150,6 @@ def tries_left(context: Context) -> bool:
     return int(getattr(ti, "try_number", 1)) <= int(getattr(ti, "max_tries", 0))
 
 
-def _wait_result(value: Any) -> Mapping[str, Any]:
-    """The result of a wait; what a trigger leaves in XCom comes back as JSON text."""
-    found = json.loads(value) if isinstance(value, str) else value
-    return found if isinstance(found, Mapping) else {}
-
-
 class WorkspaceTask:
     """Mixin of all operators of a run."""
 
@@ -179,12 +176,11 @@ class WorkspaceTask:
             raise RuntimeError(f"Task {first} left no plan: clear it, so that it runs again.")
         result = PreflightResult.from_xcom(value)
         waits = {purpose: f"{self.run_prefix}{WAITS[purpose]}" for purpose in result.alternatives}
-        results = {
-            purpose: _wait_result(context["ti"].xcom_pull(task_ids=task)) for purpose, task in waits.items()
+        offers = {
+            purpose: WaitResult.read(context["ti"].xcom_pull(task_ids=task)).offer
+            for purpose, task in waits.items()
         }
-        return Run.of(
-            result, context["run_id"], {purpose: found.get("offer") for purpose, found in results.items()}
-        )
+        return Run.of(result, context["run_id"], offers)
 
     def live_workspace(self, run: Run) -> dict[str, Any]:
         """Read the Workspace again, signed URLs included, and make sure that it still is the one of this run."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.contracts.purpose import Purpose
+from include.contracts.results import DatasetResult
 from include.manifests import ManifestSettings
 from include.planning import Plan
 from include.planning.estimate import tokens_of
@@ -99,7 +100,7 @@ class MachineAsking(PoolTask):
     :ivar dataset_task_id: the task whose result says how much there is to read, which takes time and so money.
     """
 
-    purpose: str
+    purpose: Purpose
     dataset_task_id: str | None = None
     _pending: tuple[BlockingProvider, PoolKey, str] | None = None
     #: The zones of the volume that the machines must mount.
@@ -157,8 +158,7 @@ class MachineAsking(PoolTask):
     def _characters(self, context: Context | None) -> int:
         if context is None or self.dataset_task_id is None:
             return 0
-        rows = context["ti"].xcom_pull(task_ids=self.dataset_task_id)
-        return int((rows or {}).get("characters") or 0)
+        return DatasetResult.read(context["ti"].xcom_pull(task_ids=self.dataset_task_id)).characters or 0
 
     def _keep_within_budget(self, run: Run, plan: Plan, characters: int) -> None:
         """Raise OverBudget for what is estimated to exceed the budget as it stands now."""
@@ -273,7 +273,7 @@ class MachineAsking(PoolTask):
 
     # what the Workspace is told
 
-    def _noted(self, run: Run, read: Callable[[Mapping[str, Any] | None, str, str], _Noted]) -> _Noted:
+    def _noted(self, run: Run, read: Callable[[Mapping[str, Any] | None, str, Purpose], _Noted]) -> _Noted:
         """Return what the Workspace's status notes of this pool's machines; `provisioning_history` reads it."""
         try:
             live = self.live_workspace(run)

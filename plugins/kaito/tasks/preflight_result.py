@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from include.contracts.purpose import Purpose
 from include.contracts.redaction import redact_url
+from include.contracts.results import DatasetResult, PublishedAdapter, TuningResult
 from include.planning import Plan
 
 #: What the XCom must have, with what each is.
 REQUIRED = {"workspace": "the Workspace", "plan": "the plan of the first purpose"}
+
+#: A plan writes and reads itself.
+PlanField = Annotated[
+    Plan,
+    BeforeValidator(lambda given: Plan.from_dict(given) if isinstance(given, Mapping) else given),
+    PlainSerializer(Plan.to_dict),
+]
 
 
 def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,51 +36,53 @@ def redacted(workspace: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-@dataclass(frozen=True)
-class PreflightResult:
+class Trained(BaseModel):
+    """The adapter that an earlier run left on the volume, where it is the one that is wanted.
+
+    :param run: who made it, as a label value.
+    :param recipe: the digest of all that its training depends on.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    recipe: str
+    dataset: DatasetResult = DatasetResult()
+    tuning: TuningResult = TuningResult()
+
+
+class PreflightResult(BaseModel):
     """The Workspace and its plans, as they were admitted.
 
     :param workspace: the document, as :func:`redacted` gives it.
     :param plan: of the first purpose: of the tuning, or of the service where nothing is tuned.
     :param serving_plan: None where nothing is served.
     :param alternatives: by purpose, the further plans in the order of asking; a purpose without any is not in it.
-    :param trained: ``{"run", "recipe", "dataset", "tuning"}`` of the adapter that an earlier run left on the volume,
-        where it is the one that is wanted.
     :param adapter: what this very run has published, where its history was lost after that.
     """
 
-    workspace: dict[str, Any]
-    plan: Plan
-    serving_plan: Plan | None = None
-    alternatives: Mapping[str, tuple[Plan, ...]] = field(default_factory=dict)
-    trained: dict[str, Any] | None = None
-    adapter: dict[str, Any] | None = None
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    def first(self, purpose: str) -> Plan | None:
+    workspace: dict[str, Any]
+    plan: PlanField
+    serving_plan: PlanField | None = None
+    alternatives: Mapping[Purpose, tuple[PlanField, ...]] = Field(default_factory=dict)
+    trained: Trained | None = None
+    adapter: PublishedAdapter | None = None
+
+    def first(self, purpose: Purpose) -> Plan | None:
         """Return the plan that is asked for first."""
         return self.serving_plan if purpose == Purpose.SERVING else self.plan
 
-    def all_plans(self, purpose: str) -> tuple[Plan, ...]:
+    def all_plans(self, purpose: Purpose) -> tuple[Plan, ...]:
         """Return all plans of a purpose in the order of asking; empty where it has none."""
         first = self.first(purpose)
         return (first, *self.alternatives.get(purpose, ())) if first else ()
 
     def to_xcom(self) -> dict[str, Any]:
         """Return it as JSON values; what there is none of is left out, except for the serving plan."""
-        value: dict[str, Any] = {
-            "workspace": self.workspace,
-            "plan": self.plan.to_dict(),
-            "serving_plan": self.serving_plan.to_dict() if self.serving_plan else None,
-        }
-        if self.alternatives:
-            value["alternatives"] = {
-                purpose: [plan.to_dict() for plan in plans] for purpose, plans in self.alternatives.items()
-            }
-        if self.trained:
-            value["trained"] = self.trained
-        if self.adapter:
-            value["adapter"] = self.adapter
-        return value
+        value = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {"serving_plan": None, **{key: part for key, part in value.items() if part}}
 
     @classmethod
     def from_xcom(cls, value: Mapping[str, Any]) -> PreflightResult:
@@ -84,15 +95,10 @@ class PreflightResult:
             raise ValueError(
                 f"What the first task left lacks {' and '.join(missing)}: clear it, so that it runs again."
             )
-        serving = value.get("serving_plan")
-        return cls(
-            workspace=dict(value["workspace"]),
-            plan=Plan.from_dict(value["plan"]),
-            serving_plan=Plan.from_dict(serving) if serving else None,
-            alternatives={
-                purpose: tuple(map(Plan.from_dict, plans))
-                for purpose, plans in (value.get("alternatives") or {}).items()
-            },
-            trained=value.get("trained"),
-            adapter=value.get("adapter"),
-        )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            where = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
+            raise ValueError(
+                f"What the first task left cannot be read ({where}): clear it, so that it runs again."
+            ) from None

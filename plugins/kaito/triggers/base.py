@@ -23,6 +23,7 @@ from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, NextStatus, StaleWorkspace, fence
 from kaito.logger import Logger
+from kaito.triggers.results import WaitResult
 
 #: How soon a wait notices that its Workspace is going or has a newer generation, in seconds.
 FENCE_SECONDS = 2.0
@@ -194,8 +195,8 @@ class WorkspaceTrigger(BaseTrigger):
 
     def success(self, last: Observation) -> TriggerEvent:
         """Return how a wait ends that has found what it waited for."""
-        told = {"message": last.message, "nodes": list(last.nodes), **last.facts}
-        return TaskSuccessEvent(xcoms={"return_value": told})
+        result = WaitResult.read({"message": last.message, "nodes": list(last.nodes), **last.facts})
+        return TaskSuccessEvent(xcoms={"return_value": result.to_xcom()})
 
     def failure(self, last: Observation) -> TriggerEvent:
         """Return how a wait ends that has failed."""

@@ -43,7 +43,7 @@ class GpuPoolReadyTrigger(WorkspaceTrigger):
     subject = "the GPU nodes"
     phases = (conditions.Phase.NODES_READY, conditions.Phase.NODES_PENDING, conditions.Phase.NODES_FAILED)
 
-    def __init__(self, *, purpose: str, **kwargs: Any) -> None:
+    def __init__(self, *, purpose: Purpose, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
         self._observer: PoolProvider | None = None

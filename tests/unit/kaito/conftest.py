@@ -48,7 +48,9 @@ def context(cluster: FakeCluster, workspace: dict[str, Any]) -> dict[str, Any]:
     catalog = load_catalog()
     parsed = parse_workspace(workspace)
     first = PreflightResult(
-        redacted(workspace), plan(parsed, catalog), plan_serving(parsed, catalog)
+        workspace=redacted(workspace),
+        plan=plan(parsed, catalog),
+        serving_plan=plan_serving(parsed, catalog),
     ).to_xcom()
     ti = FakeTaskInstance({PREFLIGHT: first}, {})
     return {

@@ -24,6 +24,7 @@ from kaito.tasks.preflight_result import PreflightResult
 from kaito.triggers.workload import STUCK, SUPERSEDED, WorkloadPodTrigger
 from kubernetes.client.exceptions import ApiException
 
+from include.contracts.results import DatasetResult, TuningResult
 from include.workspace.status.conditions import Phase
 from tests.support.fake_cluster import RUN_ID, FakeCluster
 from tests.support.workload_pods import EVENT, NAME, ended_pod, have_machine, started
@@ -401,7 +402,7 @@ def test_the_adapter_says_where_it_comes_from(
 
 def test_provenance_leaves_out_what_is_not_known(context: dict[str, Any]) -> None:
     run = Run.of(PreflightResult.from_xcom(context["ti"].xcoms["preflight"]), RUN_ID)
-    assert "sh.kaito.tuning.loss" not in provenance(run, {}, {})
+    assert "sh.kaito.tuning.loss" not in provenance(run, DatasetResult(), TuningResult())
 
 
 def test_the_pushed_digest_reaches_the_status(
