@@ -300,19 +300,35 @@ class TestStopping:
         assert "failed: tune" in told or "stopped before tune was done" in told
 
 
+@pytest.fixture(scope="module")
+def served(main_job: tuple[Stack, str]) -> Stack:
+    """A service with the tuned adapter, of a Workspace that stands in a run's conf alone."""
+    stack, _ = main_job
+    adapter = f"{stack.sandbox.registry}/{NAME}@{stack.registry_digest(NAME, '0.0.1')}"
+    assert conf_run(stack, "serve-1", stack.service("served", adapter=adapter), "kaito_serve") == "success"
+    return stack
+
+
 class TestServing:
     """`kaito_serve`: a service from a Workspace with inference, and nothing left of one that cannot come."""
 
-    def test_a_conf_alone_makes_a_service_with_the_tuned_adapter(self, main_job: tuple[Stack, str]) -> None:
-        stack, _ = main_job
-        adapter = f"{stack.sandbox.registry}/{NAME}@{stack.registry_digest(NAME, '0.0.1')}"
-        assert (
-            conf_run(stack, "serve-1", stack.service("served", adapter=adapter), "kaito_serve") == "success"
-        )
-        assert stack.condition("served", "WorkspaceReady")["status"] == "True"
-        address = stack.kubectl("get", "svc", "served", "-o", "jsonpath={.spec.clusterIPs[0]}")
+    def test_a_conf_alone_makes_a_service_with_the_tuned_adapter(self, served: Stack) -> None:
+        assert served.condition("served", "WorkspaceReady")["status"] == "True"
+        address = served.kubectl("get", "svc", "served", "-o", "jsonpath={.spec.clusterIPs[0]}")
         models = httpx.get(f"http://{address}/v1/models", timeout=30, trust_env=False).json()
         assert {"adapter", PRESET} <= {model["id"] for model in models["data"]}
+
+    def test_an_answer_under_way_ends_whole_when_its_pod_is_taken_away(self, served: Stack) -> None:
+        address = served.get("pod", "served-0")["status"]["podIP"]
+        question = {"role": "user", "content": "What is 2 plus 2?"}
+        body = {"model": "adapter", "messages": [question], "stream": True, "max_tokens": 1000}
+        url = f"http://{address}:5000/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=120, trust_env=False) as answer:
+            coming = answer.iter_lines()
+            lines = [next(coming)]
+            served.kubectl("delete", "pod", "served-0", "--wait=false")
+            lines += [line for line in coming if line]
+        assert lines[-1] == "data: [DONE]", lines[-3:]
 
     def test_a_service_that_cannot_start_is_taken_back(self, stack: Stack) -> None:
         missing = f"{stack.sandbox.registry}/nobody/pushed-this:1"

@@ -20,16 +20,17 @@ from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import choose_precision, detect, prepare_environment, use_threads
 from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+from include.workloads.serving.gateway.use import Leave
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from include.workloads.serving.service import Service
 
 log = logging.getLogger("workload")
 
 MAX_NUM_SEQS = 8  # requests that run together, where nobody says how many
 GRACE_SECONDS = SERVING_DRAIN_SECONDS
+#: What is left after that: for connections that hold no question, and for a generation that nobody reads.
+CLOSE_SECONDS, WORKER_SECONDS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,13 @@ class Server:
     """uvicorn in this process, the model loading beside it, so that probes are answered from the start."""
 
     def __init__(self) -> None:
-        self.http: uvicorn.Server | None = None
+        self.leave = Leave(GRACE_SECONDS)
         self.failure: BaseException | None = None
         self.worker: Any = None
 
     def stop(self) -> None:
         """Ask for a graceful end; safe in a signal handler."""
-        if self.http is not None:
-            self.http.should_exit = True
+        self.leave.begin()
 
     def main(self) -> None:
         """Serve until asked to stop. Raises what loading raised."""
@@ -134,26 +134,33 @@ class Server:
         from include.workloads.serving.gateway.environment import parts_of
         from include.workloads.serving.metrics import Metrics
 
+        leave, parts = self.leave, parts_of(os.environ)
+        parts.leaving = leave.is_begun
+
         class Quiet(uvicorn.Server):
-            """Signals belong to the workload contract."""
+            """Signals belong to the workload contract; it listens on until the questions under way are answered."""
 
             @contextlib.contextmanager
             def capture_signals(self) -> Iterator[None]:
                 yield
 
+            async def on_tick(self, counter: int) -> bool:
+                self.should_exit = self.should_exit or leave.is_over(parts.use)
+                return await super().on_tick(counter)
+
         env = Environment.read()
         adapters = find_adapters(env.adapters)
         choose_default(adapters, env.default_adapter)
         holder, metrics = Holder(), Metrics()
-        app = build_app(holder, metrics, parts_of(os.environ))
-        self.http = Quiet(
+        app = build_app(holder, metrics, parts)
+        http = Quiet(
             uvicorn.Config(
                 app,
                 host=env.host,
                 port=env.port,
                 log_config=None,
                 access_log=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
         if contract.stop_requested():
@@ -170,11 +177,11 @@ class Server:
         threading.Thread(target=loading, name="loading", daemon=True).start()
         log.info("Listening on http://%s:%s; loading %s", env.host, env.port, env.name)
         try:
-            asyncio.run(self.http.serve())
+            asyncio.run(http.serve())
         except SystemExit:  # uvicorn's way to say that it cannot listen
             raise TryAgain(f"The address {env.host}:{env.port} cannot be listened on.") from None
         if self.worker is not None:
-            self.worker.close(timeout=5)
+            self.worker.close(timeout=WORKER_SECONDS)
         if self.failure is not None:
             raise self.failure
 

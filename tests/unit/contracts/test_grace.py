@@ -6,7 +6,7 @@ from kaito.operators.one_pod import GONE_SECONDS
 
 from include.catalog import load_catalog
 from include.contracts import grace
-from include.manifests import ManifestSettings, tuning_pod
+from include.manifests import ManifestSettings, serving_pod, tuning_pod
 from include.planning import plan
 from include.workloads.serving import __main__ as serving
 from include.workloads.tuning import launch
@@ -41,3 +41,4 @@ def test_who_waits_for_a_pod_to_go_waits_longer_than_it_may_take() -> None:
 
 def test_a_server_finishes_its_answers_in_time() -> None:
     assert serving.GRACE_SECONDS == grace.SERVING_DRAIN_SECONDS
+    assert serving.CLOSE_SECONDS + serving.WORKER_SECONDS < serving_pod.SPARE_SECONDS

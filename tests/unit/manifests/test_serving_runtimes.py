@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from include import manifests
+from include.contracts.grace import SERVING_DRAIN_SECONDS
 from include.planning import Plan, plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import access, names
@@ -118,7 +119,7 @@ def test_the_grace_holds_the_delay_and_the_drain(runtime: str) -> None:
     spec = pod(annotated(SERVE, runtime=runtime))
     main = spec["containers"][0]
     assert main["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
-    drain = int(env_of(main).get("DRAIN_SECONDS", 25))
+    drain = int(env_of(main)["DRAIN_SECONDS"]) if runtime == "vllm" else SERVING_DRAIN_SECONDS
     assert spec["terminationGracePeriodSeconds"] >= 5 + drain + 5
     settings = replace(SETTINGS, endpoint_delay_seconds=0)
     made = manifests.stateful_set(SMALL, plan(SMALL, CATALOG), settings, RUN)

@@ -62,6 +62,7 @@ ADMIN = (
 ADMIN_HEADER = "x-kaito-admin"
 ADAPTER_HEADER = b"x-kaito-adapter-digest"
 BODIES = ("POST", "PUT", "PATCH")
+LEAVING = "This server is being stopped and takes no new requests; ask again."
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Parts:
     translates_chat: bool = False  # whether the server below lacks KAITO's /chat
     performance: Callable[[], Mapping[str, Any]] = lambda: {"state": "off"}  # what the benchmark says
     chat_adapter: str | None = None  # the public name that /chat asks, where there is one
+    leaving: Callable[[], bool] = lambda: False  # whether the server is on its way out
 
 
 class Gateway:
@@ -97,6 +99,8 @@ class Gateway:
                 return await self._health(scope, receive, send)
             if path == "/metrics":
                 return await self._metrics(scope, receive, send)
+            if self._parts.leaving():
+                raise Refusal(503, LEAVING, headers={"retry-after": "1", "connection": "close"})
             await self._request(scope, receive, send)
         except Refusal as refusal:
             if not refusal.counted:
@@ -106,6 +110,8 @@ class Gateway:
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The server's own word, unless its answers fail one after the other."""
+        if self._parts.leaving():
+            return await answer(send, 503, {"detail": LEAVING})
         if trouble := self._parts.use.trouble():
             return await answer(send, 503, {"detail": f"{trouble} The server should be restarted."})
         return await self._app({**scope, "path": "/health", "raw_path": b"/health"}, receive, send)

@@ -106,6 +106,28 @@ class Use:
             self.seconds.observe(seconds)
 
 
+class Leave:
+    """A server's way out: questions under way are answered whole, as far as the time allows, and none is taken."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun: float | None = None
+
+    def begin(self) -> None:
+        """Take nothing new from now on; safe in a signal handler."""
+        if self._begun is None:
+            self._begun = time.monotonic()
+
+    def is_begun(self) -> bool:
+        return self._begun is not None
+
+    def is_over(self, use: Use) -> bool:
+        """Whether nobody waits for an answer any more, or has waited for long enough."""
+        if self._begun is None:
+            return False
+        return use.current == 0 or time.monotonic() - self._begun >= self._seconds
+
+
 class Answering:
     """The way of one answer to its client, with a deadline for each piece.
 
