@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from include.workloads.serving.__main__ import CLOSE_SECONDS
 from include.workloads.serving.gateway.use import Leave, Use
 
 PROJECT = Path(__file__).parents[4]
@@ -119,6 +120,10 @@ def test_an_answer_under_way_ends_whole_and_new_questions_are_sent_elsewhere(ser
         assert "being stopped" in refused.json()["error"]["message"]
         assert refused.headers["retry-after"]
         assert server.http.get("/metrics").status_code == 200
+        end = time.monotonic() + 2 * CLOSE_SECONDS  # longer than connections without a question are kept
+        while time.monotonic() < end:
+            assert server.ask().status_code == 503
+            time.sleep(0.1)
         server.go_on.touch()
         rest = [line for line in lines if line]
     assert any("two" in line for line in rest)
