@@ -13,6 +13,7 @@ from typing import Any
 
 from kaito.hooks import kubernetes as hooks
 from kaito.hooks.api import CONFIG_MAP, EVENT, STORAGE_CLASS, WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.cluster_calls import in_turn
 from kaito.hooks.ownership import controller, refuse_foreign
 
 RUN_ID = "default.workspace-tuning-phi-3.0123abcd.g1"
@@ -52,7 +53,7 @@ class FakeCalls:
         return call
 
     async def together(self, *calls: Any) -> list[Any]:
-        return [await call for call in calls]
+        return await in_turn(*calls)
 
 
 class FakeCluster:

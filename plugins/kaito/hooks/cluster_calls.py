@@ -48,6 +48,15 @@ def run(call: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("This call waits for an event loop: await it, or make it over a blocking hook.")
 
 
+async def in_turn(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """Return the results of calls that are made one after the other; where one fails, those after it are not made."""
+    try:
+        return [await call for call in calls]
+    finally:
+        for call in calls:
+            call.close()
+
+
 def fence(
     live: dict[str, Any] | None,
     name: str,

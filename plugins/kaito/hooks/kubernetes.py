@@ -23,7 +23,7 @@ from kaito.hooks import api
 from kaito.hooks.api import ClusterError, Kind, Labels, Request
 from kaito.hooks.cluster_calls import ClusterCalls as ClusterCalls
 from kaito.hooks.cluster_calls import NextStatus as NextStatus
-from kaito.hooks.cluster_calls import Object, Objects, T
+from kaito.hooks.cluster_calls import Object, Objects, T, in_turn
 from kaito.hooks.cluster_calls import StaleWorkspace as StaleWorkspace
 from kaito.hooks.cluster_calls import fence as fence
 from kaito.hooks.cluster_calls import run as run
@@ -178,7 +178,7 @@ class _BlockingCalls(ClusterCalls):
         time.sleep(seconds)  # noqa: ASYNC251 there is no event loop
 
     async def together(self, *calls: Coroutine[Any, Any, T]) -> list[T]:
-        return [await call for call in calls]
+        return await in_turn(*calls)
 
 
 class AsyncKaitoClusterHook(ClusterCalls, AsyncKubernetesHook):

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from include import manifests
 from include.contracts import golden_set
 from include.contracts.faults import Fault
+from include.contracts.results import DatasetResult, PublishedAdapter
 from include.ledger import records
 from include.retraining import evaluation, versions
 from include.retraining import policy as policies
@@ -38,6 +39,7 @@ from kaito.operators.preflight import METADATA, PreflightOperator
 from kaito.params import Requested
 from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.tasks.dataset_marks import marks
+from kaito.tasks.results import ChangeJudged, DataChange
 from kaito.tasks.retraining import Retraining, RetrainTask
 
 if TYPE_CHECKING:
@@ -245,7 +247,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
             version=version,
             candidate=versions.candidate_name(metadata["name"], version),
             policy=policy,
-            current=dict((live.get("status") or {}).get("adapter") or {}),
+            current=PublishedAdapter.read((live.get("status") or {}).get("adapter")),
             marks=seen,
         )
 
@@ -280,7 +282,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
 
 def _origin(plan: Retraining) -> dict[str, Any]:
     """What a version goes on from: whatever that one learnt from stands behind this one too."""
-    served = plan.current.get("digest")
+    served = plan.current.digest
     return {"from": served} if plan.policy.start is Start.CURRENT and served else {}
 
 
@@ -303,7 +305,7 @@ class CandidatePreflightOperator(RetrainTask, PreflightOperator):
         document = manifests.candidate(
             live,
             plan.version,
-            current=plan.current.get("reference"),
+            current=plan.current.reference,
             continued=plan.policy.start is Start.CURRENT,
             config=plan.policy.config,
             budget=None if limit is None else max(0.01, limit - spent),
@@ -323,10 +325,10 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
         self.dataset_task_id = dataset_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        plan, fetched = self.retraining(context), self.pull(context, self.dataset_task_id)
+        plan, fetched = self.retraining(context), self.pull(context, self.dataset_task_id, DatasetResult)
         live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
         known = retraining.of(live.get("status")).get("dataset") or {}
-        now = Rows(str(fetched.get("digest") or ""), int(fetched.get("rows") or 0))
+        now = Rows(fetched.digest or "", fetched.rows or 0)
         minimum = plan.policy.minimum_change
         found = change(self._before(live, known), now, rows=minimum.rows, share=minimum.share)
         dataset = {**known, **({"marks": plan.marks} if plan.marks else {})}
@@ -336,20 +338,20 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
             raise AirflowSkipException(message)
         self.log.info("Worth a training: %s.", found.why)
         before = {"rows": known["rows"], "digest": known["digest"]} if known.get("digest") else None
-        data = {"digest": now.digest, "rows": now.rows, "before": before}
+        data = DataChange(digest=now.digest, rows=now.rows, before=before)
         self.tell(
             plan,
             entry={
                 "state": State.TRAINING,
                 "run": context["run_id"],
                 "at": timestamp(datetime.now(UTC)),
-                "dataset": data,
+                "dataset": data.to_xcom(),
                 **_origin(plan),
             },
             dataset=dataset,
             trained=timestamp(datetime.now(UTC)),
         )
-        return {"why": found.why, "dataset": data}
+        return ChangeJudged(why=found.why, dataset=data).to_xcom()
 
     def _before(self, live: Mapping[str, Any], known: Mapping[str, Any]) -> Rows | None:
         """What was learnt from last: by a retraining, or by the Workspace's own tuning, as its volume tells."""

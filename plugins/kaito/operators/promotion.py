@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.timezone import utcnow
 
+from include.contracts.results import EvaluationResult, PublishedAdapter
 from include.ledger import records
 from include.retraining import gate, versions
 from include.retraining.policy import OnTimeout
@@ -29,6 +30,7 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators.finish import FinishOperator, shortfall
 from kaito.settings import connection_id
+from kaito.tasks.results import Candidate, ChangeJudged
 from kaito.tasks.retraining import Retraining, RetrainTask
 from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger, PromotionTrigger
 
@@ -61,10 +63,10 @@ class GateOperator(RetrainTask, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         plan = self.retraining(context)
         pushed, report = (
-            self.pull(context, self.publishing_task_id),
-            self.pull(context, self.evaluation_task_id),
+            self.pull(context, self.publishing_task_id, PublishedAdapter).to_xcom(),
+            self.pull(context, self.evaluation_task_id, EvaluationResult).to_xcom(),
         )
-        data = self.pull(context, self.change_task_id).get("dataset") or {}
+        data = self.pull(context, self.change_task_id, ChangeJudged).dataset.to_xcom()
         adapter = {key: pushed[key] for key in retraining.ADAPTER if pushed.get(key)}
         verdict = gate.judge(plan.policy.gate, report) if report else None
         passed, why = (verdict.passed, verdict.sentence) if verdict else _unmeasured(plan)
@@ -80,7 +82,7 @@ class GateOperator(RetrainTask, BaseOperator):
             self.tell(plan, False, Reason.CANDIDATE_REFUSED, told)
             raise AirflowSkipException(told)
         self.log.info("%s", why)
-        return {**adapter, "verdict": why, "rows": data.get("rows")}
+        return Candidate(**adapter, verdict=why, rows=data.get("rows")).to_xcom()
 
     def _record(self, plan: Retraining, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
@@ -126,11 +128,11 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
         self.gate_task_id = gate_task_id
 
     def execute(self, context: Context) -> Any:
-        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
         if not plan.policy.needs_approval:
             self.log.info("The policy asks for nobody's approval.")
             return {"by": "the policy"}
-        rule, digest = plan.policy.approval, str(candidate["digest"])
+        rule, digest = plan.policy.approval, str(candidate.digest)
         until = utcnow() + rule.timeout if rule.timeout else None
         default = self.APPROVE if rule.on_timeout is OnTimeout.PROMOTE else self.REJECT
         upsert_hitl_detail(
@@ -189,13 +191,13 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
         raise AirflowSkipException(told)
 
 
-def _body(plan: Retraining, candidate: Mapping[str, Any]) -> str:
+def _body(plan: Retraining, candidate: Candidate) -> str:
     """What a person sees before deciding, as Markdown."""
     lines = [
-        f"* candidate `{candidate.get('reference')}`",
-        f"* answers today `{plan.current.get('reference') or 'nothing'}`",
-        f"* learnt from {candidate.get('rows')} rows",
-        f"* {candidate.get('verdict')}",
+        f"* candidate `{candidate.reference}`",
+        f"* answers today `{plan.current.reference or 'nothing'}`",
+        f"* learnt from {candidate.rows} rows",
+        f"* {candidate.verdict}",
     ]
     return "\n".join(lines)
 
@@ -212,7 +214,7 @@ class PromoteOperator(RetrainTask, BaseOperator):
         self.gate_task_id = gate_task_id
 
     def execute(self, context: Context) -> Any:
-        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
         bake = plan.policy.bake
 
         def edit(status: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +227,7 @@ class PromoteOperator(RetrainTask, BaseOperator):
             ) != State.CANDIDATE:
                 return status  # an earlier try has asked
             known["versions"] = _with_the_first(known.get("versions") or [], status)
-            wanted = {"version": plan.version, **{key: candidate.get(key) for key in retraining.ADAPTER}}
+            wanted = {"version": plan.version, **{key: getattr(candidate, key) for key in retraining.ADAPTER}}
             return retraining.wanted(
                 retraining.with_retrain(status, known),
                 wanted,
@@ -255,12 +257,12 @@ class PromoteOperator(RetrainTask, BaseOperator):
 
     def promoted(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Come back when it is served, or is not."""
-        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id)
+        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
         if not event.get("ready"):
             raise AirflowFailException(str(event.get("message")))
         self.log.info("%s", event.get("message"))
         extra: dict[str, Any] = {"version": plan.version, "run": context["run_id"]}
-        extra |= {key: candidate[key] for key in retraining.ADAPTER if candidate.get(key)}
+        extra |= {key: part for key in retraining.ADAPTER if (part := getattr(candidate, key))}
         outlets = context["outlet_events"]
         outlets[assets.SERVED].add(assets.served(plan.namespace, plan.workspace), extra=extra)
         return extra

@@ -39,6 +39,7 @@ from kaito.params import release_params
 from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import policy, release_deadline
 from kaito.tasks.base import WorkspaceTask
+from kaito.tasks.results import Releasing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -98,7 +99,7 @@ class ReleaseOperator(ReleaseTask):
         live = self.find()
         if live is None:
             self.log.info("Workspace %s/%s is gone already.", self.namespace, self.workspace)
-            return {"uid": None}
+            return Releasing(uid=None).to_xcom()
         if not live["metadata"].get("deletionTimestamp"):
             live = self._delete(live, asked=bool(context["params"].get("delete")))
         record_cost(
@@ -112,7 +113,7 @@ class ReleaseOperator(ReleaseTask):
         for one in request_deletion(self.cluster, live, remains):
             self.log.info("Told to go: %s", one)
         self.say(live, f"Releasing: {remains}")
-        return {"uid": live["metadata"]["uid"]}
+        return Releasing(uid=live["metadata"]["uid"]).to_xcom()
 
     def _name_faults(self) -> list[Fault]:
         """Nothing is read under what cannot be a name. Whatever is being deleted is released, wherever it is."""
@@ -148,7 +149,7 @@ class RemoveFinalizerOperator(ReleaseTask):
         self.poll_seconds = poll_seconds
 
     def execute(self, context: Context) -> None:
-        uid = (context["ti"].xcom_pull(task_ids="release") or {}).get("uid")
+        uid = Releasing.read(context["ti"].xcom_pull(task_ids="release")).uid or ""
         deadline = time.monotonic() + self.gone_within
         while True:
             live = self.find()

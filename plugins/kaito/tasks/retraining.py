@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+from include.contracts.results import PublishedAdapter, Result
 from include.retraining import policy as policies
 from include.retraining import versions
 from include.retraining.policy import Policy
@@ -29,19 +31,29 @@ if TYPE_CHECKING:
 
 #: The first step of a retraining.
 PLAN = "plan_candidate"
+R = TypeVar("R", bound=Result)
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Retraining:
+#: A policy is read and written as its author would write it.
+PolicyField = Annotated[
+    Policy,
+    BeforeValidator(lambda given: policies.of(given) if isinstance(given, Mapping) else given),
+    PlainSerializer(Policy.as_dict),
+]
+
+
+class Retraining(BaseModel):
     """What the first step has decided.
 
     :param workspace: the name of the Workspace that is retrained.
     :param candidate: the name of the one that trains.
-    :param current: the adapter that answers today: ``{"image", "digest", "reference"}``, {} for none.
+    :param current: the adapter that answers today, an empty one for none.
     :param generation: of the Workspace when the run began.
     :param marks: what the dataset's servers said of it.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     workspace: str
     namespace: str
@@ -49,16 +61,16 @@ class Retraining:
     generation: int
     version: str
     candidate: str
-    policy: Policy
-    current: Mapping[str, Any]
+    policy: PolicyField
+    current: PublishedAdapter
     marks: list[dict[str, str]]
 
     @classmethod
     def from_xcom(cls, value: Mapping[str, Any]) -> Retraining:
-        return cls(**{**value, "policy": policies.of(value["policy"])})
+        return cls.model_validate(value)
 
     def to_xcom(self) -> dict[str, Any]:
-        return {**vars(self), "policy": self.policy.as_dict(), "current": dict(self.current)}
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class RetrainTask(WorkspaceTask):
@@ -75,9 +87,9 @@ class RetrainTask(WorkspaceTask):
         """Return the id of another step of the same retraining."""
         return f"{self.run_prefix}{task_id}"
 
-    def pull(self, context: Context, task_id: str) -> dict[str, Any]:
-        """Return the result of another step of the same retraining, {} without one."""
-        return dict(context["ti"].xcom_pull(task_ids=self.beside(task_id)) or {})
+    def pull(self, context: Context, task_id: str, result: type[R]) -> R:
+        """Return the result of another step of the same retraining, an empty one without any."""
+        return result.read(context["ti"].xcom_pull(task_ids=self.beside(task_id)))
 
     def change(self, name: str, namespace: str, uid: str, edit: Change) -> dict[str, Any] | None:
         """Change the status of the Workspace that is retrained, and tell by Events what turned.

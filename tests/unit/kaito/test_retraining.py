@@ -130,7 +130,7 @@ def test_a_plan_takes_the_retraining_for_its_run_and_touches_nothing_else(
 ) -> None:
     plan = planned(cluster, context)
     assert plan.candidate == f"{NAME}-r{plan.version.replace('.', '-')}"
-    assert plan.current == ADAPTER
+    assert plan.current.to_xcom() == ADAPTER
     assert plan.marks == [{"etag": '"1"'}]
     assert retrain(cluster)["run"] | {"since": ""} == {
         "id": RUN,
