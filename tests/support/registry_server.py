@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Registry:
     asked: list[tuple[str, str]] = field(default_factory=list)
     before: Callable[[Handler], bool] | None = None
     slept: list[float] = field(default_factory=list)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def client(
         self, credentials: Credentials | None = None, tag: str = "1", networks: tuple[str, ...] = ()
@@ -62,11 +65,19 @@ class Handler(BaseHTTPRequestHandler):
             return
         kind, _, last = urlsplit(self.path).path.rpartition("/")
         if self.command == "POST":
-            self.reply(202, Location="/v2/team/phi/blobs/uploads/1?state=x")
+            upload = str(next(store.numbers))
+            store.uploads[upload] = b""
+            self.reply(202, Location=f"/v2/team/phi/blobs/uploads/{upload}?state=x")
+        elif "uploads" in self.path and last not in store.uploads:
+            self.reply(404)
+        elif self.command == "PATCH":
+            self.take_piece(last)
         elif self.command == "PUT" and "uploads" in self.path:
             digest = parse_qs(urlsplit(self.path).query)["digest"][0]
-            store.blobs[digest] = self.body
+            store.blobs[digest] = store.uploads.pop(last) + self.body
             self.reply(201)
+        elif "uploads" in self.path:
+            self.tell_upload(204, last)
         elif self.command == "PUT":
             store.manifests[last] = self.body
             self.reply(201)
@@ -76,9 +87,23 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(404)
             else:
                 digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-                self.reply(200, content, Docker_Content_Digest=digest)
+                start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+                self.reply(206 if start else 200, content[start:], Docker_Content_Digest=digest)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
+    def take_piece(self, upload: str) -> None:
+        known = self.registry.uploads[upload]
+        if int(self.headers["Content-Range"].partition("-")[0]) != len(known):
+            self.reply(416)
+            return
+        self.registry.uploads[upload] = known + self.body
+        self.tell_upload(202, upload)
+
+    def tell_upload(self, status: int, upload: str) -> None:
+        known = len(self.registry.uploads[upload])
+        location = f"/v2/team/phi/blobs/uploads/{upload}?state={known}"
+        self.reply(status, Location=location, Range=f"0-{max(known - 1, 0)}")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_one
 
     def log_message(self, *args: object) -> None:
         """Keep the test's output clean."""

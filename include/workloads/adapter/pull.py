@@ -20,7 +20,8 @@ from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import FILES
 from include.workloads.contract import UserConfigError, UserDataError, file_write_error, required
-from include.workloads.oci.registry import Manifest, RegistryClient
+from include.workloads.oci.manifests import digest_in, find_manifest
+from include.workloads.oci.registry import RegistryClient
 from include.workloads.oci.session import connect, read_reference
 from include.workloads.oci.unpack import Wanted, unpack_layer
 
@@ -29,7 +30,6 @@ log = logging.getLogger("adapter")
 MAX_ADAPTER_BYTES = 16 << 30
 MAX_CONFIG_BYTES = 4 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -66,46 +66,12 @@ def pull_image(client: RegistryClient, target: Path, wanted: Wanted, max_bytes: 
     )
 
 
-def find_manifest(client: RegistryClient) -> Manifest:
-    """The image's manifest; of a multi-platform index the first for Linux, else the first."""
-    reference = client.reference
-    manifest = client.manifest(reference.version)
-    if manifest is None:
-        raise UserConfigError(
-            f"The registry {reference.registry} has no image {reference.repository} with "
-            f"{reference.version}; check the name, or push it first."
-        )
-    entries = manifest.document.get("manifests")
-    if not entries:
-        return manifest
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserDataError(f"{reference} is not an image: its index is no list of manifests.")
-    linux = [entry for entry in entries if _system(entry) == "linux"]
-    chosen = _digest((linux or entries)[0], reference)
-    found = client.manifest(chosen)
-    if found is None:
-        raise UserDataError(f"The index of {reference} names a manifest that the registry does not have.")
-    return found
-
-
-def _system(entry: dict[str, Any]) -> object:
-    platform = entry.get("platform")
-    return platform.get("os") if isinstance(platform, dict) else None
-
-
-def _digest(entry: object, reference: ImageReference) -> str:
-    digest = entry.get("digest") if isinstance(entry, dict) else None
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise UserDataError(f"The manifest of {reference} has an entry without a sha256 digest.")
-    return digest
-
-
 def _layers(document: dict[str, Any], reference: ImageReference) -> list[dict[str, str]]:
     layers = document.get("layers")
     if not isinstance(layers, list) or not layers:
         raise UserDataError(f"{reference} is not an image: its manifest lists no layers.")
     for layer in layers:
-        _digest(layer, reference)
+        digest_in(layer, reference)
         media_type = str(layer.get("mediaType", ""))
         if "zstd" in media_type or "tar" not in media_type:
             raise UserDataError(
@@ -117,7 +83,7 @@ def _layers(document: dict[str, Any], reference: ImageReference) -> list[dict[st
 def _diff_ids(client: RegistryClient, document: dict[str, Any], folder: Path) -> list[str]:
     """Digests of the uncompressed layers, from the config; an empty list when the image has none."""
     path = folder / "config"
-    client.get_blob_into(_digest(document.get("config"), client.reference), path, MAX_CONFIG_BYTES)
+    client.get_blob_into(digest_in(document.get("config"), client.reference), path, MAX_CONFIG_BYTES)
     try:
         found = json.loads(path.read_bytes())["rootfs"]["diff_ids"]
     except (ValueError, KeyError, TypeError, RecursionError):

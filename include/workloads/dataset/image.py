@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.workloads.adapter.pull import find_manifest, pull_image
+from include.workloads.adapter.pull import pull_image
+from include.workloads.oci.manifests import find_manifest
 from include.workloads.oci.session import connect, read_reference
 
 

@@ -34,7 +34,8 @@ class CheckedAdapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
+        # What is read from a file to be sent at a time: the library's 16 KiB keep a fast network waiting.
+        super().init_poolmanager(*args, **{"blocksize": 1 << 20, **options})
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:

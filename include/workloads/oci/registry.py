@@ -47,7 +47,7 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 OctetStream = {"Content-Type": "application/octet-stream"}
 
 
-class _Passing(Exception):
+class Passing(Exception):
     """A fault worth another try."""
 
 
@@ -123,21 +123,21 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         found = self.manifest(version)
         return found.digest if found else None
 
-    def put_manifest(self, version: str, content: bytes) -> None:
-        """Store an OCI manifest under a tag or its digest."""
-        headers = {"Content-Type": OCI_MANIFEST}
+    def put_manifest(self, version: str, content: bytes, media_type: str = OCI_MANIFEST) -> None:
+        """Store a manifest, or an index of some, under a tag or its digest."""
+        headers = {"Content-Type": media_type}
         self.call("PUT", self._manifest_url(version), headers, data=lambda: content, ok=(200, 201, 202))
 
     def put_blob(self, digest: str, open_content: Callable[[], Any]) -> bool:
         """Upload a blob unless it is there; whether it was uploaded. `open_content` is called for each try."""
-        if self.call("HEAD", self._blob_url(digest), ok=(200, 404)).status == 200:
+        if self.call("HEAD", self.blob_url(digest), ok=(200, 404)).status == 200:
             return False
-        self._tries(lambda: self._upload(digest, open_content), self.blob_seconds)
+        self.tries(lambda: self._upload(digest, open_content), self.blob_seconds)
         return True
 
     def get_blob_into(self, digest: str, target: Path, max_bytes: int) -> int:
         """Download a blob to a file, verified; its size. UserDataError when it is bigger than `max_bytes`."""
-        return self._tries(lambda: self._download(digest, target, max_bytes), self.blob_seconds)
+        return self.tries(lambda: self._download(digest, target, max_bytes), self.blob_seconds)
 
     def call(
         self,
@@ -151,47 +151,57 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
 
         Raises TooBig when the answer has more bytes than a manifest may have.
         """
-        return self._tries(lambda: self._answer(method, url, headers, data, ok), self.call_seconds)
+        return self.tries(lambda: self.answer(method, url, headers, data, ok), self.call_seconds)
 
     def _manifest_url(self, version: str) -> str:
         return f"{self.base}/manifests/{version}"
 
-    def _blob_url(self, digest: str) -> str:
+    def blob_url(self, digest: str) -> str:
+        """Where a blob of the repository is."""
         return f"{self.base}/blobs/{digest}"
 
-    def _upload(self, digest: str, open_content: Callable[[], Any]) -> None:
+    def open_upload(self) -> str:
+        """Begin an upload; the URL that its bytes go to. One try."""
         start = f"{self.base}/blobs/uploads/"
         # requests leaves the length out of an empty POST; some registries want it.
-        session = self._answer("POST", start, {**OctetStream, "Content-Length": "0"}, None, (202,))
-        location = urljoin(start, session.headers.get("Location", ""))
-        url = oras.utils.append_url_params(location, {"digest": digest})
-        self._answer("PUT", url, OctetStream, open_content, (200, 201, 202))
+        session = self.answer("POST", start, {**OctetStream, "Content-Length": "0"}, None, (202,))
+        return urljoin(start, session.headers.get("Location", ""))
 
-    def _download(self, digest: str, target: Path, max_bytes: int) -> int:
-        url = self._blob_url(digest)
-        response = self.transport.open("GET", url)
+    def _upload(self, digest: str, open_content: Callable[[], Any]) -> None:
+        url = oras.utils.append_url_params(self.open_upload(), {"digest": digest})
+        self.answer("PUT", url, OctetStream, open_content, (200, 201, 202))
+
+    def open_blob(self, digest: str, start: int = 0) -> requests.Response:
+        """The unread answer with a blob, or with what follows its first `start` bytes (206); the caller closes it.
+
+        A registry may answer 200 with the whole blob all the same. One try; Passing or a fault of the contract.
+        """
+        url, headers = self.blob_url(digest), {"Range": f"bytes={start}-"} if start else {}
+        response = self.transport.open("GET", url, headers)
         if response.status_code == 401 and self._log_in(response.headers):
             response.close()
-            response = self.transport.open("GET", url)
-        hasher, size = hashlib.sha256(), 0
+            response = self.transport.open("GET", url, headers)
+        if response.status_code in (200, 206 if start else 200):
+            return response
         with response:
-            if response.status_code != 200:
-                body = b"".join(chunks(response, MAX_NOTE_BYTES))
-                raise self._fault("GET", Answer(response.status_code, response.headers, body, response.url))
-            with target.open("wb") as file:
-                for chunk in chunks(response, max_bytes + 1):
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise UserDataError(
-                            f"{self.reference.name}: the blob {digest} is bigger than expected."
-                        )
-                    hasher.update(chunk)
-                    file.write(chunk)
+            body = b"".join(chunks(response, MAX_NOTE_BYTES))
+            raise self._fault("GET", Answer(response.status_code, response.headers, body, response.url))
+
+    def _download(self, digest: str, target: Path, max_bytes: int) -> int:
+        hasher, size = hashlib.sha256(), 0
+        with self.open_blob(digest) as response, target.open("wb") as file:
+            for chunk in chunks(response, max_bytes + 1):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise UserDataError(f"{self.reference.name}: the blob {digest} is bigger than expected.")
+                hasher.update(chunk)
+                file.write(chunk)
         if f"sha256:{hasher.hexdigest()}" != digest:
-            raise _Passing(f"the blob {digest} arrived changed or cut short")
+            raise Passing(f"the blob {digest} arrived changed or cut short")
         return size
 
-    def _tries(self, once: Callable[[], T], seconds: float) -> T:
+    def tries(self, once: Callable[[], T], seconds: float) -> T:
+        """What `once` gives, tried a few times within a time; TryAgain when that does not help."""
         with Deadline(seconds) as deadline:
             for attempt in range(1, ATTEMPTS + 1):
                 why = "it still sends"
@@ -205,8 +215,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
                 except requests.exceptions.SSLError as error:
                     if not deadline.expired:
                         raise self._tls_fault(error) from None
-                except (_Passing, requests.RequestException) as error:
-                    why = str(error) if isinstance(error, _Passing | TooSlow) else type(error).__name__
+                except (Passing, requests.RequestException) as error:
+                    why = str(error) if isinstance(error, Passing | TooSlow) else type(error).__name__
                 except (WorkloadError, TooBig):
                     if not deadline.expired:
                         raise
@@ -230,14 +240,15 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
             f"The registry {registry} does not work for now ({repository}: {why}; tried {ATTEMPTS} times)."
         )
 
-    def _answer(
+    def answer(
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str] | None,
-        data: Callable[[], Any] | None,
-        ok: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        data: Callable[[], Any] | None = None,
+        ok: tuple[int, ...] = (200,),
     ) -> Answer:
+        """One request with authentication, without further tries; Passing or a fault of the contract."""
         answer = self.transport.ask(method, url, headers, data, MAX_MANIFEST_BYTES)
         if answer.status == 401 and self._log_in(answer.headers):
             answer = self.transport.ask(method, url, headers, data, MAX_MANIFEST_BYTES)
@@ -264,7 +275,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]
         if status in (401, 403):
             return self._refused(f"it answered {status}{said}")
         if status in PASSING:
-            return _Passing(f"it answered {status}{said}")
+            return Passing(f"it answered {status}{said}")
         return UserConfigError(
             f"The registry {self.reference.registry} answered {status} to {method} for the repository "
             f"{self.reference.repository}{said}."

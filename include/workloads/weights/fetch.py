@@ -1,4 +1,4 @@
-"""The init container's job: fill $WEIGHTS_PATH from the hub or from a folder, once.
+"""The init container's job: fill $WEIGHTS_PATH from the hub, a model image or a folder, once.
 
 With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template; with
 WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those.
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from include.workloads.contract import UserConfigError, file_write_error, required
-from include.workloads.weights import hub
+from include.workloads.weights import from_image, hub
 from include.workloads.weights.folder import PARTS, Parts, complete, is_complete, make_harmless
 
 log = logging.getLogger("weights")
@@ -33,9 +33,12 @@ def fetch_weights() -> dict[str, Any]:
     started = time.monotonic()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        identity, files, fresh = (
-            _from_hub(target, name) if source == "hub" else _from_folder(source, target, PARTS[name])
-        )
+        if source == "hub":
+            identity, files, fresh = _from_hub(target, name)
+        elif source == "image":
+            identity, files, fresh = _from_image(target, name)
+        else:
+            identity, files, fresh = _from_folder(source, target, PARTS[name])
     except OSError as error:
         raise file_write_error(error, f"the weights in {target}") from error
     size = sum(files.values())
@@ -70,12 +73,25 @@ def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], 
     return identity, complete(target, identity, parts), True
 
 
+def _from_image(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], bool]:
+    image, parts = required("MODEL_IMAGE"), PARTS[name]
+    client, digest, wanted = from_image.look_up(image, parts)
+    identity = {"source": "image", "image": image, "digest": digest} | ({"parts": name} if name else {})
+    if is_complete(target, identity):
+        return identity, _sizes(target, parts), False
+    from_image.pull_files(client, wanted, target)
+    if name == "tokenizer":
+        make_harmless(target)
+        return identity, _sizes(target, parts), True
+    return identity, complete(target, identity, parts), True
+
+
 def _from_folder(source: str, target: Path, wanted: Parts) -> tuple[dict[str, Any], dict[str, int], bool]:
     parts = urlsplit(source)
     folder = Path(unquote(parts.path))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not folder.is_absolute():
         raise UserConfigError(
-            f"WEIGHTS_SOURCE={source!r} is neither `hub` nor a folder like file:///mnt/models/x."
+            f"WEIGHTS_SOURCE={source!r} is neither `hub`, `image` nor a folder like file:///mnt/models/x."
         )
     if not folder.is_dir():
         raise UserConfigError(f"WEIGHTS_SOURCE names {folder}, which is not a folder in this pod.")

@@ -111,9 +111,14 @@ def complete(folder: Path, identity: Mapping[str, Any], parts: Parts = PARTS[""]
 
 def make_harmless(folder: Path) -> None:
     """Take out what would make a library run or download code, and let other users read. UserDataError for no JSON."""
+    strip_code(folder)
+    _open_to_readers(folder)
+
+
+def strip_code(folder: Path) -> None:
+    """Take out of the settings what would make a library run or download code. UserDataError for no JSON."""
     for path in sorted(folder.glob("*.json")):
         _strip_code_keys(path)
-    _open_to_readers(folder)
 
 
 def _open_to_readers(folder: Path) -> None:

@@ -18,6 +18,7 @@ from include.workloads.weights.folder import PARTS, Parts
 
 log = logging.getLogger("weights")
 
+ENDPOINT = "https://huggingface.co"
 PROGRESS_SECONDS = 10.0
 # A model of 800 GB at 100 MB/s takes under three hours.
 MAX_SECONDS, STALL_SECONDS = 6 * 3600.0, 300.0
@@ -31,8 +32,7 @@ def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
 
-    token = os.environ.get("HF_TOKEN", "").strip() or None
-    hide(token)
+    token = _token()
     log.info("downloading %s at %s", model_id, revision)
     try:
         with _progress(folder, f"{model_id} at {revision}"):
@@ -48,6 +48,39 @@ def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""
     except Exception as error:
         raise _fault(error, model_id, revision, token is not None) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the hub says of a model: the commit that a revision is, the licence's identifier, whether it is gated."""
+
+    revision: str
+    licence: str
+    gated: bool
+
+
+def look_up(model_id: str, revision: str) -> Card:
+    """Ask the hub (or the mirror that HF_ENDPOINT names) about a model. The contract's errors, as `download`."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import HfApi
+
+    token = _token()
+    try:
+        found = HfApi(token=token or False).model_info(model_id, revision=revision, timeout=60)
+    except Exception as error:
+        raise _fault(error, model_id, revision, token is not None) from error
+    data = found.card_data
+    licence = str((data.get("license") if data is not None else "") or "")
+    if not licence:
+        tagged = [tag.partition(":")[2] for tag in found.tags or () if tag.startswith("license:")]
+        licence = tagged[0] if tagged else ""
+    return Card(str(found.sha or revision), licence.lower(), bool(found.gated))
+
+
+def _token() -> str | None:
+    token = os.environ.get("HF_TOKEN", "").strip() or None
+    hide(token)
+    return token
 
 
 def _fault(error: Exception, model_id: str, revision: str, with_token: bool) -> WorkloadError:
