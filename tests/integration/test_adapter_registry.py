@@ -14,8 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from include.workloads.adapter.layout import build_image
 from include.workloads.oci.credentials import Credentials
 from include.workloads.oci.trial import PushRefused, try_push
 from tests.support.adapters import write_adapter
+from tests.support.real_registry import PASSWORD, USER, RealRegistry, running
 
 pytestmark = [
     pytest.mark.integration,
@@ -35,72 +34,12 @@ pytestmark = [
 ]
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-USER, PASSWORD = "pusher", "CANARY-registry-password"
-# bcrypt of PASSWORD, as `htpasswd -B` writes it.
-HTPASSWD = "$2y$05$abcdefghijklmnopqrstuuDxhnJQbpgMI5ZFdGb9IZBcM.5mFV4Se"
-CONFIG = """
-version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {root}/storage}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}", secret: test}}
-auth: {{htpasswd: {{realm: "Registry Realm", path: {root}/htpasswd}}}}
-"""
-
-
-@dataclass
-class RealRegistry:
-    """A running registry and the process behind it."""
-
-    root: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        with (self.root / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["docker-registry", "serve", str(self.root / "config.yml")], stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://{self.host}/v2/", timeout=1)
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                time.sleep(0.05)
-        pytest.fail(f"the registry did not start: {(self.root / 'log').read_text()}")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(60)
-            self.process = None
-
-    def get(self, path: str, accept: str = "*/*") -> tuple[bytes, dict[str, str]]:
-        token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        request = urllib.request.Request(
-            f"http://{self.host}/v2/{path}", headers={"Authorization": f"Basic {token}", "Accept": accept}
-        )
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return response.read(), dict(response.headers)
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
-    root = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (root / "htpasswd").write_text(f"{USER}:{HTPASSWD}\n")
-    (root / "config.yml").write_text(CONFIG.format(root=root, port=port))
-    running = RealRegistry(root, port)
-    running.start()
-    yield running
-    running.stop()
+    with running(tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 @dataclass
