@@ -51,6 +51,7 @@ class Tuning:
 class Model:
     """One preset. `weights_gib` is the size of the weight files in GiB, `context` is in tokens.
 
+    `image` is a container image with the model's files, "" for those of the hub.
     `load_format`, `tokenizer_mode` and `vllm_args` are for KAITO's vLLM server: the first two name a format of files
     ("auto" or "mistral"), the last holds flags without their dashes, a bare flag with the value "". `remote_code` says
     that nothing but Python code of its repository can load the model.
@@ -72,6 +73,7 @@ class Model:
     quantization: str | None = None
     licence: str | None = None
     gated: bool = False
+    image: str = ""
     chat_template: str | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None

@@ -139,6 +139,7 @@ SENTENCES: Mapping[str, str] = {
     "F41": "Annotation kaito.sh/api-key is none or a Secret's name; a public service (kaito.sh/enablelb) has a key.",
     "F45": "The runtime can load the model: its class, the format of its weights, without code of its repository.",
     "F46": "The GPUs of the machine can share the model's attention heads evenly.",
+    "F48": "Annotation kaito.sh/model-image names an image, of a preset, and without kaito.sh/use-local-weights.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
     "D3": "Only a tuning that pushes its adapter as an image is retrained.",
@@ -158,6 +159,7 @@ SENTENCES: Mapping[str, str] = {
     "P10": "The registry of output.image takes a push with imagePushSecret (asked unless [kaito] check_push is false).",
     "P11": "The tag of output.image does not hold the adapter of another Workspace that is there (asked with P10).",
     "P12": "The cluster can make the work volume: the StorageClass of [kaito] storage_class, else a default one.",
+    "P13": "The image that kaito.sh/model-image (or the preset) names is there and holds a model's files.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }

@@ -23,6 +23,7 @@ from include.manifests.tuning import (
     step_pod,
     work_of,
 )
+from include.manifests.weights import weights
 from include.planning import Plan
 from include.workspace.api import access
 
@@ -56,9 +57,10 @@ def evaluation_pod(
 ) -> Manifest:
     """The pod that evaluates the adapter on a tuning Workspace's results volume."""
     workspace = workspace_of(ws)
-    weights_volume, init_containers = pods.weights(workspace, plan, settings)
+    model = weights(workspace, plan, settings)
+    init_containers = model.init_containers
     results, results_mount = results_of(workspace)
-    volumes = [work_of(workspace), *results, weights_volume, pods.shared_memory(plan)]
+    volumes = [work_of(workspace), *results, *model.volumes, pods.shared_memory(plan)]
     mounts = [
         mount("work", DATA_PATH, sub_path="data", read_only=True),
         results_mount,
@@ -88,7 +90,9 @@ def evaluation_pod(
         gpus=plan.gpus_per_node,
         memory_limit=pods.weights_memory_limit(plan, settings),
     )
-    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    spec = pods.pod_spec(
+        settings, [main], volumes, init_containers=init_containers, pull_secrets=model.pull_secrets
+    )
     # A machine is paid for meanwhile: a judge that answers slowly must not hold it for ever.
     spec["activeDeadlineSeconds"] = settings.step_timeout_minutes * 60
     return step_pod(workspace, COMPONENT, run_id, spec | pods.gpu_placement(workspace, plan, settings))

@@ -7,13 +7,11 @@ what a container does.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from include.catalog.models import GIB
-from include.contracts.purpose import Purpose
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
@@ -26,14 +24,12 @@ GPU = "nvidia.com/gpu"
 PORT = 5000
 USER = 1000
 WEIGHTS_PATH = "/workspace/weights"
-LOCAL_MODELS = "/opt/kaito/models"  # where KAITO expects the models of kaito.sh/use-local-weights
 REGISTRY_CONFIG = "/etc/kaito/registry"
 SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
-#: Beside its weights a GPU pod needs memory for libraries, rows and buffers, and disk for what is under way, in GiB.
-GPU_POD_MEMORY, WEIGHTS_DISK = 32, 16
+#: Beside its weights a GPU pod needs memory for libraries, rows and buffers, in GiB.
+GPU_POD_MEMORY = 32
 #: What an adapter's pull takes at most (include.workloads.adapter.pull), and as much again while it is unpacked.
 ADAPTER_DISK = 33
-TOKENIZER_DISK = "2Gi"
 
 TOLERATIONS = [
     {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
@@ -271,48 +267,3 @@ def unnamed(volume_source: Mapping[str, Any]) -> Manifest:
 def shared_memory(plan: Plan) -> Manifest:
     """The shared memory of a GPU pod: up to half of its memory, as a node gives it to processes."""
     return scratch("dshm", f"{_weights_memory_gib(plan) // 2}Gi", medium="Memory")
-
-
-def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
-    """The weights volume, and the init containers that fill it (none where the node holds the weights)."""
-    if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
-        folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
-        return {"name": "weights", "hostPath": {"path": f"{LOCAL_MODELS}/{folder}", "type": "Directory"}}, []
-    if settings.weights_mirror:
-        path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
-        return {"name": "weights", "hostPath": {"path": path, "type": "Directory"}}, []
-    # Twice, since a file is whole before it takes its place, and a GGUF file is converted.
-    disk = math.ceil(2 * plan.weights_bytes / GIB) + WEIGHTS_DISK
-    return scratch("weights", f"{disk}Gi"), [_download(ws, plan, settings)]
-
-
-def tokenizer(ws: Workspace, plan: Plan, settings: ManifestSettings) -> tuple[Manifest, list[Manifest]]:
-    """As `weights`, of the tokenizer alone: some megabytes, for a step that asks the model's chat template.
-
-    A mirror may lie on the GPU machines only: where it is not, the folder is empty and the step goes on without.
-    """
-    if settings.weights_mirror:
-        path = f"{settings.weights_mirror.rstrip('/')}/{plan.model}"
-        return {"name": "weights", "hostPath": {"path": path, "type": ""}}, []
-    return scratch("weights", TOKENIZER_DISK), [_download(ws, plan, settings, "tokenizer")]
-
-
-def _download(ws: Workspace, plan: Plan, settings: ManifestSettings, parts: str | None = None) -> Manifest:
-    """The init container; `parts` is "tokenizer" for that alone."""
-    variables = env(
-        WEIGHTS_SOURCE="hub",
-        WEIGHTS_PARTS=parts or plan.weights_format or None,
-        MODEL_ID=plan.model_id,
-        MODEL_REVISION=plan.revision,
-        WEIGHTS_PATH=WEIGHTS_PATH,
-    )
-    if ws.model_access_secret:
-        variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
-    return container(
-        "weights",
-        "weights",
-        settings,
-        variables=variables,
-        mounts=[mount("weights", WEIGHTS_PATH)],
-        memory_limit=None if parts else weights_memory_limit(plan, settings),
-    )

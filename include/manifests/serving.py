@@ -16,6 +16,7 @@ from include.manifests.pods import Manifest, mount, workspace_of
 from include.manifests.serving_access import selector
 from include.manifests.serving_pod import grace_seconds, is_group, key_volume, server
 from include.manifests.settings import ManifestSettings
+from include.manifests.weights import weights
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import access, names
@@ -71,10 +72,13 @@ def stateful_set(
     else:
         template = _pod_template(workspace, plan, settings, run_id, adapters, config)
     document = workspace.to_dict()
+    metadata = pods.metadata(workspace, names.stateful_set(document), "serving", run_id)
+    if plan.model_image:
+        metadata["annotations"] = {names.MODEL_IMAGE: plan.model_image}
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": pods.metadata(workspace, names.stateful_set(document), "serving", run_id),
+        "metadata": metadata,
         "spec": {
             "replicas": plan.node_count,
             "serviceName": names.headless_service(document),
@@ -121,9 +125,9 @@ def _pod_template(
     adapters: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any] | None,
 ) -> Manifest:
-    weights_volume, init_containers = pods.weights(ws, plan, settings)
+    model = weights(ws, plan, settings)
     lora = serving_adapters.parts(ws, plan, settings, adapters)
-    volumes = [weights_volume, pods.shared_memory(plan), *lora.volumes]
+    volumes = [*model.volumes, pods.shared_memory(plan), *lora.volumes]
     mounts = [
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         *lora.mounts,
@@ -134,7 +138,8 @@ def _pod_template(
         settings,
         [main, *lora.sidecars],
         [*volumes, *key_volume(ws)],
-        init_containers=[*init_containers, *lora.init_containers],
+        init_containers=[*model.init_containers, *lora.init_containers],
+        pull_secrets=model.pull_secrets,
     )
     spec["terminationGracePeriodSeconds"] = grace_seconds(plan, settings)
     labels = names.labels(ws.to_dict(), "serving", run_id)

@@ -18,6 +18,7 @@ from include.contracts.grace import TUNING_GRACE_SECONDS
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
+from include.manifests.weights import tokenizer, weights
 from include.planning import Plan
 from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
@@ -97,8 +98,8 @@ def dataset_pod(
         YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
         TOKENIZER_PATH=pods.WEIGHTS_PATH,
     )
-    tokenizer, init_containers = pods.tokenizer(workspace, plan, settings)
-    volumes = [work_of(workspace), _config(workspace), tokenizer]
+    model = tokenizer(workspace, plan, settings)
+    volumes = [work_of(workspace), _config(workspace), *model.volumes]
     mounts = [
         mount("work", DATA_PATH, sub_path="data"),
         mount("config", CONFIG_PATH, read_only=True),
@@ -117,7 +118,7 @@ def dataset_pod(
         volumes += access.volumes
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
-    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    spec = pods.pod_spec(settings, [main], volumes, init_containers=model.init_containers)
     if zones:
         terms = [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": list(zones)}]}]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
@@ -128,7 +129,8 @@ def dataset_pod(
 def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
     """The pod that tunes on the GPUs of the Workspace's own pool."""
     workspace = workspace_of(ws)
-    weights_volume, init_containers = pods.weights(workspace, plan, settings)
+    model = weights(workspace, plan, settings)
+    init_containers = model.init_containers
     start = workspace.annotations.get(names.RETRAIN_FROM)
     pulled = pulled_adapter(workspace, settings, start) if start else None
     variables = [
@@ -159,7 +161,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("weights", pods.WEIGHTS_PATH, read_only=True),
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
-    volumes = [work_of(workspace), *results, _config(workspace), weights_volume, pods.shared_memory(plan)]
+    volumes = [work_of(workspace), *results, _config(workspace), *model.volumes, pods.shared_memory(plan)]
     if pulled:
         init_containers = [*init_containers, pulled.pull]
         mounts.append(pulled.mount)
@@ -174,7 +176,9 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         memory_limit=pods.weights_memory_limit(plan, settings),
     )
     main["ports"] = [{"name": "metrics", "containerPort": pods.PORT, "protocol": "TCP"}]
-    spec = pods.pod_spec(settings, [main], volumes, init_containers=init_containers)
+    spec = pods.pod_spec(
+        settings, [main], volumes, init_containers=init_containers, pull_secrets=model.pull_secrets
+    )
     spec["terminationGracePeriodSeconds"] = TUNING_GRACE_SECONDS
     return step_pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
 

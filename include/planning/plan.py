@@ -50,7 +50,12 @@ def plan(
     made = _tuning(
         model, machine or catalog.machine(ws.instance_type), ws.method, asked, notices(ws, catalog)
     )
-    return replace(made, own_nodes=machine is not None)
+    return replace(made, own_nodes=machine is not None, model_image=model_image(ws, model))
+
+
+def model_image(ws: Workspace, model: Model) -> str:
+    """The container image that the model's files come from: the Workspace's, else the preset's, else none."""
+    return ws.annotations.get(names.MODEL_IMAGE, "").strip() or model.image
 
 
 def plan_serving(
@@ -80,7 +85,10 @@ def plan_serving(
         trusted = names.BYPASS_RESOURCE_CHECKS in ws.annotations
         runtime, doubts = choose_runtime(ws, runtimes)
         notes = [*doubts, *notices(ws, catalog)]
-        made = _serving(model, found, wanted, strategy, trusted, runtime, notes)
+        made = replace(
+            _serving(model, found, wanted, strategy, trusted, runtime, notes),
+            model_image=model_image(ws, model),
+        )
     if ws.preset is not None and ws.node_count > made.node_count:
         told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
         made = replace(made, warnings=(*made.warnings, told))

@@ -27,6 +27,8 @@ class Plan:
     `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
     `runtime` ("vllm", "transformers") is the server of a serving plan, "" for a template and for tunings.
     `weights_format` is "mistral" where that server reads Mistral's own files rather than the hub's usual ones.
+    `model_image` is the container image that the model's files come from, "" for another source; `image_volume` says
+    that nodes mount it, so that pods do not download it.
     """
 
     purpose: Purpose
@@ -56,6 +58,8 @@ class Plan:
     capacity_type: str = ""
     runtime: str = ""
     weights_format: str = ""
+    model_image: str = ""
+    image_volume: bool = False
 
     @property
     def offer(self) -> str:

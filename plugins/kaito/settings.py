@@ -18,6 +18,7 @@ from airflow.sdk import conf
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from include.contracts.network_policy import NetworkPolicy
     from include.manifests import ManifestSettings
     from include.workspace import Policy
 
@@ -60,6 +61,8 @@ _GATES = {
 #: Lists that stand for "nobody has looked" when they are not set.
 _NAMES = {"node_classes": "node_classes", "csi_drivers": "csi_drivers"}
 _NAMESPACE_PATTERN = re.compile(r"[a-z0-9*?](?:[a-z0-9*?-]*[a-z0-9*?])?")
+#: Nodes mount model images, pods download them, or what the cluster's version allows.
+MODEL_VOLUMES = ("auto", "image", "download")
 CLOUDS = ("azure", "aws", "arc")
 
 
@@ -186,6 +189,24 @@ def hub_lookup() -> bool:
     """Return whether models that are no presets are looked up on the hub (``[kaito] hub_lookup``, default true)."""
     text = _text("hub_lookup")
     return _switch("hub_lookup", text) if text else True
+
+
+def model_volumes() -> str:
+    """Return how pods have model images (``[kaito] model_volumes``): ``image``, ``download``, or ``auto``."""
+    text = _text("model_volumes").lower() or "auto"
+    if text not in MODEL_VOLUMES:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] model_volumes must be one of {', '.join(MODEL_VOLUMES)}, not {text!r}."
+        )
+    return text
+
+
+def network() -> NetworkPolicy:
+    """Return where a Workspace may make the cluster connect to."""
+    from include.contracts.network_policy import NetworkPolicy
+
+    made = manifest_settings()
+    return NetworkPolicy.of(made.allowed_networks, made.insecure_registries)
 
 
 def check_push() -> bool:

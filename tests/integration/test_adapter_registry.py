@@ -169,7 +169,8 @@ def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistr
     new = build_image(write_adapter(tmp_path / "new", r=8), {}, _made(tmp_path / "w2"))
     from include.contracts.image_reference import parse_reference
     from include.workloads.oci.credentials import Credentials
-    from include.workloads.oci.registry import RegistryClient, sha256
+    from include.workloads.oci.media import sha256
+    from include.workloads.oci.registry import RegistryClient
 
     client = RegistryClient(
         parse_reference(f"{registry.host}/team/layers:1"), Credentials("x", USER, PASSWORD), insecure=True
@@ -261,7 +262,8 @@ def test_a_push_waits_for_a_registry_that_restarts(registry: RealRegistry, workl
 def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_path: Path):
     from include.contracts.image_reference import parse_reference
     from include.workloads.oci.credentials import Credentials
-    from include.workloads.oci.registry import RegistryClient, sha256
+    from include.workloads.oci.media import sha256
+    from include.workloads.oci.registry import RegistryClient
     from tests.support.adapters import layer
 
     client = RegistryClient(

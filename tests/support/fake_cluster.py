@@ -67,6 +67,7 @@ class FakeCluster:
         self.answers: list[Any] = []
         self.said: list[Any] = []
         self.lingering: set[str] = set()
+        self.version: Any = {"major": "1", "minor": "33+"}
         default = {"storageclass.kubernetes.io/is-default-class": "true"}
         self.add(STORAGE_CLASS, {"metadata": {"name": "standard", "annotations": default}})
         #: What tasks left for Airflow to emit, by asset.
@@ -116,6 +117,10 @@ class FakeCluster:
         """Take a dry run, which stores nothing, unless the test refuses it; or a merge patch of annotations."""
         if request.method == "PATCH":
             return self._annotate(request)
+        if request.path == "/version":
+            if isinstance(self.version, ClusterError):
+                raise self.version
+            return dict(self.version)
         assert ("dryRun", "All") in request.query, "the fake stores nothing that is sent to it"
         refusal = self.refuse.get(("dry run", request.path.rpartition("/")[2]))
         if refusal:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from include.workloads.oci.registry import OCI_MANIFEST, sha256
+from include.workloads.oci.media import OCI_MANIFEST, sha256
 
 CONFIG_FILE = "adapter_config.json"
 MODEL_FILE = "adapter_model.safetensors"

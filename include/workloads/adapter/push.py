@@ -18,7 +18,8 @@ from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
 from include.workloads.adapter.referrer import push_report
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
-from include.workloads.oci.registry import OCI_MANIFEST, RegistryClient, sha256
+from include.workloads.oci.media import OCI_MANIFEST, sha256
+from include.workloads.oci.registry import RegistryClient
 from include.workloads.oci.session import connect, read_reference
 
 log = logging.getLogger("adapter")

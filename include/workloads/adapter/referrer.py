@@ -22,7 +22,8 @@ from include.contracts.evaluation import (
     digest_of,
 )
 from include.workloads.contract import UserDataError
-from include.workloads.oci.registry import OCI_INDEX, OCI_MANIFEST, RegistryClient, sha256
+from include.workloads.oci.media import OCI_INDEX, OCI_MANIFEST, sha256
+from include.workloads.oci.registry import RegistryClient
 
 log = logging.getLogger("adapter")
 

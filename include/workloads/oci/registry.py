@@ -28,17 +28,13 @@ from include.workloads.network import AddressPolicy, AddressRefused
 from include.workloads.oci.authorization import TokenRefused, authorize
 from include.workloads.oci.checked_http import CheckedAdapter
 from include.workloads.oci.credentials import Credentials, advice
+from include.workloads.oci.media import ACCEPT, OCI_MANIFEST, sha256
 from include.workloads.oci.transport import MAX_NOTE_BYTES, Answer, TooBig, TooSlow, Transport, chunks
 
 log = logging.getLogger("registry")
 
 T = TypeVar("T")
 
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-ACCEPT = ", ".join((OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST))
 MAX_MANIFEST_BYTES = 4 << 20
 # One deadline over each transfer, its tries included: of a manifest or another small question, and of a blob.
 CALL_SECONDS, BLOB_SECONDS = 600.0, 3600.0
@@ -68,11 +64,6 @@ class Manifest:
         if not isinstance(document, dict):
             raise UserDataError(f"The manifest {self.digest} is not a JSON object.")
         return document
-
-
-def sha256(content: bytes) -> str:
-    """Digest in OCI's spelling."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 class RegistryClient(oras.provider.Registry):  # type: ignore[misc]

@@ -7,8 +7,6 @@ same network policy and answers the same challenges. Nothing is stored in the re
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -17,24 +15,18 @@ from include.contracts.image_reference import ImageReference
 from include.contracts.network_policy import NetworkPolicy
 from include.workloads.contract import UserConfigError
 from include.workloads.deadline import Deadline
-from include.workloads.network import AddressPolicy, AddressRefused
-from include.workloads.oci.authorization import TokenRefused, authorize
-from include.workloads.oci.checked_http import CheckedAdapter
+from include.workloads.network import AddressRefused
+from include.workloads.oci.asking import MAX_MANIFEST_BYTES, SECONDS, Repository, Unanswered, unanswered
+from include.workloads.oci.authorization import TokenRefused
 from include.workloads.oci.credentials import Credentials, advice
 from include.workloads.oci.transport import Answer, TooBig, Transport
 
-SECONDS = 15.0
 #: What may be otherwise in a minute; nobody's fault.
 PASSING = frozenset({408, 425, 429})
 #: What the adapter image of a Workspace says of it, and how long `namespace/name` may be.
 WORKSPACE_ANNOTATION, MAX_NAME = "sh.kaito.workspace", 320
-MAX_MANIFEST_BYTES = 4 << 20
 _MANIFEST = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
 _UPLOAD = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
-
-
-class Unanswered(Exception):
-    """The registry could not be asked from here; str() says why. It may be there for the pods."""
 
 
 class PushRefused(Exception):
@@ -51,7 +43,7 @@ def try_push(
 
     Raises PushRefused, or Unanswered.
     """
-    repository = _Repository(reference, credentials, policy, seconds)
+    repository = Repository(reference, credentials, policy, seconds)
     start = f"{repository.url}/blobs/uploads/"
     with Deadline(seconds) as deadline:
         try:
@@ -62,9 +54,9 @@ def try_push(
             why = f"its token server answered {refused.status}"
             raise PushRefused(_refusal(reference, credentials, why)) from None
         except (requests.RequestException, UserConfigError, TooBig) as error:
-            raise Unanswered(_unanswered(reference, error, deadline)) from None
+            raise Unanswered(unanswered(reference, error, deadline)) from None
         if deadline.expired:
-            raise Unanswered(_unanswered(reference, TimeoutError(), deadline))
+            raise Unanswered(unanswered(reference, TimeoutError(), deadline))
         _judge(answer, reference, credentials)
         _give_up(answer, start, repository.transport)
 
@@ -79,7 +71,7 @@ def published_by(
 
     A tag is asked only after `try_push` has been answered: what goes wrong here is no verdict.
     """
-    repository = _Repository(reference, credentials, policy, seconds)
+    repository = Repository(reference, credentials, policy, seconds)
     url = f"{repository.url}/manifests/{reference.version}"
     with Deadline(seconds) as deadline:
         try:
@@ -93,40 +85,6 @@ def published_by(
         return str(notes.get(WORKSPACE_ANNOTATION) or "")[:MAX_NAME]
     except (ValueError, AttributeError, RecursionError):
         return ""
-
-
-class _Repository:
-    """A repository of a registry, asked within the network policy.
-
-    :param seconds: how long the registry may take for the headers of an answer.
-    """
-
-    def __init__(
-        self,
-        reference: ImageReference,
-        credentials: Credentials | None,
-        policy: NetworkPolicy,
-        seconds: float,
-    ) -> None:
-        self.reference, self.credentials = reference, credentials
-        self.insecure = reference.registry in policy.registries
-        plain = reference.registry if self.insecure else ""
-        adapter = CheckedAdapter(AddressPolicy(policy, registry=True), plain)
-        self.transport = Transport(adapter, header_seconds=seconds)
-        scheme = "http" if self.insecure else "https"
-        self.url = f"{scheme}://{reference.api_host}/v2/{reference.repository}"
-
-    def ask(self, method: str, url: str, headers: Mapping[str, str], **more: Any) -> Answer:
-        """Ask, and once more with what the registry wants to see where it wants to see something."""
-        answer = self.transport.ask(method, url, headers, **more)
-        if answer.status != 401:
-            return answer
-        challenge = answer.headers.get("WWW-Authenticate", "")
-        found = authorize(challenge, self.credentials, self.transport, self.insecure)
-        if found is None:
-            return answer
-        self.transport.authorization[self.reference.api_host] = found
-        return self.transport.ask(method, url, headers, **more)
 
 
 def _judge(answer: Answer, reference: ImageReference, credentials: Credentials | None) -> None:
@@ -157,10 +115,3 @@ def _refusal(reference: ImageReference, credentials: Credentials | None, why: st
         f"the registry {reference.registry} refuses a push to {reference.repository} ({why}); "
         f"{advice(credentials, reference)}"
     )
-
-
-def _unanswered(reference: ImageReference, error: Exception, deadline: Deadline) -> str:
-    told = f"no answer within {deadline.seconds:.0f} s" if deadline.expired else type(error).__name__
-    if isinstance(error, UserConfigError):
-        told = str(error)
-    return f"the registry {reference.registry} cannot be reached from Airflow ({told})"

@@ -1,4 +1,4 @@
-"""The init container's job: fill $WEIGHTS_PATH from the hub, a model image or a folder, once.
+"""The init container's job: fill $WEIGHTS_PATH from the hub, a model image or a folder, once; or judge what it holds.
 
 With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template; with
 WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those.
@@ -17,7 +17,15 @@ from urllib.parse import unquote, urlsplit
 
 from include.workloads.contract import UserConfigError, file_write_error, required
 from include.workloads.weights import from_image, hub
-from include.workloads.weights.folder import PARTS, Parts, complete, is_complete, make_harmless
+from include.workloads.weights.folder import (
+    PARTS,
+    Parts,
+    check,
+    check_harmless,
+    complete,
+    is_complete,
+    make_harmless,
+)
 
 log = logging.getLogger("weights")
 
@@ -32,11 +40,16 @@ def fetch_weights() -> dict[str, Any]:
     target = Path(os.environ.get("WEIGHTS_PATH") or "/workspace/weights")
     started = time.monotonic()
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        if source != "mounted":
+            target.mkdir(parents=True, exist_ok=True)
         if source == "hub":
             identity, files, fresh = _from_hub(target, name)
         elif source == "image":
             identity, files, fresh = _from_image(target, name)
+        elif source == "mounted":
+            check_harmless(target)
+            check(target, PARTS[name])
+            identity, files, fresh = {"source": source}, _sizes(target, PARTS[name]), False
         else:
             identity, files, fresh = _from_folder(source, target, PARTS[name])
     except OSError as error:
@@ -91,7 +104,7 @@ def _from_folder(source: str, target: Path, wanted: Parts) -> tuple[dict[str, An
     folder = Path(unquote(parts.path))
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not folder.is_absolute():
         raise UserConfigError(
-            f"WEIGHTS_SOURCE={source!r} is neither `hub`, `image` nor a folder like file:///mnt/models/x."
+            f"WEIGHTS_SOURCE={source!r} is neither `hub`, `image`, `mounted` nor a folder like file:///mnt/models/x."
         )
     if not folder.is_dir():
         raise UserConfigError(f"WEIGHTS_SOURCE names {folder}, which is not a folder in this pod.")

@@ -115,6 +115,15 @@ def make_harmless(folder: Path) -> None:
     _open_to_readers(folder)
 
 
+def check_harmless(folder: Path) -> None:
+    """UserDataError where `strip_code` would change something, of a folder that cannot be written."""
+    for path in sorted(folder.glob("*.json")):
+        if (document := _settings(path)) is not None and _without(document) != document:
+            raise UserDataError(
+                f"{path.name} of the model asks for code of its own ({', '.join(sorted(CODE_KEYS))}), which is not run."
+            )
+
+
 def strip_code(folder: Path) -> None:
     """Take out of the settings what would make a library run or download code. UserDataError for no JSON."""
     for path in sorted(folder.glob("*.json")):
@@ -159,19 +168,23 @@ def _shards(index: Path) -> set[str]:
 
 
 def _strip_code_keys(path: Path) -> None:
+    document = _settings(path)
+    if document is not None and (stripped := _without(document)) != document:
+        atomic_write(path, json.dumps(stripped, indent=2, ensure_ascii=False).encode())
+
+
+def _settings(path: Path) -> Any:
+    """A file of settings as its values; None for a file of data."""
     if path.name.endswith("index.json") or path.name in _DATA:
-        return
+        return None
     if path.stat().st_size > MAX_SETTINGS_BYTES:
         raise UserDataError(
             f"{path.name} of the model has more than {MAX_SETTINGS_BYTES >> 20} MiB; settings are never that big."
         )
     try:
-        document = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise UserDataError(f"{path.name} of the model is not JSON.") from None
-    stripped = _without(document)
-    if stripped != document:
-        atomic_write(path, json.dumps(stripped, indent=2, ensure_ascii=False).encode())
 
 
 def _without(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from include.contracts.image_reference import ImageReference
 from include.workloads.contract import UserDataError
-from include.workloads.oci.registry import OCI_INDEX, OCI_MANIFEST, sha256
+from include.workloads.oci.media import OCI_INDEX, OCI_MANIFEST, sha256
 from include.workloads.weights.layers import NAME, LayerFile
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -81,13 +81,18 @@ def build(files: Iterable[LayerFile], notes: Mapping[str, str]) -> ModelImage:
     return ModelImage(ordered, configs, manifests, index)
 
 
+def is_model(document: Mapping[str, Any]) -> bool:
+    """Whether a manifest, or an index of some, says that it is of a model image."""
+    notes = document.get("annotations")
+    return isinstance(notes, Mapping) and notes.get(FORMAT) == FORMAT_VERSION
+
+
 def files_in(document: Mapping[str, Any], reference: ImageReference) -> tuple[LayerFile, ...]:
     """The files of a model image, by one of its manifests; nothing in it is believed before it is checked.
 
     :raises UserDataError: it is an image of something else.
     """
-    notes = document.get("annotations")
-    if not isinstance(notes, Mapping) or notes.get(FORMAT) != FORMAT_VERSION:
+    if not is_model(document):
         raise UserDataError(f"{reference} is an image, but not of a model ({HINT}).")
     layers = document.get("layers")
     found = [_file(layer, reference) for layer in layers] if isinstance(layers, list) else []

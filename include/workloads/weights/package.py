@@ -21,7 +21,8 @@ from typing import Any
 from include.contracts.image_reference import ImageReference
 from include.contracts.licences import is_private_by_default, may_be_public
 from include.workloads.contract import TryAgain, UserConfigError, file_write_error
-from include.workloads.oci.registry import OCI_INDEX, RegistryClient, sha256
+from include.workloads.oci.media import OCI_INDEX, sha256
+from include.workloads.oci.registry import RegistryClient
 from include.workloads.oci.session import anonymous_can_read, connect, is_inside, read_reference
 from include.workloads.oci.transfers import put_big_blob
 from include.workloads.weights import hub

@@ -216,6 +216,12 @@ class Workspace(ApiModel):
         return 1 if count is None else count
 
     @property
+    def model_pull_secrets(self) -> list[str]:
+        """Secrets that open the registry of a model image."""
+        options = self.preset.preset_options if self.preset else None
+        return list((options and options.image_pull_secrets) or ())
+
+    @property
     def model_access_secret(self) -> str | None:
         options = self.preset.preset_options if self.preset else None
         return options.model_access_secret if options else None

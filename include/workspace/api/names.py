@@ -36,6 +36,7 @@ PERFORMANCE_MODE = "kaito.sh/performance-mode"
 API_KEY = "kaito.sh/api-key"  # a Secret's name, or "none"
 DISABLE_BENCHMARK = "kaito.sh/disable-benchmark"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
+MODEL_IMAGE = "kaito.sh/model-image"  # a container image with the model's files, in place of the hub
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 STARTED_BY = (
     "kaito.sh/started-by-run"  # DAG/RUN: the run that made this Workspace works on its first generation

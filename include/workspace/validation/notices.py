@@ -23,6 +23,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.PERFORMANCE_MODE,
         names.API_KEY,
         names.USE_LOCAL_WEIGHTS,
+        names.MODEL_IMAGE,
         names.DISABLE_BENCHMARK,
         names.MODEL_STREAMING,
         names.CONVERSION_DATA,
@@ -68,7 +69,8 @@ def _ignored(ws: Workspace) -> list[str]:
         found.append("resource.preferredNodes has had no effect since KAITO v0.8.")
     if ws.preset and ws.preset.access_mode == "private":
         found.append(
-            "preset.accessMode private is ignored: weights come from the hub or a mirror, not from an image."
+            f"preset.accessMode private is ignored, as in KAITO; the annotation {names.MODEL_IMAGE} names an image "
+            "that the model's files come from."
         )
     if ws.inference and ws.inference.config and ws.annotations.get(names.RUNTIME) == "transformers":
         found.append("inference.config has no effect with the runtime transformers, as in KAITO.")

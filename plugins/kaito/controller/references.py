@@ -77,8 +77,9 @@ def references(document: Object) -> list[Reference]:
     tuning, inference = _mapping(document.get("tuning")), _mapping(document.get("inference"))
     push = _mapping(tuning.get("output")).get("imagePushSecret")
     found = [Reference(SECRET, "tuning.output.imagePushSecret", str(push))] if is_object_name(push) else []
-    found += [Reference(SECRET, path, name) for path, name in _pull_secrets(tuning, inference)]
     notes = _mapping(_mapping(document.get("metadata")).get("annotations"))
+    secrets = _pull_secrets(tuning, inference, names.MODEL_IMAGE in notes)
+    found += [Reference(SECRET, path, name) for path, name in secrets]
     if is_object_name(named := notes.get(names.API_KEY)) and named != access.NONE:
         found.append(Reference(SECRET, f"metadata.annotations[{names.API_KEY}]", str(named), access.KEY))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
@@ -273,11 +274,16 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _pull_secrets(tuning: Object, inference: Object) -> list[tuple[str, str]]:
+def _pull_secrets(tuning: Object, inference: Object, takes_model_image: bool) -> list[tuple[str, str]]:
+    """Secrets of images that are read. A preset's count with a model image only: KAITO ignores them without one."""
     sources = [("tuning.input", _mapping(tuning.get("input")))]
     adapters = inference.get("adapters")
     for index, adapter in enumerate(adapters if isinstance(adapters, list) else []):
         sources.append((f"inference.adapters[{index}].source", _mapping(_mapping(adapter).get("source"))))
+    if takes_model_image:
+        for section, part in (("tuning", tuning), ("inference", inference)):
+            options = _mapping(_mapping(part.get("preset")).get("presetOptions"))
+            sources.append((f"{section}.preset.presetOptions", options))
     return [
         (f"{path}.imagePullSecrets[{index}]", secret)
         for path, source in sources

@@ -14,7 +14,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete
-from include.contracts.network_policy import NetworkPolicy
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
 from include.planning import Candidates, Plan, candidates
@@ -36,14 +35,14 @@ from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import WORKSPACE, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
-from kaito.operators import dry_run, exclusive, kept_adapter, push_trial
+from kaito.operators import dry_run, exclusive, kept_adapter, model_image, push_trial
 from kaito.operators.crd import need_crd
 from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults
 from kaito.operators.resumed import cleared, under_way
 from kaito.params import Requested, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
 from kaito.run_conf import conf_faults, identity_faults, refuse, secret_faults
-from kaito.settings import check_push, manifest_settings, policy
+from kaito.settings import check_push, manifest_settings, network, policy
 from kaito.tasks import work_volume
 from kaito.tasks.base import Run, WorkspaceTask
 from kaito.tasks.preflight_result import PreflightResult, Trained, redacted
@@ -71,6 +70,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     _push_was_tried = False
     #: What a document may say about its object.
     metadata = METADATA
+    #: Where the model's files come from.
+    source = model_image.Source()
     #: Of the Secrets that the Workspace names.
     versions: Mapping[str, str] = {}
     #: Which models this run's Workspace may name; set when the task runs.
@@ -148,7 +149,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             if workspace.is_tuning and self.purpose == Purpose.TUNING:
                 found += work_volume.faults(self.cluster, document, manifest_settings().storage_class)
         if workspace is not None and not found:
-            found += self._push_faults(workspace, named)
+            found += [
+                *self._model_image_faults(workspace, named),
+                *self._push_faults(workspace, named),
+            ]
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
@@ -158,9 +162,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         if self._push_was_tried or self.purpose != Purpose.TUNING or not check_push():
             return []
         self._push_was_tried = True
-        settings = manifest_settings()
-        allowed = NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
-        return push_trial.faults(workspace, named, allowed, self._workspace_stands)
+        return push_trial.faults(workspace, named, network(), self._workspace_stands)
+
+    def _model_image_faults(self, workspace: Workspace, named: references.Found) -> list[Fault]:
+        """P13: what the image with the model's files is now, which all of this run keeps to."""
+        self.source, found = model_image.look_up(self.cluster, workspace, self.lookup.catalog, named)
+        return found
 
     def _workspace_stands(self, name: str, namespace: str) -> bool:
         """Whether another Workspace is there, as far as we may see."""
@@ -232,6 +239,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             serving = candidates(
                 workspace, catalog, config, self.machine, serving=bool(workspace.tuning), runtimes=runtimes
             )
+        tuning, serving = self.source.used_by(tuning), self.source.used_by(serving)
         trained = kept_adapter.wanted(self.cluster, document, tuning.first) if tuning else None
         if not under_way(document, run_id):  # then its own machines would count
             refused: dict[str, str] = {}

@@ -36,7 +36,8 @@ def faults(
     :param stands: whether there is a Workspace of this name and namespace; a tag of one that is gone is free.
     """
     from include.workloads.contract import UserConfigError
-    from include.workloads.oci.trial import PushRefused, Unanswered, published_by, try_push
+    from include.workloads.oci.asking import Unanswered
+    from include.workloads.oci.trial import PushRefused, published_by, try_push
 
     asked = _asked(workspace, found)
     if asked is None:

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import SECRET, WORKSPACE, ClusterError
 
-from include.workloads.oci import trial
+from include.workloads.oci import asking, trial
 from tests.support.fake_cluster import FakeCluster
 from tests.support.tasks import preflight
 
@@ -77,7 +77,7 @@ def test_a_registry_that_airflow_does_not_reach_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def silent(*_: Any) -> None:
-        raise trial.Unanswered("the registry registry.example.com cannot be reached from Airflow (Timeout)")
+        raise asking.Unanswered("the registry registry.example.com cannot be reached from Airflow (Timeout)")
 
     monkeypatch.setattr(trial, "try_push", silent)
     with caplog.at_level(logging.WARNING):

@@ -1,0 +1,119 @@
+"""Where a pod has the model's files from: its node, a mirror, a container image, or the hub.
+
+Two of these need nothing of the pod; the others are an init container that fills a volume, or that looks at what the
+node has mounted. Nothing here must know what is done with the files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
+from include.manifests.pods import (
+    WEIGHTS_PATH,
+    Manifest,
+    RegistryAccess,
+    container,
+    env,
+    env_from_secret,
+    mount,
+    registry_access,
+    scratch,
+    weights_memory_limit,
+)
+from include.manifests.settings import ManifestSettings
+from include.planning import Plan
+from include.workspace import Workspace
+from include.workspace.api import names
+
+LOCAL_MODELS = "/opt/kaito/models"  # where KAITO expects the models of kaito.sh/use-local-weights
+#: Disk for what is under way beside the weights, in GiB.
+SPARE_DISK = 16
+TOKENIZER_DISK = "2Gi"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a pod gets for the model's files: its volumes (one is called `weights`), and what comes before it starts.
+
+    `pull_secrets` are for the node, where it is the node that pulls.
+    """
+
+    volumes: list[Manifest]
+    init_containers: list[Manifest] = field(default_factory=list)
+    pull_secrets: list[str] = field(default_factory=list)
+
+
+def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
+    """The whole model. What a node has mounted of an image is looked at first: whoever made it is not known."""
+    if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
+        folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
+        return Weights([_on_node(f"{LOCAL_MODELS}/{folder}")])
+    if plan.model_image and plan.image_volume:
+        volume = {"name": "weights", "image": {"reference": plan.model_image, "pullPolicy": "IfNotPresent"}}
+        return Weights([volume], [_look(plan, settings)], ws.model_pull_secrets)
+    if settings.weights_mirror and not plan.model_image:
+        return Weights([_on_node(_mirrored(plan, settings))])
+    # Twice from the hub, since a file is whole before it takes its place, and a GGUF file is converted.
+    times = 1 if plan.model_image else 2
+    disk = math.ceil(times * plan.weights_bytes / GIB) + SPARE_DISK
+    return _downloaded(ws, plan, settings, f"{disk}Gi")
+
+
+def tokenizer(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
+    """The tokenizer alone: some megabytes, for a step that asks the model's chat template.
+
+    A mirror may lie on the GPU machines only: where it is not, the folder is empty and the step goes on without. A
+    model image is never mounted for it: the node would pull all of it.
+    """
+    if settings.weights_mirror and not plan.model_image:
+        return Weights([_on_node(_mirrored(plan, settings), "")])
+    return _downloaded(ws, plan, settings, TOKENIZER_DISK, "tokenizer")
+
+
+def _mirrored(plan: Plan, settings: ManifestSettings) -> str:
+    return f"{(settings.weights_mirror or '').rstrip('/')}/{plan.model}"
+
+
+def _on_node(path: str, kind: str = "Directory") -> Manifest:
+    return {"name": "weights", "hostPath": {"path": path, "type": kind}}
+
+
+def _downloaded(
+    ws: Workspace, plan: Plan, settings: ManifestSettings, disk: str, parts: str | None = None
+) -> Weights:
+    """A volume of the pod's own and what fills it; `parts` is "tokenizer" for that alone."""
+    image, access = plan.model_image, RegistryAccess([], [], [])
+    if image:
+        secrets = [*ws.model_pull_secrets, *settings.image_pull_secrets]
+        access = registry_access(settings, "model-registry", secrets)
+    variables = env(
+        WEIGHTS_SOURCE="image" if image else "hub",
+        WEIGHTS_PARTS=parts or plan.weights_format or None,
+        MODEL_IMAGE=image or None,
+        MODEL_ID=None if image else plan.model_id,
+        MODEL_REVISION=None if image else plan.revision,
+        WEIGHTS_PATH=WEIGHTS_PATH,
+    )
+    if ws.model_access_secret and not image:
+        variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
+    filling = container(
+        "weights",
+        "weights",
+        settings,
+        variables=[*variables, *access.variables],
+        mounts=[mount("weights", WEIGHTS_PATH), *access.mounts],
+        memory_limit=None if parts else weights_memory_limit(plan, settings),
+    )
+    return Weights([scratch("weights", disk), *access.volumes], [filling])
+
+
+def _look(plan: Plan, settings: ManifestSettings) -> Manifest:
+    variables = env(
+        WEIGHTS_SOURCE="mounted", WEIGHTS_PARTS=plan.weights_format or None, WEIGHTS_PATH=WEIGHTS_PATH
+    )
+    mounts = [mount("weights", WEIGHTS_PATH, read_only=True)]
+    return container("weights", "weights", settings, variables=variables, mounts=mounts)
