@@ -53,6 +53,11 @@ class Layout:
         return self.root / "volumes"
 
     @property
+    def images(self) -> Path:
+        """What nodes have pulled for image volumes, one folder an image."""
+        return self.root / "images"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
 

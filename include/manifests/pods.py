@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.catalog.models import GIB
+from include.contracts.purpose import Purpose
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace, parse_workspace

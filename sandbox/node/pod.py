@@ -20,6 +20,7 @@ from sandbox.layout import Layout, Timings
 from sandbox.node.addresses import HOST_ADDRESS
 from sandbox.node.container import ContainerRunner
 from sandbox.node.environment import EnvironmentBuilder
+from sandbox.node.image_volumes import ImageStore
 from sandbox.node.preparation import PodSurroundings
 from sandbox.node.status import ContainerRecord, PodRecord, build_status
 from sandbox.node.volumes import VolumeProblem, VolumeSet
@@ -95,7 +96,9 @@ class PodWorker:
             hidden=layout.root,
             hosts=self.hosts_file,
             address=address,
-            volumes=VolumeSet(cluster, pod, self._folder, layout.memory_volumes / self.uid),
+            volumes=VolumeSet(
+                cluster, pod, self._folder, layout.memory_volumes / self.uid, ImageStore(layout.images)
+            ),
             environment=EnvironmentBuilder(cluster, pod),
             timings=timings,
             changed=self._dirty.set,

@@ -6,6 +6,8 @@ Everything is written below the pod's own folder. Nothing outside it is ever del
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 
 from sandbox.controllers.reconciler import read
 from sandbox.node.environment import data_of, expand, field_value, resource_value
+from sandbox.node.image_volumes import ImageStore, PullProblem
 
 Object = dict[str, Any]
 DEFAULT_MODE = 0o644
@@ -67,11 +70,15 @@ def _host_path(source: Object) -> Path:
 class VolumeSet:
     """Sets up the volumes of one pod and turns volumeMounts into mounts."""
 
-    def __init__(self, cluster: Any, pod: Object, folder: Path, memory_folder: Path) -> None:
+    def __init__(
+        self, cluster: Any, pod: Object, folder: Path, memory_folder: Path, images: ImageStore
+    ) -> None:
         """
         :param folder: the pod's own folder, for everything that lives as long as the pod.
         :param memory_folder: the same for emptyDirs of medium Memory.
+        :param images: those of the node, which outlive the pod.
         """
+        self._images = images
         self._cluster = cluster
         self._pod = pod
         self._folder = folder / "volumes"
@@ -127,6 +134,8 @@ class VolumeSet:
         if "persistentVolumeClaim" in volume:
             source = volume["persistentVolumeClaim"]
             return await self._claimed(source["claimName"]), bool(source.get("readOnly"))
+        if "image" in volume:
+            return await self._image(volume["image"]), True
         folder.mkdir(parents=True, exist_ok=True)
         if "projected" in volume:
             mode = volume["projected"].get("defaultMode", DEFAULT_MODE)
@@ -138,6 +147,18 @@ class VolumeSet:
         )
         await self._write_source(folder, volume, mode)
         return folder, True
+
+    async def _image(self, source: Object) -> Path:
+        secrets = []
+        for reference in self._pod["spec"].get("imagePullSecrets") or []:
+            found = await read(self._cluster, "secrets", (self._namespace, reference["name"]))
+            text = data_of({**found, "kind": "Secret"}).get(".dockerconfigjson") if found else None
+            with suppress(ValueError):
+                secrets.append(json.loads(text or b"{}"))
+        try:
+            return await asyncio.to_thread(self._images.get, source["reference"], secrets)
+        except PullProblem as problem:
+            raise VolumeProblem(str(problem)) from None
 
     def _empty_dir(self, volume: Object) -> Path:
         in_memory = (volume["emptyDir"] or {}).get(

@@ -149,10 +149,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             if workspace.is_tuning and self.purpose == Purpose.TUNING:
                 found += work_volume.faults(self.cluster, document, manifest_settings().storage_class)
         if workspace is not None and not found:
-            found += [
-                *self._model_image_faults(workspace, named),
-                *self._push_faults(workspace, named),
-            ]
+            self.source, bad = model_image.look_up(self.cluster, workspace, self.lookup.catalog, named)
+            found += [*bad, *self._push_faults(workspace, named)]
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
@@ -163,11 +161,6 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             return []
         self._push_was_tried = True
         return push_trial.faults(workspace, named, network(), self._workspace_stands)
-
-    def _model_image_faults(self, workspace: Workspace, named: references.Found) -> list[Fault]:
-        """P13: what the image with the model's files is now, which all of this run keeps to."""
-        self.source, found = model_image.look_up(self.cluster, workspace, self.lookup.catalog, named)
-        return found
 
     def _workspace_stands(self, name: str, namespace: str) -> bool:
         """Whether another Workspace is there, as far as we may see."""

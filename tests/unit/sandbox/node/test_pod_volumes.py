@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from sandbox.node.image_volumes import ImageStore
 from sandbox.node.volumes import VolumeProblem, VolumeSet, inside
 
 
@@ -13,7 +14,9 @@ from sandbox.node.volumes import VolumeProblem, VolumeSet, inside
 def set_up(cluster, pod, tmp_path):
     async def make(*volumes):
         pod["spec"]["volumes"] = list(volumes)
-        made = VolumeSet(cluster, pod, tmp_path / "pod", tmp_path / "shm" / "pod")
+        made = VolumeSet(
+            cluster, pod, tmp_path / "pod", tmp_path / "shm" / "pod", ImageStore(tmp_path / "images")
+        )
         await made.set_up()
         return made
 
