@@ -116,6 +116,21 @@ class AirflowApi:
         reply = self._http.get(path, params={"deserialize": True})
         return reply.json()["value"] if reply.is_success else None
 
+    def required_action(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
+        """Return what a task asks a person, None when it asks nothing (yet)."""
+        reply = self._http.get(self._action(dag_id, run_id, task_id))
+        found: dict[str, Any] | None = reply.json() if reply.is_success else None
+        return found
+
+    def respond(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Answer what a task asks, as the logged-in user."""
+        body = {"chosen_options": [option], "params_input": {}}
+        self._http.patch(self._action(dag_id, run_id, task_id), json=body).raise_for_status()
+
+    @staticmethod
+    def _action(dag_id: str, run_id: str, task_id: str) -> str:
+        return f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+
 
 def parse_time(text: str | None) -> dt.datetime | None:
     """Return an API timestamp as a datetime, None as None."""

@@ -26,6 +26,7 @@ from demo.live import LiveView
 from demo.main_job import chat_address, show_answers
 from demo.processes import DemoError, read_pid, read_record
 from demo.report import Answer, human_seconds, write_summary
+from include.contracts.evaluation import Metric, Summary
 
 DAG_ID = "kaito_retrain"
 #: What stands before the ids of its steps.
@@ -210,9 +211,12 @@ class SecondAct:
     def _show_version(self, server: AirflowServer, entry: dict[str, Any]) -> None:
         run = self._run()
         with AirflowApi(server) as api:
-            measured = api.xcom(str(run["dag"]), str(run["id"]), f"{STEPS}evaluate") or {}
+            measured = api.xcom(str(run["dag"]), str(run["id"]), f"{STEPS}evaluate")
             tuned = api.xcom(str(run["dag"]), str(run["id"]), f"{STEPS}tune") or {}
-        golden = {who: metrics["golden"][0] for who, metrics in (measured.get("metrics") or {}).items()}
+        golden = {
+            str(who): metrics[Metric.GOLDEN].value
+            for who, metrics in Summary.from_json(measured).metrics.items()
+        }
         told = self._condition()
         self.summary.setdefault("versions", []).append(
             {**entry, "golden": golden, "steps": tuned.get("steps"), "from": tuned.get("from"), "told": told}

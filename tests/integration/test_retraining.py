@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(120
 
 NAME = "renewed"
 RULES = "renewed-rules"
+APPROVE = "retrain.approve"
+#: A gate that lets every candidate pass that was measured.
+ANYTHING = ["candidate.perplexity > 0"]
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +51,23 @@ def write(folder: Path, rows: int) -> None:
     (folder / "next.parquet").replace(folder / "train.parquet")
 
 
-def status(stack: ReconciledStack) -> dict[str, Any]:
-    found: dict[str, Any] = stack.get("workspace", NAME)["status"]
+def status(stack: ReconciledStack, name: str = NAME) -> dict[str, Any]:
+    found: dict[str, Any] = stack.get("workspace", name)["status"]
     return found
 
 
 def reaches(
-    stack: ReconciledStack, reason: str, seconds: float = 300, *, version: str = ""
+    stack: ReconciledStack, reason: str, seconds: float = 300, *, version: str = "", name: str = NAME
 ) -> dict[str, Any]:
     """Wait for a reason of RetrainReady; one that means an end without success ends the wait."""
 
     def look() -> dict[str, Any] | None:
-        told = stack.condition(NAME, "RetrainReady")
+        told = stack.condition(name, "RetrainReady")
         ended = {"RetrainFailed", "RetrainInvalid", "RolledBack"} - {reason}
         assert told.get("reason") not in ended, told
         return told if told.get("reason") == reason and version in told["message"] else None
 
-    return wait(look, seconds, f"{reason} of {NAME}")
+    return wait(look, seconds, f"{reason} of {name}")
 
 
 def served(stack: ReconciledStack) -> str:
@@ -83,6 +86,11 @@ def answers(stack: ReconciledStack) -> bool:
     return reply.status_code == 200 and isinstance(reply.json()["Result"], str)
 
 
+def action(stack: ReconciledStack, run: dict[str, Any]) -> dict[str, Any] | None:
+    """What the run asks a person."""
+    return stack.api.required_action(run["dag"], run["id"], APPROVE)
+
+
 def annotate(stack: ReconciledStack, *notes: str) -> None:
     stack.kubectl("annotate", "workspace", NAME, "--overwrite", *notes)
 
@@ -91,7 +99,9 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
     stack: ReconciledStack, tmp_path: Path
 ) -> None:
     with dataset_server(tmp_path / "data") as url:
-        rules(stack, approval={"required": False})
+        rules(
+            stack, approval={"required": True, "timeout": "10m"}, evaluation={"heldOut": 0.2}, gate=ANYTHING
+        )
         document = stack.tuning(NAME, roll_out=True)
         document["tuning"]["input"]["urls"] = [url]
         document["metadata"]["annotations"] |= {
@@ -115,7 +125,16 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         )[0]
         assert served(stack) == first
         assert candidate["metadata"]["ownerReferences"][0]["name"] == NAME
+        # A person is shown what was measured, and says yes by Airflow's API.
+        reaches(stack, "AwaitingApproval")
+        assert served(stack) == first
+        run = status(stack)["retrain"]["run"]
+        asked = wait(lambda: action(stack, run), 30, "the question")
+        assert "| perplexity of the answers in the held-out rows |" in asked["body"]
+        assert first in asked["body"]
+        stack.api.respond(run["dag"], run["id"], APPROVE, "Approve")
         told = reaches(stack, "Promoted")
+        assert status(stack)["retrain"]["versions"][-1]["approvedBy"] == "admin"
         version = status(stack)["retrain"]["versions"][-1]
         assert version["dataset"]["rows"] == 40
         assert version["digest"] == status(stack)["adapter"]["digest"] == served(stack) != first
@@ -145,3 +164,32 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         told = reaches(stack, "Promoted", version="original")
         assert served(stack) == first
         assert answers(stack)
+
+
+def test_a_candidate_that_nobody_answers_for_is_refused_when_the_time_is_over(
+    stack: ReconciledStack, tmp_path: Path
+) -> None:
+    name = "unanswered"
+    with dataset_server(tmp_path / "data") as url:
+        rules(stack, when="always", approval={"timeout": "1s", "onTimeout": "refuse"}, watch={"every": "10m"})
+        document = stack.tuning(name, roll_out=False)
+        document["tuning"]["input"]["urls"] = [url]
+        document["metadata"]["annotations"] |= {
+            names.RETRAIN_SCHEDULE: "@data",
+            names.RETRAIN_POLICY: RULES,
+        }
+        stack.kubectl.apply(document)
+        told = reaches(stack, "CandidateRefused", name=name)
+        assert "nobody answered in time" in told["message"]
+        run = wait(lambda: working_over(stack, name), 30, "the run's end")
+        assert stack.api.run(run["dag"], run["id"])["state"] == "success"
+        found = stack.api.required_action(run["dag"], run["id"], APPROVE)
+        assert found is not None
+        assert found["chosen_options"] == ["Reject"]
+        assert found["responded_by_user"] is None
+        assert status(stack, name)["retrain"]["versions"][-1]["state"] == "refused"
+
+
+def working_over(stack: ReconciledStack, name: str) -> dict[str, Any] | None:
+    run: dict[str, Any] = status(stack, name)["retrain"]["run"]
+    return run if run["state"] != "started" else None

@@ -18,7 +18,7 @@ from airflow.sdk.timezone import utcnow
 
 from include.contracts.results import EvaluationResult, PublishedAdapter
 from include.ledger import records
-from include.retraining import gate, versions
+from include.retraining import gate, report_text, versions
 from include.retraining.policy import OnTimeout
 from include.retraining.versions import State
 from include.workspace.api import names
@@ -120,12 +120,16 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
     """Waits for a person, where the policy wants one: in Airflow's UI, by its API, or by an annotation.
 
     :param gate_task_id: the task whose result is the candidate.
+    :param evaluation_task_id: the task that measured it.
     """
 
-    def __init__(self, *, gate_task_id: str = "gate", **kwargs: Any) -> None:
+    def __init__(
+        self, *, gate_task_id: str = "gate", evaluation_task_id: str = "evaluate", **kwargs: Any
+    ) -> None:
         kwargs.setdefault("subject", "Promote a new version of the adapter?")
         super().__init__(**kwargs)
         self.gate_task_id = gate_task_id
+        self.evaluation_task_id = evaluation_task_id
 
     def execute(self, context: Context) -> Any:
         plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
@@ -139,7 +143,7 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
             ti_id=context["ti"].id,
             options=self.options,
             subject=f"Serve version {plan.version} of {plan.namespace}/{plan.workspace}?",
-            body=_body(plan, candidate),
+            body=_body(plan, candidate, self.pull(context, self.evaluation_task_id, EvaluationResult)),
             defaults=[default],
             multiple=False,
             params={},
@@ -191,7 +195,7 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
         raise AirflowSkipException(told)
 
 
-def _body(plan: Retraining, candidate: Candidate) -> str:
+def _body(plan: Retraining, candidate: Candidate, report: EvaluationResult) -> str:
     """What a person sees before deciding, as Markdown."""
     lines = [
         f"* candidate `{candidate.reference}`",
@@ -199,7 +203,7 @@ def _body(plan: Retraining, candidate: Candidate) -> str:
         f"* learnt from {candidate.rows} rows",
         f"* {candidate.verdict}",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *report_text.markdown(report.to_xcom())]).rstrip()
 
 
 class PromoteOperator(RetrainTask, BaseOperator):
