@@ -1,6 +1,6 @@
 """Find what of ours nobody needs any more, and delete it where that was asked for.
 
-sweep
+sweep, retire_versions
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG
 from kaito.operators.janitor import SweepOperator
+from kaito.operators.retention import RetireVersionsOperator
 from kaito.params import janitor_params
 from kaito.pipelines import DEFAULT_ARGS
 
@@ -27,6 +28,8 @@ project made and nobody needs any more: their Workspace is gone, or the run that
 * To keep something: annotation `kaito.sh/keep: "true"` on it (tag `kaito-keep: "true"` on an agent pool).
 * Each deletion is an Event (`kubectl get events`, reason OrphanDeleted) and counts in the metric
   `kaito.janitor.deleted`.
+* `retire_versions` looks into the registries of Workspaces that are retrained, for versions that these keep no longer
+  (policy `keep`); it reports and deletes by the same rule.
 * Where another Airflow deployment holds the reconciler's Lease, nothing is swept.
 """
 
@@ -45,3 +48,4 @@ with DAG(
     doc_md=DOC,
 ) as dag:
     SweepOperator(task_id="sweep", retries=0)
+    RetireVersionsOperator(task_id="retire_versions")

@@ -19,7 +19,7 @@ def janitor() -> DAG:
 
 
 def test_one_task_every_ten_minutes_never_twice_at_once(janitor: DAG) -> None:
-    assert [task.task_id for task in janitor.tasks] == ["sweep"]
+    assert [task.task_id for task in janitor.tasks] == ["sweep", "retire_versions"]
     assert janitor.schedule == "*/10 * * * *"
     assert janitor.max_active_runs == 1
     assert not janitor.catchup

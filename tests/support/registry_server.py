@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class Registry:
         return RegistryClient(reference, credentials, True, sleep=self.slept.append, addresses=addresses)
 
 
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 class Handler(BaseHTTPRequestHandler):
     registry: Registry
 
@@ -64,31 +69,54 @@ class Handler(BaseHTTPRequestHandler):
         if store.before and store.before(self):
             return
         kind, _, last = urlsplit(self.path).path.rpartition("/")
+        if self.command == "POST" or "uploads" in self.path:
+            self.take_blob(last)
+        else:
+            self.tell_or_change(kind, last)
+
+    def take_blob(self, last: str) -> None:
+        store = self.registry
         if self.command == "POST":
             upload = str(next(store.numbers))
             store.uploads[upload] = b""
             self.reply(202, Location=f"/v2/team/phi/blobs/uploads/{upload}?state=x")
-        elif "uploads" in self.path and last not in store.uploads:
+        elif last not in store.uploads:
             self.reply(404)
         elif self.command == "PATCH":
             self.take_piece(last)
-        elif self.command == "PUT" and "uploads" in self.path:
+        elif self.command == "PUT":
             digest = parse_qs(urlsplit(self.path).query)["digest"][0]
             store.blobs[digest] = store.uploads.pop(last) + self.body
             self.reply(201)
-        elif "uploads" in self.path:
+        else:
             self.tell_upload(204, last)
-        elif self.command == "PUT":
+
+    def tell_or_change(self, kind: str, last: str) -> None:
+        store = self.registry
+        if self.command == "PUT":
             store.manifests[last] = self.body
             self.reply(201)
+        elif self.command == "DELETE":
+            gone = [key for key, value in store.manifests.items() if digest_of(value) == last]
+            for key in gone:
+                del store.manifests[key]
+            self.reply(202 if gone else 404)
+        elif kind.endswith("/tags"):
+            tags = sorted(key for key in store.manifests if ":" not in key)
+            self.reply(200, json.dumps({"tags": tags}).encode())
         else:
-            content = (store.blobs if kind.endswith("blobs") else store.manifests).get(last)
-            if content is None:
-                self.reply(404)
-            else:
-                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-                start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-                self.reply(206 if start else 200, content[start:], Docker_Content_Digest=digest)
+            self.give(kind, last)
+
+    def give(self, kind: str, last: str) -> None:
+        store = self.registry
+        content = (store.blobs if kind.endswith("blobs") else store.manifests).get(last)
+        if content is None and kind.endswith("manifests"):
+            content = next((one for one in store.manifests.values() if digest_of(one) == last), None)
+        if content is None:
+            self.reply(404)
+            return
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.reply(206 if start else 200, content[start:], Docker_Content_Digest=digest_of(content))
 
     def take_piece(self, upload: str) -> None:
         known = self.registry.uploads[upload]

@@ -86,12 +86,13 @@ def _asked(workspace: Workspace, found: Found) -> tuple[ImageReference, str, str
     if secret is None or secret.get("type") != DOCKER_CONFIG:
         return None
     try:
-        return parse_reference(output.image), name, _text(secret)
+        return parse_reference(output.image), name, secret_text(secret)
     except InvalidReference:
         return None
 
 
-def _text(secret: Mapping[str, Any]) -> str:
+def secret_text(secret: Mapping[str, Any]) -> str:
+    """Return the docker config that a Secret holds, "" where it holds none."""
     try:
         return base64.b64decode(str((secret.get("data") or {}).get(KEY) or ""), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):

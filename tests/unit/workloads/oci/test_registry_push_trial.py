@@ -12,8 +12,9 @@ import pytest
 
 from include.contracts.image_reference import ImageReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
+from include.workloads.oci.asking import Unanswered
 from include.workloads.oci.credentials import Credentials, credentials_in
-from include.workloads.oci.trial import PushRefused, Unanswered, published_by, try_push
+from include.workloads.oci.trial import PushRefused, published_by, try_push
 from tests.support.registry_server import Handler, Registry
 
 PASSWORD = "CANARY-password"
