@@ -120,7 +120,7 @@ class TrainingShape:
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

@@ -9,11 +9,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from include.contracts.addresses import parse_networks
 
 #: How the user called this: the help shows its examples so.
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MODULE = "python -m include.cli"
 PROGRAM = (
     "kubectl kaito"
@@ -138,7 +139,9 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _verb(verbs: Any, name: str, help_text: str, description: str = "", epilog: str = "") -> Any:
+def _verb(
+    verbs: Verbs, name: str, help_text: str, description: str = "", epilog: str = ""
+) -> argparse.ArgumentParser:
     return verbs.add_parser(
         name,
         help=help_text,
@@ -148,7 +151,7 @@ def _verb(verbs: Any, name: str, help_text: str, description: str = "", epilog: 
     )
 
 
-def _check(verbs: Any) -> None:
+def _check(verbs: Verbs) -> None:
     check = _verb(
         verbs, "check", "say what is wrong with Workspaces, or what they need", CHECK, CHECK_EXAMPLES
     )
@@ -210,13 +213,13 @@ def _network(text: str) -> str:
     return text
 
 
-def _convert(verbs: Any) -> None:
+def _convert(verbs: Verbs) -> None:
     convert = _verb(verbs, "convert", "print Workspaces in the other version of the API", CONVERT)
     convert.add_argument("file", metavar="FILE", help="a YAML or JSON file, or - for standard input")
     convert.add_argument("--to", required=True, choices=("v1alpha1", "v1beta1"), help="the version to print")
 
 
-def _listings(verbs: Any) -> None:
+def _listings(verbs: Verbs) -> None:
     for name, help_text, what in (
         ("models", "list the models that a Workspace can name", "name, alias or hub id"),
         ("machines", "list the GPU machine types that a Workspace can name", "name, GPU or cloud"),

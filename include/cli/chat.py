@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from include.cli.arguments import command
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 def main(
     argv: Sequence[str] | None = None,
     out: TextIO | None = None,
-    connect: Callable[[str | None], Any] = Cluster,
+    connect: Callable[[str | None], Cluster] = Cluster,
     read: Callable[[str], str] = input,
 ) -> int:
     """The exit code. `connect` gives the cluster for a context, `read` the user's next line; tests give their own."""
@@ -93,7 +93,13 @@ class Conversation:
     """
 
     def __init__(
-        self, cluster: Any, live: Any, key: str | None, model: str, max_tokens: int, system: str | None = None
+        self,
+        cluster: Cluster,
+        live: Mapping[str, Any],
+        key: str | None,
+        model: str,
+        max_tokens: int,
+        system: str | None = None,
     ) -> None:
         self._cluster, self._live, self._key = cluster, live, key
         self._body = {"model": model, "max_tokens": max_tokens, "stream": True}

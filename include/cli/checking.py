@@ -121,7 +121,7 @@ def _not_ours(problem: Problem) -> DocumentReport:
     return DocumentReport(problem.file, *at, "", passed_over=problem.message, remarkable=True)
 
 
-def _objects(file: str, value: Any, place: Place) -> Iterator[_Object]:
+def _objects(file: str, value: object, place: Place) -> Iterator[_Object]:
     """The objects of a document: itself, or the items of a List."""
     items = value.get("items") if isinstance(value, Mapping) and value.get("kind") in LISTS else None
     if not isinstance(items, list):
@@ -131,7 +131,7 @@ def _objects(file: str, value: Any, place: Place) -> Iterator[_Object]:
         yield _Object(file, item, place.find(f"items[{index}]"))
 
 
-def is_workspace(value: Any) -> bool:
+def is_workspace(value: object) -> bool:
     """Whether a document means to be a Workspace; a misspelt kind is the author's fault, not another kind."""
     if not isinstance(value, Mapping):
         return False

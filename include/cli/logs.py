@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 def main(
     argv: Sequence[str] | None = None,
     out: TextIO | None = None,
-    connect: Callable[[str | None], Any] = Cluster,
+    connect: Callable[[str | None], Cluster] = Cluster,
 ) -> int:
     """The exit code. `connect` gives the cluster for a context; tests give their own."""
     asked, out = parser().parse_args(argv), out or sys.stdout

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 from include.cli.arguments import command
 from include.cli.cluster import Cluster
@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
 def main(
     argv: Sequence[str] | None = None,
     out: TextIO | None = None,
-    connect: Callable[[str | None], Any] = Cluster,
+    connect: Callable[[str | None], Cluster] = Cluster,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """The exit code. `connect` gives the cluster for a context; tests give their own."""
@@ -134,7 +134,7 @@ def main(
         return 2
 
 
-def _all(cluster: Any, asked: argparse.Namespace, out: TextIO) -> int:
+def _all(cluster: Cluster, asked: argparse.Namespace, out: TextIO) -> int:
     now = datetime.now(UTC)
     rows = fleet.arranged((fleet.row(one, now) for one in cluster.workspaces(asked.namespace)), asked.search)
     if asked.output == "json":
@@ -144,7 +144,7 @@ def _all(cluster: Any, asked: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _one(cluster: Any, asked: argparse.Namespace, out: TextIO, sleep: Callable[[float], None]) -> int:
+def _one(cluster: Cluster, asked: argparse.Namespace, out: TextIO, sleep: Callable[[float], None]) -> int:
     namespace = asked.namespace or "default"
     losses: list[float] = []
     while True:

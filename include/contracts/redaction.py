@@ -66,7 +66,7 @@ def redact_url(url: str) -> str:
     return redact(url[: end.start()]) + (CUT if url[end.end() :] else "")
 
 
-def redacted(value: Any) -> Any:
+def redacted(value: object) -> Any:
     """The same value with every text in it redacted, keys of mappings included."""
     if isinstance(value, str):
         return redact(value)

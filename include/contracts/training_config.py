@@ -275,7 +275,7 @@ def _output_dir(config: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(path, value, "M9", "must be a folder below /mnt", "for example /mnt/results")
 
 
-def _converted(raw: Any, kind: str) -> Any:
+def _converted(raw: object, kind: str) -> Any:
     """A YAML value in its type. KAITO turns all into text, so "16", "1e-4" and "true" count as values.
 
     A comma list in one text becomes a list where the key takes a list of names.

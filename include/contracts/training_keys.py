@@ -241,7 +241,7 @@ class Range:
     open_high: bool = False
     also: tuple[float, ...] = ()
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> bool:
         """Whether a value is in range; what is no number is not judged here."""
         if isinstance(value, bool) or not isinstance(value, int | float) or value in self.also:
             return True

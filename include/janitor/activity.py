@@ -7,6 +7,7 @@ tells its end. An answer that is missing counts as work.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from include.janitor.orphans import Inventory, Object, Run
@@ -23,7 +24,7 @@ UNASKED = "unasked"
 class RunActivity:
     """What is known of the runs of one inventory; `runs` and `dags` are the questions that came up."""
 
-    def __init__(self, inventory: Inventory, now: Any) -> None:
+    def __init__(self, inventory: Inventory, now: datetime) -> None:
         self.inventory, self.now = inventory, now
         self.runs: set[Run] = set()
         self.dags: set[str] = set()

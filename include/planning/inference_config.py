@@ -44,7 +44,7 @@ def server_arguments(flags: Mapping[str, Any]) -> list[str]:
     return [part for name, value in flags.items() for part in _argument(name, value)]
 
 
-def _argument(name: str, value: Any) -> list[str]:
+def _argument(name: str, value: object) -> list[str]:
     kinds = vllm_facts().arguments
     head, dot, _ = name.partition(".")
     if dot and head in kinds:
@@ -75,12 +75,12 @@ def _switch(name: str) -> str:
     return ""
 
 
-def truth(value: Any) -> bool:
+def truth(value: object) -> bool:
     """Whether a switch's value turns it on; a bare key does."""
     return str(value).strip().lower() not in FALSE if value is not None else True
 
 
-def whole(value: Any, least: int) -> int | None:
+def whole(value: object, least: int) -> int | None:
     """A whole number of at least so much, which may be written as text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None

@@ -156,7 +156,7 @@ def lora_slots(adapters: int) -> int:
     return next(step for step in LORA_STEPS if step >= min(adapters, LORA_STEPS[-1]))
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def _flag(name: str, value: object) -> list[str]:
     if value is None or value is False:
         return []
     if value is True:

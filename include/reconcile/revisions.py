@@ -76,7 +76,7 @@ def _manifest(case: Case, whole: str, number: int) -> dict[str, Any]:
     }
 
 
-def _without_secrets(value: Any) -> Any:
+def _without_secrets(value: object) -> Any:
     """A part of a spec as history may keep it: dataset URLs may be signed, so their queries are cut off.
 
     The hash is of the spec itself, so specs that differ in a signature alone are still told apart.

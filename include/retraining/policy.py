@@ -201,7 +201,7 @@ def _keys(path: tuple[int | str, ...]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
-def _model(annotation: Any) -> Any:
+def _model(annotation: object) -> Any:
     """The model of a field that may be left out."""
     return next((one for one in getattr(annotation, "__args__", ()) if one is not type(None)), annotation)
 

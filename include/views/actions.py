@@ -194,7 +194,7 @@ def earlier_versions(status: Object) -> dict[str, str]:
     }
 
 
-def digest_of(told: Any) -> str:
+def digest_of(told: object) -> str:
     """The digest in what a status says of an adapter: a reference, a digest, or an object with one; "" without."""
     text = told.get("digest") or told.get("reference") if isinstance(told, Mapping) else told
     found = DIGEST.search(str(text or ""))

@@ -171,7 +171,7 @@ def _lineage(status: Object) -> list[tuple[str, str]]:
     return [(label, cut(redact(text))) for label, text in told if text]
 
 
-def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
+def _flat(value: object, path: str = "") -> list[tuple[str, str]]:
     """A nested value as lines: its path in words, and what is there."""
     if isinstance(value, Mapping):
         return [line for key, one in value.items() for line in _flat(one, f"{path} {key}".strip())]
@@ -193,7 +193,7 @@ def as_yaml(workspace: Object) -> str:
     return yaml.safe_dump(_short(shown), sort_keys=False, allow_unicode=True)
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: _short(one) for key, one in value.items()}
     if isinstance(value, list):

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 class Logger(Protocol):
     """The calls that ``logging.Logger`` and Airflow's structured logger have alike."""
 
-    def info(self, event: Any, /, *args: Any) -> Any:
+    def info(self, event: object, /, *args: Any) -> Any:
         """Log what happens."""
 
-    def warning(self, event: Any, /, *args: Any) -> Any:
+    def warning(self, event: object, /, *args: Any) -> Any:
         """Log what somebody should look at."""
 
-    def error(self, event: Any, /, *args: Any) -> Any:
+    def error(self, event: object, /, *args: Any) -> Any:
         """Log what went wrong."""
 
-    def exception(self, event: Any, /, *args: Any) -> Any:
+    def exception(self, event: object, /, *args: Any) -> Any:
         """Log what went wrong, with the traceback of the exception that is being handled."""

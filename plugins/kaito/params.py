@@ -287,7 +287,7 @@ def _serving_document(params: Mapping[str, Any], name: str, namespace: str) -> d
     return document
 
 
-def differences(wanted: Any, live: Any, path: str = "") -> list[str]:
+def differences(wanted: object, live: object, path: str = "") -> list[str]:
     """Return the paths of the fields in ``wanted`` that ``live`` has otherwise; what is not wanted may be there."""
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         return [

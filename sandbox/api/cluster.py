@@ -167,7 +167,7 @@ class Cluster:
         self,
         resource: str | Resource,
         name: str,
-        patch: Any,
+        patch: object,
         namespace: str | None = None,
         subresource: str | None = None,
         content_type: str = MERGE_PATCH,
@@ -233,7 +233,7 @@ class Cluster:
         return from_storage(info, self.put_or_finish(info, key, to_storage(info, new)))
 
     def apply_now(
-        self, info: Resource, key: Key, patch: Any, subresource: str | None, options: WriteOptions
+        self, info: Resource, key: Key, patch: object, subresource: str | None, options: WriteOptions
     ) -> Json:
         """Server-side apply; creates the object when there is none."""
         config = apply.check_configuration(info, patch, key[1])

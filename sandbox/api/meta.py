@@ -25,7 +25,7 @@ _MAX_GENERATED_BASE = 58  # 63 less the suffix, as k8s.io/apiserver/pkg/storage/
 _rng = random.SystemRandom()
 
 
-def copied(value: Any) -> Any:
+def copied(value: object) -> Any:
     """A deep copy of a JSON value. Through JSON text, because that runs in C: ten times faster than a walk."""
     return json.loads(json.dumps(value)) if isinstance(value, (dict, list)) else value
 
@@ -63,7 +63,7 @@ def metadata(obj: Json) -> Json:
     return cast("Json", result)
 
 
-def dig(obj: Any, *path: str) -> Any:
+def dig(obj: object, *path: str) -> Any:
     """The value under a path of keys, or None."""
     for key in path:
         if not isinstance(obj, dict):

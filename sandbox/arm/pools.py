@@ -99,7 +99,7 @@ class AgentPools:
             raise errors.pool_not_found(name)
         return Answer(200, account.pool_resource(pool))
 
-    def put(self, name: str, body: Any, conditions: Conditions) -> Answer:
+    def put(self, name: str, body: object, conditions: Conditions) -> Answer:
         """201 with Creating or Updating and the status monitor; 200 when the pool is that way already."""
         wanted = read_properties(body)
         check_name(name, wanted)
@@ -140,7 +140,7 @@ class AgentPools:
         self._changed(pool.name)
         return Answer(202, operation=operation, location=True)
 
-    def delete_machines(self, name: str, body: Any) -> Answer:
+    def delete_machines(self, name: str, body: object) -> Answer:
         """Take these machines; the pool is smaller afterwards."""
         pool = self.find(name)
         if pool is None:

@@ -92,7 +92,7 @@ _FIELD = "agentPoolProfile"
 OWN_KEYS = frozenset({"kubernetes.azure.com/scalesetpriority"})
 
 
-def _fits(value: Any, type_: str) -> bool:
+def _fits(value: object, type_: str) -> bool:
     match type_:
         case "string":
             return isinstance(value, str)
@@ -111,7 +111,7 @@ def _fits(value: Any, type_: str) -> bool:
     return isinstance(value, dict)
 
 
-def _go_kind(value: Any) -> str:
+def _go_kind(value: object) -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
@@ -120,7 +120,7 @@ def _go_kind(value: Any) -> str:
     return next((name for type_, name in kinds if isinstance(value, type_)), "null")
 
 
-def read_properties(body: Any) -> Json:
+def read_properties(body: object) -> Json:
     """The properties that a PUT asks for, spelt as Azure spells enumerations, without nulls and read-only ones.
 
     :raises ArmError: 400 with the first thing that is wrong.
@@ -146,7 +146,7 @@ def read_properties(body: Any) -> Json:
     return result
 
 
-def _enumerated(field: str, value: Any) -> Any:
+def _enumerated(field: str, value: object) -> Any:
     known = ENUMS.get(field)
     if known is None:
         return value

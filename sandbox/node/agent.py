@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from sandbox.api.cluster import ApiError
+from sandbox.api.cluster import ApiError, Cluster
 from sandbox.controllers.ownership import is_terminating, now_text, set_condition
 from sandbox.controllers.reconciler import CONFLICT, NOT_FOUND, Feeds, Object
 from sandbox.faults import Fault, FaultKind, Faults
@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 class NodeAgent:
     """Follows pods and nodes through the feeds; `run` heartbeats until it is cancelled, `close` ends all pods."""
 
-    def __init__(self, cluster: Any, feeds: Feeds, faults: Faults, layout: Layout, timings: Timings) -> None:
+    def __init__(
+        self, cluster: Cluster, feeds: Feeds, faults: Faults, layout: Layout, timings: Timings
+    ) -> None:
         self._cluster = cluster
         self._feeds = feeds
         self._layout = layout

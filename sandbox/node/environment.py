@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from sandbox.api.cluster import Cluster
 from sandbox.controllers.reconciler import read
 from sandbox.quantities import parse_quantity
 
@@ -88,7 +89,7 @@ def resource_value(pod: Object, container: Object, reference: Object, node: Obje
 class EnvironmentBuilder:
     """Builds the environment of one pod's containers, reading what they refer to from the cluster."""
 
-    def __init__(self, cluster: Any, pod: Object) -> None:
+    def __init__(self, cluster: Cluster, pod: Object) -> None:
         self._cluster = cluster
         self._pod = pod
 

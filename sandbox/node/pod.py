@@ -11,9 +11,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from sandbox.api.cluster import ApiError
+from sandbox.api.cluster import ApiError, Cluster
 from sandbox.controllers.ownership import is_finished, now_text, seconds_since
 from sandbox.controllers.reconciler import CONFLICT, NOT_FOUND, Object, key_of, read, remove
 from sandbox.layout import Layout, Timings
@@ -59,7 +58,7 @@ class PodWorker:
 
     def __init__(
         self,
-        cluster: Any,
+        cluster: Cluster,
         pod: Object,
         layout: Layout,
         timings: Timings,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sandbox.api.cluster import Cluster
 from sandbox.controllers.reconciler import read
 from sandbox.node.environment import data_of, expand, field_value, resource_value
 from sandbox.node.image_volumes import ImageStore, PullProblem
@@ -71,7 +72,7 @@ class VolumeSet:
     """Sets up the volumes of one pod and turns volumeMounts into mounts."""
 
     def __init__(
-        self, cluster: Any, pod: Object, folder: Path, memory_folder: Path, images: ImageStore
+        self, cluster: Cluster, pod: Object, folder: Path, memory_folder: Path, images: ImageStore
     ) -> None:
         """
         :param folder: the pod's own folder, for everything that lives as long as the pod.

@@ -16,7 +16,7 @@ _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Dumper(_Base):  # type: ignore[misc]  # the C or the pure Python dumper
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -30,7 +30,7 @@ def _text(dumper: Any, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def write_yaml(document: Any) -> str:
+def write_yaml(document: object) -> str:
     """One document as text, its keys in their own order. JSON's kinds of values only."""
     written: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
     return written

@@ -15,7 +15,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from include.workloads.contract import atomic_write
 
@@ -90,7 +89,7 @@ def read_wanted(file: Path) -> list[Wanted]:
     return [_one(entry) for entry in listed]
 
 
-def _one(entry: Any) -> Wanted:
+def _one(entry: object) -> Wanted:
     if not isinstance(entry, Mapping) or not all(
         isinstance(entry.get(key), str) for key in ("name", "image")
     ):

@@ -187,7 +187,7 @@ def _settings(path: Path) -> Any:
         raise UserDataError(f"{path.name} of the model is not JSON.") from None
 
 
-def _without(value: Any) -> Any:
+def _without(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _without(item) for key, item in value.items() if key not in CODE_KEYS}
     if isinstance(value, list):

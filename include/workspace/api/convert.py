@@ -110,7 +110,7 @@ class _Made:
             if ROLLOUT not in notes:
                 self._add(notes, ROLLOUT, "rollout", ROLLED_OUT[meant])
 
-    def _add(self, owner: Json, key: str, path: str, value: Any) -> None:
+    def _add(self, owner: Json, key: str, path: str, value: object) -> None:
         self.added[path] = {"now": copy.deepcopy(value), "null": key in owner}
         owner[key] = value
 
@@ -195,7 +195,7 @@ def _restore(document: Json, note: Json) -> set[str]:
     return undone
 
 
-def _at(document: Any, steps: list[str]) -> Any:
+def _at(document: object, steps: list[str]) -> Any:
     for step in steps:
         document = document.get(step) if isinstance(document, dict) else None
     return document

@@ -75,7 +75,7 @@ def examine_update(
     return workspace, faults + [fault for fault in found if not _covered(fault, known)]
 
 
-def _previous(before: Any, new: Workspace) -> Workspace | None:
+def _previous(before: object, new: Workspace) -> Workspace | None:
     """The earlier state; what a ControllerRevision does not hold (apiVersion, metadata) is taken from the new one."""
     if not isinstance(before, Mapping) or not (before.get("tuning") or before.get("inference")):
         return None
@@ -192,7 +192,7 @@ def _child_model(model: type[BaseModel], alias: str) -> type[BaseModel] | None:
     return None
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
@@ -226,7 +226,7 @@ def _partial(data: Mapping[str, Any], attempts: int = 8) -> Workspace | None:
     return None
 
 
-def _remove(data: Any, loc: Path) -> bool:
+def _remove(data: object, loc: Path) -> bool:
     """Takes one value out of nested data; list items become unusable neighbours, so their whole list goes."""
     while loc and isinstance(loc[-1], int):
         loc = loc[:-1]

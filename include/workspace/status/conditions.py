@@ -324,7 +324,7 @@ def timestamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def moment(text: Any) -> datetime | None:
+def moment(text: object) -> datetime | None:
     """A Kubernetes time as a datetime; None when it is missing or is none."""
     if not isinstance(text, str):
         return None

@@ -216,7 +216,7 @@ def _value_faults(given: Mapping[Any, Any], values: dict[str, Any]) -> Iterator[
             yield from _one_value(name, value, known, path)
 
 
-def _not_passed(name: str, value: Any, known: _Arguments, path: str) -> Iterator[Fault]:
+def _not_passed(name: str, value: object, known: _Arguments, path: str) -> Iterator[Fault]:
     """What this server may not be told, or vLLM does not take any more. Of the dropped ones `config_notices` tells."""
     if name in known.refused and not _off(value):
         yield Fault(path, None, "F11", "is not possible here", known.refused[name])
@@ -225,7 +225,7 @@ def _not_passed(name: str, value: Any, known: _Arguments, path: str) -> Iterator
         yield Fault(path, None, "F11", message, known.replaced[name])
 
 
-def _one_value(name: str, value: Any, known: _Arguments, path: str) -> Iterator[Fault]:
+def _one_value(name: str, value: object, known: _Arguments, path: str) -> Iterator[Fault]:
     kind = known.kinds[name]
     if value is None or value == "":
         if kind in ("int", "float", "json") and name != "max-model-len":  # an empty length counts as none
@@ -321,7 +321,7 @@ def _missing_length(given: Mapping[Any, Any], machine: Machine | None, count: in
         yield Fault(f"{ROOT}.max-model-len", None, "V7", f"is required with {why}", "for example 4096")
 
 
-def _fits(kind: str, value: Any) -> bool:
+def _fits(kind: str, value: object) -> bool:
     if kind == "int":
         return _whole(value) is not None
     if kind == "float":
@@ -331,7 +331,7 @@ def _fits(kind: str, value: Any) -> bool:
     return kind in ("text", "list") or (isinstance(value, str) and _is_json(value))
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     try:
@@ -340,7 +340,7 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -358,5 +358,5 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _off(value: Any) -> bool:
+def _off(value: object) -> bool:
     return not value or str(value).strip().lower() in ("false", "none", "null")

@@ -338,5 +338,5 @@ def template_faults(template: Object, path: str, policy: str) -> list[Fault]:
     return [fault for control in CONTROLS[policy] for fault in control(subject)]
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []

@@ -46,7 +46,7 @@ class Actions:
         return str(await self._do(action))
 
     @singledispatchmethod
-    async def _do(self, action: Any) -> str:
+    async def _do(self, action: object) -> str:
         raise TypeError(f"There is no way to carry out {type(action).__name__}.")
 
     @_do.register

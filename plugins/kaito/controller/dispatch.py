@@ -33,7 +33,7 @@ class Dispatch(BaseModel):
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_xcom(cls, value: Any) -> Dispatch | None:
+    def from_xcom(cls, value: object) -> Dispatch | None:
         """Read an event of the trigger or its XCom, which stands there as a JSON text; None where neither names any."""
         if isinstance(value, str):
             try:

@@ -118,7 +118,7 @@ def _not_told(event: Event, error: ClusterError) -> None:
         log.info("Event %s was not written: %s", event.reason, error)
 
 
-def _moment(text: Any) -> datetime | None:
+def _moment(text: object) -> datetime | None:
     try:
         return datetime.fromisoformat(str(text))
     except ValueError:

@@ -42,7 +42,7 @@ def fingerprint(plural: str, obj: Object) -> str:
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
 
-def _workspace(obj: Object) -> Any:
+def _workspace(obj: Object) -> object:
     metadata = obj["metadata"]
     annotations = metadata.get("annotations") or {}
     return (
@@ -53,7 +53,7 @@ def _workspace(obj: Object) -> Any:
     )
 
 
-def _pod(obj: Object) -> Any:
+def _pod(obj: Object) -> object:
     status = obj.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return (
@@ -65,14 +65,14 @@ def _pod(obj: Object) -> Any:
     )
 
 
-def _state(state: Object | None) -> Any:
+def _state(state: Object | None) -> object:
     return sorted(
         (name, (told or {}).get("reason"), (told or {}).get("exitCode"))
         for name, told in (state or {}).items()
     )
 
 
-def _stateful_set(obj: Object) -> Any:
+def _stateful_set(obj: Object) -> object:
     status = obj.get("status") or {}
     return (
         obj["metadata"].get("generation"),
@@ -81,11 +81,11 @@ def _stateful_set(obj: Object) -> Any:
     )
 
 
-def _service(obj: Object) -> Any:
+def _service(obj: Object) -> object:
     return obj.get("spec"), obj["metadata"].get("ownerReferences")
 
 
-def _pool(obj: Object) -> Any:
+def _pool(obj: Object) -> object:
     """Whatever a provider makes machines as, and watches."""
     return (
         _conditions(obj, "Launched", "Registered", "Initialized", "Ready"),
@@ -94,7 +94,7 @@ def _pool(obj: Object) -> Any:
     )
 
 
-def _node(obj: Object) -> Any:
+def _node(obj: Object) -> object:
     status, spec = obj.get("status") or {}, obj.get("spec") or {}
     return (
         _conditions(obj, "Ready"),
@@ -104,13 +104,13 @@ def _node(obj: Object) -> Any:
     )
 
 
-def _other(obj: Object) -> Any:
+def _other(obj: Object) -> object:
     if names.POOL in (obj["metadata"].get("labels") or {}):
         return _pool(obj)
     return obj["metadata"].get("resourceVersion")
 
 
-def _conditions(obj: Object, *types: str) -> Any:
+def _conditions(obj: Object, *types: str) -> object:
     found = (obj.get("status") or {}).get("conditions") or ()
     return sorted((c["type"], c.get("status"), c.get("reason")) for c in found if c.get("type") in types)
 

@@ -201,7 +201,7 @@ def user_config(document: Object, found: Found) -> dict[str, Any]:
     return {}
 
 
-def parsed(text: Any) -> dict[str, Any]:
+def parsed(text: object) -> dict[str, Any]:
     """Return the mapping that a configuration's text holds; empty where it holds none, which `faults` tells."""
     try:
         loaded = documents.load_one(text) if isinstance(text, str) else None
@@ -270,7 +270,7 @@ def _readable(document: Object, namespace: str) -> Iterable[Reference]:
     return {reference.which: reference for reference in found}.values()
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 

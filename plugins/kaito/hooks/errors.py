@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 
 class ClusterError(RuntimeError):
@@ -19,7 +18,7 @@ class ClusterError(RuntimeError):
         self.retry_after = 0.0
 
     @classmethod
-    def from_response(cls, status: int | None, reason: str | None, body: Any) -> ClusterError:
+    def from_response(cls, status: int | None, reason: str | None, body: object) -> ClusterError:
         """Read the ``Status`` object that Kubernetes answers with; fall back to the HTTP reason."""
         if isinstance(body, bytes):
             body = body.decode(errors="replace")

@@ -102,7 +102,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         self._begin(plan, context, now)
         return plan.to_xcom()
 
-    def waited(self, context: Context, event: Any = None) -> dict[str, Any]:
+    def waited(self, context: Context, event: object = None) -> dict[str, Any]:
         """Come back from the wait for another run of this Workspace."""
         return self.execute(context)
 

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from include.planning import Plan
     from include.workspace import Workspace
+    from kaito.hooks.kubernetes import KaitoClusterHook
 
 
-def apply_config(cluster: Any, run: Run, plan: Plan) -> None:
+def apply_config(cluster: KaitoClusterHook, run: Run, plan: Plan) -> None:
     """Write the training config that the run's pods read: the user's as it is now, or the method's own.
 
     :raises AirflowFailException: the user's ConfigMap was deleted since the preflight.

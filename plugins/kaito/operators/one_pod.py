@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
@@ -25,6 +25,7 @@ from kaito.triggers.workload import TRY_LABEL, try_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from kubernetes.client import V1Pod
 
     from kaito.hooks.kubernetes import KaitoClusterHook
 
@@ -60,7 +61,7 @@ class OnePodOperator(KubernetesPodOperator):
         def cluster(self) -> KaitoClusterHook:
             raise NotImplementedError
 
-    def get_or_create_pod(self, pod_request_obj: Any, context: Context) -> Any:
+    def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
         """Return this step's pod: the one of this run that works or has ended unread, else a new one.
 
         :raises AirflowException: another pod of this name, or of an older generation, does not go.
@@ -92,7 +93,7 @@ class OnePodOperator(KubernetesPodOperator):
             return
         super().on_kill()
 
-    def _is_a_later_trys(self, pod: Any) -> bool:
+    def _is_a_later_trys(self, pod: V1Pod) -> bool:
         try:
             live = self.client.read_namespaced_pod(pod.name, pod.namespace)
         except ApiException as error:
@@ -100,7 +101,7 @@ class OnePodOperator(KubernetesPodOperator):
             return False
         return self._mine.isdecimal() and try_of(live) > int(self._mine)
 
-    def _take_up(self, pod: Any, wanted: Any) -> None:
+    def _take_up(self, pod: V1Pod, wanted: V1Pod) -> None:
         """Mark an earlier try's pod as this try's, so that the wait of a task that was cleared does not delete it."""
         mine = wanted.labels.get(TRY_LABEL)
         if mine is None or pod.metadata.labels.get(TRY_LABEL) == mine:
@@ -112,7 +113,7 @@ class OnePodOperator(KubernetesPodOperator):
             self.log.warning("Pod %s could not be marked: %s", pod.metadata.name, error.reason)
 
     @retried
-    def _create(self, pod_request_obj: Any) -> Any:
+    def _create(self, pod_request_obj: V1Pod) -> V1Pod:
         """Return a new pod, None when there is one of that name (an answer here, so not asked again and again).
 
         Not through the pod manager: it logs the pod that was refused, and with it a dataset's signed URL.
@@ -129,7 +130,7 @@ class OnePodOperator(KubernetesPodOperator):
                 f"The API server refuses pod {pod_request_obj.metadata.name}: {refused}"
             ) from None
 
-    def _pods_of_this_step(self, wanted: Any) -> list[Any]:
+    def _pods_of_this_step(self, wanted: V1Pod) -> list[V1Pod]:
         """Return the pods that this step has already; those that nobody wants are told to go."""
         own = {key: wanted.labels[key] for key in (names.WORKSPACE, names.COMPONENT)}
         found = self._listed(wanted.namespace, selector(own))
@@ -140,10 +141,10 @@ class OnePodOperator(KubernetesPodOperator):
         return found
 
     @retried
-    def _listed(self, namespace: str, labels: str) -> list[Any]:
+    def _listed(self, namespace: str, labels: str) -> list[V1Pod]:
         return list(self.client.list_namespaced_pod(namespace=namespace, label_selector=labels).items)
 
-    def _disposition(self, pod: Any, wanted: Any) -> Disposition:
+    def _disposition(self, pod: V1Pod, wanted: V1Pod) -> Disposition:
         """Judge a pod of this step; see :class:`Disposition`."""
         if pod.metadata.deletion_timestamp is not None:
             return Disposition.IN_THE_WAY
@@ -157,7 +158,7 @@ class OnePodOperator(KubernetesPodOperator):
         return Disposition.USELESS if pod.status.phase in ENDED else Disposition.IN_THE_WAY
 
 
-def _run_of(pod: Any) -> str | None:
+def _run_of(pod: V1Pod) -> str | None:
     return (pod.metadata.labels or {}).get(names.RUN_ID)
 
 

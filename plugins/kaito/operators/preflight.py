@@ -392,5 +392,5 @@ def _least(plan: Plan) -> float:
     return plan.estimate(0).usd or 0.0
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

@@ -327,7 +327,7 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
             return self.cluster.find(POD, event["name"], event["namespace"]) is None
         return self.pod.metadata.deletion_timestamp is not None and not evicted(self.pod)
 
-    def _cause(self, ended: Any, failure: Exception | None, event: dict[str, Any]) -> str:
+    def _cause(self, ended: object, failure: Exception | None, event: dict[str, Any]) -> str:
         if ended is not None:
             said = getattr(ended, "message", None) or getattr(ended, "reason", None) or "no message"
             return f"{self.task_id}: the container ended: {said}"

@@ -82,7 +82,7 @@ class WorkspaceSensor(BaseSensorOperator):
             timeout=self.ready_within + BACKSTOP,
         )
 
-    def execute_complete(self, context: Context, event: Any = None) -> None:
+    def execute_complete(self, context: Context, event: object = None) -> None:
         """Only reached where triggers run inline (``dag.test()``): there the event comes back here."""
         if "success" not in str(event):
             raise AirflowFailException(f"{self.task_id} ended as {event}; its log says why.")

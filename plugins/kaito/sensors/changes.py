@@ -60,7 +60,7 @@ class WorkspaceChangesSensor(BaseSensorOperator):
             timeout=self.resync + BACKSTOP,
         )
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: object = None) -> Any:
         """Only reached where triggers run inline (``dag.test()``): there the event comes back here."""
         dispatch = Dispatch.from_xcom(getattr(event, "xcoms", None) or event)
         if dispatch is None:

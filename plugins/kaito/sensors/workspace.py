@@ -51,7 +51,7 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
     def trigger_arguments(self) -> dict[str, Any]:
         return {**super().trigger_arguments(), "purpose": self.purpose}
 
-    def execute_complete(self, context: Context, event: Any = None) -> None:
+    def execute_complete(self, context: Context, event: object = None) -> None:
         """Come back from a wait that failed: with other machines, or for good."""
         if not isinstance(event, Mapping) or "message" not in event:
             super().execute_complete(context, event)

@@ -52,6 +52,7 @@ NODES_READY_WITHIN = timedelta(hours=2)
 REGION_LABEL = "topology.kubernetes.io/region"
 
 _Noted = TypeVar("_Noted")
+Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Unavailable(RuntimeError):
@@ -281,11 +282,11 @@ class MachineAsking(PoolTask):
             raise AirflowFailException(str(stale)) from None
         return read(live.get("status"), run.run_id, self.purpose)
 
-    def _editing(self, change: Any, run: Run, *told: str) -> Any:
+    def _editing(self, change: Callable[..., dict[str, Any]], run: Run, *told: str) -> Edit:
         """The change of a status that notes something about this pool's machines."""
 
-        def edit(status: Mapping[str, Any]) -> dict[str, Any]:
-            return dict(change(status, run.run_id, self.purpose, *told, datetime.now(UTC)))
+        def edit(status: dict[str, Any]) -> dict[str, Any]:
+            return change(status, run.run_id, self.purpose, *told, datetime.now(UTC))
 
         return edit
 

@@ -98,7 +98,7 @@ def wait(
         sleep(POLL)
 
 
-def entries(said: Any, images: Mapping[str, str]) -> list[dict[str, str]]:
+def entries(said: object, images: Mapping[str, str]) -> list[dict[str, str]]:
     """`status.adapters` as the gateway's word gives them."""
     content = said if isinstance(said, Mapping) else {}
     served, pending = _mapping(content.get("adapters")), _mapping(content.get("pending"))
@@ -118,5 +118,5 @@ def _entry(name: str, image: str, now: Mapping[str, Any], late: Mapping[str, Any
     return found
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.models.log import Log
@@ -21,7 +23,7 @@ TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
 CurrentUser = GetUserDep
 
 
-def _all(method: Any, entity: DagAccessEntity, *dags: str) -> list[Any]:
+def _all(method: ResourceMethod, entity: DagAccessEntity, *dags: str) -> list[Any]:
     return [Depends(requires_access_dag(method, entity, dag)) for dag in dags]
 
 
@@ -47,7 +49,9 @@ ASK = [*READ, *_all("POST", DagAccessEntity.RUN, SERVE), Depends(from_a_page_of_
 DELETE = [*READ, *_all("POST", DagAccessEntity.RUN, RELEASE), Depends(from_a_page_of_ours)]
 
 
-def may(user: Any, method: Any, dag: str, entity: DagAccessEntity = DagAccessEntity.RUN) -> bool:
+def may(
+    user: BaseUser, method: ResourceMethod, dag: str, entity: DagAccessEntity = DagAccessEntity.RUN
+) -> bool:
     """Return whether a user may do something with the runs, or the like, of a DAG: pages leave out the rest."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
@@ -59,7 +63,7 @@ def may(user: Any, method: Any, dag: str, entity: DagAccessEntity = DagAccessEnt
     )
 
 
-def audit(user: Any, event: str, told: Mapping[str, Any]) -> None:
+def audit(user: BaseUser, event: str, told: Mapping[str, Any]) -> None:
     """Write an entry into Airflow's audit log: who did what to which Workspace, and what came of it."""
     name = str(user.get_name())
     extra = json.dumps(redacted(dict(told)), default=str)[:4000]

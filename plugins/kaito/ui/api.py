@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,19 +95,23 @@ async def list_workspaces(
 
 
 @router.get("/workspaces/{namespace}/{name}", dependencies=READ_TASKS)
-async def get_workspace(request: Request, user: CurrentUser, namespace: str, name: str) -> Any:
+async def get_workspace(request: Request, user: CurrentUser, namespace: str, name: str) -> dict[str, Any]:
     """Return one Workspace: its state, conditions, Events, machines, costs, runs, and what may be done to it."""
     return shown.to_dict(await shown.workspace(request, user, namespace, name))
 
 
 @router.get("/workspaces/{namespace}/{name}/training", dependencies=READ_LOGS)
-async def get_training(request: Request, user: CurrentUser, namespace: str, name: str) -> Any:
+async def get_training(
+    request: Request, user: CurrentUser, namespace: str, name: str
+) -> list[dict[str, Any]]:
     """Return the curves of its latest training, as the log tells them."""
     return [shown.vars_of(one) for one in await shown.charts(request, user, namespace, name)]
 
 
 @router.post("/workspaces/{namespace}/{name}/ask", dependencies=ASK)
-async def ask(request: Request, namespace: str, name: str, asked: Question, user: CurrentUser) -> Any:
+async def ask(
+    request: Request, namespace: str, name: str, asked: Question, user: CurrentUser
+) -> list[dict[str, Any]]:
     """Ask a Workspace's service one question: its base model and its adapters, side by side."""
     if not settings.ui_ask():
         raise Problem(403, "This installation lets nobody ask services from here ([kaito] ui_ask).")
@@ -138,7 +143,7 @@ async def delete_workspace(
 
 
 async def _act(
-    request: Request, which: tuple[str, str], action: Action, asked: Asked, user: Any
+    request: Request, which: tuple[str, str], action: Action, asked: Asked, user: BaseUser
 ) -> dict[str, str]:
     """Do it, and write into the audit log who did, or what came of the try."""
     told = {"namespace": which[0], "name": which[1], "value": asked.value}
@@ -174,7 +179,7 @@ def _allowed(namespace: str) -> None:
 
 
 @router.get("/machines", dependencies=READ)
-def machines(model: str, purpose: str = draft.SERVE, method: str = "qlora") -> Any:
+def machines(model: str, purpose: str = draft.SERVE, method: str = "qlora") -> list[dict[str, Any]]:
     """Return the machine types for a model with prices, those that fit first."""
     try:
         found = draft.machines(load_catalog(), model, purpose, method)
@@ -184,14 +189,14 @@ def machines(model: str, purpose: str = draft.SERVE, method: str = "qlora") -> A
 
 
 @router.post("/draft", dependencies=[*READ])
-async def write_draft(form: Form) -> Any:
+async def write_draft(form: Form) -> dict[str, Any]:
     """Return the YAML that a form means, and every fault of it or its plan; nothing is made."""
     text = draft.compose(form.model_dump())
     return {"yaml": text, "report": await asyncio.to_thread(_report, text)}
 
 
 @router.post("/check", dependencies=[*READ])
-async def check_workspace(text: Text) -> Any:
+async def check_workspace(text: Text) -> Mapping[str, Any]:
     """Return every fault of a Workspace, or its plan: machines, memory, time and price. Nothing is made."""
     return await asyncio.to_thread(_report, text.yaml)
 
@@ -234,7 +239,7 @@ def _report(text: str) -> Mapping[str, Any]:
 
 
 @router.get("/cost", dependencies=READ)
-async def cost(request: Request, by: str = Query("namespace", enum=list(spending.HEADS))) -> Any:
+async def cost(request: Request, by: str = Query("namespace", enum=list(spending.HEADS))) -> dict[str, Any]:
     """Return what machines have cost at list prices, the Workspaces that are gone included."""
     found, models = await shown.spending(request)
     by = by if by in spending.HEADS else "namespace"

@@ -41,7 +41,7 @@ class Cluster:
     :param hook: makes the access; tests give their own.
     """
 
-    def __init__(self, hook: Callable[[], Any] = new_hook) -> None:
+    def __init__(self, hook: Callable[[], AsyncKaitoClusterHook] = new_hook) -> None:
         self._hook = hook
         self._fleet: list[Object] = []
         self._read = -FRESH_SECONDS
@@ -64,7 +64,7 @@ class Cluster:
         self._reading = None
 
     async def _list(self) -> list[Object]:
-        async def read(hook: Any) -> list[Object]:
+        async def read(hook: AsyncKaitoClusterHook) -> list[Object]:
             return [one async for page, _ in hook.pages(WORKSPACE) for one in page]
 
         found = await self._ask(read, listing=True)
@@ -135,7 +135,11 @@ class Cluster:
         return await self._ask(lambda hook: hook.send(request), seconds=seconds)
 
     async def _ask(
-        self, call: Callable[[Any], Awaitable[T]], *, listing: bool = False, seconds: float | None = None
+        self,
+        call: Callable[[AsyncKaitoClusterHook], Awaitable[T]],
+        *,
+        listing: bool = False,
+        seconds: float | None = None,
     ) -> T:
         seconds = seconds or DEADLINE_SECONDS
         try:
@@ -154,5 +158,5 @@ class Cluster:
             raise unreachable(str(error)) from None
 
 
-async def _events(hook: Any, namespace: str, name: str) -> list[Object]:
+async def _events(hook: AsyncKaitoClusterHook, namespace: str, name: str) -> list[Object]:
     return (await hook.send(api.events_of(namespace, name))).get("items") or []

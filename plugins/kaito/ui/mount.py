@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 PREFIX = "/kaito"
 
@@ -20,15 +23,15 @@ class LazyApp:
     """An ASGI application that is made when it is first asked for something."""
 
     def __init__(self) -> None:
-        self._app: Any = None
+        self._app: ASGIApp | None = None
 
-    def made(self) -> Any:
+    def made(self) -> ASGIApp:
         """Return the application."""
         if self._app is None:
             self._app = import_module("kaito.ui.app").create_app()
         return self._app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             app = self.made()
         except ImportError as error:
@@ -38,7 +41,7 @@ class LazyApp:
         await app(scope, receive, send)
 
 
-async def _sorry(send: Any, sentence: str) -> None:
+async def _sorry(send: Send, sentence: str) -> None:
     """Answer without any of what could not be imported."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 500, "headers": headers})

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
@@ -111,7 +112,7 @@ async def workspace(request: Request, user: CurrentUser, namespace: str, name: s
     return await _one(request, user, namespace, name)
 
 
-async def _one(request: Request, user: Any, namespace: str, name: str) -> Response:
+async def _one(request: Request, user: BaseUser, namespace: str, name: str) -> Response:
     seen = await shown.workspace(request, user, namespace, name)
     acting, deleting, asking = await asyncio.to_thread(
         lambda: (_may_act(user), may(user, "POST", RELEASE), may(user, "POST", SERVE) and settings.ui_ask())
@@ -129,7 +130,7 @@ async def _one(request: Request, user: Any, namespace: str, name: str) -> Respon
     )
 
 
-def _may_act(user: Any) -> bool:
+def _may_act(user: BaseUser) -> bool:
     return all(may(user, "POST", dag) for dag in (TUNE, SERVE))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from fastapi import Request
 
@@ -62,7 +63,7 @@ async def rows(
     return every, fleet.arranged(every, search, sort, descending)
 
 
-async def workspace(request: Request, user: Any, namespace: str, name: str) -> Shown:
+async def workspace(request: Request, user: BaseUser, namespace: str, name: str) -> Shown:
     """Return one Workspace, its Events, and those of its runs that the user may see."""
     cluster = cluster_of(request)
     live, events = await asyncio.gather(cluster.workspace(namespace, name), cluster.events(namespace, name))
@@ -78,14 +79,14 @@ async def workspace(request: Request, user: Any, namespace: str, name: str) -> S
     return Shown(live, page(live, own, now), stages)
 
 
-def _runs(live: Object, user: Any, entity: DagAccessEntity) -> list[runs.Run]:
+def _runs(live: Object, user: BaseUser, entity: DagAccessEntity) -> list[runs.Run]:
     """The runs of a Workspace in DAGs of which the user may see something."""
     found = runs.runs_of(live)
     allowed = {dag for dag in {run.dag_id for run in found} if may(user, "GET", dag, entity)}
     return [run for run in found if run.dag_id in allowed]
 
 
-async def charts(request: Request, user: Any, namespace: str, name: str) -> list[curve.Chart]:
+async def charts(request: Request, user: BaseUser, namespace: str, name: str) -> list[curve.Chart]:
     """Return the charts of a Workspace's latest training, where the user may see its log."""
     live = await cluster_of(request).workspace(namespace, name)
     found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_LOGS)

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldError]:
+def faults(schema: Json, value: object, old: object, path: str = "") -> list[FieldError]:
     """The broken rules at and below a value. `old` None means the object is new, so transition rules do not apply."""
     scope = _Scope(value, old)
     result = [
@@ -38,7 +38,7 @@ def faults(schema: Json, value: Any, old: Any, path: str = "") -> list[FieldErro
     return result
 
 
-def _counterpart(schema: Json, item: Any, old: Any) -> Any:
+def _counterpart(schema: Json, item: object, old: object) -> Any:
     """The old list item with the same map keys; only lists of type map correlate."""
     keys = schema.get("x-kubernetes-list-map-keys")
     if not keys or not isinstance(old, list) or not isinstance(item, dict):
@@ -49,7 +49,7 @@ def _counterpart(schema: Json, item: Any, old: Any) -> Any:
 class _Scope:
     """What rules at one place talk about; turned into the language's own values once for all of them."""
 
-    def __init__(self, value: Any, old: Any) -> None:
+    def __init__(self, value: object, old: object) -> None:
         self.value, self.old = value, old
 
     @cached_property

@@ -33,7 +33,7 @@ def converted(obj: Json, api_version: str, type_: Type) -> Json:
     return {**pruned(type_, obj), "apiVersion": api_version, "metadata": obj["metadata"]}
 
 
-def pruned(type_: Type, value: Any) -> Any:
+def pruned(type_: Type, value: object) -> Any:
     """A value without the fields that its type does not know."""
     if type_.kind == "struct" and isinstance(value, dict):
         return {

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 Faults = list[FieldError]
 
 
-def apply_defaults(schema: Json, value: Any) -> None:
+def apply_defaults(schema: Json, value: object) -> None:
     """Fill in defaults below `value`, in place; a null that is not allowed counts as absent."""
     if isinstance(value, dict):
         for name, inner in (schema.get("properties") or {}).items():
@@ -46,7 +46,7 @@ def apply_defaults(schema: Json, value: Any) -> None:
             apply_defaults(schema["items"], item)
 
 
-def drop_nulls(schema: Json, value: Any) -> None:
+def drop_nulls(schema: Json, value: object) -> None:
     """Drop nulls below `value`, in place, whose fields are neither nullable nor defaulted (prunenulls.go)."""
     if isinstance(value, dict):
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
@@ -63,7 +63,7 @@ def drop_nulls(schema: Json, value: Any) -> None:
             drop_nulls(schema["items"], item)
 
 
-def faults(schema: Json, value: Any, path: str = "") -> Faults:
+def faults(schema: Json, value: object, path: str = "") -> Faults:
     """Everything in which a value departs from its schema."""
     if value is None and schema.get("nullable"):
         return []
@@ -94,7 +94,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _named(value: Any) -> str:
+def _named(value: object) -> str:
     for name, types in _TYPES.items():
         if name in ("integer", "number") and isinstance(value, bool):
             continue
@@ -103,7 +103,7 @@ def _named(value: Any) -> str:
     return "null"
 
 
-def _type_fault(schema: Json, value: Any, path: str) -> FieldError | None:
+def _type_fault(schema: Json, value: object, path: str) -> FieldError | None:
     if schema.get("x-kubernetes-int-or-string"):
         wanted, fits = "integer,string", isinstance(value, (int, str)) and not isinstance(value, bool)
     else:
@@ -124,7 +124,7 @@ def _in_body(path: str) -> str:
     return f"{path} in body" if path else "in body"
 
 
-def _enum_faults(schema: Json, value: Any, path: str) -> Faults:
+def _enum_faults(schema: Json, value: object, path: str) -> Faults:
     allowed = schema.get("enum")
     if allowed is None or value in allowed:
         return []
@@ -234,7 +234,7 @@ def _object_faults(schema: Json, value: Json, path: str) -> Faults:
     return result
 
 
-def _combined_faults(schema: Json, value: Any, path: str) -> Faults:
+def _combined_faults(schema: Json, value: object, path: str) -> Faults:
     result: Faults = []
     for part in schema.get("allOf") or ():
         result += faults(part, value, path)

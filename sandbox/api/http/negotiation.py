@@ -52,7 +52,7 @@ def wanted_form(request: web.Request) -> Form:
     raise ApiError(406, "NotAcceptable", _MEDIA_RULE)
 
 
-def encoded(value: Any, form: Form) -> tuple[bytes, str]:
+def encoded(value: object, form: Form) -> tuple[bytes, str]:
     """Bytes and content type."""
     if form.yaml:
         return yaml.safe_dump(value, sort_keys=True).encode(), _YAML

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def check_configuration(info: Resource, config: Any, name: str) -> Json:
+def check_configuration(info: Resource, config: object, name: str) -> Json:
     """An applied configuration names its object and nothing that only the server sets."""
     if not isinstance(config, dict):
         raise bad_request("an apply patch must be one object, in YAML or JSON")
@@ -81,7 +81,7 @@ def _same_applier(one: Manager, other: Manager) -> bool:
     return (one.name, one.operation, one.subresource) == (other.name, other.operation, other.subresource)
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: object) -> Any:
     if isinstance(value, dict):
         return {k: _without_nulls(v) for k, v in value.items() if v is not None}
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
@@ -120,7 +120,7 @@ def _pruned(type_: Type, obj: Json, dropped: set[Path], mine: set[Path], others:
 _GONE = object()
 
 
-def _without(type_: Type, value: Any, gone: set[Path], path: Path) -> Any:
+def _without(type_: Type, value: object, gone: set[Path], path: Path) -> Any:
     """A value without the given paths; a container that this empties goes too."""
     if path in gone:
         return _GONE

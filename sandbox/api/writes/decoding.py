@@ -143,7 +143,7 @@ class _Walk:
             place = wrong.start() if wrong else len(text)
             raise _Undecodable(f"illegal base64 data at input byte {place}") from error
 
-    def refuse(self, value: Any, path: str, type_: Type, parent: Type) -> None:
+    def refuse(self, value: object, path: str, type_: Type, parent: Type) -> None:
         names = ((bool, "bool"), (str, "string"), ((int, float), "number"), (dict, "object"), (list, "array"))
         given = next(name for kind, name in names if isinstance(value, kind))
         bare = ".".join(part.split("[")[0] for part in path.split("."))

@@ -19,11 +19,11 @@ Path = tuple[str, ...]
 _KEY_DEFAULTS = {"protocol": "TCP"}  # the one list key in the built-in types that may be left out
 
 
-def _compact(value: Any) -> str:
+def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-def is_leaf(type_: Type, value: Any) -> bool:
+def is_leaf(type_: Type, value: object) -> bool:
     """Owned as a whole."""
     if isinstance(value, dict):
         return type_ is not ANY and type_.is_atomic and not type_.preserves_unknown
@@ -32,7 +32,7 @@ def is_leaf(type_: Type, value: Any) -> bool:
     return True
 
 
-def element_of(type_: Type, item: Any) -> str:
+def element_of(type_: Type, item: object) -> str:
     """The path element of a list item."""
     if type_.list_type == "map" and isinstance(item, dict):
         keys = {key: item.get(key, _KEY_DEFAULTS.get(key)) for key in type_.map_keys}
@@ -50,7 +50,7 @@ def children(type_: Type, value: Any) -> Iterator[tuple[str, Type, Any]]:
             yield element_of(type_, item), type_.element, item
 
 
-def fields_of(type_: Type, value: Any, path: Path = ()) -> Iterator[Path]:
+def fields_of(type_: Type, value: object, path: Path = ()) -> Iterator[Path]:
     """Every field that a configuration speaks of (ToFieldSet)."""
     if is_leaf(type_, value):
         yield path
@@ -76,14 +76,14 @@ class Comparison:
 _ABSENT = object()
 
 
-def compared(type_: Type, old: Any, new: Any) -> Comparison:
+def compared(type_: Type, old: object, new: object) -> Comparison:
     """What changed from one object to another; containers that come or go count themselves."""
     result = Comparison()
     _compare(type_, old, new, (), result)
     return result
 
 
-def _compare(type_: Type, old: Any, new: Any, path: Path, result: Comparison) -> None:
+def _compare(type_: Type, old: object, new: object, path: Path, result: Comparison) -> None:
     if old is new or (old is not _ABSENT and new is not _ABSENT and old == new):
         return
     present = [value for value in (old, new) if value is not _ABSENT]
@@ -109,7 +109,7 @@ def _compare(type_: Type, old: Any, new: Any, path: Path, result: Comparison) ->
         result.removed.add(path)
 
 
-def _by_element(type_: Type, value: Any) -> dict[str, tuple[Type, Any]]:
+def _by_element(type_: Type, value: object) -> dict[str, tuple[Type, Any]]:
     return {element: (inner, item) for element, inner, item in children(type_, value)}
 
 

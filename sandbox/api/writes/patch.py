@@ -25,7 +25,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCHES = ("application/apply-patch+yaml", "application/apply-patch+cbor", "application/apply-patch")
 
 
-def patched(info: Resource, current: Json, patch: Any, content_type: str) -> Json:
+def patched(info: Resource, current: Json, patch: object, content_type: str) -> Json:
     """The object after the patch; raises ApiError when the patch does not fit."""
     if content_type == JSON_PATCH:
         return _json_patched(current, patch)
@@ -39,7 +39,7 @@ def patched(info: Resource, current: Json, patch: Any, content_type: str) -> Jso
     raise ApiError(415, "UnsupportedMediaType", f"the patch type {content_type} is not supported")
 
 
-def merge(target: Any, patch: Any) -> Any:
+def merge(target: object, patch: object) -> Any:
     """RFC 7386, but that nulls go inside lists too, as in the real API server's library (json-patch's pruneNils)."""
     if isinstance(patch, list):
         return [_without_null_members(item) for item in patch]
@@ -54,13 +54,13 @@ def merge(target: Any, patch: Any) -> Any:
     return result
 
 
-def _without_null_members(value: Any) -> Any:
+def _without_null_members(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _without_null_members(item) for key, item in value.items() if item is not None}
     return [_without_null_members(item) for item in value] if isinstance(value, list) else value
 
 
-def _json_patched(current: Json, patch: Any) -> Json:
+def _json_patched(current: Json, patch: object) -> Json:
     if not isinstance(patch, list):
         raise bad_request("a JSON patch body must be a list of operations")
     try:

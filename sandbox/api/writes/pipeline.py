@@ -197,7 +197,7 @@ def changed_object(
     return new
 
 
-def _keep_owners(old: Json, new: Json, given: Any) -> None:
+def _keep_owners(old: Json, new: Json, given: object) -> None:
     """A write may hand in managedFields (an empty list clears them); one that leaves them out changes nothing."""
     wanted = metadata(old).get("managedFields") if given is None else given
     _set_or_drop(metadata(new), "managedFields", copied(wanted) or None)
@@ -249,7 +249,7 @@ def _merged_with_current(info: Resource, old: Json, obj: Json, subresource: str 
     return new
 
 
-def _set_or_drop(target: Json, name: str, value: Any) -> None:
+def _set_or_drop(target: Json, name: str, value: object) -> None:
     if value is None:
         target.pop(name, None)
     else:

@@ -43,7 +43,7 @@ def merged(type_: Type, current: Json, patch: Json) -> Json:
     return result
 
 
-def _merged_value(type_: Type, current: Any, value: Any, patch: Json, name: str) -> Any:
+def _merged_value(type_: Type, current: object, value: object, patch: Json, name: str) -> Any:
     if isinstance(value, dict) and isinstance(current, dict) and "replace" not in type_.patch_strategies:
         return merged(type_, current, value)
     if isinstance(value, list) and isinstance(current, list) and "merge" in type_.patch_strategies:
@@ -53,7 +53,7 @@ def _merged_value(type_: Type, current: Any, value: Any, patch: Json, name: str)
     return _cleaned(value)
 
 
-def _cleaned(value: Any) -> Any:
+def _cleaned(value: object) -> Any:
     """New content without nulls and directives."""
     if isinstance(value, dict):
         return {k: _cleaned(v) for k, v in value.items() if v is not None and not k.startswith("$")}
@@ -100,7 +100,7 @@ def _merged_maps(type_: Type, current: list[Json], value: list[Json], key: str) 
 def _ordered(items: list[Any], order: list[Any], server: list[Any], key: str) -> list[Any]:
     """Items in the patch's order; those it does not name keep their place among the server's."""
 
-    def identity(item: Any) -> Any:
+    def identity(item: object) -> Any:
         return item.get(key) if key and isinstance(item, dict) else item
 
     wanted, known = [identity(item) for item in order], [identity(item) for item in server]

@@ -80,7 +80,7 @@ def _paths(info: Resource) -> tuple[list[str], list[str], list[str]]:
     return split("specReplicasPath"), split("statusReplicasPath"), split("labelSelectorPath")
 
 
-def _selector_text(selector: Any) -> str:
+def _selector_text(selector: object) -> str:
     if isinstance(selector, str):
         return selector
     if not isinstance(selector, dict):

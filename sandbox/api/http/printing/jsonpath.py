@@ -19,7 +19,7 @@ _BRACKET = re.compile(
 _FILTER = re.compile(r"^@(?P<path>[^=!<>]*?)\s*(?P<op>==|!=|>=|<=|>|<)\s*(?P<value>.+)$")
 
 
-def found(path: str, value: Any) -> list[Any]:
+def found(path: str, value: object) -> list[Any]:
     """All values that a path leads to; none when something on the way is missing or the path is not understood."""
     values = [value]
     for step in _steps(path):
@@ -48,12 +48,12 @@ def _steps(path: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _nothing(_value: Any) -> Iterator[Any]:
+def _nothing(_value: object) -> Iterator[Any]:
     return iter(())
 
 
 def _key(name: str) -> Step:
-    def step(value: Any) -> Iterator[Any]:
+    def step(value: object) -> Iterator[Any]:
         if name == "*":
             yield from value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         elif isinstance(value, dict) and name in value:
@@ -73,7 +73,7 @@ def _bracket(match: re.Match[str]) -> Step:
 
 
 def _index(position: int) -> Step:
-    def step(value: Any) -> Iterator[Any]:
+    def step(value: object) -> Iterator[Any]:
         if isinstance(value, list) and -len(value) <= position < len(value):
             yield value[position]
 
@@ -111,7 +111,7 @@ def _filter(text: str) -> Step:
         )
     path, compare, wanted = match["path"], _COMPARISONS[match["op"]], _literal(match["value"])
 
-    def fits(item: Any) -> bool:
+    def fits(item: object) -> bool:
         try:
             return any(compare(one, wanted) for one in found(path, item))
         except TypeError:

@@ -105,7 +105,7 @@ def _cell(path: str, type_: str, obj: Json) -> Any:
     return value if isinstance(value, fits.get(type_, (object,))) else None
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (dict, list)):
