@@ -7,6 +7,7 @@ plan a candidate -> preflight -> fetch the dataset -> judge the change -> create
 from __future__ import annotations
 
 from airflow.sdk import DAG
+from kaito.alerts import deadline, on_failure
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE, retrain_params
 from kaito.pipelines import DEFAULT_ARGS, retrain
 
@@ -32,6 +33,8 @@ with DAG(
     schedule=None,
     params=retrain_params(),
     default_args=DEFAULT_ARGS,
+    on_failure_callback=on_failure(),
+    deadline=deadline(),
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,

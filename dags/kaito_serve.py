@@ -7,6 +7,7 @@ cost, finish
 from __future__ import annotations
 
 from airflow.sdk import DAG
+from kaito.alerts import on_failure
 from kaito.params import serving_params
 from kaito.pipelines import DEFAULT_ARGS, finish, preflight, record_cost, serve
 
@@ -31,6 +32,7 @@ with DAG(
     schedule=None,
     params=serving_params(),
     default_args=DEFAULT_ARGS,
+    on_failure_callback=on_failure(),
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,

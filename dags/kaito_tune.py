@@ -7,6 +7,7 @@ preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes 
 from __future__ import annotations
 
 from airflow.sdk import DAG
+from kaito.alerts import on_failure
 from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.publishing import PublishAdapterOperator
@@ -51,6 +52,7 @@ with DAG(
     schedule=None,
     params=tuning_params(),
     default_args=DEFAULT_ARGS,
+    on_failure_callback=on_failure(),
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,

@@ -15,6 +15,7 @@ from airflow.sdk import DAG, Asset, CronTriggerTimetable, DeltaTriggerTimetable
 
 from include.retraining.files import NAME, RetrainingFile, examine
 from include.retraining.policy import Policy
+from kaito.alerts import deadline, on_failure
 from kaito.pipelines import DEFAULT_ARGS, retrain
 
 PREFIX = "kaito_retrain__"
@@ -66,6 +67,8 @@ def _dag(path: Path, said: RetrainingFile) -> DAG:
         start_date=BEGIN,
         catchup=False,
         max_active_runs=1,
+        on_failure_callback=on_failure(),
+        deadline=deadline(),
         default_args={**DEFAULT_ARGS, "owner": said.owner},
         tags=["kaito", "tuning", *said.tags],
         doc_md=doc,

@@ -92,6 +92,25 @@ def connection_id() -> str:
     return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
 
 
+def notifier_names() -> tuple[str, ...]:
+    """Return who is told of failures, as `package.module:name` each (``[kaito] notifiers``)."""
+    return _items(_text("notifiers"))
+
+
+def retrain_deadline() -> int:
+    """Return after how many minutes a retraining is late, 0 for never (``[kaito] retrain_deadline_minutes``).
+
+    :raises ValueError: it is no whole number, or below 0.
+    """
+    text = _text("retrain_deadline_minutes") or "0"
+    minutes = _whole("retrain_deadline_minutes", text)
+    if minutes < 0:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] retrain_deadline_minutes must not be below 0: {text!r}."
+        )
+    return minutes
+
+
 def policy() -> Policy:
     """Return what the installation decides about what a Workspace may ask for.
 

@@ -96,3 +96,14 @@ def test_the_group_fits_into_a_dag_of_ones_own_behind_its_own_steps() -> None:
     assert mine.get_task("renew.tune").retries == 20
     assert "renew.plan_candidate" in mine.get_task("renew.wait_for_nodes").workspace
     DagSerialization.to_dict(mine)
+
+
+def test_a_deadline_and_notifiers_go_through_airflows_own_form_of_a_dag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__RETRAIN_DEADLINE_MINUTES", "90")
+    monkeypatch.setenv("AIRFLOW__KAITO__NOTIFIERS", "examples.notifiers.by_mail:notifier")
+    late = DagBag().dags["kaito_retrain"]
+    assert late.has_on_failure_callback
+    (alert,) = DagSerialization.serialize_dag(late)["deadline"]
+    assert "kaito.alerts.tell_late" in str(alert)

@@ -1,0 +1,1 @@
+"""Notifiers for `[kaito] notifiers`: copy one into your own package, and change whom it tells."""

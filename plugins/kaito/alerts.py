@@ -1,0 +1,77 @@
+"""Who is told when a run of ours fails, or a retraining takes too long: the notifiers of `[kaito] notifiers`.
+
+Each is named as `package.module:name` and is called without arguments to make a notifier of an Airflow provider, or one
+of your own. One that cannot send stops neither the others nor a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseNotifier
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.module_loading import import_string
+
+from kaito.settings import SECTION, notifier_names, retrain_deadline
+
+log = logging.getLogger(__name__)
+
+LATE = f"{__name__}.tell_late"
+
+
+def on_failure() -> list[Callable[..., None]]:
+    """Return the callbacks of a DAG's `on_failure_callback`; none where no notifier is set.
+
+    :raises ValueError: a name leads to no notifier; Airflow shows it as the DAG's import error.
+    """
+    return list(notifiers())
+
+
+def deadline() -> DeadlineAlert | None:
+    """Return the alert of a retraining that has not ended in time, None where none is set.
+
+    :raises ValueError: the time is no whole number.
+    """
+    minutes = retrain_deadline()
+    if not minutes:
+        return None
+    return DeadlineAlert(
+        name="kaito_retrain_late",
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=minutes),
+        callback=AsyncCallback(LATE),
+    )
+
+
+def notifiers() -> list[BaseNotifier]:
+    """Return a new notifier for each name of the setting. Raises ValueError."""
+    return [_made(name) for name in notifier_names()]
+
+
+def _made(name: str) -> BaseNotifier:
+    said = f"Airflow setting [{SECTION}] notifiers: {name}"
+    try:
+        make = import_string(name.replace(":", "."))
+        found = make()
+    except Exception as error:  # whatever somebody else's code raises is told as the DAG's import error
+        raise ValueError(f"{said} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(found, BaseNotifier):
+        raise ValueError(f"{said} must make an airflow.sdk.BaseNotifier, and made {type(found).__name__}.")
+    return found
+
+
+async def tell_late(context: dict[str, Any] | None = None) -> None:
+    """Tell everybody that a run is late; Airflow's triggerer calls it.
+
+    :param context: what Airflow says of the run and its deadline.
+    """
+    for notifier in notifiers():
+        notifier.context = {"reason": "it has not ended in time", **(context or {})}  # type: ignore[typeddict-item]
+        try:
+            await notifier
+        except Exception:
+            log.exception("%s could not tell that a run is late", type(notifier).__name__)
