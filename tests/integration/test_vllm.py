@@ -46,35 +46,32 @@ AUTH = {"Authorization": f"bearer {KEY}"}
 DIGEST, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 ADDRESS = "127.78.0.1"
 
-ADAPTER = """
+ADAPTERS = """
 import sys, torch
 from transformers import AutoModelForCausalLM
 from peft import LoraConfig, get_peft_model
-torch.manual_seed(int(sys.argv[3]))
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-config = LoraConfig(r=int(sys.argv[4]), lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-tuned = get_peft_model(model, config)
-tuned.save_pretrained(sys.argv[2])
+for seed, (folder, rank) in enumerate(zip(sys.argv[2::2], sys.argv[3::2])):
+    torch.manual_seed(seed)
+    config = LoraConfig(r=int(rank), lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    tuned = get_peft_model(model, config)
+    tuned.save_pretrained(folder)
+    model = tuned.unload()
 """
 
 
-def adapter(model: Path, target: Path, seed: int, rank: int = 4) -> Path:
-    subprocess.run(
-        [sys.executable, "-c", ADAPTER, model, target, str(seed), str(rank)],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    return target
+def make_adapters(model: Path, ranks: dict[Path, int]) -> None:
+    """An adapter of random weights in each folder, of the rank given; one process makes all of them."""
+    arguments = [str(part) for folder, rank in ranks.items() for part in (folder, rank)]
+    command = [sys.executable, "-c", ADAPTERS, str(model), *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     folder = tmp_path_factory.mktemp("vllm")
     model = weights(PROJECT_ROOT / ".sandbox" / "weights")
-    adapter(model, folder / "adapters" / "mine", 1)
-    adapter(model, folder / "next", 2)
-    adapter(model, folder / "large", 3, rank=32)
+    make_adapters(model, {folder / "adapters" / "mine": 4, folder / "next": 4, folder / "large": 32})
     (folder / "key").write_text(KEY)
     (folder / "token").write_text(TOKEN)
     environment = {

@@ -74,6 +74,8 @@ class Pod:
             "POD_IP": address,
             "PORT": str(port),
             "VLLM_CPU_KVCACHE_SPACE": "1",
+            # What vLLM learns of a model's class by a process of its own, it writes down: all starts share it.
+            "VLLM_CACHE_ROOT": str(PROJECT_ROOT / ".sandbox" / "vllm-cache"),
             "TERMINATION_LOG": str(folder / f"{address}.end"),
             **environment,
         }
