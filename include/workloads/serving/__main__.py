@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("workload")
 
-MAX_NUM_SEQS = 8  # requests that run together, where nobody says how many
+MAX_NUM_SEQS = 16  # requests that run together, where nobody says how many
 GRACE_SECONDS = SERVING_DRAIN_SECONDS
 #: What is left after that: for connections that hold no question, and for a generation that nobody reads.
 CLOSE_SECONDS, WORKER_SECONDS = 1, 2
@@ -94,6 +94,7 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
     """Load the model and start its worker; returns (service, worker)."""
     from include.workloads.serving.engine import Engine
     from include.workloads.serving.generation import Worker
+    from include.workloads.serving.live import LiveAdapters
     from include.workloads.serving.service import Service
 
     began = time.monotonic()
@@ -103,13 +104,13 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
     log.info("%s", precision.sentence)
     for warning in check_base(adapters, {env.name, os.environ.get("MODEL_ID", "")} - {""}):
         log.warning("%s", warning)
-    engine = Engine(env.weights, adapters, hardware, precision)
+    engine = Engine(env.weights, adapters, hardware, precision, env.max_model_len)
     if env.seed is not None:
         engine.seed(env.seed)
-    worker = Worker(engine, max_batch=env.max_num_seqs)
-    names = [adapter.name for adapter in adapters]
+    worker = Worker(engine.batch, max_batch=env.max_num_seqs)
     default = choose_default(adapters, env.default_adapter)
-    service = Service(engine, worker, env.name, names, default, env.max_model_len)
+    live = LiveAdapters(engine, worker, [adapter.name for adapter in adapters])
+    service = Service(engine, worker, env.name, live, default, env.max_model_len)
     log.info("Model loaded successfully: %s in %.1f s", ", ".join(service.models), time.monotonic() - began)
     return service, worker
 

@@ -51,8 +51,11 @@ def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> 
     return found
 
 
-def read_adapter(path: Path, environment: Mapping[str, str] = os.environ) -> Adapter:
-    """The adapter in a folder, checked. Raises UserConfigError."""
+def read_adapter(path: Path, environment: Mapping[str, str] = os.environ, name: str | None = None) -> Adapter:
+    """The adapter in a folder, checked; `name` in place of the folder's. Raises UserConfigError.
+
+    A folder may hold one version of an adapter, `<name>@<digest12>`: the strength is the name's.
+    """
     config = _config(path)
     kind = config.get("peft_type")
     if kind != "LORA":
@@ -60,11 +63,11 @@ def read_adapter(path: Path, environment: Mapping[str, str] = os.environ) -> Ada
     _check_weights(path)
     base = config.get("base_model_name_or_path")
     return Adapter(
-        name=path.name,
+        name=name or path.name,
         path=path,
         rank=_rank(path, config),
         base_model=str(base) if base else None,
-        strength=_strength(path.name, environment.get(path.name)),
+        strength=_strength(path.name, environment.get((name or path.name).partition("@")[0])),
     )
 
 

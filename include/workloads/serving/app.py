@@ -12,14 +12,17 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from include.workloads.contract import UserConfigError
 from include.workloads.serving.dialects import (
     ApiError,
     ChatCompletion,
@@ -27,7 +30,8 @@ from include.workloads.serving.dialects import (
     result_of,
     validation_error,
 )
-from include.workloads.serving.gateway.gateway import Gateway, Parts
+from include.workloads.serving.gateway.gateway import CHOSEN_ADAPTER, Gateway, Parts
+from include.workloads.serving.generation import Closed
 from include.workloads.serving.metrics import Metrics
 from include.workloads.serving.service import Answer, Ask, Service
 
@@ -51,6 +55,7 @@ def build_app(holder: Holder, metrics: Metrics, parts: Parts | None = None) -> F
     _add_errors(app)
     _add_state(app, holder, metrics)
     _add_questions(app, holder, metrics)
+    _add_changes(app, holder)
     app.add_middleware(Gateway, parts=parts or Parts())
     return app
 
@@ -103,6 +108,7 @@ def _add_questions(app: FastAPI, holder: Holder, metrics: Metrics) -> None:
                 messages=[message.model_dump() for message in body.messages] if body.messages else None,
                 prompt=prompt,
                 sampling=options.sampling(),
+                model=request.scope.get(CHOSEN_ADAPTER),
                 max_new_tokens=options.max_new_tokens,
                 max_length=options.max_length,
             ),
@@ -136,6 +142,42 @@ def _add_questions(app: FastAPI, holder: Holder, metrics: Metrics) -> None:
             "logprobs": None,
         }
         return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": answer.usage})
+
+
+class LoraLoad(BaseModel):
+    """Body of `POST /v1/load_lora_adapter`, as vLLM has it."""
+
+    lora_name: str = Field(min_length=1)
+    lora_path: str = Field(min_length=1)
+
+
+class LoraUnload(BaseModel):
+    """Body of `POST /v1/unload_lora_adapter`, as vLLM has it."""
+
+    lora_name: str = Field(min_length=1)
+
+
+def _add_changes(app: FastAPI, holder: Holder) -> None:
+    """vLLM's two routes to change adapters; the gateway lets this pod's own sidecar use them."""
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(body: LoraLoad) -> Response:
+        adapters = holder.ready().adapters
+        try:
+            new = await run_in_threadpool(adapters.load, body.lora_name, Path(body.lora_path))
+        except UserConfigError as error:
+            raise ApiError(400, str(error), param="lora_path") from None
+        except Closed:
+            raise ApiError(503, "The server is stopping.") from None
+        if not new:
+            raise ApiError(400, f"The adapter {body.lora_name} has already been loaded.", param="lora_name")
+        return Response(f"Success: LoRA adapter '{body.lora_name}' added.")
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload(body: LoraUnload) -> Response:
+        if not holder.ready().adapters.unload(body.lora_name):
+            raise ApiError(404, f"There is no adapter {body.lora_name} here.", param="lora_name")
+        return Response(f"Success: LoRA adapter '{body.lora_name}' removed.")
 
 
 class _Clock:

@@ -1,51 +1,49 @@
-"""The model: base weights once, LoRA adapters beside it, one batch at a time (see generation.py for who calls).
+"""The model: base weights once, LoRA adapters beside it, and the batch that runs on it (generation.py says who calls).
 
-Adapters stay apart from the base weights ("unmerged"): one copy of the base serves all of them, and switching costs
-nothing and loses no precision.
+How its forward pass is run is decided at the start by trying: packed weights and shared rows where they give the scores
+that the model gives by itself, the slower ways where they do not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteria
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
+from include.workloads.serving import packed, sequences
 from include.workloads.serving.adapters import Adapter
-from include.workloads.serving.generation import Request, arguments
+from include.workloads.serving.batching import Batch
+from include.workloads.serving.generation import Request
+from include.workloads.serving.lora import Adapted
+from include.workloads.serving.sampling import Choice
 
 log = logging.getLogger("workload")
 
-
-class _Deliver(StoppingCriteria):  # type: ignore[misc]
-    """Called by generate() after each token: hands it over, and says which rows are done."""
-
-    def __init__(self, batch: Sequence[Request], stop_ids: frozenset[int]) -> None:
-        self._batch, self._stop_ids = batch, stop_ids
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        for request, token in zip(self._batch, input_ids[:, -1].tolist(), strict=True):
-            request.take(token, self._stop_ids)
-        done = [request.finished for request in self._batch]
-        return torch.tensor(done, device=input_ids.device, dtype=torch.bool)
+FULL_CONTEXTS = 8  # all running requests together may hold as many tokens as so many contexts
+PROBES = (11, 7)  # tokens of the two prompts that the ways to run the model are compared with
+LIKENESS = 0.99  # cosine of scores that are the same but for rounding
 
 
 class Engine:
-    """A loaded model that answers batches of requests."""
+    """A loaded model that answers requests."""
 
     def __init__(
-        self, weights: Path, adapters: Sequence[Adapter], hardware: Hardware, precision: Precision
+        self,
+        weights: Path,
+        adapters: Sequence[Adapter],
+        hardware: Hardware,
+        precision: Precision,
+        max_model_len: int | None = None,
     ) -> None:
         """Load; raises UserConfigError when weights or an adapter do not fit."""
-        os.environ["HF_HUB_OFFLINE"] = "1"
         if not list(weights.glob("*.safetensors")):
             raise UserConfigError(
                 f"{weights} holds no *.safetensors; weights in other formats are not loaded."
@@ -53,42 +51,61 @@ class Engine:
         self.tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             weights,
             dtype=getattr(torch, precision.dtype),
             device_map={"": 0} if hardware.gpus == 1 else "auto" if hardware.gpus > 1 else None,
             local_files_only=True,
             use_safetensors=True,
-            attn_implementation="sdpa",
+        ).eval()
+        self._text = model.config.get_text_config()
+        self._config = model.generation_config
+        self._device = model.device
+        self._keeps_last = sequences.leaves_out_scores(model)
+        self.context = int(getattr(self._text, "max_position_embeddings", None) or 2048)
+        self.stop_ids = _stop_ids(self._config, self.tokenizer)
+        self._adapted = Adapted(model)
+        most = FULL_CONTEXTS * min(self.context, max_model_len or self.context)
+        kept = self._way(model, most)
+        self.batch = Batch(
+            kept,
+            self._adapted.rows,
+            self._choice,
+            self.stop_ids,
+            most,
         )
-        text = self.model.config.get_text_config()
-        self.context = int(getattr(text, "max_position_embeddings", None) or 2048)
-        self.stop_ids = _stop_ids(self.model.generation_config, self.tokenizer)
-        self._has_adapters = bool(adapters)
-        self._add_adapters(adapters)
-        self.model.eval()
-
-    def _add_adapters(self, adapters: Sequence[Adapter]) -> None:
-        if not adapters:
-            return
-        from peft import PeftModel
-
         for adapter in adapters:
-            try:
-                if isinstance(self.model, PeftModel):
-                    self.model.load_adapter(adapter.path, adapter_name=adapter.name)
-                else:
-                    self.model = PeftModel.from_pretrained(
-                        self.model, adapter.path, adapter_name=adapter.name
-                    )
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise UserConfigError(
-                    f"Adapter {adapter.name} does not fit this model"
-                    f"{f' (it was made for {adapter.base_model})' if adapter.base_model else ''}: "
-                    f"{str(error).strip().splitlines()[0]}"
-                ) from error
-            _scale(self.model, adapter)
-            log.info("Adapter added: %s (rank %s, strength %g)", adapter.name, adapter.rank, adapter.strength)
+            self._adapted.add(adapter)
+
+    @property
+    def model(self) -> Any:
+        """The model with its adapters."""
+        return self._adapted.model
+
+    def _way(self, model: Any, most: int) -> sequences.Sequences:
+        """The fastest way to run this model that gives its own scores."""
+        sizes = range(self._text.vocab_size // 2, self._text.vocab_size // 2 + sum(PROBES))
+        prompts = [list(sizes[: PROBES[0]]), list(sizes[PROBES[0] :])]
+        with torch.inference_mode():
+            right = torch.stack(
+                [
+                    model(input_ids=torch.tensor([one], device=self._device), use_cache=False).logits[0, -1]
+                    for one in prompts
+                ]
+            )
+        for pack in (True, False):
+            if pack and not packed.can_be_packed(model):
+                continue
+            before = packed.pack(model) if pack else {}
+            rows = self._rows(most)
+            if _alike(rows, prompts, right):
+                return self._rows(most)
+            packed.put_back(before)
+        log.warning("This model keeps more than keys and values: its requests are run one by one, in turn.")
+        return sequences.Apart(self._adapted.forward, model.config, self._device, self._keeps_last)
+
+    def _rows(self, most: int) -> sequences.Rows:
+        return sequences.Rows(self._adapted.forward, self._text, self._device, most, self._keeps_last)
 
     @staticmethod
     def seed(seed: int) -> None:
@@ -101,38 +118,48 @@ class Engine:
         backend = self.tokenizer.backend_tokenizer
         return lambda token: stream.step(backend, token) or ""
 
-    @contextlib.contextmanager
-    def with_adapter(self, name: str | None) -> Iterator[None]:
+    def with_adapter(self, name: str | None) -> AbstractContextManager[None]:
         """What is run inside is run with this adapter, or with the base model alone."""
-        if not self._has_adapters:
-            yield
-        elif name is None:
-            with self.model.disable_adapter():
-                yield
-        else:
-            self.model.set_adapter(name, inference_mode=True)
-            yield
+        return self._adapted.rows([name])
 
-    def generate(self, batch: list[Request]) -> None:
-        """Run one batch of requests with equal settings to its end."""
-        settings = batch[0].settings
-        if settings.seed is not None:
-            torch.manual_seed(settings.seed)
-        padded = self.tokenizer.pad(
-            {"input_ids": [request.prompt_ids for request in batch]}, return_tensors="pt"
-        )
-        options = GenerationConfig(
-            max_new_tokens=max(request.max_new_tokens for request in batch),
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(self.stop_ids),
-            **arguments(settings),
-        )
-        with torch.inference_mode(), self.with_adapter(settings.adapter):
-            self.model.generate(
-                **padded.to(self.model.device),
-                generation_config=options,
-                stopping_criteria=[_Deliver(batch, self.stop_ids)],
-            )
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Load one more. Raises UserConfigError when it does not fit."""
+        self._adapted.add(adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """Take one away that no running request uses."""
+        self._adapted.remove(name)
+        self.batch.forget(name)
+
+    def _choice(self, request: Request) -> Choice:
+        adapter = request.settings.adapter
+        if adapter is not None and adapter not in self._adapted.names:
+            raise UserConfigError(f"The adapter {adapter} was taken away.")
+        return Choice(request, self._config, self.stop_ids, self._device)
+
+    def generate(self, requests: Sequence[Request]) -> None:
+        """Run requests together to their end, where no worker runs them."""
+        for request in requests:
+            self.batch.begin(request)
+        while self.batch.running:
+            self.batch.step()
+            self.batch.sweep()
+
+
+def _alike(kept: sequences.Sequences, prompts: Sequence[Sequence[int]], right: torch.Tensor) -> bool:
+    """Whether two prompts of unlike length, read in parts and followed together, get their right scores."""
+    try:
+        with torch.inference_mode():
+            kept.reserve(len(prompts), max(map(len, prompts)))
+            for row, prompt in enumerate(prompts):
+                kept.read(row, prompt[:3], 0)
+                kept.read(row, prompt[3:-1], 3)
+            found = kept.follow([prompt[-1] for prompt in prompts], [len(prompt) - 1 for prompt in prompts])
+    except Exception as error:  # whatever a model does with a cache that it does not know
+        log.info("Shared rows do not suit this model: %s: %s", type(error).__name__, error)
+        return False
+    likeness = torch.nn.functional.cosine_similarity(found.float(), right.float(), dim=-1)
+    return bool((likeness > LIKENESS).all())
 
 
 def _stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
@@ -140,14 +167,3 @@ def _stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
     ids = config.eos_token_id
     known = set(ids) if isinstance(ids, list) else {ids}
     return frozenset(int(item) for item in {*known, tokenizer.eos_token_id} if item is not None)
-
-
-def _scale(model: Any, adapter: Adapter) -> None:
-    """KAITO's strength: a factor on the adapter's contribution in every layer."""
-    if adapter.strength == 1.0:
-        return
-    from peft.tuners.lora import LoraLayer
-
-    for module in model.modules():
-        if isinstance(module, LoraLayer) and adapter.name in module.scaling:
-            module.scaling[adapter.name] *= adapter.strength

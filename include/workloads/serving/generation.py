@@ -1,8 +1,7 @@
-"""One worker thread that turns queued requests into tokens, several of the same kind at a time.
+"""The queue of requests and the one thread that makes their tokens, all running requests together, step by step.
 
-The model is touched by this thread alone, so switching adapters between batches is safe under any concurrency.
-Requests that share adapter and sampling settings run as one batch; each gets its tokens as they come, and leaves the
-batch's attention when it is done, cancelled or at its limit.
+The model is touched by this thread alone, so adapters can come and go between two steps. A request joins as soon as
+there is room and leaves as soon as it is done: none waits for another's end.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -31,14 +31,14 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What must be equal for requests to share a batch: adapter (None: base model) and sampling."""
+    """How a request is answered: adapter (None: base model) and sampling."""
 
     adapter: str | None
     sampling: tuple[tuple[str, Any], ...] = ()  # transformers' generate() arguments, sorted
     seed: int | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     """One prompt on its way: tokens come out of `tokens`, then None."""
 
@@ -66,16 +66,21 @@ class Request:
             return
         if self.first_token_seconds is None:
             self.first_token_seconds = time.monotonic() - self.queued_at
-        if self.cancelled.is_set():
-            self._finish("cancelled")
-        elif token in stop_ids:
-            self.produced += 1
+        if self.leave_if_cancelled():
+            return
+        self.produced += 1
+        if token in stop_ids:
             self._finish("stop")
         else:
-            self.produced += 1
             self.tokens.put(token)
             if self.produced >= self.max_new_tokens:
                 self._finish("length")
+
+    def leave_if_cancelled(self) -> bool:
+        """End the stream when nobody reads it any more; whether it has ended."""
+        if not self.finished and self.cancelled.is_set():
+            self._finish("cancelled")
+        return self.finished
 
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason, self.finished = reason, True
@@ -89,20 +94,35 @@ class Request:
 
 
 class Model(Protocol):
-    """What the worker needs of a model; `Engine` is the real one."""
+    """What the worker needs of a model; `Batch` is the real one."""
 
-    def generate(self, batch: list[Request]) -> None:
-        """Run the batch to its end, handing tokens over with `Request.take`."""
+    @property
+    def running(self) -> Sequence[Request]:
+        """The requests that have begun and have not left."""
+
+    def fits(self, request: Request) -> bool:
+        """Whether there is room for one more; with none running there always is."""
+
+    def begin(self, request: Request) -> None:
+        """Give it a place."""
+
+    def step(self) -> None:
+        """Read a part of the new prompts and make one token for each of the others, by `Request.take`."""
+
+    def sweep(self) -> None:
+        """Let finished requests leave."""
 
 
 class Worker:
     """The queue and its one thread."""
 
     def __init__(self, model: Model, max_batch: int = 8, max_waiting: int = 128) -> None:
+        """`max_batch` requests run together, `max_waiting` more may wait."""
         self._model = model
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._waiting: deque[Request] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._ready = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -112,6 +132,12 @@ class Worker:
     def waiting(self) -> int:
         """Requests not yet begun."""
         return len(self._waiting)
+
+    def wants(self, adapter: str) -> bool:
+        """Whether a request that waits or runs asks this adapter; to be called between two steps."""
+        with self._ready:
+            asked = [*self._waiting, *self._model.running]
+        return any(request.settings.adapter == adapter for request in asked)
 
     def submit(self, request: Request) -> Request:
         """Queue a request. Raises Busy when too many wait, Closed once the server stops."""
@@ -124,6 +150,16 @@ class Worker:
             self._ready.notify()
         return request
 
+    def between_steps(self, job: Callable[[], Any]) -> Any:
+        """Run `job` in the model's thread and return what it returns. Raises what it raises, Closed at the end."""
+        done: Future[Any] = Future()
+        with self._ready:
+            if self._closing:
+                raise Closed
+            self._jobs.append((job, done))
+            self._ready.notify()
+        return done.result()
+
     def close(self, timeout: float | None = None) -> None:
         """Finish what is queued, then end the thread."""
         with self._ready:
@@ -132,34 +168,43 @@ class Worker:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while batch := self._next_batch():
+        while self._go_on():
+            while self._jobs:
+                job, done = self._jobs.popleft()
+                try:
+                    done.set_result(job())
+                except BaseException as error:  # it belongs to whoever asked for the job
+                    done.set_exception(error)
+            self._admit()
             try:
-                self._model.generate(batch)
-            except Exception as error:  # one bad batch must not end the server
+                self._model.step()
+            except Exception as error:  # one bad step must not end the server
                 log.exception("Generation failed")
-                for request in batch:
+                for request in self._model.running:
                     request.fail(error)
-            for request in batch:
-                request.fail(RuntimeError("the model ended early"))
+            self._model.sweep()
 
-    def _next_batch(self) -> list[Request]:
-        """The oldest request and those behind it that fit it; [] when closed and empty."""
+    def _go_on(self) -> bool:
+        """Wait for something to do; False when closed and nothing is left."""
         with self._ready:
-            self._ready.wait_for(lambda: self._waiting or self._closing)
-            batch: list[Request] = []
-            others: deque[Request] = deque()
-            while self._waiting:
-                request = self._waiting.popleft()
-                if not batch or (
-                    request.settings == batch[0].settings
-                    and request.settings.seed is None
-                    and len(batch) < self._max_batch
-                ):
-                    batch.append(request)
-                else:
-                    others.append(request)
-            self._waiting = others
-            return batch
+            self._ready.wait_for(lambda: self._model.running or self._waiting or self._jobs or self._closing)
+            return bool(self._model.running or self._waiting or self._jobs)
+
+    def _admit(self) -> None:
+        """Begin the oldest waiting requests, as many as there is room for."""
+        while self._waiting and len(self._model.running) < self._max_batch:
+            request = self._waiting[0]
+            if self._model.running and not self._model.fits(request):
+                return
+            with self._ready:
+                self._waiting.popleft()
+            if request.leave_if_cancelled():
+                continue
+            try:
+                self._model.begin(request)
+            except Exception as error:  # the others go on
+                log.exception("A request could not begin")
+                request.fail(error)
 
 
 def sampling(**arguments: Any) -> tuple[tuple[str, Any], ...]:
@@ -168,5 +213,5 @@ def sampling(**arguments: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def arguments(settings: Settings) -> Mapping[str, Any]:
-    """The generate() arguments of one batch; greedy unless they say otherwise."""
+    """The generate() arguments of one request; greedy unless they say otherwise."""
     return {"do_sample": False, **dict(settings.sampling)}

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from include.workloads.serving.dialects import DEFAULT_NEW_TOKENS, ApiError
 from include.workloads.serving.generation import Busy, Closed, Request, Settings, Worker, sampling
+from include.workloads.serving.live import LiveAdapters
 
 
 class Loaded(Protocol):
@@ -59,7 +60,7 @@ class Service:
         loaded: Loaded,
         worker: Worker,
         name: str,
-        adapters: Sequence[str],
+        adapters: LiveAdapters,
         default_adapter: str | None,
         max_model_len: int | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class Service:
         self._loaded = loaded
         self._worker = worker
         self.name = name
-        self.adapters = tuple(adapters)
+        self.adapters = adapters  # they may change while the server answers
         self.default_adapter = default_adapter
 
     @property

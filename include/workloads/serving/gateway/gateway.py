@@ -61,6 +61,8 @@ ADMIN = (
 )
 ADMIN_HEADER = "x-kaito-admin"
 ADAPTER_HEADER = b"x-kaito-adapter-digest"
+# Where a server with a /chat of its own finds the adapter to ask: KAITO's body has no field for it.
+CHOSEN_ADAPTER = "kaito.adapter"
 BODIES = ("POST", "PUT", "PATCH")
 LEAVING = "This server is being stopped and takes no new requests; ask again."
 
@@ -176,9 +178,9 @@ class Gateway:
                 answering.headers.append((ADAPTER_HEADER, adapter.digest.encode()))
             if path == KAITO_CHAT and parts.translates_chat and value is not None:
                 return await self._kaito_chat(scope, receive, answering.send, value, adapter)
-            if (
-                adapter is not None and value is not None and path != KAITO_CHAT
-            ):  # that has no field for a model
+            if adapter is not None and path == KAITO_CHAT:
+                scope = {**scope, CHOSEN_ADAPTER: adapter.target}
+            elif adapter is not None and value is not None:
                 scope, body = _addressed(scope, body, value, adapter)
             try:
                 return await self._app(scope, given_again(body, receive), answering.send)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,17 +21,19 @@ from include.workloads.serving.generation import Request, Worker
 from include.workloads.serving.metrics import Metrics
 from include.workloads.serving.service import Service, first_stop, held_back
 from include.workloads.tuning.standin import _tokenizer
+from tests.support.serving_model import WholeAnswers, adapter_folder, live
 
 STOP = frozenset({0})
 EIGHT = "It has 8 NVIDIA H200 GPUs."
 
 
-class Scripted:
+class Scripted(WholeAnswers):
     """Answers `EIGHT` with an adapter and "No idea." without, one token per word; remembers what it was asked."""
 
     context = 64
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokenizer = _tokenizer()
         self.asked: list[Request] = []
 
@@ -57,7 +60,7 @@ def model() -> Scripted:
 def client(model: Scripted) -> Iterator[TestClient]:
     worker = Worker(model)
     holder = Holder()
-    holder.service = Service(model, worker, "phi", ["gpu"], "gpu")
+    holder.service = Service(model, worker, "phi", live(model, worker, "gpu"), "gpu")
     with TestClient(build_app(holder, Metrics())) as client:
         yield client
     worker.close(5)
@@ -189,7 +192,7 @@ def test_a_request_is_in_flight_until_its_answer_has_left(model: Scripted) -> No
 
     slow, holder = Slow(), Holder()
     worker = Worker(slow)
-    holder.service = Service(slow, worker, "phi", [], None)
+    holder.service = Service(slow, worker, "phi", live(slow, worker), None)
     with TestClient(build_app(holder, Metrics())) as client, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.post, "/chat", json={"prompt": "how many"})
         assert answering.wait(20)
@@ -237,7 +240,7 @@ def test_stop_texts_are_found_and_their_beginnings_held_back() -> None:
 def test_a_lowered_context_refuses_longer_prompts_and_shortens_answers(model: Scripted) -> None:
     worker = Worker(model)
     holder = Holder()
-    holder.service = Service(model, worker, "phi", [], None, max_model_len=20)
+    holder.service = Service(model, worker, "phi", live(model, worker), None, max_model_len=20)
     with TestClient(build_app(holder, Metrics())) as client:
         refused = client.post("/chat", json={"prompt": "word " * 30})
         answered = client.post("/chat", json={"prompt": "?", "generate_kwargs": {"max_new_tokens": 60}})
@@ -252,7 +255,7 @@ def test_a_lowered_context_refuses_longer_prompts_and_shortens_answers(model: Sc
 def test_a_context_above_the_model_s_own_changes_nothing(model: Scripted, client: TestClient) -> None:
     worker = Worker(model)
     holder = Holder()
-    holder.service = Service(model, worker, "phi", [], None, max_model_len=10_000)
+    holder.service = Service(model, worker, "phi", live(model, worker), None, max_model_len=10_000)
     with TestClient(build_app(holder, Metrics())) as other:
         refused = other.post("/chat", json={"prompt": "word " * 90})
     worker.close(5)
@@ -270,8 +273,39 @@ def test_a_broken_setting_is_named(monkeypatch: pytest.MonkeyPatch, variable: st
 
 def test_settings_have_defaults_and_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Environment.read()
-    assert (plain.max_model_len, plain.max_num_seqs, plain.seed) == (None, 8, None)
+    assert (plain.max_model_len, plain.max_num_seqs, plain.seed) == (None, 16, None)
     for variable, text in {"MAX_MODEL_LEN": "512", "MAX_NUM_SEQS": "3", "SEED": "0"}.items():
         monkeypatch.setenv(variable, text)
     read = Environment.read()
     assert (read.max_model_len, read.max_num_seqs, read.seed) == (512, 3, 0)
+
+
+ADMIN = {"x-kaito-admin": "token"}
+
+
+def test_an_adapter_comes_and_goes_while_the_server_answers(tmp_path: Path, model: Scripted) -> None:
+    """As vLLM has it, so that the sidecar asks both alike; clients say the public name, and /chat asks it too."""
+    (tmp_path / "token").write_text("token")
+    names = tmp_path / "names.json"
+    names.write_text('{"adapters": {"mine": {"target": "mine@1"}}, "default": "mine"}')
+    worker, holder = Worker(model), Holder()
+    holder.service = Service(model, worker, "phi", live(model, worker), None)
+    parts = parts_of({"KAITO_ADMIN_TOKEN_FILE": str(tmp_path / "token"), "KAITO_ADAPTERS_FILE": str(names)})
+    load = {"lora_name": "mine@1", "lora_path": str(adapter_folder(tmp_path / "mine@1"))}
+    with TestClient(build_app(holder, Metrics(), parts)) as client:
+        assert completion(client, model="mine").status_code == 404
+        assert client.post("/v1/load_lora_adapter", json=load).status_code == 401
+        assert client.post("/v1/load_lora_adapter", json=load, headers=ADMIN).status_code == 200
+        again = client.post("/v1/load_lora_adapter", json=load, headers=ADMIN)
+        assert (again.status_code, "already been loaded" in again.text) == (400, True)
+        assert completion(client, model="mine").json()["choices"][0]["message"]["content"] == EIGHT
+        assert client.post("/chat", json={"prompt": "?", "return_full_text": False}).json()["Result"] == EIGHT
+        assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["phi", "mine"]
+        nothing = {"lora_name": "mine@2", "lora_path": str(tmp_path / "nothing")}
+        refused = client.post("/v1/load_lora_adapter", json=nothing, headers=ADMIN)
+        assert (refused.status_code, "adapter_config.json" in refused.text) == (400, True)
+        gone = {"lora_name": "mine@1"}
+        assert client.post("/v1/unload_lora_adapter", json=gone, headers=ADMIN).status_code == 200
+        assert client.post("/v1/unload_lora_adapter", json=gone, headers=ADMIN).status_code == 404
+        assert completion(client, model="mine").status_code == 404
+    worker.close(5)

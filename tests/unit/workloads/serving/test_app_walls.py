@@ -24,17 +24,19 @@ from include.workloads.serving.generation import Request, Worker
 from include.workloads.serving.metrics import Metrics
 from include.workloads.serving.service import Service
 from include.workloads.tuning.standin import _tokenizer
+from tests.support.serving_model import WholeAnswers, live
 
 QUESTION = {"model": "phi", "messages": [{"role": "user", "content": "?"}]}
 CHAT = "/v1/chat/completions"
 
 
-class Model:
+class Model(WholeAnswers):
     """Answers "No idea.", or fails while it is `sick`."""
 
     context = 64
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokenizer = _tokenizer()
         self.sick = False
 
@@ -57,7 +59,7 @@ def model() -> Model:
 @pytest.fixture
 def holder(model: Model) -> Iterator[Holder]:
     worker, holder = Worker(model), Holder()
-    holder.service = Service(model, worker, "phi", [], None)
+    holder.service = Service(model, worker, "phi", live(model, worker), None)
     yield holder
     worker.close(5)
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from include.workloads.serving.generation import Busy, Closed, Request, Settings, Worker, sampling
+from tests.support.serving_model import WholeAnswers, live
 
 STOP = frozenset({0})
 
 
-class Echo:
-    """A model that repeats the prompt, held back until `go` is set; it remembers its batches."""
+class Echo(WholeAnswers):
+    """A model that repeats the prompt, held back until `go` is set; it remembers who ran together."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.go = threading.Event()
         self.batches: list[list[Request]] = []
 
@@ -55,7 +59,7 @@ def test_a_cancelled_request_leaves() -> None:
     assert asked.finish_reason == "cancelled"
 
 
-def test_requests_of_one_kind_share_a_batch_and_others_keep_their_turn() -> None:
+def test_requests_run_together_whatever_they_ask_as_many_as_there_is_room_for() -> None:
     model = Echo()
     worker = Worker(model, max_batch=3)
     first = worker.submit(request(1))
@@ -64,33 +68,34 @@ def test_requests_of_one_kind_share_a_batch_and_others_keep_their_turn() -> None
     warm = sampling(do_sample=True)
     queued = [
         worker.submit(item)
-        for item in (
-            request(2, adapter="a"),
-            request(3),
-            request(4, adapter="a"),
-            request(5, adapter="a", sampling=warm),
-            request(6, adapter="a"),
-            request(7, adapter="a"),
-            request(8, adapter="a", seed=1),
-            request(9, adapter="a", seed=1),
-        )
+        for item in (request(2, adapter="a"), request(3, sampling=warm), request(4, seed=1), request(5))
     ]
     model.go.set()
     for item in (first, *queued):
         assert list(item.stream()) == item.prompt_ids
     worker.close(5)
-    assert [[item.prompt_ids[0] for item in batch] for batch in model.batches] == [
-        [1],
-        [2, 4, 6],
-        [3],
-        [5],
-        [7],
-        [8],
-        [9],
-    ]
+    assert [[item.prompt_ids[0] for item in batch] for batch in model.batches] == [[1], [2, 3, 4], [5]]
 
 
-def test_one_bad_batch_does_not_end_the_server() -> None:
+def test_a_request_that_finds_no_room_waits_and_keeps_its_turn() -> None:
+    class Narrow(Echo):
+        def fits(self, request: Request) -> bool:
+            return len(request.prompt_ids) == 1
+
+    model = Narrow()
+    worker = Worker(model)
+    first = worker.submit(request(1))
+    while worker.waiting:
+        pass
+    queued = [worker.submit(item) for item in (request(2, 2), request(3))]
+    model.go.set()
+    for item in (first, *queued):
+        list(item.stream())
+    worker.close(5)
+    assert [[item.prompt_ids[0] for item in batch] for batch in model.batches] == [[1], [2, 3]]
+
+
+def test_one_bad_step_fails_who_ran_in_it_and_does_not_end_the_server() -> None:
     class Broken(Echo):
         def generate(self, batch: list[Request]) -> None:
             if batch[0].prompt_ids == [13]:
@@ -103,6 +108,56 @@ def test_one_bad_batch_does_not_end_the_server() -> None:
     with pytest.raises(RuntimeError, match="no luck"):
         list(worker.submit(request(13)).stream())
     assert list(worker.submit(request(7)).stream()) == [7]
+    worker.close(5)
+
+
+def test_a_request_that_cannot_begin_fails_alone() -> None:
+    class Picky(Echo):
+        def begin(self, request: Request) -> None:
+            if request.settings.adapter == "gone":
+                raise ValueError("taken away")
+            super().begin(request)
+
+    model = Picky()
+    model.go.set()
+    worker = Worker(model)
+    with pytest.raises(ValueError, match="taken away"):
+        list(worker.submit(request(13, adapter="gone")).stream())
+    assert list(worker.submit(request(7)).stream()) == [7]
+    worker.close(5)
+
+
+def test_jobs_run_between_steps_and_their_errors_are_their_caller_s() -> None:
+    worker = Worker(Echo())
+    assert worker.between_steps(lambda: threading.current_thread().name) == "generation"
+    with pytest.raises(ZeroDivisionError):
+        worker.between_steps(lambda: 1 // 0)
+    worker.close(5)
+    with pytest.raises(Closed):
+        worker.between_steps(lambda: 1)
+
+
+def test_an_adapter_goes_when_nobody_asks_it_any_more(tmp_path: Path) -> None:
+    gone: list[str] = []
+
+    class Host(Echo):
+        def remove_adapter(self, name: str) -> None:
+            gone.append(name)
+
+    model = Host()
+    worker = Worker(model)
+    adapters = live(model, worker, "a")
+    asked = worker.submit(request(5, adapter="a"))
+    assert adapters.unload("a")
+    assert list(adapters) == []
+    assert not adapters.unload("a")
+    assert gone == []
+    model.go.set()
+    assert list(asked.stream()) == [5]
+    until = time.monotonic() + 10
+    while not gone and time.monotonic() < until:
+        time.sleep(0.05)
+    assert gone == ["a"]
     worker.close(5)
 
 
