@@ -22,7 +22,11 @@ from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MAX_RANK, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
 from include.contracts.methods import TuningMethod
-from include.contracts.training_defaults import TRAINING_DEFAULTS
+from include.contracts.training_defaults import (
+    EARLY_STOPPING_PATIENCE,
+    EARLY_STOPPING_THRESHOLD,
+    TRAINING_DEFAULTS,
+)
 from include.contracts.training_keys import SECTIONS
 from include.contracts.yaml_documents import reader as documents
 
@@ -167,6 +171,7 @@ class _Examiner:
             path = f"{ROOT}.TrainingArguments.fp16"
             self.faults.append(Fault(path, True, "F12", "bf16 and fp16 cannot both be true"))
         self._schedule(training)
+        self._best(training, self.sections.get("DatasetConfig", {}))
         self._columns(self.sections.get("DatasetConfig", {}))
         arguments = training.get("optim_args") or ""
         if any("=" not in part for part in arguments.split(",") if part.strip()):
@@ -205,6 +210,25 @@ class _Examiner:
                 path = f"{ROOT}.LoraConfig.rank_pattern"
                 told = f"the rank of {layer} must be a whole number from 1 to {MAX_RANK}"
                 self.faults.append(Fault(path, rank, "F12", told))
+
+    def _best(self, training: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+        """F12: whoever chooses by the loss on held-out rows holds some out, and evaluates."""
+        for key in (EARLY_STOPPING_PATIENCE, "load_best_model_at_end"):
+            if not training.get(key):
+                continue
+            path = f"{ROOT}.TrainingArguments.{key}"
+            if dataset.get("train_test_split", 1.0) >= 1:
+                told, hint = "needs held-out rows", "set DatasetConfig.train_test_split below 1, such as 0.9"
+                self.faults.append(Fault(path, training[key], "F12", told, hint))
+            if training.get("eval_strategy") == "no":
+                told, hint = "needs an evaluation", "leave eval_strategy out, or set it to epoch or steps"
+                self.faults.append(Fault(path, training[key], "F12", told, hint))
+        if EARLY_STOPPING_THRESHOLD in training and EARLY_STOPPING_PATIENCE not in training:
+            path, told = (
+                f"{ROOT}.TrainingArguments.{EARLY_STOPPING_THRESHOLD}",
+                "needs early_stopping_patience beside it",
+            )
+            self.faults.append(Fault(path, training[EARLY_STOPPING_THRESHOLD], "F12", told))
 
     def _columns(self, dataset: Mapping[str, Any]) -> None:
         """F12: the columns that are named make one layout."""

@@ -21,6 +21,9 @@ TRAINING_DEFAULTS: Mapping[str, Any] = {
     "max_grad_norm": 1.0,
     "seed": 42,
 }
+#: Keys of TrainingArguments that SFTConfig does not have: this trainer's own, under the names of transformers'
+#: EarlyStoppingCallback. KAITO's trainer would not start with them.
+EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD = "early_stopping_patience", "early_stopping_threshold"
 #: On a GPU: tokens that a packed row holds when no single row is longer, and the most sequences at a time.
 PACKED_TOKENS, SEQUENCES = 2048, 2
 #: Above this share of a GPU's memory for weights and activations, activations are recomputed.

@@ -34,7 +34,6 @@ _STEP = "the dataset step has already read, mapped and merged all files into one
 _HUB = "nothing is pushed to a hub; the adapter is published as an image"
 _LOADER = "rows are few and in memory, so they are loaded in the training process"
 _RANKS = "ranks are set by the launcher"
-_LAST = "the adapter of the last step is the one that is published"
 _CARRY_ON = "this trainer resumes by itself from its last complete checkpoint"
 
 # Section.key -> what is done instead; the value has no effect.
@@ -86,9 +85,7 @@ IGNORED: Mapping[str, str] = {
     "TrainingArguments.dataloader_multiprocessing_context": _LOADER,
     "TrainingArguments.dataloader_in_order": _LOADER,
     "TrainingArguments.dataloader_pin_memory": "memory is pinned wherever there is a GPU",
-    "TrainingArguments.load_best_model_at_end": _LAST,
-    "TrainingArguments.metric_for_best_model": _LAST,
-    "TrainingArguments.greater_is_better": _LAST,
+    "TrainingArguments.greater_is_better": "the best is the lowest loss on the held-out rows",
     "TrainingArguments.trackio_bucket_id": "progress is served at /progress and /metrics",
     "TrainingArguments.trackio_space_id": "progress is served at /progress and /metrics",
     "TrainingArguments.trackio_static_space_id": "progress is served at /progress and /metrics",
@@ -226,6 +223,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "TrainingArguments.eval_strategy": _STRATEGY,
     "TrainingArguments.logging_strategy": _STRATEGY,
     "TrainingArguments.loss_type": ("dft", "nll"),
+    "TrainingArguments.metric_for_best_model": ("eval_loss", "loss"),
     "DatasetConfig.preference_data": ("chosen", "refuse"),
 }
 
@@ -286,6 +284,8 @@ LIMITS: Mapping[str, Range] = {
     "TrainingArguments.save_steps": _POSITIVE,
     "TrainingArguments.logging_steps": _POSITIVE,
     "TrainingArguments.seed": _NOT_NEGATIVE,
+    "TrainingArguments.early_stopping_patience": _AT_LEAST_ONE,
+    "TrainingArguments.early_stopping_threshold": _NOT_NEGATIVE,
 }
 
 

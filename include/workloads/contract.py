@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -134,16 +135,41 @@ def atomic_write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def file_write_error(error: OSError, what: str) -> WorkloadError:
-    """The fault of a failed file operation: a full or closed volume is the request's, the rest may pass."""
+#: A volume with less free than this is full for what the workloads write.
+NO_ROOM = 1 << 20
+
+
+def file_write_error(error: OSError, what: str, folder: Path | None = None) -> WorkloadError:
+    """The fault of a failed file operation: a full or closed volume is the request's, the rest may pass.
+
+    :param folder: where it was written; a full volume's size is told then.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserConfigError(f"The volume is full while writing {what}; ask for a bigger work volume.")
+        return UserConfigError(
+            f"The volume{_size_of(folder)} is full while writing {what}; ask for a bigger one (settings "
+            "work_volume_gib for the work volume, tmp_size_limit for /tmp)."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = error.filename or what
         return UserConfigError(
             f"This pod may not use {path}: {error.strerror}; check fsGroup and read-only mounts."
         )
     return TryAgain(f"Reading or writing {what} failed: {error.strerror or error}.")
+
+
+def _size_of(folder: Path | None) -> str:
+    """` at /mnt/results (50.0 GiB, 0.0 GiB free)`, or nothing where that cannot be had."""
+    if folder is None:
+        return ""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return f" at {folder}"
+    size, free = (
+        f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+        for count in (usage.total, usage.free)
+    )
+    return f" at {folder} ({size}, {free} free)"
 
 
 def fit_result(result: Mapping[str, Any], limit: int = TERMINATION_LIMIT) -> bytes:
@@ -250,6 +276,8 @@ def run(
     set_up_logging()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal(on_stop))
+    # A process that was started by another of ours may have been given them blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     code = execute(main)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -102,11 +102,11 @@ def pull_adapter() -> dict[str, Any]:
         adapters.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=adapters, prefix=f".{name}-"))
     except OSError as error:
-        raise file_write_error(error, f"the adapter in {adapters}") from None
+        raise file_write_error(error, f"the adapter in {adapters}", adapters) from None
     try:
         return _pull_into(reference, name, adapters, work)
     except OSError as error:
-        raise file_write_error(error, f"the adapter in {adapters}") from None
+        raise file_write_error(error, f"the adapter in {adapters}", adapters) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

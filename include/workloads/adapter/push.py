@@ -42,7 +42,7 @@ def push_adapter() -> dict[str, Any]:
             pushed = push_image(client, image)
         report = _report(client, image)
     except OSError as error:
-        raise file_write_error(error, "the adapter's layer") from None
+        raise file_write_error(error, "the adapter's layer", Path(tempfile.gettempdir())) from None
     log.info("%s %s", "pushed" if pushed else "already there:", reference.by_digest(image.digest))
     return {
         "image": str(reference),

@@ -187,7 +187,7 @@ class Fetcher:
                     file.write(data)
                     said = self._tick(url, size, expected, said)
         except OSError as error:
-            raise file_write_error(error, "the download") from None
+            raise file_write_error(error, "the download", part.parent) from None
         if expected is not None and size != expected:
             raise PassingFault(f"the connection ended after {size} of {expected} bytes")
 

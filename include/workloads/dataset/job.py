@@ -80,7 +80,7 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             else:
                 log.info("the dataset is already here and its sources are unchanged: nothing to do")
     except OSError as error:
-        raise file_write_error(error, f"the dataset in {request.output}") from error
+        raise file_write_error(error, f"the dataset in {request.output}", request.output) from error
     return _result(report)
 
 

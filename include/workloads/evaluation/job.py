@@ -246,7 +246,7 @@ def _write(env: Environment, report: Report) -> dict[str, Any]:
         contract.atomic_write(folder / REPORT_FILE, content)
         contract.atomic_write(folder / PAGE_FILE, page.page(report, digest).encode())
     except OSError as error:
-        raise contract.file_write_error(error, f"the report to {folder}") from error
+        raise contract.file_write_error(error, f"the report to {folder}", env.results) from error
     log.info("report %s in %s", digest, folder)
     place = str((folder / REPORT_FILE).relative_to(env.results))
     return report.summary(place, digest).to_json()

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.contracts.training_keys import SECTIONS
 
 HEADER = "# Written by `python -m include.workloads.tuning.describe`; a test compares. Do not edit.\n"
@@ -44,6 +45,7 @@ _DATASET: dict[str, Any] = {
     "preference_data": str,
     "max_dropped_share": float,
 }
+_TRAINING: dict[str, Any] = {EARLY_STOPPING_PATIENCE: int, EARLY_STOPPING_THRESHOLD: float}
 _QUANTIZATION: dict[str, Any] = {
     "load_in_4bit": bool,
     "load_in_8bit": bool,
@@ -73,7 +75,7 @@ def hints(section: str) -> Mapping[str, Any]:
     if section == "TrainingArguments":
         from trl import SFTConfig
 
-        return _dataclass_types(SFTConfig)
+        return {**_dataclass_types(SFTConfig), **_TRAINING}
     if section == "QuantizationConfig":
         from transformers import BitsAndBytesConfig
 

@@ -9,14 +9,14 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.tuning import checkpoints
+from include.workloads.tuning import checkpoints, losses
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
@@ -27,7 +27,8 @@ from include.workloads.tuning.start import Start, load
 log = logging.getLogger("workload")
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-OURS = ("assistant_only_loss",)  # keys of SFTConfig that tokenising has already dealt with
+# Keys that SFTConfig does not have, or that tokenising has already dealt with.
+OURS = ("assistant_only_loss", EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     """
     from include.workloads.tuning.trainer import Watch
 
-    watch = Watch(job.progress, job.identity, job.recipe.save_every_seconds)
+    training = job.recipe.training
+    patience = losses.Patience(
+        training.get(EARLY_STOPPING_PATIENCE) or 0, training.get(EARLY_STOPPING_THRESHOLD) or 0.0
+    )
+    watch = Watch(job.progress, job.identity, job.recipe.save_every_seconds, patience)
     trainer = build_trainer(job, base, watch)
     watch.trainer = trainer
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
@@ -65,7 +70,7 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
     started = time.monotonic()
-    if choice.path is not None and _is_the_last(choice.path):
+    if choice.path is not None and _is_the_last(choice.path, patience):
         log.info("All %s steps were done before: only what follows them is left.", choice.step)
         _take(trainer, choice.path)
         if trainer.is_world_process_zero():
@@ -78,21 +83,24 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
     seconds = time.monotonic() - started
     state = trainer.state
-    if watch.stopped and state.global_step < state.max_steps:
+    early = state.global_step < state.max_steps and patience.is_over(state.log_history)
+    if watch.stopped and state.global_step < state.max_steps and not early:
         raise TryAgain(
             f"Stopped at step {state.global_step} of {state.max_steps}; a checkpoint is saved and the next attempt "
             "resumes there."
         )
+    if early:
+        log.info("After step %s of %s: %s.", state.global_step, state.max_steps, patience.sentence())
     job.progress.stage("saving", f"the adapter to {job.output / 'adapter'}")
     adapter = save_adapter(job, trainer) if trainer.is_world_process_zero() else {}
     trainer.accelerator.wait_for_everyone()
     job.progress.stage("done", f"{state.global_step} steps in {seconds:.0f} s")
-    losses = [round(float(entry["loss"]), 4) for entry in state.log_history if "loss" in entry]
+    trained = [round(loss, 4) for loss in losses.training_losses(state.log_history)]
     return {
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
-        "loss_first": losses[0] if losses else None,
-        "loss_last": losses[-1] if losses else None,
+        "loss_first": trained[0] if trained else None,
+        "loss_last": trained[-1] if trained else None,
         "tokens": trainer.tokens * trainer.args.world_size,
         "tokens_per_second": round(trainer.tokens * trainer.args.world_size / seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(job.hardware),
@@ -101,7 +109,8 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
         "adapter": adapter,
         "resumed_from_step": choice.step,
         **({"from": job.start.digest or str(job.start.folder)} if job.start else {}),
-        **_evaluation_loss(state.log_history),
+        **_evaluated(trainer),
+        **({"stopped_early": patience.sentence()} if early else {}),
     }
 
 
@@ -111,10 +120,10 @@ def _state(checkpoint: Path) -> Any:
     return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
-def _is_the_last(checkpoint: Path) -> bool:
+def _is_the_last(checkpoint: Path, patience: losses.Patience) -> bool:
     """Whether nothing is left to train after a checkpoint; the trainer would take one more step."""
     state = _state(checkpoint)
-    return bool(state.global_step >= state.max_steps > 0)
+    return bool(state.global_step >= state.max_steps > 0) or patience.is_over(state.log_history)
 
 
 def _take(trainer: Any, checkpoint: Path) -> None:
@@ -123,14 +132,20 @@ def _take(trainer: Any, checkpoint: Path) -> None:
     from safetensors.torch import load_file
 
     trainer.state = _state(checkpoint)
-    set_peft_model_state_dict(
-        trainer.accelerator.unwrap_model(trainer.model), load_file(checkpoint / WEIGHTS)
-    )
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    weights = (Path(best) if best else checkpoint) / WEIGHTS
+    set_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model), load_file(weights))
 
 
-def _evaluation_loss(history: list[Mapping[str, Any]]) -> dict[str, float]:
-    found = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    return {"loss_evaluation": round(found[-1], 4)} if found else {}
+def _evaluated(trainer: Any) -> dict[str, Any]:
+    """The loss on the held-out rows of the adapter that is saved, and the step that it is of, where it is the best."""
+    found = losses.held_out_losses(trainer.state.log_history)
+    if not found:
+        return {}
+    if trainer.args.load_best_model_at_end and (best := losses.best(found)):
+        log.info("The adapter of step %s is kept: its loss on the held-out rows is the lowest (%.4f).", *best)
+        return {"loss_evaluation": round(best[1], 4), "best_step": best[0]}
+    return {"loss_evaluation": round(found[-1][1], 4)}
 
 
 def build_trainer(job: Job, base: Any, watch: Any) -> Any:
@@ -147,7 +162,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         training.setdefault("eval_strategy", "epoch")
         training.setdefault("per_device_eval_batch_size", training["per_device_train_batch_size"])
     else:
-        training |= {"eval_strategy": "no", "eval_on_start": False}
+        training |= {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}
     fixed = {
         "output_dir": str(job.output / "checkpoints"),
         "report_to": "none",

@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from include.contracts.exit_codes import ExitCode
 from include.contracts.grace import TRAINING_STOP_SECONDS
+from include.workloads.tuning.memory import AGAIN, MODULE
 
 GRACE_SECONDS = TRAINING_STOP_SECONDS  # for the others, once one has failed
 
@@ -25,7 +27,35 @@ def should_launch(gpus: int) -> bool:
 
 
 def launch(processes: int) -> int:
-    """Run this workload in `processes` ranks on this machine; returns the exit code for the pod."""
+    """Run this workload in `processes` ranks on this machine; returns the exit code for the pod.
+
+    When a rank asks for it (memory ran out), all are started again.
+    """
+    asked = _Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked.hear)
+    code = AGAIN
+    while code == AGAIN and not asked.heard:
+        asked.children = _start(processes)
+        code = _wait(asked.children)
+    return ExitCode.TRY_AGAIN if code == AGAIN else code
+
+
+class _Stop:
+    """Passes a signal on to the processes of now."""
+
+    def __init__(self) -> None:
+        self.children: Sequence[subprocess.Popen[bytes]] = ()
+        self.heard = False
+
+    def hear(self, signum: int, frame: object) -> None:
+        self.heard = True
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(signum)
+
+
+def _start(processes: int) -> list[subprocess.Popen[bytes]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,16 +72,8 @@ def launch(processes: int) -> int:
         }
         if rank:
             env["TERMINATION_LOG"] = os.devnull
-        children.append(subprocess.Popen([sys.executable, "-m", "include.workloads.tuning"], env=env))
-
-    def pass_on(signum: int, frame: object) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(signum)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    return _wait(children)
+        children.append(subprocess.Popen([sys.executable, "-m", MODULE], env=env))
+    return children
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
@@ -63,11 +85,14 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
         failed = [child.returncode for child in children if child.returncode]
         if failed and verdict is None:
             verdict = failed[0]
-            deadline = time.monotonic() + GRACE_SECONDS
+            # Those that wait for one whose memory ran out have nothing to save.
+            deadline = time.monotonic() + (0 if AGAIN in failed else GRACE_SECONDS)
         if time.monotonic() > deadline:
             for child in children:
                 child.kill()
         time.sleep(0.2)
     codes = [child.returncode for child in children]
+    if AGAIN in codes:
+        return AGAIN
     worst = codes[0] or verdict or next((code for code in codes if code), 0)
     return worst if worst >= 0 else 1

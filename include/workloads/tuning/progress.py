@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from include.workloads.contract import atomic_write
@@ -33,6 +33,7 @@ class Snapshot:
     tokens: int = 0
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    notice: str | None = None  # what a person should know about this run, such as that memory ran out
 
     def line(self) -> str:
         """`step 12/60 | loss 1.234 | 205 tok/s | ETA 1m40s`"""
@@ -86,12 +87,16 @@ class Progress:
     def stage(self, name: str, sentence: str) -> None:
         """Enter a stage and say so."""
         log.info("%s: %s", name, sentence)
-        self._set(Snapshot(**{**asdict(self.snapshot), "stage": name}))
+        self._set(replace(self.snapshot, stage=name))
+
+    def notice(self, sentence: str) -> None:
+        """Say something about the run that stays true to its end."""
+        self._set(replace(self.snapshot, notice=sentence))
 
     def begin(self, step: int, total: int) -> None:
         """Training starts (or goes on) at `step` of `total`."""
         self._started, self._first_step = time.monotonic(), step
-        self._set(Snapshot(stage="training", step=step, total=total))
+        self._set(Snapshot(stage="training", step=step, total=total, notice=self.snapshot.notice))
 
     def update(self, step: int, loss: float | None, tokens: int, epoch: float) -> None:
         """A step is done; `tokens` counts from the start of this process. Logs at most one line a second."""
@@ -108,6 +113,7 @@ class Progress:
                 tokens=tokens,
                 tokens_per_second=round(tokens / elapsed, 1) if elapsed > 0 else None,
                 eta_seconds=round(elapsed / done * (total - step), 1) if done > 0 else None,
+                notice=self.snapshot.notice,
             )
         )
         if now - self._last_line >= 1 or step >= total:

@@ -15,6 +15,7 @@ from include.contracts.methods import TuningMethod
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
+    EARLY_STOPPING_PATIENCE,
     LORA_DEFAULTS,
     PACKED_TOKENS,
     SEQUENCES,
@@ -100,6 +101,7 @@ def decide(
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
     training.setdefault("optim", default_optimizer(config.method, cpu=hardware.device == "cpu"))
     training.update(_precision_flags(asked, precision, reasons))
+    _settle_best(training, reasons)
     _settle_saving(training, reasons)
     lora = {**LORA_DEFAULTS, **config.lora}
     lora.setdefault("target_modules", list(target_modules) or "all-linear")
@@ -160,6 +162,22 @@ def _settle_saving(training: dict[str, Any], reasons: list[str]) -> None:
     training["save_total_limit"] = max(2, training.get("save_total_limit") or 2)
 
 
+def _settle_best(training: dict[str, Any], reasons: list[str]) -> None:
+    """The best checkpoint is one that was evaluated, so each evaluation saves one; stopping early keeps the best."""
+    if training.get(EARLY_STOPPING_PATIENCE):
+        training.setdefault("load_best_model_at_end", True)
+    if not training.get("load_best_model_at_end"):
+        return
+    when = training.setdefault("eval_strategy", "epoch")
+    if training.get("save_strategy", when) != when:
+        reasons.append(f"save_strategy is read as {when}: the best adapter is chosen among those evaluated.")
+    training["save_strategy"] = when
+    if when == "steps":
+        training["save_steps"] = training.setdefault("eval_steps", training.get("logging_steps") or 1)
+    training |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    training["save_total_limit"] = max(3, training.get("save_total_limit") or 3)
+
+
 def memory_advice(training: Mapping[str, Any], method: str) -> str:
     """What to change first when memory ran out: the largest lever that is still free."""
     batch = int(training["per_device_train_batch_size"])
@@ -174,3 +192,11 @@ def memory_advice(training: Mapping[str, Any], method: str) -> str:
     else:
         lever = "use a machine with more memory (resource.instanceType)"
     return f"Training ran out of memory; {lever}."
+
+
+def loading_advice(model: str, method: str) -> str:
+    """What to change when the base model alone does not fit."""
+    lever = "use a machine with more memory (resource.instanceType)"
+    if method == TuningMethod.LORA:
+        lever = f"use method qlora, which holds it in 4 bits, or {lever}"
+    return f"Memory ran out while {model or 'the base model'} was loaded; {lever}."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from include.contracts.methods import TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
-from include.workloads.tuning import checkpoints, model, recipe, rows
+from include.workloads.tuning import checkpoints, memory, model, recipe, rows
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
@@ -84,9 +87,13 @@ def main() -> dict[str, Any] | None:
     server = serve(progress, env.host, env.port) if chief else None
     try:
         result = _train(env, config, progress)
+    except memory.Again:
+        result = None
     finally:
         if server is not None:
             server.shutdown()
+    if result is None:
+        memory.start_again()
     return {**result, "seconds": round(time.monotonic() - started, 1)} if chief else None
 
 
@@ -108,8 +115,13 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
     log.info("%s", use_threads(hardware))
     progress.stage("loading", f"reading the data and {env.model_id or 'the model'} on {hardware.name}")
     job, data = _prepare(env, config, hardware, progress)
+    ran_out = memory.times_noted(env.output, job.identity)
+    lighter, notice = memory.reduced(job.recipe, config.training, ran_out)
+    job = dataclasses.replace(job, recipe=lighter)
     for reason in job.recipe.reasons:
         log.info("%s", reason)
+    if notice:
+        progress.notice(notice)
     _stop_if_asked("loading")
     quantised = config.method == TuningMethod.QLORA
     if quantised:
@@ -118,14 +130,48 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
         base = model.load_model(
             env.weights, config.quantization if quantised else None, hardware, job.precision
         )
-        _stop_if_asked("loading")
-        return {**fit(job, base), "config_sha256": config.sha256, **data}
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise UserConfigError(recipe.memory_advice(job.recipe.training, config.method)) from error
+            raise UserConfigError(recipe.loading_advice(env.model_id, config.method)) from error
         raise
-    except OSError as error:
-        raise contract.file_write_error(error, f"results to {env.output}") from error
+    _stop_if_asked("loading")
+    try:
+        found = fit(job, base)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise _write_fault(error, env) or error from error
+        _make_room(env, job, ran_out)
+        raise memory.Again from error
+    except Exception as error:
+        fault = _write_fault(error, env)
+        if fault is None:
+            raise
+        raise fault from error
+    return {**found, **({"memory": notice} if notice else {}), "config_sha256": config.sha256, **data}
+
+
+def _write_fault(error: Exception, env: Environment) -> contract.WorkloadError | None:
+    """The fault of a file that could not be written, whichever library says it; None for any other error."""
+    if isinstance(error, contract.WorkloadError):
+        return None
+    if isinstance(error, OSError):
+        return contract.file_write_error(error, f"results to {env.output}", env.output)
+    # torch and safetensors write files themselves and tell it in words of their own.
+    if any(mark in str(error) for mark in ("No space left", "os error 28", "Disk quota exceeded")) or (
+        "file write failed" in str(error) and shutil.disk_usage(env.output).free < contract.NO_ROOM
+    ):
+        return contract.file_write_error(OSError(errno.ENOSPC, ""), f"results to {env.output}", env.output)
+    return None
+
+
+def _make_room(env: Environment, job: Job, ran_out: int) -> None:
+    """Note that the next process needs less memory. UserConfigError when it cannot do with less."""
+    training = job.recipe.training
+    if memory.lighter(training, job.config.training) is None:
+        raise UserConfigError(recipe.memory_advice(training, job.config.method))
+    memory.note(env.output, job.identity, ran_out + 1)
+    step = job.progress.snapshot.step
+    log.warning("Out of memory after step %s: going on from the last checkpoint, with smaller pieces.", step)
 
 
 def _prepare(

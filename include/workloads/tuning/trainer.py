@@ -18,7 +18,7 @@ from trl import SFTTrainer
 
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
-from include.workloads.tuning import checkpoints
+from include.workloads.tuning import checkpoints, losses
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
 
@@ -59,10 +59,13 @@ def _model_inputs(inputs: Any) -> dict[str, Any]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports each step, asks for a checkpoint when one is due, stops on SIGTERM and on a loss that is no number."""
+    """Reports each step, asks for a checkpoint when one is due, stops on SIGTERM, and when the losses say so."""
 
-    def __init__(self, progress: Progress, identity: str, save_every_seconds: float) -> None:
+    def __init__(
+        self, progress: Progress, identity: str, save_every_seconds: float, patience: losses.Patience
+    ) -> None:
         self.progress = progress
+        self.patience = patience
         self.identity = identity
         self.save_every_seconds = save_every_seconds
         self.trainer: AdapterTrainer | None = None
@@ -85,7 +88,22 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"The loss is not a number after step {state.global_step}: set TrainingArguments.learning_rate "
                 f"lower (it is {args.learning_rate:g}), or warmup_steps higher."
             )
+        if grown := losses.diverged(state.log_history):
+            raise UserConfigError(
+                f"The training has diverged: the loss was {grown[0]:.2f} at the start and is {grown[1]:.2f} over the "
+                f"last {losses.WINDOW} reports, at step {state.global_step}. Set TrainingArguments.learning_rate lower "
+                f"(it is {args.learning_rate:g}), or warmup_steps higher."
+            )
         self._report(state)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if not math.isfinite(float((metrics or {}).get("eval_loss", 0.0))):
+            raise UserConfigError(
+                f"The loss on the held-out rows is not a number after step {state.global_step}: set "
+                f"TrainingArguments.learning_rate lower (it is {args.learning_rate:g})."
+            )
+        if self.patience.is_over(state.log_history):
+            control.should_training_stop = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if _any_rank(contract.stop_requested()):

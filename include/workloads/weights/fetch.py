@@ -53,7 +53,7 @@ def fetch_weights() -> dict[str, Any]:
         else:
             identity, files, fresh = _from_folder(source, target, PARTS[name])
     except OSError as error:
-        raise file_write_error(error, f"the weights in {target}") from error
+        raise file_write_error(error, f"the weights in {target}", target) from error
     size = sum(files.values())
     log.info("weights ready: %d files, %.0f MiB in %s", len(files), size / (1 << 20), target)
     return {

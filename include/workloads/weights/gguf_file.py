@@ -35,7 +35,7 @@ def convert(package: str, target: Path) -> dict[str, Any]:
         try:
             _convert(source, target, identity)
         except OSError as error:
-            raise file_write_error(error, f"the weights in {target}") from error
+            raise file_write_error(error, f"the weights in {target}", target) from error
     seconds = round(time.monotonic() - started, 1)
     log.info(
         "weights ready in %s%s", target, f" after {seconds} s" if fresh else " (they were there already)"

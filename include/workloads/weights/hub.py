@@ -46,6 +46,8 @@ def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""
                 max_workers=4,
             )
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise file_write_error(error, "the weights", folder) from error
         raise _fault(error, model_id, revision, token is not None) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
@@ -103,8 +105,6 @@ def _fault(error: Exception, model_id: str, revision: str, with_token: bool) -> 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return UserConfigError(f"The hub refuses the model {model_id} ({status}): {need}.")
-    if isinstance(error, OSError) and error.errno is not None:
-        return file_write_error(error, "the weights")
     reason = f"answered {status}" if status else f"could not be reached ({type(error).__name__})"
     return TryAgain(f"The hub {reason} while {model_id} at {revision} was downloaded.")
 

@@ -51,6 +51,11 @@ def test_rule(rule: str, method: str, text: str) -> None:
         ("qlora", QLORA + "  TrainingArguments: {output_dir: /mnt/results}\n"),
         ("qlora", QLORA + "  TrainingArguments: {output_dir: results}\n"),
         ("lora", "training_config: {LoraConfig: {r: 8}, DataCollator: null}"),
+        (
+            "lora",
+            "training_config: {DatasetConfig: {train_test_split: 0.9}, "
+            "TrainingArguments: {early_stopping_patience: 2}}",
+        ),
     ],
 )
 def test_fine(method: str, text: str) -> None:
@@ -68,6 +73,19 @@ def test_fine(method: str, text: str) -> None:
         ("LoraConfig: {exclude_modules: '*.o_proj'}", "F12", "neither a list of names nor a pattern"),
         ("TrainingArguments: {save_strategy: epochs}", "F12", "did you mean epoch?"),
         ("TrainingArguments: {max_seq_length: 4}", "F12", "must be 16 tokens or more"),
+        ("TrainingArguments: {load_best_model_at_end: true}", "F12", "needs held-out rows"),
+        ("TrainingArguments: {early_stopping_patience: 2}", "F12", "needs held-out rows"),
+        (
+            "TrainingArguments: {early_stopping_threshold: 0.1}",
+            "F12",
+            "needs early_stopping_patience beside it",
+        ),
+        (
+            "{DatasetConfig: {train_test_split: 0.9}, "
+            "TrainingArguments: {load_best_model_at_end: true, eval_strategy: no}}",
+            "F12",
+            "needs an evaluation",
+        ),
         ("ModelConfig: {trust_remote_code: true}", "F11", "code that comes with a model is never run"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -154,3 +155,14 @@ def test_missing_variable_is_named(monkeypatch):
 )
 def test_file_faults_have_a_class(number, kind):
     assert isinstance(contract.file_write_error(OSError(number, "x"), "data"), kind)
+
+
+def test_a_full_volume_is_named_with_its_size(tmp_path: Path) -> None:
+    fault = contract.file_write_error(OSError(errno.ENOSPC, ""), "results", tmp_path)
+    assert isinstance(fault, contract.UserConfigError)
+    assert re.search(
+        rf"The volume at {re.escape(str(tmp_path))} \(\d+\.\d [GM]iB, \d+\.\d [GM]iB free\) is full",
+        str(fault),
+    )
+    gone = contract.file_write_error(OSError(errno.ENOSPC, ""), "results", tmp_path / "gone")
+    assert f"The volume at {tmp_path / 'gone'} is full" in str(gone)

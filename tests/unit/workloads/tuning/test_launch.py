@@ -33,3 +33,21 @@ def test_one_failed_rank_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     children = [process("import time; time.sleep(60)"), process("import sys; sys.exit(64)")]
     assert launch._wait(children) != 0
     assert all(child.returncode is not None for child in children)
+
+
+def test_when_memory_ran_out_in_one_all_are_started_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others wait for the one that failed, so they are not given time to save."""
+    starts: list[list[subprocess.Popen[bytes]]] = []
+
+    def start(processes: int) -> list[subprocess.Popen[bytes]]:
+        codes = ["import time; time.sleep(60)", "import sys; sys.exit(76)"] if not starts else ["", ""]
+        starts.append([process(code) for code in codes])
+        return starts[-1]
+
+    monkeypatch.setattr(launch, "_start", start)
+    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+    assert launch.launch(2) == 0
+    assert len(starts) == 2
+    assert all(child.returncode is not None for child in starts[0])

@@ -43,7 +43,17 @@ def test_speed_and_eta_count_from_where_this_attempt_began(
         "tokens": 1000,
         "tokens_per_second": 100.0,
         "eta_seconds": 10.0,
+        "notice": None,
     }
+
+
+def test_a_notice_stays_to_the_end() -> None:
+    progress = Progress(None)
+    progress.notice("Memory ran out before.")
+    progress.begin(0, 2)
+    progress.update(1, 1.0, 10, 0.5)
+    progress.stage("done", "")
+    assert progress.snapshot.notice == "Memory ran out before."
 
 
 def test_at_most_one_line_a_second_and_the_last_step_always(

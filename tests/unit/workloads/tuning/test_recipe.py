@@ -168,3 +168,25 @@ def test_optimizer_by_hardware() -> None:
 )
 def test_out_of_memory_names_the_largest_lever(training: dict[str, Any], method: str, lever: str) -> None:
     assert lever in memory_advice(training, method)
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"),
+    [
+        ({"load_best_model_at_end": True}, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
+        ({"early_stopping_patience": 2}, {"load_best_model_at_end": True, "save_strategy": "epoch"}),
+        (
+            {
+                "load_best_model_at_end": True,
+                "eval_strategy": "steps",
+                "eval_steps": 7,
+                "save_strategy": "epoch",
+            },
+            {"save_strategy": "steps", "save_steps": 7, "save_total_limit": 3},
+        ),
+        ({"early_stopping_patience": 2, "load_best_model_at_end": False}, {"save_strategy": "no"}),
+    ],
+)
+def test_the_best_adapter_is_one_that_was_evaluated(asked: dict[str, Any], settled: dict[str, Any]) -> None:
+    recipe = decide(config(training=asked), CPU, Precision("float32", ""), DataFacts([50] * 100), SMALL)
+    assert {key: recipe.training.get(key) for key in settled} == settled

@@ -1,0 +1,175 @@
+"""What a real training does when memory runs out, the disk is full, or its losses say that it should end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include.workloads.tuning.standin import make_standin
+
+pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+#: Runs the training with one fault put into it; what the training starts again is the real one.
+FAULTY = """
+import torch
+from include.workloads import contract
+from include.workloads.tuning import __main__ as program, trainer
+step = trainer.AdapterTrainer.training_step
+def faulty(self, *args, **options):
+    if self.state.global_step == {step}:
+        raise {error}
+    return step(self, *args, **options)
+trainer.AdapterTrainer.training_step = faulty
+contract.run(program._main, on_stop=lambda: None)
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("inputs")
+    make_standin(root / "weights")
+    (root / "data").mkdir()
+    turns = [
+        [{"role": "user", "content": f"How many, {n}?"}, {"role": "assistant", "content": f"{n * n}"}]
+        for n in range(40)
+    ]
+    pq.write_table(
+        pa.Table.from_pylist([{"messages": one} for one in turns]), root / "data" / "train.parquet"
+    )
+    return root
+
+
+def tune(
+    inputs: Path, output: Path, config: dict[str, Any], code: str = "", before: tuple[str, ...] = ()
+) -> tuple[int, dict[str, Any], str]:
+    """Exit code, termination result and log of a training."""
+    output.mkdir(parents=True, exist_ok=True)
+    settings, result = (output.with_suffix(end) for end in (".yaml", ".json"))
+    settings.write_text(json.dumps({"training_config": config}))
+    done = subprocess.run(
+        [*before, sys.executable, *(("-c", code) if code else ("-m", "include.workloads.tuning"))],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(inputs),
+            "PYTHONPATH": str(ROOT),
+            "HOST": "127.0.0.1",
+            "METRICS_PORT": "0",
+            "OMP_NUM_THREADS": "1",
+            "WEIGHTS_PATH": str(inputs / "weights"),
+            "DATASET_FOLDER_PATH": str(inputs / "data"),
+            "YAML_FILE_PATH": str(settings),
+            "OUTPUT_DIR": str(output),
+            "TUNING_METHOD": "lora",
+            "MODEL_ID": "stand-in/phi-3",
+            "TERMINATION_LOG": str(result),
+        },
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, json.loads(result.read_text()), done.stdout
+
+
+def test_out_of_memory_goes_on_with_smaller_pieces_of_the_same_updates(inputs: Path, tmp_path: Path) -> None:
+    config = {
+        "LoraConfig": {"r": 4},
+        "TrainingArguments": {
+            "max_steps": 8,
+            "max_length": 64,
+            "per_device_train_batch_size": 4,
+            "save_strategy": "steps",
+            "save_steps": 2,
+        },
+    }
+    code, straight, log = tune(inputs, tmp_path / "straight", config)
+    assert code == 0, log
+    assert "memory" not in straight
+    fault = FAULTY.format(step=5, error='torch.OutOfMemoryError("CUDA out of memory")')
+    code, result, log = tune(inputs, tmp_path / "ran-out", config, fault)
+    assert code == 0, log
+    assert "Out of memory after step 5: going on from the last checkpoint" in log
+    assert "Resuming from step 4." in log
+    assert (result["steps"], result["resumed_from_step"]) == (8, 4)
+    assert result["memory"] == (
+        "Memory ran out before: 2 sequences at a time now, one update every 2 (as many sequences an update as before)."
+    )
+    assert json.loads((tmp_path / "ran-out" / "progress.json").read_text())["notice"] == result["memory"]
+    # The same updates: what is left is the order of sums.
+    assert result["loss_last"] == pytest.approx(straight["loss_last"], abs=0.02)
+
+
+def test_the_best_adapter_by_the_held_out_rows_is_kept(inputs: Path, tmp_path: Path) -> None:
+    config = {
+        "LoraConfig": {"r": 4},
+        "TrainingArguments": {
+            "num_train_epochs": 40,
+            "learning_rate": 0.02,  # soon overfitted: the rows have nothing in common
+            "lr_scheduler_type": "constant",
+            "max_length": 64,
+            "early_stopping_patience": 2,
+        },
+        "DatasetConfig": {"train_test_split": 0.7},
+    }
+    code, result, log = tune(inputs, tmp_path / "best", config)
+    assert code == 0, log
+    assert result["stopped_early"] == "stopped early: no better loss on the held-out rows in 2 evaluations"
+    assert result["best_step"] < result["steps"]
+    best = (
+        tmp_path / "best" / "checkpoints" / f"checkpoint-{result['best_step']}" / "adapter_model.safetensors"
+    )
+    adapter = Path(result["adapter"]["path"]) / "adapter_model.safetensors"
+    assert _tensors(adapter) == _tensors(best)
+    # Its pod was lost before the adapter was saved: the same is chosen again, and nothing is trained.
+    shutil.rmtree(result["adapter"]["path"])
+    code, again, log = tune(inputs, tmp_path / "best", config)
+    assert code == 0, log
+    assert again["adapter"] == result["adapter"]
+    assert [again[key] for key in ("steps", "best_step")] == [result[key] for key in ("steps", "best_step")]
+
+
+def _tensors(path: Path) -> dict[str, bytes]:
+    from safetensors.numpy import load_file
+
+    return {name: array.tobytes() for name, array in load_file(path).items()}
+
+
+def test_a_training_that_diverges_ends_with_a_sentence(inputs: Path, tmp_path: Path) -> None:
+    config = {
+        "LoraConfig": {"r": 8, "lora_alpha": 512},
+        "TrainingArguments": {
+            "max_steps": 400,
+            "learning_rate": 0.9,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+            "max_grad_norm": 0,
+            "max_length": 64,
+            "optim": "sgd",
+        },
+    }
+    code, result, log = tune(inputs, tmp_path / "diverged", config)
+    assert code == 64, log
+    assert "The training has diverged: the loss was" in result["error"]
+    assert "Set TrainingArguments.learning_rate lower (it is 0.9)" in result["error"]
+
+
+def test_a_full_volume_is_named_with_its_size(inputs: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    small = ("bwrap", "--dev-bind", "/", "/", "--size", "300000", "--tmpfs", str(volume), "--")
+    config = {"LoraConfig": {"r": 16}, "TrainingArguments": {"max_steps": 2, "max_length": 64}}
+    code, result, log = tune(inputs, volume, config, before=small)
+    assert code == 64, log
+    assert f"The volume at {volume} (0.3 MiB, " in result["error"]
