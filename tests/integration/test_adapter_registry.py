@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,9 @@ from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.workloads.adapter.layout import build_image
 from include.workloads.oci.credentials import Credentials
+from include.workloads.oci.media import sha256
+from include.workloads.oci.registry import RegistryClient
+from include.workloads.oci.transfers import put_big_blob
 from include.workloads.oci.trial import PushRefused, try_push
 from tests.support.adapters import write_adapter
 from tests.support.real_registry import PASSWORD, USER, RealRegistry, running
@@ -165,12 +170,8 @@ def test_the_report_of_an_evaluation_is_found_by_the_adapters_digest(
 
 def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistry, workload, tmp_path: Path):
     """What the early KAITO pushed: a base image's layers, then the adapter's, with other files around."""
-    old = build_image(write_adapter(tmp_path / "old", r=2), {}, _made(tmp_path / "w1"))
-    new = build_image(write_adapter(tmp_path / "new", r=8), {}, _made(tmp_path / "w2"))
-    from include.contracts.image_reference import parse_reference
-    from include.workloads.oci.credentials import Credentials
-    from include.workloads.oci.media import sha256
-    from include.workloads.oci.registry import RegistryClient
+    old = build_image(write_adapter(tmp_path / "old", r=2), {})
+    new = build_image(write_adapter(tmp_path / "new", r=8), {})
 
     client = RegistryClient(
         parse_reference(f"{registry.host}/team/layers:1"), Credentials("x", USER, PASSWORD), insecure=True
@@ -181,7 +182,7 @@ def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistr
     manifest["layers"] = json.loads(old.manifest)["layers"] + manifest["layers"]
     manifest["config"] |= {"digest": sha256(config), "size": len(config)}
     for image in (old, new):
-        client.put_blob(image.layer_digest, image.layer_path.open("rb").__enter__)
+        client.put_blob(image.layer.digest, partial(image.layer.open_at, 0))
     client.put_blob(sha256(config), lambda: config)
     client.put_manifest("1", json.dumps(manifest).encode())
 
@@ -194,11 +195,6 @@ def test_an_image_of_two_layers_made_elsewhere_is_overlaid(registry: RealRegistr
     )
     assert pulled.code == 0, pulled.output
     assert json.loads((tmp_path / "adapters/phi/adapter_config.json").read_text())["r"] == 8
-
-
-def _made(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 def test_a_wrong_password_is_a_fault_of_the_secret(registry: RealRegistry, workload, adapter: Path):
@@ -237,7 +233,7 @@ def test_a_blob_damaged_in_the_registry_is_not_served(
     blob = registry.root / f"storage/docker/registry/v2/blobs/sha256/{hexdigest[:2]}/{hexdigest}/data"
     held = blob.read_bytes()
     try:
-        blob.write_bytes(held[:-20] + b"\0" * 20)
+        blob.write_bytes(held[:700] + b"\1" * 20 + held[720:])
         outcome = workload(
             "include.workloads.adapter",
             "pull",
@@ -259,11 +255,48 @@ def test_a_push_waits_for_a_registry_that_restarts(registry: RealRegistry, workl
     assert push(workload, adapter, f"{registry.host}/team/late:1").code == 0
 
 
+def test_an_upload_goes_on_when_the_registry_was_killed_in_the_middle(registry: RealRegistry):
+    size, piece = 24 << 20, 4 << 20
+    content = os.urandom(size)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    starts: list[int] = []
+
+    def open_at(start: int) -> io.BytesIO:
+        starts.append(start)
+        if len(starts) == 4:
+            assert registry.process is not None
+            registry.process.kill()
+            registry.process.wait()
+            registry.process = None
+            registry.start()
+        return io.BytesIO(content[start:])
+
+    client = RegistryClient(
+        parse_reference(f"{registry.host}/team/killed:1"), Credentials("x", USER, PASSWORD), insecure=True
+    )
+    assert put_big_blob(client, digest, size, open_at, piece=piece) is True
+    held, _ = registry.get(f"team/killed/blobs/{digest}")
+    assert held == content
+    assert starts.count(0) == 1
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="the Debian package skopeo")
+def test_kaito_s_puller_reads_the_image(registry: RealRegistry, workload, adapter: Path, tmp_path: Path):
+    """The commands of KAITO's puller.sh: copied with skopeo, decompressed, each layer unpacked by tar."""
+    pushed = push(workload, adapter, f"{registry.host}/team/kaito:1")
+    assert pushed.code == 0, pushed.output
+    layout = tmp_path / "layout"
+    source = f"docker://{registry.host}/team/kaito@{pushed.result['digest']}"
+    login = (f"--src-creds={USER}:{PASSWORD}", "--src-tls-verify=false")
+    copy = ["skopeo", "copy", "-q", "--insecure-policy", "--dest-decompress", *login, source, f"dir:{layout}"]
+    subprocess.run(copy, check=True)
+    [layer] = json.loads((layout / "manifest.json").read_text())["layers"]
+    subprocess.run(["tar", "x", "-f", layout / layer["digest"][7:], "-C", tmp_path], check=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "data" / name).read_bytes() == (adapter / name).read_bytes()
+
+
 def test_a_dataset_may_come_as_an_image(registry: RealRegistry, workload, tmp_path: Path):
-    from include.contracts.image_reference import parse_reference
-    from include.workloads.oci.credentials import Credentials
-    from include.workloads.oci.media import sha256
-    from include.workloads.oci.registry import RegistryClient
     from tests.support.adapters import layer
 
     client = RegistryClient(

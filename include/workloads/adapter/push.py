@@ -5,12 +5,10 @@ The digest is known before anything is sent, so what the registry reports afterw
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import logging
 import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from include.workloads.contract import TryAgain, UserConfigError, UserDataError,
 from include.workloads.oci.media import OCI_MANIFEST, sha256
 from include.workloads.oci.registry import RegistryClient
 from include.workloads.oci.session import connect, read_reference
+from include.workloads.oci.transfers import put_big_blob
 
 log = logging.getLogger("adapter")
 
@@ -33,23 +32,22 @@ def push_adapter() -> dict[str, Any]:
         raise UserConfigError(f"{reference} names a digest; an image is pushed to a tag, such as :0.0.1.")
     annotations = _annotations()
     check_adapter(folder, f"The adapter folder {folder}")
-    _check_weights(folder)
     client = connect(reference)
     try:
-        with tempfile.TemporaryDirectory(prefix="adapter-") as work:
-            image = build_image(folder, annotations, Path(work))
-            log.info("adapter image %s, %.1f MiB", image.digest, image.size / (1 << 20))
-            pushed = push_image(client, image)
+        image = build_image(folder, annotations)
+        _check_weights(folder, image)
+        log.info("adapter image %s, %.1f MiB", image.digest, image.size / (1 << 20))
+        pushed = push_image(client, image)
         report = _report(client, image)
     except OSError as error:
-        raise file_write_error(error, "the adapter's layer", Path(tempfile.gettempdir())) from None
+        raise file_write_error(error, f"the adapter in {folder}", folder) from None
     log.info("%s %s", "pushed" if pushed else "already there:", reference.by_digest(image.digest))
     return {
         "image": str(reference),
         "digest": image.digest,
         "reference": reference.by_digest(image.digest),
         "size": image.size,
-        "layer_digest": image.layer_digest,
+        "layer_digest": image.layer.digest,
         "pushed": pushed,
         **({"report": report} if report else {}),
     }
@@ -64,14 +62,10 @@ def _report(client: RegistryClient, image: AdapterImage) -> str | None:
     return push_report(client, Path(folder), subject, os.environ.get("EVALUATION_DIGEST") or None)
 
 
-def _check_weights(folder: Path) -> None:
+def _check_weights(folder: Path, image: AdapterImage) -> None:
     """The weights must be those that the training has reported (ADAPTER_SHA256, where it is set)."""
-    expected = os.environ.get("ADAPTER_SHA256", "").strip()
-    if not expected:
-        return
-    with (folder / MODEL_FILE).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    expected, found = os.environ.get("ADAPTER_SHA256", "").strip(), image.weights_sha256
+    if expected and found != expected:
         raise UserDataError(
             f"{folder / MODEL_FILE} has the digest {found}, but the training made {expected}: another adapter lies "
             "there now, and it is not pushed."
@@ -79,13 +73,17 @@ def _check_weights(folder: Path) -> None:
 
 
 def push_image(client: RegistryClient, image: AdapterImage) -> bool:
-    """Push to the client's tag; False when the tag already means this very image."""
+    """Push to the client's tag; False when the tag already means this very image.
+
+    The tag moves last, to parts that the registry has said it has: whoever pulls meanwhile gets the former image.
+    """
     tag = client.reference.version
     if client.reported_digest(tag) == image.digest:
         return False
     log.info("pushing to %s", client.reference)
-    client.put_blob(image.layer_digest, lambda: image.layer_path.open("rb"))
-    client.put_blob(sha256(image.config), lambda: io.BytesIO(image.config))
+    put_big_blob(client, image.layer.digest, image.layer.size, image.layer.open_at)
+    client.put_blob(sha256(image.config), lambda: image.config)
+    _check_there(client, {image.layer.digest: image.layer.size, sha256(image.config): len(image.config)})
     client.put_manifest(tag, image.manifest)
     reported = client.reported_digest(tag)
     if reported != image.digest:
@@ -94,6 +92,18 @@ def push_image(client: RegistryClient, image: AdapterImage) -> bool:
             f"{image.digest} was pushed; somebody else may have pushed to the same tag."
         )
     return True
+
+
+def _check_there(client: RegistryClient, blobs: Mapping[str, int]) -> None:
+    """TryAgain when the registry has not each blob whole, whatever it said when it took it."""
+    for digest, size in blobs.items():
+        held = client.call("HEAD", client.blob_url(digest), ok=(200, 404))
+        length = held.headers.get("Content-Length", "")
+        if held.status == 404 or (length.isdigit() and int(length) != size):
+            what = "does not have it" if held.status == 404 else f"has {length} of {size} bytes"
+            raise TryAgain(
+                f"{client.reference.name}: the blob {digest} was uploaded, and the registry {what}."
+            )
 
 
 def _annotations() -> dict[str, str]:

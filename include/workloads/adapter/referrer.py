@@ -7,7 +7,6 @@ registry without that question gets the list under a tag that the specification 
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Mapping
@@ -89,7 +88,7 @@ def _names(headers: Mapping[str, str], subject: str) -> bool:
 
 def _blob(client: RegistryClient, content: bytes, media_type: str) -> Descriptor:
     digest = sha256(content)
-    client.put_blob(digest, lambda: io.BytesIO(content))
+    client.put_blob(digest, lambda: content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ from include.workloads.tuning.start import Start, load
 
 log = logging.getLogger("workload")
 
+#: What adapter_config.json always says, default or not.
+ALWAYS = frozenset(
+    (
+        *("base_model_name_or_path", "revision", "peft_type", "task_type", "inference_mode"),
+        *("r", "lora_alpha", "lora_dropout", "bias", "target_modules"),
+    )
+)
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # Keys that SFTConfig does not have, or that tokenising has already dealt with.
 OURS = ("assistant_only_loss", EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD)
@@ -191,14 +199,14 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
 def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
     """Write adapter_config.json and adapter_model.safetensors, nothing else; returns path, sha256 and bytes.
 
-    The configuration names the model and its revision instead of a path in this pod, and its lists are sorted, so
-    that the same adapter always gives the same bytes.
+    The configuration names the model and its revision instead of a path in this pod, its lists are sorted, and it says
+    what is not a default, so that the same adapter always gives the same bytes and older versions of PEFT read it.
     """
     final = job.output / "adapter"
     draft = job.output / ".adapter.new"
     shutil.rmtree(draft, ignore_errors=True)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(draft, save_embedding_layers=False)
-    config = json.loads((draft / CONFIG).read_text())
+    config = lean(json.loads((draft / CONFIG).read_text()), _defaults())
     config["base_model_name_or_path"] = job.model_id or None
     config["revision"] = job.revision or None
     if isinstance(config.get("target_modules"), list):
@@ -219,3 +227,20 @@ def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
         "sha256": checkpoints.file_sha256(weights),
         "bytes": weights.stat().st_size,
     }
+
+
+def lean(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration without the keys that only repeat the library's defaults.
+
+    Each version of PEFT knows more keys, and refuses an adapter with one that it does not know: KAITO's (0.11.1)
+    refuses `alora_invocation_tokens: null`. What every reader of adapters asks for is always there.
+    """
+    return {key: value for key, value in config.items() if key in ALWAYS or value != defaults.get(key)}
+
+
+def _defaults() -> dict[str, Any]:
+    """PEFT's own defaults, as they look in a file. Its version is none of them, and says nothing about the adapter."""
+    from peft import LoraConfig
+
+    known: dict[str, Any] = json.loads(json.dumps(LoraConfig().to_dict(), default=list))
+    return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import struct
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from include.contracts.adapter_keys import KNOWN
 from include.workloads.adapter.check import check_adapter
-from include.workloads.adapter.layout import build_image
+from include.workloads.adapter.layout import Layer, build_image
 from include.workloads.contract import UserDataError
 from include.workloads.oci.unpack import unpack_layer
 from include.workloads.safetensors_header import read_header
@@ -30,9 +33,9 @@ def sha256(content: bytes) -> str:
 
 
 def test_the_image_has_kaitos_layout(adapter: Path, tmp_path: Path):
-    image = build_image(adapter, {"sh.kaito.model.name": "phi-3", "a": "b"}, tmp_path)
+    image = build_image(adapter, {"sh.kaito.model.name": "phi-3", "a": "b"})
     manifest, config = json.loads(image.manifest), json.loads(image.config)
-    layer = image.layer_path.read_bytes()
+    layer = image.layer.open_at(0).read()
     assert manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     assert manifest["annotations"] == {"a": "b", "sh.kaito.model.name": "phi-3"}
     assert manifest["config"] == {
@@ -42,13 +45,14 @@ def test_the_image_has_kaitos_layout(adapter: Path, tmp_path: Path):
     }
     assert manifest["layers"] == [
         {
-            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
             "digest": sha256(layer),
             "size": len(layer),
         }
     ]
-    assert config == {"rootfs": {"diff_ids": [sha256(gzip.decompress(layer))]}}
-    with tarfile.open(image.layer_path) as tar:
+    assert config == {"rootfs": {"diff_ids": [sha256(layer)]}}
+    assert image.weights_sha256 == hashlib.sha256((adapter / FILES[1]).read_bytes()).hexdigest()
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         assert tar.getnames() == ["data", *(f"data/{name}" for name in FILES)]
         content = tar.extractfile(f"data/{FILES[1]}")
         assert content is not None
@@ -62,13 +66,42 @@ def test_the_image_is_the_same_bytes_anywhere_anytime(tmp_path: Path):
         for name in FILES:
             os.utime(folder / name, (stamp, stamp))
             (folder / name).chmod(0o600 if index else 0o644)
-        work = tmp_path / f"work-{index}"
-        work.mkdir()
         (folder / "README.md").write_text(str(index))
-        images.append(build_image(folder, {"b": "2", "a": "1"} if index else {"a": "1", "b": "2"}, work))
+        images.append(build_image(folder, {"b": "2", "a": "1"} if index else {"a": "1", "b": "2"}))
     first, second = images
-    assert first.layer_path.read_bytes() == second.layer_path.read_bytes()
+    assert first.layer.open_at(0).read() == second.layer.open_at(0).read()
     assert (first.manifest, first.config, first.digest) == (second.manifest, second.config, second.digest)
+
+
+def written_by_tarfile(folder: Path) -> bytes:
+    """The archive as the standard library writes it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in ("", *FILES):
+            entry = tarfile.TarInfo(f"data/{name}".rstrip("/"))
+            entry.type, entry.mode = (tarfile.REGTYPE, 0o644) if name else (tarfile.DIRTYPE, 0o755)
+            content = (folder / name).read_bytes() if name else b""
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 7 << 10, 8 << 10, (1 << 20) + 5])
+def test_the_layer_is_the_archive_that_tarfile_writes(size: int, tmp_path: Path):
+    (tmp_path / FILES[0]).write_bytes(b"{}")
+    (tmp_path / FILES[1]).write_bytes(os.urandom(size))
+    layer, expected = build_image(tmp_path, {}).layer, written_by_tarfile(tmp_path)
+    assert layer.open_at(0).read() == expected
+    assert (layer.size, layer.digest) == (len(expected), sha256(expected))
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=6))
+def test_the_layer_can_be_read_from_anywhere(places: list[int]):
+    parts = (b"a" * 700, b"", b"b" * 300, b"c" * 1500)
+    whole = b"".join(parts)
+    for place in places:
+        with Layer(parts, "", len(whole)).open_at(place) as file:
+            assert file.read(400) == whole[place : place + 400]
 
 
 def test_a_good_adapter_passes(adapter: Path):

@@ -44,16 +44,16 @@ def fail_first(times: int, status: int, method: str = "") -> Callable[[Handler],
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_push_survives_passing_faults(status, registry: Registry, adapter: Path, tmp_path: Path):
-    image = build_image(adapter, {}, tmp_path)
+    image = build_image(adapter, {})
     registry.before = fail_first(2, status, "PUT")
     assert push_image(registry.client(), image) is True
     assert registry.manifests["1"] == image.manifest
-    assert registry.blobs[image.layer_digest] == image.layer_path.read_bytes()
+    assert registry.blobs[image.layer.digest] == image.layer.open_at(0).read()
     assert registry.slept == [1, 2]
 
 
 def test_the_same_image_is_not_pushed_twice(registry: Registry, adapter: Path, tmp_path: Path):
-    image = build_image(adapter, {}, tmp_path)
+    image = build_image(adapter, {})
     assert push_image(registry.client(), image) is True
     registry.asked.clear()
     assert push_image(registry.client(), image) is False
@@ -61,7 +61,7 @@ def test_the_same_image_is_not_pushed_twice(registry: Registry, adapter: Path, t
 
 
 def test_only_what_is_missing_is_uploaded_again(registry: Registry, adapter: Path, tmp_path: Path):
-    image = build_image(adapter, {}, tmp_path)
+    image = build_image(adapter, {})
     push_image(registry.client(), image)
     registry.asked.clear()
     assert push_image(registry.client(tag="2"), image) is True
@@ -78,7 +78,7 @@ def test_a_registry_that_stays_down_is_to_be_tried_again_later(registry: Registr
 def test_a_registry_that_reports_another_digest_is_not_believed(
     registry: Registry, adapter: Path, tmp_path: Path
 ):
-    image = build_image(adapter, {}, tmp_path)
+    image = build_image(adapter, {})
 
     def before(handler: Handler) -> bool:
         if handler.command == "HEAD" and "manifests" in handler.path:
@@ -362,3 +362,23 @@ def test_a_registry_inside_is_refused_before_anything_is_read(image: str, monkey
 
 def test_a_dotless_host_of_docker_s_is_asked_itself(registry: Registry):
     assert client_of("localhost/team/phi:1", lambda host, port: []).base == "https://localhost/v2/team/phi"
+
+
+@pytest.mark.parametrize(("held", "said"), [(b"", "does not have it"), (b"x" * 7, "has 7 of")])
+def test_the_tag_stays_where_it_is_when_a_part_is_not_there(
+    held: bytes, said: str, registry: Registry, adapter: Path
+):
+    image = build_image(adapter, {})
+    registry.manifests["1"] = b"{}"
+
+    def before(handler: Handler) -> bool:
+        if handler.command == "PUT" and "uploads" in handler.path:
+            if held:
+                registry.blobs[image.layer.digest] = held
+            return handler.reply(201)
+        return False
+
+    registry.before = before
+    with pytest.raises(TryAgain, match=said):
+        push_image(registry.client(), image)
+    assert registry.manifests == {"1": b"{}"}
