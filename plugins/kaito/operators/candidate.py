@@ -33,7 +33,7 @@ from include.workspace.status.conditions import ConditionType, Reason, condition
 from include.workspace.status.runs import ALIVE, RunState
 from kaito.controller.cost_recorder import over_budget
 from kaito.controller.dag_runs import state_of
-from kaito.hooks.api import CONFIG_MAP, WORKSPACE
+from kaito.hooks.api import CONFIG_MAP, SECRET, WORKSPACE
 from kaito.operators import kept_adapter
 from kaito.operators.preflight import METADATA, PreflightOperator
 from kaito.params import Requested
@@ -208,7 +208,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         if policy.when is When.ALWAYS and not watched:
             return []
         known = retraining.of(live.get("status")).get("dataset") or {}
-        seen = marks(live)
+        seen = marks(live, lambda name: self.cluster.find(SECRET, name, self.namespace))
         said = compare([Mark.of(one) for one in known.get("marks") or ()], seen)
         fields: dict[str, Any] = {"dataset": {**known, "checked": timestamp(now)}}
         if watched:

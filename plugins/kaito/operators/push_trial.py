@@ -6,20 +6,17 @@ The Secret's content goes to the registry that the Workspace names and nowhere e
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from include.contracts.image_reference import ImageReference, InvalidReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace import Fault, Workspace
 from kaito.controller.references import DOCKER_CONFIG, Found
 from kaito.hooks.api import SECRET
+from kaito.tasks.docker_config import docker_config
 
 RULE = "P10"
-KEY = ".dockerconfigjson"
 IMAGE, PUSH_SECRET = "tuning.output.image", "tuning.output.imagePushSecret"
 log = logging.getLogger(__name__)
 
@@ -86,14 +83,6 @@ def _asked(workspace: Workspace, found: Found) -> tuple[ImageReference, str, str
     if secret is None or secret.get("type") != DOCKER_CONFIG:
         return None
     try:
-        return parse_reference(output.image), name, secret_text(secret)
+        return parse_reference(output.image), name, docker_config(secret)
     except InvalidReference:
         return None
-
-
-def secret_text(secret: Mapping[str, Any]) -> str:
-    """Return the docker config that a Secret holds, "" where it holds none."""
-    try:
-        return base64.b64decode(str((secret.get("data") or {}).get(KEY) or ""), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""

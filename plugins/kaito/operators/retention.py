@@ -21,11 +21,11 @@ from include.workspace.api import names
 from include.workspace.validation.identity import namespace_allowed
 from kaito import settings
 from kaito.hooks.api import CONTROLLER_REVISION, SECRET, STATEFUL_SET, WORKSPACE, ClusterError
-from kaito.operators.push_trial import secret_text
 from kaito.params import janitor_params
 from kaito.run_conf import conf_faults, refuse
 from kaito.settings import manifest_settings
 from kaito.tasks.base import WorkspaceTask
+from kaito.tasks.docker_config import docker_config
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -139,7 +139,7 @@ class RetireVersionsOperator(WorkspaceTask, BaseOperator):
         reference = parse_reference(stays.image)
         name = workspace["tuning"]["output"].get("imagePushSecret")
         secret = self.cluster.find(SECRET, name, names.namespace(workspace)) if name else None
-        text = secret_text(secret) if secret else ""
+        text = docker_config(secret) if secret else ""
         known = manifest_settings()
         policy = NetworkPolicy.of(known.allowed_networks, known.insecure_registries)
         return Listing(reference, credentials_in(text, reference) if text else None, policy)

@@ -1,4 +1,4 @@
-"""Asks the servers of a dataset what they say of it, without fetching it: ETag, Last-Modified, size.
+"""Asks the servers of a dataset what they say of it, without fetching it: ETag, Last-Modified, size, an image's digest.
 
 The same walls stand here as in the dataset's pod: each address is checked and pinned, each redirect anew, and a signed
 URL is neither logged nor kept. A server that cannot be asked says nothing: then the content decides.
@@ -7,12 +7,14 @@ URL is neither logged nor kept. A server that cannot be asked says nothing: then
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from include.contracts.image_reference import InvalidReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
 from include.retraining.dataset_watch import Mark
 from kaito.settings import manifest_settings
+from kaito.tasks.docker_config import docker_config
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +23,43 @@ SECONDS = 20.0
 HEADERS = {"Range": "bytes=0-0"}
 
 
-def marks(document: Mapping[str, Any]) -> list[Mark]:
-    """Return a mark for each source, in their order; an empty one for a source that says nothing."""
+def marks(
+    document: Mapping[str, Any], secret: Callable[[str], Mapping[str, Any] | None] = lambda _: None
+) -> list[Mark]:
+    """Return a mark for each source, in their order; an empty one for a source that says nothing.
+
+    :param secret: looks a Secret of the Workspace's namespace up, for an image's registry.
+    """
     source = (document.get("tuning") or {}).get("input") or {}
-    urls = source.get("urls") or ()
-    return [_mark(str(url)) for url in urls] if urls else [Mark()]
+    if urls := source.get("urls"):
+        return [_mark(str(url)) for url in urls]
+    if image := source.get("image"):
+        found = [known for name in source.get("imagePullSecrets") or () if (known := secret(str(name)))]
+        return [_image_mark(str(image), found)]
+    return [Mark()]
+
+
+def _image_mark(image: str, secrets: Sequence[Mapping[str, Any]]) -> Mark:
+    """The digest that a tag holds now: another one is another dataset."""
+    from include.workloads.contract import UserConfigError
+    from include.workloads.oci.asking import Unanswered
+    from include.workloads.oci.credentials import credentials_in
+    from include.workloads.oci.listing import Listing, Refused
+
+    try:
+        reference = parse_reference(image)
+        texts = [text for one in secrets if (text := docker_config(one))]
+        given = (credentials_in(text, reference) for text in texts)
+        listing = Listing(reference, next((one for one in given if one), None), _policy())
+        return Mark(digest=reference.digest or listing.digest(reference.version) or "")
+    except (InvalidReference, Refused, Unanswered, UserConfigError) as error:
+        log.warning("%s cannot be asked whether it has changed: %s", image, error)
+        return Mark()
+
+
+def _policy() -> NetworkPolicy:
+    settings = manifest_settings()
+    return NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
 
 
 def _mark(url: str) -> Mark:
@@ -33,9 +67,7 @@ def _mark(url: str) -> Mark:
     from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
     from include.workloads.network import AddressPolicy
 
-    settings = manifest_settings()
-    policy = AddressPolicy(NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries))
-    client = PinnedClient(policy=policy, read_seconds=SECONDS, header_seconds=SECONDS)
+    client = PinnedClient(policy=AddressPolicy(_policy()), read_seconds=SECONDS, header_seconds=SECONDS)
     try:
         answer = client.open(url, HEADERS)
     except (PassingFault, UserConfigError, UserDataError) as error:

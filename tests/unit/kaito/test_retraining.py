@@ -84,7 +84,7 @@ def context(context: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
 def quiet_servers(monkeypatch: pytest.MonkeyPatch) -> list[Mark]:
     """What the dataset's server says."""
     said = [Mark(etag='"1"')]
-    monkeypatch.setattr(steps, "marks", lambda document: list(said))
+    monkeypatch.setattr(steps, "marks", lambda document, secret: list(said))
     monkeypatch.setattr(steps, "state_of", lambda dag, run: "running")
     return said
 

@@ -1,0 +1,94 @@
+"""What a dataset's servers say of it is asked in a few bytes; who says nothing, or is behind a wall, gives no mark."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kaito.tasks.dataset_marks import marks
+
+from include.retraining.dataset_watch import Mark, Seen, compare
+from include.workloads.oci.credentials import Credentials
+from tests.support.registry_server import Handler, Registry, digest_of, registry
+
+__all__ = ["registry"]
+RIGHT = Credentials("entry", "reader", "CANARY-password")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8")
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def urls(*some: str) -> dict[str, Any]:
+    return {"tuning": {"input": {"urls": list(some)}}}
+
+
+def image(registry: Registry, tag: str = "latest", **more: Any) -> dict[str, Any]:
+    return {"tuning": {"input": {"image": f"127.0.0.1:{registry.port}/team/phi:{tag}", **more}}}
+
+
+def test_a_file_on_a_plain_server_is_known_by_its_time_and_size(served: tuple[Path, str]) -> None:
+    folder, url = served
+    (folder / "a.jsonl").write_text("{}")
+    first = marks(urls(f"{url}/a.jsonl?sig=SECRET", f"{url}/missing.jsonl"))
+    assert first[0].size == "2"
+    assert first[0].modified
+    assert first[1] == Mark()
+    assert compare(first[:1], marks(urls(f"{url}/a.jsonl"))) is Seen.SAME
+    (folder / "a.jsonl").write_text("{}{}")
+    assert compare(first[:1], marks(urls(f"{url}/a.jsonl"))) is Seen.CHANGED
+
+
+def test_an_address_inside_the_network_is_not_asked(
+    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = served
+    (folder / "a.jsonl").write_text("{}")
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "")
+    assert marks(urls(f"{url}/a.jsonl")) == [Mark()]
+
+
+def test_an_image_is_known_by_the_digest_that_its_tag_holds(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def private(handler: Handler) -> bool:
+        if handler.headers.get("Authorization") == f"Basic {RIGHT.basic}":
+            return False
+        return handler.reply(401, WWW_Authenticate='Basic realm="r"')
+
+    host = f"127.0.0.1:{registry.port}"
+    monkeypatch.setenv("AIRFLOW__KAITO__INSECURE_REGISTRIES", host)
+    registry.before, registry.manifests = private, {"latest": b'{"rows": 1}'}
+    login = {"auths": {host: {"auth": RIGHT.basic}}}
+    data = {".dockerconfigjson": base64.b64encode(json.dumps(login).encode()).decode()}
+    secrets = {"other": {"data": {}}, "pull": {"data": data}}
+    document = image(registry, imagePullSecrets=["gone", "other", "pull"])
+    first = marks(document, secrets.get)
+    assert first == [Mark(digest=digest_of(b'{"rows": 1}'))]
+    assert all(method == "HEAD" for method, _ in registry.asked)
+    registry.manifests = {"latest": b'{"rows": 2}'}
+    assert compare(first, marks(document, secrets.get)) is Seen.CHANGED
+    assert marks(document) == [Mark()]
+    assert marks(image(registry, tag="gone", imagePullSecrets=["pull"]), secrets.get) == [Mark()]
+
+
+def test_a_volume_says_nothing() -> None:
+    assert marks({"tuning": {"input": {"volumeSource": {}}}}) == [Mark()]
