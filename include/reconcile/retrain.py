@@ -245,12 +245,7 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
     until_then = moment(found.get("until")) or now
     if gone:
         return ""  # a machine that is lost is no fault of the version: it is repaired
-    if (more := _restarts(builder) - int(found.get("restarts") or 0)) > 0:
-        return f"its server has restarted {more} time(s) within the bake time"
-    if not service.answers(builder.case):
-        return "its server stopped being ready within the bake time"
-    limits = baking.Limits.of(found.get("limits"))
-    if why := baking.breach(limits, found.get("before"), found.get("begun"), counted):
+    if why := _trouble(builder, found, counted):
         return why
     if now < until_then:
         _tell(
@@ -263,6 +258,17 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
         return ""
     _good(builder, found, f"Version {found['version']} ({_short(found)}) is served")
     return ""
+
+
+def _trouble(builder: DecisionBuilder, found: Mapping[str, Any], counted: Mapping[str, float] | None) -> str:
+    """What speaks against a version that is watched, "" for nothing."""
+    if (more := _restarts(builder) - int(found.get("restarts") or 0)) > 0:
+        return f"its server has restarted {more} time(s) within the bake time"
+    if not service.answers(builder.case):
+        return "its server stopped being ready within the bake time"
+    limits = baking.Limits.of(found.get("limits"))
+    wrong = str(found.get("breach") or "")
+    return wrong or baking.breach(limits, found.get("before"), found.get("begun"), counted)
 
 
 def take_back(builder: DecisionBuilder, why: str) -> str:

@@ -82,12 +82,14 @@ class Bake(_Part):
     """How long a promoted version is watched before it counts as good, and what takes it back.
 
     `errors` is the share of its answers that may fail. `latency` is how many times as long as before its answers may
-    take on average, 0 for any time.
+    take on average, 0 for any time. `questions` is how many golden questions the service is asked when it has been
+    rolled out, of those that the candidate has passed.
     """
 
     time: Length = timedelta(minutes=2)
     errors: float = Field(default=0.05, ge=0.0, le=1.0, strict=False)
     latency: float = Field(default=3.0, ge=0.0, le=100.0, strict=False)
+    questions: int = Field(default=3, ge=0, le=50)
 
 
 class Policy(_Part):

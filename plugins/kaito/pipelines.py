@@ -17,8 +17,9 @@ from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
-from kaito.operators.promotion import ApproveOperator, GateOperator, PromoteOperator, RecordRetrainingOperator
+from kaito.operators.promotion import ApproveOperator, GateOperator, PromoteOperator
 from kaito.operators.publishing import PublishAdapterOperator
+from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE

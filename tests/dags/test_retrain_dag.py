@@ -8,7 +8,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
-from kaito.operators.promotion import RecordRetrainingOperator
+from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.pipelines import retrain
 from kaito.sensors.workspace import CandidatePoolReadySensor
 from kaito.tasks.base import WorkspaceTask

@@ -241,6 +241,7 @@ OURS: dict[str, Schema] = {
                     errors=_number("The share of its answers that may fail."),
                     latency=_number("How many times as long its answers may take, 0 for any time."),
                 ),
+                breach=_text("Why it has to be taken back, as whoever asked it golden questions says."),
                 before=_object("What the servers had counted when it was asked for."),
                 begun=_object("What they had counted when the bake time began."),
                 earlier=_object("The adapter that is served again if it fails."),

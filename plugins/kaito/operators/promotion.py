@@ -7,8 +7,8 @@ in the status and carried out by the reconciler, which also takes it back when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
@@ -16,20 +16,22 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.timezone import utcnow
 
+from include.contracts import golden_set
+from include.contracts.golden_set import GoldenPrompt
 from include.contracts.results import EvaluationResult, PublishedAdapter
-from include.ledger import records
-from include.retraining import gate, report_text, versions
+from include.retraining import gate, live_questions, report_text, versions
 from include.retraining.policy import OnTimeout
 from include.retraining.versions import State
 from include.workspace.api import names
+from include.workspace.api.dialect import as_written
 from include.workspace.status import retraining
 from include.workspace.status.conditions import ConditionType, Reason, condition, timestamp
-from include.workspace.status.runs import RunCause, RunState
+from include.workspace.status.runs import RunCause
 from kaito import assets
-from kaito.hooks.api import WORKSPACE, ClusterError
+from kaito.hooks.api import CONFIG_MAP, WORKSPACE
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.operators.finish import FinishOperator, shortfall
 from kaito.settings import connection_id
+from kaito.tasks import golden_questions
 from kaito.tasks.results import Candidate, ChangeJudged
 from kaito.tasks.retraining import Retraining, RetrainTask
 from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger, PromotionTrigger
@@ -209,13 +211,19 @@ def _body(plan: Retraining, candidate: Candidate, report: EvaluationResult) -> s
 class PromoteOperator(RetrainTask, BaseOperator):
     """Asks for the candidate to be served, and waits until it is, or was taken back.
 
+    In between it asks the service golden questions, where the policy has some.
+
     :param gate_task_id: the task whose result is the candidate.
+    :param evaluation_task_id: the task that measured it.
     """
 
-    def __init__(self, *, gate_task_id: str = "gate", **kwargs: Any) -> None:
+    def __init__(
+        self, *, gate_task_id: str = "gate", evaluation_task_id: str = "evaluate", **kwargs: Any
+    ) -> None:
         kwargs.setdefault("outlets", [assets.SERVED])
         super().__init__(**kwargs)
         self.gate_task_id = gate_task_id
+        self.evaluation_task_id = evaluation_task_id
 
     def execute(self, context: Context) -> Any:
         plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
@@ -245,6 +253,9 @@ class PromoteOperator(RetrainTask, BaseOperator):
             self.change(plan.workspace, plan.namespace, plan.uid, edit)
         except StaleWorkspace as stale:
             raise AirflowFailException(str(stale)) from None
+        self._wait(plan, until_it_bakes=bool(self._questions(context, plan)))
+
+    def _wait(self, plan: Retraining, *, until_it_bakes: bool) -> NoReturn:
         within = ROLLED_OUT_WITHIN + plan.policy.bake.time
         self.defer(
             trigger=PromotionTrigger(
@@ -254,6 +265,7 @@ class PromoteOperator(RetrainTask, BaseOperator):
                 timeout_seconds=within.total_seconds(),
                 poll_seconds=PROMOTION_POLL,
                 version=plan.version,
+                until_it_bakes=until_it_bakes,
             ),
             method_name="promoted",
             timeout=within + BACKSTOP,
@@ -265,11 +277,52 @@ class PromoteOperator(RetrainTask, BaseOperator):
         if not event.get("ready"):
             raise AirflowFailException(str(event.get("message")))
         self.log.info("%s", event.get("message"))
+        if event.get("baking"):
+            self._ask(context, plan)
+            self._wait(plan, until_it_bakes=False)
         extra: dict[str, Any] = {"version": plan.version, "run": context["run_id"]}
         extra |= {key: part for key in retraining.ADAPTER if (part := getattr(candidate, key))}
         outlets = context["outlet_events"]
         outlets[assets.SERVED].add(assets.served(plan.namespace, plan.workspace), extra=extra)
         return extra
+
+    def _questions(self, context: Context, plan: Retraining) -> list[GoldenPrompt]:
+        """The golden questions that the service is to be asked, [] where the policy has none that could be."""
+        wanted = plan.policy.evaluation
+        if not plan.policy.bake.questions or wanted is None or not wanted.golden_set:
+            return []
+        found = self.cluster.find(CONFIG_MAP, wanted.golden_set, plan.namespace) or {}
+        try:
+            known = golden_set.read((found.get("data") or {}).get(golden_set.KEY) or "")
+        except golden_set.GoldenSetInvalid as error:
+            self.log.warning(
+                "No golden question is asked, since the set has changed for the worse: %s", error
+            )
+            return []
+        report = self.pull(context, self.evaluation_task_id, EvaluationResult).to_xcom()
+        return live_questions.chosen(known, report, plan.policy.bake.questions)
+
+    def _ask(self, context: Context, plan: Retraining) -> None:
+        """Ask the service, and say in the status why it has to be taken back; the reconciler does that."""
+        live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace)
+        wanted, rows = plan.policy.evaluation, self._questions(context, plan)
+        if live is None or wanted is None or not rows:
+            return
+        why = live_questions.breach(
+            golden_questions.ask(self.cluster, as_written(live), rows, wanted.max_tokens)
+        )
+        if not why:
+            return
+        self.log.warning("Version %s is to be taken back: %s", plan.version, why)
+
+        def edit(status: dict[str, Any]) -> dict[str, Any]:
+            known = retraining.of(status)
+            found = known.get("promotion") or {}
+            if found.get("version") != plan.version:
+                return status
+            return retraining.with_retrain(status, {**known, "promotion": {**found, "breach": why}})
+
+        self.change(plan.workspace, plan.namespace, plan.uid, edit)
 
 
 def _with_the_first(history: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -285,90 +338,3 @@ def _with_the_first(history: Sequence[Mapping[str, Any]], status: Mapping[str, A
         **adapter,
     }
     return [first, *(dict(one) for one in history)]
-
-
-class RecordRetrainingOperator(RetrainTask, FinishOperator):
-    """The last step: what has become of the version, what it cost, and that this run is over.
-
-    :param needed: ids of the steps up to the push, in their order.
-    :param endings: ids of the steps that may end the run early and green.
-    """
-
-    def __init__(self, *, endings: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.endings = list(endings)
-
-    def execute(self, context: Context) -> None:
-        ti = context["ti"]
-        plan = self.retraining(context)
-        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
-        mine = {task: state for task, state in states.items() if task.startswith(self.run_prefix)}
-        mine.pop(ti.task_id, None)
-        ended = next((task for task in self.endings if mine.get(task) == "skipped"), None)
-        cause = None if ended and "failed" not in mine.values() else shortfall(mine, self.needed)
-        self._settle(plan, ti.run_id, cause, context)
-        if cause is None:
-            self._let_go(plan)
-            self.log.info("Ended by %s.", ended or "its last step")
-            return
-        verdict = f"The run {cause}. {self._cause_of(plan)}".strip()
-        self.log.error("%s", verdict)
-        raise AirflowFailException(verdict)
-
-    def _settle(self, plan: Retraining, run_id: str, cause: str | None, context: Context) -> None:
-        """Write that the run is over; the cost of the candidate is added once, since its entry keeps it."""
-        usd = self._cost(plan)
-        if cause and context["ti"].xcom_pull(task_ids=f"{self.run_prefix}preflight"):
-            self._stop_pods(self.this_run(context))
-        message = f"Version {plan.version} was not made: {cause}. {self._cause_of(plan)}" if cause else ""
-
-        def edit(status: dict[str, Any]) -> dict[str, Any]:
-            known = self.over(status, run_id, RunState.FAILED if cause else RunState.SUCCESS)
-            history = known.get("versions") or []
-            entry = next((dict(one) for one in history if one.get("version") == plan.version), None)
-            counted = float((entry or known.get("run") or {}).get("usd") or 0.0)
-            known["usd"] = round(float(known.get("usd") or 0.0) + usd - counted, 6) or None
-            if entry is not None:
-                open_state = entry.get("state") in (State.TRAINING, State.CANDIDATE)
-                failed = {"state": State.FAILED, "reason": message} if cause and open_state else {}
-                known["versions"] = versions.with_entry(history, {**entry, **failed, "usd": usd})
-                served = str((status.get("adapter") or {}).get("digest") or "")
-                known["versions"] = versions.kept(known["versions"], plan.policy.keep, served)
-            else:
-                known["run"] = {**(known.get("run") or {}), "usd": usd}
-            known.pop("approval", None)
-            found = retraining.with_retrain(status, known)
-            told = condition(status, ConditionType.RETRAIN_READY) or {}
-            if cause and told.get("reason") in (Reason.RETRAINING, Reason.AWAITING_APPROVAL):
-                found = retraining.told(
-                    found, False, Reason.RETRAIN_FAILED, message, plan.generation, datetime.now(UTC)
-                )
-            return found
-
-        try:
-            self.change(plan.workspace, plan.namespace, plan.uid, edit)
-        except (ClusterError, StaleWorkspace) as error:
-            self.log.warning("The end of the retraining was not recorded: %s", error)
-
-    def _candidate(self, plan: Retraining) -> dict[str, Any]:
-        try:
-            return self.cluster.find(WORKSPACE, plan.candidate, plan.namespace) or {}
-        except ClusterError as error:
-            self.log.warning("Candidate %s could not be read: %s", plan.candidate, error)
-            return {}
-
-    def _cost(self, plan: Retraining) -> float:
-        cost = (self._candidate(plan).get("status") or {}).get("cost")
-        return round(records.spent(cost, datetime.now(UTC)), 6)
-
-    def _cause_of(self, plan: Retraining) -> str:
-        """What the candidate's own conditions say of its failure."""
-        status = self._candidate(plan).get("status")
-        told = condition(status, ConditionType.WORKSPACE_SUCCEEDED) or {}
-        return str(told.get("message") or "") if told.get("status") == "False" else ""
-
-    def _let_go(self, plan: Retraining) -> None:
-        """The candidate has done its work: it goes, with its volume; what it pushed stays."""
-        found = self._candidate(plan)
-        if found and not found["metadata"].get("deletionTimestamp"):
-            self.cluster.delete(WORKSPACE, plan.candidate, plan.namespace, uid=found["metadata"]["uid"])

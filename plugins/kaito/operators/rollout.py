@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import secrets
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from airflow.sdk.log import mask_secret
 
 from include import manifests
 from include.contracts.results import PublishedAdapter
@@ -34,6 +32,7 @@ from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
 from kaito.tasks import performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
+from kaito.tasks.golden_questions import key_header
 from kaito.tasks.stopped import fail_if_stopped
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ class AskOperator(WorkspaceTask, BaseOperator):
             "return_full_text": False,
             "generate_kwargs": {"max_new_tokens": ANSWER_TOKENS},
         }
-        headers = self._key(run)
+        headers = key_header(self.cluster, run.document)
         adapters = self._adapters(run, headers, context)
         try:
             answer = self.cluster.post_to_service(
@@ -253,13 +252,3 @@ class AskOperator(WorkspaceTask, BaseOperator):
         return self.cluster.get_from_service(
             run.name, run.namespace, path, port=SERVICE_PORT, timeout=GET_SECONDS, headers=headers
         )
-
-    def _key(self, run: Run) -> dict[str, str]:
-        """Return the header with the service's key; the API server's proxy keeps Authorization for itself."""
-        name = access.api_key_secret(run.workspace)
-        if name is None:
-            return {}
-        data = (self.cluster.find(SECRET, name, run.namespace) or {}).get("data") or {}
-        key = base64.b64decode(data.get(access.KEY) or "").decode()
-        mask_secret(key)
-        return {"X-Api-Key": key}

@@ -12,6 +12,7 @@ from airflow.triggers.base import TriggerEvent
 
 from include.retraining.versions import State
 from include.workspace.api import names
+from include.workspace.status import retraining
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers.base import Observation, WorkspaceTrigger
@@ -81,13 +82,15 @@ class PromotionTrigger(WorkspaceTrigger):
     """Waits until the reconciler has rolled a version out and watched it, or has taken it back.
 
     :param version: of the adapter.
+    :param until_it_bakes: whether to come back as soon as it is rolled out, before its bake time is over.
     """
 
     subject = "the new version"
 
-    def __init__(self, *, version: str, **kwargs: Any) -> None:
+    def __init__(self, *, version: str, until_it_bakes: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.version = version
+        self.until_it_bakes = until_it_bakes
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         known = (self.live.get("status") or {}).get("retrain") or {}
@@ -104,10 +107,12 @@ class PromotionTrigger(WorkspaceTrigger):
                 False, f"Version {self.version} is not served: {why}", failed=True, silent=True
             )
         stage = (known.get("promotion") or {}).get("state")
+        if self.until_it_bakes and stage == retraining.BAKING:
+            return Observation(True, f"Version {self.version} answers.", silent=True, facts={"baking": True})
         return Observation(False, f"Version {self.version}: {stage}", silent=True)
 
     def success(self, last: Observation) -> TriggerEvent:
-        return TriggerEvent({"ready": True, "message": last.message})
+        return TriggerEvent({"ready": True, "message": last.message, **last.facts})
 
     def failure(self, last: Observation) -> TriggerEvent:
         return TriggerEvent({"ready": False, "message": last.message})

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from kaito import assets
-from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE
+from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE, ClusterError
 from kaito.operators import candidate as steps
 from kaito.operators import promotion
+from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.tasks.retraining import Retraining
 from kaito.triggers.retraining import PromotionTrigger, approves
 
+from include.contracts.evaluation import AdapterIdentity, GoldenCount, Interval, Metric, Subject, Summary
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
 from include.workspace.status import retraining
@@ -554,6 +556,74 @@ def test_a_served_version_is_an_asset_and_one_that_was_taken_back_fails_the_run(
         promote_step(cluster).promoted(context, {"ready": False, "message": "it was taken back"})
 
 
+GOLDEN = """
+- {id: one, prompt: "What is 1 + 1?", expected: "2", matcher: contains}
+- {id: two, prompt: "What is 2 + 2?", expected: "4", matcher: contains}
+"""
+
+
+@pytest.mark.parametrize(
+    ("answers", "breach"),
+    [
+        (["It is 2.", "It is 4."], ""),
+        (["It is 2.", "It is 5."], ""),
+        (["It is 3.", "It is 5."], "2 of 2 golden questions wrongly"),
+        (
+            [
+                ClusterError(503, "Unavailable", "nobody answers"),
+                ClusterError(503, "Unavailable", "nobody answers"),
+            ],
+            "2 of 2",
+        ),
+    ],
+)
+def test_what_has_been_rolled_out_is_asked_what_its_version_knew(
+    cluster: FakeCluster, context: dict[str, Any], answers: list[Any], breach: str
+) -> None:
+    golden = {"metadata": {"name": "golden"}, "data": {"golden.yaml": GOLDEN}}
+    cluster.add(CONFIG_MAP, golden)
+    measured = Summary(
+        report_digest="sha256:0",
+        subjects=[Subject.CANDIDATE],
+        candidate=AdapterIdentity(weights_sha256="0"),
+        metrics={Subject.CANDIDATE: {Metric.GOLDEN: Interval(value=1, low=1, high=1, n=2)}},
+        differences={},
+        golden=GoldenCount(total=2, failed=0),
+        seconds=1,
+    )
+    context["ti"].xcoms[f"{AT}evaluate"] = measured.to_json()
+    gated(cluster, context, evaluation={"goldenSet": "golden"}, gate=["candidate.golden == 1"])
+    with pytest.raises(TaskDeferred) as deferred:
+        promote_step(cluster).execute(context)
+    assert deferred.value.trigger.until_it_bakes
+    cluster.answers = [one if isinstance(one, Exception) else {"Result": one} for one in answers]
+    with pytest.raises(TaskDeferred) as deferred:
+        promote_step(cluster).promoted(context, {"ready": True, "message": "it answers", "baking": True})
+    assert not deferred.value.trigger.until_it_bakes
+    assert breach in retrain(cluster)["promotion"].get("breach", "")
+    assert bool(retrain(cluster)["promotion"].get("breach")) is bool(breach)
+
+
+async def test_a_wait_for_the_bake_comes_back_before_its_end() -> None:
+    trigger = PromotionTrigger(
+        workspace=NAME,
+        namespace="default",
+        kubernetes_conn_id="k",
+        timeout_seconds=1,
+        poll_seconds=1,
+        version="1",
+        until_it_bakes=True,
+    )
+    known = {"versions": [{"version": "1", "state": "promoted"}]}
+    for state, ready_now in (("rolling", False), ("baking", True)):
+        trigger.live = {"status": {"retrain": {**known, "promotion": {"version": "1", "state": state}}}}
+        seen = await trigger.observe(None)  # type: ignore[arg-type]
+        assert seen.ready is ready_now
+    event = trigger.success(seen)
+    assert event.payload == {"ready": True, "message": "Version 1 answers.", "baking": True}
+    assert trigger.serialize()[1]["until_it_bakes"] is True
+
+
 @pytest.mark.parametrize(
     ("entry", "on_its_way", "expected"),
     [
@@ -592,7 +662,7 @@ STEPS = ["preflight", "fetch_dataset", "judge_change", "create_gpu_pool", "tune"
 
 
 def record_step(cluster: FakeCluster) -> Any:
-    made = promotion.RecordRetrainingOperator(
+    made = RecordRetrainingOperator(
         task_id="record",
         needed=[AT + step for step in STEPS],
         endings=[AT + step for step in ("judge_change", "gate", "approve")],

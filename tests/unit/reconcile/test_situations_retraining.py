@@ -258,6 +258,19 @@ def test_a_version_whose_answers_fail_within_its_bake_time_is_taken_back() -> No
     assert digest(story) == OLD
 
 
+def test_a_version_that_answers_golden_questions_wrongly_is_taken_back() -> None:
+    story = wants(a_service(), bake=600).lives(
+        lambda s: (s.status["retrain"].get("promotion") or {}).get("state") == "baking"
+    )
+    known = story.status["retrain"]
+    promotion = {**known["promotion"], "breach": "the service answers 3 of 3 golden questions wrongly"}
+    write(story, retraining.with_retrain(story.status, {**known, "promotion": promotion}))
+    story.reconcile()
+    assert told(story) == ("False", "RolledBack")
+    assert digest(story) == OLD
+    assert "golden questions" in story.status["retrain"]["versions"][0]["reason"]
+
+
 def test_a_machine_that_is_lost_within_the_bake_time_is_repaired_and_the_version_stays() -> None:
     story = wants(a_service(), bake=600).lives(
         lambda s: (s.status["retrain"].get("promotion") or {}).get("state") == "baking"
