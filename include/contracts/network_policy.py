@@ -146,6 +146,8 @@ def parse_place(url: str) -> Place:
         raise Refused("the URL names no host", _WRITE)
     if port == 0:
         raise Refused("is not a URL (port 0)", _WRITE)
+    if parts.netloc.startswith("[") and not re.fullmatch(r"\[[^][]*\](:\d*)?", parts.netloc):
+        raise Refused("is not a URL (only a port may stand behind the brackets)", _WRITE)
     return Place(scheme, _host(host, bracketed=parts.netloc.startswith("[")), port or DEFAULT_PORTS[scheme])
 
 

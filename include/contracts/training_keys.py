@@ -113,6 +113,9 @@ _VARIANTS = (
     "velora_config",
 )
 
+_COMPILER = "compiling needs a C compiler, which the pod image does not have"
+_LIGER = "the pod image does not have liger-kernel"
+
 # Section.key -> why not. A neutral value (false, empty) of such a key is fine.
 REFUSED: Mapping[str, str] = {
     "ModelConfig.trust_remote_code": "code that comes with a model is never run; choose a preset without it",
@@ -132,6 +135,12 @@ REFUSED: Mapping[str, str] = {
     "TrainingArguments.debug": "a loss that is not a number stops the run anyway",
     "QuantizationConfig.llm_int8_enable_fp32_cpu_offload": "weights never leave the GPU",
     "TrainingArguments.chat_template_path": "set ModelConfig.chat_template to the template's text instead",
+    "TrainingArguments.torch_compile": _COMPILER,
+    "TrainingArguments.torch_compile_backend": _COMPILER,
+    "TrainingArguments.torch_compile_mode": _COMPILER,
+    "TrainingArguments.use_liger_kernel": _LIGER,
+    "TrainingArguments.liger_kernel_config": _LIGER,
+    "TrainingArguments.router_aux_loss_coef": "it balances a router, and an adapter leaves the model's router as it is",
     "LoraConfig.inference_mode": "an adapter in inference mode does not learn",
     **{f"LoraConfig.{key}": why for key, why in MUST_BE_NEUTRAL.items()},
     **{f"LoraConfig.{key}": _VARIANT for key in _VARIANTS},
@@ -224,6 +233,10 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "TrainingArguments.logging_strategy": _STRATEGY,
     "TrainingArguments.loss_type": ("dft", "nll"),
     "TrainingArguments.metric_for_best_model": ("eval_loss", "loss"),
+    "TrainingArguments.packing_strategy": ("bfd", "bfd_split", "wrapped"),
+    "TrainingArguments.train_sampling_strategy": ("group_by_length", "random", "sequential"),
+    "TrainingArguments.truncation_mode": ("keep_start",),  # rows that are too long are cut at their end
+    "TrainingArguments.include_num_input_tokens_seen": ("all", "false", "no", "non_padding", "true"),
     "DatasetConfig.preference_data": ("chosen", "refuse"),
 }
 

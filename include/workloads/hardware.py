@@ -28,6 +28,11 @@ class Hardware:
     bf16: bool
     cpu_threads: int
 
+    @property
+    def tf32(self) -> bool:
+        """Whether it has TensorFloat-32 units: NVIDIA's GPUs have had them since they have bfloat16's."""
+        return self.device == "cuda" and self.bf16
+
 
 @dataclass(frozen=True)
 class Precision:

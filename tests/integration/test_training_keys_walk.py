@@ -48,6 +48,7 @@ SAMPLES: dict[str, list[Any]] = {
     "LoraConfig.alpha_pattern": [{"o_proj": 4}],
     "TrainingArguments.max_length": [32],
     "TrainingArguments.learning_rate": [1e-3],
+    "TrainingArguments.max_steps": [1, 2],
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "LoraConfig.layers_to_transform": {"target_modules": ["o_proj"]},

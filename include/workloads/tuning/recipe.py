@@ -100,7 +100,7 @@ def decide(
         if tight:
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
     training.setdefault("optim", default_optimizer(config.method, cpu=hardware.device == "cpu"))
-    training.update(_precision_flags(asked, precision, reasons))
+    training.update(_precision_flags(asked, hardware, precision, reasons))
     _settle_best(training, reasons)
     _settle_saving(training, reasons)
     lora = {**LORA_DEFAULTS, **config.lora}
@@ -144,11 +144,16 @@ def needs_checkpointing(hardware: Hardware, model: ModelFacts, training: Mapping
     return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
 
 
-def _precision_flags(asked: Mapping[str, Any], precision: Precision, reasons: list[str]) -> dict[str, bool]:
+def _precision_flags(
+    asked: Mapping[str, Any], hardware: Hardware, precision: Precision, reasons: list[str]
+) -> dict[str, bool]:
     flags = {"bf16": precision.dtype == "bfloat16", "fp16": precision.dtype == "float16"}
     for key in ("bf16", "fp16"):
         if asked.get(key) and not flags[key]:
             reasons.append(f"TrainingArguments.{key} is true, but this run computes in {precision.dtype}.")
+    if asked.get("tf32") and not hardware.tf32:
+        reasons.append(f"TrainingArguments.tf32 is true, but {hardware.name} has no TF32 units.")
+        flags["tf32"] = False
     return flags
 
 

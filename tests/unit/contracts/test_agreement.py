@@ -87,6 +87,7 @@ def pod_takes(url: str, networks: tuple[str, ...]) -> bool:
 @example("http://127.1/a", ())
 @example("http://\uff11\uff12\uff17.0.0.1/a", ())
 @example("http://127.0.0.1./a", ())
+@example("https://[2001:1::1]0", ())
 @example("http://evil.com\\@127.0.0.1/a", ())
 @example("http://x.internal/a", ("10.0.0.0/8",))
 def test_dataset_urls(url: str, networks: tuple[str, ...]) -> None:

@@ -85,6 +85,14 @@ def test_v100_trains_in_float16() -> None:
     assert "no bf16" in recipe.reasons
 
 
+@pytest.mark.parametrize(("hardware", "kept"), [(CPU, False), (V100, False), (H100, True)])
+def test_tf32_is_left_out_where_no_unit_has_it(hardware: Hardware, kept: bool) -> None:
+    asked = config(training={"tf32": True})
+    recipe = decide(asked, hardware, Precision("float32", ""), DataFacts([100]), PHI3)
+    assert recipe.training["tf32"] is kept
+    assert any("has no TF32 units" in reason for reason in recipe.reasons) is not kept
+
+
 def test_the_presets_layers_are_used_when_the_user_names_none() -> None:
     recipe = decide(config(), CPU, Precision("float32", ""), DataFacts([9]), SMALL, ["qkv_proj", "o_proj"])
     assert recipe.lora["target_modules"] == ["qkv_proj", "o_proj"]
