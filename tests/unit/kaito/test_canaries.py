@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import EVENT, SECRET, WORKSPACE
+from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.dry_run import planned
 from kaito.settings import manifest_settings
 from kaito.tasks.base import Run
@@ -68,6 +69,9 @@ def texts(cluster: FakeCluster, result: dict[str, Any]) -> dict[str, str]:
     for kind, manifest in planned(run, manifest_settings()):
         if kind is not SECRET:
             found[f"{kind.name} {manifest['metadata'].get('name')}"] = json.dumps(manifest)
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")  # the one step that reads the URLs as they are
+    fetch.cluster = cluster
+    found["dataset pod"] = json.dumps(fetch.pod_manifest(run, {}))
     return found
 
 
