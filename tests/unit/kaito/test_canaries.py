@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -70,7 +70,7 @@ def texts(cluster: FakeCluster, result: dict[str, Any]) -> dict[str, str]:
         if kind is not SECRET:
             found[f"{kind.name} {manifest['metadata'].get('name')}"] = json.dumps(manifest)
     fetch = FetchDatasetOperator(task_id="fetch_dataset")  # the one step that reads the URLs as they are
-    fetch.cluster = cluster
+    fetch.cluster = cast(Any, cluster)
     found["dataset pod"] = json.dumps(fetch.pod_manifest(run, {}))
     return found
 
