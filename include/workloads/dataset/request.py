@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from include.contracts.dataset_links import file_behind
+from include.contracts.dataset_links import page_fault
 from include.contracts.network_policy import NetworkPolicy, Refused
 from include.contracts.redaction import redact_url
 from include.workloads.contract import UserConfigError, comma_list
@@ -92,10 +92,8 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
         except Refused as refused:
             hint = f"; {refused.hint}" if refused.hint else ""
             raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
-        if file := file_behind(url):
-            raise UserConfigError(
-                f"{redact_url(url)} is a page that shows a file, not the file: write {file} instead."
-            )
+        if told := page_fault(url):
+            raise UserConfigError(f"{redact_url(url)} {told[0]}: {told[1]}.")
     return stripped
 
 

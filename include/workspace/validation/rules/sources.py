@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from include.contracts.dataset_links import file_behind
+from include.contracts.dataset_links import page_fault
 from include.contracts.image_reference import InvalidReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy, Refused
 from include.contracts.redaction import redact_url
@@ -77,8 +77,8 @@ def url_faults(path: str, url: str, network: NetworkPolicy) -> Iterator[Fault]:
     except Refused as refused:
         yield Fault(path, redact_url(url), "U7", str(refused), refused.hint)
         return
-    if file := file_behind(url):
-        yield Fault(path, redact_url(url), "U7", "is a page that shows a file, not the file", f"write {file}")
+    if told := page_fault(url):
+        yield Fault(path, redact_url(url), "U7", *told)
 
 
 def image_faults(context: Context, path: str, image: str, rule: str, pushed: bool = False) -> Iterator[Fault]:
