@@ -93,7 +93,7 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
             hint = f"; {refused.hint}" if refused.hint else ""
             raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
         if told := page_fault(url):
-            raise UserConfigError(f"{redact_url(url)} {told[0]}: {told[1]}.")
+            raise UserConfigError(f"{redact_url(url)} {told[0]}: {told[1]} instead.")
     return stripped
 
 
