@@ -151,6 +151,29 @@ lock: setup ## Write constraints.txt anew from the requirements, and the pod ima
 	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
 	include/workloads/requirements-tools.txt -o include/workloads/requirements-tools.lock
 
+# What the GPU image adds to its base, which has vLLM's own set: the closure of both together must leave vLLM's alone.
+GPU_SET := { echo "vllm==$$(sed -n 's/^version: //p' presets/vllm.yaml)"; cat include/workloads/requirements-gpu.txt; }
+GPU_COMPILE := UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header
+
+.PHONY: check-gpu
+check-gpu: setup ## Resolve vLLM and the tuning set together: one set, and none of vLLM's own versions changes
+	@work=$$(mktemp -d); trap 'rm -r $$work' EXIT; \
+	$(GPU_SET) | head -1 | $(GPU_COMPILE) - | sort > $$work/vllm; \
+	$(GPU_SET) | $(GPU_COMPILE) - | sort > $$work/both; \
+	changed=$$(comm -23 $$work/vllm $$work/both); \
+	if [ -n "$$changed" ]; then echo "The tuning set would change what vLLM brings:"; echo "$$changed"; exit 1; fi; \
+	comm -13 $$work/vllm $$work/both > $$work/added; \
+	sed -nE 's/^([A-Za-z0-9_.-]+==[^ ]+).*/\1/p' include/workloads/requirements-gpu.lock | sort > $$work/locked; \
+	if ! diff $$work/added $$work/locked; then echo "include/workloads/requirements-gpu.lock is not this set: make lock-gpu"; exit 1; fi; \
+	echo "vLLM and the tuning set are one set; it adds: $$(tr '\n' ' ' < $$work/added)"
+
+.PHONY: lock-gpu
+lock-gpu: setup ## Write include/workloads/requirements-gpu.lock anew: what the GPU image adds to vLLM, with hashes
+	@work=$$(mktemp -d); trap 'rm -r $$work' EXIT; \
+	$(GPU_SET) | head -1 | $(GPU_COMPILE) - | sort > $$work/vllm; \
+	$(GPU_SET) | $(GPU_COMPILE) - | sort | comm -13 $$work/vllm - > $$work/added; \
+	$(GPU_COMPILE) --no-deps --generate-hashes $$work/added -o include/workloads/requirements-gpu.lock
+
 .PHONY: image-tools
 image-tools: ## As root: build the tools image with Debian's buildah, on a base made here, and print its size
 	@sh .ci/image-tools

