@@ -13,6 +13,7 @@ from include.catalog.architectures import TARGET_MODULES
 from include.catalog.layers import block_parameters
 from include.catalog.machines import BYO, Machine
 from include.catalog.models import Model
+from include.contracts.image_reference import InvalidReference, parse_reference
 
 CLOUDS = ("azure", "aws", "arc", BYO)
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]")  # a folder and the value of a label
@@ -54,6 +55,15 @@ def _names(model: Model) -> Iterator[str]:
         yield f"hf_id {model.hf_id!r} must be like org/model"
     if not REVISION.fullmatch(model.revision):
         yield f"revision {model.revision!r} must be a commit of 40 hex digits, or main where none is known"
+
+
+def _image(model: Model) -> Iterator[str]:
+    if not model.image:
+        return
+    try:
+        parse_reference(model.image)
+    except InvalidReference as error:
+        yield f"image {model.image!r} is not an image reference: {error}"
 
 
 def _ranges(model: Model) -> Iterator[str]:
@@ -161,5 +171,5 @@ def _price(machine: Machine) -> Iterator[str]:
 
 ModelRule = Callable[[Model], Iterator[str]]
 MachineRule = Callable[[Machine], Iterator[str]]
-MODEL_RULES: tuple[ModelRule, ...] = (_names, _ranges, _precision, _weights, _shape, _tuning, _ended)
+MODEL_RULES: tuple[ModelRule, ...] = (_names, _image, _ranges, _precision, _weights, _shape, _tuning, _ended)
 MACHINE_RULES: tuple[MachineRule, ...] = (_cloud, _gpus, _price, _ended)

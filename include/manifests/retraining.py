@@ -23,6 +23,7 @@ TAKEN_OVER = (
     names.NODE_CLASS_NAME,
     names.BYPASS_RESOURCE_CHECKS,
     names.USE_LOCAL_WEIGHTS,
+    names.MODEL_IMAGE,
     names.MODEL_STREAMING,
     names.MANAGED_BY,
     names.RUNTIME,

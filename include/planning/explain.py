@@ -17,7 +17,7 @@ SHOWN = GIB // 20  # smaller terms would read 0.0 GiB
 
 def sentences(plan: Plan) -> list[str]:
     """The plan in words, warnings last."""
-    found = [_what(plan), plan.why, _memory(plan), _settings(plan), _context(plan)]
+    found = [_what(plan), plan.why, _memory(plan), _settings(plan), _context(plan), _source(plan)]
     found += [_price(plan), _time(plan)]
     return [sentence for sentence in found if sentence] + [f"Warning: {text}" for text in plan.warnings]
 
@@ -66,6 +66,13 @@ def _context(plan: Plan) -> str:
         f"A request may be up to {plan.max_model_len:,} tokens long; the memory left holds {many} at a time, or "
         f"{plan.kv_cache_tokens:,} tokens in all."
     )
+
+
+def _source(plan: Plan) -> str:
+    if not plan.model_image:
+        return ""
+    mounted = ", which nodes mount" if plan.image_volume else ""
+    return f"The model's files come from the image {plan.model_image}{mounted}."
 
 
 def _price(plan: Plan) -> str:

@@ -58,7 +58,7 @@ def pull_files(client: RegistryClient, files: Sequence[LayerFile], target: Path)
     left = sum(pull.missing() for pull in wanted)
     _check_room(target, left)
     stop = threading.Event()
-    with Meter(left, "the model image") as meter, ThreadPoolExecutor(PARALLEL) as pool:
+    with Meter(left, "the model image", guarded=True) as meter, ThreadPoolExecutor(PARALLEL) as pool:
         running = [pool.submit(pull.run, meter.add, stop.is_set) for pull in wanted]
         try:
             _, left_over = wait(running, return_when=FIRST_EXCEPTION)

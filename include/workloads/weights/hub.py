@@ -9,20 +9,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from include.contracts.redaction import hide
 from include.workloads.contract import TryAgain, UserConfigError, WorkloadError, end_now, file_write_error
 from include.workloads.weights.folder import PARTS, Parts
+from include.workloads.weights.pace import asked_pace, line
 
 log = logging.getLogger("weights")
 
 ENDPOINT = "https://huggingface.co"
 PROGRESS_SECONDS = 10.0
-# A model of 800 GB at 100 MB/s takes under three hours.
-MAX_SECONDS, STALL_SECONDS = 6 * 3600.0, 300.0
-MIN_BYTES = 1 << 20
 
 
 def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""]) -> None:
@@ -35,7 +33,7 @@ def download(model_id: str, revision: str, folder: Path, parts: Parts = PARTS[""
     token = _token()
     log.info("downloading %s at %s", model_id, revision)
     try:
-        with _progress(folder, f"{model_id} at {revision}"):
+        with _progress(folder, f"{model_id} at {revision}", _total(model_id, revision, parts, token)):
             snapshot_download(
                 model_id,
                 revision=revision,
@@ -85,6 +83,20 @@ def _token() -> str | None:
     return token
 
 
+def _total(model_id: str, revision: str, parts: Parts, token: str | None) -> int:
+    """Bytes of the files that are taken, as the hub lists them; 0 where it does not say. Never raises."""
+    try:
+        from huggingface_hub import HfApi
+
+        found = HfApi(token=token or False).model_info(
+            model_id, revision=revision, files_metadata=True, timeout=30
+        )
+        return sum(one.size or 0 for one in found.siblings or () if parts.belongs(one.rfilename))
+    except Exception as error:  # the download itself says what is wrong
+        log.info("The hub does not say how much there is to download (%s).", type(error).__name__)
+        return 0
+
+
 def _fault(error: Exception, model_id: str, revision: str, with_token: bool) -> WorkloadError:
     from huggingface_hub import errors
 
@@ -109,50 +121,21 @@ def _fault(error: Exception, model_id: str, revision: str, with_token: bool) -> 
     return TryAgain(f"The hub {reason} while {model_id} at {revision} was downloaded.")
 
 
-@dataclass
-class Pace:
-    """Whether a download still gets on: over all `max_seconds`, and by at least MIN_BYTES in each `stall_seconds`.
-
-    A server that sends one byte now and then satisfies every timeout of the library for ever.
-    """
-
-    max_seconds: float
-    stall_seconds: float
-    begun: float
-    mark: float = field(init=False)
-    held: int = 0
-
-    def __post_init__(self) -> None:
-        self.mark = self.begun
-
-    def judge(self, size: int, now: float) -> str | None:
-        """What is wrong with `size` bytes at `now`, or None."""
-        if now - self.begun > self.max_seconds:
-            return f"took longer than {self.max_seconds:.0f} s"
-        if size - self.held >= MIN_BYTES:
-            self.held, self.mark = size, now
-        if now - self.mark > self.stall_seconds:
-            return f"sent less than {MIN_BYTES >> 20} MiB in {self.stall_seconds:.0f} s"
-        return None
-
-
 @contextmanager
-def _progress(folder: Path, what: str) -> Iterator[None]:
-    """A line every few seconds with what has arrived; the end of this process when nothing does any more."""
+def _progress(folder: Path, what: str, total: int) -> Iterator[None]:
+    """A line every few seconds with what has arrived; the end of this process when nothing does any more.
+
+    :param total: bytes that there will be, 0 where nobody knows.
+    """
     done = threading.Event()
     size = _bytes_below(folder)
-    pace = Pace(
-        _seconds("WEIGHTS_MAX_SECONDS", MAX_SECONDS),
-        _seconds("WEIGHTS_STALL_SECONDS", STALL_SECONDS),
-        time.monotonic(),
-        held=size,
-    )
+    pace = asked_pace(time.monotonic(), size)
 
     def watch() -> None:
         while not done.wait(min(PROGRESS_SECONDS, pace.stall_seconds / 2)):
-            size = _bytes_below(folder)
-            log.info("  %.0f MiB", size / (1 << 20))
-            if wrong := pace.judge(size, time.monotonic()):
+            size, now = _bytes_below(folder), time.monotonic()
+            log.info("  %s", line(size, total, now - pace.begun, pace.start))
+            if wrong := pace.judge(size, now):
                 end_now(TryAgain(f"The hub {wrong} while {what} was downloaded."))
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -162,15 +145,6 @@ def _progress(folder: Path, what: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _seconds(name: str, default: float) -> float:
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
-    if not text.isdigit() or int(text) == 0:
-        raise UserConfigError(f"{name}={text!r} is not a number above 0.")
-    return float(text)
 
 
 def _bytes_below(folder: Path) -> int:

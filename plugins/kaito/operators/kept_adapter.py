@@ -60,6 +60,8 @@ def recipe(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
     for fact, annotation in (("held_out", names.HELD_OUT), ("from", names.RETRAIN_FROM)):
         if annotation in notes:  # another share, or another beginning, is another training
             facts[fact] = notes[annotation]
+    if plan.model_image:
+        facts["image"] = plan.model_image
     given = config_text(cluster, document)
     return kept_adapter.recipe(
         document, facts, given if given is not None else load_catalog().tuning_config(plan.method)

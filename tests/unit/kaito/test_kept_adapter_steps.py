@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -288,4 +289,18 @@ def test_another_share_of_held_out_rows_is_another_training(
         if share:
             document["metadata"]["annotations"] = {names.HELD_OUT: share}
         known.add(kept_adapter.recipe(cluster, document, plan))  # type: ignore[arg-type]
+    assert len(known) == 3
+
+
+def test_another_model_image_is_another_training(
+    cluster: FakeCluster, workspace: dict[str, Any], context: dict[str, Any]
+) -> None:
+    plan = TuneOperator(task_id="tune").this_run(context).tuning_plan  # type: ignore[arg-type]
+    images = (
+        "",
+        f"r.example.com/kaito-phi:1@sha256:{'1' * 64}",
+        f"r.example.com/kaito-phi:1@sha256:{'2' * 64}",
+    )
+    plans = [replace(plan, model_image=image) for image in images]
+    known = {kept_adapter.recipe(cluster, live(cluster), one) for one in plans}  # type: ignore[arg-type]
     assert len(known) == 3

@@ -7,6 +7,7 @@ from typing import Any
 
 from include import manifests
 from include.planning import Plan, plan, plan_serving
+from include.planning.explain import sentences
 from include.workspace import Workspace, parse_workspace
 from tests.support.manifests import CATALOG, QUICK, RUN, SERVE, SETTINGS, env_of, mounts_of
 
@@ -44,6 +45,7 @@ def volumes_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_plan_names_the_workspace_s_image_before_the_preset_s() -> None:
     assert plan(SERVED, CATALOG).model_image == IMAGE
+    assert f"The model's files come from the image {IMAGE}." in sentences(plan(SERVED, CATALOG))
     assert plan(parse_workspace(SERVE), CATALOG).model_image == ""
     model = replace(CATALOG.model("phi-4-mini-instruct"), image="r.example.com/own:1")
     own = replace(CATALOG, models=tuple(model if one.name == model.name else one for one in CATALOG.models))
@@ -101,3 +103,10 @@ def test_nothing_changes_for_those_who_name_none() -> None:
     assert [one["name"] for one in spec_of(made)["initContainers"][0]["env"]] == [
         "HOME", "PYTHONUNBUFFERED", "WEIGHTS_SOURCE", "MODEL_ID", "MODEL_REVISION", "WEIGHTS_PATH",
     ]  # fmt: skip
+
+
+def test_a_candidate_of_a_retraining_takes_the_model_from_the_same_image() -> None:
+    document = TUNED.to_dict()
+    made = manifests.candidate(document, "20261129.1")
+    assert made["metadata"]["annotations"]["kaito.sh/model-image"] == IMAGE
+    assert made["tuning"]["preset"]["presetOptions"]["imagePullSecrets"] == ["models"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from include.workloads.weights.hub import MIN_BYTES, Pace
+from include.workloads.weights.pace import MIN_BYTES, Pace, line
 
 ROOT = Path(__file__).parents[4]
 # What the library does with a server that drips: threads that wait and are waited for.
@@ -61,3 +61,18 @@ def test_the_pod_ends_and_may_be_tried_again(setting: str, tmp_path: Path):
     assert ended.returncode == 75
     assert time.monotonic() - begun < 30
     assert "while a/b at main was downloaded" in json.loads(result.read_text())["error"]
+
+
+@pytest.mark.parametrize(
+    ("line_of", "told"),
+    [
+        ((100 << 20, 400 << 20, 10.0), "100 of 400 MiB (25%), 10 MiB/s, about 30 s left"),
+        ((100 << 20, 40 << 30, 10.0), "100 of 40960 MiB (0%), 10 MiB/s, about 68 min left"),
+        ((100 << 20, 400 << 20, 10.0, 50 << 20), "100 of 400 MiB (25%), 5 MiB/s, about 60 s left"),
+        ((400 << 20, 400 << 20, 10.0), "400 of 400 MiB (100%), 40 MiB/s"),
+        ((100 << 20, 0, 10.0), "100 MiB, 10 MiB/s"),
+        ((0, 10, 0.0), "0 of 0 MiB (0%), 0 MiB/s"),
+    ],
+)
+def test_a_line_says_how_much_how_fast_and_how_long_still(line_of, told):
+    assert line(*line_of) == told
