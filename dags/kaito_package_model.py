@@ -29,7 +29,7 @@ with DAG(
     default_args=DEFAULT_ARGS,
     max_active_runs=4,
     is_paused_upon_creation=False,
-    tags=["kaito", "models"],
+    tags=["kaito", "serving"],
     doc_md=DOC,
 ) as dag:
     PackageModelOperator(task_id="package")

@@ -137,7 +137,7 @@ def _package(request: Request, folder: Path) -> dict[str, Any]:
         "files": len(image.files),
         "bytes": image.size,
         "licence": request.licence,
-        "revision": request.revision,
+        "revision": request.revision if request.model else "",
         "pushed": pushed,
     }
 

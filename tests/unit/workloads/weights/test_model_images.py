@@ -301,7 +301,7 @@ def test_a_disk_that_fills_up_is_the_volume_s_fault(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(from_image, "_write", full)
-    with pytest.raises(UserConfigError, match="volume is full"):
+    with pytest.raises(UserConfigError, match="is full while writing the weights"):
         pulled(vouched, monkeypatch, tmp_path / "weights")
 
 

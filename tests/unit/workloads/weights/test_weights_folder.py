@@ -187,3 +187,34 @@ def test_the_tokenizer_alone_is_fetched_for_the_dataset_step(tmp_path: Path, mon
     [patterns] = asked
     assert "tokenizer*.json" in patterns
     assert not any("safetensors" in pattern for pattern in patterns)
+
+
+def mounted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    monkeypatch.setenv("WEIGHTS_SOURCE", "mounted")
+    monkeypatch.setenv("WEIGHTS_PATH", str(folder))
+    return fetch_weights()
+
+
+def test_what_a_node_has_mounted_is_only_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = model(tmp_path / "model")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert mounted(folder, monkeypatch)["downloaded"] is False
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_mounted_model_with_code_of_its_own_or_without_a_shard_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = model(tmp_path / "model", shards=2)
+    with pytest.raises(
+        UserDataError, match=r"config.json of the model asks for code of its own \(.*auto_map"
+    ):
+        mounted(folder, monkeypatch)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model-1.safetensors").unlink()
+    with pytest.raises(UserDataError, match="incomplete"):
+        mounted(folder, monkeypatch)
+    with pytest.raises(UserDataError, match="no safetensors"):
+        mounted(tmp_path / "absent", monkeypatch)
+    assert not (tmp_path / "absent").exists()

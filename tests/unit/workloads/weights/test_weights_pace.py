@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from include.workloads.weights.pace import MIN_BYTES, Pace, line
+from include.workloads.weights import pace
+from include.workloads.weights.pace import MIN_BYTES, Meter, Pace, line
 
 ROOT = Path(__file__).parents[4]
 # What the library does with a server that drips: threads that wait and are waited for.
@@ -25,15 +27,15 @@ def snapshot_download(*args, **options):
 
 
 def test_a_download_that_gets_on_is_left_alone():
-    pace = Pace(max_seconds=1000, stall_seconds=10, begun=0)
-    assert [pace.judge(second * MIN_BYTES // 5, second) for second in range(1, 900)] == [None] * 899
-    assert pace.judge(MIN_BYTES * 500, 1001) == "took longer than 1000 s"
+    judged = Pace(max_seconds=1000, stall_seconds=10, begun=0)
+    assert [judged.judge(second * MIN_BYTES // 5, second) for second in range(1, 900)] == [None] * 899
+    assert judged.judge(MIN_BYTES * 500, 1001) == "took longer than 1000 s"
 
 
 def test_a_byte_now_and_then_is_no_progress():
-    pace = Pace(max_seconds=1000, stall_seconds=10, begun=0, held=5 * MIN_BYTES)
-    assert pace.judge(5 * MIN_BYTES + 10, 10) is None
-    assert pace.judge(5 * MIN_BYTES + 11, 11) == "sent less than 1 MiB in 10 s"
+    judged = Pace(max_seconds=1000, stall_seconds=10, begun=0, held=5 * MIN_BYTES)
+    assert judged.judge(5 * MIN_BYTES + 10, 10) is None
+    assert judged.judge(5 * MIN_BYTES + 11, 11) == "sent less than 1 MiB in 10 s"
 
 
 @pytest.mark.parametrize("setting", ["WEIGHTS_STALL_SECONDS", "WEIGHTS_MAX_SECONDS"])
@@ -76,3 +78,23 @@ def test_the_pod_ends_and_may_be_tried_again(setting: str, tmp_path: Path):
 )
 def test_a_line_says_how_much_how_fast_and_how_long_still(line_of, told):
     assert line(*line_of) == told
+
+
+def test_a_registry_that_sends_next_to_nothing_is_left(monkeypatch: pytest.MonkeyPatch):
+    ended: list[str] = []
+    seen = threading.Event()
+
+    def end(error: Exception) -> None:
+        ended.append(str(error))
+        seen.set()
+
+    monkeypatch.setattr(pace, "end_now", end)
+    monkeypatch.setattr(pace, "asked_pace", lambda begun: Pace(1000, 0.05, begun))
+    with Meter(1 << 30, "the model image", guarded=True):
+        assert seen.wait(10)
+    assert ended[0].startswith(
+        "The registry sent less than 1 MiB in 0 s while the model image was downloaded"
+    )
+    with Meter(1 << 30, "a push", seconds=0.01):
+        assert not seen.clear()
+        assert not seen.wait(0.3), "who sends is not held to it"
