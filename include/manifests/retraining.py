@@ -7,7 +7,7 @@ Workspace that answers today is touched, and whatever happens to it is seen with
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.retraining import versions
@@ -38,6 +38,7 @@ def candidate(
     current: str | None = None,
     continued: bool = False,
     config: str | None = None,
+    urls: Sequence[str] = (),
     budget: float | None = None,
     held_out: float | None = None,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def candidate(
     :param current: the adapter that answers today, by digest.
     :param continued: whether its training goes on from that adapter.
     :param config: a ConfigMap with another training config than the Workspace's own, None for that one.
+    :param urls: where its dataset lies, where that is not the Workspace's own.
     :param budget: US dollars that may still be spent, None for no limit.
     :param held_out: the share of the rows that is not trained on, None to leave it as the Workspace has it.
     :raises InvalidReference: the Workspace pushes to no image.
@@ -68,6 +70,8 @@ def candidate(
     tuning["output"] = {**tuning["output"], "image": versions.image(tuning["output"]["image"], version)}
     if config is not None:
         tuning["config"] = config
+    if urls:
+        tuning["input"] = {"urls": list(urls)}
     return {
         "apiVersion": document["apiVersion"],
         "kind": names.KIND,

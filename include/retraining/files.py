@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.contracts.faults import did_you_mean
 from include.contracts.yaml_documents.reader import BadDocument, Document, read
+from include.retraining import dated_urls
 from include.retraining import policy as policies
 from include.retraining.policy import Policy
 from include.retraining.schedule import DEFAULT_ZONE, BadSchedule, Schedule, parse, zone_of
@@ -22,7 +23,10 @@ _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class RetrainingFile(BaseModel):
-    """What one file says. `schedule` and `assets` exclude each other; without either, the DAG is started by hand."""
+    """What one file says. `schedule` and `assets` exclude each other; without either, the DAG is started by hand.
+
+    `urls` stand in for the Workspace's own dataset, with the date of each run filled in.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -32,6 +36,7 @@ class RetrainingFile(BaseModel):
     schedule: str | None = None
     timezone: str = DEFAULT_ZONE
     assets: list[str] = []
+    urls: list[str] = Field(default=[], max_length=100)
     tags: list[str] = []
     owner: str = "kaito"
     policy: Any = None
@@ -87,6 +92,11 @@ def _faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 )
         found = RetrainingFile.model_construct(**{**value, "workspace": ""})
     yield from _schedule_faults(value)
+    for index, url in enumerate(urls if isinstance(urls := value.get("urls"), list) else ()):
+        if isinstance(url, str):
+            yield from (
+                (f"urls[{index}]", f"urls[{index}]: {told} (got {url!r})") for told in dated_urls.faults(url)
+            )
     if value.get("policy") is not None:
         for fault in policies.examine(found.policy, "policy")[1]:
             yield fault.path, str(fault)

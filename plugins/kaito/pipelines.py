@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -123,6 +123,7 @@ def retrain(
     namespace: str = "default",
     *,
     policy: Mapping[str, Any] | None = None,
+    urls: Sequence[str] = (),
     form: Collection[str] | None = None,
     group_id: str = "retrain",
 ) -> TaskGroup:
@@ -135,6 +136,7 @@ def retrain(
     :param namespace: its namespace. (templated)
     :param policy: when there is something to train, what is measured, the gate, who approves; None for the ConfigMap
         that the Workspace's annotation kaito.sh/retrain-policy names.
+    :param urls: where the dataset of this run lies, in place of the Workspace's own; no signed URLs. (templated)
     :param form: the fields of the DAG's form, where its conf may say nothing else.
     :param group_id: what stands before the ids of the steps.
     """
@@ -145,7 +147,12 @@ def retrain(
     ) as group:
         at = f"{group_id}."
         plan = PlanCandidateOperator(
-            task_id="plan_candidate", workspace=workspace, namespace=namespace, policy=policy, form=form
+            task_id="plan_candidate",
+            workspace=workspace,
+            namespace=namespace,
+            policy=policy,
+            urls=urls,
+            form=form,
         )
         check = CandidatePreflightOperator(task_id="preflight", purpose=Purpose.TUNING)
         fetch = FetchDatasetOperator(task_id="fetch_dataset")

@@ -73,7 +73,12 @@ def _dag(path: Path, said: RetrainingFile) -> DAG:
         tags=["kaito", "tuning", *said.tags],
         doc_md=doc,
     ) as dag:
-        retrain(said.workspace, said.namespace, policy=None if policy is None else policy.as_dict())
+        retrain(
+            said.workspace,
+            said.namespace,
+            policy=None if policy is None else policy.as_dict(),
+            urls=said.urls,
+        )
     return dag
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable
+from kaito.operators.candidate import PlanCandidateOperator
 
 from include.retraining.files import examine
 
@@ -52,6 +53,16 @@ def test_each_file_is_a_dag_with_its_own_schedule(folder: Path) -> None:
     assert weekly.get_task("retrain.plan_candidate").workspace == "phi"
 
 
+def test_a_file_may_name_its_data_by_the_date_of_each_run(folder: Path) -> None:
+    text = "workspace: phi\nschedule: '@daily'\nurls: ['https://data.example.com/{{ ds }}.parquet']\n"
+    (folder / "retraining" / "daily.yaml").write_text(text)
+    task = bag(folder).dags["kaito_retrain__daily"].get_task("retrain.plan_candidate")
+    assert isinstance(task, PlanCandidateOperator)
+    task.render_template_fields({"ds": "2026-11-28"})  # type: ignore[typeddict-item]
+    assert list(task.urls) == ["https://data.example.com/2026-11-28.parquet"]
+    assert task.policy is None
+
+
 def test_a_broken_file_is_one_import_error_with_its_line_and_the_others_are_dags(folder: Path) -> None:
     (folder / "retraining" / "good.yaml").write_text(GOOD)
     (folder / "retraining" / "bad.yaml").write_text("workspace: phi\nnamespace: default\nschedle: '@daily'\n")
@@ -78,6 +89,11 @@ def test_the_example_is_a_dag(folder: Path) -> None:
         ("workspace: a\ntimezone: Europe/Berln\n", "did you mean Europe/Berlin?"),
         ("workspace: a\nschedule: '@daily'\nassets: [x]\n", "x.yaml:3: assets: exclude a schedule"),
         ("workspace: a\npolicy:\n  when: always\n  coolDwn: 1h\n", "x.yaml:4: policy.coolDwn"),
+        (
+            "workspace: a\nurls: ['https://x.io/{{ dss }}.csv']\n",
+            "x.yaml:2: urls[0]: {{ dss }} is nothing of",
+        ),
+        ("workspace: a\nurls:\n- 'https://x.io/a?sig=1'\n", "x.yaml:3: urls[0]: has a query"),
         ("workspace: a\n---\nworkspace: b\n", "holds 2 documents"),
         ("- a\n", "is a mapping"),
         ("", "holds 0 documents"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from demo.airflow_api import TERMINAL_RUN_STATES
 from include.workspace.api import names
 from tests.support.airflow_run import dataset_server, wait
 from tests.support.reconciled import ReconciledStack, reconciled_stack
@@ -181,8 +182,9 @@ def test_a_candidate_that_nobody_answers_for_is_refused_when_the_time_is_over(
         stack.kubectl.apply(document)
         told = reaches(stack, "CandidateRefused", name=name)
         assert "nobody answered in time" in told["message"]
-        run = wait(lambda: working_over(stack, name), 30, "the run's end")
-        assert stack.api.run(run["dag"], run["id"])["state"] == "success"
+        run = status(stack, name)["retrain"]["run"]
+        ended = wait(lambda: terminal(stack.api.run(run["dag"], run["id"])["state"]), 60, "the run's end")
+        assert ended == "success"
         found = stack.api.required_action(run["dag"], run["id"], APPROVE)
         assert found is not None
         assert found["chosen_options"] == ["Reject"]
@@ -190,6 +192,5 @@ def test_a_candidate_that_nobody_answers_for_is_refused_when_the_time_is_over(
         assert status(stack, name)["retrain"]["versions"][-1]["state"] == "refused"
 
 
-def working_over(stack: ReconciledStack, name: str) -> dict[str, Any] | None:
-    run: dict[str, Any] = status(stack, name)["retrain"]["run"]
-    return run if run["state"] != "started" else None
+def terminal(state: str) -> str | None:
+    return state if state in TERMINAL_RUN_STATES else None

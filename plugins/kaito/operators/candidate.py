@@ -6,7 +6,7 @@ budget is spent) ends the run early and green; what is wrong with it is told wit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,12 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     :param workspace: name of the Workspace whose service is to be renewed. (templated)
     :param namespace: its namespace. (templated)
     :param policy: the policy, None for the ConfigMap that the Workspace's annotation names.
+    :param urls: where the dataset of this run lies, in place of the Workspace's own. (templated)
     :param form: the fields of the DAG's form, whose conf may say nothing else; None where the DAG is somebody else's.
     :returns: as ``Retraining.to_xcom`` gives it.
     """
 
-    template_fields = ("workspace", "namespace")
+    template_fields = ("workspace", "namespace", "urls")
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         workspace: str,
         namespace: str,
         policy: Mapping[str, Any] | None = None,
+        urls: Sequence[str] = (),
         form: Collection[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +81,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         self.workspace = workspace
         self.namespace = namespace
         self.policy = policy
+        self.urls = urls
 
     def execute(self, context: Context) -> dict[str, Any]:
         if self.form is not None:
@@ -208,7 +211,8 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         if policy.when is When.ALWAYS and not watched:
             return []
         known = retraining.of(live.get("status")).get("dataset") or {}
-        seen = marks(live, lambda name: self.cluster.find(SECRET, name, self.namespace))
+        source = {**live, "tuning": {"input": {"urls": list(self.urls)}}} if self.urls else live
+        seen = marks(source, lambda name: self.cluster.find(SECRET, name, self.namespace))
         said = compare([Mark.of(one) for one in known.get("marks") or ()], seen)
         fields: dict[str, Any] = {"dataset": {**known, "checked": timestamp(now)}}
         if watched:
@@ -249,6 +253,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
             policy=policy,
             current=PublishedAdapter.read((live.get("status") or {}).get("adapter")),
             marks=seen,
+            urls=list(self.urls),
         )
 
     def _begin(self, plan: Retraining, context: Context, now: datetime) -> None:
@@ -308,6 +313,7 @@ class CandidatePreflightOperator(RetrainTask, PreflightOperator):
             current=plan.current.reference,
             continued=plan.policy.start is Start.CURRENT,
             config=plan.policy.config,
+            urls=plan.urls,
             budget=None if limit is None else max(0.01, limit - spent),
             held_out=measured.held_out if measured else None,
         )

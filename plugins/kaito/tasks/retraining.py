@@ -51,6 +51,7 @@ class Retraining(BaseModel):
     :param current: the adapter that answers today, an empty one for none.
     :param generation: of the Workspace when the run began.
     :param marks: what the dataset's servers said of it.
+    :param urls: where this run's dataset lies, [] where it is the Workspace's own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +65,7 @@ class Retraining(BaseModel):
     policy: PolicyField
     current: PublishedAdapter
     marks: list[dict[str, str]]
+    urls: list[str] = []
 
     @classmethod
     def from_xcom(cls, value: Mapping[str, Any]) -> Retraining:

@@ -353,6 +353,19 @@ def test_a_candidate_may_go_on_from_the_adapter_that_answers_with_a_config_of_it
     assert retrain(cluster)["versions"][0]["from"] == OLD
 
 
+def test_a_run_may_have_a_dataset_of_its_own(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(steps, "marks", lambda document, secret: asked.append(document) or [Mark(etag='"2"')])
+    step = plan_step(cluster, {})
+    step.urls = ["https://data.example.com/2026-11-28.parquet"]
+    context["ti"].xcoms[f"{AT}plan_candidate"] = step.execute(context)
+    assert asked[0]["tuning"] == {"input": {"urls": step.urls}}
+    check = at(steps.CandidatePreflightOperator(task_id="preflight", purpose="tuning"), cluster)
+    assert check._wanted(context).document["tuning"]["input"] == {"urls": step.urls}
+
+
 @pytest.mark.parametrize(
     ("digest", "rows", "policy", "told"),
     [
