@@ -43,12 +43,14 @@ class DatasetResult(Result):
     :param digest: of all rows, whatever their order in the file.
     :param characters: in all rows together, of what the model reads.
     :param sentence: the numbers for a reader.
+    :param findings: what else a person should know of the rows, a sentence each.
     """
 
     rows: int | None = None
     digest: str | None = None
     characters: int | None = None
     sentence: str | None = None
+    findings: list[str] | None = None
 
 
 class AdapterFile(Result):
@@ -61,6 +63,8 @@ class TuningResult(Result):
     """Of the pod that trains.
 
     :param data: what was cut or dropped of the rows, "" or None for nothing.
+    :param memory: what was given up because memory ran out.
+    :param stopped_early: why not all steps were done.
     :param trained_rows_digest: of the set of rows that were learnt from.
     :param origin: the digest of the adapter that the training went on from.
     """
@@ -72,6 +76,8 @@ class TuningResult(Result):
     config_sha256: str | None = None
     adapter: AdapterFile | None = None
     data: str | None = None
+    memory: str | None = None
+    stopped_early: str | None = None
     trained_rows_digest: str | None = None
     origin: str | None = Field(default=None, alias="from")
 

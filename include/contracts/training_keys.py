@@ -276,6 +276,10 @@ LIMITS: Mapping[str, Range] = {
     "DatasetConfig.max_dropped_share": Range(
         "must be at least 0 and at most 1 (0.5 = half of the rows may be unusable)", 0, 1
     ),
+    "DatasetConfig.max_cut_share": Range("must be at least 0 and at most 1 (0.05 = one row in twenty)", 0, 1),
+    "DatasetConfig.max_duplicate_share": Range(
+        "must be at least 0 and at most 1 (0.05 = one row in twenty)", 0, 1
+    ),
     "TrainingArguments.learning_rate": Range(
         "must be above 0 and below 1", 0, 1, open_low=True, open_high=True
     ),

@@ -97,6 +97,7 @@ def dataset_pod(
         DATASET_MAX_BYTES=settings.dataset_max_bytes,
         YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
         TOKENIZER_PATH=pods.WEIGHTS_PATH,
+        HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
     )
     model = tokenizer(workspace, plan, settings)
     volumes = [work_of(workspace), _config(workspace), *model.volumes]

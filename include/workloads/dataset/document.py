@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from include.workloads.dataset import layouts
 from include.workloads.dataset.columnar import MAX_CHILD_BYTES
+from include.workloads.dataset.content import SAMPLES, SCANNED_ROWS, TOKENISED_ROWS
 from include.workloads.dataset.fetch import Limits
 from include.workloads.dataset.job import MAX_EXPANSION, MAX_ROWS
 from include.workloads.dataset.text import MAX_ROW_CHARS
@@ -91,6 +92,19 @@ their names do not say it; `response_column` alone is plain text |
 | `DatasetConfig.preference_data` | `refuse` | `chosen`: of preference data the good answers are learnt, no others |
 | `DatasetConfig.max_dropped_share` | {share} | a larger share of unusable rows stops the run before a GPU is \
 asked for; so does a larger share of rows that lose their answer when they are cut to `max_length` |
+| `DatasetConfig.max_cut_share` | any | a larger share of rows that are cut to `max_length` stops the run |
+| `DatasetConfig.max_duplicate_share` | any | a larger share of rows that repeat an earlier one stops the run |
+
+## The report
+
+Beside the rows, on the work volume, lie `data/report.json` and `data/report.html`, a page that needs nothing else:
+rows used and not used with the reasons, each file's layout, the tokens a row has and what is cut, rows that repeat,
+held-out rows whose question is trained on as well, writing systems, and the first {samples} rows as the model reads
+them, with what the loss is on in colour. Email addresses, phone numbers, card and bank account numbers and keys are
+counted by simple patterns: a hint where to look, not a proof. What matters of it stands in the log and in `findings`
+of the step's result. The limits above are judged here, on a CPU, with the report already written. Up to {scanned} rows
+are searched and {tokenised} tokenised, evenly over the whole; the training judges every row of longer datasets.
+Where weights come from a mirror that the CPU machine does not have, nothing is said of tokens.
 
 ## Limits
 
@@ -120,6 +134,9 @@ def page() -> str:
             _why("Field", layouts.MESSAGE_UNUSABLE),
             _BOTTOM.format(
                 share=MAX_DROPPED_SHARE,
+                samples=SAMPLES,
+                scanned=f"{SCANNED_ROWS:,}",
+                tokenised=f"{TOKENISED_ROWS:,}",
                 size=Limits.max_bytes >> 30,
                 expansion=MAX_EXPANSION,
                 row=MAX_ROW_CHARS >> 20,

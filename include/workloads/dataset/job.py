@@ -30,6 +30,7 @@ from include.workloads.contract import (
 from include.workloads.dataset import columns, layouts
 from include.workloads.dataset.columns import Dropped, Usable, normalise
 from include.workloads.dataset.connection import PinnedClient
+from include.workloads.dataset.description import PAGE, PARQUET, REPORT, describe
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.image import pull_data, resolve_digest
 from include.workloads.dataset.readers import Names, read_rows
@@ -43,7 +44,7 @@ from include.workloads.network import AddressPolicy
 
 log = logging.getLogger("dataset")
 
-PARQUET, REPORT, WORK = "train.parquet", "report.json", ".fetch"
+WORK = ".fetch"
 # Each row costs 16 bytes until the end, and time even where it is dropped.
 MAX_ROWS = 20_000_000
 SHOWN_REASONS, MAX_UNREAD = 5, 50
@@ -79,6 +80,7 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
                 report = _build(request, fetcher)
             else:
                 log.info("the dataset is already here and its sources are unchanged: nothing to do")
+            report = describe(request, report)
     except OSError as error:
         raise file_write_error(error, f"the dataset in {request.output}", request.output) from error
     return _result(report)
@@ -92,6 +94,7 @@ def _result(report: dict[str, Any]) -> dict[str, Any]:
     characters = (report.get("characters") or {}).get("total", 0)
     return {
         **{key: report[key] for key in keys},
+        "findings": report["findings"],
         "dropped": dropped,
         "characters": characters,
         "sources": sources,
@@ -139,7 +142,7 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    ours = [request.output / name for name in (PARQUET, REPORT)]
+    ours = [request.output / name for name in (PARQUET, REPORT, PAGE)]
     return walk(folder, request.limits.max_bytes, str(folder), ours)
 
 
@@ -157,7 +160,7 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
     # A failed run must not leave the rows of another request for the tuning to find.
-    for name in (REPORT, PARQUET):
+    for name in (REPORT, PAGE, PARQUET):
         (output / name).unlink(missing_ok=True)
     work.mkdir(exist_ok=True)
     temporary = work / PARQUET
@@ -215,6 +218,7 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
     tally.sources.append(
         source.describe()
         | {"rows": used, "format": kind, "columns": list(names), "dropped": dict(dropped.most_common())}
+        | {"layout": "named columns" if named else layouts.layout_of(names)}
     )
 
 

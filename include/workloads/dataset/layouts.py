@@ -216,3 +216,23 @@ def has_layout(names: Iterable[str]) -> bool:
     if found & {*MESSAGES, *WEAK_MESSAGES, TEXT, *CHOSEN}:
         return True
     return bool(found & {*QUESTIONS, INPUT} and found & {*ANSWERS})
+
+
+def layout_of(names: Iterable[str]) -> str:
+    """The name of the layout that rows with these columns are read as, "" for none; the strongest comes first."""
+    found = frozenset(map(fold, names))
+    asked, answered = found & {*QUESTIONS, INPUT}, found & {*ANSWERS}
+    tests = (
+        ("preference data", found & {*CHOSEN, *REJECTED} or ({"prompt", "completion", LABEL} <= found)),
+        ("chat messages with tools", MESSAGES[0] in found and TOOLS in found),
+        ("chat messages", MESSAGES[0] in found),
+        ("ShareGPT", MESSAGES[1] in found),
+        ("messages under another name", MESSAGES[2] in found),
+        ("instruction", "instruction" in found and answered),
+        ("prompt and completion", {"prompt", "completion"} <= found),
+        ("input and output", asked == {INPUT} and answered),
+        ("question and answer", asked and answered),
+        ("messages under another name", found & {*WEAK_MESSAGES}),
+        ("plain text", TEXT in found),
+    )
+    return next((name for name, holds in tests if holds), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from dataclasses import dataclass, field
@@ -10,11 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from include.contracts.held_out import MAX_SHARE
 from include.workloads.chat import Conversation
 from include.workloads.chat_template import TemplateCheck, renderer
-from include.workloads.contract import UserConfigError
+from include.workloads.contract import UserConfigError, number
 from include.workloads.dataset.columns import Preference
+from include.workloads.dataset.content import Look
 from include.workloads.dataset.named import NamedColumns
+from include.workloads.tuning.recipe import LONGEST_CUDA
 from include.workloads.tuning.rows import MAX_DROPPED_SHARE, require_template
 
 log = logging.getLogger("dataset")
@@ -36,10 +40,42 @@ class Options:
     tokenizer: Path | None = None
     chat_template: str | None = None
     named: NamedColumns = field(default_factory=NamedColumns)
+    max_cut_share: float | None = None
+    max_duplicate_share: float | None = None
+    max_length: int | None = None
+    held_out_share: float = 0.0
+    answers_only: bool = True
+
+    @property
+    def look(self) -> Look:
+        """What the finished rows are looked at with."""
+        return Look(self._tokenizer, self._cut_at(), self.held_out_share, self.answers_only)
+
+    @property
+    def look_identity(self) -> list[object]:
+        """For knowing whether the rows were looked at with the same."""
+        return [
+            self._cut_at(),
+            self.held_out_share,
+            self.answers_only,
+            self.chat_template,
+            _digest(self.tokenizer),
+        ]
+
+    def _cut_at(self) -> int | None:
+        """Tokens after which the training cuts a row: as asked for, or as it chooses on a GPU."""
+        if self.max_length or self.tokenizer is None:
+            return self.max_length
+        try:
+            context = json.loads((self.tokenizer / "config.json").read_text()).get("max_position_embeddings")
+        except (OSError, ValueError):
+            context = None
+        return min(LONGEST_CUDA, context) if isinstance(context, int) else LONGEST_CUDA
 
     @property
     def identity(self) -> list[object]:
         """For the fingerprint of what was written with them."""
+        # Limits on what the rows are like, and lengths, change nothing of what is written.
         named = [list(self.named.roles.items())] if self.named else []
         template = [self.chat_template, _digest(self.tokenizer)]
         return [self.preference.value, self.max_dropped_share, *template, *named]
@@ -49,15 +85,20 @@ class Options:
         return self._template.refused(conversation) if self._template else None
 
     @cached_property
-    def _template(self) -> TemplateCheck | None:
+    def _tokenizer(self) -> Any:
         if self.tokenizer is None or not (self.tokenizer / _TEMPLATE_FILES[0]).is_file():
             log.info("the model's tokenizer is not here: its chat template is asked when the training starts")
             return None
         from include.workloads.tuning.model import load_tokenizer
 
-        tokenizer = load_tokenizer(self.tokenizer, self.chat_template)
-        require_template(tokenizer)
-        return TemplateCheck(renderer(tokenizer))
+        return load_tokenizer(self.tokenizer, self.chat_template)
+
+    @cached_property
+    def _template(self) -> TemplateCheck | None:
+        if self._tokenizer is None:
+            return None
+        require_template(self._tokenizer)
+        return TemplateCheck(renderer(self._tokenizer))
 
 
 def _digest(folder: Path | None) -> str | None:
@@ -74,8 +115,9 @@ def read_options() -> Options:
     folder = os.environ.get("TOKENIZER_PATH", "").strip()
     tokenizer = Path(folder) if folder else None
     path = os.environ.get("YAML_FILE_PATH", "").strip()
+    share = number("HELD_OUT_SHARE", 0.0, MAX_SHARE)
     if not path:
-        return Options(tokenizer=tokenizer)
+        return Options(tokenizer=tokenizer, held_out_share=share)
     try:
         text = Path(path).read_text()
     except OSError as error:
@@ -83,7 +125,7 @@ def read_options() -> Options:
             f"The training configuration {path} cannot be read: {error.strerror}."
         ) from None
     _check_layers(text, tokenizer)
-    return options_of(text, tokenizer)
+    return options_of(text, tokenizer, share)
 
 
 def _check_layers(text: str, model: Path | None) -> None:
@@ -95,15 +137,21 @@ def _check_layers(text: str, model: Path | None) -> None:
         check_targets(model, parse_section(text, "LoraConfig"))
 
 
-def options_of(text: str, tokenizer: Path | None = None) -> Options:
-    """The options in a training config's text."""
+def options_of(text: str, tokenizer: Path | None = None, held_out_share: float = 0.0) -> Options:
+    """The options in a training config's text; `held_out_share` is what the Workspace asks to hold out at least."""
     from include.workloads.tuning.config import parse_section
 
     given: dict[str, Any] = parse_section(text, "DatasetConfig")
+    training = parse_section(text, "TrainingArguments")
     return Options(
         Preference(given.get("preference_data", Preference.REFUSE.value)),
         float(given.get("max_dropped_share", MAX_DROPPED_SHARE)),
         tokenizer,
         parse_section(text, "ModelConfig").get("chat_template"),
         NamedColumns.of(given),
+        given.get("max_cut_share"),
+        given.get("max_duplicate_share"),
+        training.get("max_length"),
+        max(1.0 - given.get("train_test_split", 1.0), held_out_share),
+        bool(training.get("assistant_only_loss", True)),
     )

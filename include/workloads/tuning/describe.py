@@ -44,6 +44,8 @@ _DATASET: dict[str, Any] = {
     "messages_column": str,
     "preference_data": str,
     "max_dropped_share": float,
+    "max_cut_share": float,
+    "max_duplicate_share": float,
 }
 _TRAINING: dict[str, Any] = {EARLY_STOPPING_PATIENCE: int, EARLY_STOPPING_THRESHOLD: float}
 _QUANTIZATION: dict[str, Any] = {

@@ -84,6 +84,13 @@ def tokenise(column: str, values: Sequence[Any], tokenizer: Any, answers_only: b
     return Tokenised(rows, answers_only, unmasked, partly)
 
 
+def tokenised_row(tokenizer: Any, value: str | Conversation, number: int, answers_only: bool) -> Row:
+    """One row as `tokenise` makes it. UserDataError where the model's chat template cannot show it."""
+    if isinstance(value, str):
+        return _text_row(tokenizer, value)
+    return _chat_row(tokenizer, value, number, answers_only)[0]
+
+
 def require_template(tokenizer: Any) -> None:
     """UserConfigError for a model that has no chat template."""
     if not tokenizer.chat_template:
@@ -198,6 +205,15 @@ def cut_sentence(count: int, shortened: int, dropped: int, max_length: int) -> s
     """Such as `3 of 8 rows cut to 512 tokens, 1 of them dropped, because no answer was left`."""
     gone = f", {dropped} of them dropped, because no answer was left" if dropped else ""
     return f"{shortened} of {count} rows cut to {max_length} tokens{gone}"
+
+
+def check_cut(count: int, shortened: int, max_length: int, share: float | None) -> None:
+    """UserDataError when more rows are cut than the config allows (DatasetConfig.max_cut_share; None: any)."""
+    if share is not None and shortened > share * count:
+        raise UserDataError(
+            f"{shortened} of {count} rows are longer than {max_length} tokens and would be cut, more than {share:.1%} "
+            "(DatasetConfig.max_cut_share): set TrainingArguments.max_length higher, or raise the share."
+        )
 
 
 def check_share(count: int, dropped: int, max_length: int, share: float | None) -> None:

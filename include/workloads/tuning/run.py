@@ -208,6 +208,7 @@ def _prepare(
     train, shortened, dropped = rows.cut(train, chosen.max_length)
     evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
     log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
+    rows.check_cut(len(tokenised.rows), shortened, chosen.max_length, data.get("max_cut_share"))
     rows.check_share(len(tokenised.rows), dropped, chosen.max_length, data.get("max_dropped_share"))
     told: dict[str, Any] = {"rows": len(tokenised.rows), "rows_cut": shortened, "rows_dropped": dropped}
     told |= {"rows_held_out": len(parts.held_out), "trained_rows_digest": set_digest(parts.trained_digests)}

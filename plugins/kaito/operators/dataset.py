@@ -64,4 +64,5 @@ class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
         return trained.dataset
 
     def summary(self, result: DatasetResult) -> str:
-        return f"Dataset ready: {result.sentence or f'{result.rows} rows'}; digest {result.digest}"
+        said = [result.sentence or f"{result.rows} rows", *(result.findings or ())]
+        return f"Dataset ready: {'; '.join(said)}; digest {result.digest}"

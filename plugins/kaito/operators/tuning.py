@@ -283,5 +283,6 @@ class TuneOperator(MachineAsking, WorkloadPodOperator[TuningResult]):
             return True  # the next try sees
 
     def summary(self, result: TuningResult) -> str:
-        rows = f"; {result.data}" if result.data else ""
-        return f"Tuned in {result.steps} steps, loss {result.loss_first} to {result.loss_last}{rows}"
+        notes = [result.data, result.stopped_early, (result.memory or "").rstrip(".")]
+        said = "".join(f"; {note}" for note in notes if note)
+        return f"Tuned in {result.steps} steps, loss {result.loss_first} to {result.loss_last}{said}"

@@ -52,14 +52,29 @@ def test_rows_that_were_dropped_or_cut_stand_in_the_condition(
     fetch = FetchDatasetOperator(task_id="fetch_dataset")
     fetch.cluster = cluster
     said = "2 of 8 rows used: 6 x text is empty"
-    comes_back(fetch, ended_pod(0, json.dumps({"rows": 2, "sentence": said, "digest": "sha256:0"})))
+    found = {
+        "rows": 2,
+        "sentence": said,
+        "digest": "sha256:0",
+        "findings": ["1 of 2 rows repeat an earlier row"],
+    }
+    comes_back(fetch, ended_pod(0, json.dumps(found)))
     fetch.trigger_reentry(context, EVENT)
-    assert cluster.condition(NAME, "DatasetReady")["message"] == f"Dataset ready: {said}; digest sha256:0"
+    message = f"Dataset ready: {said}; 1 of 2 rows repeat an earlier row; digest sha256:0"
+    assert cluster.condition(NAME, "DatasetReady")["message"] == message
     cut = "3 of 8 rows cut to 512 tokens"
-    result = {"steps": 3, "loss_first": 2.0, "loss_last": 0.5, "data": cut}
+    result = {
+        "steps": 3,
+        "loss_first": 2.0,
+        "loss_last": 0.5,
+        "data": cut,
+        "memory": "Memory ran out before.",
+    }
     comes_back(tune, ended_pod(0, json.dumps(result)))
     tune.trigger_reentry(context, EVENT)
-    assert cluster.condition(NAME, "JobStarted")["message"] == f"Tuned in 3 steps, loss 2.0 to 0.5; {cut}"
+    assert cluster.condition(NAME, "JobStarted")["message"] == (
+        f"Tuned in 3 steps, loss 2.0 to 0.5; {cut}; Memory ran out before"
+    )
 
 
 @pytest.mark.parametrize("exit_code", [64, 65])

@@ -44,7 +44,12 @@ def test_all_files_are_used_and_equal_names_do_not_collide(web: Web, tmp_path: P
     rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
     assert [row["messages"][0]["content"] for row in rows] == ["q1", "q2", "p"]
     assert result["format"] == "messages"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "report.json", "train.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "report.html",
+        "report.json",
+        "train.parquet",
+    ]
 
 
 def test_the_report_says_everything_a_person_asks(web: Web, tmp_path: Path):
@@ -345,7 +350,12 @@ def test_packed_files_and_files_in_one_object_are_read(web: Web, tmp_path: Path)
     result = run_job(ask(tmp_path, *urls))
     assert result["rows"] == 3
     assert report_of(tmp_path)["sources"][0]["format"] == "json lines in gzip"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "report.json", "train.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "report.html",
+        "report.json",
+        "train.parquet",
+    ]
 
 
 def test_a_dataset_of_too_many_rows_is_refused(web: Web, tmp_path: Path, monkeypatch):

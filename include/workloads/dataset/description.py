@@ -1,0 +1,78 @@
+"""The data report: what a finished dataset is like, for machines and for people, and the limits that the config sets.
+
+report.json gets the part about the content of the rows; report.html shows all of it, with the first rows and what of
+them is learnt. Both are written before a limit is judged, so that whoever is stopped can see why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from include.workloads.contract import UserDataError, atomic_write
+from include.workloads.dataset.content import look_at
+from include.workloads.dataset.page import page
+from include.workloads.dataset.request import Request
+
+log = logging.getLogger("dataset")
+
+PARQUET, REPORT, PAGE = "train.parquet", "report.json", "report.html"
+
+
+def describe(request: Request, report: dict[str, Any]) -> dict[str, Any]:
+    """The report with what the rows are like. UserDataError when that is beyond a limit of the training config."""
+    output, asked = request.output, json.loads(json.dumps(request.options.look_identity))
+    if report.get("looked_at_with") != asked or not (output / PAGE).is_file():
+        content = look_at(output / PARQUET, request.options.look)
+        samples = content.pop("samples")
+        report = {**report, "content": content, "looked_at_with": asked}
+        report["findings"] = findings(report)
+        atomic_write(output / PAGE, page(report, samples).encode("utf-8", "replace"))
+        atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+        for sentence in report["findings"]:
+            log.info("  %s", sentence)
+    _check_limits(request, report)
+    return report
+
+
+def findings(report: dict[str, Any]) -> list[str]:
+    """What a person should know of the rows, a sentence each."""
+    content = report["content"]
+    told = []
+    if report["duplicate_rows"]:
+        told.append(f"{report['duplicate_rows']} of {report['rows']} rows repeat an earlier row")
+    if (tokens := content["tokens"]) and tokens["cut_share"]:
+        told.append(
+            f"{tokens['cut_share']:.1%} of the rows are longer than {tokens['max_length']} tokens and are cut, "
+            f"{tokens['lost_share']:.1%} lose their whole answer"
+        )
+    if (held := content["held_out"]) and held["asked_in_training"]:
+        told.append(
+            f"the question of {held['asked_in_training']} of {held['rows']} held-out rows is also trained on"
+        )
+    personal = [f"{name} in {count}" for name, count in content["personal"].items() if count]
+    if personal:
+        told.append(
+            f"may be personal data or secrets: {', '.join(personal)} of {content['scanned_rows']} rows"
+        )
+    return told
+
+
+def _check_limits(request: Request, report: dict[str, Any]) -> None:
+    options, rows, repeated = request.options, report["rows"], report["duplicate_rows"]
+    faults = []
+    if options.max_duplicate_share is not None and repeated > options.max_duplicate_share * rows:
+        faults.append(
+            f"{repeated} of {rows} rows repeat an earlier row, more than {options.max_duplicate_share:.1%} "
+            "(DatasetConfig.max_duplicate_share)"
+        )
+    tokens = report["content"]["tokens"]
+    if options.max_cut_share is not None and tokens and tokens["cut_share"] > options.max_cut_share:
+        faults.append(
+            f"{tokens['cut_share']:.1%} of the rows are longer than {tokens['max_length']} tokens "
+            "(TrainingArguments.max_length) and would be cut, more than "
+            f"{options.max_cut_share:.1%} (DatasetConfig.max_cut_share)"
+        )
+    if faults:
+        raise UserDataError(f"The data is beyond the limits of the training config: {'; '.join(faults)}.")

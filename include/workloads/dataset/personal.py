@@ -1,0 +1,53 @@
+"""Counts what looks like personal data or a secret in a text, by simple patterns: a hint where to look, no proof.
+
+What is found is never kept or shown. Names and addresses of people are not recognised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+_SEPARATED = r"(?:\(\d{2,4}\)[ .-]?|\d{2,4}[ .-])\d{3,4}[ .-]\d{3,4}"
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
+_PHONE = re.compile(rf"(?<![\w.+-])(?<!\d )(?:\+\d{{8,15}}|(?:\+\d{{1,3}}[ .-]?)?{_SEPARATED})(?![\w-]| \d)")
+_CARD = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d.-])")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_SECRET = re.compile(
+    r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b"
+    r"|\bhf_[A-Za-z0-9]{30,40}\b|\bsk-[A-Za-z0-9_-]{20,}"
+)
+
+
+def _has_card(text: str) -> bool:
+    return any(_luhn(re.sub(r"\D", "", match)) for match in _CARD.findall(text))
+
+
+def _luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1: every second digit from the right doubled, digits summed, a multiple of ten."""
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return len(set(digits)) > 1 and sum(number - 9 * (number > 9) for number in doubled) % 10 == 0
+
+
+def _has_iban(text: str) -> bool:
+    return any(_iban(match.replace(" ", "")) for match in _IBAN.findall(text))
+
+
+def _iban(text: str) -> bool:
+    """ISO 13616: the first four characters at the end, letters as 10 to 35, remainder 1 by 97."""
+    return 15 <= len(text) <= 34 and int("".join(str(int(one, 36)) for one in text[4:] + text[:4])) % 97 == 1
+
+
+#: What is looked for, by the name that the report gives it.
+KINDS: dict[str, Callable[[str], bool]] = {
+    "email addresses": lambda text: "@" in text and _EMAIL.search(text) is not None,
+    "phone numbers": lambda text: _PHONE.search(text) is not None,
+    "payment card numbers": _has_card,
+    "bank account numbers (IBAN)": _has_iban,
+    "keys and tokens": lambda text: _SECRET.search(text) is not None,
+}
+
+
+def kinds_in(text: str) -> list[str]:
+    """The kinds of which a text seems to hold at least one."""
+    return [name for name, found in KINDS.items() if found(text)]

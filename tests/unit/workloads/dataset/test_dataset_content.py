@@ -1,0 +1,224 @@
+"""What the data report says of the rows, and the limits that stop a run on a CPU."""
+
+from __future__ import annotations
+
+import json
+import re
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.workloads.contract import UserDataError
+from include.workloads.dataset import content, job, layouts
+from include.workloads.dataset.content import Look, look_at, question_key, script_of
+from include.workloads.dataset.job import run_job
+from include.workloads.dataset.options import Options, options_of
+from include.workloads.dataset.page import page
+from include.workloads.dataset.personal import kinds_in
+from include.workloads.dataset.request import Request
+from include.workloads.tuning.standin import TEMPLATE, _tokenizer
+from tests.support.dataset_server import LOOPBACK, Web, send
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return _tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    return folder
+
+
+def write(folder: Path, *pairs: tuple[str, str]) -> Path:
+    rows = [
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}], "tools": None}
+        for q, a in pairs
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    return folder / "train.parquet"
+
+
+def test_lengths_cuts_and_lost_answers(tokenizer: Any, tmp_path: Path) -> None:
+    table = write(tmp_path, ("a", "b"), ("a", "b" * 100), ("a" * 100, "b"), ("a", "c"))
+    tokens = look_at(table, Look(tokenizer, max_length=60))["tokens"]
+    assert (tokens["rows"], tokens["cut_share"], tokens["lost_share"]) == (4, 0.5, 0.25)
+    histogram = tokens["histogram"]
+    assert sum(histogram["rows"]) == 4
+    assert (len(histogram["rows"]) - 1) * histogram["width"] <= tokens["max"]
+
+
+def test_without_a_tokenizer_nothing_is_said_of_tokens(tmp_path: Path) -> None:
+    found = look_at(write(tmp_path, ("a", "b")), Look())
+    assert found["tokens"] is None
+    assert [piece for sample in found["samples"] for piece in sample] == [("a\n", False), ("b\n", False)]
+
+
+def test_the_first_three_rows_show_what_is_learnt(tokenizer: Any, tmp_path: Path) -> None:
+    found = look_at(write(tmp_path, *((f"q{n}", f"a{n}") for n in range(5))), Look(tokenizer))
+    assert len(found["samples"]) == 3
+    learnt = ["".join(text for text, is_learnt in sample if is_learnt) for sample in found["samples"]]
+    assert [text.partition("<|end|>")[0] for text in learnt] == ["a0", "a1", "a2"]
+    assert "q0" in "".join(text for text, is_learnt in found["samples"][0] if not is_learnt)
+    assert TEMPLATE  # the stand-in's
+
+
+def test_long_datasets_are_looked_at_evenly(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "SCANNED_ROWS", 10)
+    monkeypatch.setattr(content, "TOKENISED_ROWS", 4)
+    table = write(tmp_path, *((f"{n}", "x@y.org" if n % 2 else "none") for n in range(40)))
+    found = look_at(table, Look(tokenizer, held_out_share=0.5))
+    assert (found["rows"], found["scanned_rows"], found["tokens"]["rows"]) == (40, 10, 4)
+    assert found["held_out"]["whole"] is False
+
+
+def test_a_held_out_question_that_is_trained_on_is_counted(tmp_path: Path) -> None:
+    same = [(" What is  it?" if n % 2 else "what is it?", f"answer {n}") for n in range(20)]
+    held = look_at(write(tmp_path, *same), Look(held_out_share=0.5))["held_out"]
+    assert 0 < held["rows"] < 20
+    assert held["asked_in_training"] == held["rows"]
+    other = look_at(write(tmp_path, *((f"{n}", "a") for n in range(20))), Look(held_out_share=0.5))[
+        "held_out"
+    ]
+    assert other["asked_in_training"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("write to jane.doe+x@mail.example.org today", ["email addresses"]),
+        ("user@host", []),
+        ("call +49 30 1234 5678 or (030) 123-4567", ["phone numbers"]),
+        ("+4930123456789", ["phone numbers"]),
+        ("in 2024-11-29 12:30 we had 1234567 rows", []),
+        ("version 1.2.3 of 10.0.0.1, 3.1415926535897932", []),
+        ("4111 1111 1111 1111", ["payment card numbers"]),
+        ("4111 1111 1111 1112", []),
+        ("0000000000000000", []),
+        ("DE89 3704 0044 0532 0130 00", ["bank account numbers (IBAN)"]),
+        ("DE88 3704 0044 0532 0130 00", []),
+        ("AKIAIOSFODNN7EXAMPLE", ["keys and tokens"]),
+        ("-----BEGIN RSA PRIVATE KEY-----", ["keys and tokens"]),
+        ("hf_" + "a" * 34, ["keys and tokens"]),
+    ],
+)
+def test_what_may_be_personal(text: str, kinds: list[str]) -> None:
+    assert kinds_in(text) == kinds
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_searched(text: str) -> None:
+    kinds_in(text)
+    script_of(text)
+    question_key(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"), [("hello", "latin"), ("привет", "cyrillic"), ("你好", "cjk"), ("12 ?", "none")]
+)
+def test_writing_systems(text: str, script: str) -> None:
+    assert script_of(text) == script
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.name)
+def test_each_layout_is_known_by_its_columns(layout: layouts.Layout) -> None:
+    assert layouts.layout_of(layout.example) == layout.name
+
+
+def rows(count: int, answer: str = "a") -> bytes:
+    return "\n".join(json.dumps({"question": f"q{n}", "answer": answer}) for n in range(count)).encode()
+
+
+def ask(web: Web, output: Path, body: bytes, options: Options) -> Request:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        known = "If-None-Match" in handler.headers
+        send(handler, b"" if known else body, 304 if known else 200, ETag='"e"')
+
+    web.routes["/d.jsonl"] = answer
+    return Request(output=output, urls=(web.url("/d.jsonl"),), network=LOOPBACK, options=options)
+
+
+def test_the_report_and_its_page_lie_beside_the_rows(web: Web, model: Path, tmp_path: Path) -> None:
+    body = rows(4, "mail <b>me@example.org</b>")
+    result = run_job(ask(web, tmp_path, body + b"\n" + body, Options(tokenizer=model)))
+    assert result["findings"] == [
+        "4 of 8 rows repeat an earlier row",
+        "may be personal data or secrets: email addresses in 8 of 8 rows",
+    ]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["sources"][0]["layout"] == "question and answer"
+    assert report["content"]["personal"]["email addresses"] == 8
+    assert "samples" not in report["content"]
+    html = (tmp_path / "report.html").read_text()
+    assert '<span class="learnt">mail &lt;b&gt;me@example.org&lt;/b&gt;' in html
+    assert "<b>me@" not in html
+    assert re.findall(r"\s(?:src|href)=|url\(", html) == []
+    assert "<script" not in html
+    assert "default-src 'none'" in html
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_duplicate_share": 0.4}, "4 of 8 rows repeat an earlier row, more than 40.0%"),
+        (
+            {"max_cut_share": 0.05},
+            "100.0% of the rows are longer than 16 tokens (TrainingArguments.max_length) and would be cut, more than "
+            "5.0%",
+        ),
+    ],
+)
+def test_a_limit_stops_the_run_and_the_page_shows_why(
+    limits: dict[str, float],
+    told: str,
+    web: Web,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = rows(4, "a" * 20) + b"\n" + rows(4, "a" * 20)
+    strict = Options(tokenizer=model, max_length=16, **limits)
+    with pytest.raises(UserDataError, match=re.escape(told)):
+        run_job(ask(web, tmp_path, body, strict))
+    assert (tmp_path / "report.html").is_file()
+    monkeypatch.setattr(job, "_build", lambda *_: pytest.fail("a raised limit fetches nothing again"))
+    loose = Options(tokenizer=model, max_length=16, **dict.fromkeys(limits, 1.0))
+    assert run_job(ask(web, tmp_path, body, loose))["rows"] == 8
+
+
+def test_another_length_is_looked_at_again_and_nothing_is_fetched(
+    web: Web, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in (16, 500):
+        if length == 500:
+            monkeypatch.setattr(job, "_build", lambda *_: pytest.fail("nothing is fetched again"))
+        run_job(ask(web, tmp_path, rows(3), Options(tokenizer=model, max_length=length)))
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["content"]["tokens"]["max_length"] == length
+
+
+def test_the_limits_are_keys_of_the_training_config() -> None:
+    text = (
+        "training_config:\n  DatasetConfig: {max_cut_share: 0.05, max_duplicate_share: 0.1, train_test_split: 0.8}\n"
+        "  TrainingArguments: {max_length: 512, assistant_only_loss: false}\n"
+    )
+    options = options_of(text, held_out_share=0.1)
+    assert (options.max_cut_share, options.max_duplicate_share, options.max_length) == (0.05, 0.1, 512)
+    assert options.held_out_share == pytest.approx(0.2)
+    assert options.answers_only is False
+
+
+def test_a_page_of_a_report_without_anything_is_a_page() -> None:
+    report = {"sentence": "<i>", "sources": [], "dropped": {}, "digest": "sha256:0", "content": {}}
+    assert "&lt;i&gt;" in page(report)
