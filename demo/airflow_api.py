@@ -119,8 +119,8 @@ class AirflowApi:
     def required_action(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
         """Return what a task asks a person, None when it asks nothing (yet)."""
         reply = self._http.get(self._action(dag_id, run_id, task_id))
-        found: dict[str, Any] | None = reply.json() if reply.is_success else None
-        return found
+        result: dict[str, Any] | None = reply.json() if reply.is_success else None
+        return result
 
     def respond(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
         """Answer what a task asks, as the logged-in user."""

@@ -139,8 +139,8 @@ def image_fault(status: Mapping[str, Any], image: str, *, late: bool = False) ->
 
 
 def _items(ask: Ask, *what: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ask("get", *what, "-o", "json"))["items"]
-    return found
+    result: list[dict[str, Any]] = json.loads(ask("get", *what, "-o", "json"))["items"]
+    return result
 
 
 def _rights(ask: Ask) -> list[str]:

@@ -249,8 +249,8 @@ class SecondAct:
 
     def _workspace(self) -> dict[str, Any]:
         path = f"/apis/kaito.sh/v1alpha1/namespaces/{self.cluster.namespace}/workspaces/{scenario.WORKSPACE}"
-        found: dict[str, Any] = self.http.get(path).raise_for_status().json()
-        return found
+        result: dict[str, Any] = self.http.get(path).raise_for_status().json()
+        return result
 
     def _run(self) -> dict[str, Any]:
         return dict(self._workspace()["status"]["retrain"]["run"])

@@ -70,18 +70,18 @@ def _read_all(folder: Path, faults: list[str], kind: str) -> list[Record]:
     """The records of a folder; a file that is no list of records is a fault."""
     parse = records.model_records if kind == "models" else records.machine_records
     known = {"models"} if kind == "models" else {"machines", "cloud", "prices"}
-    found: list[Record] = []
+    result: list[Record] = []
     for path in records.yaml_files(folder):
         try:
             content = records.read(path, _NoDuplicates)
-            found += parse(path, content)
+            result += parse(path, content)
         except PresetsError as error:
             faults.append(str(error))
             continue
         faults += [
             f"{path}: {key} is not a known key of the file" for key in sorted(set(content) - known, key=str)
         ]
-    return found
+    return result
 
 
 def _typed(

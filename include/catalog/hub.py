@@ -155,12 +155,12 @@ def _weight_files(info: Mapping[str, Any], hf_id: str) -> dict[str, int | None]:
         for file in (siblings if isinstance(siblings, list) else [])
         if isinstance(file, Mapping)
     }
-    found = {
+    result = {
         name: size if isinstance(size, int) and size > 0 else None
         for name, size in listed.items()
         if name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
     }
-    if not found:
+    if not result:
         others = sorted(
             {name.rpartition(".")[2] for name in listed if name.endswith((".bin", ".gguf", ".pt", ".pth"))}
         )
@@ -171,7 +171,7 @@ def _weight_files(info: Mapping[str, Any], hf_id: str) -> dict[str, int | None]:
             f"{hf_id} has no safetensors weights, {instead}; pickles can run code and are not loaded. "
             "Choose a revision or a copy with safetensors."
         )
-    return found
+    return result
 
 
 def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:

@@ -57,12 +57,12 @@ class Catalog:
 
     def model(self, name: str) -> Model:
         """The preset of this short name, alias or hub id. Raises UnknownName (a KeyError) with the nearest name."""
-        found = self._models.get(name.lower())
-        if found is None:
+        result = self._models.get(name.lower())
+        if result is None:
             raise UnknownName(
                 "model preset", name, _nearest(name, self._models, lambda key: self._models[key].name)
             )
-        return found
+        return result
 
     def has_model(self, name: str) -> bool:
         """Whether `model` would find this name."""
@@ -70,11 +70,11 @@ class Catalog:
 
     def machine(self, name: str) -> Machine:
         """The machine type of this name. Raises UnknownName (a KeyError) with the nearest name."""
-        found = self._machines.get(name.lower())
-        if found is None:
+        result = self._machines.get(name.lower())
+        if result is None:
             nearest = _nearest(name, self._machines, lambda key: self._machines[key].name)
             raise UnknownName("instance type", name, nearest)
-        return found
+        return result
 
     def image(self, name: str) -> str:
         """The image reference that presets/images.yaml gives this name."""

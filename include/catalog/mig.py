@@ -54,8 +54,8 @@ class Profile:
 
 def parse_profile(text: str) -> Profile:
     """The profile of a text like `1g.10gb`. Raises UnknownProfile when it is malformed or NVIDIA has no such slice."""
-    found = SYNTAX.fullmatch(text)
-    if found is None:
+    match = SYNTAX.fullmatch(text)
+    if match is None:
         raise UnknownProfile(
             f"{text!r} is not a MIG profile: it must be like 1g.10gb, in lower case, without spaces or +me"
         )
@@ -63,7 +63,7 @@ def parse_profile(text: str) -> Profile:
         raise UnknownProfile(
             f"{text} is not a MIG profile of any known GPU; there are {', '.join(_sorted(KNOWN))}"
         )
-    return Profile(text, int(found["compute"]), int(found["memory"]))
+    return Profile(text, int(match["compute"]), int(match["memory"]))
 
 
 def profiles_of(machine: Machine) -> tuple[str, ...]:

@@ -91,10 +91,10 @@ def _whole(labels: Mapping[str, str], key: str, faults: list[str]) -> int:
 def _capability(labels: Mapping[str, str], product: str, faults: list[str]) -> str:
     for major, minor in COMPUTE:
         if major in labels:
-            found = f"{labels[major]}.{labels.get(minor, '0')}"
-            if not re.fullmatch(r"[1-9]\d?\.\d", found, re.ASCII):
-                faults.append(f"{major} and {minor} are {found!r}, not a compute capability")
-            return found
+            message = f"{labels[major]}.{labels.get(minor, '0')}"
+            if not re.fullmatch(r"[1-9]\d?\.\d", message, re.ASCII):
+                faults.append(f"{major} and {minor} are {message!r}, not a compute capability")
+            return message
     words = re.split(r"[^A-Z0-9]+", product.upper())
     known = next((CAPABILITIES[word] for word in words if word in CAPABILITIES), None)
     if known is None and product:

@@ -91,7 +91,7 @@ def machine_records(path: Path, content: dict[str, Any]) -> Iterator[Record]:
 
 
 def _list(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    found = content.get(key)
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    result = content.get(key)
+    if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
         raise PresetsError(f"{path}: needs a list of records under {key!r}")
-    return found
+    return result

@@ -271,10 +271,10 @@ class _Checker:
         return config_maps.parsed(text)
 
     def _used(self, path: str, name: str, report: DocumentReport) -> ConfigMap | None:
-        found = config_maps.find(self.maps, report.namespace, name)
-        if found is None:
+        result = config_maps.find(self.maps, report.namespace, name)
+        if result is None:
             notice = f"{path}: the ConfigMap {name} is not in these files, so its content was not checked."
             report.notices.append(notice)
             return None
-        self.used.add((found.file, found.place.line))
-        return found
+        self.used.add((result.file, result.place.line))
+        return result

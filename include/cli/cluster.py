@@ -42,7 +42,7 @@ class Cluster:
     def workspaces(self, namespace: str | None) -> list[Object]:
         """All Workspaces, or those of a namespace."""
         which = names.GROUP, names.STORED_VERSION
-        found: list[Object] = []
+        result: list[Object] = []
         token = ""
         while True:
             more: dict[str, Any] = {"limit": 200, "_continue": token, "_request_timeout": self._seconds}
@@ -52,18 +52,18 @@ class Cluster:
                 )
             else:
                 call = self._ask(self._custom.list_cluster_custom_object, *which, names.PLURAL, **more)
-            found += call["items"]
+            result += call["items"]
             token = (call.get("metadata") or {}).get("continue") or ""
             if not token:
-                return found
+                return result
 
     def workspace(self, namespace: str, name: str) -> Object:
         """One Workspace."""
         which = names.GROUP, names.STORED_VERSION, namespace, names.PLURAL, name
-        found: Object = self._ask(
+        result: Object = self._ask(
             self._custom.get_namespaced_custom_object, *which, _request_timeout=self._seconds
         )
-        return found
+        return result
 
     def events(self, namespace: str, name: str) -> list[Object]:
         """The Events about a Workspace; none where they may not be read."""
@@ -194,10 +194,10 @@ def _lines(answer: Any) -> Iterator[str]:
 def _refusal(error: Any, what: str) -> str:
     """What the API server, or a service behind it, said when it refused."""
     try:
-        told = json.loads(error.body)
-        inner = told.get("error")
+        parsed = json.loads(error.body)
+        inner = parsed.get("error")
         message = str(
-            inner.get("message") if isinstance(inner, Mapping) else told.get("message") or inner or ""
+            inner.get("message") if isinstance(inner, Mapping) else parsed.get("message") or inner or ""
         )
     except (ValueError, TypeError, AttributeError):
         message = ""

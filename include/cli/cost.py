@@ -82,19 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _books(asked: argparse.Namespace) -> tuple[list[Book], list[str]]:
-    found: list[Book] = []
+    result: list[Book] = []
     faults: list[str] = []
     if not asked.no_cluster:
         try:
-            found += sources.of_cluster(asked.context)
+            result += sources.of_cluster(asked.context)
         except sources.SourceError as error:
             faults.append(str(error))
     if asked.airflow:
         try:
-            found += sources.of_airflow(asked.airflow)
+            result += sources.of_airflow(asked.airflow)
         except sources.SourceError as error:
             faults.append(str(error))
-    return found, faults
+    return result, faults
 
 
 def _remarks(asked: argparse.Namespace, sums: bool) -> None:

@@ -60,12 +60,12 @@ def summary(report: Report, style: Style) -> str:
         parts.append(style("good", f"{counts['ok']} OK"))
     if counts["faulty"]:
         parts.append(style("bad", f"{counts['faulty']} with {_many(counts['faults'], 'fault')}"))
-    found = f"{_many(counts['workspaces'], 'Workspace')}: {', '.join(parts)}" if parts else "No Workspace"
+    message = f"{_many(counts['workspaces'], 'Workspace')}: {', '.join(parts)}" if parts else "No Workspace"
     if counts["passedOver"]:
-        found += f"; {_many(counts['passedOver'], 'other document')} passed over"
+        message += f"; {_many(counts['passedOver'], 'other document')} passed over"
     if counts["unreadable"]:
-        found += "; " + style("bad", f"{counts['unreadable']} unreadable")
-    return found
+        message += "; " + style("bad", f"{counts['unreadable']} unreadable")
+    return message
 
 
 def _workspace(document: DocumentReport, style: Style, quiet: bool) -> Iterator[str]:

@@ -61,13 +61,13 @@ def main(words: Sequence[str]) -> int:
 
 def _of_file(name: str) -> list[Mapping[str, Any]]:
     text = sys.stdin.read() if name == "-" else Path(name).read_text()
-    found: list[Mapping[str, Any]] = []
+    result: list[Mapping[str, Any]] = []
     for document in read(text):
         if isinstance(document, BadDocument):
             raise document
         value = document.value if isinstance(document.value, Mapping) else {}
         items = value.get("items") if isinstance(value.get("items"), list) else [value]
-        found += [
+        result += [
             item for item in items or () if isinstance(item, Mapping) and item.get("kind") == "Workspace"
         ]
-    return found
+    return result

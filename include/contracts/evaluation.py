@@ -127,14 +127,14 @@ def produced_metrics(matchers: Iterable[str], held_out: bool) -> frozenset[str]:
         the perplexity is measured.
     """
     used = {Matcher(one) for one in matchers}
-    found: set[str] = {METRIC_OF_MATCHER[one] for one in used}
+    result: set[str] = {METRIC_OF_MATCHER[one] for one in used}
     if used:
-        found.add(Metric.GOLDEN)
+        result.add(Metric.GOLDEN)
     if held_out:
-        found.update(HELD_OUT_CHAT)
-    if found:
-        found.update(SPEED)
-    return frozenset(map(str, found))
+        result.update(HELD_OUT_CHAT)
+    if result:
+        result.update(SPEED)
+    return frozenset(map(str, result))
 
 
 class JudgePolicy(BaseModel):
@@ -367,12 +367,12 @@ def _row(intervals: Sequence[Interval | None]) -> list[list[float] | None]:
 
 
 def _expand(columns: Mapping[str, Sequence[list[float] | None]], subjects: Sequence[Subject]) -> Measures:
-    found: Measures = {}
+    result: Measures = {}
     for metric, row in columns.items():
         for subject, numbers in zip(subjects, row, strict=False):
             if numbers is not None:
-                found.setdefault(subject, {})[Metric(metric)] = Interval.parse(numbers)
-    return found
+                result.setdefault(subject, {})[Metric(metric)] = Interval.parse(numbers)
+    return result
 
 
 def _short(number: float) -> float:

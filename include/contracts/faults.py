@@ -104,11 +104,11 @@ def nearest(name: str, known: frozenset[str]) -> str | None:
 @lru_cache(maxsize=64)
 def _by_pair(known: frozenset[str]) -> dict[str, tuple[str, ...]]:
     """The names that hold each pair of letters."""
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for name in sorted(known):
         for pair in _pairs(name.lower()):
-            found.setdefault(pair, []).append(name)
-    return {pair: tuple(names) for pair, names in found.items()}
+            result.setdefault(pair, []).append(name)
+    return {pair: tuple(names) for pair, names in result.items()}
 
 
 def _pairs(text: str) -> set[str]:

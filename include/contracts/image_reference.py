@@ -104,13 +104,13 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _check_registry(text: str) -> None:
-    found = _REGISTRY.fullmatch(text)
-    port = found["port"] if found else None
-    if found is None or (port and not 1 <= int(port) <= 65535):
+    match = _REGISTRY.fullmatch(text)
+    port = match["port"] if match else None
+    if match is None or (port and not 1 <= int(port) <= 65535):
         raise InvalidReference(f"{redact_url(text)!r} is not a registry host")
     if text.startswith("["):
         try:
-            ipaddress.IPv6Address(found["host"][1:-1])
+            ipaddress.IPv6Address(match["host"][1:-1])
         except ValueError:
             raise InvalidReference(f"{redact_url(text)!r} is not a registry host") from None
 

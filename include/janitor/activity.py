@@ -47,8 +47,8 @@ class RunActivity:
         run, generation = status.get("run") or {}, names.generation(workspace)
         verdict = self._verdict(workspace)
         if run.get("generation") != generation or not run.get("id"):
-            told = f"its Workspace's generation {generation} is not finished"
-            return "" if verdict in OVER else told
+            message = f"its Workspace's generation {generation} is not finished"
+            return "" if verdict in OVER else message
         if run.get("state") == RunState.WAITING:
             return f"run {run['id']} of its Workspace is about to start"
         state = self.state([(str(run["dag"]), str(run["id"]))])
@@ -94,8 +94,8 @@ class RunActivity:
         if UNASKED in states:
             return UNASKED
         for wanted in (ALIVE, OVER):
-            if found := next((state for state in states if state in wanted), None):
-                return found
+            if result := next((state for state in states if state in wanted), None):
+                return result
         return None if all(state is None for state in states) else AirflowState.RUNNING
 
     def _busy(self, dag: str) -> bool | None:

@@ -62,15 +62,15 @@ def expired(stays: Kept, tags: Iterable[str]) -> dict[str, str]:
 
     A version that is newer than all that the Workspace knows may have been pushed just now.
     """
-    found = {}
+    result = {}
     for tag in tags:
-        told = _VERSION.search(tag)
-        version = told.group(0) if told else ""
+        match = _VERSION.search(tag)
+        version = match.group(0) if match else ""
         if not version or parse_reference(versions.image(stays.image, version)).tag != tag:
             continue
         if version not in stays.versions and (_order(version) or stays.newest) < stays.newest:
-            found[tag] = version
-    return found
+            result[tag] = version
+    return result
 
 
 def publisher(stays: Kept, version: str) -> str:
@@ -85,5 +85,5 @@ def referred_to(objects: Iterable[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def _order(version: str) -> tuple[int, int] | None:
-    told = _VERSION.fullmatch(version)
-    return (int(told.group(1)), int(told.group(2))) if told else None
+    match = _VERSION.fullmatch(version)
+    return (int(match.group(1)), int(match.group(2))) if match else None

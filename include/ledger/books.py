@@ -76,10 +76,10 @@ def entries(books: Iterable[Book]) -> list[Entry]:
     by_workspace: dict[str, list[Book]] = {}
     for book in books:
         by_workspace.setdefault(book.uid, []).append(book)
-    found: list[Entry] = []
+    result: list[Entry] = []
     for uid in sorted(by_workspace):
-        found += _of_one(sorted(by_workspace[uid], key=lambda book: (book.live, book.at)))
-    return found
+        result += _of_one(sorted(by_workspace[uid], key=lambda book: (book.live, book.at)))
+    return result
 
 
 def _of_one(books: list[Book]) -> list[Entry]:

@@ -58,7 +58,7 @@ def _event(
     outcome: str,
     now: datetime,
 ) -> Event:
-    found: Event = {
+    result: Event = {
         "version": VERSION,
         "run": run,
         "dag": dag,
@@ -72,8 +72,8 @@ def _event(
         **records.total(claims, now, earlier),
         "records": [dict(record) for record in claims],
     }
-    found.setdefault("unpriced", False)
-    return {**found, "earlier": dict(earlier)} if earlier else found
+    result.setdefault("unpriced", False)
+    return {**result, "earlier": dict(earlier)} if earlier else result
 
 
 def sentence(event: Event) -> str:

@@ -83,11 +83,11 @@ def _spans(pod: Object) -> list[Span]:
         if ready.get("status") == "True":
             return [Span(turned, None)]
         return [Span(None, turned)] if turned else []
-    found = []
+    result = []
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         state = container.get("state") or {}
         if (running := state.get("running")) is not None:
-            found.append(Span(moment(running.get("startedAt")), None))
+            result.append(Span(moment(running.get("startedAt")), None))
         elif ended := state.get("terminated"):
-            found.append(Span(moment(ended.get("startedAt")), moment(ended.get("finishedAt"))))
-    return found
+            result.append(Span(moment(ended.get("startedAt")), moment(ended.get("finishedAt"))))
+    return result

@@ -89,8 +89,8 @@ def summed(records: Sequence[Cost], now: datetime, earlier: Cost | None = None) 
     folded = ended[: max(0, len(ended) - KEPT)]
     base = total(folded, now, earlier or {})
     kept = [dict(record) for record in records if record not in folded]
-    found: dict[str, Any] = {**total(kept, now, base), "at": timestamp(now), "claims": kept}
-    return {**found, "earlier": base} if base["nodeSeconds"] else found
+    result: dict[str, Any] = {**total(kept, now, base), "at": timestamp(now), "claims": kept}
+    return {**result, "earlier": base} if base["nodeSeconds"] else result
 
 
 def total(records: Iterable[Cost], now: datetime, base: Cost | None = None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def total(records: Iterable[Cost], now: datetime, base: Cost | None = None) -> d
         price = record.get("usdPerHour")
         unpriced = unpriced or (price is None and lived > 0)
         usd, useful_usd = usd + lived / 3600 * (price or 0), useful_usd + used / 3600 * (price or 0)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "nodeSeconds": round(spent),
         "usefulNodeSeconds": round(useful),
         "wastedNodeSeconds": round(spent) - round(useful),
@@ -113,7 +113,7 @@ def total(records: Iterable[Cost], now: datetime, base: Cost | None = None) -> d
         "usefulUsd": round(useful_usd, 6),
         "wastedUsd": round(round(usd, 6) - round(useful_usd, 6), 6),
     }
-    return {**found, "unpriced": True} if unpriced else found
+    return {**result, "unpriced": True} if unpriced else result
 
 
 def seconds(record: Cost, now: datetime) -> float:

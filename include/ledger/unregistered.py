@@ -68,10 +68,10 @@ def account(
 
 def _begin(one: UnregisteredCapacity, number: int, price_of: Callable[[str], float | None]) -> Record:
     uid = MARK.join((one.pool, str(int(one.since.timestamp())), str(number)))
-    found: Record = {"name": one.pool, "uid": uid, "run": one.run, "purpose": one.purpose}
-    found |= {"machine": one.instance_type, "since": timestamp(one.since)}
+    result: Record = {"name": one.pool, "uid": uid, "run": one.run, "purpose": one.purpose}
+    result |= {"machine": one.instance_type, "since": timestamp(one.since)}
     price = price_of(one.instance_type)
-    return found if price is None else {**found, "usdPerHour": price}
+    return result if price is None else {**result, "usdPerHour": price}
 
 
 def _pool(record: Record) -> str:

@@ -53,24 +53,24 @@ def parts(ws: Workspace, plan: Plan, settings: ManifestSettings, adapters: Adapt
     """Volumes, mounts and containers for these adapters."""
     followed = are_followed(plan, adapters)
     count = lora_slots(len(adapters)) * VERSIONS if followed else max(1, len(adapters))
-    found = Parts(volumes=[pods.scratch("adapters", f"{count * pods.ADAPTER_DISK}Gi")])
+    result = Parts(volumes=[pods.scratch("adapters", f"{count * pods.ADAPTER_DISK}Gi")])
     # Read-only, unless volumes are mounted inside it: their mount points must be made there.
     inside = any(a.get("volumeSource") is not None for a in adapters)
-    found.mounts.append(mount("adapters", ADAPTERS_PATH, read_only=not inside))
+    result.mounts.append(mount("adapters", ADAPTERS_PATH, read_only=not inside))
     for index, adapter in enumerate(adapters):
         if adapter.get("volumeSource") is not None:
-            found.volumes.append({"name": f"adapter-{index}", **pods.unnamed(adapter["volumeSource"])})
+            result.volumes.append({"name": f"adapter-{index}", **pods.unnamed(adapter["volumeSource"])})
             path = f"{ADAPTERS_PATH}/{adapter['name']}"
-            found.mounts.append(
+            result.mounts.append(
                 mount(f"adapter-{index}", path, sub_path=adapter.get("subPath"), read_only=True)
             )
         elif not followed:
-            _pulled(found, ws, settings, index, adapter)
+            _pulled(result, ws, settings, index, adapter)
     if followed:
-        _followed(found, ws, settings, adapters)
+        _followed(result, ws, settings, adapters)
     else:
-        found.variables += env(KAITO_ADAPTER_DIGESTS=_digests(adapters))
-    return found
+        result.variables += env(KAITO_ADAPTER_DIGESTS=_digests(adapters))
+    return result
 
 
 def wanted_config_map(ws: Workspace, adapters: Adapters) -> Manifest:

@@ -41,10 +41,10 @@ class Candidates:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: the first plan, with `alternatives` in short where there are any."""
-        found = self.first.to_dict()
+        result = self.first.to_dict()
         if len(self.plans) > 1:
-            found["alternatives"] = [_short(one) for one in self.plans[1:]]
-        return found
+            result["alternatives"] = [_short(one) for one in self.plans[1:]]
+        return result
 
     def sentences(self) -> list[str]:
         """The first plan in words, then each alternative with its price."""

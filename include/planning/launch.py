@@ -39,20 +39,20 @@ def server_environment(
 
 def _applied(plan: Plan, flags: Mapping[str, Any]) -> dict[str, str]:
     """The user's arguments as the server's environment."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for name, variable, least in (
         ("max-model-len", "MAX_MODEL_LEN", 1),
         ("max-num-seqs", "MAX_NUM_SEQS", 1),
         ("seed", "SEED", 0),
     ):
         if (number := whole(flags.get(name), least)) is not None:
-            found[variable] = str(number)
+            result[variable] = str(number)
     dtype = str(flags.get("dtype") or "auto")
     if dtype != "auto":
-        found["DTYPE"] = DTYPES.get(dtype, dtype)
+        result["DTYPE"] = DTYPES.get(dtype, dtype)
     if name := str(flags.get("served-model-name") or "").strip():
-        found |= {"SERVED_MODEL_NAME": name, "MODEL_ID": plan.model}
-    return found
+        result |= {"SERVED_MODEL_NAME": name, "MODEL_ID": plan.model}
+    return result
 
 
 def launch_arguments(

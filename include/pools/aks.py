@@ -150,10 +150,10 @@ def _pool_problem(
         return classify(code, message), code, f"AgentPool {name}: {message}"
     members = nodes_of([pool], nodes)
     if len(members) < wanted:
-        told = (
+        sentence = (
             f"AgentPool {name} is {state(pool)}: {len(members)} of {wanted} node(s) have joined the cluster"
         )
-        return FailureClass.TRANSIENT, "NodeNotReady", told
+        return FailureClass.TRANSIENT, "NodeNotReady", sentence
     for node in members:
         if problem := node_problem(node):
             return classify(*problem), *problem
@@ -211,8 +211,8 @@ def _status(pool: AgentPool, members: Sequence[Mapping[str, Any]]) -> PoolStatus
     names_ = tuple(sorted(node["metadata"]["name"] for node in members))
     problem = _pool_problem(pool, members)
     if problem is None:
-        told = f"{len(names_)} GPU node(s) ready: {', '.join(names_)}"
-        return PoolStatus(names_, True, "NodesReady", told, offer=offer(pool))
+        sentence = f"{len(names_)} GPU node(s) ready: {', '.join(names_)}"
+        return PoolStatus(names_, True, "NodesReady", sentence, offer=offer(pool))
     failed, reason, message = problem
     stage = node_stage(reason) if len(members) >= machines(pool) else Stage.LAUNCH
     ended = state(pool) in ENDED_STATES
@@ -301,10 +301,10 @@ def agent_pool(
         },
         **_choices(asked),
     }
-    found = {"name": agent_pool_name(workspace.to_dict(), plan, asked), "properties": properties}
-    if faults := [*_option_faults(asked), *agent_pool_faults(found)]:
+    result = {"name": agent_pool_name(workspace.to_dict(), plan, asked), "properties": properties}
+    if faults := [*_option_faults(asked), *agent_pool_faults(result)]:
         raise AgentPoolInvalid(faults)
-    return found
+    return result
 
 
 def _of_the_plan(options: AgentPoolOptions, plan: Plan) -> AgentPoolOptions:
@@ -314,16 +314,16 @@ def _of_the_plan(options: AgentPoolOptions, plan: Plan) -> AgentPoolOptions:
 
 
 def _choices(options: AgentPoolOptions) -> Manifest:
-    found: Manifest = {}
+    result: Manifest = {}
     if options.spot:
-        found["scaleSetPriority"] = "Spot"
-        found["scaleSetEvictionPolicy"] = options.eviction_policy
-        found["spotMaxPrice"] = options.spot_max_price
+        result["scaleSetPriority"] = "Spot"
+        result["scaleSetEvictionPolicy"] = options.eviction_policy
+        result["spotMaxPrice"] = options.spot_max_price
     if options.zones:
-        found["availabilityZones"] = list(options.zones)
+        result["availabilityZones"] = list(options.zones)
     if options.subnet_id:
-        found["vnetSubnetID"] = options.subnet_id
-    return found
+        result["vnetSubnetID"] = options.subnet_id
+    return result
 
 
 def _option_faults(options: AgentPoolOptions) -> list[str]:

@@ -46,11 +46,13 @@ def own_nodes_status(ws: Workspace, nodes: Iterable[Node], wanted: int = 1) -> P
         return PoolStatus(good, True, "NodesReady", f"{len(good)} GPU node(s) ready: {', '.join(good)}")
     if problems:
         _, (reason, message) = problems[0]
-        told = f"{message} ({len(good)} of {wanted} machines ready)"
-        return PoolStatus(good, False, reason, told, FailureClass.TRANSIENT, stage=node_stage(reason))
+        sentence = f"{message} ({len(good)} of {wanted} machines ready)"
+        return PoolStatus(good, False, reason, sentence, FailureClass.TRANSIENT, stage=node_stage(reason))
     shown = ",".join(f"{key}={value}" for key, value in sorted(node_labels(ws).items())) or "any label"
-    told = f"{len(found)} of {wanted} node(s) with {shown} are in the cluster: bring more of your own (BYO)"
-    return PoolStatus(good, False, "NodeNotReady", told, FailureClass.TRANSIENT, stage=Stage.LAUNCH)
+    sentence = (
+        f"{len(found)} of {wanted} node(s) with {shown} are in the cluster: bring more of your own (BYO)"
+    )
+    return PoolStatus(good, False, "NodeNotReady", sentence, FailureClass.TRANSIENT, stage=Stage.LAUNCH)
 
 
 def _problem(node: Node) -> tuple[str, str] | None:

@@ -42,9 +42,9 @@ def standing(nodes: Iterable[Node], now: datetime, patience: float = LOST_SECOND
 def sentence(node: Node) -> str:
     """What is wrong with a Node that is not Ready, and since when, without a full stop."""
     ready, name = _ready(node), node["metadata"]["name"]
-    told = str(ready.get("message") or "no report").rstrip(".")
+    message = str(ready.get("message") or "no report").rstrip(".")
     since = ready.get("lastTransitionTime")
-    return f"Node {name} has not been Ready{f' since {since}' if since else ''}: {told}"
+    return f"Node {name} has not been Ready{f' since {since}' if since else ''}: {message}"
 
 
 def _ready(node: Node) -> Mapping[str, Any]:

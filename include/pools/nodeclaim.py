@@ -135,7 +135,7 @@ def offer_requirements(plan: Plan, settings: ManifestSettings | None = None) -> 
 
     Azure's zones are numbers, and Karpenter knows them with their region: westeurope-1. Raises ValueError without one.
     """
-    found = []
+    result = []
     if plan.zone:
         region = settings.region if settings else ""
         if plan.zone.isdigit() and not region:
@@ -144,12 +144,12 @@ def offer_requirements(plan: Plan, settings: ManifestSettings | None = None) -> 
                 "(label topology.kubernetes.io/region)."
             )
         zone = f"{region}-{plan.zone}" if plan.zone.isdigit() else plan.zone
-        found.append(_requirement(ZONE, zone))
+        result.append(_requirement(ZONE, zone))
     elif settings is not None and settings.volume_zones:
-        found.append({"key": ZONE, "operator": "In", "values": list(settings.volume_zones)})
+        result.append({"key": ZONE, "operator": "In", "values": list(settings.volume_zones)})
     if plan.capacity_type:
-        found.append(_requirement("karpenter.sh/capacity-type", plan.capacity_type))
-    return found
+        result.append(_requirement("karpenter.sh/capacity-type", plan.capacity_type))
+    return result
 
 
 def offer_mark(plan: Plan) -> dict[str, str]:
@@ -276,7 +276,7 @@ def _claim_problem(claim: Object) -> tuple[Stage, str, str] | None:
 def _node_problem(claim: Object, nodes: Mapping[str, Object]) -> tuple[Stage, str, str] | None:
     node = nodes.get(node_of(claim))
     if node is None:
-        told = f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
-        return Stage.BOOT, "NodeNotReady", told
+        message = f"NodeClaim {claim['metadata']['name']}: its node has not joined the cluster"
+        return Stage.BOOT, "NodeNotReady", message
     problem = node_problem(node)
     return (node_stage(problem[0]), *problem) if problem else None

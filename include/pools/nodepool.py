@@ -102,12 +102,14 @@ def node_pool(
 
 
 def _requirements(plan: Plan, settings: ManifestSettings | None) -> list[Manifest]:
-    found = [{"key": INSTANCE_TYPE_LABEL, "operator": "In", "values": [plan.instance_type]}]
-    found += offer_requirements(plan, settings)
+    result = [{"key": INSTANCE_TYPE_LABEL, "operator": "In", "values": [plan.instance_type]}]
+    result += offer_requirements(plan, settings)
     zonal = plan.zone or (settings is not None and settings.volume_zones)
     if plan.instance_type.startswith("Standard_") and not zonal:
-        found.append({"key": "karpenter.azure.com/placement-scope", "operator": "In", "values": ["regional"]})
-    return found
+        result.append(
+            {"key": "karpenter.azure.com/placement-scope", "operator": "In", "values": ["regional"]}
+        )
+    return result
 
 
 def _node_class(ws: Workspace, instance_type: str, settings: ManifestSettings | None) -> Manifest:
@@ -231,12 +233,12 @@ def _judged(
         return refused
     if status is not None and len(own) >= wanted:
         return status
-    told = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
+    message = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
     return PoolStatus(
         status.nodes if status else (),
         False,
         "NodeClaimNotReady",
-        told,
+        message,
         FailureClass.TRANSIENT,
         stage=Stage.LAUNCH,
     )

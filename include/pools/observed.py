@@ -151,13 +151,13 @@ def live(pools: Iterable[ObservedPool], purpose: Purpose | None = None) -> list[
 
 def machines_of(pools: Iterable[ObservedPool], nodes: Iterable[Object]) -> tuple[PoolMachine, ...]:
     """Every machine once: those of the pools, and those of Nodes that tell themselves when they were asked for."""
-    found: dict[str, PoolMachine] = {m.uid: m for pool in pools for m in pool.machines if m.since}
-    taken = {machine.node for machine in found.values()}
+    result: dict[str, PoolMachine] = {m.uid: m for pool in pools for m in pool.machines if m.since}
+    taken = {machine.node for machine in result.values()}
     for node in nodes:
         machine = node_machine(node)
         if machine.since and machine.node not in taken:
-            found.setdefault(machine.uid, machine)
-    return tuple(sorted(found.values(), key=lambda machine: machine.uid))
+            result.setdefault(machine.uid, machine)
+    return tuple(sorted(result.values(), key=lambda machine: machine.uid))
 
 
 def node_machine(node: Object) -> PoolMachine:
@@ -196,16 +196,16 @@ def group_status(pools: Iterable[ObservedPool], kind: str, wanted: int = 1) -> P
     """
     there = live(pools)
     if not there:
-        told = f"There is no {kind}: it was deleted."
-        return PoolStatus((), False, f"{kind}Missing", told, FailureClass.CONFIG, missing=True)
+        message = f"There is no {kind}: it was deleted."
+        return PoolStatus((), False, f"{kind}Missing", message, FailureClass.CONFIG, missing=True)
     if all(pool.single for pool in there) and len(there) < wanted:
-        told = f"{wanted - len(there)} of {wanted} {kind}s are gone: they were deleted."
+        message = f"{wanted - len(there)} of {wanted} {kind}s are gone: they were deleted."
         nodes = tuple(sorted(node for pool in there for node in pool.nodes))
         return PoolStatus(
             nodes,
             False,
             f"{kind}Missing",
-            told,
+            message,
             FailureClass.CONFIG,
             offer=there[0].status.offer,
             missing=True,
@@ -221,8 +221,8 @@ def together(statuses: Sequence[PoolStatus]) -> PoolStatus:
     nodes = tuple(sorted({node for status in statuses for node in status.nodes}))
     troubled = [status for status in statuses if not status.ready]
     if not troubled:
-        told = f"{len(nodes)} GPU node(s) ready: {', '.join(nodes)}"
-        return PoolStatus(nodes, True, "NodesReady", told, offer=statuses[0].offer)
+        sentence = f"{len(nodes)} GPU node(s) ready: {', '.join(nodes)}"
+        return PoolStatus(nodes, True, "NodesReady", sentence, offer=statuses[0].offer)
     worst = min(troubled, key=lambda s: (not s.ended, s.failure_class not in FINAL_CLASSES))
     message = worst.message
     if len(statuses) > 1:

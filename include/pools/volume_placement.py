@@ -95,7 +95,7 @@ def _takes_any_pod(node: Object) -> bool:
 
 
 def _values(terms: Iterable[Object], keys: Iterable[str]) -> frozenset[str] | None:
-    found: set[str] = set()
+    result: set[str] = set()
     for term in terms:
         asked = [
             set(map(str, one.get("values") or ()))
@@ -104,8 +104,8 @@ def _values(terms: Iterable[Object], keys: Iterable[str]) -> frozenset[str] | No
         ]
         if not asked:
             return None  # this alternative is for everywhere
-        found |= set.intersection(*asked)
-    return frozenset(found) or None
+        result |= set.intersection(*asked)
+    return frozenset(result) or None
 
 
 def missing_class(
@@ -120,14 +120,14 @@ def missing_class(
     if wanted:
         if any(one["metadata"]["name"] == wanted for one in listed):
             return None
-        told = f"there is no StorageClass {wanted}, which [kaito] storage_class names for the work volume"
-        return told, f"the cluster has: {have}"
+        message = f"there is no StorageClass {wanted}, which [kaito] storage_class names for the work volume"
+        return message, f"the cluster has: {have}"
     if wanted is None and any(_is_default(one) for one in listed):
         return None
     if any(not (one.get("spec") or {}).get("storageClassName") and _is_free(one) for one in volumes):
         return None
-    told = "the cluster has no default StorageClass, so the work volume would never come"
-    return told, f"set [kaito] storage_class, or make one the default (the cluster has: {have})"
+    message = "the cluster has no default StorageClass, so the work volume would never come"
+    return message, f"set [kaito] storage_class, or make one the default (the cluster has: {have})"
 
 
 def _is_default(storage_class: Object) -> bool:

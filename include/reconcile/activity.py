@@ -26,18 +26,18 @@ _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{.*\})?[ \t]+(?P<value>\S+
 
 def read(text: str) -> Activity | None:
     """The use that one server's metrics tell of, None when they do not tell it."""
-    found: dict[str, float] = defaultdict(float)
+    result: dict[str, float] = defaultdict(float)
     for sample in _SAMPLE.finditer(text):
         try:
-            found[sample["name"]] += float(sample["value"])
+            result[sample["name"]] += float(sample["value"])
         except ValueError:
             return None
-    if IN_FLIGHT in found and LAST in found:
-        quality = (found.get(name, 0.0) for name in (FAILED, TIMED, SECONDS))
-        return _sound(Activity(found[IN_FLIGHT], found.get(ANSWERED, 0.0), found[LAST], *quality))
-    if all(name in found for name in VLLM_IN_FLIGHT) and any(name in found for name in VLLM_COUNTERS):
-        in_flight = sum(found[name] for name in VLLM_IN_FLIGHT)
-        return _sound(Activity(in_flight, sum(found.get(name, 0.0) for name in VLLM_COUNTERS), None))
+    if IN_FLIGHT in result and LAST in result:
+        quality = (result.get(name, 0.0) for name in (FAILED, TIMED, SECONDS))
+        return _sound(Activity(result[IN_FLIGHT], result.get(ANSWERED, 0.0), result[LAST], *quality))
+    if all(name in result for name in VLLM_IN_FLIGHT) and any(name in result for name in VLLM_COUNTERS):
+        in_flight = sum(result[name] for name in VLLM_IN_FLIGHT)
+        return _sound(Activity(in_flight, sum(result.get(name, 0.0) for name in VLLM_COUNTERS), None))
     return None
 
 

@@ -23,8 +23,12 @@ FIRST_SECONDS, CAP_SECONDS = 300.0, 3600.0
 
 def tripped(builder: DecisionBuilder) -> bool:
     """Whether this generation's run ended because the cloud has no machines."""
-    found = condition(builder.status, ConditionType.RESOURCE_READY) or {}
-    told = (found.get("status"), found.get("reason"), found.get("observedGeneration"))
+    resource_ready = condition(builder.status, ConditionType.RESOURCE_READY) or {}
+    told = (
+        resource_ready.get("status"),
+        resource_ready.get("reason"),
+        resource_ready.get("observedGeneration"),
+    )
     return told == ("False", Reason.CAPACITY_UNAVAILABLE, builder.case.generation)
 
 
@@ -41,10 +45,12 @@ def wait(builder: DecisionBuilder) -> float | None:
 def _trip(builder: DecisionBuilder) -> None:
     """Count one more attempt that was refused, and take its verdict back: it is not the last."""
     before = builder.retry if builder.retry.get("reason") == Reason.CAPACITY_UNAVAILABLE else None
-    told = str((condition(builder.status, ConditionType.RESOURCE_READY) or {}).get("message") or "")
-    found = backoff.failed(before, builder.case.now, told, first=FIRST_SECONDS, cap=CAP_SECONDS)
+    sentence = str((condition(builder.status, ConditionType.RESOURCE_READY) or {}).get("message") or "")
+    found = backoff.failed(before, builder.case.now, sentence, first=FIRST_SECONDS, cap=CAP_SECONDS)
     builder.note(retry={**found, "reason": str(Reason.CAPACITY_UNAVAILABLE), "run": builder.run["id"]})
-    message = f"The next attempt is at {found['after']}, after {found['failures']} without machines. {told}"
+    message = (
+        f"The next attempt is at {found['after']}, after {found['failures']} without machines. {sentence}"
+    )
     builder.reach(Phase.CAPACITY_AWAITED, message)
 
 
@@ -61,6 +67,6 @@ def close(builder: DecisionBuilder) -> None:
     """The goal was reached: forget the attempts without machines, and what such a one left open."""
     builder.note(retry=None)
     if builder.case.tunes and not builder.says(ConditionType.WORKSPACE_SUCCEEDED):
-        told = str((condition(builder.status, ConditionType.WORKSPACE_READY) or {}).get("message") or "")
-        builder.condition(ConditionType.WORKSPACE_SUCCEEDED, True, Reason.SUCCEEDED, told)
+        message = str((condition(builder.status, ConditionType.WORKSPACE_READY) or {}).get("message") or "")
+        builder.condition(ConditionType.WORKSPACE_SUCCEEDED, True, Reason.SUCCEEDED, message)
         builder.note(state="Succeeded")

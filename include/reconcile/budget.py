@@ -20,11 +20,11 @@ def overspent(builder: DecisionBuilder) -> str:
     case = builder.case
     cost = builder.status.get("cost")
     retrained = float((builder.status.get("retrain") or {}).get("usd") or 0.0)
-    told = budget.spent_all(limit_of(case, cost), records.spent(cost, case.now) + retrained)
-    if not told:
+    message = budget.spent_all(limit_of(case, cost), records.spent(cost, case.now) + retrained)
+    if not message:
         return ""
     done = RunState.SUCCESS in (case.verdict(builder.status), builder.run.get("state"))
-    return "" if done and not case.serves else told
+    return "" if done and not case.serves else message
 
 
 def stop(builder: DecisionBuilder, why: str) -> None:

@@ -60,8 +60,8 @@ class Case:
 
     @cached_property
     def meta(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.workspace["metadata"]
-        return found
+        result: Mapping[str, Any] = self.workspace["metadata"]
+        return result
 
     @cached_property
     def annotations(self) -> Mapping[str, str]:
@@ -232,9 +232,9 @@ class Case:
 
         WorkspaceReady is read, since every end writes it, and a repair too, which leaves WorkspaceSucceeded alone.
         """
-        found = condition(status, ConditionType.WORKSPACE_READY)
-        if found is None or found.get("observedGeneration") != self.generation:
+        workspace_ready = condition(status, ConditionType.WORKSPACE_READY)
+        if workspace_ready is None or workspace_ready.get("observedGeneration") != self.generation:
             return ""
-        if found.get("status") == "True":
+        if workspace_ready.get("status") == "True":
             return RunState.SUCCESS
-        return RunState.FAILED if found.get("reason") in ENDED_BADLY else ""
+        return RunState.FAILED if workspace_ready.get("reason") in ENDED_BADLY else ""

@@ -56,8 +56,8 @@ def decide(workspace: Object, observed: Observed, now: datetime, config: Reconci
     if not case.finalizer:
         builder.act(AddFinalizer(names.FINALIZER))
     cost.account(builder, busy=bool(builder.run) and builder.run.get("state") not in OVER)
-    if told := budget.overspent(builder):
-        return _overspent(builder, told)
+    if message := budget.overspent(builder):
+        return _overspent(builder, message)
     if not builder.run:
         return admission.first_sight(builder)
     return _with_run(builder)
@@ -123,9 +123,9 @@ def _under_way(builder: DecisionBuilder) -> Decision:
 
 
 def _rerun(builder: DecisionBuilder) -> Decision:
-    if found := admission.taken(builder.case):
+    if conflicts := admission.taken(builder.case):
         leftovers.release(builder)  # no run comes soon that could use what the last one left
-        return _blocked(builder, found)
+        return _blocked(builder, conflicts)
     return attempts.again(
         builder, RunCause.RERUN, f"Started again on request ({names.RERUN}={builder.case.rerun})"
     )
@@ -160,8 +160,8 @@ def _failed(builder: DecisionBuilder) -> Decision:
     pause = breaker.wait(builder)
     if run.get("cause") not in FOR_THE_SERVICE and pause is None:
         return _until_mended(builder)
-    if found := admission.taken(case):
-        return _blocked(builder, found)
+    if conflicts := admission.taken(case):
+        return _blocked(builder, conflicts)
     waiting = "repairing" if pause is None else "awaiting"
     pause = backoff.wait(builder.retry, case.now) if pause is None else pause
     if pause > 0:
@@ -179,8 +179,8 @@ def _until_mended(builder: DecisionBuilder) -> Decision:
     if pause is None or pause > 0:
         builder.look_again(pause)
         return builder.decision("failed")
-    if found := admission.taken(builder.case):
-        return _blocked(builder, found)
+    if conflicts := admission.taken(builder.case):
+        return _blocked(builder, conflicts)
     return attempts.again(builder, RunCause.MENDED)
 
 
@@ -233,14 +233,14 @@ def _at_zero(builder: DecisionBuilder) -> Decision:
     retrain.begin_rollout(builder, running=False)
     if not idle.should_scale_up(builder):
         return idle.keep_at_zero(builder)
-    if found := admission.taken(builder.case):
-        return _blocked(builder, found)
+    if conflicts := admission.taken(builder.case):
+        return _blocked(builder, conflicts)
     return idle.scale_up(builder)
 
 
 def _repair(builder: DecisionBuilder, what: str) -> Decision:
-    if found := admission.taken(builder.case):
-        return _blocked(builder, found)
+    if conflicts := admission.taken(builder.case):
+        return _blocked(builder, conflicts)
     pause = backoff.wait(builder.retry, builder.case.now)
     if pause > 0:
         builder.look_again(pause)

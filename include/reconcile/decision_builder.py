@@ -41,8 +41,8 @@ class DecisionBuilder:
     @property
     def run(self) -> Mapping[str, Any]:
         """`status.run` of this generation, empty when the last run was for another one."""
-        found: Mapping[str, Any] = self.status.get("run") or {}
-        return found if int(found.get("generation") or 0) == self.case.generation else {}
+        result: Mapping[str, Any] = self.status.get("run") or {}
+        return result if int(result.get("generation") or 0) == self.case.generation else {}
 
     @property
     def retry(self) -> Mapping[str, Any]:

@@ -73,8 +73,8 @@ def asks_for_pools(workspace: Object, stateful_set: Object | None) -> bool:
         return False
     if idle.get("scaledToZero") and idle.get("run") == run.get("id"):
         return going_down(status)
-    told = condition(status, T.WORKSPACE_READY) or {}
-    if told.get("reason") == R.BUDGET_EXCEEDED:
+    workspace_ready = condition(status, T.WORKSPACE_READY) or {}
+    if workspace_ready.get("reason") == R.BUDGET_EXCEEDED:
         claims = (status.get("cost") or {}).get("claims") or ()
         return any(r.get("purpose") == SERVING and "until" not in r for r in claims)
     if run.get("state") != RunState.SUCCESS:
@@ -131,8 +131,8 @@ def _unknown(builder: DecisionBuilder, base: Mapping[str, Any], wanted: float, *
     builder.note(idle={**base, "message": message, "after": _after(builder.case.now, pause)})
     builder.look_again(pause)
     if again:
-        told = f"{message}; {names.SCALE_TO_ZERO}={base['minutes']} has no effect."
-        builder.events.append(Event(WARNING, "IdlenessUnknown", told, once=told))
+        sentence = f"{message}; {names.SCALE_TO_ZERO}={base['minutes']} has no effect."
+        builder.events.append(Event(WARNING, "IdlenessUnknown", sentence, once=sentence))
 
 
 def _since(case: Case, activity: Activity, known: Mapping[str, Any]) -> datetime:

@@ -41,10 +41,14 @@ def wait(builder: DecisionBuilder) -> float | None:
     seen = case.config.versions(case.workspace)
     if any(seen.get(key, version) != version for key, version in secrets.items()):
         return 0.0
-    told = ", ".join(sorted(key.removeprefix(SECRETS) for key in secrets))
+    which = ", ".join(sorted(key.removeprefix(SECRETS) for key in secrets))
     before = builder.retry if mine else None
     found = backoff.failed(
-        before, case.now, f"a change of Secret {told} starts a new run", first=FIRST_SECONDS, cap=CAP_SECONDS
+        before,
+        case.now,
+        f"a change of Secret {which} starts a new run",
+        first=FIRST_SECONDS,
+        cap=CAP_SECONDS,
     )
     builder.note(retry={**found, "reason": REASON, "run": builder.run["id"]})
     return backoff.wait(builder.retry, case.now)

@@ -222,8 +222,8 @@ def _pod_problems(name: str, status: Mapping[str, Any]) -> Iterator[PodProblem]:
         yield PodProblem("PodEvicted", f"Pod {name} was evicted: {status.get('message') or ''}")
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said = str(condition.get("message") or "")
-            hint = next((hint for words, hint in HINTS.items() if words in said), "")
+            message = str(condition.get("message") or "")
+            hint = next((hint for words, hint in HINTS.items() if words in message), "")
             yield PodProblem(
-                "Unschedulable", f"Pod {name} waits for a node: {said}{f' ({hint})' if hint else ''}"
+                "Unschedulable", f"Pod {name} waits for a node: {message}{f' ({hint})' if hint else ''}"
             )

@@ -105,7 +105,7 @@ def _remove_finalizer_anyway(builder: DecisionBuilder, left: list[tuple[str, str
         builder.events.append(Event(NORMAL, "Released", "Everything of this Workspace is released."))
     for pool in builder.case.pools:
         # Nothing else would ask for it any more: a pool has no owner that takes it along.
-        builder.delete_pool(pool, "its Workspace is let go")
+        builder.delete_pool(pool, "its Workspace is released")
     builder.act(RemoveFinalizer(names.FINALIZER))
     return builder.decision("deleting")
 

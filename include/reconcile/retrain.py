@@ -79,9 +79,9 @@ def _follow(builder: DecisionBuilder) -> None:
 
 def _said(builder: DecisionBuilder, run: Mapping[str, Any]) -> bool:
     """Whether the run's own tasks have already told why it came to nothing."""
-    found = condition(builder.status, ConditionType.RETRAIN_READY) or {}
+    retrain_ready = condition(builder.status, ConditionType.RETRAIN_READY) or {}
     open_ones = (None, Reason.RETRAINING, Reason.AWAITING_APPROVAL, Reason.RETRAIN_SCHEDULED)
-    return found.get("reason") not in open_ones
+    return retrain_ready.get("reason") not in open_ones
 
 
 def _plan(builder: DecisionBuilder) -> None:
@@ -135,8 +135,8 @@ def _due(schedule: Schedule, planned: datetime | None, now: datetime) -> tuple[d
 
 def _scheduled(builder: DecisionBuilder, text: str, zone: str, following: datetime, same: bool) -> None:
     _change(builder, schedule=text, timezone=zone, next=timestamp(following))
-    found = condition(builder.status, ConditionType.RETRAIN_READY) or {}
-    planned = found.get("reason") in (None, Reason.RETRAIN_SCHEDULED, Reason.RETRAIN_INVALID)
+    retrain_ready = condition(builder.status, ConditionType.RETRAIN_READY) or {}
+    planned = retrain_ready.get("reason") in (None, Reason.RETRAIN_SCHEDULED, Reason.RETRAIN_INVALID)
     if planned or not same:
         what = "The dataset is looked at" if text == "@data" else "A retraining is due"
         _tell(builder, True, Reason.RETRAIN_SCHEDULED, f"{what} at {timestamp(following)} ({text}, {zone})")
@@ -162,10 +162,10 @@ def _follow_rollback(builder: DecisionBuilder) -> None:
     served = str((builder.status.get("adapter") or {}).get("digest") or "")
     entry = versions.find(known.get("versions") or (), asked.strip(), served)
     if entry is None or not builder.status.get("adapter"):
-        told = ", ".join(str(one["version"]) for one in known.get("versions") or () if one.get("reference"))
-        message = (
-            f"{names.ROLLBACK_TO}={asked!r} names no version that can be served; there are: {told or 'none'}"
+        versions_there = ", ".join(
+            str(one["version"]) for one in known.get("versions") or () if one.get("reference")
         )
+        message = f"{names.ROLLBACK_TO}={asked!r} names no version that can be served; there are: {versions_there or 'none'}"
         builder.events.append(Event(WARNING, "RollbackRefused", message))
     elif entry.get("digest") != served:
         builder.status = retraining.wanted(
@@ -200,17 +200,17 @@ def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause,
     if not found or found["state"] != WANTED:
         return None
     builder.status = retraining.take_over(builder.status, found)
-    said = f"version {found['version']} ({_short(found)})"
+    message = f"version {found['version']} ({_short(found)})"
     if not running:
-        _good(builder, found, f"{said} is the adapter from now on; there is no running service to roll")
+        _good(builder, found, f"{message} is the adapter from now on; there is no running service to roll")
         return None
     before = baking.counted(builder.case.observed.activity)
     _change(builder, promotion={**found, "state": ROLLING, **({"before": before} if before else {})})
-    _tell(builder, False, Reason.PROMOTING, f"Rolling out {said}")
+    _tell(builder, False, Reason.PROMOTING, f"Rolling out {message}")
     back = found.get("cause") == RunCause.ROLLBACK
     return (
         RunCause.ROLLBACK if back else RunCause.PROMOTE
-    ), f"{'Going back to' if back else 'Rolling out'} {said}"
+    ), f"{'Going back to' if back else 'Rolling out'} {message}"
 
 
 def ended_badly(builder: DecisionBuilder) -> str:
@@ -222,8 +222,8 @@ def ended_badly(builder: DecisionBuilder) -> str:
         or builder.run.get("cause") not in (RunCause.PROMOTE, RunCause.ROLLBACK)
     ):
         return ""
-    told = condition(builder.status, ConditionType.INFERENCE_READY) or {}
-    why = str(told.get("message") or "") if told.get("status") != "True" else ""
+    inference_ready = condition(builder.status, ConditionType.INFERENCE_READY) or {}
+    why = str(inference_ready.get("message") or "") if inference_ready.get("status") != "True" else ""
     return f"it did not become ready{f': {why}' if why else ''}"
 
 

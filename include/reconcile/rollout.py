@@ -41,10 +41,10 @@ def rollout_status(
     spec = stateful_set.get("spec") or {}
     wanted = int(1 if spec.get("replicas") is None else spec["replicas"])
     if wanted == 0:
-        told = (
+        sentence = (
             f"StatefulSet {stateful_set['metadata'].get('name')} is scaled to 0 replicas, so nobody answers"
         )
-        return RolloutStatus(False, "WorkspaceInferenceStatusPending", told)
+        return RolloutStatus(False, "WorkspaceInferenceStatusPending", sentence)
     status = stateful_set.get("status") or {}
     ready = int(status.get("readyReplicas") or 0)
     current = int(status.get("observedGeneration") or 0) >= int(
@@ -63,15 +63,15 @@ def rollout_status(
         return RolloutStatus(False, "ContainerStartError", f"No pod can be created: {refused}")
     if pods:  # the counters of the StatefulSet are a moment older
         ready = min(ready, sum(map(_is_ready, standing)))
-    told = f"{ready} of {wanted} replica(s) ready"
+    sentence = f"{ready} of {wanted} replica(s) ready"
     if ready >= wanted:
         late = (
             f"{updated} of them run what was asked for last"
             if current
             else "the change is not rolled out yet"
         )
-        return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{told}, but {late}")
-    return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{told}: {_stage(pods)}")
+        return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{sentence}, but {late}")
+    return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{sentence}: {_stage(pods)}")
 
 
 def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:

@@ -43,9 +43,9 @@ def observe(builder: DecisionBuilder) -> list[str]:
     """Write what the service is; returns what is missing of it, in words (empty: nothing that a run must bring)."""
     case = builder.case
     gone = [*missing(case), *lost_nodes(builder)]
-    if told := scaled_by_hand(case):
+    if sentence := scaled_by_hand(case):
         hint = "it goes back. A Workspace's size is in its spec; apply another Workspace for another server."
-        builder.events.append(Event(WARNING, "ScaledByHand", f"{told}: {hint}", once=told))
+        builder.events.append(Event(WARNING, "ScaledByHand", f"{sentence}: {hint}", once=sentence))
     _look_at_machines_again(builder)
     _machines(builder)
     verdict = rollout_status(case.stateful_set, case.serving_pods)
@@ -72,8 +72,8 @@ def _summary(builder: DecisionBuilder, ready: bool, message: str) -> None:
 def tuned_all_the_same(builder: DecisionBuilder, message: str) -> None:
     """A tuning that has succeeded stays so when its service is down, and does not say that this answers."""
     if builder.case.tunes and builder.says(T.WORKSPACE_SUCCEEDED):
-        told = f"The adapter is published. {message}"
-        builder.condition(T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED, told)
+        sentence = f"The adapter is published. {message}"
+        builder.condition(T.WORKSPACE_SUCCEEDED, True, R.SUCCEEDED, sentence)
 
 
 def _machines(builder: DecisionBuilder) -> None:
@@ -100,19 +100,19 @@ def _write_machines(builder: DecisionBuilder, pool: PoolStatus) -> None:
 
 def missing(case: Case) -> list[str]:
     """The objects of the service that are not there, as sentences."""
-    found = []
+    result = []
     if case.stateful_set is None:
-        found.append(f"StatefulSet {case.name} is gone")
+        result.append(f"StatefulSet {case.name} is gone")
     have = {s["metadata"]["name"] for s in case.services}
     for name in (names.service(case.workspace), names.headless_service(case.workspace)):
         if name not in have:
-            found.append(f"Service {name} is gone")
+            result.append(f"Service {name} is gone")
     lacking = shortfall(case.live_pools(SERVING), machines(case), case.observed.pools.kind)
     if lacking and case.counts_machines:
-        found.append(lacking)
-    if told := scaled_by_hand(case):
-        found.append(told)
-    return found
+        result.append(lacking)
+    if message := scaled_by_hand(case):
+        result.append(message)
+    return result
 
 
 def machines(case: Case) -> int:
@@ -141,7 +141,7 @@ def lost_nodes(builder: DecisionBuilder) -> list[str]:
     """Nodes of live machines that are gone, or not Ready for too long; single machines are deleted then."""
     case = builder.case
     nodes = {n["metadata"]["name"]: n for n in case.observed.nodes}
-    found = []
+    result = []
     for pool in case.single_machines(SERVING):
         for machine in pool.machines:
             left = _patience(case, machine, nodes.get(machine.node)) if machine.node else None
@@ -150,9 +150,9 @@ def lost_nodes(builder: DecisionBuilder) -> list[str]:
             if left > 0:
                 builder.look_again(left)
                 continue
-            found.append(f"Node {machine.node} is {'lost' if machine.node in nodes else 'gone'}")
-            builder.delete_pool(pool, found[-1])
-    return found
+            result.append(f"Node {machine.node} is {'lost' if machine.node in nodes else 'gone'}")
+            builder.delete_pool(pool, result[-1])
+    return result
 
 
 def _patience(case: Case, machine: PoolMachine, node: Mapping[str, Any] | None) -> float | None:

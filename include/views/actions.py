@@ -75,15 +75,15 @@ def offers(workspace: Object) -> list[Offer]:
     if meta.get("deletionTimestamp"):
         return []
     annotations = meta.get("annotations") or {}
-    found: list[Offer] = []
+    result: list[Offer] = []
     if annotations.get(names.PAUSED) == "true":
-        found.append(_resume())
+        result.append(_resume())
     else:
         if _over(status):
-            found.append(_rerun(workspace))
-        found += _scaling(workspace) if serves(workspace) else []
-        found.append(_pause(status))
-    return [*found, *_retraining(status), _delete(workspace)]
+            result.append(_rerun(workspace))
+        result += _scaling(workspace) if serves(workspace) else []
+        result.append(_pause(status))
+    return [*result, *_retraining(status), _delete(workspace)]
 
 
 def change(workspace: Object, action: Action, value: str, now: datetime) -> Change:
@@ -160,16 +160,16 @@ def _scaling(workspace: Object) -> list[Offer]:
 
 
 def _retraining(status: Object) -> list[Offer]:
-    told = status.get("retrain")
-    if not isinstance(told, Mapping):
+    retrain = status.get("retrain")
+    if not isinstance(retrain, Mapping):
         return []
-    found: list[Offer] = []
-    if candidate := digest_of(told.get("approval")):
+    result: list[Offer] = []
+    if candidate := digest_of(retrain.get("approval")):
         does = (
             f"Serves the candidate {candidate[:19]} in place of the present adapter, as its policy says. It costs "
             "nothing by itself. To reject it, answer the required action of its run in Airflow."
         )
-        found.append(Offer(Action.APPROVE, "Approve", does, proposal=candidate))
+        result.append(Offer(Action.APPROVE, "Approve", does, proposal=candidate))
     if earlier := earlier_versions(status):
         known = ", ".join(f"{version} ({digest[:19]})" for version, digest in earlier.items())
         does = (
@@ -177,14 +177,14 @@ def _retraining(status: Object) -> list[Offer]:
             f"There are: {known}."
         )
         newest = list(earlier)[-1]
-        found.append(Offer(Action.ROLL_BACK, "Roll back", does, value="version to serve", proposal=newest))
-    return found
+        result.append(Offer(Action.ROLL_BACK, "Roll back", does, value="version to serve", proposal=newest))
+    return result
 
 
 def earlier_versions(status: Object) -> dict[str, str]:
     """The digests of the versions that were pushed and are not served now, the oldest first."""
-    told = status.get("retrain")
-    known = told.get("versions") if isinstance(told, Mapping) else None
+    retrain = status.get("retrain")
+    known = retrain.get("versions") if isinstance(retrain, Mapping) else None
     served = digest_of(status.get("adapter"))
     return {
         str(one["version"]): digest
@@ -197,8 +197,8 @@ def earlier_versions(status: Object) -> dict[str, str]:
 def digest_of(told: object) -> str:
     """The digest in what a status says of an adapter: a reference, a digest, or an object with one; "" without."""
     text = told.get("digest") or told.get("reference") if isinstance(told, Mapping) else told
-    found = DIGEST.search(str(text or ""))
-    return found[0] if found else ""
+    match = DIGEST.search(str(text or ""))
+    return match[0] if match else ""
 
 
 def _delete(workspace: Object) -> Offer:

@@ -30,7 +30,7 @@ def commands(workspace: Object) -> list[Command]:
     """The commands for a Workspace; those that ask its service where it has or will have one."""
     name = shlex.quote(str(workspace["metadata"]["name"]))
     space = shlex.quote(names.namespace(workspace))
-    found = [
+    result = [
         Command(
             "Its status",
             f"kubectl get workspace {name} -n {space}\nkubectl describe workspace {name} -n {space}",
@@ -40,13 +40,13 @@ def commands(workspace: Object) -> list[Command]:
         ),
     ]
     if not serves(workspace):
-        return found
+        return result
     served = name if workspace.get("tuning") is not None else fleet.model(workspace)
     body = json.dumps({"model": served, "messages": [{"role": "user", "content": QUESTION}]})
     key = _key(workspace, space)
     header = ' -H "Authorization: Bearer $KEY"' if key else ""
     return [
-        *found,
+        *result,
         Command("Reach its service from here", f"kubectl port-forward -n {space} service/{name} 8000:80"),
         Command(
             "Ask it with curl",

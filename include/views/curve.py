@@ -50,12 +50,12 @@ def points(lines: Iterable[str]) -> list[Point]:
 
     A training that went on from a checkpoint tells some steps again.
     """
-    found: dict[int, Point] = {}
+    result: dict[int, Point] = {}
     for line in lines:
         if match := _LINE.search(line):
             numbers = (_number(match[key]) for key in ("loss", "speed", "rate"))
-            found[int(match["step"])] = Point(int(match["step"]), int(match["total"]), *numbers)
-    return [found[step] for step in sorted(found)]
+            result[int(match["step"])] = Point(int(match["step"]), int(match["total"]), *numbers)
+    return [result[step] for step in sorted(result)]
 
 
 def charts(found: Sequence[Point]) -> list[Chart]:

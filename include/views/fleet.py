@@ -59,12 +59,12 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """The row for programs: moments as text, as Kubernetes writes them."""
-        found = asdict(self)
+        result = asdict(self)
         for key in ("served_since", "next_retraining"):
-            found[key] = timestamp(found[key]) if found[key] else None
+            result[key] = timestamp(result[key]) if result[key] else None
         if self.progress is not None:
-            found["progress"]["percent"] = self.progress.percent
-        return found
+            result["progress"]["percent"] = self.progress.percent
+        return result
 
 
 def model(workspace: Object) -> str:
@@ -101,10 +101,10 @@ def progress(status: Object) -> Progress | None:
 
 def next_retraining(status: Object) -> datetime | None:
     """When the next training is due, as the retraining says; None where none is planned."""
-    told = status.get("retrain")
-    if not isinstance(told, Mapping):
+    retrain = status.get("retrain")
+    if not isinstance(retrain, Mapping):
         return None
-    return moment(told.get("next"))
+    return moment(retrain.get("next"))
 
 
 def row(workspace: Object, now: datetime) -> Row:
@@ -156,10 +156,10 @@ def arranged(
     :param sort: one of `SORTS`; anything else is the name. Amounts begin with the dearest, states with the worst.
     """
     words = search.lower().split()
-    found = [one for one in rows if all(word in _haystack(one) for word in words)] if words else list(rows)
-    found.sort(key=_ORDERS["name"])
-    found.sort(key=_ORDERS.get(sort, _ORDERS["name"]), reverse=descending)
-    return found
+    result = [one for one in rows if all(word in _haystack(one) for word in words)] if words else list(rows)
+    result.sort(key=_ORDERS["name"])
+    result.sort(key=_ORDERS.get(sort, _ORDERS["name"]), reverse=descending)
+    return result
 
 
 def _haystack(one: Row) -> str:

@@ -142,16 +142,16 @@ def _machines(status: Object, now: datetime) -> list[MachineLine]:
     for claim in (status.get("cost") or {}).get("claims") or ():
         spent = records.seconds(claim, now) / 3600 * float(claim.get("usdPerHour") or 0)
         ended = moment(claim.get("until"))
-        told = "" if ended else "held now"
+        message = "" if ended else "held now"
         outcome = str(claim.get("outcome") or "")
         texts = str(claim.get("name") or ""), str(claim.get("machine") or ""), str(claim.get("purpose") or "")
-        found.append(MachineLine(*texts, moment(claim.get("since")), ended, spent, told or outcome))
+        found.append(MachineLine(*texts, moment(claim.get("since")), ended, spent, message or outcome))
     for asked in status.get("machines") or ():
-        told = " ".join(
+        message = " ".join(
             filter(None, (str(asked.get("state") or ""), redact(str(asked.get("message") or ""))))
         )
         place = str(asked.get("offer") or ""), str(asked.get("purpose") or "")
-        found.append(MachineLine("", *place, moment(asked.get("at")), None, 0.0, cut(told)))
+        found.append(MachineLine("", *place, moment(asked.get("at")), None, 0.0, cut(message)))
     return sorted(found, key=lambda one: str(one.since))
 
 

@@ -42,9 +42,9 @@ def state(workspace: Object) -> State:
     meta, status = workspace.get("metadata") or {}, workspace.get("status") or {}
     annotations = meta.get("annotations") or {}
     if meta.get("deletionTimestamp"):
-        told = _message(status, T.WORKSPACE_DELETING)
+        message = _message(status, T.WORKSPACE_DELETING)
         return State(
-            "Deleting", Tone.BUSY, told or "Its runs stop, its machines go, then the Workspace goes."
+            "Deleting", Tone.BUSY, message or "Its runs stop, its machines go, then the Workspace goes."
         )
     if annotations.get(names.PAUSED) == "true":
         return State("Paused", Tone.IDLE, "Nothing is started, repaired or released until it is resumed.")
@@ -82,8 +82,8 @@ def in_order(conditions: Iterable[Object]) -> list[Object]:
 def _latest(status: Object) -> Object:
     """The condition that changed last, the summaries left aside."""
     summaries = (T.WORKSPACE_READY, T.WORKSPACE_SUCCEEDED)
-    found: Sequence[Object] = in_order(c for c in status["conditions"] if c.get("type") not in summaries)
-    return found[-1] if found else {}
+    result: Sequence[Object] = in_order(c for c in status["conditions"] if c.get("type") not in summaries)
+    return result[-1] if result else {}
 
 
 def _text(one: Object) -> str:

@@ -48,10 +48,10 @@ def decode(data: str | bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise BadDocument(f"the document has {len(raw)} bytes; at most {MAX_BYTES} are read")
     text = text.removeprefix("\ufeff")
-    found = _FORBIDDEN.search(text)
-    if found:
-        line, column = _position(text, found.start())
-        reason = f"not YAML: the character U+{ord(found[0]):04X} may not stand in it; is this a binary file?"
+    match = _FORBIDDEN.search(text)
+    if match:
+        line, column = _position(text, match.start())
+        reason = f"not YAML: the character U+{ord(match[0]):04X} may not stand in it; is this a binary file?"
         raise BadDocument(reason, line, column)
     return text
 
@@ -182,8 +182,8 @@ def _next_document(text: str, start: int, line: int) -> int | None:
         if not offset:
             return None
         current += 1
-    found = _SEPARATOR.search(text, max(offset, start + 1))
-    return found.start() if found else None
+    match = _SEPARATOR.search(text, max(offset, start + 1))
+    return match.start() if match else None
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

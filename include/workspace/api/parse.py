@@ -119,14 +119,14 @@ def _read(data: Mapping[str, Any] | str | bytes) -> tuple[Workspace | None, list
 
 
 def _identity(data: Mapping[str, Any]) -> list[Fault]:
-    found = []
+    faults = []
     version, kind = data.get("apiVersion"), data.get("kind")
     if isinstance(version, str) and version not in API_VERSIONS:
         hint = f"use {' or '.join(API_VERSIONS)}"
-        found.append(Fault("apiVersion", version, "S2", "this is not a version of the Workspace API", hint))
+        faults.append(Fault("apiVersion", version, "S2", "this is not a version of the Workspace API", hint))
     if isinstance(kind, str) and kind != KIND:
-        found.append(Fault("kind", kind, "S2", "only Workspaces are read here", f"use kind: {KIND}"))
-    return found
+        faults.append(Fault("kind", kind, "S2", "only Workspaces are read here", f"use kind: {KIND}"))
+    return faults
 
 
 def _beta_only(data: Mapping[str, Any]) -> list[Fault]:

@@ -15,8 +15,8 @@ from include.workspace.status.conditions import ConditionType, Reason, condition
 
 def kept(workspace: Mapping[str, Any]) -> bool:
     """Whether the run under way pushes an adapter that an earlier one has made, so that no machine is needed for it."""
-    told = condition(workspace.get("status"), ConditionType.RESOURCE_READY) or {}
-    return (told.get("reason"), told.get("observedGeneration")) == (
+    resource_ready = condition(workspace.get("status"), ConditionType.RESOURCE_READY) or {}
+    return (resource_ready.get("reason"), resource_ready.get("observedGeneration")) == (
         Reason.ADAPTER_KEPT,
         generation(workspace),
     )
@@ -28,8 +28,10 @@ def published(workspace: Mapping[str, Any]) -> dict[str, Any] | None:
     `workspace` is as the cluster returned it, status included.
     """
     status = workspace.get("status") or {}
-    told = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
-    if told.get("status") != "True" or told.get("observedGeneration") != generation(workspace):
+    adapter_published = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
+    if adapter_published.get("status") != "True" or adapter_published.get("observedGeneration") != generation(
+        workspace
+    ):
         return None
     output = (workspace.get("tuning") or {}).get("output") or {}
     if not output.get("image"):

@@ -231,8 +231,11 @@ def _reopened(
 
 def _without_machines(status: Mapping[str, Any], generation: int) -> bool:
     """Whether the cloud had no machines for this generation."""
-    found = condition(status, T.RESOURCE_READY) or {}
-    return (found.get("reason"), found.get("observedGeneration")) == (R.CAPACITY_UNAVAILABLE, generation)
+    resource_ready = condition(status, T.RESOURCE_READY) or {}
+    return (resource_ready.get("reason"), resource_ready.get("observedGeneration")) == (
+        R.CAPACITY_UNAVAILABLE,
+        generation,
+    )
 
 
 def repairs(status: Mapping[str, Any] | None, generation: int) -> bool:

@@ -60,8 +60,8 @@ class KeptAdapter:
         if uid not in owners or metadata.get("deletionTimestamp"):
             return None
         try:
-            told = json.loads((metadata.get("annotations") or {}).get(names.ADAPTER) or "")
-            return cls(**{**told, "state": State(told["state"])})
+            parsed = json.loads((metadata.get("annotations") or {}).get(names.ADAPTER) or "")
+            return cls(**{**parsed, "state": State(parsed["state"])})
         except (ValueError, TypeError, KeyError):
             return None
 

@@ -120,8 +120,8 @@ class Actions:
         return ""
 
     def _metadata(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.live["metadata"]
-        return found
+        result: Mapping[str, Any] = self.live["metadata"]
+        return result
 
     async def _patch(self, change: Object, *, guarded: bool = True) -> None:
         """Change the Workspace's metadata: this very Workspace, and for lists as it was read."""

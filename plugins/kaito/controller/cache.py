@@ -245,9 +245,11 @@ def in_flight(workspace: Object) -> bool:
     current = run.get("generation") == names.generation(workspace) and run.get("state") == RunState.STARTED
     if metadata.get("deletionTimestamp") or not current:
         return False
-    told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
-    verdict = told.get("status") == "True" or told.get("reason") in conditions.ENDED_BADLY
-    return not (verdict and told.get("observedGeneration") == names.generation(workspace))
+    workspace_ready = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
+    verdict = (
+        workspace_ready.get("status") == "True" or workspace_ready.get("reason") in conditions.ENDED_BADLY
+    )
+    return not (verdict and workspace_ready.get("observedGeneration") == names.generation(workspace))
 
 
 def _place(obj: Object) -> Key:

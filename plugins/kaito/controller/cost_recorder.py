@@ -99,10 +99,10 @@ def _looked(
     pools = [pool for reader in readers() for pool in reader.read(objects, nodes)]
     seen = machines(machines_of(pools, nodes), pods)
     now = datetime.now(UTC).replace(microsecond=0)
-    found = records.account(cost, seen, now, price_of, unregistered)
-    if found and outcome:
-        found = records.summed(records.with_outcome(found, *outcome), now, found.get("earlier"))
-    return found
+    result = records.account(cost, seen, now, price_of, unregistered)
+    if result and outcome:
+        result = records.summed(records.with_outcome(result, *outcome), now, result.get("earlier"))
+    return result
 
 
 def _listed(cluster: KaitoClusterHook, kind: Kind, labels: Mapping[str, str]) -> list[dict[str, Any]]:

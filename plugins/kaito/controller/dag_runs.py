@@ -54,7 +54,7 @@ class AirflowRuns:
 
     async def states(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
         """Return the state of each (dag id, run id), None where Airflow knows no such run."""
-        found: dict[tuple[str, str], str | None] = {}
+        result: dict[tuple[str, str], str | None] = {}
         by_dag: dict[str, list[str]] = {}
         for dag_id, run_id in wanted:
             by_dag.setdefault(dag_id, []).append(run_id)
@@ -64,8 +64,8 @@ class AirflowRuns:
                 # One question tells that all of them are gone; else each is asked for, and 404 is an answer.
                 known = await self._count(dag_id, part)
                 for run_id in part:
-                    found[dag_id, run_id] = await self._state(dag_id, run_id) if known else None
-        return found
+                    result[dag_id, run_id] = await self._state(dag_id, run_id) if known else None
+        return result
 
     async def under_way(self, dag_id: str) -> bool:
         """Return whether any run of a DAG is queued or running."""

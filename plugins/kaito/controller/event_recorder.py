@@ -38,8 +38,8 @@ def manifest(obj: Object, event: Event, now: datetime, kind: Kind = WORKSPACE) -
     """
     metadata = obj["metadata"]
     # What happens may happen again and tell it in other words each time; what lasts is told under one key.
-    said = event.once or f"{event.type} {event.reason} {event.message}"
-    digest = hashlib.sha256(f"{metadata.get('uid')} {said}".encode()).hexdigest()[:16]
+    sentence = event.once or f"{event.type} {event.reason} {event.message}"
+    digest = hashlib.sha256(f"{metadata.get('uid')} {sentence}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -146,12 +146,12 @@ async def look(
 
     kinds = () if remote else KINDS
     answers = await cluster.together(*(left_of(kind) for kind in kinds))
-    found: dict[str, Sequence[Object]] = {kind.plural: () for kind in KINDS}
-    found |= {kind.plural: told for kind, told in zip(kinds, answers, strict=True)}
+    result: dict[str, Sequence[Object]] = {kind.plural: () for kind in KINDS}
+    result |= {kind.plural: told for kind, told in zip(kinds, answers, strict=True)}
     async with owners(cluster, live) as makers:
         asked = [maker for maker in makers if remote is None or maker.remote is remote]
         listed = [await maker.list_owned(labels_of(live)) for maker in asked]
-    return judge(live, found, [pool for pools in listed for pool in pools], deadline)
+    return judge(live, result, [pool for pools in listed for pool in pools], deadline)
 
 
 def _scope(kind: Kind, live: Object) -> str | None:

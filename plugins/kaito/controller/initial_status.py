@@ -93,10 +93,10 @@ async def newcomers(hook: AsyncKaitoClusterHook, known: Collection[Key]) -> list
     :raises ClusterError: the cluster does not say.
     """
     since = datetime.now(UTC) - NEW
-    found: list[Key] = []
+    result: list[Key] = []
     async for page, _ in hook.pages(WORKSPACE):
         for workspace in page:
             made = moment(workspace["metadata"].get("creationTimestamp"))
             if awaits_initial_status(workspace) and made and made > since and key_of(workspace) not in known:
-                found.append(key_of(workspace))
-    return found
+                result.append(key_of(workspace))
+    return result

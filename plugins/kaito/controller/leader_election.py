@@ -90,17 +90,17 @@ class Election:
         A Lease that another deployment left behind counts as held: nobody has watched it long enough to tell.
         """
         try:
-            found = await self.hook.find(LEASE, NAME, await self._namespace())
+            live = await self.hook.find(LEASE, NAME, await self._namespace())
         except ClusterError as error:
             return self._unknown(error)
-        holder = ((found or {}).get("spec") or {}).get("holderIdentity") or ""
-        if found is None or not holder:
+        holder = ((live or {}).get("spec") or {}).get("holderIdentity") or ""
+        if live is None or not holder:
             return Leadership(True, "", "Nobody holds the reconciler's Lease.")
         if holder == self.identity:
             return Leadership(
-                True, holder, f"This deployment ({holder}) holds Lease {_name(found)}.", self.where
+                True, holder, f"This deployment ({holder}) holds Lease {_name(live)}.", self.where
             )
-        return self._passive(found, holder)
+        return self._passive(live, holder)
 
     def lost(self) -> bool:
         """Whether our hold may have run out while we could not renew it."""
@@ -117,17 +117,17 @@ class Election:
     async def _try(self, may_take: bool, done: str) -> Leadership | None:
         """Return None when somebody, perhaps another process of this deployment, wrote in between."""
         namespace = await self._namespace()
-        found = await self.hook.find(LEASE, NAME, namespace)
+        live = await self.hook.find(LEASE, NAME, namespace)
         now = self.clock()
-        if found is None:
+        if live is None:
             if not may_take:
                 return Leadership(False, "", "Nobody holds the Lease any more.")
             return await self._write(api.create(LEASE, self._manifest(namespace, None, done)), now)
-        holder = (found.get("spec") or {}).get("holderIdentity") or ""
-        if holder == self.identity or (may_take and (not holder or self._expired(found, now))):
-            return await self._write(api.replace(LEASE, self._manifest(namespace, found, done)), now)
-        self._expired(found, now)
-        return self._passive(found, holder)
+        holder = (live.get("spec") or {}).get("holderIdentity") or ""
+        if holder == self.identity or (may_take and (not holder or self._expired(live, now))):
+            return await self._write(api.replace(LEASE, self._manifest(namespace, live, done)), now)
+        self._expired(live, now)
+        return self._passive(live, holder)
 
     async def _write(self, request: api.Request, now: float) -> Leadership | None:
         try:

@@ -25,15 +25,15 @@ class ReadingOnce:
 
     async def find(self, kind: Kind, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """As the hook's own; the answer is shared and must not be changed."""
-        found: dict[str, Any] | None = await self._once(
+        live: dict[str, Any] | None = await self._once(
             (kind, name, namespace), lambda: self._hook.find(kind, name, namespace)
         )
-        return found
+        return live
 
     async def list(self, kind: Kind) -> list[dict[str, Any]]:
         """Return all objects of a kind; the answer is shared and must not be changed."""
-        found: list[dict[str, Any]] = await self._once((kind, "", None), lambda: self._hook.list(kind))
-        return found
+        result: list[dict[str, Any]] = await self._once((kind, "", None), lambda: self._hook.list(kind))
+        return result
 
     async def _once(
         self, what: tuple[Kind, str, str | None], ask: Callable[[], Coroutine[Any, Any, Any]]

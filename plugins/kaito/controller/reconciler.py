@@ -134,19 +134,19 @@ class Reconciler:
 
     async def _decide_all(self) -> list[WorkItem]:
         """Decide about all; what a few of them name is looked up on the way."""
-        found: list[WorkItem] = []
+        result: list[WorkItem] = []
         unseen: list[Key] = []
         for number, (key, workspace) in enumerate(self.snapshot.workspaces.items()):
             if number % 25 == 0:
                 await asyncio.sleep(0)  # the Lease is renewed meanwhile
             try:
-                found.append(WorkItem(key, workspace, self._decide(key, workspace)))
+                result.append(WorkItem(key, workspace, self._decide(key, workspace)))
             except _Unseen:
                 unseen.append(key)
             except Exception as error:
-                found.append(self._not_decided(key, workspace, error))
+                result.append(self._not_decided(key, workspace, error))
         later = await asyncio.gather(*(self._in_slot(self._look_up_and_decide(key)) for key in unseen))
-        return [*found, *later]
+        return [*result, *later]
 
     async def _look_up_and_decide(self, key: Key) -> WorkItem:
         workspace = self.snapshot.workspaces[key]
@@ -172,8 +172,8 @@ class Reconciler:
         key = (metadata.get("namespace") or "default", metadata["name"])
         if key not in self._found:
             raise _Unseen(key)
-        found: Mapping[str, str] = self.installation.config.versions(workspace, self._found[key])
-        return found
+        result: Mapping[str, str] = self.installation.config.versions(workspace, self._found[key])
+        return result
 
     def _faults(self, workspace: Object, before: Object | None) -> list[Fault]:
         metadata = workspace["metadata"]

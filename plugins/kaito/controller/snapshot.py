@@ -110,27 +110,27 @@ async def take(hook: AsyncKaitoClusterHook, keys: Collection[Key] | None) -> Sna
 
     :raises ClusterError: the cluster does not answer, or does not let us see what decisions need.
     """
-    found = Snapshot()
+    result = Snapshot()
     few = keys is not None and len(keys) <= FEW
     if keys is not None and few:
         read = await asyncio.gather(*(hook.find(WORKSPACE, name, namespace) for namespace, name in keys))
-        found.workspaces = {key_of(obj): obj for obj in read if obj}
+        result.workspaces = {key_of(obj): obj for obj in read if obj}
     else:
         async for page, _ in hook.pages(WORKSPACE):
-            found.workspaces |= {key_of(o): o for o in page if keys is None or key_of(o) in keys}
-    if not found.workspaces:
-        return found
-    selected = sorted({name for _, name in found.workspaces}) if few else None
+            result.workspaces |= {key_of(o): o for o in page if keys is None or key_of(o) in keys}
+    if not result.workspaces:
+        return result
+    selected = sorted({name for _, name in result.workspaces}) if few else None
     labelled = (POD, *watched(), NODE, *(_NAMED if few else ()))
     await asyncio.gather(
-        *(_collect(hook, found, kind, {names.WORKSPACE: selected}) for kind in labelled),
-        *(() if few else (_collect(hook, found, kind, None) for kind in _NAMED)),
-        _collect(hook, found, CONTROLLER_REVISION, {names.REVISION_OF: selected}),
-        _read_config_maps(hook, found),
-        _look_for_upstream(hook, found),
+        *(_collect(hook, result, kind, {names.WORKSPACE: selected}) for kind in labelled),
+        *(() if few else (_collect(hook, result, kind, None) for kind in _NAMED)),
+        _collect(hook, result, CONTROLLER_REVISION, {names.REVISION_OF: selected}),
+        _read_config_maps(hook, result),
+        _look_for_upstream(hook, result),
     )
-    await asyncio.gather(*(_strangers(hook, found) if few else ()), *_unlabelled_nodes(hook, found))
-    return found
+    await asyncio.gather(*(_strangers(hook, result) if few else ()), *_unlabelled_nodes(hook, result))
+    return result
 
 
 async def _collect(

@@ -139,13 +139,13 @@ class AksAccount:
         """What both clients are built with."""
         # At INFO it tells all headers of all requests, which would drown a task's own words.
         logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "base_url": self.base_url,
             "credential_scopes": list(self.scopes),
             "retry_total": RETRIES,
             "retry_backoff_max": LONGEST_RETRY,
         }
-        return {**found, "connection_verify": self.ca_file} if self.ca_file else found
+        return {**result, "connection_verify": self.ca_file} if self.ca_file else result
 
 
 class FileToken:

@@ -86,10 +86,10 @@ def fence(
             f"Workspace {name} was edited: this run serves generation {generation}, "
             f"which is superseded by generation {seen}."
         )
-    told = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_READY) or {}
-    stopped = told.get("reason") == conditions.Reason.BUDGET_EXCEEDED
-    if stopped and told.get("observedGeneration") == generation and not begins:
-        raise StaleWorkspace(f"Workspace {name} is stopped: {told.get('message')}")
+    workspace_ready = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_READY) or {}
+    stopped = workspace_ready.get("reason") == conditions.Reason.BUDGET_EXCEEDED
+    if stopped and workspace_ready.get("observedGeneration") == generation and not begins:
+        raise StaleWorkspace(f"Workspace {name} is stopped: {workspace_ready.get('message')}")
     return live
 
 
@@ -119,12 +119,12 @@ class ClusterCalls(ABC):
     async def find(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """Return one object, or None when there is none of that name."""
         try:
-            found: Object = await self.send(api.get(kind, name, namespace))
+            result: Object = await self.send(api.get(kind, name, namespace))
         except ClusterError as error:
             if error.status == 404:
                 return None
             raise
-        return found
+        return result
 
     async def list(
         self, kind: Kind, namespace: str | None = None, labels: Labels | None = None, fields: str = ""
@@ -167,8 +167,8 @@ class ClusterCalls(ABC):
 
         :raises ForeignObject: it belongs to somebody else.
         """
-        found: tuple[Object, bool] = await self._drive(getting_or_creating(kind, manifest))
-        return found
+        result: tuple[Object, bool] = await self._drive(getting_or_creating(kind, manifest))
+        return result
 
     async def delete(
         self,

@@ -65,10 +65,10 @@ def what_is_left(written: Object, status: Object) -> Request | None:
 
 def ours(status: Object) -> dict[str, Any]:
     """Return the part of a status that we answer for."""
-    found = {key: value for key, value in status.items() if key in OURS}
-    if "conditions" in found:
-        found["conditions"] = [c for c in found["conditions"] if c.get("type") in _OUR_CONDITIONS]
-    return found
+    result = {key: value for key, value in status.items() if key in OURS}
+    if "conditions" in result:
+        result["conditions"] = [c for c in result["conditions"] if c.get("type") in _OUR_CONDITIONS]
+    return result
 
 
 def conditions_are_a_map(definition: Object | None) -> bool:

@@ -67,7 +67,7 @@ def refusals(cluster: KaitoClusterHook, run: Run, settings: ManifestSettings) ->
 
     :raises ClusterError: it cannot be asked now.
     """
-    found: list[Fault] = []
+    faults: list[Fault] = []
     for kind, manifest in planned(run, settings):
         made = api.create(kind, {"apiVersion": kind.api_version, "kind": kind.name, **manifest})
         try:
@@ -76,12 +76,12 @@ def refusals(cluster: KaitoClusterHook, run: Run, settings: ManifestSettings) ->
             if error.transient:
                 raise
             if error.status == 409:
-                found += _taken(cluster, kind, manifest)
+                faults += _taken(cluster, kind, manifest)
             elif error.status not in ANSWERS:
                 name = manifest["metadata"].get("name")
-                said = f"the API server would refuse {kind.name} {name}: {error}"
-                found.append(Fault("", None, RULE, said, _hint(error)))
-    return found
+                message = f"the API server would refuse {kind.name} {name}: {error}"
+                faults.append(Fault("", None, RULE, message, _hint(error)))
+    return faults
 
 
 def _taken(cluster: KaitoClusterHook, kind: Kind, manifest: Mapping[str, Any]) -> list[Fault]:
@@ -92,8 +92,10 @@ def _taken(cluster: KaitoClusterHook, kind: Kind, manifest: Mapping[str, Any]) -
     owner = other_owner(live, manifest) if live is not None and controller(manifest) is not None else ""
     if not owner:
         return []
-    said = f"{kind.name} {metadata['name']} exists and belongs to {owner}; it is not touched"
-    return [Fault("metadata.name", None, RULE, said, "remove that object or give the Workspace another name")]
+    message = f"{kind.name} {metadata['name']} exists and belongs to {owner}; it is not touched"
+    return [
+        Fault("metadata.name", None, RULE, message, "remove that object or give the Workspace another name")
+    ]
 
 
 def _hint(error: ClusterError) -> str:

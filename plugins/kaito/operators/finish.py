@@ -137,6 +137,12 @@ class FinishOperator(WorkspaceTask, BaseOperator):
         except ClusterError as error:
             self.log.warning("Workspace %s could not be read: %s", run.name, error)
             return None
-        told = conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
-        mine = told.get("observedGeneration") == run.generation
-        return str(told.get("message")) if mine and told.get("reason") in conditions.ENDED_BADLY else None
+        workspace_succeeded = (
+            conditions.condition(live.get("status"), conditions.ConditionType.WORKSPACE_SUCCEEDED) or {}
+        )
+        mine = workspace_succeeded.get("observedGeneration") == run.generation
+        return (
+            str(workspace_succeeded.get("message"))
+            if mine and workspace_succeeded.get("reason") in conditions.ENDED_BADLY
+            else None
+        )

@@ -160,27 +160,27 @@ class SweepOperator(BaseAsyncOperator):
         for verdict in some:
             if (workspace := live.get(verdict.thing.workspace)) is None:
                 continue
-            told = f"{verdict.thing} is needed by nobody ({verdict.reason})"
+            message = f"{verdict.thing} is needed by nobody ({verdict.reason})"
             if delete:
-                event = Event(NORMAL, "OrphanDeleted", f"{told}: deleted by the janitor.")
+                event = Event(NORMAL, "OrphanDeleted", f"{message}: deleted by the janitor.")
             else:
                 once = f"orphan {verdict.thing.key}"
-                event = Event(NORMAL, "OrphanFound", f"{told}. The janitor only reports it.", once=once)
+                event = Event(NORMAL, "OrphanFound", f"{message}. The janitor only reports it.", once=once)
             await events.tell(sweep.hook, workspace, [event], WORKSPACE)
 
     def _summary(self, verdicts: Sequence[Verdict], done: Sequence[Deletion], *, delete: bool) -> None:
         orphans = [verdict for verdict in verdicts if verdict.orphan]
         ripe = sum(verdict.action == OrphanAction.DELETE for verdict in orphans)
-        said = f"{len(verdicts)} thing(s) looked at, {len(orphans)} orphan(s)"
+        message = f"{len(verdicts)} thing(s) looked at, {len(orphans)} orphan(s)"
         if not delete:
             self.log.info(
                 "%s, %s of them would be deleted now. Dry run: start with delete, or set [kaito] janitor_delete.",
-                said,
+                message,
                 ripe,
             )
             return
         gone = sum(deletion.gone for deletion in done)
-        self.log.info("%s, %s deleted, %s wait.", said, gone, len(orphans) - ripe)
+        self.log.info("%s, %s deleted, %s wait.", message, gone, len(orphans) - ripe)
         for deletion in done:
             if not deletion.gone and not deletion.trouble:
                 self.log.info("%s has changed since it was looked at, and stays.", deletion.verdict.thing)

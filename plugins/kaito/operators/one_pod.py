@@ -133,12 +133,12 @@ class OnePodOperator(KubernetesPodOperator):
     def _pods_of_this_step(self, wanted: V1Pod) -> list[V1Pod]:
         """Return the pods that this step has already; those that nobody wants are told to go."""
         own = {key: wanted.labels[key] for key in (names.WORKSPACE, names.COMPONENT)}
-        found = self._listed(wanted.namespace, selector(own))
-        for pod in found:
+        result = self._listed(wanted.namespace, selector(own))
+        for pod in result:
             if self._disposition(pod, wanted) is Disposition.USELESS:
                 self.log.info("Pod %s is of no use any more: deleting it.", pod.metadata.name)
                 self.cluster.delete(POD, pod.metadata.name, wanted.namespace, uid=pod.metadata.uid)
-        return found
+        return result
 
     @retried
     def _listed(self, namespace: str, labels: str) -> list[V1Pod]:
@@ -163,5 +163,5 @@ def _run_of(pod: V1Pod) -> str | None:
 
 
 def _generation(pod_name: str) -> int:
-    found = re.search(r"-g(\d+)-[a-z]+$", pod_name)
-    return int(found[1]) if found else 0
+    match = re.search(r"-g(\d+)-[a-z]+$", pod_name)
+    return int(match[1]) if match else 0

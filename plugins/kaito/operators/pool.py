@@ -124,15 +124,15 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
 
     def _withdraw(self, run: Run) -> bool:
         """Take back a service that this run made and that never answered; returns whether one is left that answers."""
-        found = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
-        if found is None or found["metadata"].get("deletionTimestamp"):
+        live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
+        if live is None or live["metadata"].get("deletionTimestamp"):
             return False
-        labels = found["metadata"].get("labels") or {}
-        if (found.get("status") or {}).get("readyReplicas"):
+        labels = live["metadata"].get("labels") or {}
+        if (live.get("status") or {}).get("readyReplicas"):
             return True
         if labels.get("kaito.sh/run-id") == run.run_id:
             try:
-                self.cluster.delete(STATEFUL_SET, run.name, run.namespace, uid=found["metadata"]["uid"])
+                self.cluster.delete(STATEFUL_SET, run.name, run.namespace, uid=live["metadata"]["uid"])
             except ClusterError as error:
                 self.log.warning("StatefulSet %s could not be taken back: %s", run.name, error)
         return False

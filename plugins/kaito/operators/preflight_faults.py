@@ -54,17 +54,17 @@ def fit_faults(
     """F9 and R16 for a tuning: what the rules ask of a machine type, asked of BYO nodes."""
     if names.BYPASS_RESOURCE_CHECKS in workspace.annotations:
         return []
-    found: list[Fault] = []
+    faults: list[Fault] = []
     made = plan(workspace, catalog, config, machine)
     if made.memory_bytes > made.gpu_memory_bytes:
-        told = (
+        message = (
             f"{made.method} tuning of {made.model} needs about {sizing.gib(made.memory_bytes)} on a GPU, but one "
             f"{made.gpu} has {sizing.gib(made.gpu_memory_bytes)}"
         )
-        found.append(Fault("resource.labelSelector", None, "F9", told, "select nodes with larger GPUs"))
+        faults.append(Fault("resource.labelSelector", None, "F9", message, "select nodes with larger GPUs"))
     try:
         if workspace.rollout:
             plan_serving(workspace, catalog, machine=machine)
     except sizing.DoesNotFit as error:
-        found.append(Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes"))
-    return found
+        faults.append(Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes"))
+    return faults

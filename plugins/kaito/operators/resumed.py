@@ -24,7 +24,7 @@ def under_way(live: Mapping[str, Any], run_id: str) -> bool:
 def cleared(live: Mapping[str, Any], run_id: str) -> bool:
     """Whether a run of this id has ended this generation before: somebody has cleared steps of it in Airflow."""
     status, generation = live.get("status") or {}, names.generation(live)
-    told = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
-    ended = told.get("status") == "True" or told.get("reason") in conditions.ENDED_BADLY
+    workspace_ready = conditions.condition(status, conditions.ConditionType.WORKSPACE_READY) or {}
+    ended = workspace_ready.get("status") == "True" or workspace_ready.get("reason") in conditions.ENDED_BADLY
     same = (status.get("run") or {}).get("id") == run_id
-    return same and ended and told.get("observedGeneration") == generation
+    return same and ended and workspace_ready.get("observedGeneration") == generation

@@ -84,14 +84,14 @@ class RetireVersionsOperator(WorkspaceTask, BaseOperator):
         for one in workspaces:
             if parent := (one["metadata"].get("labels") or {}).get(names.RETRAIN_OF):
                 children.setdefault((names.namespace(one), parent), []).append(one)
-        found = []
+        result = []
         for one in workspaces:
             key = (names.namespace(one), one["metadata"]["name"])
             stays = retention.kept(one, children.get(key, ()))
             going = one["metadata"].get("deletionTimestamp")
             if stays and not going and namespace_allowed(key[0], settings.policy().allowed_namespaces):
-                found.append((one, stays))
-        return found
+                result.append((one, stays))
+        return result
 
     def _look(self, workspace: Mapping[str, Any], stays: Kept) -> list[Old]:
         from include.workloads.contract import UserConfigError
@@ -176,6 +176,6 @@ class RetireVersionsOperator(WorkspaceTask, BaseOperator):
         repository.forget(digest)
 
     def _trouble(self, stays: Kept, error: Exception) -> None:
-        told = f"{stays.workspace}: {error}"
-        self.troubles.append(told)
-        self.log.warning("Not looked at, or not deleted: %s", told)
+        message = f"{stays.workspace}: {error}"
+        self.troubles.append(message)
+        self.log.warning("Not looked at, or not deleted: %s", message)

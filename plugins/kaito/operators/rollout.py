@@ -86,12 +86,12 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
             if followed:
                 served_adapters.look_now(self.cluster, run, adapters)
         except ClusterError as error:
-            told = f"The rollout was refused: {error}"
+            message = f"The rollout was refused: {error}"
             again = error.transient and tries_left(context)
-            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=again)
+            self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=again)
             if error.transient:
                 raise
-            raise AirflowFailException(told) from None
+            raise AirflowFailException(message) from None
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
     def _make_key(self, run: Run) -> None:
@@ -108,12 +108,12 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
         else:
             made = self.cluster.find(SECRET, name, run.namespace) or {}
         if access.KEY not in (made.get("data") or {}):
-            told = (
+            message = (
                 f"Secret {name} in namespace {run.namespace} has no {access.KEY}: the annotation {names.API_KEY} must "
                 'name a Secret with that key, or say "none".'
             )
-            self.report(run, conditions.Phase.INFERENCE_FAILED, told)
-            raise AirflowFailException(told)
+            self.report(run, conditions.Phase.INFERENCE_FAILED, message)
+            raise AirflowFailException(message)
 
     def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
         inference = run.workspace.inference
@@ -203,14 +203,14 @@ class AskOperator(WorkspaceTask, BaseOperator):
             if not isinstance(text, str):
                 raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
         except (ClusterError, AirflowException) as error:
-            told = f"The service is ready but does not answer: {error}"
-            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
+            message = f"The service is ready but does not answer: {error}"
+            self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=tries_left(context))
             raise
         self.log.info("Q: %s", self.question)
         self.log.info("A: %s", text)
-        told = f"Service {run.name} answers on port {SERVICE_PORT}."
-        self.report(run, conditions.Phase.SUCCEEDED, told, edit=lambda status: _with(status, adapters))
-        self._measure(run, headers, told)
+        message = f"Service {run.name} answers on port {SERVICE_PORT}."
+        self.report(run, conditions.Phase.SUCCEEDED, message, edit=lambda status: _with(status, adapters))
+        self._measure(run, headers, message)
         return {"question": self.question, "answer": text}
 
     def _adapters(self, run: Run, headers: dict[str, str], context: Context) -> list[dict[str, str]]:
@@ -220,17 +220,17 @@ class AskOperator(WorkspaceTask, BaseOperator):
             return []
 
         try:
-            found = served_adapters.wait(lambda: self._get(run, served_adapters.PATH, headers), images)
+            result = served_adapters.wait(lambda: self._get(run, served_adapters.PATH, headers), images)
         except served_adapters.NotServed as error:
             self.report(run, conditions.Phase.INFERENCE_FAILED, str(error))
             raise AirflowFailException(str(error)) from None
         except ClusterError as error:
-            told = f"The service does not say which adapters it has: {error}"
-            self.report(run, conditions.Phase.INFERENCE_FAILED, told, again=tries_left(context))
+            message = f"The service does not say which adapters it has: {error}"
+            self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=tries_left(context))
             raise
-        for one in found:
+        for one in result:
             self.log.info("Adapter %s answers as %s", one["name"], one["digest"])
-        return found
+        return result
 
     def _measure(self, run: Run, headers: dict[str, str], told: str) -> None:
         """Write what the service can do at most; it is ready already, whatever comes of it."""

@@ -136,20 +136,20 @@ class TuneOperator(MachineAsking, WorkloadPodOperator[TuningResult]):
         :raises AirflowException: they do not go. Nothing takes their place then.
         """
         now = datetime.now(UTC)
-        found = [node for name in nodes if (node := self.cluster.find(NODE, name))]
-        silent = [node for node in found if lost.is_lost(node, now)]
+        there = [node for name in nodes if (node := self.cluster.find(NODE, name))]
+        silent = [node for node in there if lost.is_lost(node, now)]
         if not silent:
             return False
-        told = "; ".join(map(lost.sentence, silent))
-        self.log.warning("%s. Letting its machine go, before another takes its place.", told)
-        self.report(run, conditions.Phase.NODES_PENDING, f"{told}: its machine is let go, then replaced")
+        message = "; ".join(map(lost.sentence, silent))
+        self.log.warning("%s. Deleting its machine, before another takes its place.", message)
+        self.report(run, conditions.Phase.NODES_PENDING, f"{message}: its machine is deleted, then replaced")
         machines = self.machines(run)
         self.record_cost_of_pool(run, machines)
         key = PoolKey(run.name, run.namespace, self.purpose)
         try:
             machines.delete_and_wait(key, run.run_id, timeout=GONE_WITHIN.total_seconds())
         except TimeoutError as error:
-            raise AirflowException(f"{told}. Its machine does not go: {error}") from None
+            raise AirflowException(f"{message}. Its machine does not go: {error}") from None
         self._forget_pods(run, {node["metadata"]["name"] for node in silent})
         return True
 
@@ -249,16 +249,16 @@ class TuneOperator(MachineAsking, WorkloadPodOperator[TuningResult]):
 
         Whether the machine of a BYO Node still runs, only its owner knows.
         """
-        told = f"{self.task_id}: {event['message']}"
-        self.log.error("%s", told)
+        message = f"{self.task_id}: {event['message']}"
+        self.log.error("%s", message)
         if self.machines(run).makes_machines:
             again = tries_left(context)
-            self.report(run, self.failed, f"{told}{'; trying again' if again else ''}", again=again)
-            raise AirflowException(told)
+            self.report(run, self.failed, f"{message}{'; trying again' if again else ''}", again=again)
+            raise AirflowException(message)
         hint = (
             "once you know that its machine is off, the training goes on elsewhere after: kubectl delete node"
         )
-        self.report(run, self.working, f"{told}. It is BYO (bring your own): {hint} {event.get('node')}")
+        self.report(run, self.working, f"{message}. It is BYO (bring your own): {hint} {event.get('node')}")
         self._run, self.lost_seconds = run, None
         self.pod = self.hook.get_pod(event["name"], event["namespace"])
         self.invoke_defer_method(event.get("last_log_time"), context)

@@ -245,8 +245,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
 
     def _stop(self, run: Run, event: Mapping[str, Any]) -> None:
         """Delete the pod, if it still is this run's."""
-        found = self.cluster.find(POD, event["name"], event["namespace"])
-        metadata = (found or {}).get("metadata") or {}
+        live = self.cluster.find(POD, event["name"], event["namespace"])
+        metadata = (live or {}).get("metadata") or {}
         if (metadata.get("labels") or {}).get(names.RUN_ID) == run.run_id:
             self.cluster.delete(POD, event["name"], event["namespace"], uid=metadata["uid"])
 
@@ -317,8 +317,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
         except ClusterError as error:
             self.log.warning("The Events of pod %s could not be read: %s", event["name"], error)
             events = []
-        told = taken_away(events, str(event.get("uid") or ""))
-        return told or (f"evicted from Node {event.get('node')}" if event.get("evicted") else "")
+        sentence = taken_away(events, str(event.get("uid") or ""))
+        return sentence or (f"evicted from Node {event.get('node')}" if event.get("evicted") else "")
 
     def _deleted(self, event: Mapping[str, Any]) -> bool:
         """Whether somebody deleted the pod; an eviction (drain, spot, node loss) is not that and may be tried again."""
@@ -329,15 +329,15 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
 
     def _cause(self, ended: object, failure: Exception | None, event: dict[str, Any]) -> str:
         if ended is not None:
-            said = getattr(ended, "message", None) or getattr(ended, "reason", None) or "no message"
-            return f"{self.task_id}: the container ended: {said}"
-        told = ClusterError.plain(str(event.get("message") or failure or "the pod did not run"))
-        return f"{self.task_id}: {told}"
+            message = getattr(ended, "message", None) or getattr(ended, "reason", None) or "no message"
+            return f"{self.task_id}: the container ended: {message}"
+        sentence = ClusterError.plain(str(event.get("message") or failure or "the pod did not run"))
+        return f"{self.task_id}: {sentence}"
 
 
 def _parse(message: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(message or "{}")
+        parsed = json.loads(message or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

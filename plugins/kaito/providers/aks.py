@@ -245,10 +245,10 @@ class AgentPools(PoolProvider):
                 return done
             if unchanged:
                 return False
-            found = await self.aks.find(pool.name)
-            if found is None or not is_ours(found) or observed(found, ()).run != pool.run:
+            live = await self.aks.find(pool.name)
+            if live is None or not is_ours(live) or observed(live, ()).run != pool.run:
                 return False
-            body = found
+            body = live
         return False
 
     async def may_own(self) -> bool:

@@ -20,15 +20,15 @@ async def connection_of(cluster: ClusterCalls, conn_id: str) -> Connection | Non
     :param cluster: whose calls block, the connection is read by a call that blocks, too.
     """
     try:
-        found: Connection = (
+        result: Connection = (
             BaseHook.get_connection(conn_id) if cluster.blocking else await get_async_connection(conn_id)
         )
     except AirflowNotFoundException:
         return None
-    return found
+    return result
 
 
 async def azure_subscribed(cluster: ClusterCalls, conn_id: str) -> bool:
     """Whether there is a connection of this id that names an Azure subscription."""
-    found = await connection_of(cluster, conn_id)
-    return found is not None and bool(found.extra_dejson.get("subscriptionId"))
+    live = await connection_of(cluster, conn_id)
+    return live is not None and bool(live.extra_dejson.get("subscriptionId"))

@@ -57,9 +57,9 @@ def _entry_points() -> tuple[tuple[str, str], ...]:
 
 
 def _known() -> dict[str, type[PoolProvider] | str]:
-    found: dict[str, type[PoolProvider] | str] = {str(name): path for name, path in _OWN.items()}
+    result: dict[str, type[PoolProvider] | str] = {str(name): path for name, path in _OWN.items()}
     for name, path in _entry_points():
-        found.setdefault(name, path)
+        result.setdefault(name, path)
     text = str(conf.get(SECTION, "pool_providers", fallback="") or "")
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, found_one, path = item.partition("=")
@@ -68,8 +68,8 @@ def _known() -> dict[str, type[PoolProvider] | str]:
                 f"Airflow setting [{SECTION}] pool_providers must be NAME=package.module:Class, separated by commas, "
                 f"not {item!r}."
             )
-        found.setdefault(name.strip(), path.strip().replace(":", "."))
-    return {**found, **_registered}
+        result.setdefault(name.strip(), path.strip().replace(":", "."))
+    return {**result, **_registered}
 
 
 def provider_names() -> tuple[str, ...]:
@@ -85,17 +85,17 @@ def lookup(name: str) -> type[PoolProvider]:
     known = _known()
     if name not in known:
         raise ValueError(f"There is no provider {name!r} of GPU machines: they are {', '.join(known)}.")
-    found = known[name]
-    if isinstance(found, str):
+    result = known[name]
+    if isinstance(result, str):
         try:
-            found = import_string(found)
+            result = import_string(result)
         except ImportError as error:
             raise ValueError(f"Provider {name} cannot be imported from {known[name]}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, PoolProvider)):
+    if not (isinstance(result, type) and issubclass(result, PoolProvider)):
         raise ValueError(
-            f"Provider {name} must be a kaito.providers.base.PoolProvider, and {found!r} is none."
+            f"Provider {name} must be a kaito.providers.base.PoolProvider, and {result!r} is none."
         )
-    return found
+    return result
 
 
 def checked(settings: PoolSettings) -> PoolSettings:

@@ -22,8 +22,10 @@ async def need_rights(cluster: ClusterCalls, kind: Kind, labels: Mapping[str, An
         await cluster.list(kind, labels=labels)
     except ClusterError as error:
         if error.status == 404:
-            told = f"The cluster knows no {kind.name}s: install Karpenter or the gpu-provisioner, or {other}."
-            raise ValueError(told) from None
+            message = (
+                f"The cluster knows no {kind.name}s: install Karpenter or the gpu-provisioner, or {other}."
+            )
+            raise ValueError(message) from None
         if error.status != 403:
             raise
     verbs = ("list", "create", "patch", "delete")

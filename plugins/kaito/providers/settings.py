@@ -34,16 +34,16 @@ BUDGETS = {Stage.LAUNCH: 900.0, Stage.BOOT: 600.0, Stage.DRIVER: 900.0}
 
 def budgets() -> dict[Stage, float]:
     """Read how long machines may stay in each stage, in seconds. Raises ValueError."""
-    found = {}
+    result = {}
     for stage, usual in BUDGETS.items():
         text = _text(key := budget_key(stage))
         try:
-            found[stage] = float(text) if text else usual
+            result[stage] = float(text) if text else usual
         except ValueError:
-            found[stage] = 0.0
-        if not 0 < found[stage] < float("inf"):
+            result[stage] = 0.0
+        if not 0 < result[stage] < float("inf"):
             raise ValueError(f"Airflow setting [{SECTION}] {key} must be seconds above 0, not {text!r}.")
-    return found
+    return result
 
 
 def budget_key(stage: Stage) -> str:

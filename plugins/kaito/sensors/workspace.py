@@ -61,7 +61,7 @@ class GpuPoolReadySensor(MachineAsking, WorkspaceSensor):
         if event.get("unavailable"):
             self.ask(run, (str(event.get("offer") or ""), message), context=context)
         elif event.get("missing") and self.was_interrupted(run):
-            self.log.info("An earlier try had let the machines go and asked for no others yet.")
+            self.log.info("An earlier try had deleted the machines and asked for no others yet.")
             self.ask(run, context=context)
         elif event.get("missing"):
             self.report(run, conditions.Phase.NODES_FAILED, message, reason=event.get("reason"))

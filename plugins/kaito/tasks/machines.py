@@ -166,22 +166,24 @@ class MachineAsking(PoolTask):
         live = self.cluster.find(WORKSPACE, run.name, run.namespace)
         tokens = tokens_of(characters, plan.training.epochs if plan.training else 1.0)
         what = f"{self.purpose} on {plan.node_count} x {plan.instance_type}"
-        if told := over_budget(live, what, plan.estimate(tokens).usd) if live else "":
+        if message := over_budget(live, what, plan.estimate(tokens).usd) if live else "":
             self._over_budget.add(plan.offer)
-            raise OverBudget(told)
+            raise OverBudget(message)
 
     def _begin(self, run: Run, machines: BlockingProvider, plans: Sequence[Plan]) -> int:
         """Where to begin: with what is there of an earlier try, else with the first that was not refused to it."""
         if len(plans) == 1:
             return 0
-        seen = machines.observe(PoolKey(run.name, run.namespace, self.purpose))
+        observed = machines.observe(PoolKey(run.name, run.namespace, self.purpose))
         offers = [plan.offer for plan in plans]
-        if seen.offer in offers and not seen.missing:
-            if not seen.unavailable:
-                return offers.index(seen.offer)
-            return self._after(run, machines, plans, (seen.offer, f"{seen.failure_class}: {seen.message}"))
-        told = self._noted(run, notes.refusals)
-        return next((number for number, offer in enumerate(offers) if offer not in told), 0)
+        if observed.offer in offers and not observed.missing:
+            if not observed.unavailable:
+                return offers.index(observed.offer)
+            return self._after(
+                run, machines, plans, (observed.offer, f"{observed.failure_class}: {observed.message}")
+            )
+        refused_before = self._noted(run, notes.refusals)
+        return next((number for number, offer in enumerate(offers) if offer not in refused_before), 0)
 
     def _after(
         self, run: Run, machines: BlockingProvider, plans: Sequence[Plan], refusal: tuple[str, str]
@@ -216,11 +218,11 @@ class MachineAsking(PoolTask):
         return Granted(plan, pool, made)
 
     def _settings(self, plan: Plan) -> ManifestSettings:
-        found = replace(manifest_settings(), volume_zones=self._volume_zones)
+        result = replace(manifest_settings(), volume_zones=self._volume_zones)
         if not plan.zone:
-            return found
+            return result
         labels = (node["metadata"].get("labels") or {} for node in self.cluster.list(NODE))
-        return replace(found, region=next((r for one in labels if (r := one.get(REGION_LABEL))), ""))
+        return replace(result, region=next((r for one in labels if (r := one.get(REGION_LABEL))), ""))
 
     def _make(self, machines: BlockingProvider, pool: GpuPool, run: Run) -> list[str]:
         """Ask for the machines; whatever goes wrong, nothing that was asked for is left behind."""
@@ -242,8 +244,8 @@ class MachineAsking(PoolTask):
                 raise Unavailable(f"{failure}: {error}") from None
             if failure in FINAL_CLASSES:
                 raise self._refused(run, error) from None
-            told = f"The GPU machines could not be asked for: {error}"
-            self.report(run, conditions.Phase.NODES_FAILED, told, again=self._again)
+            message = f"The GPU machines could not be asked for: {error}"
+            self.report(run, conditions.Phase.NODES_FAILED, message, again=self._again)
             raise
         return made
 
@@ -256,7 +258,7 @@ class MachineAsking(PoolTask):
             held = taken.runs
         for earlier in held:
             # That run serves a Workspace that has moved on, and may have no teardown any more.
-            self.log.info("Run %s was superseded by this one: letting its machines go first.", earlier)
+            self.log.info("Run %s was superseded by this one: deleting its machines first.", earlier)
             machines.delete_and_wait(pool.key, earlier, timeout=GONE_WITHIN.total_seconds())
         return machines.create(pool)
 
@@ -269,8 +271,10 @@ class MachineAsking(PoolTask):
 
     def was_interrupted(self, run: Run) -> bool:
         """Whether machines are gone because an earlier try of this task died between two choices."""
-        told = self._noted(run, notes.refusals)
-        return bool(told) and any(plan.offer not in told for plan in run.candidates(self.purpose))
+        refused_before = self._noted(run, notes.refusals)
+        return bool(refused_before) and any(
+            plan.offer not in refused_before for plan in run.candidates(self.purpose)
+        )
 
     # what the Workspace is told
 
@@ -316,6 +320,6 @@ class MachineAsking(PoolTask):
     def _refused(self, run: Run, error: Exception) -> AirflowFailException:
         """Return the end of a task that no later try can bring further; the Workspace is told."""
         classed = not isinstance(error, PoolTaken | ValueError)
-        told = f"{failure_class(error)}: {error}" if classed else str(error)
-        self.report(run, conditions.Phase.NODES_FAILED, told)
-        return AirflowFailException(told)
+        message = f"{failure_class(error)}: {error}" if classed else str(error)
+        self.report(run, conditions.Phase.NODES_FAILED, message)
+        return AirflowFailException(message)

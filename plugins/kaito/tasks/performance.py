@@ -55,8 +55,8 @@ def written(status: Mapping[str, Any], said: Mapping[str, Any], generation: int)
     """The status with the benchmark's word: `performance.metrics` and the condition BenchmarkCompleted."""
     done = said.get("state") == DONE
     metrics = said.get("metrics") if done else None
-    found = {**status, "performance": {"metrics": metrics}} if isinstance(metrics, Mapping) else {**status}
-    found["conditions"] = set_condition(
+    result = {**status, "performance": {"metrics": metrics}} if isinstance(metrics, Mapping) else {**status}
+    result["conditions"] = set_condition(
         status.get("conditions") or [],
         ConditionType.BENCHMARK_COMPLETED,
         done,
@@ -65,7 +65,7 @@ def written(status: Mapping[str, Any], said: Mapping[str, Any], generation: int)
         generation,
         datetime.now(UTC),
     )
-    return found
+    return result
 
 
 def sentence(said: Mapping[str, Any]) -> str:

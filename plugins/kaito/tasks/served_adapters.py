@@ -65,8 +65,8 @@ def look_now(cluster: KaitoClusterHook, run: Run, adapters: Adapters) -> None:
 
 def wanted(cluster: KaitoClusterHook, run: Run) -> dict[str, str]:
     """The images that the sidecar is asked for, by the adapter's name; empty where there is no sidecar."""
-    found = cluster.find(CONFIG_MAP, names.adapters_config_map(run.workspace.to_dict()), run.namespace)
-    text = ((found or {}).get("data") or {}).get(WANTED_FILE) or '{"adapters": []}'
+    live = cluster.find(CONFIG_MAP, names.adapters_config_map(run.workspace.to_dict()), run.namespace)
+    text = ((live or {}).get("data") or {}).get(WANTED_FILE) or '{"adapters": []}'
     return {str(one["name"]): str(one["image"]) for one in json.loads(text)["adapters"]}
 
 
@@ -85,12 +85,12 @@ def wait(
     """
     deadline = clock() + seconds
     while True:
-        found = entries(ask(), images)
-        if all(one["state"] == SERVING for one in found):
-            return found
-        bad = next((one for one in found if one["state"] == FAILED), None)
+        result = entries(ask(), images)
+        if all(one["state"] == SERVING for one in result):
+            return result
+        bad = next((one for one in result if one["state"] == FAILED), None)
         if bad is None and clock() >= deadline:
-            bad = next(one for one in found if one["state"] != SERVING)
+            bad = next(one for one in result if one["state"] != SERVING)
             bad = {**bad, "message": bad.get("message") or f"it is not served after {seconds:.0f} s"}
         if bad is not None:
             still = f"; {bad['digest']} still answers" if bad["digest"] else ""
@@ -113,9 +113,9 @@ def _entry(name: str, image: str, now: Mapping[str, Any], late: Mapping[str, Any
     if now.get("image") == image:
         return {"name": name, "digest": digest, "state": SERVING, "since": str(now.get("since") or "")}
     own = late.get("image") == image
-    found = {"name": name, "digest": digest, "state": str(late.get("state")) if own else LOADING}
-    found |= {key: str(late[key]) for key in ("since", "message") if own and late.get(key)}
-    return found
+    result = {"name": name, "digest": digest, "state": str(late.get("state")) if own else LOADING}
+    result |= {key: str(late[key]) for key in ("since", "message") if own and late.get(key)}
+    return result
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

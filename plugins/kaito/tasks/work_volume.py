@@ -35,15 +35,15 @@ def faults(cluster: KaitoClusterHook, document: Mapping[str, Any], storage_class
     try:
         if (_claim(cluster, document).get("status") or {}).get("phase") == "Bound":
             return []
-        found = missing_class(storage_class, cluster.list(STORAGE_CLASS), ())
-        if found and not storage_class:
-            found = missing_class(storage_class, cluster.list(STORAGE_CLASS), cluster.list(VOLUME))
+        fault = missing_class(storage_class, cluster.list(STORAGE_CLASS), ())
+        if fault and not storage_class:
+            fault = missing_class(storage_class, cluster.list(STORAGE_CLASS), cluster.list(VOLUME))
     except ClusterError as error:
         if error.transient:
             raise
         log.info("What volumes the cluster makes cannot be seen: %s", error)
         return []
-    return [Fault("tuning", None, RULE, *found)] if found else []
+    return [Fault("tuning", None, RULE, *fault)] if fault else []
 
 
 def placed(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePlacement:

@@ -125,17 +125,17 @@ class LostMachinesTrigger(GpuPoolReadyTrigger):
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         """As for any pool; but a machine that was there and is silent for too long is not waited for."""
-        seen = await super().observe(hook)
-        if seen.ready or seen.facts.get("unavailable") or seen.facts.get("missing"):
-            return seen
+        observed = await super().observe(hook)
+        if observed.ready or observed.facts.get("unavailable") or observed.facts.get("missing"):
+            return observed
         now = datetime.now(UTC)
-        nodes = [node for name in seen.nodes if (node := await hook.find(NODE, name))]
+        nodes = [node for name in observed.nodes if (node := await hook.find(NODE, name))]
         silent = [node for node in nodes if lost.is_lost(node, now)]
         if not silent:
-            return seen
-        told = "; ".join(map(lost.sentence, silent))
-        facts = {**seen.facts, "lost": [node["metadata"]["name"] for node in silent]}
-        return Observation(False, told, True, seen.reason, seen.nodes, silent=True, facts=facts)
+            return observed
+        message = "; ".join(map(lost.sentence, silent))
+        facts = {**observed.facts, "lost": [node["metadata"]["name"] for node in silent]}
+        return Observation(False, message, True, observed.reason, observed.nodes, silent=True, facts=facts)
 
     def success(self, last: Observation) -> TriggerEvent:
         return TriggerEvent({"ready": True, "message": last.message, **last.facts})

@@ -52,8 +52,8 @@ class ReleasedTrigger(WorkspaceTrigger):
         """Pools of a cloud may outlive all that the cluster shows of them; returns them in words, "" for none."""
         if time.monotonic() - self._asked_clouds >= CLOUD_SECONDS:
             try:
-                found = await look(hook, live, self.deadline_seconds, remote=True)
-                self._pools = "; ".join(map(str, found.left))
+                remains = await look(hook, live, self.deadline_seconds, remote=True)
+                self._pools = "; ".join(map(str, remains.left))
             except (CloudError, ValueError) as error:  # the deadline ends it
                 self._pools = f"machines of a cloud, which cannot be seen ({error})"
             self._asked_clouds = time.monotonic()

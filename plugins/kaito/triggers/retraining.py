@@ -60,8 +60,8 @@ class ApprovalTrigger(HITLTrigger):
             await asyncio.sleep(self.poke_interval)
 
     async def _answer(self) -> TriggerEvent | None:
-        found: TriggerEvent | None = await self._handle_response()  # type: ignore[no-untyped-call]
-        return found
+        result: TriggerEvent | None = await self._handle_response()  # type: ignore[no-untyped-call]
+        return result
 
     async def _approved(self, hook: AsyncKaitoClusterHook) -> bool:
         try:

@@ -46,8 +46,8 @@ GRACE_SECONDS = 30
 
 def try_of(pod: Any) -> int:
     """Return the number of the try that made a pod or took it up last; 0 where the pod does not tell."""
-    told = str((pod.metadata.labels or {}).get(TRY_LABEL))
-    return int(told) if told.isdecimal() else 0
+    number = str((pod.metadata.labels or {}).get(TRY_LABEL))
+    return int(number) if number.isdecimal() else 0
 
 
 def evicted(pod: Any) -> bool:
@@ -227,9 +227,9 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             if node is None or left is None:
                 said = ""
                 continue
-            told = lost.sentence(node)
+            message = lost.sentence(node)
             if lost.is_lost(node, datetime.now(UTC), patience):
-                return f"{told}; taken as lost after {patience:.0f} s"
-            if told != said:
-                said = told
-                self.log.warning("%s. It is taken as lost in %.0f s, if it stays so.", told, left)
+                return f"{message}; taken as lost after {patience:.0f} s"
+            if message != said:
+                said = message
+                self.log.warning("%s. It is taken as lost in %.0f s, if it stays so.", message, left)

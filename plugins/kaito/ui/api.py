@@ -119,8 +119,8 @@ async def ask(
     cluster = shown.cluster_of(request)
     live = await cluster.workspace(namespace, name)
     found = await asking.answers(cluster, live, asked.question)
-    told = {"namespace": namespace, "name": name, "models": [one.model for one in found]}
-    await asyncio.to_thread(audit, user, "kaito.ask", told)
+    details = {"namespace": namespace, "name": name, "models": [one.model for one in found]}
+    await asyncio.to_thread(audit, user, "kaito.ask", details)
     return [shown.vars_of(one) for one in found]
 
 
@@ -146,7 +146,7 @@ async def _act(
     request: Request, which: tuple[str, str], action: Action, asked: Asked, user: BaseUser
 ) -> dict[str, str]:
     """Do it, and write into the audit log who did, or what came of the try."""
-    told = {"namespace": which[0], "name": which[1], "value": asked.value}
+    details = {"namespace": which[0], "name": which[1], "value": asked.value}
     try:
         _allowed(which[0])
         cluster = shown.cluster_of(request)
@@ -159,9 +159,11 @@ async def _act(
         await (cluster.delete(live) if wanted.deletes else cluster.annotate(live, wanted.annotations))
     except (ActionRefused, Problem) as error:
         problem = error if isinstance(error, Problem) else Problem(409, str(error))
-        await asyncio.to_thread(audit, user, f"kaito.{action}", {**told, "refused": problem.sentence})
+        await asyncio.to_thread(audit, user, f"kaito.{action}", {**details, "refused": problem.sentence})
         raise problem from None
-    await asyncio.to_thread(audit, user, f"kaito.{action}", {**told, "annotations": dict(wanted.annotations)})
+    await asyncio.to_thread(
+        audit, user, f"kaito.{action}", {**details, "annotations": dict(wanted.annotations)}
+    )
     done = "is being deleted" if wanted.deletes else f"was asked for: {action}"
     return {"detail": f"Workspace {which[1]} {done}."}
 
@@ -209,15 +211,15 @@ async def apply(request: Request, text: Text, user: CurrentUser) -> Any:
         return JSONResponse({"detail": "It has faults; nothing was made.", "report": report}, 422)
     document = documents.load_one(text.yaml)
     meta = document["metadata"] = {"namespace": "default", **document["metadata"]}
-    told = {"namespace": meta["namespace"], "name": meta["name"]}
+    details = {"namespace": meta["namespace"], "name": meta["name"]}
     try:
         _allowed(meta["namespace"])
         await shown.cluster_of(request).create(document)
     except Problem as problem:
-        await asyncio.to_thread(audit, user, "kaito.apply", {**told, "refused": problem.sentence})
+        await asyncio.to_thread(audit, user, "kaito.apply", {**details, "refused": problem.sentence})
         raise
-    await asyncio.to_thread(audit, user, "kaito.apply", told)
-    return {"detail": f"Workspace {meta['name']} was made.", **told}
+    await asyncio.to_thread(audit, user, "kaito.apply", details)
+    return {"detail": f"Workspace {meta['name']} was made.", **details}
 
 
 def _report(text: str) -> Mapping[str, Any]:

@@ -92,9 +92,9 @@ async def _refusal(request: Request, error: Exception) -> Response:
         403: "Your role in Airflow does not allow this.",
         404: "There is no such page.",
     }
-    told = str(error.detail)
-    plain = told in (PHRASES.get(error.status_code), "Not authenticated", "Forbidden", "Token Expired")
-    sentence = sentences.get(error.status_code, told) if plain else told
+    message = str(error.detail)
+    plain = message in (PHRASES.get(error.status_code), "Not authenticated", "Forbidden", "Token Expired")
+    sentence = sentences.get(error.status_code, message) if plain else message
     return _answer(request, error.status_code, sentence, LOGIN if error.status_code == 401 else "")
 
 

@@ -67,19 +67,19 @@ class Cluster:
         async def read(hook: AsyncKaitoClusterHook) -> list[Object]:
             return [one async for page, _ in hook.pages(WORKSPACE) for one in page]
 
-        found = await self._ask(read, listing=True)
-        self._fleet, self._read = found, time.monotonic()
-        return found
+        result = await self._ask(read, listing=True)
+        self._fleet, self._read = result, time.monotonic()
+        return result
 
     async def workspace(self, namespace: str, name: str) -> Object:
         """Return one Workspace as it is now.
 
         :raises Problem: there is none, or the cluster cannot be asked.
         """
-        found: Object | None = await self._ask(lambda hook: hook.find(WORKSPACE, name, namespace))
-        if found is None:
+        live: Object | None = await self._ask(lambda hook: hook.find(WORKSPACE, name, namespace))
+        if live is None:
             raise of_cluster(ClusterError(404, "NotFound", ""))
-        return found
+        return live
 
     async def events(self, namespace: str, name: str) -> list[Object]:
         """Return the Events about a Workspace; none where they may not be read."""
@@ -118,17 +118,17 @@ class Cluster:
             if problem.status != 409:
                 raise
             meta = document["metadata"]
-            told = f"There is a Workspace {meta['name']} in namespace {meta.get('namespace')} already."
+            message = f"There is a Workspace {meta['name']} in namespace {meta.get('namespace')} already."
             raise Problem(
-                409, told, "Give the new one another name, or edit the present one with kubectl."
+                409, message, "Give the new one another name, or edit the present one with kubectl."
             ) from None
         self.forget()
         return made
 
     async def find(self, kind: Kind, name: str, namespace: str) -> Object | None:
         """Return one object, None where there is none."""
-        found: Object | None = await self._ask(lambda hook: hook.find(kind, name, namespace))
-        return found
+        live: Object | None = await self._ask(lambda hook: hook.find(kind, name, namespace))
+        return live
 
     async def send(self, request: Request, seconds: float) -> Any:
         """Send one request that may take so long."""

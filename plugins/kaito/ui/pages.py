@@ -151,9 +151,9 @@ async def workspace_part(request: Request, user: CurrentUser, namespace: str, na
 @router.get("/part/workspaces/{namespace}/{name}/training", dependencies=READ_LOGS)
 async def training_part(request: Request, user: CurrentUser, namespace: str, name: str) -> Response:
     """The curves of the latest training."""
-    found = await shown.charts(request, user, namespace, name)
-    tag, same = unchanged(request, found)
-    return same or _tagged(render(request, "_charts.html", charts=found), tag)
+    charts_shown = await shown.charts(request, user, namespace, name)
+    tag, same = unchanged(request, charts_shown)
+    return same or _tagged(render(request, "_charts.html", charts=charts_shown), tag)
 
 
 @router.get("/run/{dag_id}/{run_id:path}", dependencies=READ_TASKS)

@@ -39,10 +39,10 @@ def environment() -> Environment:
 @cache
 def version() -> str:
     """Return what tells these scripts and styles from those of another release, for browsers that keep files."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted((HERE / "static").iterdir()):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:12]
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def render(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:

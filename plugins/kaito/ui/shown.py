@@ -50,8 +50,8 @@ class Shown:
 
 
 def cluster_of(request: Request) -> Cluster:
-    found: Cluster = request.app.state.cluster
-    return found
+    result: Cluster = request.app.state.cluster
+    return result
 
 
 async def rows(

@@ -302,7 +302,7 @@ def test_a_machine_that_does_not_go_is_not_replaced(
     assert "pods" not in [kind for kind, *_ in cloud.told]
     assert asked_for(cluster) == []
     told = cluster.condition(NAME, "ResourceReady")
-    assert told["message"].endswith("Kubelet stopped: its machine is let go, then replaced")
+    assert told["message"].endswith("Kubelet stopped: its machine is deleted, then replaced")
 
 
 def test_a_machine_that_may_come_back_is_waited_for(

@@ -122,13 +122,15 @@ def _differences(machines: Mapping[str, Machine]) -> Iterator[Fault]:
         "memory of a GPU in GiB": "gpu_memory_gib",
     }
     for what, field in facts.items():
-        found: dict[Any, list[str]] = {}
+        result: dict[Any, list[str]] = {}
         for name, machine in machines.items():
-            found.setdefault(getattr(machine, field), []).append(name)
-        if len(found) > 1:
-            told = "; ".join(f"{value}: {', '.join(sorted(owners)[:3])}" for value, owners in found.items())
+            result.setdefault(getattr(machine, field), []).append(name)
+        if len(result) > 1:
+            message = "; ".join(
+                f"{value}: {', '.join(sorted(owners)[:3])}" for value, owners in result.items()
+            )
             hint = "select nodes of one kind with a label"
-            yield Fault(SELECTOR, None, "R11", f"the matching nodes differ in {what} ({told})", hint)
+            yield Fault(SELECTOR, None, "R11", f"the matching nodes differ in {what} ({message})", hint)
 
 
 def _fit(ws: Workspace, machine: Machine, nodes: int, catalog: Catalog, policy: Policy) -> Iterator[Fault]:

@@ -33,8 +33,8 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
         if value or (name == "volumeSource" and value is not None)
     ]
     if len(given) != 1:
-        found = f"it has {' and '.join(given)}" if given else "it has none"
-        yield Fault(path, None, "U5", f"needs exactly one of urls, image and volumeSource; {found}")
+        message = f"it has {' and '.join(given)}" if given else "it has none"
+        yield Fault(path, None, "U5", f"needs exactly one of urls, image and volumeSource; {message}")
     for index, url in enumerate(source.urls or ()):
         yield from url_faults(f"{path}.urls[{index}]", url, context.policy.network)
     if source.image:
@@ -49,12 +49,12 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
 def destination_faults(context: Context, path: str, output: DataDestination) -> Iterator[Fault]:
     """U8, U9, U10, F4, F5: exactly one destination, and one that can be pushed to."""
     if bool(output.image) == (output.volume_source is not None):
-        found = "it has both" if output.image else "it has neither"
-        yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {found}")
+        sentence = "it has both" if output.image else "it has neither"
+        yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {sentence}")
     if output.image and (left := PLACEHOLDER.findall(output.image)):
-        told = f"still has the example's {' and '.join(left)}"
+        message = f"still has the example's {' and '.join(left)}"
         hint = "put your registry and repository there, such as myregistry.azurecr.io/phi-3-adapter:0.0.1"
-        yield Fault(f"{path}.image", redact_url(output.image), "U9", told, hint)
+        yield Fault(f"{path}.image", redact_url(output.image), "U9", message, hint)
     elif output.image:
         yield from image_faults(context, f"{path}.image", output.image, "U9", pushed=True)
     if output.image and not output.image_push_secret:

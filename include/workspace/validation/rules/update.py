@@ -166,8 +166,8 @@ def _plain(value: Any) -> dict[str, Any]:
     """A part of a Workspace as a mapping without what was left out."""
     if value is None:
         return {}
-    found: Mapping[str, Any] = value.model_dump(by_alias=True, exclude_none=True)
-    return dict(found)
+    result: Mapping[str, Any] = value.model_dump(by_alias=True, exclude_none=True)
+    return dict(result)
 
 
 def _machine(ws: Workspace) -> str:

@@ -109,9 +109,9 @@ def provider_has_the_machine(context: Context) -> Iterator[Fault]:
     machine, given = context.machine, context.ws.annotations.get(names.POOL_PROVIDER)
     clouds = names.PROVIDER_CLOUDS.get(str(given))
     if clouds and machine is not None and machine.cloud not in clouds:
-        told = f"cannot make a {machine.name}, which is a machine of {machine.cloud}"
+        message = f"cannot make a {machine.name}, which is a machine of {machine.cloud}"
         hint = f"name a machine type of {', '.join(clouds)}, or another provider"
-        yield Fault(f"metadata.annotations[{names.POOL_PROVIDER}]", given, "F14", told, hint)
+        yield Fault(f"metadata.annotations[{names.POOL_PROVIDER}]", given, "F14", message, hint)
 
 
 def idle_time_is_minutes(context: Context) -> Iterator[Fault]:
