@@ -162,10 +162,10 @@ def _follow_rollback(builder: DecisionBuilder) -> None:
     served = str((builder.status.get("adapter") or {}).get("digest") or "")
     entry = versions.find(known.get("versions") or (), asked.strip(), served)
     if entry is None or not builder.status.get("adapter"):
-        versions_there = ", ".join(
-            str(one["version"]) for one in known.get("versions") or () if one.get("reference")
+        there = ", ".join(str(one["version"]) for one in known.get("versions") or () if one.get("reference"))
+        message = (
+            f"{names.ROLLBACK_TO}={asked!r} names no version that can be served; there are: {there or 'none'}"
         )
-        message = f"{names.ROLLBACK_TO}={asked!r} names no version that can be served; there are: {versions_there or 'none'}"
         builder.events.append(Event(WARNING, "RollbackRefused", message))
     elif entry.get("digest") != served:
         builder.status = retraining.wanted(
