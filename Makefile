@@ -150,6 +150,8 @@ lock: setup ## Write constraints.txt anew from the requirements, and the pod ima
 	include/workloads/requirements.txt -o include/workloads/requirements.lock
 	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
 	include/workloads/requirements-tools.txt -o include/workloads/requirements-tools.lock
+	@$(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header --generate-hashes --constraint constraints.txt \
+	requirements.txt deploy/requirements.txt -o deploy/requirements.lock
 
 # What the GPU image adds to its base, which has vLLM's own set: the closure of both together must leave vLLM's alone.
 GPU_SET := { echo "vllm==$$(sed -n 's/^version: //p' presets/vllm.yaml)"; cat include/workloads/requirements-gpu.txt; }

@@ -75,7 +75,7 @@ class AirflowParts:
         for part in parts or PARTS:
             with (self.home / f"{part}.log").open("ab") as log:
                 self._running[part] = psutil.Popen(
-                    [str(Path(sys.executable).with_name("airflow")), part],
+                    [str(Path(sys.executable).with_name("airflow")), *part.split()],
                     cwd=PROJECT_ROOT,
                     env={**self.environment, **settings},
                     stdin=subprocess.DEVNULL,

@@ -15,11 +15,15 @@ from include.catalog import load_catalog
 from include.contracts.image_reference import parse_reference
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCKERFILES = sorted(ROOT.glob("Dockerfile*")) + sorted((ROOT / "include").rglob("Dockerfile*"))
-LOCKS = sorted((ROOT / "include").rglob("*.lock"))
+DOCKERFILES = [
+    *sorted(ROOT.glob("Dockerfile*")),
+    *(path for folder in ("include", "deploy") for path in sorted((ROOT / folder).rglob("Dockerfile*"))),
+]
+LOCKS = [path for folder in ("include", "deploy") for path in sorted((ROOT / folder).rglob("*.lock"))]
 #: No digest is known for these: bases whose registry is asked where images are built, and our own images, which have a
 #: digest when they are released.
 BY_TAG_ALONE = {
+    "docker.io/apache/airflow:3.3.2-python3.11",
     "astrocrpublic.azurecr.io/runtime:3.3-2",
     "docker.io/library/python:3.11.14-slim-bookworm",
     "docker.io/vllm/vllm-openai:v0.32.0",
@@ -57,14 +61,14 @@ def test_no_tag_moves() -> None:
 
 
 # Not the project's own Dockerfile: Astro's tools read the image from its FROM line and know no arguments there.
-@pytest.mark.parametrize("path", DOCKERFILES[1:], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCKERFILES[1:], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_base_can_be_given_by_digest_without_an_edit(path: Path) -> None:
     text = path.read_text()
     assert re.search(r"^ARG BASE=\S+$", text, re.MULTILINE)
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
 
 
-@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_package_of_an_image_is_known_by_its_hash(path: Path) -> None:
     text = path.read_text()
     entries = re.findall(
@@ -82,7 +86,7 @@ def test_images_install_from_the_locks_alone() -> None:
             r"^ARG REQUIREMENTS=\"--require-hashes --requirement (\S+)\"$", path.read_text(), re.M
         )
     }
-    assert used == {path.name for path in LOCKS}
+    assert {Path(name).name for name in used} == {path.name for path in LOCKS}
     loose = [
         p.name
         for p in DOCKERFILES
