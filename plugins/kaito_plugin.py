@@ -12,6 +12,7 @@ import sys
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+from kaito import run_notes
 from kaito.ui.mount import FASTAPI_APPS, external_views
 
 FORKING_COMMANDS = frozenset({"scheduler", "dag-processor", "triggerer"})
@@ -29,6 +30,7 @@ class KaitoPlugin(AirflowPlugin):
     name = "kaito"
     fastapi_apps = FASTAPI_APPS
     external_views = external_views(str(conf.get("api", "base_url", fallback="") or ""))
+    listeners = [run_notes]
 
 
 if FORKING_COMMANDS & set(sys.argv[1:2]):

@@ -176,6 +176,15 @@ class TestQuickStart:
         assert result["rows"] == 24
         assert result["digest"].startswith("sha256:")
 
+    def test_the_note_of_the_run_says_its_outcome(self, main_job: tuple[Stack, str]) -> None:
+        stack, run_id = main_job
+        (ready,) = (
+            one["message"]
+            for one in stack.get("workspace", NAME)["status"]["conditions"]
+            if one["type"] == "WorkspaceSucceeded"
+        )
+        assert stack.api.run("kaito_tune", run_id)["note"] == ready
+
     def test_starting_it_again_is_a_no_op(self, main_job: tuple[Stack, str]) -> None:
         stack, run_id = main_job
         before = stack.api.run("kaito_tune", run_id)
@@ -204,6 +213,9 @@ class TestBadInput:
         states = stack.states("bad-1")
         assert states.pop("preflight") == "failed"
         assert set(states.values()) == {"upstream_failed"}
+        note = stack.api.run("kaito_tune", "bad-1")["note"]
+        assert note.startswith("Failed in preflight: resource.instanceType: ")
+        assert "Standard_NC6s_v33" in note
         assert stack.get("workspace", "bad") is None
 
         assert stack.pods_of("bad") == stack.claims_of("bad") == []

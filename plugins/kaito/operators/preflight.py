@@ -198,11 +198,13 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         for fault in faults:
             self.log.error("%s", fault)
         metadata = _mapping(document.get("metadata"))
+        overspent = all(fault.rule == "P7" for fault in faults)
+        phase = conditions.Phase.BUDGET_EXCEEDED if overspent else conditions.Phase.INVALID
+        verdict = "; ".join(str(fault) for fault in faults)
+        self.leave_outcome(phase, verdict)
         if metadata.get("uid"):
             run = Run(dict(document), None, None, names.run_id_label(run_id))
-            overspent = all(fault.rule == "P7" for fault in faults)
-            phase = conditions.Phase.BUDGET_EXCEEDED if overspent else conditions.Phase.INVALID
-            self.report(run, phase, "; ".join(str(fault) for fault in faults), edit=self._note_versions)
+            self.report(run, phase, verdict, edit=self._note_versions)
         return AirflowFailException(
             f"Workspace {wanted.namespace}/{wanted.name} cannot run, {len(faults)} fault(s):\n{lines}"
         )

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
 
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
@@ -27,6 +30,7 @@ from kaito.controller.cost_recorder import record_cost
 from kaito.hooks import cluster_calls
 from kaito.hooks.api import ClusterError, workspace_kind
 from kaito.hooks.kubernetes import KaitoClusterHook, StaleWorkspace, fence
+from kaito.run_notes import OUTCOME, outcome
 from kaito.settings import connection_id
 from kaito.tasks.links import WorkspaceLink
 from kaito.tasks.preflight_result import PreflightResult, Trained
@@ -55,6 +59,13 @@ API_AWAY_POLL = 2.0
 VERDICTS = frozenset(
     phase for phase in conditions.Phase if phase.endswith("Failed") or phase in ("Published", "Succeeded")
 )
+#: What a run may end with; the note of the run says the last of them.
+ENDS = VERDICTS | {
+    conditions.Phase.INVALID,
+    conditions.Phase.BUDGET_EXCEEDED,
+    conditions.Phase.ADAPTER_KEPT,
+    conditions.Phase.FAILED,
+}
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,15 @@ class WorkspaceTask:
         """
         record_cost(self.cluster, run.name, run.namespace, run.uid, unregistered=unregistered)
 
+    @staticmethod
+    def leave_outcome(phase: conditions.Phase, message: str) -> None:
+        """Leave a verdict in XCom, for the note of the run (:mod:`kaito.run_notes`). Never raises."""
+        if phase in ENDS:
+            with suppress(
+                Exception
+            ):  # no task is running, or Airflow's API is away: the conditions have it too
+                get_current_context()["ti"].xcom_push(OUTCOME, outcome(phase, message))
+
     def report(
         self,
         run: Run,
@@ -213,6 +233,7 @@ class WorkspaceTask:
         """
         if phase is None:
             return
+        self.leave_outcome(phase, message)
 
         def next_status(live: Mapping[str, Any]) -> dict[str, Any]:
             now = datetime.now(UTC)
