@@ -80,7 +80,8 @@ def tune(
         timeout=300,
         check=False,
     )
-    return done.returncode, json.loads(result.read_text()), done.stdout
+    said = json.loads(result.read_text()) if result.exists() else {}
+    return done.returncode, said, done.stdout
 
 
 def test_out_of_memory_goes_on_with_smaller_pieces_of_the_same_updates(inputs: Path, tmp_path: Path) -> None:
@@ -106,6 +107,38 @@ def test_out_of_memory_goes_on_with_smaller_pieces_of_the_same_updates(inputs: P
     assert json.loads((tmp_path / "ran-out" / "progress.json").read_text())["notice"] == result["memory"]
 
 
+def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(inputs: Path, tmp_path: Path) -> None:
+    """The adapter and the record of it: nothing in them hangs on the attempts, the clock or the pod."""
+    config = {
+        "LoraConfig": {"r": 4, "lora_dropout": 0.1},
+        "TrainingArguments": {"max_steps": 9, "max_length": 64, "save_strategy": "steps", "save_steps": 3},
+    }
+    code, straight, log = tune(inputs, tmp_path / "straight", config)
+    assert code == 0, log
+    killed = FAULTY.format(step=7, error="__import__('os')._exit(137)").replace("raise ", "")
+    process_code, _, _ = tune(inputs, tmp_path / "killed", config, killed)
+    assert process_code == 137
+    code, result, log = tune(inputs, tmp_path / "killed", config)
+    assert code == 0, log
+    assert result["resumed_from_step"] == 6
+    assert result["adapter"]["sha256"] == straight["adapter"]["sha256"]
+    for name in ("adapter", "record"):
+        files = [
+            {p.name: p.read_bytes() for p in (tmp_path / run / name).iterdir()}
+            for run in ("straight", "killed")
+        ]
+        assert files[0] == files[1]
+    record = json.loads((tmp_path / "straight" / "record" / "reproduce.json").read_text())
+    assert record["adapter_sha256"] == result["adapter"]["sha256"]
+    assert json.loads(record["training_config"]) == {"training_config": config}
+    assert record["arguments"]["training"]["seed"] == 42
+    metrics = json.loads((tmp_path / "straight" / "record" / "metrics.json").read_text())
+    assert [entry["step"] for entry in metrics] == list(range(1, 10))
+    card = (tmp_path / "straight" / "record" / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "stand-in/phi-3"\nlibrary_name: peft\n')
+
+
+@pytest.mark.slow
 def test_the_best_adapter_by_the_held_out_rows_is_kept(inputs: Path, tmp_path: Path) -> None:
     config = {
         "LoraConfig": {"r": 4},

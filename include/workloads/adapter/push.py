@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts import adapter_record
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
-from include.workloads.adapter.referrer import push_report
+from include.workloads.adapter.referrer import push_record, push_report
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
 from include.workloads.oci.media import OCI_MANIFEST, sha256
 from include.workloads.oci.registry import RegistryClient
@@ -38,7 +39,9 @@ def push_adapter() -> dict[str, Any]:
         _check_weights(folder, image)
         log.info("adapter image %s, %.1f MiB", image.digest, image.size / (1 << 20))
         pushed = push_image(client, image)
-        report = _report(client, image)
+        subject = {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": len(image.manifest)}
+        record = push_record(client, folder.parent / adapter_record.FOLDER, subject, image.weights_sha256)
+        report = _report(client, subject)
     except OSError as error:
         raise file_write_error(error, f"the adapter in {folder}", folder) from None
     log.info("%s %s", "pushed" if pushed else "already there:", reference.by_digest(image.digest))
@@ -50,15 +53,16 @@ def push_adapter() -> dict[str, Any]:
         "layer_digest": image.layer.digest,
         "pushed": pushed,
         **({"report": report} if report else {}),
+        **({"reproduce": reference.by_digest(record["record"])} if record.get("record") else {}),
+        **({"dataset_report": record["dataset_report"]} if record.get("dataset_report") else {}),
     }
 
 
-def _report(client: RegistryClient, image: AdapterImage) -> str | None:
+def _report(client: RegistryClient, subject: dict[str, Any]) -> str | None:
     """Push the report of EVALUATION_DIR beside the image, where it is set; the digest of its manifest."""
     folder = os.environ.get("EVALUATION_DIR", "").strip()
     if not folder:
         return None
-    subject = {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": len(image.manifest)}
     return push_report(client, Path(folder), subject, os.environ.get("EVALUATION_DIGEST") or None)
 
 

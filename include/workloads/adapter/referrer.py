@@ -1,4 +1,4 @@
-"""Push an evaluation's report beside the adapter that it is about, as an OCI referrer.
+"""Push what belongs to an adapter beside it, as OCI referrers: an evaluation's report, the training's record.
 
 Whoever has the adapter's digest asks the registry for what refers to it, and finds the report, by any OCI client. A
 registry without that question gets the list under a tag that the specification names for it (OCI distribution 1.1,
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts import adapter_record
 from include.contracts.evaluation import (
     PAGE_FILE,
     PAGE_MEDIA_TYPE,
@@ -42,19 +43,55 @@ def push_report(
     :param expected: the report's digest, as the evaluation has said it.
     :raises UserDataError: there is no such report.
     """
-    layers = []
+    files = {}
     for name, media_type in ((REPORT_FILE, REPORT_ARTIFACT_TYPE), (PAGE_FILE, PAGE_MEDIA_TYPE)):
         content = _read(folder / name)
         if name == REPORT_FILE and expected and digest_of(content) != expected:
             raise UserDataError(
                 f"{folder / name} is not the report {expected}: another evaluation's lies there."
             )
-        layers.append(_blob(client, content, media_type) | {"annotations": {TITLE: name}})
+        files[name] = (media_type, content)
+    return push_files(client, subject, REPORT_ARTIFACT_TYPE, files)
+
+
+def push_record(
+    client: RegistryClient, folder: Path, subject: Descriptor, weights_sha256: str
+) -> dict[str, str]:
+    """Push what the training left beside the adapter; the digests of the referrers by the names of their parts.
+
+    A record of other weights is none of this adapter's, and is left alone.
+    """
+    try:
+        known = json.loads((folder / adapter_record.REPRODUCE).read_text())["adapter_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if known != weights_sha256:
+        log.info("the record in %s is of another adapter and is not pushed", folder)
+        return {}
+    pushed = {}
+    for name, artifact in (("record", adapter_record.TUNING), ("dataset_report", adapter_record.DATASET)):
+        if all((folder / file).is_file() for file in artifact.files):
+            files = {file: (kind, _read(folder / file)) for file, kind in artifact.files.items()}
+            pushed[name] = push_files(client, subject, artifact.artifact_type, files)
+    return pushed
+
+
+def push_files(
+    client: RegistryClient, subject: Descriptor, artifact_type: str, files: Mapping[str, tuple[str, bytes]]
+) -> str:
+    """Push files as one referrer of `subject`; the digest of its manifest. Again changes nothing.
+
+    :param files: media type and content by name.
+    """
+    layers = [
+        _blob(client, content, media_type) | {"annotations": {TITLE: name}}
+        for name, (media_type, content) in files.items()
+    ]
     manifest = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "artifactType": REPORT_ARTIFACT_TYPE,
+            "artifactType": artifact_type,
             "config": _blob(client, EMPTY, EMPTY_TYPE),
             "layers": layers,
             "subject": subject,
@@ -73,11 +110,11 @@ def push_report(
         "mediaType": OCI_MANIFEST,
         "digest": digest,
         "size": len(manifest),
-        "artifactType": REPORT_ARTIFACT_TYPE,
+        "artifactType": artifact_type,
     }
     if not _names(answer.headers, str(subject["digest"])):
         _list_under_tag(client, str(subject["digest"]), entry)
-    log.info("report %s refers to %s", digest, subject["digest"])
+    log.info("%s refers to %s (%s)", digest, subject["digest"], artifact_type)
     return digest
 
 

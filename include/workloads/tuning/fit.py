@@ -58,8 +58,8 @@ class Job:
     start: Start | None = None
 
 
-def fit(job: Job, base: Any) -> dict[str, Any]:
-    """Train and save; returns the termination result without its wall time.
+def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train and save; returns the termination result without its wall time, and the trainer's log.
 
     Raises TryAgain after SIGTERM, once a checkpoint is written.
     """
@@ -104,7 +104,7 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
     trainer.accelerator.wait_for_everyone()
     job.progress.stage("done", f"{state.global_step} steps in {seconds:.0f} s")
     trained = [round(loss, 4) for loss in losses.training_losses(state.log_history)]
-    return {
+    found = {
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
         "loss_first": trained[0] if trained else None,
@@ -120,6 +120,7 @@ def fit(job: Job, base: Any) -> dict[str, Any]:
         **_evaluated(trainer),
         **({"stopped_early": patience.sentence()} if early else {}),
     }
+    return found, state.log_history
 
 
 def _state(checkpoint: Path) -> Any:

@@ -20,7 +20,7 @@ from include.contracts.methods import TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
-from include.workloads.tuning import checkpoints, memory, model, recipe, rows
+from include.workloads.tuning import checkpoints, memory, model, recipe, record, rows
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
@@ -136,18 +136,24 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
         raise
     _stop_if_asked("loading")
     try:
-        found = fit(job, base)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise _write_fault(error, env) or error from error
-        _make_room(env, job, ran_out)
-        raise memory.Again from error
+        found = _fit_and_record(env, job, base, data)
     except Exception as error:
-        fault = _write_fault(error, env)
-        if fault is None:
-            raise
-        raise fault from error
-    return {**found, **({"memory": notice} if notice else {}), "config_sha256": config.sha256, **data}
+        if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+            _make_room(env, job, ran_out)
+            raise memory.Again from error
+        if fault := _write_fault(error, env):
+            raise fault from error
+        raise
+    return {**found, **({"memory": notice} if notice else {})}
+
+
+def _fit_and_record(env: Environment, job: Job, base: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """The termination result of the training; the record lies beside the adapter then."""
+    found, history = fit(job, base)
+    found |= {"config_sha256": job.config.sha256, **data}
+    if found["adapter"]:
+        record.write(job, found, history, env.config.read_text(), env.data)
+    return found
 
 
 def _write_fault(error: Exception, env: Environment) -> contract.WorkloadError | None:

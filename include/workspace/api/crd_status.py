@@ -121,6 +121,7 @@ OURS: dict[str, Schema] = {
         image=_text("The reference that was pushed to, with its tag."),
         digest=_text("sha256 digest of the pushed manifest."),
         reference=_text("The image by digest: what the server pulls."),
+        reproduce=_text("The record of the training by digest: model card, all that repeats it, metrics."),
     ),
     "adapters": {
         "type": "array",

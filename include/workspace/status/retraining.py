@@ -18,7 +18,7 @@ from include.workspace.status.runs import RunState
 Status = dict[str, Any]
 #: States of `status.retrain.promotion`.
 WANTED, ROLLING, BAKING = "wanted", "rolling", "baking"
-ADAPTER = ("image", "digest", "reference")
+ADAPTER = ("image", "digest", "reference", "reproduce")
 
 
 def of(status: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from include.contracts import adapter_record
 from include.contracts.evaluation import REPORT_ARTIFACT_TYPE, digest_of
-from include.workloads.adapter.referrer import push_report
+from include.workloads.adapter.referrer import push_record, push_report
 from include.workloads.contract import UserDataError
 from tests.support.registry_server import Handler, Registry
 
@@ -66,3 +67,37 @@ def test_only_the_report_that_was_made_is_pushed(registry: Registry, report: Pat
         push_report(registry.client(), report, SUBJECT, "sha256:other")
     with pytest.raises(UserDataError, match="cannot be read"):
         push_report(registry.client(), tmp_path / "none", SUBJECT)
+
+
+def record_of(folder: Path, weights: str, *, dataset: bool) -> Path:
+    files = [*adapter_record.TUNING.files, *(adapter_record.DATASET.files if dataset else ())]
+    for name in files:
+        (folder / name).write_text(json.dumps({"adapter_sha256": weights}))
+    return folder
+
+
+@pytest.mark.parametrize("dataset", [True, False])
+def test_the_record_of_a_training_is_found_by_the_adapters_digest(
+    dataset: bool, registry: Registry, tmp_path: Path
+) -> None:
+    folder = record_of(tmp_path, "abc", dataset=dataset)
+    pushed = push_record(registry.client(), folder, SUBJECT, "abc")
+    assert sorted(pushed) == (["dataset_report", "record"] if dataset else ["record"])
+    kinds = [entry["artifactType"] for entry in json.loads(registry.manifests[TAG])["manifests"]]
+    assert kinds == [adapter_record.TUNING.artifact_type, adapter_record.DATASET.artifact_type][: len(pushed)]
+    manifest = json.loads(registry.manifests[pushed["record"]])
+    titles = [layer["annotations"]["org.opencontainers.image.title"] for layer in manifest["layers"]]
+    assert titles == ["README.md", "reproduce.json", "metrics.json"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"adapter_sha256": "other"}'])
+def test_a_record_of_another_adapter_is_left_alone(
+    content: str | None, registry: Registry, tmp_path: Path
+) -> None:
+    folder = record_of(tmp_path, "abc", dataset=True)
+    if content is None:
+        (folder / adapter_record.REPRODUCE).unlink()
+    else:
+        (folder / adapter_record.REPRODUCE).write_text(content)
+    assert push_record(registry.client(), folder, SUBJECT, "abc") == {}
+    assert registry.manifests == {}

@@ -1,0 +1,32 @@
+"""What a training leaves beside its adapter for whoever asks where it comes from: names and types of the files.
+
+The trainer writes them into a folder beside the adapter, and the push hangs them on the image as OCI referrers. The
+reports have no rows of the dataset in them: a registry may have other readers than the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+FOLDER = "record"
+CARD, REPRODUCE, METRICS = "README.md", "reproduce.json", "metrics.json"
+DATASET_REPORT, DATASET_PAGE = "dataset.json", "dataset.html"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One referrer: its type, and its files with their media types in their order."""
+
+    artifact_type: str
+    files: Mapping[str, str]
+
+
+TUNING = Artifact(
+    "application/vnd.kaito.tuning.record.v1+json",
+    {CARD: "text/markdown", REPRODUCE: "application/json", METRICS: "application/json"},
+)
+DATASET = Artifact(
+    "application/vnd.kaito.dataset.report.v1+json",
+    {DATASET_REPORT: "application/json", DATASET_PAGE: "text/html"},
+)
