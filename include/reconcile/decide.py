@@ -59,6 +59,7 @@ def decide(workspace: Object, observed: Observed, now: datetime, config: Reconci
     if message := budget.overspent(builder):
         return _overspent(builder, message)
     if not builder.run:
+        retrain.look_at_its_run(builder)  # of the spec before: it may have ended while this one is refused
         return admission.first_sight(builder)
     return _with_run(builder)
 

@@ -199,10 +199,11 @@ def keep_at_zero(builder: DecisionBuilder) -> Decision:
     if found is not None and _replicas(found):
         meta = found["metadata"]
         builder.act(ScaleToZero(case.name, case.namespace, str(meta.get("uid") or "")))
-    elif all(ended(pod) for pod in case.serving_pods) and not machines_go(
-        builder, "its service is scaled to zero"
-    ):
-        _released(builder)
+    elif all(ended(pod) for pod in case.serving_pods):
+        if not machines_go(builder, "its service is scaled to zero"):
+            _released(builder)
+        elif not case.live_pools() and case.pools:
+            _machines_released(builder)  # on their way out: nobody may count on them
     if not builder.status["idle"].get("released"):
         builder.look_again(RELEASE_SECONDS)
     return builder.decision("idle")
@@ -222,6 +223,10 @@ def _released(builder: DecisionBuilder) -> None:
     if idle.get("released"):
         return
     builder.note(idle={**idle, "released": timestamp(builder.case.now)})
+    _machines_released(builder)
+
+
+def _machines_released(builder: DecisionBuilder) -> None:
     if not builder.case.machine:
         return  # BYO nodes stay, and stay ready
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):

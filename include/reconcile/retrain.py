@@ -52,7 +52,7 @@ def look(builder: DecisionBuilder) -> None:
 
 
 def look_at_its_run(builder: DecisionBuilder) -> None:
-    """Follow the run that works, and begin nothing: for a Workspace whose own run has failed."""
+    """Follow the run that works, and begin nothing: for a Workspace whose own run has failed or has not begun."""
     if not builder.case.candidate:
         _follow(builder)
 

@@ -221,6 +221,19 @@ def test_a_sleeping_service_is_looked_at_until_its_machines_are_gone() -> None:
     assert not asks_for_pools(story.ws, story.cluster.find("StatefulSet", NAME))
 
 
+def test_machines_that_are_on_their_way_out_are_not_told_to_be_ready() -> None:
+    """Nothing is left to do while they go, so what the status says then stands for minutes."""
+    story = later(served("quick"), 11)
+    while not deleted(story.reconcile()):
+        story.cluster.tick()
+        story.cluster.advance(5)
+    assert story.cluster.claims("serving")[0]["metadata"]["deletionTimestamp"]
+    story.reconcile()
+    for kind in ("NodeClaimReady", "NodesReady", "ResourceReady"):
+        assert story.condition(kind) == ("False", "NodesReleased")
+    assert not rests(story)
+
+
 # -- machines that are no NodeClaims ---------------------------------------------------------------------------------
 
 

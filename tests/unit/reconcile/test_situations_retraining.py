@@ -329,6 +329,19 @@ def test_an_edit_of_the_workspace_gives_a_wanted_version_up() -> None:
     assert story.status["run"]["cause"] == "spec"
 
 
+def test_a_run_that_ends_while_the_next_spec_is_refused_is_over() -> None:
+    story = a_service(**HOURLY)
+    story.reconcile()
+    story.cluster.advance(3600)
+    story.reconcile()
+    end(story)
+    story.shell.secret = False
+    story.edit(preset="good", variant=9)
+    story.reconcile()
+    assert story.condition("ResourceReady")[0] == "False"
+    assert story.status["retrain"]["run"]["state"] == "success"
+
+
 def test_without_a_service_another_version_is_the_adapter_at_once() -> None:
     story = Story("tuning").lives(run_ended)
     write(story, {**story.status, "adapter": {"digest": OLD, "reference": f"r.io/x@{OLD}"}})
