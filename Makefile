@@ -124,6 +124,10 @@ test-slow: setup ## The tests that take minutes each, left out of `make test`
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
 	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py
 
+.PHONY: bench-serving
+bench-serving: vllm ## Tokens/s and time to first token of this project's server, transformers serve and vLLM, in one run
+	@$(PY) -m tests.bench.serving_throughput
+
 .PHONY: docs
 docs: setup ## Build the documentation into .sandbox/site and check its links
 	@$(VENV)/bin/mkdocs build --quiet --strict && echo "Documentation: .sandbox/site/index.html"
