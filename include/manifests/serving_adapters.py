@@ -1,8 +1,8 @@
 """Adapters of a serving pod: pulled once before the server starts, or followed beside it for as long as it lives.
 
-The runtime vllm in one pod can change adapters while it answers. Which ones are wanted then stands in a ConfigMap and
-not in the pod template, so that no change of them makes a new pod. A group of pods and the runtime transformers load
-what their init containers pulled; for them a change of adapters is a new pod.
+A server in one pod, of either runtime, can change adapters while it answers. Which ones are wanted then stands in a
+ConfigMap and not in the pod template, so that no change of them makes a new pod. A group of pods loads what its init
+containers pulled; for it a change of adapters is a new pod.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from include.manifests.pods import Manifest, env, mount
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.planning.launch import lora_slots
-from include.planning.runtimes import VLLM
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
 
@@ -45,8 +44,7 @@ class Parts:
 
 def are_followed(plan: Plan, adapters: Adapters) -> bool:
     """Whether a sidecar changes them while the server answers."""
-    alone = plan.runtime == VLLM and plan.node_count == 1
-    return alone and any(adapter.get("volumeSource") is None for adapter in adapters)
+    return plan.node_count == 1 and any(adapter.get("volumeSource") is None for adapter in adapters)
 
 
 def parts(ws: Workspace, plan: Plan, settings: ManifestSettings, adapters: Adapters) -> Parts:

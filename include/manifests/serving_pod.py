@@ -97,19 +97,21 @@ def server(
         *more_variables,
         *pods.listen(settings),
     ]
+    followed = are_followed(plan, adapters)
     if plan.runtime == VLLM:
         mode = ws.annotations.get(names.PERFORMANCE_MODE)
         module = "serving.vllm"
         arguments = launch_arguments(
             plan, catalog, adapters=adapter_names, config=config, performance_mode=mode
         )
-        followed = are_followed(plan, adapters)
         variables += _vllm_environment(ws, plan, [] if followed else adapter_names)
     else:
         module, arguments = "serving", []
         # As in KAITO, the file has no effect on this runtime where it is asked for; where it stands in, it has.
         known = config if asked_runtime(ws) == VLLM else None
-        variables += env(**server_environment(plan, adapter_names, known), **_strengths(adapters))
+        variables += env(
+            **server_environment(plan, [] if followed else adapter_names, known), **_strengths(adapters)
+        )
     if keyed:
         mounts = [*mounts, mount(KEY_VOLUME, KEY_PATH, read_only=True)]
     main = pods.container(

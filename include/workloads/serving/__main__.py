@@ -47,6 +47,7 @@ class Environment:
     max_model_len: int | None
     max_num_seqs: int
     seed: int | None
+    followed: bool  # whether a sidecar changes adapters, and says which one /chat asks
 
     @classmethod
     def read(cls) -> Environment:
@@ -63,6 +64,7 @@ class Environment:
             max_model_len=_whole("MAX_MODEL_LEN", 1),
             max_num_seqs=_whole("MAX_NUM_SEQS", 1) or MAX_NUM_SEQS,
             seed=_whole("SEED", 0),
+            followed=bool(get("KAITO_ADAPTERS_FILE")),
         )
 
 
@@ -108,7 +110,7 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
     if env.seed is not None:
         engine.seed(env.seed)
     worker = Worker(engine.batch, max_batch=env.max_num_seqs)
-    default = choose_default(adapters, env.default_adapter)
+    default = None if env.followed else choose_default(adapters, env.default_adapter)
     live = LiveAdapters(engine, worker, [adapter.name for adapter in adapters])
     service = Service(engine, worker, env.name, live, default, env.max_model_len)
     log.info("Model loaded successfully: %s in %.1f s", ", ".join(service.models), time.monotonic() - began)

@@ -188,7 +188,7 @@ class TestRepair:
         adapter_published: dict[str, Any],
         context: dict[str, Any],
     ) -> None:
-        context["ti"].xcoms["preflight"]["serving_plan"]["runtime"] = "transformers"
+        context["ti"].xcoms["preflight"]["serving_plan"]["node_count"] = 2
         roll_out(cluster).execute(context)
         adapter_published["status"]["adapter"]["reference"] = "r/a@sha256:2"
         roll_out(cluster).execute({**context, "run_id": RUN_ID + ".r2"})

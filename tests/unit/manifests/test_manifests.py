@@ -497,10 +497,11 @@ def test_the_serving_pod() -> None:
         "SERVED_MODEL_NAME": "phi-3-mini-128k-instruct",
         "DTYPE": "float16",
         "PORT": "5000",
-        "KAITO_DEFAULT_ADAPTER": "tune-phi",
+        "KAITO_ADAPTERS_FILE": "/run/kaito/adapters.json",  # it says which adapter /chat asks
         "HOST": {"fieldRef": {"fieldPath": "status.podIP"}},
     }
     assert {key: values[key] for key in expected} == expected
+    assert "KAITO_DEFAULT_ADAPTER" not in values
     assert main["ports"] == [{"name": "http", "containerPort": 5000, "protocol": "TCP"}]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert main[probe]["httpGet"] == {"path": "/health", "port": 5000}
@@ -563,11 +564,12 @@ def test_an_inference_workspace_s_own_adapters() -> None:
     ]
     workspace = with_(SERVE, "inference", adapters=listed)
     adapters = adapters_of(workspace)
-    for runtime, expected in (
-        ("vllm", ["weights", "adapters"]),
-        ("transformers", ["weights", "adapter-0", "adapter-2"]),
+    for runtime, nodes, expected in (
+        ("vllm", 1, ["weights", "adapters"]),
+        ("transformers", 1, ["weights", "adapters"]),
+        ("vllm", 2, ["weights", "adapter-0", "adapter-2"]),
     ):
-        made = plan(workspace, CATALOG, runtimes=[runtime])
+        made = replace(plan(workspace, CATALOG, runtimes=[runtime]), node_count=nodes)
         spec = manifests.stateful_set(workspace, made, SETTINGS, RUN, adapters)["spec"]["template"]["spec"]
         pulls = {container["name"]: container for container in spec["initContainers"]}
         assert list(pulls) == expected
