@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,49 @@ def ask(stack: ReconciledStack, name: str, method: str = "POST", path: str = "/c
     body = {"prompt": "What is 2 plus 2?"} if method == "POST" else None
     reply = httpx.request(method, f"http://{address}{path}", json=body, timeout=60, trust_env=False)
     return reply.raise_for_status().json()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one question got: status, the adapter's digest by its header, and when."""
+
+    status: int
+    digest: str
+    moment: float
+
+
+@contextmanager
+def asking(stack: ReconciledStack, name: str, model: str) -> Iterator[list[Answered]]:
+    """Two clients that ask a service without a pause, for as long as the block runs."""
+    address = stack.kubectl("get", "svc", name, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    question = {
+        "model": model,
+        "max_tokens": 4,
+        "messages": [{"role": "user", "content": "What is 2 plus 2?"}],
+    }
+    found: list[Answered] = []
+    over = threading.Event()
+
+    def client() -> None:
+        with httpx.Client(base_url=f"http://{address}", timeout=60, trust_env=False) as http:
+            while not over.is_set():
+                try:
+                    reply = http.post("/v1/chat/completions", json=question)
+                    digest = reply.headers.get("x-kaito-adapter-digest", "")
+                    found.append(Answered(reply.status_code, digest, time.monotonic()))
+                except httpx.TransportError:
+                    found.append(Answered(0, "", time.monotonic()))
+
+    clients = [threading.Thread(target=client) for _ in range(2)]
+    for one in clients:
+        one.start()
+    try:
+        wait(lambda: found or None, 60, "a first answer")
+        yield found
+    finally:
+        over.set()
+        for one in clients:
+            one.join()
 
 
 def vllm_config(setting: str, name: str = CONFIG) -> dict[str, Any]:
@@ -202,6 +247,31 @@ class TestService:
         assert {"adapter", PRESET} <= models
         revisions = stack.get("controllerrevisions", "-l", f"workspace.kaito.io/name={served}")["items"]
         assert sorted(r["revision"] for r in revisions) == [1, 2]
+
+    def test_another_version_of_its_adapter_answers_without_a_new_pod_or_a_failed_request(
+        self,
+        reconciled_stack: ReconciledStack,
+        tuned: str,
+        served: str,
+        record_property: Callable[[str, object], None],
+    ) -> None:
+        """The sidecar loads it beside the old one, and moves the name; the seconds from the edit are in the report."""
+        stack = reconciled_stack
+        digest = stack.another_version(tuned, "0.0.1", "0.0.2")
+        pods = [pod["metadata"]["uid"] for pod in stack.pods(served, "serving")]
+        with asking(stack, served, "adapter") as answers:
+            edited = time.monotonic()
+            image = f"{stack.sandbox.registry}/{tuned}@{digest}"
+            stack.kubectl.apply(stack.service(served, adapter=image, config=CONFIG))
+            wait(lambda: any(one.digest == digest for one in answers) or None, 90, "the new version's answer")
+            first = next(one.moment for one in answers if one.digest == digest)
+            record_property("seconds_from_the_edit", round(first - edited, 1))
+            settled(stack, served, stack.run_id(served))
+        assert {one.status for one in answers} == {200}
+        assert len({one.digest for one in answers}) == 2
+        assert [pod["metadata"]["uid"] for pod in stack.pods(served, "serving")] == pods
+        [told] = stack.get("workspace", served)["status"]["adapters"]
+        assert (told["name"], told["state"], told["digest"]) == ("adapter", "Serving", digest)
 
     def test_what_is_deleted_by_hand_comes_back(self, reconciled_stack: ReconciledStack, served: str) -> None:
         stack = reconciled_stack

@@ -162,13 +162,28 @@ class Stack:
 
     def registry_digest(self, repository: str, tag: str) -> str:
         """Return an image's digest as the registry itself reports it."""
-        reply = httpx.head(
+        return str(self._manifest("HEAD", repository, tag).headers["Docker-Content-Digest"])
+
+    def another_version(self, repository: str, tag: str, new_tag: str) -> str:
+        """Give an image's content another digest, by an annotation, and a tag of its own; returns the digest."""
+        manifest = self._manifest("GET", repository, tag).json()
+        manifest["annotations"] = {**(manifest.get("annotations") or {}), "version": new_tag}
+        made = self._manifest("PUT", repository, new_tag, json.dumps(manifest).encode())
+        return str(made.headers["Docker-Content-Digest"])
+
+    def _manifest(
+        self, method: str, repository: str, tag: str, content: bytes | None = None
+    ) -> httpx.Response:
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        reply = httpx.request(
+            method,
             f"http://{self.sandbox.registry}/v2/{repository}/manifests/{tag}",
-            headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+            headers={"Accept": kind, **({"Content-Type": kind} if content else {})},
+            content=content,
             auth=(self.sandbox.registry_user, self.sandbox.registry_password),
             trust_env=False,
         )
-        return str(reply.raise_for_status().headers["Docker-Content-Digest"])
+        return reply.raise_for_status()
 
 
 def _ended(run: dict[str, Any]) -> str | None:
