@@ -22,7 +22,7 @@ from include.workloads.oci.authorization import TokenRefused, authorize
 from include.workloads.oci.checked_http import CheckedAdapter
 from include.workloads.oci.credentials import Credentials, advice
 from include.workloads.oci.media import ACCEPT, sha256
-from include.workloads.oci.transport import Answer, TooBig, Transport
+from include.workloads.oci.transport import Answer, TooBig, TooSlow, Transport
 
 SECONDS = 15.0
 MAX_MANIFEST_BYTES = 4 << 20
@@ -130,7 +130,8 @@ class Repository:
 
 def unanswered(reference: ImageReference, error: Exception, deadline: Deadline) -> str:
     """A sentence for Unanswered."""
-    told = f"no answer within {deadline.seconds:.0f} s" if deadline.expired else type(error).__name__
-    if isinstance(error, UserConfigError):
-        told = str(error)
-    return f"the registry {reference.registry} cannot be reached from Airflow ({told})"
+    if isinstance(error, UserConfigError | TooSlow):  # of two nested deadlines the inner one may end first
+        message = str(error)
+    else:
+        message = f"no answer within {deadline.seconds:.0f} s" if deadline.expired else type(error).__name__
+    return f"the registry {reference.registry} cannot be reached from Airflow ({message})"

@@ -10,9 +10,11 @@ import pytest
 
 from include.contracts.image_reference import parse_reference
 from include.contracts.network_policy import NetworkPolicy
-from include.workloads.oci.asking import Described, NotToBeHad, Unanswered, describe
+from include.workloads.deadline import Deadline
+from include.workloads.oci.asking import Described, NotToBeHad, Unanswered, describe, unanswered
 from include.workloads.oci.credentials import Credentials
 from include.workloads.oci.media import sha256
+from include.workloads.oci.transport import TooSlow
 from tests.support.registry_server import Registry
 
 CREDENTIALS = Credentials("entry", "u", "CANARY-password")
@@ -80,3 +82,9 @@ def test_the_control_plane_needs_no_library_of_registries():
     )
     done = run([executable, "-c", code], cwd=Path(__file__).parents[4], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_inner_deadline_that_ends_first_is_told_as_a_time_too():
+    """Two timers for the same moment: which one is first is the machine's to say."""
+    error, reference = TooSlow("no answer within 3 s"), parse_reference("r.example/team/phi:1")
+    assert unanswered(reference, error, Deadline(3)).endswith("(no answer within 3 s)")
