@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kaito.controller.finalizer import request_deletion
 from kaito.controller.service_probe import workspace_pools
 from kaito.hooks.api import NODE, WORKSPACE, Request
 from kaito.providers import registry
-from kaito.providers.base import labels_of
+from kaito.providers.base import ProviderContext, labels_of
 from kaito.providers.byo import OwnNodes
 from kaito.providers.settings import PoolSettings
 from kaito.settings import policy
@@ -156,3 +157,13 @@ def test_the_products_own_names_are_taken() -> None:
 def test_the_manual_shows_the_very_module_that_is_tested_here() -> None:
     module = (PROJECT / "examples" / "pool_providers" / "labelled_nodes.py").read_text()
     assert f"```python\n{module}```" in (PROJECT / "docs" / "extending.md").read_text()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_clouds_own_sdk_is_called_beside_the_event_loop(cluster: Labelling, blocking: bool) -> None:
+    """What docs/extending.md promises of `call`: in a task at once, in a trigger in a thread of its own."""
+    calls = FakeCalls(cluster)
+    calls.blocking = blocking
+    provider = LabelledNodes(ProviderContext(calls))  # type: ignore[arg-type]
+    here = threading.get_ident()
+    assert (await provider.call(threading.get_ident) == here) is blocking
