@@ -32,6 +32,7 @@ from kaito.hooks.api import CONFIG_MAP, WORKSPACE
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import connection_id
 from kaito.tasks import golden_questions
+from kaito.tasks.open_lineage import LineageTask, adapter_place, service_place
 from kaito.tasks.results import Candidate, ChangeJudged
 from kaito.tasks.retraining import Retraining, RetrainTask
 from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger, PromotionTrigger
@@ -208,7 +209,7 @@ def _body(plan: Retraining, candidate: Candidate, report: EvaluationResult) -> s
     return "\n".join([*lines, "", *report_text.markdown(report.to_xcom())]).rstrip()
 
 
-class PromoteOperator(RetrainTask, BaseOperator):
+class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
     """Asks for the candidate to be served, and waits until it is, or was taken back.
 
     In between it asks the service golden questions, where the policy has some.
@@ -284,6 +285,8 @@ class PromoteOperator(RetrainTask, BaseOperator):
         extra |= {key: part for key in retraining.ADAPTER if (part := getattr(candidate, key))}
         outlets = context["outlet_events"]
         outlets[assets.SERVED].add(assets.served(plan.namespace, plan.workspace), extra=extra)
+        service = service_place(plan.namespace, plan.workspace, candidate.digest)
+        self.tell_lineage(adapter_place(candidate.image, candidate.digest), [service])
         return extra
 
     def _questions(self, context: Context, plan: Retraining) -> list[GoldenPrompt]:

@@ -13,6 +13,7 @@ from kaito.operators import kept_adapter
 from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run
+from kaito.tasks.open_lineage import LineageTask, adapter_place, dataset_places
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,7 +39,7 @@ def provenance(run: Run, dataset: DatasetResult, tuning: TuningResult) -> dict[s
     return {f"sh.kaito.{key}": str(value) for key, value in known.items() if value is not None}
 
 
-class PublishAdapterOperator(WorkloadPodOperator[PublishedAdapter]):
+class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter]):
     """Pushes the adapter as an OCI image and returns its digest.
 
     :param dataset_task_id: the task whose result says what was learnt from.
@@ -65,9 +66,11 @@ class PublishAdapterOperator(WorkloadPodOperator[PublishedAdapter]):
         self.dataset_task_id = dataset_task_id
         self.tuning_task_id = tuning_task_id
         self.evaluation_task_id = evaluation_task_id
+        self._learnt_from: str | None = None
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
+        self._look_up_the_dataset(context)
         self._check_the_volume(run)
         output = run.workspace.tuning.output if run.workspace.tuning else None
         if run.adapter is None and (output is None or output.image):
@@ -76,6 +79,15 @@ class PublishAdapterOperator(WorkloadPodOperator[PublishedAdapter]):
         self.log.info("%s", self.summary(result))
         self.finished(run, result)
         return result.to_xcom()
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
+        """Come back when the pod has ended."""
+        self._look_up_the_dataset(context)
+        return super().trigger_reentry(context, event)
+
+    def _look_up_the_dataset(self, context: Context) -> None:
+        fetched = DatasetResult.read(context["ti"].xcom_pull(task_ids=self.dataset_task_id))
+        self._learnt_from = fetched.digest
 
     def _check_the_volume(self, run: Run) -> None:
         """An adapter of an earlier run must still be the one that the preflight saw."""
@@ -110,6 +122,9 @@ class PublishAdapterOperator(WorkloadPodOperator[PublishedAdapter]):
 
     def finished(self, run: Run, result: PublishedAdapter) -> None:
         adapter = None if result.volume else result.to_xcom()
+        if adapter:
+            data = dataset_places(run.document, self._learnt_from)
+            self.tell_lineage(data, adapter_place(result.image, result.digest))
         self.report(run, self.done, self.summary(result), adapter=adapter)
         if run.serving_plan is None:
             self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

@@ -33,6 +33,7 @@ from kaito.settings import manifest_settings
 from kaito.tasks import performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.tasks.golden_questions import key_header
+from kaito.tasks.open_lineage import LineageTask, adapter_place, service_place
 from kaito.tasks.stopped import fail_if_stopped
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ KEY_BYTES = 32
 TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
 
-class RollOutOperator(WorkspaceTask, BaseOperator):
+class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
     """Applies the Services and the StatefulSet of the Workspace's name.
 
     :param adapter_task_id: the task whose result is the pushed adapter; None for a Workspace that names its own.
@@ -92,6 +93,9 @@ class RollOutOperator(WorkspaceTask, BaseOperator):
             if error.transient:
                 raise
             raise AirflowFailException(message) from None
+        images = [place for one in adapters for place in adapter_place(one.get("image"), None)]
+        served = images[0].version if len(images) == 1 else None
+        self.tell_lineage(images, [service_place(run.namespace, run.name, served)])
         return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
 
     def _make_key(self, run: Run) -> None:

@@ -446,6 +446,33 @@ def test_a_candidate_that_should_have_been_measured_and_was_not_is_refused(
     assert status(cluster)["adapter"] == ADAPTER
 
 
+def test_a_candidate_that_is_as_good_and_slower_is_refused_for_that_alone(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    def one(value: float) -> Interval:
+        return Interval(value=value, low=value - 0.01, high=value + 0.01, n=50)
+
+    planned(cluster, context, evaluation={"heldOut": 0.2})
+    changed(cluster, context)
+    context["ti"].xcoms[f"{AT}evaluate"] = Summary(
+        report_digest="sha256:0",
+        subjects=[Subject.CURRENT, Subject.CANDIDATE],
+        candidate=AdapterIdentity(weights_sha256="0"),
+        metrics={
+            Subject.CURRENT: {Metric.PERPLEXITY: one(2), Metric.P50_TTFT: one(0.4)},
+            Subject.CANDIDATE: {Metric.PERPLEXITY: one(2), Metric.P50_TTFT: one(0.9)},
+        },
+        differences={Subject.CURRENT: {Metric.PERPLEXITY: one(0), Metric.P50_TTFT: one(0.5)}},
+        seconds=1,
+    ).to_json()
+    with pytest.raises(AirflowSkipException) as refused:
+        gate_step(cluster).execute(context)
+    assert "not slower than current: not met (candidate.p50_ttft 0.9" in str(refused.value)
+    assert "perplexity" not in str(refused.value)
+    assert ready(cluster)[:2] == ("False", "CandidateRefused")
+    assert status(cluster)["adapter"] == ADAPTER
+
+
 def approve_step(cluster: FakeCluster) -> Any:
     return at(promotion.ApproveOperator(task_id="approve"), cluster)
 
@@ -565,6 +592,9 @@ def test_a_served_version_is_an_asset_and_one_that_was_taken_back_fails_the_run(
     gated(cluster, context)
     promote_step(cluster).promoted(context, {"ready": True, "message": "ok"})
     assert context["outlet_events"][assets.SERVED].events[0][0] == f"x-kaito://served/default/{NAME}"
+    step = promote_step(cluster)
+    step.promoted(context, {"ready": True, "message": "ok"})
+    assert [one.version for one in (*step.lineage_inputs, *step.lineage_outputs)] == [NEW, NEW]
     with pytest.raises(AirflowFailException, match="taken back"):
         promote_step(cluster).promoted(context, {"ready": False, "message": "it was taken back"})
 
