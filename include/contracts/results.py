@@ -87,12 +87,14 @@ class PublishedAdapter(Result):
 
     :param image: by its tag, as the Workspace names it; ``reference`` is by its digest.
     :param volume: whether it stays on its output volume, so that there is no image.
+    :param reproduce: the record of the training, by its digest, where one was pushed beside the image.
     """
 
     image: str | None = None
     digest: str | None = None
     reference: str | None = None
     volume: bool = False
+    reproduce: str | None = None
 
 
 class EvaluationResult(Result):
