@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.canaries import LAST_APPLIED, Canaries, Witness, left_behind
 
-CANARIES = Canaries("canary-password-0", "canary-signature-0", "hf_canary-token-0", "canary-key-0")
+CANARIES = Canaries("9f8e7d6c5b4a3928", "1a2b3c4d5e6f7081", "hf_7c1de0a29b3f5846", "key-e4d90c72b1a6f835")
 LOGIN = base64.b64encode(f"kaito:{CANARIES.password}".encode()).decode()
 
 
