@@ -2,7 +2,7 @@
 
 What a later step refuses costs a rented machine, so this walks each key with each kind of value on a tiny model. A walk
 is a process of its own, forked from one that has imported the libraries, with one thread (tests/conftest.py): what it
-computes is so small that threads would only wait for each other. `pytest -m slow -n 2` takes some four minutes.
+computes is so small that threads would only wait for each other. `pytest -m slow -n 2` takes some six minutes.
 """
 
 from __future__ import annotations
