@@ -113,7 +113,7 @@ SENTENCES: Mapping[str, str] = {
     "X16": "Annotation kaito.sh/model-streaming does not change.",
     "F1": "A Workspace that is served has a name that its Service and StatefulSet can have.",
     "F2": "Annotation kaito.sh/rollout is true or false.",
-    "F4": "A volumeSource names one kind of volume, and never the node's own disk.",
+    "F4": "A volumeSource names one kind of volume by a possible name, and never the node's own disk.",
     "F5": "Secrets, images and accessMode have values that they can have.",
     "F6": "The labels of labelSelector are labels that a node can carry.",
     "F7": "resource.count is at least 1 and at most 1000.",

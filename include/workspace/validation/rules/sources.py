@@ -70,6 +70,10 @@ def destination_faults(context: Context, path: str, output: DataDestination) -> 
         yield from volume_faults(f"{path}.volumeSource", output.volume_source, allowed)
 
 
+#: Kinds of volume that name an object, and where.
+_NAMED_VOLUMES = {"persistentVolumeClaim": "claimName", "configMap": "name"}
+
+
 def url_faults(path: str, url: str, network: NetworkPolicy) -> Iterator[Fault]:
     """U7: a dataset URL that the pods would refuse, as far as its text says."""
     try:
@@ -114,3 +118,7 @@ def volume_faults(path: str, volume: Mapping[str, Any], allowed: Collection[str]
     elif kinds[0] not in allowed:
         hint = f"use {' or '.join(allowed)}; others need the setting [kaito] allowed_volume_sources"
         yield Fault(f"{path}.{kinds[0]}", None, "F33", "is a kind of volume that is not allowed here", hint)
+    elif key := _NAMED_VOLUMES.get(kinds[0]):
+        given = volume[kinds[0]]
+        name = given.get(key) if isinstance(given, Mapping) else None
+        yield from secret_name_fault(f"{path}.{kinds[0]}.{key}", str(name or ""), "F4")

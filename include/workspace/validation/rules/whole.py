@@ -81,6 +81,9 @@ def annotations_are_known_values(context: Context) -> Iterator[Fault]:
     ]
     if context.policy.node_classes is not None and notes.get(names.NODE_CLASS_NAME):
         allowed.append((names.NODE_CLASS_NAME, "C8", context.policy.node_classes))
+    elif notes.get(names.NODE_CLASS_NAME):
+        path = f"metadata.annotations[{names.NODE_CLASS_NAME}]"
+        yield from secret_name_fault(path, notes[names.NODE_CLASS_NAME], "C8")
     for key, rule, values in allowed:
         given = notes.get(key)
         compared = given.strip().lower() if given is not None and rule == "C5" else given
