@@ -27,6 +27,10 @@ def conversation(value: object, column: str, unread: set[str]) -> list[Message]:
         raise Refused(
             f"{column} is a list of texts without roles; give each as an object with role and content"
         )
+    if not any(isinstance(item, Mapping) for item in value):
+        raise Refused(
+            f"{column} is a list without messages; where it is an answer or a question, give it as text"
+        )
     return [message(item, unread) for item in value]
 
 

@@ -134,6 +134,10 @@ def test_rows_are_mapped(row, expected):
         ({"messages": "hello"}, "messages is not a list"),
         ({"messages": [3]}, "not an object"),
         ({"data": ["q", "a"]}, "data is a list of texts without roles"),
+        (
+            {"prompt": "q", "completion": [2, 3, 5, 7]},
+            "completion is a list without messages; where it is an answer",
+        ),
         ({"messages": [{"content": "x"}]}, "no role"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "unknown role"),
         ({"messages": [USER]}, "no assistant message"),
