@@ -132,7 +132,8 @@ def test_rows_are_mapped(row, expected):
         ({"messages": None}, "messages is empty"),
         ({"messages": []}, "messages is empty"),
         ({"messages": "hello"}, "messages is not a list"),
-        ({"messages": [3]}, "not an object"),
+        ({"messages": [3]}, "messages is a list without messages"),
+        ({"messages": [USER, 3]}, "not an object"),
         ({"data": ["q", "a"]}, "data is a list of texts without roles"),
         (
             {"prompt": "q", "completion": [2, 3, 5, 7]},
