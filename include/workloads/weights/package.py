@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -241,7 +240,8 @@ def _push_layers(client: RegistryClient, files: Sequence[LayerFile], folder: Pat
 
 
 def _notes(request: Request) -> dict[str, str]:
-    source = f"{os.environ.get('HF_ENDPOINT') or hub.ENDPOINT}/{request.model}" if request.model else ""
+    # The hub's own address, also where a mirror of it was asked: the same content is the same digest.
+    source = f"{hub.ENDPOINT}/{request.model}" if request.model else ""
     known = {
         "org.opencontainers.image.title": f"kaito-{request.name}",
         "org.opencontainers.image.licenses": request.licence,

@@ -404,6 +404,7 @@ def test_a_model_of_the_hub_is_pinned_and_named_after_its_commit(
         shutil.copytree(held, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr(hub, "download", download)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example.com")
     made = Request(registry=f"127.0.0.1:{vouched.port}", name="phi", model="team/phi")
     result = package.package(made)
     assert result["image"].endswith(f"/kaito-phi:{commit[:12]}")
