@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class Asking:
         while not self.begins():
             if self._stop.wait(PAUSE_SECONDS):
                 return
-        with self.connect() as http:
+        with closing(self.connect()) as http:  # it may have asked before, and then is no context any more
             while not self._stop.wait(PAUSE_SECONDS):
                 self._ask(http)
 

@@ -34,6 +34,8 @@ def test_every_failure_is_counted_and_each_adapter_named_in_turn(monkeypatch: py
         return replies.pop(0)(request)
 
     client = httpx.Client(transport=httpx.MockTransport(handle))
+    replies.insert(0, answered(A))
+    client.get("http://service/health")  # as whoever looks which way leads to the service
     waits = iter([False, False, True])
     with Asking("http://service/chat", lambda: client, lambda: next(waits)) as found:
         assert done.wait(10)
