@@ -140,6 +140,7 @@ SENTENCES: Mapping[str, str] = {
     "F45": "The runtime can load the model: its class, the format of its weights, without code of its repository.",
     "F46": "The GPUs of the machine can share the model's attention heads evenly.",
     "F48": "Annotation kaito.sh/model-image names an image, of a preset, and without kaito.sh/use-local-weights.",
+    "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all https and of one host.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
     "D3": "Only a tuning that pushes its adapter as an image is retrained.",
@@ -161,6 +162,7 @@ SENTENCES: Mapping[str, str] = {
     "P12": "The cluster can make the work volume: the StorageClass of [kaito] storage_class, else a default one.",
     "P13": "The image that kaito.sh/model-image (or the preset) names is there and holds a model's files.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
+    "P49": "The Secret that kaito.sh/dataset-secret names exists and has the key AUTHORIZATION.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 

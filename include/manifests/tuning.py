@@ -23,6 +23,7 @@ from include.planning import Plan
 from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
 from include.workspace.api import names
+from include.workspace.api.access import AUTHORIZATION
 from include.workspace.validation.training_config import KEY
 
 DATA_PATH = "/mnt/data"
@@ -109,6 +110,8 @@ def dataset_pod(
     if source.urls:
         secret = names.dataset_secret(workspace.to_dict(), source.urls)
         variables.append(pods.env_from_secret("DATASET_URLS", secret, URLS_KEY))
+        if credentials := workspace.annotations.get(names.DATASET_CREDENTIALS):
+            variables.append(pods.env_from_secret("DATASET_AUTHORIZATION", credentials, AUTHORIZATION))
     elif source.volume_source is not None:
         variables += env(DATASET_PATH=INPUT_PATH)
         volumes.append({"name": "input", **pods.unnamed(source.volume_source)})

@@ -25,6 +25,10 @@ TRANSFORMERS = {"kaito.sh/runtime": "transformers"}
 
 
 TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
+    ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "My Secret"}}, "metadata.annotations[kaito.sh/dataset-secret]"),
+    ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input.urls": ["https://a.example.com/x", "https://b.example.com/y"]}, "metadata.annotations[kaito.sh/dataset-secret]"),
+    ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input.urls": ["http://a.example.com/x"]}, "metadata.annotations[kaito.sh/dataset-secret]"),
+    ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input": {"image": "r.example.com/data:1"}}, "metadata.annotations[kaito.sh/dataset-secret]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "lots"}}, "metadata.annotations[kaito.sh/budget-usd]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "-5"}}, "metadata.annotations[kaito.sh/budget-usd]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "0"}}, "metadata.annotations[kaito.sh/budget-usd]"),

@@ -72,6 +72,8 @@ class PinnedClient:
     read_seconds: float = 60.0
     header_seconds: float = 60.0
     tls: ssl.SSLContext = field(default_factory=_tls_context)
+    #: Sent to the host that was asked for and to none that it redirects to; "" for nothing.
+    authorization: str = field(default="", repr=False)
 
     def open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """The unread response of the last hop, with status 200, 206, 304 or 416; the caller closes it.
@@ -81,9 +83,11 @@ class PinnedClient:
         first = current = parse(url)
         base = url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._request(current, _headers(current, first, headers), shown(url))
+            response = self._request(
+                current, _headers(current, first, headers, self.authorization), shown(url)
+            )
             if response.status not in REDIRECTS:
-                _check_status(response, url)
+                _check_status(response, url, bool(self.authorization))
                 return response
             base = urljoin(base, response.headers.get("Location", ""))
             response.close()
@@ -143,7 +147,7 @@ class PinnedClient:
         )
 
 
-def _headers(url: Url, first: Url, extra: Mapping[str, str]) -> dict[str, str]:
+def _headers(url: Url, first: Url, extra: Mapping[str, str], authorization: str) -> dict[str, str]:
     host = url.host or ""
     headers = {
         "Host": host if url.port == DEFAULT_PORTS[url.scheme or "https"] else f"{host}:{url.port}",
@@ -152,13 +156,17 @@ def _headers(url: Url, first: Url, extra: Mapping[str, str]) -> dict[str, str]:
         "Accept-Encoding": "identity",
         **extra,
     }
-    if first.auth and (url.scheme, url.host, url.port) == (first.scheme, first.host, first.port):
+    if (url.scheme, url.host, url.port) != (first.scheme, first.host, first.port):
+        return headers
+    if first.auth:
         hide(first.auth.partition(":")[2])
         headers["Authorization"] = make_headers(basic_auth=first.auth)["authorization"]
+    elif authorization:
+        headers["Authorization"] = authorization
     return headers
 
 
-def _check_status(response: urllib3.BaseHTTPResponse, url: str) -> None:
+def _check_status(response: urllib3.BaseHTTPResponse, url: str, with_credentials: bool) -> None:
     status = response.status
     if status in GOOD:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
@@ -171,10 +179,14 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str) -> None:
         seconds = min(float(wait), MAX_RETRY_AFTER) if wait.isdigit() else 0.0
         raise PassingFault(f"the server answered {status}", seconds)
     if status in (401, 403):
-        raise UserConfigError(
-            f"{shown(url)} answered {status}: it is not public, or its signed link has run out. "
-            "Datasets are fetched without credentials; give a public or a freshly signed link."
+        why = (
+            "the Secret of kaito.sh/dataset-secret has no access to it, or has run out; its key AUTHORIZATION is the "
+            "whole value of the header, such as Bearer hf_..."
+            if with_credentials
+            else "it is not public, or its signed link has run out. Give a public or a freshly signed link, or name a "
+            "Secret with the value of an Authorization header in the annotation kaito.sh/dataset-secret"
         )
+        raise UserConfigError(f"{shown(url)} answered {status}: {why}.")
     if status in (404, 410):
         raise UserConfigError(f"{shown(url)} answered {status}: there is no such file; check the link.")
     raise UserConfigError(f"{shown(url)} answered {status}; expected 200 with the file.")

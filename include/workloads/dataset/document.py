@@ -31,6 +31,15 @@ Parquet, Arrow (file and stream, Feather 2), CSV (`,` `;` tab or `|`) and JSON i
 rows under {wrappers}. The content decides, not the name. What could run code when it is opened (pickles, archives) is
 refused, and so is a link to a hub's page about a file (`/blob/`): give the link to the file (`/resolve/`).
 
+Files that are not public come by signed links, by a volume or an image, or with the annotation
+`kaito.sh/dataset-secret`: it names a Secret of the Workspace's namespace whose key `AUTHORIZATION` is the value of the
+header that the host wants, such as `Bearer hf_...` for `https://huggingface.co/datasets/.../resolve/<commit>/...`. All
+URLs must be https and of one host; what the host redirects to (its storage) does not get the header.
+
+```
+kubectl create secret generic my-hub --from-literal=AUTHORIZATION="Bearer hf_..."
+```
+
 ## Layouts
 
 Names of columns and fields are compared without case. Columns in brackets may be left out.

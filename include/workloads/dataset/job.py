@@ -70,7 +70,7 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             f"The dataset cannot be read from {request.folder} and written there; use two folders."
         )
     if fetcher is None:
-        client = PinnedClient(AddressPolicy(request.network))
+        client = PinnedClient(AddressPolicy(request.network), authorization=request.authorization)
         fetcher = Fetcher(client, request.limits)
     try:
         request.output.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from include.contracts.dataset_links import page_fault
 from include.contracts.network_policy import NetworkPolicy, Refused
-from include.contracts.redaction import redact_url
+from include.contracts.redaction import hide, redact_url
 from include.workloads.contract import UserConfigError, comma_list
 from include.workloads.dataset.fetch import Limits
 from include.workloads.dataset.options import Options, read_options
@@ -34,6 +34,7 @@ class Request:
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     limits: Limits = field(default_factory=Limits)
     options: Options = field(default_factory=Options)
+    authorization: str = field(default="", repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -72,6 +73,7 @@ def from_environment() -> Request:
             max_seconds=_positive("DATASET_MAX_SECONDS", int(Limits.max_seconds)),
         ),
         options=read_options(),
+        authorization=_authorization(),
     )
 
 
@@ -95,6 +97,19 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
         if told := page_fault(url):
             raise UserConfigError(f"{redact_url(url)} {told[0]}: {told[1]} instead.")
     return stripped
+
+
+def _authorization() -> str:
+    """The value of the header that the dataset's host wants; hidden from every log."""
+    value = os.environ.get("DATASET_AUTHORIZATION", "").strip()
+    hide(value)
+    hide(value.rpartition(" ")[2])
+    if not value.isprintable() or not value.isascii():
+        raise UserConfigError(
+            "The key AUTHORIZATION of the Secret in kaito.sh/dataset-secret is not the value of a header: one line of "
+            "ASCII, such as Bearer hf_..."
+        )
+    return value
 
 
 def _expected(count: int) -> tuple[str, ...]:

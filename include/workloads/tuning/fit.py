@@ -111,7 +111,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "loss_last": trained[-1] if trained else None,
         "tokens": trainer.tokens * trainer.args.world_size,
         "tokens_per_second": round(trainer.tokens * trainer.args.world_size / seconds, 1),
-        "peak_memory_bytes": peak_memory_bytes(job.hardware),
+        "peak_memory_bytes": peak_memory_bytes(job.hardware.device),
         "device": job.hardware.name,
         "dtype": job.precision.dtype,
         "adapter": adapter,

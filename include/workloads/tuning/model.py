@@ -136,9 +136,9 @@ def _bits_and_bytes(asked: Mapping[str, Any], precision: Precision) -> Any:
     return BitsAndBytesConfig(**options)
 
 
-def peak_memory_bytes(hardware: Hardware) -> int:
-    """The most memory this process had: of the GPU, or resident on a CPU (getrusage counts KiB)."""
-    if hardware.device == "cuda":
+def peak_memory_bytes(device: str) -> int:
+    """The most memory this process had: of the GPU ("cuda"), or resident on a CPU (getrusage counts KiB)."""
+    if device == "cuda":
         import torch
 
         return int(torch.cuda.max_memory_allocated())

@@ -33,6 +33,9 @@ class Snapshot:
     tokens: int = 0
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    learning_rate: float | None = None
+    loss_evaluation: float | None = None
+    memory_bytes: int | None = None
     notice: str | None = None  # what a person should know about this run, such as that memory ran out
 
     def line(self) -> str:
@@ -57,6 +60,14 @@ class Snapshot:
             ("tokens_total", "counter", "Tokens trained on by this process.", self.tokens),
             ("tokens_per_second", "gauge", "Training speed.", self.tokens_per_second),
             ("eta_seconds", "gauge", "Estimated time left.", self.eta_seconds),
+            ("learning_rate", "gauge", "Learning rate of the last step.", self.learning_rate),
+            ("loss_evaluation", "gauge", "Loss on the held-out rows.", self.loss_evaluation),
+            (
+                "memory_bytes",
+                "gauge",
+                "The most memory taken, of the GPU where there is one.",
+                self.memory_bytes,
+            ),
         ):
             if value is not None:
                 metric = f"kaito_tuning_{name}"
@@ -98,22 +109,35 @@ class Progress:
         self._started, self._first_step = time.monotonic(), step
         self._set(Snapshot(stage="training", step=step, total=total, notice=self.snapshot.notice))
 
-    def update(self, step: int, loss: float | None, tokens: int, epoch: float) -> None:
+    def evaluated(self, loss: float) -> None:
+        """The held-out rows have been looked at."""
+        self._set(replace(self.snapshot, loss_evaluation=loss))
+
+    def update(
+        self,
+        step: int,
+        loss: float | None,
+        tokens: int,
+        epoch: float,
+        learning_rate: float | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
         """A step is done; `tokens` counts from the start of this process. Logs at most one line a second."""
         now = time.monotonic()
         elapsed, done = now - self._started, step - self._first_step
         total = self.snapshot.total
         self._set(
-            Snapshot(
+            replace(
+                self.snapshot,
                 stage="training",
                 step=step,
-                total=total,
                 epoch=round(epoch, 3),
                 loss=self.snapshot.loss if loss is None else loss,
                 tokens=tokens,
                 tokens_per_second=round(tokens / elapsed, 1) if elapsed > 0 else None,
                 eta_seconds=round(elapsed / done * (total - step), 1) if done > 0 else None,
-                notice=self.snapshot.notice,
+                learning_rate=learning_rate,
+                memory_bytes=memory_bytes,
             )
         )
         if now - self._last_line >= 1 or step >= total:

@@ -19,6 +19,7 @@ from trl import SFTTrainer
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
 from include.workloads.tuning import checkpoints, losses
+from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
 
@@ -85,7 +86,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.progress.begin(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        loss = (logs or {}).get("loss")
+        logged = logs or {}
+        if "eval_loss" in logged and state.is_world_process_zero:
+            self.progress.evaluated(float(logged["eval_loss"]))
+        loss = logged.get("loss")
         if loss is None:
             return
         self._logged_loss = float(loss)
@@ -100,7 +104,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"last {losses.WINDOW} reports, at step {state.global_step}. Set TrainingArguments.learning_rate lower "
                 f"(it is {args.learning_rate:g}), or warmup_steps higher."
             )
-        self._report(state)
+        self._report(state, logged.get("learning_rate"))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         if not math.isfinite(float((metrics or {}).get("eval_loss", 0.0))):
@@ -125,10 +129,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero and folder.is_dir():
             checkpoints.mark_complete(folder, self.identity)
 
-    def _report(self, state: Any) -> None:
+    def _report(self, state: Any, learning_rate: float | None) -> None:
         if state.is_world_process_zero and self.trainer is not None:
             tokens = self.trainer.tokens * max(1, self.trainer.args.world_size)
-            self.progress.update(state.global_step, self._logged_loss, tokens, state.epoch or 0.0)
+            memory = peak_memory_bytes(self.trainer.args.device.type)
+            self.progress.update(
+                state.global_step, self._logged_loss, tokens, state.epoch or 0.0, learning_rate, memory
+            )
 
 
 def _any_rank(flag: bool) -> bool:

@@ -69,6 +69,7 @@ RETRAIN_FROM = (
     "kaito.sh/retrain-from"  # on a candidate: the adapter that its training goes on from, by digest
 )
 RETRAIN_CURRENT = "kaito.sh/retrain-current"  # on a candidate: the adapter that answers today, by digest
+DATASET_CREDENTIALS = "kaito.sh/dataset-secret"  # a Secret whose AUTHORIZATION is sent to the dataset's host
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
 REVISION = "workspace.kaito.io/revision"

@@ -46,6 +46,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.RETRAIN_CURRENT,
         names.RETRAIN_FROM,
         names.HELD_OUT,
+        names.DATASET_CREDENTIALS,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",
         "kaito.sh/upgrade-start-time",

@@ -82,6 +82,9 @@ def references(document: Object) -> list[Reference]:
     found += [Reference(SECRET, path, name) for path, name in secrets]
     if is_object_name(named := notes.get(names.API_KEY)) and named != access.NONE:
         found.append(Reference(SECRET, f"metadata.annotations[{names.API_KEY}]", str(named), access.KEY))
+    if is_object_name(named := notes.get(names.DATASET_CREDENTIALS)):
+        path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
+        found.append(Reference(SECRET, path, str(named), access.AUTHORIZATION))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
@@ -186,7 +189,8 @@ def _remedy(reference: Reference, namespace: str) -> tuple[str, str]:
     """The rule that a reference keeps, and the command that makes what it names."""
     where = f"{reference.name} -n {namespace}"
     if reference.kind is SECRET and reference.key:
-        return "P41", f"kubectl create secret generic {where} --from-literal={reference.key}=..."
+        rule = "P49" if reference.key == access.AUTHORIZATION else "P41"
+        return rule, f"kubectl create secret generic {where} --from-literal={reference.key}=..."
     if reference.kind is SECRET:
         return "P4", f"kubectl create secret docker-registry {where} --docker-server=..."
     return "P5", f"kubectl create configmap {where} --from-file={reference.key}"

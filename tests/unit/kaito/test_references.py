@@ -140,3 +140,12 @@ def test_the_key_of_a_service_is_in_the_secret_that_is_named_for_it() -> None:
     for off in ("none", "No Name", ""):
         document["metadata"]["annotations"] = {"kaito.sh/api-key": off}  # type: ignore[index]
         assert references.references(document) == []
+
+
+def test_what_opens_a_dataset_is_in_the_secret_that_is_named_for_it() -> None:
+    document = {"metadata": {"name": "w", "annotations": {"kaito.sh/dataset-secret": "theirs"}}}
+    [named] = references.references(document)
+    assert (named.name, named.key) == ("theirs", "AUTHORIZATION")
+    [fault] = references.faults(document, {("secrets", "theirs"): {"data": {}}}, None, load_catalog())
+    assert fault.rule == "P49"
+    assert "--from-literal=AUTHORIZATION=" in str(fault)

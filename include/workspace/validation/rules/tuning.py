@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
 
 from include.catalog.tunability import why_not
 from include.contracts.methods import METHODS
+from include.workspace.api import access, names
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.inference import preset_faults
@@ -61,10 +63,38 @@ def output_is_usable(context: Context) -> Iterator[Fault]:
         yield from destination_faults(context, "tuning.output", context.ws.tuning.output)
 
 
+def _parts(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None  # U5 says so
+
+
+def dataset_secret_has_one_reader(context: Context) -> Iterator[Fault]:
+    """F49: a credential goes to the one host that it is for, and never in the clear."""
+    given = context.ws.annotations.get(names.DATASET_CREDENTIALS)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
+    yield from secret_name_fault(path, given, "F49")
+    given_urls = (context.ws.tuning.input.urls if context.ws.tuning else None) or ()
+    urls = [parts for url in given_urls if (parts := _parts(url))]
+    hosts = sorted({url.netloc.rpartition("@")[2].lower() for url in urls})
+    if not urls:
+        hint = f"the value of its key {access.AUTHORIZATION} is sent to the host of tuning.input.urls"
+        yield Fault(path, given, "F49", "is for a dataset that comes from URLs", hint)
+    elif len(hosts) > 1:
+        message = f"would be sent to {len(hosts)} hosts ({', '.join(hosts[:3])})"
+        yield Fault(path, given, "F49", message, "take all files from one host, or use signed links")
+    elif any(url.scheme != "https" for url in urls):
+        yield Fault(path, given, "F49", "would be sent in the clear", "use https URLs")
+
+
 RULES: tuple[Rule, ...] = (
     method_is_known,
     preset_can_be_tuned,
     config_is_a_name,
     input_is_usable,
     output_is_usable,
+    dataset_secret_has_one_reader,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.dataset.connection import PassingFault, PinnedClient, parse, shown
 from include.workloads.dataset.fetch import Fetcher, sha256_of
+from include.workloads.dataset.request import from_environment
 from include.workloads.network import AddressPolicy
 from tests.support.dataset_server import LOOPBACK, Web, send
 
@@ -397,3 +399,35 @@ def test_a_part_that_nobody_asked_for_is_no_file(web: Web, make_fetcher, target:
     with pytest.raises(TryAgain, match="another part of the file"):
         make_fetcher().fetch(web.url("/a"), target)
     assert not target.exists()
+
+
+def test_a_credential_goes_to_the_host_that_it_is_for_and_no_other(web: Web, target: Path):
+    web.redirect("/private", web.url("/storage", "storage.example.com"))
+    web.serve("/storage", b"x")
+    policy = AddressPolicy(LOOPBACK, lambda host, port: ["127.0.0.1"])
+    client = PinnedClient(policy, authorization="Bearer CANARY")
+    Fetcher(client).fetch(web.url("/private"), target)
+    assert [(path, headers.get("Authorization")) for path, headers in web.asked] == [
+        ("/private", "Bearer CANARY"),
+        ("/storage", None),
+    ]
+    assert "CANARY" not in repr(client)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "said"), [("", "kaito.sh/dataset-secret"), ("Bearer CANARY", "has no access to it")]
+)
+def test_a_refusal_says_how_a_credential_is_given(authorization: str, said: str, web: Web, target: Path):
+    web.routes["/d"] = lambda handler: send(handler, status=403)
+    client = PinnedClient(AddressPolicy(LOOPBACK), authorization=authorization)
+    with pytest.raises(UserConfigError, match=said) as fault:
+        Fetcher(client).fetch(web.url("/d"), target)
+    assert "CANARY" not in str(fault.value)
+
+
+@pytest.mark.parametrize("value", ["Bearer a\nX-Evil: 1", "Bearer \x00", "Bearer é"])
+def test_a_credential_that_is_no_header_is_refused(value: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATASET_URLS", '["https://example.com/x"]')
+    monkeypatch.setattr(os, "environ", {**os.environ, "DATASET_AUTHORIZATION": value})  # NUL is no variable's
+    with pytest.raises(UserConfigError, match="AUTHORIZATION"):
+        from_environment()

@@ -32,7 +32,8 @@ def test_speed_and_eta_count_from_where_this_attempt_began(
     progress = Progress(tmp_path / "progress.json")
     progress.begin(step=10, total=20)
     now[0] += 10
-    progress.update(step=15, loss=0.5, tokens=1000, epoch=1.5)
+    progress.evaluated(2.5)
+    progress.update(step=15, loss=0.5, tokens=1000, epoch=1.5, learning_rate=0.1, memory_bytes=1024)
     written = json.loads((tmp_path / "progress.json").read_text())
     assert written == {
         "stage": "training",
@@ -43,8 +44,12 @@ def test_speed_and_eta_count_from_where_this_attempt_began(
         "tokens": 1000,
         "tokens_per_second": 100.0,
         "eta_seconds": 10.0,
+        "learning_rate": 0.1,
+        "loss_evaluation": 2.5,
+        "memory_bytes": 1024,
         "notice": None,
     }
+    assert "kaito_tuning_loss_evaluation 2.5" in progress.snapshot.prometheus()
 
 
 def test_a_notice_stays_to_the_end() -> None:
