@@ -56,7 +56,7 @@ def reading_zones(
     """The zones, by their whole names, to write the work volume in, so that the machines can mount it afterwards.
 
     A disk is made where its first pod runs. So that pod goes to the first zone that a machine is wanted in and where a
-    Node stands that takes any pod; where there is none, no zone is better than another.
+    Node without GPUs stands that takes any pod; where there is none, no zone is better than another.
 
     :param choices: the zones of the machines in the order of asking, as a Workspace writes them; "" for any, which is
         the volume's own then.
@@ -91,7 +91,9 @@ def _takes_any_pod(node: Object) -> bool:
     barred = spec.get("unschedulable") or any(
         taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints") or ()
     )
-    return ready and not barred
+    # A machine with GPUs is some Workspace's and goes with it.
+    has_gpus = str((status.get("allocatable") or {}).get("nvidia.com/gpu", "0")) != "0"
+    return ready and not barred and not has_gpus
 
 
 def _values(terms: Iterable[Object], keys: Iterable[str]) -> frozenset[str] | None:

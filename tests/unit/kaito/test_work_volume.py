@@ -197,7 +197,9 @@ def test_an_agent_pool_keeps_to_the_zones_of_its_volume() -> None:
         assert provider._in_reach(zones).zones == wanted
 
 
-def node(name: str, zone: str = "", *, taint: str = "", ready: bool = True, cordoned: bool = False) -> Any:
+def node(
+    name: str, zone: str = "", *, taint: str = "", ready: bool = True, cordoned: bool = False, gpus: str = ""
+) -> Any:
     spec: dict[str, Any] = {"unschedulable": True} if cordoned else {}
     if taint:
         spec["taints"] = [{"key": "k", "effect": taint}]
@@ -205,7 +207,7 @@ def node(name: str, zone: str = "", *, taint: str = "", ready: bool = True, cord
     return {
         "metadata": {"name": name, "labels": {ZONE: zone}},
         "spec": spec,
-        "status": {"conditions": told},
+        "status": {"conditions": told, "allocatable": {"nvidia.com/gpu": gpus} if gpus else {}},
     }
 
 
@@ -221,6 +223,8 @@ def node(name: str, zone: str = "", *, taint: str = "", ready: bool = True, cord
         (["1"], [node("a", "e-1", taint="NoSchedule")], None, ()),
         (["1"], [node("a", "e-1", taint="PreferNoSchedule")], None, ("e-1",)),
         (["1"], [node("a", "e-1", ready=False)], None, ()),
+        (["1"], [node("a", "e-1", gpus="1")], None, ()),
+        (["1"], [node("a", "e-1", gpus="0")], None, ("e-1",)),
         (["1"], [node("a", "e-1", cordoned=True)], None, ()),
         (["1"], [node("a", "e-1")], VolumePlacement(zones=frozenset({"e-2"})), ()),
         (["1", "2"], [node("a", "e-1"), node("b", "e-2")], VolumePlacement(frozenset({"e-2"})), ("e-2",)),
