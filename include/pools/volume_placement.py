@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.pools.status import GPU_RESOURCE
+
 Object = Mapping[str, Any]
 
 ZONE = "topology.kubernetes.io/zone"
@@ -92,7 +94,7 @@ def _takes_any_pod(node: Object) -> bool:
         taint.get("effect") in ("NoSchedule", "NoExecute") for taint in spec.get("taints") or ()
     )
     # A machine with GPUs is some Workspace's and goes with it.
-    has_gpus = str((status.get("allocatable") or {}).get("nvidia.com/gpu", "0")) != "0"
+    has_gpus = str((status.get("allocatable") or {}).get(GPU_RESOURCE, "0")) != "0"
     return ready and not barred and not has_gpus
 
 
