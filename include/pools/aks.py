@@ -167,7 +167,7 @@ def observed(
     members, tags = nodes_of([pool], nodes), properties(pool).get("tags") or {}
     leaving = state(pool) in LEAVING_STATES
     return ObservedPool(
-        provider=names.PoolProvider.AKS,
+        provider=names.ProviderName.AKS,
         kind=KIND,
         name=str(pool["name"]),
         workspace=(

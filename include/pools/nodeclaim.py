@@ -173,7 +173,7 @@ def observed(claim: Object, nodes: Mapping[str, Object]) -> ObservedPool:
     if going and held:
         going += f", held by the finalizer(s) {held}"
     return ObservedPool(
-        provider=names.PoolProvider.NODE_CLAIM,
+        provider=names.ProviderName.NODE_CLAIM,
         kind=KIND,
         name=str(meta["name"]),
         workspace=(

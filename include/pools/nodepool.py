@@ -152,7 +152,7 @@ def observed(
     types = nodeclaim.instance_types((pool.get("spec") or {}).get("template") or {})
     return replace(
         single,
-        provider=names.PoolProvider.NODE_POOL,
+        provider=names.ProviderName.NODE_POOL,
         kind=KIND,
         status=replace(status, offer=offer_of(pool, types)),
         machines=_machines(pool, own, listed),

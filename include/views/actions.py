@@ -45,7 +45,7 @@ class ActionRefused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class OfferedAction:
     """An action that a Workspace offers now.
 
     :param does: what will happen and what it costs, as sentences for the one who confirms.
@@ -69,13 +69,13 @@ class Change:
     deletes: bool = False
 
 
-def offers(workspace: Object) -> list[Offer]:
+def offers(workspace: Object) -> list[OfferedAction]:
     """What makes sense for a Workspace now, in the order of a page."""
     meta, status = workspace["metadata"], workspace.get("status") or {}
     if meta.get("deletionTimestamp"):
         return []
     annotations = meta.get("annotations") or {}
-    result: list[Offer] = []
+    result: list[OfferedAction] = []
     if annotations.get(names.PAUSED) == "true":
         result.append(_resume())
     else:
@@ -113,33 +113,33 @@ def _hourly(status: Object) -> str:
     return f"about {usd(known[-1])} an hour for each machine" if known else "the price of its machines"
 
 
-def _rerun(workspace: Object) -> Offer:
+def _rerun(workspace: Object) -> OfferedAction:
     status = workspace.get("status") or {}
     what = "the training" if workspace.get("tuning") is not None else "the rollout"
     kept = " A finished adapter that was not delivered is not made again." if "tuning" in workspace else ""
-    return Offer(
+    return OfferedAction(
         Action.RERUN,
         "Run again",
         f"Starts {what} once more as a new Airflow run, on new machines: {_hourly(status)} while they are held.{kept}",
     )
 
 
-def _pause(status: Object) -> Offer:
+def _pause(status: Object) -> OfferedAction:
     rate = records.usd_per_hour(status.get("cost"))
     going = f" Machines that it holds stay and cost {usd(rate)} an hour." if rate else " It costs nothing."
-    return Offer(
+    return OfferedAction(
         Action.PAUSE,
         "Pause",
         f"Airflow leaves the Workspace alone: nothing is started, repaired or released until it is resumed.{going}",
     )
 
 
-def _resume() -> Offer:
+def _resume() -> OfferedAction:
     does = "Airflow looks after the Workspace again, and does at once what is due; machines may be ordered for it."
-    return Offer(Action.RESUME, "Resume", does)
+    return OfferedAction(Action.RESUME, "Resume", does)
 
 
-def _scaling(workspace: Object) -> list[Offer]:
+def _scaling(workspace: Object) -> list[OfferedAction]:
     status = workspace.get("status") or {}
     how = state(workspace).word
     if how == "At zero":
@@ -147,7 +147,7 @@ def _scaling(workspace: Object) -> list[Offer]:
             f"Orders the machines again and starts the service: {_hourly(status)}. It goes to zero again when nobody "
             "has asked it for as long as before."
         )
-        return [Offer(Action.WAKE, "Wake", does)]
+        return [OfferedAction(Action.WAKE, "Wake", does)]
     if how != "Serving":
         return []
     does = (
@@ -155,21 +155,23 @@ def _scaling(workspace: Object) -> list[Offer]:
         f"{_hourly(status)}. It answers nothing while it is at zero; Wake brings it back in some minutes."
     )
     return [
-        Offer(Action.SCALE_TO_ZERO, "Scale to zero", does, value="minutes without a request", proposal="1")
+        OfferedAction(
+            Action.SCALE_TO_ZERO, "Scale to zero", does, value="minutes without a request", proposal="1"
+        )
     ]
 
 
-def _retraining(status: Object) -> list[Offer]:
+def _retraining(status: Object) -> list[OfferedAction]:
     retrain = status.get("retrain")
     if not isinstance(retrain, Mapping):
         return []
-    result: list[Offer] = []
+    result: list[OfferedAction] = []
     if candidate := digest_of(retrain.get("approval")):
         does = (
             f"Serves the candidate {candidate[:19]} in place of the present adapter, as its policy says. It costs "
             "nothing by itself. To reject it, answer the required action of its run in Airflow."
         )
-        result.append(Offer(Action.APPROVE, "Approve", does, proposal=candidate))
+        result.append(OfferedAction(Action.APPROVE, "Approve", does, proposal=candidate))
     if earlier := earlier_versions(status):
         known = ", ".join(f"{version} ({digest[:19]})" for version, digest in earlier.items())
         does = (
@@ -177,7 +179,9 @@ def _retraining(status: Object) -> list[Offer]:
             f"There are: {known}."
         )
         newest = list(earlier)[-1]
-        result.append(Offer(Action.ROLL_BACK, "Roll back", does, value="version to serve", proposal=newest))
+        result.append(
+            OfferedAction(Action.ROLL_BACK, "Roll back", does, value="version to serve", proposal=newest)
+        )
     return result
 
 
@@ -201,14 +205,14 @@ def digest_of(told: object) -> str:
     return match[0] if match else ""
 
 
-def _delete(workspace: Object) -> Offer:
+def _delete(workspace: Object) -> OfferedAction:
     rate = records.usd_per_hour((workspace.get("status") or {}).get("cost"))
     saves = f" It saves {usd(rate)} an hour." if rate else ""
     does = (
         "Deletes the Workspace: its runs stop, then service, pods, machines and work volume go. Pushed adapters and "
         f"your own volumes stay.{saves} This cannot be undone."
     )
-    return Offer(Action.DELETE, "Delete", does, value="its name, to confirm", dangerous=True)
+    return OfferedAction(Action.DELETE, "Delete", does, value="its name, to confirm", dangerous=True)
 
 
 def _annotate(

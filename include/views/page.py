@@ -65,7 +65,7 @@ class Page:
     evaluation: Sequence[tuple[str, str]]
     yaml: str
     commands: Sequence[commands.Command]
-    offers: Sequence[actions.Offer]
+    offers: Sequence[actions.OfferedAction]
     run: Mapping[str, str]
 
 

@@ -121,7 +121,7 @@ def policy() -> Policy:
     :raises ValueError: a setting is not what it must be.
     """
     from include.workspace import Policy
-    from include.workspace.api.names import AUTO_PROVIDER, PoolProvider
+    from include.workspace.api.names import AUTO_PROVIDER, ProviderName
     from kaito.providers.registry import provider_names
 
     made = manifest_settings()
@@ -139,7 +139,7 @@ def policy() -> Policy:
     return Policy(
         allowed_networks=made.allowed_networks,
         insecure_registries=made.insecure_registries,
-        byo=_text("pool_provider").lower() == PoolProvider.BYO,
+        byo=_text("pool_provider").lower() == ProviderName.BYO,
         auto=_text("pool_provider").lower() == AUTO_PROVIDER,
         pool_providers=provider_names(),
         local_weights=bool(made.weights_mirror),

@@ -31,7 +31,7 @@ from include.pools.azure_offer import Wanted, offer_faults
 from include.pools.status import FailureClass
 from include.workspace import parse_workspace
 from include.workspace.api import names
-from include.workspace.api.names import PoolProvider
+from include.workspace.api.names import ProviderName
 from sandbox.controllers.ownership import set_condition
 from sandbox.faults import FaultKind
 from sandbox.node.machine import is_lost
@@ -525,7 +525,7 @@ async def test_triggers_see_the_same(azure: AzureThread, machines: BlockingProvi
         async def list(self, kind: Any, **_: Any) -> list[dict[str, Any]]:
             return azure.list(kind)
 
-    observer = async_provider(Nodes(), PoolSettings(PoolProvider.AKS, CONN))  # type: ignore[arg-type]
+    observer = async_provider(Nodes(), PoolSettings(ProviderName.AKS, CONN))  # type: ignore[arg-type]
     for _ in range(2):
         assert await observer.observe(KEY) == machines.observe(KEY)
     await observer.close()
@@ -543,7 +543,7 @@ def test_the_settings_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(f"AIRFLOW__KAITO__{key}", value)
     options = AgentPoolOptions(spot=True, spot_max_price=0.75, zones=("1", "3"), gpu_driver="None")
-    assert pool_settings() == PoolSettings(PoolProvider.AKS, "mine", options)
+    assert pool_settings() == PoolSettings(ProviderName.AKS, "mine", options)
     chosen = pools.provider(FakeCluster()).provider  # type: ignore[arg-type]
     assert isinstance(chosen, AgentPools)
     assert chosen.aks.conn_id == "mine"

@@ -11,15 +11,15 @@ from include.janitor import Inventory
 from include.ledger.machines import HeldMachine, machines
 from include.pools import aks, nodeclaim, nodepool
 from include.pools.observed import ObservedPool, WorkspacePools, machines_of
-from include.workspace.api.names import PoolProvider
+from include.workspace.api.names import ProviderName
 
 Obj = Mapping[str, Any]
 #: What each makes, and what shows only where it is asked for.
 KINDS = {
-    PoolProvider.NODE_CLAIM: nodeclaim.KIND,
-    PoolProvider.NODE_POOL: nodepool.KIND,
-    PoolProvider.AKS: aks.KIND,
-    PoolProvider.BYO: "Node",
+    ProviderName.NODE_CLAIM: nodeclaim.KIND,
+    ProviderName.NODE_POOL: nodepool.KIND,
+    ProviderName.AKS: aks.KIND,
+    ProviderName.BYO: "Node",
 }
 
 
@@ -37,7 +37,7 @@ def pools_of(
 
 
 def workspace_pools(
-    provider: str = PoolProvider.NODE_CLAIM,
+    provider: str = ProviderName.NODE_CLAIM,
     *,
     asked: bool = False,
     nodes: Sequence[Obj] = (),
@@ -49,15 +49,15 @@ def workspace_pools(
     machines = machines_of(pools, nodes)
     if not provider:
         return WorkspacePools(pools=tuple(pools), machines=machines)
-    watched = provider == PoolProvider.NODE_CLAIM
-    remote = provider == PoolProvider.AKS
+    watched = provider == ProviderName.NODE_CLAIM
+    remote = provider == ProviderName.AKS
     told = tuple(pool.unregistered for pool in pools if pool.unregistered)
     return WorkspacePools(
         provider=provider,
-        kind=KINDS[PoolProvider(provider)],
+        kind=KINDS[ProviderName(provider)],
         watched=watched,
-        complete=asked or watched or provider == PoolProvider.BYO,
-        makes_machines=provider != PoolProvider.BYO,
+        complete=asked or watched or provider == ProviderName.BYO,
+        makes_machines=provider != ProviderName.BYO,
         pools=tuple(pools),
         machines=machines,
         unregistered=told if asked or not remote else None,

@@ -39,7 +39,7 @@ from include.planning import Plan, plan
 from include.pools.aks import AgentPoolOptions
 from include.workspace import parse_workspace
 from include.workspace.api import names
-from include.workspace.api.names import PoolProvider
+from include.workspace.api.names import ProviderName
 from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
 
@@ -174,7 +174,7 @@ class Pool:
     def workspace(self, nodes: int = 1) -> dict[str, Any]:
         meta = {"name": self.name, "namespace": "default", "uid": f"uid-{self.name}", "generation": 1}
         found: dict[str, Any] = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": meta}
-        if self.kind == PoolProvider.BYO:
+        if self.kind == ProviderName.BYO:
             template = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
             selector = {"labelSelector": {"matchLabels": {"app": "mine"}}}
             return {**found, "resource": {**selector, "count": nodes}, "inference": {"template": template}}
@@ -200,7 +200,7 @@ class Pool:
         )
 
     def _plan(self, nodes: int) -> Plan:
-        like = Pool(self.cloud, PoolProvider.NODE_CLAIM, self.name).workspace()
+        like = Pool(self.cloud, ProviderName.NODE_CLAIM, self.name).workspace()
         return replace(plan(parse_workspace(like), load_catalog()), node_count=nodes)
 
     def create(self, nodes: int = 1, run: str = "run-1") -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 WORDS = re.compile(
-    r"node_?claim|node_?pool|agent_?pool|agent pool|\baks|karpenter|PoolProvider\.[A-Z]"
+    r"node_?claim|node_?pool|agent_?pool|agent pool|\baks|karpenter|ProviderName\.[A-Z]"
     r"|(==|!=|\bin\b)\s*\(?[\"'](byo|nodeclaim|nodepool|aks)\b|isinstance\([^)]*(OwnNodes|NodeClaims|NodePools|AgentPools)",
     re.IGNORECASE,
 )
@@ -50,7 +50,7 @@ def test_nothing_else_names_a_provider() -> None:
     [
         ("if choice.provider == 'aks':", True),
         ("from kaito.providers.nodepool import NODE_POOL", True),
-        ("if settings.provider != PoolProvider.BYO:", True),
+        ("if settings.provider != ProviderName.BYO:", True),
         ("isinstance(machines, OwnNodes)", True),
         ("claims = cluster.list(NODE_CLAIM)", True),
         ("builder.condition(T.NODE_CLAIM_READY, True, R.NODE_CLAIMS_READY, message)", False),

@@ -96,7 +96,7 @@ RESERVED_LABELS = frozenset(
 )
 
 
-class PoolProvider(StrEnum):
+class ProviderName(StrEnum):
     """Who makes machines, of those that come with the product: what the annotation POOL_PROVIDER may say."""
 
     NODE_CLAIM = "nodeclaim"
@@ -106,9 +106,9 @@ class PoolProvider(StrEnum):
 
 
 AUTO_PROVIDER = "auto"
-POOL_PROVIDERS = (*PoolProvider, AUTO_PROVIDER)
+POOL_PROVIDERS = (*ProviderName, AUTO_PROVIDER)
 #: The clouds of which a provider has machines, where it does not have all.
-PROVIDER_CLOUDS: Mapping[str, tuple[str, ...]] = {PoolProvider.AKS: ("azure",)}
+PROVIDER_CLOUDS: Mapping[str, tuple[str, ...]] = {ProviderName.AKS: ("azure",)}
 
 LABEL_VALUE_MAX = 63
 _RUN_ID_END = re.compile(r"\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r\d+)?$")

@@ -76,7 +76,7 @@ class AgentPools(PoolProvider):
     :param lost_seconds: how long a machine may be silent before it counts as dead.
     """
 
-    name = names.PoolProvider.AKS
+    name = names.ProviderName.AKS
     kind = KIND
     remote = True
 

@@ -28,7 +28,7 @@ def nodes_wanted(workspace: Mapping[str, Any]) -> int:
 class OwnNodes(PoolProvider):
     """BYO nodes of one Workspace."""
 
-    name = names.PoolProvider.BYO
+    name = names.ProviderName.BYO
     kind = "Node"
     makes_machines = False
 

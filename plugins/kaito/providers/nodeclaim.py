@@ -32,7 +32,7 @@ GONE_SECONDS = 600.0
 class NodeClaims(KarpenterProvider):
     """Karpenter-core's API: one NodeClaim for each machine."""
 
-    name = names.PoolProvider.NODE_CLAIM
+    name = names.ProviderName.NODE_CLAIM
     kind = KIND
     keeps_zones = False  # KAITO's gpu-provisioner passes over them
     objects = NODE_CLAIM

@@ -38,7 +38,7 @@ NO_CAPACITY_EVENTS = "involvedObject.kind=NodeClaim,reason=InsufficientCapacityE
 class NodePools(KarpenterProvider):
     """Karpenter's NodePools with static replicas (Karpenter 1.8 or newer, AKS node auto-provisioning)."""
 
-    name = names.PoolProvider.NODE_POOL
+    name = names.ProviderName.NODE_POOL
     kind = KIND
     objects = NODE_POOL
 

@@ -28,10 +28,10 @@ from kaito.providers.settings import SECTION, PoolSettings, pool_settings
 GROUP = "kaito.pool_providers"
 #: Who comes with the product.
 _OWN = {
-    names.PoolProvider.NODE_CLAIM: "kaito.providers.nodeclaim.NodeClaims",
-    names.PoolProvider.NODE_POOL: "kaito.providers.nodepool.NodePools",
-    names.PoolProvider.AKS: "kaito.providers.aks.AgentPools",
-    names.PoolProvider.BYO: "kaito.providers.byo.OwnNodes",
+    names.ProviderName.NODE_CLAIM: "kaito.providers.nodeclaim.NodeClaims",
+    names.ProviderName.NODE_POOL: "kaito.providers.nodepool.NodePools",
+    names.ProviderName.AKS: "kaito.providers.aks.AgentPools",
+    names.ProviderName.BYO: "kaito.providers.byo.OwnNodes",
 }
 _registered: dict[str, type[PoolProvider] | str] = {}
 

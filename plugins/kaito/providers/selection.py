@@ -52,7 +52,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Offer:
+class InstalledProviders:
     """What a cluster and its Airflow have: the two kinds of Karpenter, and a connection to Azure."""
 
     node_claims: bool
@@ -60,15 +60,15 @@ class Offer:
     azure: bool
 
 
-def pick(offer: Offer, azure_conn_id: str) -> tuple[str, str]:
+def pick(installed: InstalledProviders, azure_conn_id: str) -> tuple[str, str]:
     """Choose for a Workspace that names a machine type. Raises NoProvider."""
-    if offer.node_pools:
-        return names.PoolProvider.NODE_POOL, "auto, and the cluster knows Karpenter's NodePools"
-    if offer.node_claims:
-        return names.PoolProvider.NODE_CLAIM, "auto, and the cluster knows NodeClaims but no NodePools"
-    if offer.azure:
+    if installed.node_pools:
+        return names.ProviderName.NODE_POOL, "auto, and the cluster knows Karpenter's NodePools"
+    if installed.node_claims:
+        return names.ProviderName.NODE_CLAIM, "auto, and the cluster knows NodeClaims but no NodePools"
+    if installed.azure:
         why = f"auto, and there is connection {azure_conn_id} with a subscription but no NodeClaims in the cluster"
-        return names.PoolProvider.AKS, why
+        return names.ProviderName.AKS, why
     raise NoProvider(
         "Provider auto found nobody who makes machines: the cluster knows neither NodeClaims nor NodePools, and "
         f"Airflow connection {azure_conn_id} has no subscriptionId. Install Karpenter or the gpu-provisioner, add the "
@@ -90,7 +90,7 @@ def _stated(workspace: Mapping[str, Any], found: PoolSettings) -> Choice | None:
         return Choice(found, why)
     if not parse_workspace(workspace).instance_type:
         return Choice(
-            replace(found, provider=names.PoolProvider.BYO), "auto, and the Workspace names no instanceType"
+            replace(found, provider=names.ProviderName.BYO), "auto, and the Workspace names no instanceType"
         )
     return None
 
@@ -111,20 +111,20 @@ class Chooser:
     def __init__(self, cluster: ClusterCalls, settings: PoolSettings | None = None) -> None:
         self.cluster = cluster
         self.settings = settings or checked(pool_settings())
-        self._offer: Offer | None = None
+        self._installed: InstalledProviders | None = None
 
     async def choose(self, workspace: Mapping[str, Any]) -> Choice:
         """Say who makes a Workspace's machines. Raises ValueError."""
         if stated := _stated(workspace, self.settings):
             return stated
-        if self._offer is None:
+        if self._installed is None:
             labels = PoolKey.of(workspace, Purpose.TUNING).labels
-            self._offer = Offer(
+            self._installed = InstalledProviders(
                 await self._knows(NODE_CLAIM, labels),
                 await self._knows(NODE_POOL, labels),
                 await self._azure(),
             )
-        name, why = pick(self._offer, self.settings.azure_conn_id)
+        name, why = pick(self._installed, self.settings.azure_conn_id)
         return Choice(replace(self.settings, provider=name), why)
 
     async def _knows(self, kind: Kind, labels: Mapping[str, str]) -> bool:

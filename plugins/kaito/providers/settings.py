@@ -22,7 +22,7 @@ _WORDS = {"true": True, "false": False}
 class PoolSettings:
     """An installation's choice of provider (a registered name, or `auto`), and what agent pools are made with."""
 
-    provider: str = names.PoolProvider.NODE_CLAIM
+    provider: str = names.ProviderName.NODE_CLAIM
     azure_conn_id: str = DEFAULT_AZURE_CONNECTION
     options: AgentPoolOptions = field(default_factory=AgentPoolOptions)
 
@@ -60,7 +60,7 @@ def pool_settings() -> PoolSettings:
 
     :raises ValueError: a setting is not what it must be. Whether there is such a provider the registry says.
     """
-    name = (_text("pool_provider") or names.PoolProvider.NODE_CLAIM).lower()
+    name = (_text("pool_provider") or names.ProviderName.NODE_CLAIM).lower()
     options = AgentPoolOptions(
         spot=_switch("pool_spot"),
         spot_max_price=_price("pool_spot_max_price"),

@@ -28,7 +28,7 @@ from kaito.tasks import machines as operators
 from include.pools.status import Stage
 from include.workspace import workspace_crd
 from include.workspace.api import names
-from include.workspace.api.names import AUTO_PROVIDER, PoolProvider
+from include.workspace.api.names import AUTO_PROVIDER, ProviderName
 from tests.support.fake_cluster import RUN_ID, FakeCalls, FakeCluster
 from tests.support.node_claims import gpu_node
 from tests.support.tasks import create, preflight
@@ -46,25 +46,25 @@ def annotated(workspace: dict[str, Any], provider: str) -> dict[str, Any]:
 
 
 def test_without_a_word_machines_are_node_claims(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
-    assert choose(cluster, workspace).settings.provider == PoolProvider.NODE_CLAIM  # type: ignore[arg-type]
+    assert choose(cluster, workspace).settings.provider == ProviderName.NODE_CLAIM  # type: ignore[arg-type]
 
 
 def test_the_annotation_beats_the_setting(
     cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "aks")
-    assert choose(cluster, workspace).settings.provider == PoolProvider.AKS  # type: ignore[arg-type]
+    assert choose(cluster, workspace).settings.provider == ProviderName.AKS  # type: ignore[arg-type]
     chosen = choose(cluster, annotated(workspace, "nodepool"))  # type: ignore[arg-type]
-    assert chosen.settings.provider == PoolProvider.NODE_POOL
+    assert chosen.settings.provider == ProviderName.NODE_POOL
     assert names.POOL_PROVIDER in str(chosen)
 
 
 @pytest.mark.parametrize(
     ("lacks", "azure", "expected"),
     [
-        ((), True, PoolProvider.NODE_POOL),
-        ((NODE_POOL,), True, PoolProvider.NODE_CLAIM),
-        ((NODE_POOL, NODE_CLAIM), True, PoolProvider.AKS),
+        ((), True, ProviderName.NODE_POOL),
+        ((NODE_POOL,), True, ProviderName.NODE_CLAIM),
+        ((NODE_POOL, NODE_CLAIM), True, ProviderName.AKS),
         ((NODE_POOL, NODE_CLAIM), False, None),
     ],
 )
@@ -94,7 +94,7 @@ async def test_auto_takes_what_there_is_and_both_sides_agree(
 def test_auto_without_a_machine_type_means_byo_nodes(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     workspace["resource"]["instanceType"] = ""
     chosen = choose(cluster, workspace, AUTO)  # type: ignore[arg-type]
-    assert chosen.settings.provider == PoolProvider.BYO
+    assert chosen.settings.provider == ProviderName.BYO
     assert "no instanceType" in chosen.why
 
 
@@ -111,7 +111,7 @@ async def test_one_look_at_the_cluster_serves_many_workspaces(
     hook.list = counted  # type: ignore[method-assign]
     chooser = Chooser(hook, AUTO)  # type: ignore[arg-type]
     chosen = [(await chooser.choose(workspace)).settings.provider for _ in range(3)]
-    assert chosen == [PoolProvider.NODE_POOL] * 3
+    assert chosen == [ProviderName.NODE_POOL] * 3
     assert sorted(looks) == ["nodeclaims", "nodepools"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from include.reconcile import decide
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
-from include.workspace.api.names import PoolProvider
+from include.workspace.api.names import ProviderName
 from include.workspace.status.conditions import condition
 from tests.support.pools import workspace_pools
 from tests.support.reconcile.cluster import NAME, Obj, label, node_status
@@ -70,7 +70,7 @@ def test_a_node_of_ones_own_that_does_not_report_is_no_ready_resource(until: obj
 
     def look(nodes: list[Obj]) -> tuple[str, str]:
         seen = story.look()
-        mine = workspace_pools(PoolProvider.BYO)
+        mine = workspace_pools(ProviderName.BYO)
         observed = replace(seen.observed, nodes=nodes, pools=mine)
         decision = decide(seen.workspace, observed, seen.now, config)
         told = condition(decision.status or seen.workspace["status"], "ResourceReady")

@@ -10,7 +10,7 @@ from include.catalog import Catalog, Machine, Model
 from include.catalog.machines import unlisted
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
-from include.workspace.api.names import AUTO_PROVIDER, POOL_PROVIDER, POOL_PROVIDERS, RUNTIME, PoolProvider
+from include.workspace.api.names import AUTO_PROVIDER, POOL_PROVIDER, POOL_PROVIDERS, RUNTIME, ProviderName
 from include.workspace.validation import identity, pod_security
 from include.workspace.validation.faults import Fault
 
@@ -50,8 +50,8 @@ class Policy:
         metadata, resource = _mapping(document.get("metadata")), _mapping(document.get("resource"))
         given = _mapping(metadata.get("annotations")).get(POOL_PROVIDER)
         if given not in self.pool_providers:
-            given = AUTO_PROVIDER if self.auto else PoolProvider.BYO if self.byo else ""
-        return given == PoolProvider.BYO or (given == AUTO_PROVIDER and not resource.get("instanceType"))
+            given = AUTO_PROVIDER if self.auto else ProviderName.BYO if self.byo else ""
+        return given == ProviderName.BYO or (given == AUTO_PROVIDER and not resource.get("instanceType"))
 
     def of(self, ws: Workspace) -> Policy:
         """The settings as they are for this Workspace, whose annotation may name another provider of machines."""
@@ -61,7 +61,7 @@ class Policy:
         if given is None:
             return self
         return replace(
-            self, byo=given == PoolProvider.BYO or (given == AUTO_PROVIDER and not ws.instance_type)
+            self, byo=given == ProviderName.BYO or (given == AUTO_PROVIDER and not ws.instance_type)
         )
 
 
