@@ -72,19 +72,22 @@ def reaches(
 
 
 def served(stack: ReconciledStack) -> str:
-    """The digest that the pods of the service were made with."""
-    init = stack.get("statefulset", NAME)["spec"]["template"]["spec"]["initContainers"]
-    return next(text for text in (str(one["env"]) for one in init) if "@sha256:" in text).partition("@")[2][
-        :71
-    ]
+    """The digest of the adapter that answers, as an answer itself says."""
+    return str(ask(stack).headers["x-kaito-adapter-digest"])
+
+
+def ask(stack: ReconciledStack) -> httpx.Response:
+    address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    body = {"prompt": "What is 2 plus 2?", "generate_kwargs": {"max_new_tokens": 8}}
+    return httpx.post(f"http://{address}/chat", json=body, timeout=60, trust_env=False).raise_for_status()
 
 
 def answers(stack: ReconciledStack) -> bool:
-    address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
-    reply = httpx.post(
-        f"http://{address}/chat", json={"prompt": "What is 2 plus 2?"}, timeout=60, trust_env=False
-    )
-    return reply.status_code == 200 and isinstance(reply.json()["Result"], str)
+    return isinstance(ask(stack).json()["Result"], str)
+
+
+def pods(stack: ReconciledStack) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in stack.pods(NAME, "serving")}
 
 
 def action(stack: ReconciledStack, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -134,7 +137,9 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         assert "| perplexity of the answers in the held-out rows |" in asked["body"]
         assert first in asked["body"]
         stack.api.respond(run["dag"], run["id"], APPROVE, "Approve")
+        before = pods(stack)
         told = reaches(stack, "Promoted")
+        assert pods(stack) == before  # the server took the adapter while it answered
         assert status(stack)["retrain"]["versions"][-1]["approvedBy"] == "admin"
         version = status(stack)["retrain"]["versions"][-1]
         assert version["dataset"]["rows"] == 40
