@@ -89,7 +89,7 @@ def test_from_a_folder_to_an_answer(reconciled_stack: ReconciledStack, claim: st
         "push_secret": SECRET,
     }
     stack.api.trigger("kaito_package_model", RUN, conf)
-    stack.api.wait_for_run("kaito_package_model", RUN, 180)
+    assert wait(lambda: _ended(stack, RUN), 180, "the image") == "success"
     made = stack.api.xcom("kaito_package_model", RUN, "package")
     assert made["pushed"] is True
     assert made["licence"] == "apache-2.0"
