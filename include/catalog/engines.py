@@ -64,6 +64,7 @@ class VllmFacts:
 
     version: str
     architectures: frozenset[str]
+    pooling: frozenset[str]
     config_types: frozenset[str]
     quantizations: frozenset[str]
     arguments: Mapping[str, str]
@@ -77,6 +78,7 @@ def vllm_facts() -> VllmFacts:
     return VllmFacts(
         version=str(loaded["version"]),
         architectures=frozenset(loaded["architectures"].split()),
+        pooling=frozenset(loaded["pooling"].split()),
         config_types=frozenset(loaded["config_types"].split()),
         quantizations=frozenset(loaded["quantizations"].split()),
         arguments={name: kind for kind, names in loaded["arguments"].items() for name in names.split()},
@@ -101,6 +103,11 @@ def loads(model: Model, runtime: str) -> bool:
 
 def _vllm(model: Model) -> str:
     facts = vllm_facts()
+    if model.architecture in facts.pooling:
+        return (
+            f"vLLM {facts.version} embeds, ranks or scores texts with {model.architecture}, and a service of a Workspace "
+            "writes them: it is asked at /chat before it counts as ready"
+        )
     if model.architecture not in facts.architectures:
         return f"vLLM {facts.version} has no model class for {model.architecture}"
     if model.quantization and _vllm_method(model.quantization) not in facts.quantizations:

@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 HEADER = """\
-# What vLLM takes, asked of vLLM itself: model architectures that write text, model types whose config.json it reads
-# without code of the repository, methods of quantisation, arguments of `vllm serve` by the kind of their value.
+# What vLLM takes, asked of vLLM itself: model architectures that write text, those that only embed, rank or score it
+# (pooling), model types whose config.json it reads without code of the repository, methods of quantisation, arguments
+# of `vllm serve` by the kind of their value.
 # Made by: make vllm-facts. Not edited by hand; read by include/catalog/engines.py.
 """
 WIDTH = 120
@@ -38,6 +39,7 @@ def facts() -> dict[str, Any]:
     return {
         "version": version("vllm").partition("+")[0],
         "architectures": _text(_architectures()),
+        "pooling": _text(_pooling() - _architectures()),
         "config_types": _text(_config_types()),
         "quantizations": _text(_quantizations()),
         "arguments": {kind: _text(names) for kind, names in sorted(arguments.items())},
@@ -62,6 +64,22 @@ def _architectures() -> set[str]:
     ):
         found |= set(table)
     return found & known
+
+
+def _pooling() -> set[str]:
+    """Those that embed, rank or judge texts, and write none."""
+    from vllm.model_executor.models import registry
+
+    found: set[str] = set()
+    for table in (
+        registry._EMBEDDING_MODELS,
+        registry._LATE_INTERACTION_MODELS,
+        registry._REWARD_MODELS,
+        registry._TOKEN_CLASSIFICATION_MODELS,
+        registry._SEQUENCE_CLASSIFICATION_MODELS,
+    ):
+        found |= set(table)
+    return found & set(registry.ModelRegistry.get_supported_archs())
 
 
 def _config_types() -> set[str]:

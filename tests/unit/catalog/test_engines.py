@@ -49,6 +49,12 @@ def test_transformers_loads_the_text_part(name: str) -> None:
     assert engines.loads(CATALOG.model(name), "transformers")
 
 
+@pytest.mark.parametrize("name", ["BertModel", "Qwen3VLNemotronEmbedModel", "JambaForSequenceClassification"])
+def test_a_model_that_writes_no_text_is_no_service(name: str) -> None:
+    embedding = replace(CATALOG.model("phi-4"), architecture=name)
+    assert f"embeds, ranks or scores texts with {name}" in engines.why_not(embedding, "vllm")
+
+
 def test_what_no_runtime_knows() -> None:
     odd = replace(CATALOG.model("phi-4"), architecture="Phi9ForCausalLM")
     assert "no model class for Phi9ForCausalLM" in engines.why_not(odd, "vllm")
