@@ -105,8 +105,8 @@ def _vllm(model: Model) -> str:
     facts = vllm_facts()
     if model.architecture in facts.pooling:
         return (
-            f"vLLM {facts.version} embeds, ranks or scores texts with {model.architecture}, and a service of a Workspace "
-            "writes them: it is asked at /chat before it counts as ready"
+            f"vLLM {facts.version} embeds, ranks or scores texts with {model.architecture}, and a service of a "
+            "Workspace writes them: it is asked at /chat before it counts as ready"
         )
     if model.architecture not in facts.architectures:
         return f"vLLM {facts.version} has no model class for {model.architecture}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,7 @@ class Batch:
     :param choice: makes what chooses a request's tokens.
     :param stop_ids: tokens that end an answer.
     :param most: tokens that all rows together may hold.
+    :param pace: goes around each pass that makes one token for a number of requests.
     """
 
     sequences: Sequences
@@ -69,6 +70,7 @@ class Batch:
     choice: Callable[[Request], Choice]
     stop_ids: frozenset[int]
     most: int
+    pace: Callable[[int], AbstractContextManager[None]] = lambda rows: nullcontext()
     _runs: list[Run] = field(default_factory=list)
     _ready: int = 0  # the first so many have read their prompts
     _left: dict[int, tuple[str | None, list[int]]] = field(
@@ -155,7 +157,7 @@ class Batch:
             return
         # One that has just ended has no new token: its last one again changes nothing that anybody reads.
         ids, starts = [run.ids[-1] for run in runs], [len(run.ids) - 1 for run in runs]
-        with self.with_adapters([run.adapter for run in runs]):
+        with self.pace(len(runs)), self.with_adapters([run.adapter for run in runs]):
             scores = self.sequences.follow(ids, starts)
         best = scores.argmax(-1).tolist()
         for row, run in enumerate(runs):

@@ -23,6 +23,7 @@ from include.workloads.serving.adapters import Adapter
 from include.workloads.serving.batching import Batch
 from include.workloads.serving.generation import Request
 from include.workloads.serving.lora import Adapted
+from include.workloads.serving.pace import Pace
 from include.workloads.serving.sampling import Choice
 
 log = logging.getLogger("workload")
@@ -74,6 +75,8 @@ class Engine:
             self.stop_ids,
             most,
         )
+        if self._device.type == "cpu":
+            self.batch.pace = Pace(torch.get_num_threads(), torch.set_num_threads).step
         for adapter in adapters:
             self._adapted.add(adapter)
 
