@@ -220,6 +220,18 @@ def test_a_download_goes_on_where_the_connection_broke(
     assert (tmp_path / "weights" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_a_download_that_gets_on_may_break_as_often_as_it_likes(
+    vouched: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    folder = write_model(tmp_path / "model", size=2_000_000, shards=1)
+    packaged(vouched, folder)
+    vouched.before = cut = CutShort(vouched, 1_300_000, 99)
+    pulled(vouched, monkeypatch, tmp_path / "weights")
+    assert len(cut.ranges) == 7, "more connections than there are tries"
+    name = "model-00001-of-00001.safetensors"
+    assert (tmp_path / "weights" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_the_next_pod_goes_on_where_the_last_one_ended(
     vouched: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
