@@ -222,3 +222,13 @@ def test_the_limits_are_keys_of_the_training_config() -> None:
 def test_a_page_of_a_report_without_anything_is_a_page() -> None:
     report = {"sentence": "<i>", "sources": [], "dropped": {}, "digest": "sha256:0", "content": {}}
     assert "&lt;i&gt;" in page(report)
+
+
+@given(st.integers(0, 200), st.integers(1, 60), st.integers(1, 60))
+def test_only_the_rows_that_are_looked_at_are_read(count: int, first: int, second: int) -> None:
+    out = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(count)]}), out, row_group_size=37)
+    with pq.ParquetFile(pa.BufferReader(out.getvalue())) as file:
+        read = dict(content._rows(file, first, second))
+    assert sorted(read) == [n for n in range(count) if n < 3 or n % first == 0 or n % second == 0]
+    assert all(text == f"row {n}" for n, text in read.items())
