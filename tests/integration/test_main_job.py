@@ -374,6 +374,14 @@ class TestSecrets:
         assert {path.parent.name for path in witness.logs.rglob("*.log")} >= {"dataset", "tuning", "adapter"}
         assert marked.left_behind(canaries, state) == []
 
+    def test_no_page_shows_one(self, main_job: tuple[Stack, str], canaries: Canaries) -> None:
+        stack, _ = main_job
+        pages = ["/kaito/workspaces", "/kaito/api/workspaces", "/kaito/cost", "/kaito/api/cost"]
+        pages += [f"/kaito/{part}workspaces/default/{NAME}" for part in ("", "part/", "api/")]
+        shown = {page: stack.api._http.get(page).raise_for_status().content for page in pages}
+        assert all(NAME.encode() in text for page, text in shown.items() if "workspaces" in page)
+        assert {page: leaked for page, text in shown.items() if (leaked := canaries.in_(text))} == {}
+
     def test_they_were_there_to_be_shown(self, main_job: tuple[Stack, str], canaries: Canaries) -> None:
         """The eyes see a secret where it may be."""
         stack, _ = main_job
