@@ -333,7 +333,7 @@ class TestServing:
     def test_an_answer_under_way_ends_whole_when_its_pod_is_taken_away(self, served: Stack) -> None:
         address = served.get("pod", "served-0")["status"]["podIP"]
         question = {"role": "user", "content": "What is 2 plus 2?"}
-        body = {"model": "adapter", "messages": [question], "stream": True, "max_tokens": 100}
+        body = {"model": PRESET, "messages": [question], "stream": True, "max_tokens": 300}
         url = f"http://{address}:5000/v1/chat/completions"
         with httpx.stream("POST", url, json=body, timeout=120, trust_env=False) as answer:
             coming = answer.iter_lines()
