@@ -35,10 +35,12 @@ def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = No
 DEFAULTS = {key: param.value for key, param in tuning_params().items()}
 
 
-def preflight(cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning") -> dict[str, Any]:
+def preflight(
+    cluster: FakeCluster, conf: dict[str, Any], purpose: str = "tuning", run_id: str = RUN_ID
+) -> dict[str, Any]:
     operator = PreflightOperator(task_id="preflight", purpose=purpose)
     operator.cluster = cluster
-    context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": RUN_ID}
+    context = {"params": {**DEFAULTS, **conf}, "dag_run": SimpleNamespace(conf=conf), "run_id": run_id}
     return operator.execute(context)
 
 

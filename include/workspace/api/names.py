@@ -131,6 +131,14 @@ def run_id(workspace: Mapping[str, Any]) -> str:
     return f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.g{generation(workspace)}"
 
 
+def generation_of_run(run_id: str, workspace: Mapping[str, Any]) -> int | None:
+    """The generation of this very Workspace that a run's id names; None where it names none, as of a run by hand."""
+    meta = workspace["metadata"]
+    prefix = f"{namespace(workspace)}.{meta['name']}.{str(meta.get('uid', ''))[:8]}.g"
+    named = run_id.removeprefix(prefix).partition(".")[0]
+    return int(named) if run_id.startswith(prefix) and named.isascii() and named.isdigit() else None
+
+
 def attempt_run_id(workspace: Mapping[str, Any], attempt: int = 1) -> str:
     """The id of this generation's attempt-th run: `run_id` for the first, with .r<attempt> for later ones."""
     return _attempt(run_id(workspace), attempt)

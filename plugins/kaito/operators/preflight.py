@@ -33,6 +33,7 @@ from include.workspace.validation import identity
 from kaito.controller import references
 from kaito.controller.cost_recorder import over_budget
 from kaito.hooks.api import WORKSPACE, ClusterError, workspace_kind
+from kaito.hooks.cluster_calls import StaleWorkspace, fence
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
 from kaito.operators import dry_run, exclusive, kept_adapter, model_image, push_trial
@@ -82,6 +83,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         self.purpose = purpose
 
     def execute(self, context: Context) -> dict[str, Any]:
+        try:
+            return self._examine(context)
+        except StaleWorkspace as stale:  # another try would take the new generation for this run's own
+            raise AirflowFailException(str(stale)) from None
+
+    def _examine(self, context: Context) -> dict[str, Any]:
         wanted = self._wanted(context)
         if astray := self._identity_faults(wanted):
             raise self._refusal(wanted, {}, astray, context["run_id"])
@@ -92,6 +99,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 f"There is no Workspace {wanted.name} in namespace {wanted.namespace}: apply it first, or start the "
                 "run with the whole Workspace."
             )
+        own = names.generation_of_run(context["run_id"], live) if live else None
+        if own is not None and live and not live["metadata"].get("deletionTimestamp"):
+            fence(live, wanted.name, "", own, begins=True)
         document = as_written(live) if live else self._with_namespace(wanted)
         self.replaces = exclusive.examine(document, context["run_id"]) if live else None
         self.lookup = look_up(document, lambda: self._hub_token(document, wanted.namespace))

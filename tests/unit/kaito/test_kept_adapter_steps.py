@@ -171,7 +171,8 @@ def test_an_edit_of_the_output_alone_only_pushes_also_after_a_success(
     document = live(cluster)
     document["tuning"]["output"]["image"] = "registry.example.com/adapters/phi:0.0.2"
     document["metadata"]["generation"], document["status"] = 2, {}
-    assert preflight(cluster, BY_NAME)["trained"]["run"] == tuned.run
+    again = preflight(cluster, BY_NAME, run_id=RUN_ID.replace(".g1", ".g2"))
+    assert again["trained"]["run"] == tuned.run
 
 
 def finish(cluster: FakeCluster, context: dict[str, Any]) -> None:

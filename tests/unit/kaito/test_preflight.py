@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import CONFIG_MAP, NODE, SECRET, WORKSPACE, ClusterError
+from kaito.operators.preflight import PreflightOperator
 
 from include.workspace.api import names
 from tests.support.fake_cluster import QUICK_START, FakeCluster
@@ -376,3 +377,32 @@ def test_a_conf_says_what_a_workspace_is_and_not_who_holds_or_owns_it(
     made = cluster.objects["workspaces", "default", "other"]["metadata"]
     assert made["labels"] == {"team": "a"}
     assert not {"finalizers", "ownerReferences"} & set(made)
+
+
+@pytest.mark.parametrize("when", ["before the run looks", "while it looks"])
+def test_a_run_of_an_edited_workspace_ends_and_never_takes_the_new_generation_for_its_own(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A second try of such a run worked for the new generation, which then had no run of its own for ever."""
+    meta = cluster.objects["workspaces", "default", workspace["metadata"]["name"]]["metadata"]
+
+    def edited(*_: object) -> list[Any]:
+        meta["generation"] = 2
+        return []
+
+    if when == "before the run looks":
+        edited()
+    else:
+        monkeypatch.setattr(PreflightOperator, "_push_faults", edited)
+    with pytest.raises(
+        AirflowFailException, match="serves generation 1, which is superseded by generation 2"
+    ):
+        preflight(cluster, {"workspace": {"metadata": {"name": meta["name"]}}})
+    assert cluster.writes == []
+
+
+def test_a_run_by_hand_takes_the_workspace_as_it_is(cluster: FakeCluster, workspace: dict[str, Any]) -> None:
+    meta = cluster.objects["workspaces", "default", workspace["metadata"]["name"]]["metadata"]
+    meta["generation"] = 2
+    conf = {"workspace": {"metadata": {"name": meta["name"]}}}
+    assert preflight(cluster, conf, run_id="manual__2026-11-29")["plan"]
