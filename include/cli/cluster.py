@@ -90,8 +90,10 @@ class Cluster:
         pods: list[Object] = json.loads(answer.data)["items"]
         return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
-    def log(self, namespace: str, pod: str, *, lines: int, follow: bool, previous: bool) -> Iterator[str]:
-        """The lines of a pod's log, and with `follow` those to come until the pod ends.
+    def log(
+        self, namespace: str, pod: str, container: str, *, lines: int, follow: bool, previous: bool
+    ) -> Iterator[str]:
+        """The lines of a container's log, and with `follow` those to come until it ends.
 
         :param lines: how many of those that are there, from the end.
         :param previous: of the container before its last restart.
@@ -101,12 +103,13 @@ class Cluster:
             self._core.read_namespaced_pod_log,
             pod,
             namespace,
+            container=container,
             tail_lines=lines,
             follow=follow,
             previous=previous,
             _request_timeout=limit,
             _preload_content=False,
-            what=f"the log of pod {pod}",
+            what=f"the log of container {container} of pod {pod}",
         )
         return _lines(answer)
 

@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("name", help="the Workspace")
     root.add_argument("--namespace", "-n", default="default", help="of the Workspace (default: default)")
     root.add_argument("--step", "-s", help="of this step's newest pod (default: of the newest pod)")
+    root.add_argument("--container", "-c", help="of the pod (default: its main one)")
     root.add_argument("--follow", "-f", action="store_true", help="go on until the pod ends")
     root.add_argument("--previous", "-p", action="store_true", help="of the container before its restart")
     root.add_argument(
@@ -57,9 +58,16 @@ def main(
         if pod is None:
             print(_none(live, pods, asked.step), file=sys.stderr)
             return 1
-        print(f"==> {_step(pod)}: pod {pod['metadata']['name']}", file=sys.stderr)
+        name, containers = pod["metadata"]["name"], _containers(pod)
+        container = asked.container or _main(pod)
+        if container not in containers:
+            print(
+                f"Pod {name} has no container {container}; it has: {', '.join(containers)}.", file=sys.stderr
+            )
+            return 1
+        print(f"==> {_step(pod)}: pod {name}, container {container}", file=sys.stderr)
         options = {"lines": asked.tail, "follow": asked.follow, "previous": asked.previous}
-        for line in cluster.log(asked.namespace, pod["metadata"]["name"], **options):
+        for line in cluster.log(asked.namespace, name, container, **options):
             out.write(redact(line) + "\n")
             out.flush()
     except SourceError as error:
@@ -70,6 +78,17 @@ def main(
 
 def _step(pod: Mapping[str, Any]) -> str:
     return str((pod["metadata"].get("labels") or {}).get(names.COMPONENT) or "pod")
+
+
+def _containers(pod: Mapping[str, Any]) -> list[str]:
+    spec = pod["spec"]
+    return [str(one["name"]) for one in [*spec["containers"], *(spec.get("initContainers") or [])]]
+
+
+def _main(pod: Mapping[str, Any]) -> str:
+    """The container that kubectl would choose: the annotated one, or the first."""
+    annotations = pod["metadata"].get("annotations") or {}
+    return str(annotations.get("kubectl.kubernetes.io/default-container") or _containers(pod)[0])
 
 
 def _newest(pods: Sequence[Mapping[str, Any]], step: str | None) -> Mapping[str, Any] | None:

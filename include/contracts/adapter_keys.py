@@ -7,6 +7,7 @@ elsewhere. Sources: `peft.LoraConfig.to_dict` of PEFT 0.11 to 0.21, and what vLL
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 #: vLLM's kernels are built for ranks up to this one.
@@ -18,7 +19,7 @@ _REPLACES = "it would replace or add whole modules of the model, which an adapte
 #: Keys of adapter_config.json, which are keys of LoraConfig, that must be empty, false or "none", and why.
 MUST_BE_NEUTRAL: Mapping[str, str] = {
     "alora_invocation_tokens": _VLLM,
-    "auto_mapping": "it names classes to import",
+    "auto_mapping": "it names classes to import",  # see `names_transformers`
     "bias": "only the low-rank matrices are served; use none",
     "layer_replication": _VLLM,
     "lora_bias": _VLLM,
@@ -44,10 +45,24 @@ _DESCRIBING = """
 #: Every key that adapter_config.json may have.
 KNOWN = frozenset(_DESCRIBING.split()) | frozenset(MUST_BE_NEUTRAL)
 
+_MODELING = re.compile(r"transformers\.models\.[a-z0-9_]+\.modeling_[a-z0-9_]+")
+
 
 def is_neutral(value: object) -> bool:
     """False, nothing, or a text that says so: no wish at all."""
     return not value or str(value).strip().lower() in ("false", "none", "null", "main")
+
+
+def names_transformers(mapping: object) -> bool:
+    """Whether an `auto_mapping` is the one that PEFT writes for a model of transformers: a class of a model's module.
+
+    `save_pretrained` adds it where the LoraConfig has no task_type. Nothing imports it here; any other module is
+    refused, for whoever loads the same image with AutoPeftModel.
+    """
+    if not isinstance(mapping, Mapping) or set(mapping) != {"base_model_class", "parent_library"}:
+        return False
+    module, cls = str(mapping["parent_library"]), str(mapping["base_model_class"])
+    return bool(_MODELING.fullmatch(module)) and cls.isidentifier()
 
 
 def largest_rank(config: Mapping[str, object]) -> int:

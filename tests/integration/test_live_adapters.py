@@ -139,7 +139,7 @@ def serve(service: Service, weights: Path, folder: Path) -> Service:
     }
     workspace = parse_workspace(service.workspace)
     settings = ManifestSettings(
-        "sandbox",
+        "kaito-workloads",
         weights_mirror=str(weights),
         insecure_registries=(service.sandbox.registry,),
         bind_pod_ip=True,

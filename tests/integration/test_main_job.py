@@ -7,6 +7,7 @@ that run everything, because they must hold in the same installation.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -151,8 +152,10 @@ class TestQuickStart:
         pushed = stack.api.xcom("kaito_tune", run_id, "publish_adapter")
         assert pushed["digest"] == digest
         assert stack.get("workspace", NAME)["status"]["adapter"]["digest"] == digest
-        init = stack.get("statefulset", NAME)["spec"]["template"]["spec"]["initContainers"]
-        assert any(f"@{digest}" in str(container["env"]) for container in init)
+        (wanted,) = json.loads(stack.get("configmap", f"{NAME}-adapters")["data"]["adapters.json"])[
+            "adapters"
+        ]
+        assert wanted["image"].endswith(f"@{digest}")
 
     def test_the_tuning_machines_were_released_before_the_push(self, main_job: tuple[Stack, str]) -> None:
         stack, run_id = main_job

@@ -17,6 +17,7 @@ from include.contracts.adapter_keys import (
     SERVED_INITS,
     is_neutral,
     largest_rank,
+    names_transformers,
 )
 from include.workloads.adapter.layout import CONFIG_FILE, FILES, MODEL_FILE
 from include.workloads.contract import UserDataError
@@ -67,7 +68,9 @@ def _check_config(config: dict[str, Any], where: str) -> None:
             f"{where}: peft_type is {config.get('peft_type')!r}; only LORA adapters are served."
         )
     for key, why in MUST_BE_NEUTRAL.items():
-        if not is_neutral(config.get(key)):
+        if not is_neutral(config.get(key)) and not (
+            key == "auto_mapping" and names_transformers(config[key])
+        ):
             raise UserDataError(f"{where}: {CONFIG_FILE} sets {key}: {why}.")
     unknown = sorted(set(config) - KNOWN)
     if unknown:

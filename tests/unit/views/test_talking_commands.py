@@ -59,10 +59,14 @@ class FakeCluster:
 
     def pods(self, namespace: str, name: str) -> list[dict[str, Any]]:
         made = [(pod, {"kaito.sh/component": step}) for pod, step in self._pods.items()]
-        return [{"metadata": {"name": pod, "labels": labels}} for pod, labels in made]
+        containers = {
+            "containers": [{"name": "main"}, {"name": "follow"}],
+            "initContainers": [{"name": "init"}],
+        }
+        return [{"metadata": {"name": pod, "labels": labels}, "spec": containers} for pod, labels in made]
 
-    def log(self, namespace: str, pod: str, **options: Any) -> Iterator[str]:
-        return iter([f"log of {pod}", "GET https://data.example/x?sig=SECRET"])
+    def log(self, namespace: str, pod: str, container: str, **options: Any) -> Iterator[str]:
+        return iter([f"log of {pod} {container}", "GET https://data.example/x?sig=SECRET"])
 
 
 def ask(cluster: FakeCluster, *words: str, lines: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -109,7 +113,15 @@ def test_a_failure_in_the_middle_of_a_stream_is_a_sentence(
 PODS = {"phi-g1-tuning-a": "tuning", "phi-0": "serving"}
 
 
-@pytest.mark.parametrize(("words", "pod"), [((), "phi-0"), (("--step", "tuning"), "phi-g1-tuning-a")])
+@pytest.mark.parametrize(
+    ("words", "pod"),
+    [
+        ((), "phi-0 main"),
+        (("--step", "tuning"), "phi-g1-tuning-a main"),
+        (("-c", "follow"), "phi-0 follow"),
+        (("-c", "init"), "phi-0 init"),
+    ],
+)
 def test_the_log_of_the_newest_pod_or_of_a_step_without_secrets(words: tuple[str, ...], pod: str) -> None:
     out = io.StringIO()
     assert logs.main(["phi", *words], out, FakeCluster(SERVED, pods=PODS)) == 0
@@ -126,6 +138,14 @@ def test_a_log_that_is_not_there(
 ) -> None:
     assert logs.main(["phi", "-s", "dataset"], io.StringIO(), FakeCluster(SERVED, pods=pods)) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_a_container_that_is_not_there_is_answered_with_those_that_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The API server refuses a log of a pod with two containers that names none of them."""
+    assert logs.main(["phi", "-c", "x"], io.StringIO(), FakeCluster(SERVED, pods=PODS)) == 1
+    assert "no container x; it has: main, follow, init." in capsys.readouterr().err
 
 
 class Api(http.server.BaseHTTPRequestHandler):

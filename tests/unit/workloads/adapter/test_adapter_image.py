@@ -104,8 +104,19 @@ def test_the_layer_can_be_read_from_anywhere(places: list[int]):
             assert file.read(400) == whole[place : place + 400]
 
 
+PEFTS_MAPPING = {
+    "base_model_class": "Phi3ForCausalLM",
+    "parent_library": "transformers.models.phi3.modeling_phi3",
+}
+
+
 def test_a_good_adapter_passes(adapter: Path):
     assert check_adapter(adapter, "x")["r"] == 4
+
+
+def test_an_adapter_that_was_trained_without_a_task_type_passes(tmp_path: Path):
+    """PEFT's save_pretrained then writes the class of the base model into it."""
+    assert check_adapter(write_adapter(tmp_path / "a", auto_mapping=PEFTS_MAPPING), "x")["r"] == 4
 
 
 def test_what_peft_writes_today_is_known():
@@ -130,6 +141,12 @@ def test_a_pickle_instead_is_explained(adapter: Path):
     ("config", "words"),
     [
         ({"auto_mapping": {"base_model_class": "X", "parent_library": "os"}}, "sets auto_mapping"),
+        (
+            {"auto_mapping": {**PEFTS_MAPPING, "parent_library": "transformers.models.x.modeling_x.y"}},
+            "auto_mapping",
+        ),
+        ({"auto_mapping": {**PEFTS_MAPPING, "base_model_class": "os.system"}}, "auto_mapping"),
+        ({"auto_mapping": {**PEFTS_MAPPING, "custom": "x"}}, "auto_mapping"),
         ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
         ({"megatron_config": {"x": 1}}, "sets megatron_config"),
         ({"exec": "x"}, "unknown keys: exec"),
