@@ -25,7 +25,6 @@ LOCKS = [path for folder in ("include", "deploy") for path in sorted((ROOT / fol
 BY_TAG_ALONE = {
     "docker.io/apache/airflow:3.3.2-python3.11",
     "astrocrpublic.azurecr.io/runtime:3.3-2",
-    "docker.io/library/python:3.11.14-slim-bookworm",
     "docker.io/vllm/vllm-openai:v0.32.0",
     "ghcr.io/kaito-airflow/kaito-gpu:0.1.0",
     "ghcr.io/kaito-airflow/kaito-tools:0.1.0",
