@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from include.workloads.tuning.standin import make_standin
+from tests.support.tuning_runs import ROOT, environment, make_inputs
 
 pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(400)]
 
-ROOT = Path(__file__).parents[2]
 #: Runs the training with one fault put into it; what the training starts again is the real one.
 FAULTY = """
 import torch
@@ -36,50 +32,25 @@ contract.run(program._main, on_stop=lambda: None)
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    make_standin(root / "weights")
-    (root / "data").mkdir()
-    turns = [
-        [{"role": "user", "content": f"How many, {n}?"}, {"role": "assistant", "content": f"{n * n}"}]
-        for n in range(40)
-    ]
-    pq.write_table(
-        pa.Table.from_pylist([{"messages": one} for one in turns]), root / "data" / "train.parquet"
-    )
-    return root
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def tune(
     inputs: Path, output: Path, config: dict[str, Any], code: str = "", before: tuple[str, ...] = ()
 ) -> tuple[int, dict[str, Any], str]:
     """Exit code, termination result and log of a training."""
-    output.mkdir(parents=True, exist_ok=True)
-    settings, result = (output.with_suffix(end) for end in (".yaml", ".json"))
-    settings.write_text(json.dumps({"training_config": config}))
+    environ = environment(inputs, output, json.dumps({"training_config": config}))
     done = subprocess.run(
         [*before, sys.executable, *(("-c", code) if code else ("-m", "include.workloads.tuning"))],
         cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(inputs),
-            "PYTHONPATH": str(ROOT),
-            "HOST": "127.0.0.1",
-            "METRICS_PORT": "0",
-            "OMP_NUM_THREADS": "1",
-            "WEIGHTS_PATH": str(inputs / "weights"),
-            "DATASET_FOLDER_PATH": str(inputs / "data"),
-            "YAML_FILE_PATH": str(settings),
-            "OUTPUT_DIR": str(output),
-            "TUNING_METHOD": "lora",
-            "MODEL_ID": "stand-in/phi-3",
-            "TERMINATION_LOG": str(result),
-        },
+        env=environ,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=300,
         check=False,
     )
+    result = Path(environ["TERMINATION_LOG"])
     said = json.loads(result.read_text()) if result.exists() else {}
     return done.returncode, said, done.stdout
 

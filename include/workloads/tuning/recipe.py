@@ -94,11 +94,18 @@ def decide(
             f"{len(data.lengths)} rows with {data.tokens} tokens: sequences of {training['max_length']} tokens, "
             f"{batch} at a time, one update every {accumulate}."
         )
+        if hardware.gpus > 1:
+            reasons.append(
+                f"Each of {hardware.gpus} GPUs takes its share of an update: {batch * accumulate * hardware.gpus} "
+                "sequences in all."
+            )
     if "gradient_checkpointing" not in asked:
         tight = needs_checkpointing(hardware, model, training)
         training["gradient_checkpointing"] = tight
         if tight:
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
+    # An adapter has no parameter that a step leaves out: to look for some costs a walk over the graph each step.
+    training.setdefault("ddp_find_unused_parameters", False)
     training.setdefault("optim", default_optimizer(config.method, cpu=hardware.device == "cpu"))
     training.update(_precision_flags(asked, hardware, precision, reasons))
     _settle_best(training, reasons)
@@ -123,16 +130,17 @@ def choose_max_length(hardware: Hardware, data: DataFacts, model: ModelFacts) ->
 
 
 def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[int, int]:
-    """(sequences at a time, accumulation): some 20 updates an epoch, at most 8 sequences each.
+    """(sequences at a time, accumulation) of each process: some 20 updates an epoch, of at most 8 sequences.
 
-    Packed sequences of a batch are laid end to end, so more at a time helps a GPU only; a CPU is busy with one.
+    Those of an update are shared by the GPUs, so that the adapter does not hang on their number. Packed sequences of a
+    batch are laid end to end, so more at a time helps a GPU only; a CPU is busy with one.
     """
-    sequences = math.ceil(data.tokens / max_length)
-    total = max(1, min(8, sequences // UPDATES_PER_EPOCH // max(1, hardware.gpus)))
+    total = max(1, min(8, math.ceil(data.tokens / max_length) // UPDATES_PER_EPOCH))
+    each = max(1, total // max(1, hardware.gpus))
     if hardware.device == "cpu":
-        return 1, total
-    batch = min(total, SEQUENCES)
-    return batch, max(1, total // batch)
+        return 1, each
+    batch = min(each, SEQUENCES)
+    return batch, max(1, each // batch)
 
 
 def needs_checkpointing(hardware: Hardware, model: ModelFacts, training: Mapping[str, Any]) -> bool:

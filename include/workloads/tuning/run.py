@@ -20,7 +20,7 @@ from include.contracts.methods import TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
-from include.workloads.tuning import checkpoints, memory, model, recipe, record, rows
+from include.workloads.tuning import checkpoints, memory, model, processes, recipe, record, rows
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
@@ -211,6 +211,7 @@ def _prepare(
     )
     if env.start is not None:
         check(env.start, env.model_id, chosen.lora)
+    chosen, identity = _as_before(env, config, chosen)
     train, shortened, dropped = rows.cut(train, chosen.max_length)
     evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
     log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
@@ -232,7 +233,7 @@ def _prepare(
         output=env.output,
         model_id=env.model_id,
         revision=env.revision,
-        identity=_identity(env, config, chosen),
+        identity=identity,
         start=env.start,
     )
     return job, told
@@ -280,13 +281,26 @@ def _data_sentence(
     return f"{count} rows; {loss}{cuts}."
 
 
+def _as_before(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> tuple[recipe.Recipe, str]:
+    """The recipe with as many sequences an update as the attempts before took, and the identity of its checkpoints."""
+    count = processes.count()
+    run = _identity(env, config, chosen)
+    training, told = processes.as_before(chosen.training, count, processes.noted(env.output, run))
+    total = processes.sequences(training, count)
+    if int(os.environ.get("RANK", "0")) == 0:
+        processes.note(env.output, run, total)
+    reasons = [*chosen.reasons, *([told] if told else [])]
+    settled = dataclasses.replace(chosen, training=training, reasons=reasons)
+    return settled, hashlib.sha256(f"{run} {total}".encode()).hexdigest()
+
+
 def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> str:
-    """Digest of everything that makes a checkpoint usable by a later attempt of this same run."""
+    """Digest of everything that makes an attempt one of this same run, but for the sizes of its pieces."""
     parts = {
         "config": config.sha256,
         "data": checkpoints.file_sha256(env.data / rows.FILE),
         "model": [env.model_id, env.revision, config.method],
-        "training": dict(chosen.training),
+        "training": {key: value for key, value in chosen.training.items() if key not in processes.SIZES},
         "lora": dict(chosen.lora),
         **({"from": env.start.digest} if env.start else {}),
     }
