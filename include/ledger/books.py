@@ -35,7 +35,10 @@ class Book:
 
 @dataclass(frozen=True)
 class Entry:
-    """A stretch of one machine for one run. `since` is None for what is only known as a sum; `open`: it goes on."""
+    """A stretch of one machine for one run and purpose.
+
+    `since` is None for what is only known as a sum; `open`: it goes on.
+    """
 
     namespace: str
     workspace: str
@@ -84,10 +87,10 @@ def entries(books: Iterable[Book]) -> list[Entry]:
 
 def _of_one(books: list[Book]) -> list[Entry]:
     """The entries of one Workspace; the books oldest first, what the cluster shows last."""
-    best: dict[tuple[str, str], tuple[Book, Mapping[str, Any]]] = {}
+    best: dict[records.Key, tuple[Book, Mapping[str, Any]]] = {}
     for book in books:
         for record in book.records:
-            key = str(record.get("uid")), str(record.get("run") or "")
+            key = records.key_of(record)
             known = best.get(key)
             if known is None or "until" in record or "until" not in known[1]:
                 best[key] = book, record
@@ -117,12 +120,12 @@ def _entry(book: Book, record: Mapping[str, Any]) -> Entry:
     )
 
 
-def _remainder(books: list[Book], best: Mapping[tuple[str, str], Any]) -> list[Entry]:
+def _remainder(books: list[Book], best: Mapping[records.Key, Any]) -> list[Entry]:
     """What the youngest sum holds beyond the records that are told one by one."""
     book = max(books, key=lambda book: (float(book.earlier.get("nodeSeconds") or 0), book.at))
     if not book.earlier:
         return []
-    own = {(str(r.get("uid")), str(r.get("run") or "")) for r in book.records}
+    own = set(map(records.key_of, book.records))
     apart = [_entry(*best[key]) for key in best if key not in own and "until" in best[key][1]]
     told = [entry for entry in apart if (entry.until or book.at) <= book.at]
     left = {

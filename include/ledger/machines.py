@@ -39,6 +39,11 @@ class HeldMachine:
     since: datetime
     work: tuple[Span, ...] = ()
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What its record is known by: the machine, the run that holds it, and what it is for."""
+        return self.uid, self.run, self.purpose
+
 
 def machines(held: Iterable[PoolMachine], pods: Iterable[Object]) -> list[HeldMachine]:
     """The machines of one Workspace with the work of its pods; what was never launched is not there."""

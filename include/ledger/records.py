@@ -1,8 +1,9 @@
-"""`status.cost`: one record for each machine and the run that it worked for, and their sums.
+"""`status.cost`: one record for each machine, the run that it worked for and what it was for, and their sums.
 
 Pure and idempotent: accounting for the same look twice changes nothing, and whoever accounts (the reconciler, or a task
 of a run that works without it) goes on from what the other wrote. A record is kept after its machine is gone. A machine
-that goes over to another run begins another record, so that each second is in exactly one. Times are whole seconds.
+that goes over to another run or purpose begins another record, so that each second is in exactly one. Times are whole
+seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from include.workspace.status.runs import RunState
 
 Record = dict[str, Any]
 Cost = Mapping[str, Any]
+#: What tells records apart: the machine's uid, the run that held it, what it was for.
+Key = tuple[str, str, str]
 
 #: Ended records that are kept apart; older ones are summed up in `earlier`.
 KEPT = 20
@@ -44,10 +47,10 @@ def account(
     now = now.replace(microsecond=0)
     old = old or {}
     records = [dict(record) for record in old.get("claims") or ()]
-    live = {(machine.uid, machine.run): machine for machine in seen}
     _take_over(records, seen, now)
+    live = _by_record(records, seen)
     for record in records:
-        machine = live.pop((str(record.get("uid")), str(record.get("run") or "")), None)
+        machine = live.pop(key_of(record), None)
         if machine is not None and _ended_lately(record, now):
             continue
         if machine is not None:
@@ -61,12 +64,28 @@ def account(
     return summed(records, now, old.get("earlier")) if records or old.get("earlier") else {}
 
 
+def key_of(record: Cost) -> Key:
+    """What a record is known by, in every source that tells of it."""
+    return str(record.get("uid")), str(record.get("run") or ""), str(record.get("purpose") or "")
+
+
+def _by_record(records: Sequence[Record], seen: Sequence[HeldMachine]) -> dict[Key, HeldMachine]:
+    """The machines by the keys of the records that they go on in, or that they begin.
+
+    Who held a machine before may show up again: by a sight that is older than the hand-over, or because it was handed
+    back. Its time goes on in the machine's latest record then; reopening the first would count it in both.
+    """
+    latest = {str(record.get("uid")): key_of(record) for record in records}
+    known = set(map(key_of, records))
+    return {latest[one.uid] if one.key in known else one.key: one for one in seen}
+
+
 def _take_over(records: Sequence[Record], seen: Sequence[HeldMachine], now: datetime) -> None:
     """Give each machine that has just joined the record that it had before."""
-    known = {(record.get("uid"), record.get("run")) for record in records}
+    known = {record.get("uid") for record in records}
     lately = now - timedelta(seconds=STALE_SECONDS)
     for machine in seen:
-        if (machine.uid, machine.run) in known:
+        if machine.uid in known:
             continue
         if (before := unregistered.joined(records, machine, lately)) is not None:
             before |= {"uid": machine.uid, "name": machine.name}

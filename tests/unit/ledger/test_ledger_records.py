@@ -75,6 +75,42 @@ def test_a_machine_that_goes_over_to_another_run_begins_another_record() -> None
     ]
 
 
+def test_a_machine_that_goes_from_tuning_to_serving_within_a_run_begins_another_record() -> None:
+    tuning, serving = machine(work=(Span(at(50), at(240)),)), replace(machine(), purpose="serving")
+    cost = look(look({}, 100, tuning), 250, tuning)
+    cost = look(look(cost, 260, serving), 400, replace(serving, work=(Span(at(300), None),)))
+    cost = look(cost, 500)
+    assert [(r["purpose"], r["since"], r["until"]) for r in cost["claims"]] == [
+        ("tuning", timestamp(at(0)), timestamp(at(260))),
+        ("serving", timestamp(at(260)), timestamp(at(500))),
+    ]
+    assert sums(cost) == (500, 190 + 200)
+    failed = summed(with_outcome(cost, "r1", "failed"), at(500))
+    assert sums(failed) == (500, 200), "what the tuning came to says nothing of the service"
+
+
+@pytest.mark.parametrize("late", [5, 45])
+def test_a_sight_of_who_held_a_machine_before_counts_no_second_twice(late: float) -> None:
+    serving = replace(machine(), purpose="serving")
+    cost = look(look(look({}, 100, machine()), 200, serving), 200 + late, machine())
+    cost = look(look(cost, 300, serving), 400)
+    assert [r["purpose"] for r in cost["claims"]] == ["tuning", "serving"]
+    assert sums(cost)[0] == 400
+
+
+def test_a_machine_that_is_handed_over_is_not_taken_for_one_that_has_just_joined() -> None:
+    cost = unregistered({}, 300, [pool_of(count=2)])
+    cost = unregistered(cost, 400, None, in_pool(0))
+    handed = replace(in_pool(0), purpose="serving")
+    cost = unregistered(cost, 500, None, handed)
+    assert sorted((r["uid"], r["purpose"]) for r in cost["claims"]) == [
+        ("uid-0", "serving"),
+        ("uid-0", "tuning"),
+        (cost["claims"][1]["uid"], "tuning"),
+    ], "the one that has not joined keeps its own record"
+    assert sums(cost)[0] == 1000
+
+
 def test_a_look_that_is_older_than_the_end_does_not_begin_a_machine_again() -> None:
     ended = look(look({}, 100, machine()), 200)
     assert look(ended, 210, machine()) == {**ended, "at": timestamp(at(210))}
@@ -275,6 +311,37 @@ def test_every_second_of_every_machine_is_counted_once(lives: Any, pace: int) ->
     assert cost.get("nodeSeconds", 0) == sum(exact.values())
     assert 0 <= cost.get("usefulNodeSeconds", 0) <= cost.get("nodeSeconds", 0)
     assert cost.get("usd", 0) == pytest.approx(sum(exact.values()) * PRICE / 3600, abs=1e-3)
+
+
+HOLDERS = st.tuples(st.sampled_from(["r1", "r2"]), st.sampled_from(["tuning", "serving"]))
+HELD = st.lists(
+    st.lists(st.tuples(HOLDERS, st.integers(1, 6)), min_size=1, max_size=5), min_size=1, max_size=5
+)
+
+
+@given(HELD, st.integers(1, 60))
+def test_whoever_holds_a_machine_its_records_are_its_whole_life(held: Any, pace: int) -> None:
+    """Handed to any run and purpose and back again: its intervals follow each other, without a gap or an overlap."""
+    lives = [[holder for holder, looks in turns for _ in range(looks)] for turns in held]
+    cost: dict[str, Any] = {}
+    for number in range(max(map(len, lives)) + 1):
+        seen = [
+            replace(machine(f"m{one}", run=life[number][0]), purpose=life[number][1])
+            for one, life in enumerate(lives)
+            if number < len(life)
+        ]
+        cost = look(cost, number * pace, *seen)
+    assert cost["nodeSeconds"] == sum(len(life) * pace for life in lives)
+    if "earlier" in cost:
+        return  # summed up: there are no intervals any more
+    for one, life in enumerate(lives):
+        own = [record for record in cost["claims"] if record["uid"] == f"m{one}"]
+        assert (own[0]["since"], own[-1]["until"]) == (timestamp(at(0)), timestamp(at(len(life) * pace)))
+        assert all(first["until"] == then["since"] for first, then in itertools.pairwise(own))
+        assert len({(record["run"], record["purpose"]) for record in own}) == len(own)
+        once = [holder for holder, _ in itertools.groupby(life)]
+        if len(set(once)) == len(once):
+            assert [(record["run"], record["purpose"]) for record in own] == once
 
 
 @given(LIVES)

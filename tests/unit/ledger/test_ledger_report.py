@@ -71,6 +71,16 @@ def test_a_run_in_status_and_event_is_counted_once() -> None:
     assert [(e.run, e.seconds, round(e.usd, 4)) for e in found] == [("r1", 3600, 3.06)]
 
 
+def test_a_run_that_tuned_and_served_on_one_machine_has_both_counted() -> None:
+    claims = [record("m", "r1", 0, 3600), record("m", "r1", 3600, 5400, purpose="serving")]
+    workspace = live("a", claims, 6000)
+    told = of_workspace(workspace, at(6000)), of_event(event_of(workspace, "r1", 5500))
+    for some in (told, told[:1], told[1:]):
+        found = entries(books(*some))
+        assert sorted((e.purpose, e.seconds) for e in found) == [("serving", 1800), ("tuning", 3600)]
+        assert report.total(found).machines == 1, "it is one machine"
+
+
 def test_the_end_that_a_later_event_tells_wins_over_a_machine_that_was_held() -> None:
     serving = live("a", [record("m", "r1", 0, None, purpose="serving")], 600)
     gone = live("a", [record("m", "r1", 0, 7200, purpose="serving")], 7300)
