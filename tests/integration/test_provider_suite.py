@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
 
 from demo.cluster import airflow_kubeconfig
+from include.contracts.purpose import Purpose
 from include.ledger import records
 from include.pools.aks import AgentPoolOptions
 from include.pools.status import Stage
@@ -51,6 +53,7 @@ NOT_FOR = {
     ("eviction", "byo"): "an evicted spot machine is a dead node to who brought it",
     ("foreign", "byo"): NOTHING_MADE,
     ("taken", "byo"): NOTHING_MADE,
+    ("handed over", "byo"): NOTHING_MADE,
     ("killed creating", "byo"): NOTHING_MADE,
     ("killed deleting", "byo"): NOTHING_MADE,
 }
@@ -336,6 +339,47 @@ def test_another_runs_machines_are_neither_taken_nor_released(pool: Pool) -> Non
         pool.create(run="run-2")
     assert pool.machines().delete(pool.key, "run-2") == []
     pool.ready()
+
+
+@each("handed over")
+def test_a_machine_that_tuned_serves_next_or_is_let_go_as_it_was(pool: Pool) -> None:
+    """Labels of a pool's template, or of an agent pool, make machines anew: those stay with their purpose."""
+    pool.create()
+    status = pool.ready()
+    serving = replace(pool.key, purpose=Purpose.SERVING)
+    machines = pool.machines()
+    (seen,) = machines.list_owned(pool.key.labels)
+    done = machines.hand_over(seen, "run-1", Purpose.SERVING)
+    assert done == (pool.kind == "nodeclaim")
+    if not done:
+        assert pool.ready() == status
+        assert machines.delete(serving, "run-1") == []
+        return
+    assert not machines.hand_over(seen, "run-1", Purpose.SERVING), "it has changed since it was read"
+    assert machines.delete(pool.key, "run-1") == [], "the teardown of the tuning leaves it"
+    assert machines.create(replace(pool.wanted(machines), key=serving)) == [], "it is what serving asks for"
+    assert machines.observe(serving).nodes == status.nodes
+    assert pool.cloud.nodes(**serving.labels) == list(status.nodes), "where pods of the service may run"
+    assert len(pool.cloud.rentals(pool.name)) == 1, pool.bill()
+    machines.delete_and_wait(serving, "run-1", timeout=40, poll=0.05)
+    assert all(rental.stopped for rental in pool.cloud.rentals(pool.name)), pool.bill()
+
+
+@each("handed over")
+def test_a_worker_that_dies_handing_a_machine_over_leaves_it_to_the_tunings_teardown(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.create()
+    pool.ready()
+    machines = pool.machines()
+    (seen,) = machines.list_owned(pool.key.labels)
+    if pool.kind == "nodeclaim":
+        with killed_after(machines, monkeypatch, aks="begin_create_or_update", cluster="send"):
+            machines.hand_over(seen, "run-1", Purpose.SERVING)
+    (left,) = pool.machines().list_owned(pool.key.labels)
+    assert left.purpose == Purpose.TUNING
+    pool.release()
+    assert all(rental.stopped for rental in pool.cloud.rentals(pool.name)), pool.bill()
 
 
 @contextmanager

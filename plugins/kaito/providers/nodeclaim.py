@@ -107,21 +107,39 @@ class NodeClaims(KarpenterProvider):
         return self.read({NODE_CLAIM.plural: claims}, nodes)
 
     async def hand_over(self, pool: ObservedPool, run_label: str, purpose: str = "") -> bool:
+        """Label the claim and its Node; a change of purpose only where the claim is as it was read.
+
+        The Node changes its purpose first: where that is refused, or its worker dies there, the claim is still what
+        the old purpose's teardown lets go. A claim that says serving has a Node on which serving pods run.
+        """
         labels = {names.RUN_ID: run_label, **({names.POOL: purpose} if purpose else {})}
-        body = {"metadata": {"uid": pool.uid, "labels": labels}}
-        try:
-            claim = await self.cluster.send(api.merge_patch(NODE_CLAIM, pool.name, None, body))
-        except ClusterError as error:
-            if error.status in (404, 409, 422):  # another uid is an invalid change to the API server
-                return False
-            raise
-        if node := node_of(claim):
+        guards = {"uid": pool.uid, **({"resourceVersion": pool.version} if purpose else {})}
+        if purpose:
+            for node in sorted(pool.nodes):
+                if not await self._label(NODE, node, {"labels": labels}):
+                    return False
+        claim = await self._label(NODE_CLAIM, pool.name, {**guards, "labels": labels})
+        if claim is None or deleting(claim):
+            return False
+        if not purpose and (node := node_of(claim)):
             try:
-                await self.cluster.send(api.merge_patch(NODE, node, None, {"metadata": {"labels": labels}}))
+                await self._label(NODE, node, {"labels": labels})
             except ClusterError as error:
-                if error.status not in (403, 404):
+                if error.status != 403:  # the claim says the same, and it decides
                     raise
         return True
+
+    async def _label(self, kind: Kind, name: str, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Change an object's metadata; None where it is gone, or another one than is meant."""
+        try:
+            found: dict[str, Any] = await self.cluster.send(
+                api.merge_patch(kind, name, None, {"metadata": dict(metadata)})
+            )
+        except ClusterError as error:
+            if error.status in (404, 409, 422):  # another uid is an invalid change to the API server
+                return None
+            raise
+        return found
 
     @classmethod
     def read(

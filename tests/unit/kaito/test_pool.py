@@ -179,6 +179,63 @@ def test_a_claim_that_is_handed_over_while_it_is_being_released_stays(cluster: F
     assert ("nodeclaims", "", "a") in cluster.objects
 
 
+class Patches:
+    """What is patched of claim "a" and its Node, and which of them the API server refuses."""
+
+    def __init__(self, cluster: FakeCluster, claim: dict[str, Any], refusing: dict[str, int]) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.claim, self.refusing = claim, refusing
+        cluster.send = self.send  # type: ignore[method-assign]
+
+    def send(self, request: Any) -> dict[str, Any]:
+        plural = request.path.split("/")[-2]
+        if status := self.refusing.get(plural):
+            raise ClusterError(status, "Refused", f"{plural}: no")
+        self.sent.append((plural, request.body["metadata"]))
+        return self.claim if plural == "nodeclaims" else node("n1")
+
+
+def handed(cluster: FakeCluster, *purpose: str, going: bool = False, **refusing: int) -> tuple[bool, Patches]:
+    live = ready_claim("a", "n1")
+    live["metadata"] |= {"uid": "u", "resourceVersion": "7"}
+    (seen,) = NodeClaims.read({NODE_CLAIM.plural: [live]}, [node("n1")])
+    if going:
+        live["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    patches = Patches(cluster, live, refusing)
+    return blocking(NodeClaims, cluster).hand_over(seen, "run-2", *purpose), patches
+
+
+def test_a_claim_goes_to_another_run_as_long_as_it_is_the_same_one(cluster: FakeCluster) -> None:
+    done, patches = handed(cluster)
+    labels = {"labels": {"kaito.sh/run-id": "run-2"}}
+    assert (done, patches.sent) == (True, [("nodeclaims", {"uid": "u", **labels}), ("nodes", labels)])
+    assert handed(cluster, nodes=403)[0], "the claim decides"
+
+
+def test_a_purpose_changes_on_the_node_first_and_only_as_it_was_read(cluster: FakeCluster) -> None:
+    done, patches = handed(cluster, Purpose.SERVING)
+    labels = {"labels": {"kaito.sh/run-id": "run-2", "kaito.sh/pool": "serving"}}
+    guarded = {"uid": "u", "resourceVersion": "7", **labels}
+    assert (done, patches.sent) == (True, [("nodes", labels), ("nodeclaims", guarded)])
+
+
+@pytest.mark.parametrize("purpose", [(), (Purpose.SERVING,)])
+def test_a_claim_that_is_going_or_gone_is_handed_to_nobody(
+    cluster: FakeCluster, purpose: tuple[Purpose, ...]
+) -> None:
+    assert not handed(cluster, *purpose, going=True)[0]
+    for status in (404, 409, 422):
+        assert not handed(cluster, *purpose, nodeclaims=status)[0]
+
+
+def test_a_node_that_cannot_say_its_new_purpose_keeps_its_claim_as_it_was(cluster: FakeCluster) -> None:
+    """Pods of a service run only where the Node says serving: the machine would be paid for and never used."""
+    done, patches = handed(cluster, Purpose.SERVING, nodes=404)
+    assert (done, patches.sent) == (False, [])
+    with pytest.raises(ClusterError, match="nodes: no"):
+        handed(cluster, Purpose.SERVING, nodes=403)
+
+
 def test_release_returns_when_the_machines_are_gone_and_complains_when_they_stay(
     cluster: FakeCluster,
 ) -> None:
