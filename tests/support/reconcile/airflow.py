@@ -63,11 +63,15 @@ class Run:
 
 @dataclass
 class Airflow:
-    """Runs by id; `reset` loses them all, as a new database does."""
+    """Runs by id; `reset` loses them all, as a new database does.
+
+    `hands_over`: a tuning that is served next gives its machines to serving in place of letting them go.
+    """
 
     cluster: Cluster
     runs: dict[str, Run] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
+    hands_over: bool = False
 
     def start(self, dag: str, run_id: str, conf: Mapping[str, Any]) -> None:
         workspace = self.cluster.find("Workspace", conf["workspace"]["metadata"]["name"])
@@ -290,8 +294,21 @@ class Airflow:
         return self._pod_done(run, "tuning", Phase.TUNING_FAILED)
 
     def _release_tuning(self, run: Run) -> bool:
+        if self.hands_over and self._serves() and not self.cluster.claims("serving"):
+            return self._hand_over(run)
         self._tell(run, Phase.RELEASED)
         return self._request_deletion(run, "tuning")
+
+    def _hand_over(self, run: Run) -> bool:
+        """Change the purpose of the Node and then of its claim, as a provider does it; a claim that goes is let go."""
+        own = [c for c in self.cluster.claims("tuning") if label(c, names.RUN_ID) == run.label]
+        for claim in [c for c in own if not going(c)]:
+            node = self.cluster.find("Node", (claim.get("status") or {}).get("nodeName") or "")
+            for kind, obj in (("Node", node), ("NodeClaim", claim)):
+                if obj is not None:
+                    labels = {**obj["metadata"]["labels"], names.POOL: "serving"}
+                    self.cluster.change(kind, obj, labels=labels)
+        return not [c for c in own if going(c)]
 
     def _publish(self, run: Run) -> bool:
         self._tell(run, Phase.PUBLISHING)

@@ -51,9 +51,11 @@ class Life(RuleBasedStateMachine):
         kind=st.sampled_from(["tuning", "quick", "inference"]),
         rounds=st.integers(0, 30),
         reported=st.integers(0, 3),
+        hands_over=st.booleans(),
     )
-    def born(self, kind: str, rounds: int, reported: int) -> None:
+    def born(self, kind: str, rounds: int, reported: int, hands_over: bool) -> None:
         self.kind = kind
+        self.airflow.hands_over = hands_over
         self._apply()
         self.wait_says_the_initial_status(reported)
         self._live(rounds)
@@ -384,6 +386,8 @@ class Life(RuleBasedStateMachine):
         self._expect_no_untruth()
         status = self.ws["status"]
         assert not self.cluster.claims("tuning"), self._words()
+        if not self.cluster.find("StatefulSet", NAME):
+            assert not self.cluster.claims("serving"), self._words()
         assert not [p for p in self.cluster.all("Pod") if label(p, names.COMPONENT) != "serving"]
         summary = condition(status, "WorkspaceReady")
         assert summary is not None
