@@ -17,13 +17,16 @@ from typing import Any
 class Mark:
     """What a server says of one source without sending it; "" for what it does not say.
 
-    `digest` is that of an image or of a hub's commit, which cannot change without the content.
+    `digest` is that of an image. `commit` (a hub's) and `version` (an object's) stand for one content for good, but
+    the next one may hold the same: a commit is of a whole repository.
     """
 
     etag: str = ""
     modified: str = ""
     size: str = ""
     digest: str = ""
+    commit: str = ""
+    version: str = ""
 
     @classmethod
     def of(cls, known: Mapping[str, Any]) -> Mark:
@@ -35,7 +38,7 @@ class Mark:
 
     @property
     def says_nothing(self) -> bool:
-        return not (self.etag or self.modified or self.digest)
+        return not (self.etag or self.modified or self.digest or self.commit or self.version)
 
 
 class Seen(StrEnum):
@@ -58,10 +61,19 @@ def compare(known: Sequence[Mark], seen: Sequence[Mark]) -> Seen:
 
 
 def _one(old: Mark, new: Mark) -> Seen:
+    fixed = [
+        (before, now)
+        for name in ("commit", "version")
+        if (before := getattr(old, name)) and (now := getattr(new, name))
+    ]
+    if any(before == now for before, now in fixed):
+        return Seen.SAME
     for name in ("digest", "etag"):
         before, now = getattr(old, name), getattr(new, name)
         if before and now:
             return Seen.SAME if _strong(before) == _strong(now) else Seen.CHANGED
+    if fixed:
+        return Seen.CHANGED
     if old.modified and new.modified:
         return Seen.SAME if (old.modified, old.size) == (new.modified, new.size) else Seen.CHANGED
     if old.size and new.size and old.size != new.size:

@@ -8,7 +8,7 @@ reason. A URL's query goes to the server and nowhere else: it may be a signature
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
@@ -74,6 +74,8 @@ class PinnedClient:
     tls: ssl.SSLContext = field(default_factory=_tls_context)
     #: Sent to the host that was asked for and to none that it redirects to; "" for nothing.
     authorization: str = field(default="", repr=False)
+    #: Is given the headers of each answer that redirects: a hub says there what a CDN's own answer does not.
+    on_redirect: Callable[[Mapping[str, str]], None] | None = None
 
     def open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """The unread response of the last hop, with status 200, 206, 304 or 416; the caller closes it.
@@ -89,6 +91,8 @@ class PinnedClient:
             if response.status not in REDIRECTS:
                 _check_status(response, url, bool(self.authorization))
                 return response
+            if self.on_redirect:
+                self.on_redirect(response.headers)
             base = urljoin(base, response.headers.get("Location", ""))
             response.close()
             target = parse(base)

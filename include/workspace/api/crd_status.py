@@ -222,7 +222,7 @@ OURS: dict[str, Schema] = {
                 checked=_moment("When its server was asked last."),
                 marks={
                     "type": "array",
-                    "items": _object("ETag, Last-Modified, size or digest of one source."),
+                    "items": _object("ETag, Last-Modified, size, version, digest or commit of one source."),
                 },
             ),
             promotion=_object(

@@ -1,4 +1,6 @@
-"""Asks the servers of a dataset what they say of it, without fetching it: ETag, Last-Modified, size, an image's digest.
+"""Asks the servers of a dataset what they say of it, without fetching it.
+
+That is ETag, Last-Modified, size, the version of an object, a hub's commit, and an image's digest.
 
 The same walls stand here as in the dataset's pod: each address is checked and pinned, each redirect anew, and a signed
 URL is neither logged nor kept. A server that cannot be asked says nothing: then the content decides.
@@ -21,6 +23,12 @@ log = logging.getLogger(__name__)
 SECONDS = 20.0
 #: One byte is asked for, since not every server answers HEAD as it answers GET.
 HEADERS = {"Range": "bytes=0-0"}
+#: A hub's commit and the content's own tag. It says them where it redirects to the store that has the file.
+COMMIT, LINKED_TAG, LINKED_SIZE = "X-Repo-Commit", "X-Linked-ETag", "X-Linked-Size"
+#: How S3, Google Cloud Storage and Azure Blob Storage name the version of an object.
+VERSIONS = ("x-amz-version-id", "x-goog-generation", "x-ms-version-id")
+#: What S3 says of an object that was written while its bucket kept no versions: it may be written again.
+UNVERSIONED = "null"
 
 
 def marks(
@@ -67,13 +75,35 @@ def _mark(url: str) -> Mark:
     from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
     from include.workloads.network import AddressPolicy
 
-    client = PinnedClient(policy=AddressPolicy(_policy()), read_seconds=SECONDS, header_seconds=SECONDS)
+    told: list[Mapping[str, str]] = []
+    client = PinnedClient(
+        policy=AddressPolicy(_policy()),
+        read_seconds=SECONDS,
+        header_seconds=SECONDS,
+        on_redirect=told.append,
+    )
     try:
         answer = client.open(url, HEADERS)
     except (PassingFault, UserConfigError, UserDataError) as error:
         log.warning("%s cannot be asked whether it has changed: %s", shown(url), error)
         return Mark()
-    headers = answer.headers
     answer.close()
-    size = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
-    return Mark(headers.get("ETag", ""), headers.get("Last-Modified", ""), size if size.isdigit() else "")
+    return _mark_of(answer.headers, [*told, answer.headers])
+
+
+def _mark_of(last: Mapping[str, str], hops: Sequence[Mapping[str, str]]) -> Mark:
+    """From the headers of the answer that has the file, and of every answer on the way to it, in their order."""
+    size = last.get("Content-Range", "").rpartition("/")[2] or last.get("Content-Length", "")
+    size = _first(hops, LINKED_SIZE) or size
+    version = next((value for name in VERSIONS if (value := last.get(name, ""))), "")
+    return Mark(
+        etag=_first(hops, LINKED_TAG) or last.get("ETag", ""),
+        modified=last.get("Last-Modified", ""),
+        size=size if size.isdigit() else "",
+        commit=_first(hops, COMMIT),
+        version="" if version == UNVERSIONED else version,
+    )
+
+
+def _first(hops: Sequence[Mapping[str, str]], name: str) -> str:
+    return next((value for hop in hops if (value := hop.get(name, ""))), "")

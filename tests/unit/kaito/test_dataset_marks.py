@@ -7,7 +7,7 @@ import functools
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,74 @@ def test_a_file_on_a_plain_server_is_known_by_its_time_and_size(served: tuple[Pa
     assert compare(first[:1], marks(urls(f"{url}/a.jsonl"))) is Seen.SAME
     (folder / "a.jsonl").write_text("{}{}")
     assert compare(first[:1], marks(urls(f"{url}/a.jsonl"))) is Seen.CHANGED
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as a hub does: a redirect that names the commit, to a store whose links are new each time."""
+
+    commit, tag, asked = "1" * 40, '"sha-of-a"', 0
+    stored: Mapping[str, str] = {}
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/store/"):
+            self.send_response(206)
+            headers = {"Content-Range": "bytes 0-0/5", "Content-Length": "1", **self.stored}
+        else:
+            type(self).asked += 1
+            self.send_response(302)
+            headers = {
+                "Location": f"/store/a?signature=SECRET-{self.asked}",
+                "X-Repo-Commit": self.commit,
+                "X-Linked-ETag": self.tag,
+                "X-Linked-Size": "5",
+                "Content-Length": "0",
+            }
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.path.startswith("/store/"):
+            self.wfile.write(b"{")
+
+    def log_message(self, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Hub], str]]:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8")
+    kind = type("OneHub", (Hub,), {})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield kind, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_hub_is_known_by_its_commit_and_the_tag_of_the_content(hub: tuple[type[Hub], str]) -> None:
+    kind, url = hub
+    document = urls(f"{url}/datasets/team/facts/resolve/main/train.jsonl")
+    kind.stored = {"ETag": '"of-the-store-1"', "Last-Modified": "Mon, 23 Nov 2026 12:00:00 GMT"}
+    first = marks(document)
+    assert (first[0].commit, first[0].etag, first[0].size) == ("1" * 40, '"sha-of-a"', "5")
+    assert "SECRET" not in str(first[0].as_dict())
+    kind.stored = {"ETag": '"of-the-store-2"'}
+    assert compare(first, marks(document)) is Seen.SAME
+    kind.commit = "2" * 40
+    assert compare(first, marks(document)) is Seen.SAME, "another file of the repository has changed"
+    kind.tag = '"sha-of-b"'
+    assert compare(first, marks(document)) is Seen.CHANGED
+
+
+@pytest.mark.parametrize("name", ["x-amz-version-id", "x-goog-generation", "x-ms-version-id"])
+def test_an_object_is_known_by_its_version(hub: tuple[type[Hub], str], name: str) -> None:
+    kind, url = hub
+    document = urls(f"{url}/store/a")
+    kind.stored = {name: "v1"}
+    first = marks(document)
+    assert compare(first, marks(document)) is Seen.SAME
+    kind.stored = {name: "v2"}
+    assert compare(first, marks(document)) is Seen.CHANGED
+    kind.stored = {name: "null"}
+    assert marks(document)[0].version == ""
 
 
 def test_an_address_inside_the_network_is_not_asked(

@@ -12,7 +12,7 @@ from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, 
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TEXTS = st.sampled_from(["", "a", "b"])
-MARKS = st.builds(Mark, etag=TEXTS, modified=TEXTS, size=TEXTS, digest=TEXTS)
+MARKS = st.builds(Mark, **dict.fromkeys(Mark.__slots__, TEXTS))
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ MARKS = st.builds(Mark, etag=TEXTS, modified=TEXTS, size=TEXTS, digest=TEXTS)
         (Mark(size="1"), Mark(size="1"), Seen.UNKNOWN),
         (Mark(size="1"), Mark(size="2"), Seen.CHANGED),
         (Mark(etag='"a"'), Mark(modified="m"), Seen.UNKNOWN),
+        (Mark(commit="a", etag='"a"'), Mark(commit="a", etag='"b"'), Seen.SAME),
+        (Mark(commit="a", etag='"a"'), Mark(commit="b", etag='"a"'), Seen.SAME),
+        (Mark(commit="a", etag='"a"'), Mark(commit="b", etag='"b"'), Seen.CHANGED),
+        (Mark(commit="a"), Mark(commit="b"), Seen.CHANGED),
+        (Mark(commit="a"), Mark(), Seen.UNKNOWN),
+        (Mark(version="1", modified="m"), Mark(version="1", modified="n"), Seen.SAME),
+        (Mark(version="1", modified="m", size="1"), Mark(version="2", modified="m", size="1"), Seen.CHANGED),
+        (Mark(version="1", etag='"a"'), Mark(version="2", etag='"a"'), Seen.SAME),
     ],
 )
 def test_one_source(old: Mark, new: Mark, seen: Seen) -> None:
