@@ -132,8 +132,11 @@ def question_key(value: str | Conversation) -> bytes:
 
 def script_of(text: str) -> str:
     """The writing system of most letters, as Unicode names it (`latin`, `cyrillic`, `cjk`); `none` without letters."""
+    begin = text[:200]
+    if begin.isascii():
+        return "latin" if any(map(str.isalpha, begin)) else "none"
     counts: Counter[str] = Counter()
-    for letter in text[:200]:
+    for letter in begin:
         if letter.isalpha():
             counts["latin" if letter.isascii() else unicodedata.name(letter, "other").split()[0].lower()] += 1
     return counts.most_common(1)[0][0] if counts else "none"

@@ -28,12 +28,14 @@ from include.workloads.contract import (
     stop_requested,
 )
 from include.workloads.dataset import columns, layouts
+from include.workloads.dataset.blocks import Block
 from include.workloads.dataset.columns import Dropped, Usable, normalise
+from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.description import PAGE, PARQUET, REPORT, describe
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.image import pull_data, resolve_digest
-from include.workloads.dataset.readers import Names, read_rows
+from include.workloads.dataset.readers import Names, read_parts
 from include.workloads.dataset.request import Request
 from include.workloads.dataset.sniff import sniff
 from include.workloads.dataset.sources import SourceFile, download, walk
@@ -47,7 +49,7 @@ log = logging.getLogger("dataset")
 WORK = ".fetch"
 # Each row costs 16 bytes until the end, and time even where it is dropped.
 MAX_ROWS = 20_000_000
-SHOWN_REASONS, MAX_UNREAD = 5, 50
+SHOWN_REASONS, MAX_UNREAD, SAID_ROWS = 5, 50, 100_000
 # Compressed columns unpack; this many characters of text for each byte that the request may download.
 MAX_EXPANSION = 4
 
@@ -189,17 +191,21 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
     before = writer.rows
     dropped: Counter[str] = Counter()
     names: Names = {}
+    said = 0
     work, limit = request.output / WORK / "unpacked", request.limits.max_bytes * MAX_EXPANSION
     with unzipped(source.path, work, source.url, limit) as (path, packed):
         form = sniff(path, source.url)
-        for row in read_rows(path, form, source.url, names, request.options.named.roles):
-            found = _normalised(row, request)
-            if isinstance(found, Usable):
-                tally.unread.update(dict.fromkeys(found.unread))
-            refused = found if isinstance(found, Dropped) else writer.add(found, source.url)
-            if refused is not None:
-                dropped[refused.reason] += 1
-            _keep_going(writer.rows - before, dropped, writer.rows + tally.dropped.total(), source.url)
+        for part in read_parts(path, form, source.url, names, request.options.named.roles):
+            for row in _taken(part, writer, tally, request, source.url):
+                found = _normalised(row, request)
+                if isinstance(found, Usable):
+                    tally.unread.update(dict.fromkeys(found.unread))
+                refused = found if isinstance(found, Dropped) else writer.add(found, source.url)
+                if refused is not None:
+                    dropped[refused.reason] += 1
+            said = _keep_going(
+                writer.rows - before, dropped, writer.rows + tally.dropped.total(), source.url, said
+            )
     used, named = writer.rows - before, request.options.named
     tally.names.update(names)
     if used:
@@ -222,6 +228,20 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
     )
 
 
+def _taken(
+    part: dict[str, Any] | Dropped | Block, writer: RowWriter, tally: _Tally, request: Request, shown: str
+) -> Iterable[dict[str, Any] | Dropped]:
+    """The rows that have to be looked at one by one: none of a block that could be taken as a whole."""
+    if not isinstance(part, Block):
+        return (part,)
+    rows = None if request.options.named else usable_rows(part.table)
+    if rows is None or not request.options.shows_all(rows):
+        return part.rows()
+    writer.add_rows(rows, shown)
+    tally.unread.update(dict.fromkeys(rows.unread))
+    return ()
+
+
 def _normalised(row: dict[str, Any] | Dropped, request: Request) -> Usable | Dropped:
     found = row if isinstance(row, Dropped) else _normal(row, request)
     if isinstance(found, Usable) and isinstance(found.value, Conversation):
@@ -237,16 +257,18 @@ def _normal(row: dict[str, Any], request: Request) -> Usable | Dropped:
     return normalise(row if not named else named.read(row), request.options.preference)
 
 
-def _keep_going(used: int, dropped: Counter[str], before: int, shown: str) -> None:
-    read = used + dropped.total()
+def _keep_going(used: int, dropped: Counter[str], before: int, shown: str, said: int) -> int:
+    """Check the limits, and say how far it is: the hundred thousands of rows that were said."""
     if before + dropped.total() > MAX_ROWS:
         raise UserDataError(
             f"{shown} takes the dataset over {MAX_ROWS} rows; split it, or leave out what is not needed."
         )
-    if read % 100_000 == 0:
-        log.info("  %d rows read", read)
+    now = (used + dropped.total()) // SAID_ROWS
+    if now > said:
+        log.info("  %d rows read", now * SAID_ROWS)
         if stop_requested():
             raise TryAgain("Stopped while reading the dataset; it can be started again.")
+    return now
 
 
 def _check_share(rows: int, tally: _Tally, request: Request) -> None:

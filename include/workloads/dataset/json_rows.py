@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from include.workloads.contract import UserDataError
 from include.workloads.dataset import layouts, text
+from include.workloads.dataset.blocks import Block, json_table, line_blocks, text_of
 from include.workloads.dataset.columns import Dropped
 from include.workloads.dataset.text import lines, open_text
 from include.workloads.dataset.values import decoder, is_empty, load
@@ -27,7 +29,7 @@ def _row(value: object) -> Row | Dropped:
     return value if isinstance(value, dict) else Dropped("not an object with named values")
 
 
-def json_objects(path: Path, shown: str) -> Iterator[Row | Dropped]:
+def json_objects(path: Path, shown: str) -> Iterator[Row | Dropped | Block]:
     """The rows of a file that begins with an object: it may be a row, or hold the rows."""
     with open_text(path) as file:
         first = _first_line(file)
@@ -55,9 +57,18 @@ def _loaded(line: str) -> Any:
         return None
 
 
-def _json_lines(path: Path, shown: str) -> Iterator[Row | Dropped]:
-    """One object a line; a line that is no JSON is a dropped row."""
-    with open_text(path) as file:
+def _json_lines(path: Path, shown: str) -> Iterator[Row | Dropped | Block]:
+    """One object a line, in blocks where a block can be read as columns; a line that is no JSON is a dropped row."""
+    for part in line_blocks(path):
+        found = json_table(part)
+        if found is None:
+            yield from _rows_of(part, shown)
+        else:
+            yield Block(found[0], partial(_rows_of, part, shown), found[1])
+
+
+def _rows_of(part: bytes, shown: str) -> Iterator[Row | Dropped]:
+    with text_of(part) as file:
         for line in lines(file, shown):
             if not line.strip():
                 continue

@@ -66,7 +66,7 @@ def message(value: object, unread: set[str]) -> Message:
 
 
 def _role(fields: Mapping[str, Any]) -> str:
-    given = {_known(fields[key]) for key in layouts.ROLE_KEYS if key in fields}
+    given = {known_role(fields[key]) for key in layouts.ROLE_KEYS if key in fields}
     if len(given) > 1:
         raise Refused("a message has two different roles, in role and in from")
     if not given:
@@ -74,7 +74,8 @@ def _role(fields: Mapping[str, Any]) -> str:
     return given.pop()
 
 
-def _known(value: object) -> str:
+def known_role(value: object) -> str:
+    """The role that a name stands for. Raises Refused where it is none."""
     if not isinstance(value, str):
         raise Refused("a message has a role that is not text")
     role = value.strip().lower()

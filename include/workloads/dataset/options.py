@@ -16,6 +16,7 @@ from include.workloads.chat import Conversation
 from include.workloads.chat_template import TemplateCheck, renderer
 from include.workloads.contract import UserConfigError, number
 from include.workloads.dataset.columns import Preference
+from include.workloads.dataset.columnwise import UsableRows
 from include.workloads.dataset.content import Look
 from include.workloads.dataset.named import NamedColumns
 from include.workloads.tuning.recipe import LONGEST_CUDA
@@ -83,6 +84,13 @@ class Options:
     def refused_by_template(self, conversation: Conversation) -> str | None:
         """Why the model's chat template cannot show this conversation, or None."""
         return self._template.refused(conversation) if self._template else None
+
+    def shows_all(self, rows: UsableRows) -> bool:
+        """Whether the model's chat template surely shows all of these rows."""
+        if self._template is None:
+            return True
+        shapes = rows.shapes()
+        return shapes is not None and not any(map(self._template.refused, shapes))
 
     @cached_property
     def _tokenizer(self) -> Any:

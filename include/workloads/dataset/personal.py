@@ -18,12 +18,16 @@ _SECRET = re.compile(
     r"|\bhf_[A-Za-z0-9]{30,40}\b|\bsk-[A-Za-z0-9_-]{20,}"
 )
 
+#: Part of every phone and card number; it begins with a digit, so most of a text is passed over quickly.
+_DIGITS = re.compile(r"\d[\d ().+-]{6,}\d")
 #: One of these is in every match: to look for them first takes a tenth of the time.
 _MARKS = ("PRIVATE KEY-----", "AKIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "hf_", "sk-")
 
 
 def _has_card(text: str) -> bool:
-    return any(_luhn(re.sub(r"\D", "", match)) for match in _CARD.findall(text))
+    return _DIGITS.search(text) is not None and any(
+        _luhn(re.sub(r"\D", "", match)) for match in _CARD.findall(text)
+    )
 
 
 def _luhn(digits: str) -> bool:
@@ -44,7 +48,7 @@ def _iban(text: str) -> bool:
 #: What is looked for, by the name that the report gives it.
 KINDS: dict[str, Callable[[str], bool]] = {
     "email addresses": lambda text: "@" in text and _EMAIL.search(text) is not None,
-    "phone numbers": lambda text: _PHONE.search(text) is not None,
+    "phone numbers": lambda text: _DIGITS.search(text) is not None and _PHONE.search(text) is not None,
     "payment card numbers": _has_card,
     "bank account numbers (IBAN)": _has_iban,
     "keys and tokens": lambda text: any(mark in text for mark in _MARKS) and _SECRET.search(text) is not None,

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from include.workloads.contract import UserDataError
 from include.workloads.dataset import layouts
+from include.workloads.dataset.blocks import Block
 from include.workloads.dataset.columnar import Columnar
 from include.workloads.dataset.columns import NO_COLUMNS, Dropped
 from include.workloads.dataset.json_rows import json_array, json_objects
@@ -36,19 +37,30 @@ def read_rows(
 
     UserDataError when the file as a whole cannot be read; `shown` is how it names the file.
     """
+    for part in read_parts(path, form, shown, names, named):
+        if isinstance(part, Block):
+            yield from part.rows()
+        else:
+            yield part
+
+
+def read_parts(
+    path: Path, form: Format, shown: str, names: Names, named: Iterable[str] = ()
+) -> Iterator[Row | Dropped | Block]:
+    """The same, with rows that can be read as columns in blocks."""
     if form in COLUMNAR:
         yield from _columnar(Columnar(path, form, shown, tuple(named)), names)
         return
     try:
         for row in _text_rows(path, form, shown):
-            if isinstance(row, dict) and len(names) < MAX_NAMES:
-                names.update(dict.fromkeys(row))
+            if isinstance(row, dict | Block) and len(names) < MAX_NAMES:
+                names.update(dict.fromkeys(row if isinstance(row, dict) else row.names))
             yield row
     except UnicodeDecodeError:
         raise UserDataError(f"{shown} is not text in UTF-8; save it as UTF-8.") from None
 
 
-def _columnar(file: Columnar, names: Names) -> Iterator[Row | Dropped]:
+def _columnar(file: Columnar, names: Names) -> Iterator[Row | Dropped | Block]:
     for row in file:
         if not names:
             names.update(dict.fromkeys(file.names))
@@ -58,7 +70,7 @@ def _columnar(file: Columnar, names: Names) -> Iterator[Row | Dropped]:
         yield Dropped(NO_COLUMNS)
 
 
-def _text_rows(path: Path, form: Format, shown: str) -> Iterator[Row | Dropped]:
+def _text_rows(path: Path, form: Format, shown: str) -> Iterator[Row | Dropped | Block]:
     if form is Format.JSON_ARRAY:
         return json_array(path, shown)
     if form is Format.JSON_LINES:

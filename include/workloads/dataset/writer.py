@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from include.workloads import chat
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.columns import Dropped, Kind, Usable
+from include.workloads.dataset.columnwise import UsableRows
 
 GROUP_ROWS = 4096
 GROUP_CHARS = 32 << 20
@@ -41,19 +44,26 @@ SCHEMAS = {
 
 
 class RowWriter:
-    """Collects rows into row groups of a Parquet file; use as a context manager, `path` is complete after it."""
+    """Collects rows into row groups of a Parquet file; use as a context manager, `path` is complete after it.
+
+    Groups are compressed and written in a thread, while the next one is made. Where they end hangs on the rows alone,
+    not on how these came.
+    """
 
     def __init__(self, path: Path, max_chars: int) -> None:
         self.path, self.max_chars = path, max_chars
         self.kind: Kind | None = None
         self.rows = self.chars = 0
-        self.roles: dict[str, int] = {}
+        self.roles: Counter[str] = Counter()
         self._digest = hashlib.sha256()
         self._lengths = array("Q")
-        self._hashes = array("Q")
+        self._hashes = array("q")
         self._group: list[Any] = []
-        self._group_chars = 0
+        self._tables: list[pa.Table] = []
+        self._group_rows = self._group_chars = 0
         self._writer: Any = None
+        self._thread = ThreadPoolExecutor(1, "parquet")
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> RowWriter:
         return self
@@ -61,62 +71,114 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if kind is None:
+                self._flush()
+                self._written()
+        finally:
+            self._thread.shutdown()
+            if self._writer is not None:
+                self._writer.close()
 
     def add(self, row: Usable, shown: str) -> Dropped | None:
         """Take one row, or say why not. UserDataError when it is of the other kind than the rows before it."""
         try:
-            columns, encoded = _columns(row)
+            columns, known = _columns(row)
+            encoded = known.encode()
         except UnicodeEncodeError:
             return Dropped("text that is not valid Unicode")
         except ValueError:
             return Dropped("tools or tool_calls with a number that JSON cannot hold")
-        if self.kind is None:
-            self.kind = row.kind
-        elif row.kind is not self.kind:
-            raise UserDataError(
-                f"{shown} has rows of the kind {row.kind.value!r} while the rows before it are of the kind "
-                f"{self.kind.value!r}; a dataset must be one or the other."
-            )
+        self._take_kind(row.kind, shown)
         self._digest.update(encoded + b"\n")
-        self._hashes.append(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big"))
+        self._hashes.append(hash(known))
         length = self._count(row)
         self._lengths.append(length)
-        self.rows += 1
-        self.chars += length
+        self._counted(1, length, shown)
+        self._group.append(columns)
+        self._group_rows += 1
+        self._group_chars += length
+        self._flush_if_full()
+        return None
+
+    def add_rows(self, rows: UsableRows, shown: str) -> None:
+        """Take many rows. UserDataError as for one."""
+        self._take_kind(rows.kind, shown)
+        self._digest.update("".join(f"{known}\n" for known in rows.encoded).encode())
+        self._hashes.extend(map(hash, rows.encoded))
+        self._lengths.extend(rows.lengths.tolist())
+        self.roles.update(rows.roles)
+        self._counted(len(rows), int(rows.lengths.sum()), shown)
+        table, ends, done = rows.table(SCHEMAS[rows.kind]), np.cumsum(rows.lengths), 0
+        self._close_group()
+        while done < len(rows):
+            before = int(ends[done - 1]) if done else 0
+            full = int(np.searchsorted(ends, before + GROUP_CHARS - self._group_chars)) + 1
+            end = min(len(rows), done + GROUP_ROWS - self._group_rows, full)
+            self._tables.append(table.slice(done, end - done))
+            self._group_rows += end - done
+            self._group_chars += int(ends[end - 1]) - before
+            self._flush_if_full()
+            done = end
+
+    def _take_kind(self, kind: Kind, shown: str) -> None:
+        if self.kind is None:
+            self.kind = kind
+        elif kind is not self.kind:
+            raise UserDataError(
+                f"{shown} has rows of the kind {kind.value!r} while the rows before it are of the kind "
+                f"{self.kind.value!r}; a dataset must be one or the other."
+            )
+
+    def _counted(self, rows: int, chars: int, shown: str) -> None:
+        self.rows += rows
+        self.chars += chars
         if self.chars > self.max_chars:
             raise UserDataError(
                 f"{shown} unpacks to more than {self.max_chars >> 20} Mi characters of text; "
                 "split the dataset or raise DATASET_MAX_BYTES."
             )
-        self._group.append(columns)
-        self._group_chars += length
-        if len(self._group) >= GROUP_ROWS or self._group_chars >= GROUP_CHARS:
-            self._flush()
-        return None
 
     def _count(self, row: Usable) -> int:
         if isinstance(row.value, str):
             return len(row.value)
-        for role in row.value.roles:
-            self.roles[role] = self.roles.get(role, 0) + 1
+        self.roles.update(row.value.roles)
         return sum(len(m["content"]) + len(m.get("reasoning_content", "")) for m in row.value.messages)
 
+    def _flush_if_full(self) -> None:
+        if self._group_rows >= GROUP_ROWS or self._group_chars >= GROUP_CHARS:
+            self._flush()
+
+    def _close_group(self) -> None:
+        """Make a table of the rows that came one by one."""
+        if self._group and self.kind:
+            schema = SCHEMAS[self.kind]
+            columns = [
+                pa.array(values, type=kind.type)
+                for values, kind in zip(zip(*self._group, strict=True), schema, strict=True)
+            ]
+            self._tables.append(pa.table(columns, schema=schema))
+            self._group = []
+
     def _flush(self) -> None:
-        if not self._group or self.kind is None:
+        self._close_group()
+        if not self._tables:
             return
-        schema = SCHEMAS[self.kind]
+        self._written()
+        table = pa.concat_tables(self._tables).combine_chunks()
+        self._writing = self._thread.submit(self._write, table)
+        self._tables, self._group_rows, self._group_chars = [], 0, 0
+
+    def _write(self, table: pa.Table) -> None:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, schema, compression="zstd", version="2.6")
-        columns = [
-            pa.array(values, type=kind.type)
-            for values, kind in zip(zip(*self._group, strict=True), schema, strict=True)
-        ]
-        self._writer.write_table(pa.table(columns, schema=schema), row_group_size=len(self._group))
-        self._group, self._group_chars = [], 0
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", version="2.6")
+        self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def _written(self) -> None:
+        """Wait for the group before; its fault is raised here."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     @property
     def digest(self) -> str:
@@ -126,7 +188,7 @@ class RowWriter:
     @property
     def duplicates(self) -> int:
         """Rows that repeat an earlier row exactly (by 64-bit hash)."""
-        return self.rows - len(np.unique(np.frombuffer(self._hashes, dtype=np.uint64))) if self.rows else 0
+        return self.rows - len(np.unique(np.frombuffer(self._hashes, dtype=np.int64))) if self.rows else 0
 
     def length_statistics(self) -> dict[str, int]:
         """Characters a row: median, 95th percentile (nearest rank) and maximum."""
@@ -141,10 +203,10 @@ class RowWriter:
         }
 
 
-def _columns(row: Usable) -> tuple[tuple[Any, ...], bytes]:
-    """A row's values in the file, and the bytes that it is known by."""
+def _columns(row: Usable) -> tuple[tuple[Any, ...], str]:
+    """A row's values in the file, and the text that it is known by."""
     if isinstance(row.value, str):
-        return (row.value,), _CANONICAL.encode(row.value).encode()
+        return (row.value,), _CANONICAL.encode(row.value)
     messages, tools = columns = chat.to_columns(row.value)
     known: Any = [messages, tools] if tools else messages
-    return columns, _CANONICAL.encode(known).encode()
+    return columns, _CANONICAL.encode(known)

@@ -1,0 +1,103 @@
+"""A file of one JSON object a line in blocks of lines, which are read as columns where that says the same.
+
+Arrow's reader takes what is no JSON for Python's, and the other way round, only in blocks that are refused here: every
+line must begin and end like an object, and there must be as many rows as lines.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+
+from include.workloads.dataset import layouts
+from include.workloads.dataset.columns import Dropped
+from include.workloads.dataset.text import MAX_ROW_CHARS
+
+BLOCK_BYTES, PARSED_BYTES = 4 << 20, 1 << 20
+_BOM = b"\xef\xbb\xbf"
+_MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TURN = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a file that follow each other: as a table, and one by one.
+
+    :ivar rows: gives each as a dict, or why it could not be read.
+    :ivar names: the columns in their order.
+    """
+
+    table: pa.Table
+    rows: Callable[[], Iterator[dict[str, Any] | Dropped]]
+    names: tuple[str, ...]
+
+
+def line_blocks(path: Path) -> Iterator[bytes]:
+    """The file's bytes in blocks of whole lines. A line that is longer than any row may be comes in pieces."""
+    with path.open("rb") as file:
+        rest = b""
+        if (first := file.read(len(_BOM))) != _BOM:
+            rest = first
+        while chunk := file.read(BLOCK_BYTES):
+            end = chunk.rfind(b"\n") + 1
+            rest += chunk[:end] if end else chunk
+            if end or len(rest) > 4 * MAX_ROW_CHARS:  # 4 bytes are the longest character
+                yield rest
+                rest = chunk[end:] if end else b""
+        if rest:
+            yield rest
+
+
+def text_of(block: bytes) -> io.TextIOWrapper:
+    """A block as strict UTF-8, line ends as they are."""
+    return io.TextIOWrapper(io.BytesIO(block), "utf-8", newline="")
+
+
+def json_table(block: bytes) -> tuple[pa.Table, tuple[str, ...]] | None:
+    """The block's rows as a table and its columns in their order, or None where row by row it may say other things.
+
+    :raises UnicodeDecodeError: it is not UTF-8.
+    """
+    block.decode("utf-8")
+    lines = [line for line in map(bytes.strip, block.split(b"\n")) if line]
+    if not lines or not all(line[0] == 123 and line[-1] == 125 for line in lines):
+        return None
+    if block.count(b"\r") != block.count(b"\r\n"):
+        return None
+    schema = _schema(lines[0])
+    if schema is None:
+        return None
+    try:
+        table = pj.read_json(
+            io.BytesIO(block),
+            read_options=pj.ReadOptions(block_size=PARSED_BYTES),
+            parse_options=pj.ParseOptions(explicit_schema=schema[0], unexpected_field_behavior="infer"),
+        )
+    except (pa.ArrowException, ValueError):
+        return None
+    if table.num_rows != len(lines):
+        return None
+    return table, tuple(dict.fromkeys((*schema[1], *table.column_names)))
+
+
+def _schema(line: bytes) -> tuple[pa.Schema, tuple[str, ...]] | None:
+    """How the columns with a meaning must look, by the block's first row: else Arrow guesses (dates, say)."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    fields = []
+    for name in layouts.read_columns(tuple(row)):
+        value = row[name]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            fields.append((name, _TURN if "from" in value[0] else _MESSAGE))
+        else:
+            fields.append((name, pa.string()))
+    return pa.schema(fields), tuple(row)

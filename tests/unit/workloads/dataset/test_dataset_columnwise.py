@@ -1,0 +1,179 @@
+"""Rows that are taken as columns give what they give one by one: the same file, the same digest, the same report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from include.workloads.chat_template import TemplateCheck
+from include.workloads.contract import UserDataError
+from include.workloads.dataset import blocks, job, writer
+from include.workloads.dataset.columnwise import usable_rows
+from include.workloads.dataset.job import run_job
+from include.workloads.dataset.options import Options
+from include.workloads.dataset.request import Request
+
+PLAIN = st.sampled_from(
+    ["a", "b c", 'say "x"\n\\', "\u00e9\u4f60", "2024-01-01", "12", "\u2028x", "\x7f\x00\x1f"]
+)
+ODD = st.sampled_from(["", "  ", "\u00a0", "a</b>", None, 3, 1.10, True, [], ["a"], {"a": 1}, "\ud800"])
+TEXT = st.one_of(PLAIN, PLAIN, PLAIN, ODD)
+ROLE = st.sampled_from(
+    ["user", "assistant", "assistant", "human", "gpt", "system", " User", "tool", "x", None, 1]
+)
+
+
+def message(role: str, content: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {role: ROLE, content: TEXT}, optional={"weight": st.sampled_from([0, 1, None]), "id": ODD}
+    )
+
+
+MESSAGES = st.one_of(
+    st.just([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]),
+    st.lists(st.one_of(message("role", "content"), message("from", "value")), max_size=3),
+    TEXT,
+)
+PAIR = st.fixed_dictionaries(
+    {"instruction": TEXT, "output": TEXT},
+    optional={"input": TEXT, "context": TEXT, "system": TEXT, "id": ODD, "History": ODD},
+)
+ROW = st.one_of(
+    st.fixed_dictionaries({"messages": MESSAGES}, optional={"id": ODD, "tools": ODD, "ID": ODD}),
+    st.fixed_dictionaries({"conversations": MESSAGES}),
+    PAIR,
+    st.fixed_dictionaries({"question": TEXT, "answer": TEXT}),
+    st.fixed_dictionaries({"input": TEXT, "output": TEXT}),
+    st.fixed_dictionaries({"text": TEXT}, optional={"id": ODD}),
+)
+#: Lines of one file: most files hold one layout, and some lines are nothing at all.
+LINES = st.one_of(
+    *(st.lists(one, min_size=1, max_size=8) for one in (ROW, PAIR, st.fixed_dictionaries({"text": PLAIN}))),
+    st.lists(st.fixed_dictionaries({"messages": MESSAGES}), min_size=1, max_size=8),
+)
+
+
+class Judging(Options):
+    """Options with a model's chat template, which has no model."""
+
+    _tokenizer = None
+    _template = TemplateCheck(
+        lambda messages, tools: "".join(f"<{one['role']}>{one['content']}" for one in messages)
+    )
+
+
+def outcome(folder: Path, text: str, options: Options) -> tuple[Any, ...]:
+    """What a run over one file leaves: its fault, or its report and rows."""
+    source, output = folder / "in", folder / "out"
+    source.mkdir(parents=True)
+    (source / "rows.jsonl").write_text(text, encoding="utf-8")
+    try:
+        run_job(Request(output=output, folder=source, options=options))
+    except UserDataError as error:
+        return (str(error).replace(str(folder), ""),)
+    report = json.loads((output / "report.json").read_text())
+    report["unread"].sort()
+    for source_report in report["sources"]:
+        source_report["url"] = ""
+    report["fingerprint"] = ""
+    return report, (output / "train.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("rows")
+    return (root / str(number) for number in range(100_000))
+
+
+def both(folders: Iterator[Path], text: str, patch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Outcome as columns in blocks of a few lines, and row by row; both are judged by a template as well."""
+    options = Judging(max_dropped_share=1.0)
+    found = []
+    for bytes_of_a_block, of_columns in ((200, blocks.json_table), (1 << 20, lambda _: None)):
+        patch.setattr(blocks, "BLOCK_BYTES", bytes_of_a_block)
+        patch.setattr("include.workloads.dataset.json_rows.json_table", of_columns)
+        found.append(outcome(next(folders), text, options))
+    return found
+
+
+@given(LINES, st.sampled_from(["\n", "\r\n", "\n\n", " \n"]))
+@example([{"text": "a"}] * 5, "\r")
+@example([{"text": "2024-01-01"}, {"text": "2024-01-02"}], "\n")
+@example([{"text": "\ud800"}], "\n")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_as_columns_is_as_row_by_row(folders: Iterator[Path], rows: list[Any], end: str) -> None:
+    text = "".join(json.dumps(row) + end for row in rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "GROUP_ROWS", 3)
+        as_columns, one_by_one = both(folders, text, patch)
+    assert as_columns == one_by_one
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"text": "a"}{"text": "b"}\n',
+        '{"text":\n"a"}\n{"text": "b"}\n',
+        '{"text": "a"} x\n{"text": "b"}\n',
+        '{"text": "a", "text": "b"}\n{"text": "c"}\n',
+        '{"text": "a", "x": {"y": 1, "y": 2}}\n{"text": "c"}\n',
+        '\ufeff{"text": "a"}\n{"text": "b"}',
+        '{"text": "a", "n": 1e999, "m": 123456789012345678901234567890}\n',
+        '{"text": "a"}\rx\n{"text": "b"}\n',
+        '{"text": "a"}\n[1]\n3\nnull\n{"text": "b"}\n',
+        '{"text": "\\ud83d\\ude00 \\u0000"}\n',
+        '{"text": "a", "n": NaN}\n',
+        '{"text": "a"}\n{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
+    ],
+)
+def test_lines_that_readers_take_for_different_things(
+    text: str, folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_columns, one_by_one = both(folders, text, monkeypatch)
+    assert as_columns == one_by_one
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "id": 1},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"question": "q", "answer": "a", "source": "2024-01-01"},
+        {"text": "a"},
+    ],
+)
+def test_plain_layouts_are_taken_as_columns(row: dict[str, Any]) -> None:
+    """Else the test above would hold and nothing be won."""
+    found = blocks.json_table((json.dumps(row) + "\n").encode() * 10)
+    assert found is not None
+    rows = usable_rows(found[0])
+    assert rows is not None
+    assert len(rows) == 10
+
+
+def test_groups_end_where_they_end_row_by_row(
+    folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "GROUP_CHARS", 40)
+    text = "".join(json.dumps({"text": "x" * (number % 23 + 1)}) + "\n" for number in range(300))
+    as_columns, one_by_one = both(folders, text, monkeypatch)
+    assert as_columns == one_by_one
+
+
+def test_a_fault_of_the_writing_thread_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):
+        run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
