@@ -3,18 +3,25 @@
 That is ETag, Last-Modified, size, the version of an object, a hub's commit, and an image's digest.
 
 The same walls stand here as in the dataset's pod: each address is checked and pinned, each redirect anew, and a signed
-URL is neither logged nor kept. A server that cannot be asked says nothing: then the content decides.
+URL is neither logged nor kept. A private dataset's header goes where the dataset's pod may send it, and nowhere else. A
+server that cannot be asked says nothing: then the content decides.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from include.contracts.image_reference import InvalidReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy
+from include.contracts.redaction import hide
 from include.retraining.dataset_watch import Mark
+from include.workspace.api import names
+from include.workspace.api.access import AUTHORIZATION
 from kaito.settings import manifest_settings
 from kaito.tasks.docker_config import docker_config
 
@@ -36,11 +43,12 @@ def marks(
 ) -> list[Mark]:
     """Return a mark for each source, in their order; an empty one for a source that says nothing.
 
-    :param secret: looks a Secret of the Workspace's namespace up, for an image's registry.
+    :param secret: looks a Secret of the Workspace's namespace up, for an image's registry or a private dataset's host.
     """
     source = (document.get("tuning") or {}).get("input") or {}
     if urls := source.get("urls"):
-        return [_mark(str(url)) for url in urls]
+        header = _authorization(document, [str(url) for url in urls], secret)
+        return [_mark(str(url), header) for url in urls]
     if image := source.get("image"):
         found = [known for name in source.get("imagePullSecrets") or () if (known := secret(str(name)))]
         return [_image_mark(str(image), found)]
@@ -70,7 +78,26 @@ def _policy() -> NetworkPolicy:
     return NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
 
 
-def _mark(url: str) -> Mark:
+def _authorization(
+    document: Mapping[str, Any], urls: Sequence[str], secret: Callable[[str], Mapping[str, Any] | None]
+) -> str:
+    """The header's value that a private dataset's host wants, "" for none; only ever for one host, and over https."""
+    name = ((document.get("metadata") or {}).get("annotations") or {}).get(names.DATASET_CREDENTIALS)
+    parts = [urlsplit(url) for url in urls]
+    hosts = {part.netloc.rpartition("@")[2].lower() for part in parts}
+    if not name or len(hosts) != 1 or any(part.scheme != "https" for part in parts):
+        return ""
+    given = ((secret(str(name)) or {}).get("data") or {}).get(AUTHORIZATION)
+    try:
+        value = base64.b64decode(str(given or ""), validate=True).decode("ascii").strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+    hide(value)
+    hide(value.rpartition(" ")[2])
+    return value if value.isprintable() else ""
+
+
+def _mark(url: str, authorization: str) -> Mark:
     from include.workloads.contract import UserConfigError, UserDataError
     from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
     from include.workloads.network import AddressPolicy
@@ -80,6 +107,7 @@ def _mark(url: str) -> Mark:
         policy=AddressPolicy(_policy()),
         read_seconds=SECONDS,
         header_seconds=SECONDS,
+        authorization=authorization,
         on_redirect=told.append,
     )
     try:

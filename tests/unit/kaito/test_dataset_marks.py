@@ -9,12 +9,13 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from kaito.tasks.dataset_marks import marks
 
 from include.retraining.dataset_watch import Mark, Seen, compare
+from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.oci.credentials import Credentials
 from tests.support.registry_server import Handler, Registry, digest_of, registry
 
@@ -123,6 +124,39 @@ def test_an_object_is_known_by_its_version(hub: tuple[type[Hub], str], name: str
     assert compare(first, marks(document)) is Seen.CHANGED
     kind.stored = {name: "null"}
     assert marks(document)[0].version == ""
+
+
+SECRET = {"data": {"AUTHORIZATION": base64.b64encode(b"Bearer hf_CANARY\n").decode()}}
+
+
+@pytest.mark.parametrize(
+    ("some", "secret", "sent"),
+    [
+        (["https://hub.local/a", "https://hub.local/b"], SECRET, "Bearer hf_CANARY"),
+        (["https://hub.local/a", "https://other.local/b"], SECRET, ""),
+        (["https://hub.local/a", "http://hub.local/b"], SECRET, ""),
+        (["https://hub.local/a"], None, ""),
+        (["https://hub.local/a"], {"data": {}}, ""),
+        (["https://hub.local/a"], {"data": {"AUTHORIZATION": "%"}}, ""),
+        (["https://hub.local/a"], {"data": {"AUTHORIZATION": base64.b64encode(b"a\nb").decode()}}, ""),
+    ],
+)
+def test_a_private_dataset_s_host_is_asked_with_its_header_and_no_other_host_is(
+    some: list[str], secret: dict[str, Any] | None, sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def opened(self: PinnedClient, *_: object) -> NoReturn:
+        used.append(self.authorization)
+        raise PassingFault("only who is asked matters here")
+
+    monkeypatch.setattr(PinnedClient, "open", opened)
+    document = {"metadata": {"annotations": {"kaito.sh/dataset-secret": "mine"}}, **urls(*some)}
+    marks(document, {"mine": secret}.get)
+    assert used == [sent] * len(some)
+    used.clear()
+    marks(urls(*some), {"mine": secret}.get)
+    assert used == [""] * len(some), "no Secret is named"
 
 
 def test_an_address_inside_the_network_is_not_asked(
