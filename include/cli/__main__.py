@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+# pydantic looks through every installed package for plugins of its own, which costs a tenth of a start; none is used.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 from include.cli.arguments import COMPLETE
 from include.cli.main import main
 

@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from croniter import CroniterBadDateError, CroniterError, croniter
-
 from include.contracts.faults import nearest
 
 DATA = "@data"
@@ -47,6 +45,8 @@ class Schedule:
         """The first time after a moment, in UTC. Raises BadSchedule when there is none."""
         if self.on_data:
             raise BadSchedule("follows the dataset, so no time can be told")
+        from croniter import CroniterBadDateError, croniter  # `check` starts without it
+
         wall = moment.astimezone(self.zone).replace(tzinfo=None)
         times = croniter(self.cron, wall, max_years_between_matches=YEARS)
         while True:
@@ -61,6 +61,8 @@ class Schedule:
 
     def last_until(self, moment: datetime, since: datetime) -> datetime:
         """The latest time up to `moment`, `since` where there is none after it: what a run that is late is for."""
+        from croniter import CroniterBadDateError, croniter
+
         wall = moment.astimezone(self.zone).replace(tzinfo=None) + timedelta(seconds=1)
         times = croniter(self.cron, wall, max_years_between_matches=YEARS)
         while True:
@@ -76,6 +78,8 @@ class Schedule:
 @lru_cache(maxsize=1024)
 def parse(text: str, zone: str = DEFAULT_ZONE) -> Schedule:
     """A schedule from its text. Raises BadSchedule: no cron, a cron that never fires, an unknown time zone."""
+    from croniter import CroniterError, croniter
+
     known = zone_of(zone)
     text = text.strip()
     if text == DATA:

@@ -1,0 +1,91 @@
+"""`python -m tests.bench.dataset_speed [MiB]`: the dataset pod's work against `curl` and `sha256sum` of the same file.
+
+Both fetch from one server on this machine, in turns; ours also reads, checks, normalises and writes every row, looks at
+a part of them, and starts an interpreter. Prints medians, the ratio, and the most memory that ours took.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+PAIRS, MIB = 3, 128
+ROOT = Path(__file__).parents[2]
+WORDS = ["pod", "node", "asks", "for", "GPUs", "waits", "until", "image", "then", "trains"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, without a line for each."""
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+def write(folder: Path, mebibytes: int) -> None:
+    """The same chat rows of some 900 bytes as JSON lines and as Parquet."""
+    dice, rows, size = random.Random(1), [], 0
+    with (folder / "rows.jsonl").open("w") as file:
+        while size < mebibytes << 20:
+            asked, told = (" ".join(dice.choices(WORDS, k=count)) for count in (60, 120))
+            messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": f'{told}\n"x"'}]
+            size += file.write(json.dumps({"messages": messages}) + "\n")
+            rows.append({"messages": messages})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+
+
+def seconds(command: list[str], env: dict[str, str]) -> tuple[float, int]:
+    """Seconds on the clock of a command, and its most resident memory in bytes."""
+    started = time.monotonic()
+    child = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{command} ended with {status}")
+    return time.monotonic() - started, usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    """Print a line for each format."""
+    mebibytes = int(sys.argv[1]) if len(sys.argv) > 1 else MIB
+    with tempfile.TemporaryDirectory(prefix="dataset-speed-") as name:
+        folder = Path(name)
+        write(folder, mebibytes)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=name))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for form in ("jsonl", "parquet"):
+            url, ours, theirs, memory = f"http://127.0.0.1:{server.server_port}/rows.{form}", [], [], 0
+            for pair in range(PAIRS):
+                fetch = f"curl -fsS {url} -o {folder}/copy && sha256sum {folder}/copy"
+                theirs.append(seconds(["sh", "-c", fetch], dict(os.environ))[0])
+                env = {
+                    **os.environ,
+                    "DATASET_URLS": json.dumps([url]),
+                    "ALLOWED_NETWORKS": "127.0.0.1/32",
+                    "DATASET_OUTPUT": str(folder / f"{form}-{pair}"),
+                    "TERMINATION_LOG": str(folder / "result.json"),
+                }
+                took, resident = seconds([sys.executable, "-m", "include.workloads.dataset"], env)
+                ours.append(took)
+                memory = max(memory, resident)
+            mine, other = statistics.median(ours), statistics.median(theirs)
+            print(
+                f"{mebibytes} MiB of rows, {form}, medians of {PAIRS}: ours {mine:.2f} s, curl and sha256sum "
+                f"{other:.2f} s: {mine / other:.1f}x; {memory >> 20} MiB"
+            )
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main()
