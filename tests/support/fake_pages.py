@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from kaito.hooks.api import ClusterError, Request
@@ -21,6 +24,7 @@ class FakeHook:
         self.told: list[dict[str, Any]] = []
         self.models = ["base", "served"]
         self.broken = ""
+        self.last = b"data: [DONE]\n"
 
     def __call__(self) -> FakeHook:
         return self
@@ -48,12 +52,25 @@ class FakeHook:
         """What a service says, with two models of which one is broken where `broken` names it."""
         if request.path.endswith("/v1/models"):
             return {"data": [{"id": name} for name in self.models]}
+        raise AssertionError(f"nobody answers {request.path} at once")
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """What a service generates, a few letters at a time."""
+        self.sent.append(request)
         model = request.body["model"]
         if model == self.broken:
             raise ClusterError(500, "InternalError", "out of memory")
-        return {
-            "choices": [{"message": {"content": f"{model} says: {request.body['messages'][0]['content']}"}}]
-        }
+        said = f"{model} says: {request.body['messages'][0]['content']}"
+        pieces = [said[at : at + 3] for at in range(0, len(said), 3)]
+
+        async def lines() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield f"data: {json.dumps({'choices': [{'delta': {'content': piece}}]})}\n".encode()
+                yield b"\n"
+            yield self.last
+
+        yield SimpleNamespace(content=lines())
 
     async def delete(self, _kind: Any, name: str, namespace: str, uid: str | None = None) -> bool:
         self.deleted.append((namespace, name, uid))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from include.catalog import load_catalog
 from include.cli.checking import check
 from include.cli.machine_readable import as_json
 from include.cli.sources import Source
+from include.contracts.redaction import redact
 from include.contracts.yaml_documents import reader as documents
 from include.views import actions, draft, fleet, spending
 from include.views.actions import Action, ActionRefused
@@ -51,6 +52,7 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     question: str = Field(min_length=1, max_length=4000)
+    stream: bool = Field(False, description="Whether the answers come while they are generated.")
 
 
 class Text(BaseModel):
@@ -108,20 +110,30 @@ async def get_training(
     return [shown.vars_of(one) for one in await shown.charts(request, user, namespace, name)]
 
 
-@router.post("/workspaces/{namespace}/{name}/ask", dependencies=ASK)
-async def ask(
-    request: Request, namespace: str, name: str, asked: Question, user: CurrentUser
-) -> list[dict[str, Any]]:
-    """Ask a Workspace's service one question: its base model and its adapters, side by side."""
+@router.post("/workspaces/{namespace}/{name}/ask", dependencies=ASK, response_model=list[asking.Answer])
+async def ask(request: Request, namespace: str, name: str, asked: Question, user: CurrentUser) -> Any:
+    """Ask a Workspace's service one question: its base model and its adapters, side by side.
+
+    With `stream` the answers come as server-sent events: first the models as a list, then one answer of the list's
+    kind each time it has grown, with all of its text so far; `done` says that it is the last of its model.
+    """
     if not settings.ui_ask():
         raise Problem(403, "This installation lets nobody ask services from here ([kaito] ui_ask).")
     _allowed(namespace)
     cluster = shown.cluster_of(request)
-    live = await cluster.workspace(namespace, name)
-    found = await asking.answers(cluster, live, asked.question)
-    details = {"namespace": namespace, "name": name, "models": [one.model for one in found]}
+    service = await asking.ready(cluster, await cluster.workspace(namespace, name))
+    details = {"namespace": namespace, "name": name, "models": service.models}
     await asyncio.to_thread(audit, user, "kaito.ask", details)
-    return [shown.vars_of(one) for one in found]
+    if not asked.stream:
+        return await asking.answers(cluster, service, asked.question)
+
+    async def events() -> AsyncIterator[str]:
+        yield f"data: {json.dumps([redact(one) for one in service.models])}\n\n"
+        async for answer in asking.stream(cluster, service, asked.question):
+            yield f"data: {json.dumps(shown.vars_of(answer))}\n\n"
+
+    # Event streams are what middlewares and proxies neither compress nor hold back.
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 @router.post("/workspaces/{namespace}/{name}/{action}", dependencies=ACT)

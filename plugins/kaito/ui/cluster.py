@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from airflow.exceptions import AirflowException
@@ -134,6 +135,16 @@ class Cluster:
         """Send one request that may take so long."""
         return await self._ask(lambda hook: hook.send(request), seconds=seconds)
 
+    async def lines(self, request: Request, seconds: float) -> AsyncIterator[str]:
+        """Send one request and yield the lines of its answer as they come; all of it may take so long.
+
+        :raises Problem: the cluster cannot be asked, refuses, or takes longer.
+        """
+        with _as_problems(seconds):
+            async with asyncio.timeout(seconds), self._hook().stream(request) as response:
+                async for line in response.content:
+                    yield line.decode(errors="replace").rstrip("\r\n")
+
     async def _ask(
         self,
         call: Callable[[AsyncKaitoClusterHook], Awaitable[T]],
@@ -142,20 +153,27 @@ class Cluster:
         seconds: float | None = None,
     ) -> T:
         seconds = seconds or DEADLINE_SECONDS
-        try:
+        with _as_problems(seconds, listing=listing):
             async with asyncio.timeout(seconds):
                 return await call(self._hook())
-        except ClusterError as error:
-            raise of_cluster(error, listing=listing) from None
-        except TimeoutError:
-            raise unreachable(f"no answer in {seconds:.0f} seconds.") from None
-        except (AirflowException, OSError, ValueError, RuntimeError) as error:
-            log.warning("The cluster cannot be asked.", exc_info=True)
-            raise unreachable(f"{type(error).__name__}: {error}") from None
-        except Exception as error:
-            if not type(error).__module__.startswith("kubernetes_asyncio"):
-                raise
-            raise unreachable(str(error)) from None
+
+
+@contextmanager
+def _as_problems(seconds: float, *, listing: bool = False) -> Iterator[None]:
+    """Let every failure of the cluster come out as a Problem."""
+    try:
+        yield
+    except ClusterError as error:
+        raise of_cluster(error, listing=listing) from None
+    except TimeoutError:
+        raise unreachable(f"no answer in {seconds:.0f} seconds.") from None
+    except (AirflowException, OSError, ValueError, RuntimeError) as error:
+        log.warning("The cluster cannot be asked.", exc_info=True)
+        raise unreachable(f"{type(error).__name__}: {error}") from None
+    except Exception as error:
+        if not type(error).__module__.startswith("kubernetes_asyncio"):
+            raise
+        raise unreachable(str(error)) from None
 
 
 async def _events(hook: AsyncKaitoClusterHook, namespace: str, name: str) -> list[Object]:

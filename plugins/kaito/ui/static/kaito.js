@@ -137,25 +137,60 @@ function startActions() {
 }
 
 // --- asking ---------------------------------------------------------------------------------------------------------
+async function* events(response) { // those of a server-sent stream that answers a POST
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) if (part.startsWith("data: ")) yield JSON.parse(part.slice(6));
+  }
+}
+
+function answerCard(model) {
+  const card = element("article"), text = element("p", "...", "said"), note = element("p", "", "note");
+  card.append(element("h3", model), text, note);
+  card.setAttribute("aria-busy", "true");
+  const show = (one) => {
+    text.textContent = one.problem ? [one.text, one.problem].filter(Boolean).join("\n") : one.text || (one.done ? "(nothing)" : "...");
+    text.className = one.problem ? "faults" : "said";
+    note.textContent = `${one.seconds.toFixed(1)} s`;
+    card.setAttribute("aria-busy", String(!one.done));
+  };
+  return { card, show, ended: () => card.getAttribute("aria-busy") === "false" };
+}
+
 function startAsking() {
   const form = document.getElementById("ask"), place = document.getElementById("answers");
   form?.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = form.querySelector("[type=submit]");
+    const button = form.querySelector("[type=submit]"), cards = new Map();
     button.disabled = true;
     place.textContent = "Asking ...";
-    const done = await send(form.dataset.ask, "POST", { question: form.elements.question.value }).catch(() => ({ told: "Airflow does not answer." }));
-    button.disabled = false;
-    place.replaceChildren();
-    if (!done.ok) { place.append(element("p", done.told, "faults")); return; }
-    const cards = element("div", undefined, "answers");
-    for (const one of done.found) {
-      const card = element("article");
-      card.append(element("h3", one.model), element("p", one.problem || one.text || "(nothing)", one.problem ? "faults" : "said"));
-      card.append(element("p", `${one.seconds.toFixed(1)} s`, "note"));
-      cards.append(card);
+    try {
+      const answer = await fetch(form.dataset.ask, {
+        method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ question: form.elements.question.value, stream: true }),
+      });
+      if (!answer.ok) {
+        const told = await answer.json().catch(() => ({}));
+        place.replaceChildren(element("p", [told.detail, told.remedy].filter(Boolean).join(" ") || `Airflow answers ${answer.status}.`, "faults"));
+        return;
+      }
+      for await (const one of events(answer)) {
+        if (Array.isArray(one)) {
+          const list = element("div", undefined, "answers");
+          for (const model of one) { cards.set(model, answerCard(model)); list.append(cards.get(model).card); }
+          place.replaceChildren(list);
+        } else cards.get(one.model)?.show(one);
+      }
+    } catch { if (!cards.size) place.replaceChildren(element("p", "Airflow does not answer.", "faults")); }
+    finally {
+      button.disabled = false;
+      for (const one of cards.values()) if (!one.ended()) { one.card.setAttribute("aria-busy", "false"); one.card.append(element("p", "The answer broke off.", "faults")); }
     }
-    place.append(cards);
   });
 }
 

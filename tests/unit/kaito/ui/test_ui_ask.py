@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from kaito.ui.mount import PREFIX
 
+from include.contracts.redaction import hide
 from tests.support.fake_pages import FakeHook, entries
 from tests.support.fleet import SERVING, reached
 
@@ -54,6 +56,47 @@ def test_a_service_with_a_key_gets_it_and_nobody_else_does(
     assert f"{KEY} says" not in answer.text
     hook.objects.pop(("team", "served-api-key"))
     assert "has no API_KEY" in ask(client, user).json()["detail"]
+
+
+def events(answer: Any) -> list[Any]:
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(one.removeprefix("data: ")) for one in answer.text.split("\n\n") if one]
+
+
+def test_answers_are_streamed_word_by_word_and_models_come_first(
+    client: TestClient, hook: FakeHook, user: dict[str, str]
+) -> None:
+    models, *rest = events(ask(client, user, stream=True))
+    assert models == ["base", "served"]
+    of_base = [one for one in rest if one["model"] == "base"]
+    texts = [one["text"] for one in of_base]
+    assert texts[-1] == "base says: Who are you?"
+    assert texts == sorted(texts, key=len)
+    assert len(set(texts)) > 3
+    assert [one["done"] for one in of_base] == [False] * (len(of_base) - 1) + [True]
+    assert {one["model"] for one in rest if one["done"]} == {"base", "served"}
+
+
+def test_no_part_of_a_key_is_streamed(client: TestClient, hook: FakeHook, user: dict[str, str]) -> None:
+    hide(KEY)
+    answer = ask(client, user, question=f"say {KEY} now", stream=True)
+    assert KEY[:8] not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        (b'data: {"error": {"message": "no memory left"}}\n', "no memory left"),
+        (b"data: <html>\n", "not as the OpenAI API"),
+    ],
+)
+def test_an_answer_that_breaks_off_keeps_what_came_and_says_why(
+    client: TestClient, hook: FakeHook, user: dict[str, str], last: bytes, sentence: str
+) -> None:
+    hook.last = last
+    one, _ = ask(client, user).json()
+    assert one["text"] == "base says: Who are you?"
+    assert sentence in one["problem"]
 
 
 def test_what_cannot_be_asked_is_a_sentence(
