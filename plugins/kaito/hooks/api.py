@@ -350,6 +350,14 @@ def pod_get(pod: str, namespace: str, path: str, *, port: int, timeout: float) -
     return Request("GET", POD.path(f"{pod}:{port}", namespace, f"proxy/{path.lstrip('/')}"), timeout=timeout)
 
 
+def pod_log(
+    pod: str, namespace: str, container: str, *, lines: int, max_bytes: int, timeout: float
+) -> Request:
+    """Read the last lines of a container's log."""
+    query = (("container", container), ("tailLines", str(lines)), ("limitBytes", str(max_bytes)))
+    return Request("GET", POD.path(pod, namespace, "log"), query, timeout=timeout)
+
+
 def service_get(
     service: str,
     namespace: str,

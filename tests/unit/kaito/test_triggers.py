@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 from kaito.hooks import kubernetes as hooks
-from kaito.hooks.api import NODE, POD, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.hooks.api import NODE, POD, STATEFUL_SET, WORKSPACE, ClusterError, Request
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.triggers import base
 from kaito.triggers.base import Observation, WorkspaceTrigger
@@ -110,6 +113,33 @@ async def test_a_service_that_cannot_start_fails_with_the_reason(cluster: FakeCl
     cluster.add(POD, broken)
     assert isinstance(await ending(RolloutReadyTrigger(**WHICH)), TaskFailedEvent)
     assert cluster.condition(NAME, "InferenceReady")["reason"] == "ImagePullError"
+
+
+async def test_a_server_that_downloads_says_how_far_it_is(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = []
+
+    @asynccontextmanager
+    async def stream(_: FakeCalls, request: Request) -> AsyncIterator[SimpleNamespace]:
+        requests.append(request)
+
+        async def text(errors: str) -> str:
+            return "downloading org/model at main\n  512 of 2048 MiB (25%), 100 MiB/s, about 15 s left\n"
+
+        yield SimpleNamespace(text=text)
+
+    monkeypatch.setattr(FakeCalls, "stream", stream, raising=False)
+    cluster.add(STATEFUL_SET, stateful_set())
+    starting = pod(containerStatuses=[{"name": "serving", "ready": False, "state": {"running": {}}}])
+    starting["metadata"]["labels"] = {"kaito.sh/workspace": NAME, "kaito.sh/component": "serving"}
+    cluster.add(POD, starting)
+    await ending(RolloutReadyTrigger(**{**WHICH, "timeout_seconds": 0.05}))
+    message = cluster.condition(NAME, "InferenceReady")["message"]
+    assert "serving is running, downloading the weights: 512 of 2048 MiB (25%), 100 MiB/s" in message
+    (request,) = requests
+    assert request.path.endswith(f"/pods/{NAME}-0/log")
+    assert ("container", "serving") in request.query, "a pod with a sidecar has more than one log"
 
 
 async def test_an_image_that_cannot_be_pulled_for_long_ends_the_wait(
