@@ -192,6 +192,7 @@ def keep_at_zero(builder: DecisionBuilder) -> Decision:
     for kind in (T.INFERENCE_READY, *summary):
         builder.condition(kind, False, R.SCALED_TO_ZERO, message)
     service.tuned_all_the_same(builder, message)
+    service.mark_nodes_not_ready(builder)  # until its pods have gone, its machines are there
     if not case.tunes:
         builder.note(state="NotReady")
     builder.note(retry=None)
@@ -230,7 +231,7 @@ def _machines_released(builder: DecisionBuilder) -> None:
     if not builder.case.machine:
         return  # BYO nodes stay, and stay ready
     for kind in (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY):
-        if builder.says(kind):
+        if condition(builder.status, kind):  # whatever it said of machines that are gone now
             builder.condition(kind, False, R.NODES_RELEASED, "The machines were released")
 
 

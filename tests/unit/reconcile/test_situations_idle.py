@@ -15,7 +15,7 @@ from include.workspace.api import names
 from include.workspace.api.annotations import idle_seconds
 from include.workspace.status.conditions import condition, timestamp
 from tests.support.agent_pools import OURS, agent_pool
-from tests.support.reconcile.cluster import NAME, Obj
+from tests.support.reconcile.cluster import NAME, Obj, node_status
 from tests.support.reconcile.story import Story, deleted, of, ready
 
 NEVER = Activity(0, 0, 0.0)
@@ -65,6 +65,17 @@ def test_an_idle_service_is_scaled_to_zero_and_its_machines_go(kind: str) -> Non
     assert story.condition("WorkspaceSucceeded") == success
     assert story.status["state"] == ("Succeeded" if kind == "quick" else "NotReady")
     assert story.status["workerNodes"] == []
+
+
+def test_a_machine_that_falls_silent_while_its_service_goes_to_sleep_is_not_ready() -> None:
+    story = later(served("quick"), 11)
+    story.reconcile()
+    (node,) = story.cluster.all("Node")
+    story.cluster.change("Node", node, status=node_status("Unknown"))
+    story.reconcile()
+    assert story.condition("NodesReady") == ("False", "NodeNotReady")
+    story.lives(rests)
+    assert story.condition("NodesReady") == ("False", "NodesReleased")
 
 
 def test_a_service_that_sleeps_is_not_repaired() -> None:
