@@ -36,6 +36,7 @@ class Action(StrEnum):
     SCALE_TO_ZERO = "scale-to-zero"
     WAKE = "wake"
     APPROVE = "approve"
+    REJECT = "reject"
     ROLL_BACK = "roll-back"
     DELETE = "delete"
 
@@ -169,9 +170,14 @@ def _retraining(status: Object) -> list[OfferedAction]:
     if candidate := digest_of(retrain.get("approval")):
         does = (
             f"Serves the candidate {candidate[:19]} in place of the present adapter, as its policy says. It costs "
-            "nothing by itself. To reject it, answer the required action of its run in Airflow."
+            "nothing by itself."
         )
         result.append(OfferedAction(Action.APPROVE, "Approve", does, proposal=candidate))
+        does = (
+            f"Refuses the candidate {candidate[:19]}: its run ends, and the present adapter goes on answering. What "
+            "its training cost is spent; its adapter stays in the registry until the policy removes it."
+        )
+        result.append(OfferedAction(Action.REJECT, "Reject", does, proposal=candidate))
     if earlier := earlier_versions(status):
         known = ", ".join(f"{version} ({digest[:19]})" for version, digest in earlier.items())
         does = (
@@ -238,12 +244,17 @@ def _woken(workspace: Object, _given: str, _now: datetime) -> Change:
     return Change({names.SCALE_TO_ZERO: again})
 
 
-def _approved(_workspace: Object, given: str, _now: datetime) -> Change:
-    if not DIGEST.fullmatch(given):
-        raise ActionRefused(
-            f"{given!r} is no digest of an adapter: write sha256: and its 64 hexadecimal digits."
-        )
-    return Change({names.APPROVE: given})
+def _answered(key: str, other: str) -> Callable[[Object, str, datetime], Change]:
+    """Answer for a candidate by one annotation, and take back what the other one said before."""
+
+    def change(_workspace: Object, given: str, _now: datetime) -> Change:
+        if not DIGEST.fullmatch(given):
+            raise ActionRefused(
+                f"{given!r} is no digest of an adapter: write sha256: and its 64 hexadecimal digits."
+            )
+        return Change({key: given, other: None})
+
+    return change
 
 
 def _rolled_back(workspace: Object, given: str, _now: datetime) -> Change:
@@ -266,7 +277,8 @@ _CHANGES: Mapping[Action, Callable[[Object, str, datetime], Change]] = {
     Action.RESUME: _annotate(names.PAUSED, lambda *_: None),
     Action.SCALE_TO_ZERO: _minutes,
     Action.WAKE: _woken,
-    Action.APPROVE: _approved,
+    Action.APPROVE: _answered(names.APPROVE, names.REJECT),
+    Action.REJECT: _answered(names.REJECT, names.APPROVE),
     Action.ROLL_BACK: _rolled_back,
     Action.DELETE: _deleted,
 }

@@ -61,6 +61,7 @@ RETRAIN_SCHEDULE = "kaito.sh/retrain-schedule"  # cron, or @data: when a tuning 
 RETRAIN_TIMEZONE = "kaito.sh/retrain-timezone"  # of that cron; UTC without it
 RETRAIN_POLICY = "kaito.sh/retrain-policy"  # a ConfigMap with retrain_policy.yaml
 APPROVE = "kaito.sh/approve"  # the digest of a candidate that may be promoted
+REJECT = "kaito.sh/reject"  # the digest of a candidate that may not
 ROLLBACK_TO = "kaito.sh/rollback-to"  # a digest or version to serve again, or "previous"
 RETRAIN_OF = "kaito.sh/retrain-of"  # label on a candidate: the Workspace that is retrained
 RETRAIN_VERSION = "kaito.sh/retrain-version"  # on a candidate: its version

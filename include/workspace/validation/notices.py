@@ -41,6 +41,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.RETRAIN_TIMEZONE,
         names.RETRAIN_POLICY,
         names.APPROVE,
+        names.REJECT,
         names.ROLLBACK_TO,
         names.RETRAIN_VERSION,
         names.RETRAIN_CURRENT,

@@ -181,12 +181,14 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
             raise AirflowFailException(f"Nobody could be asked: {event['error']}")
         approved = list(event["chosen_options"]) == [self.APPROVE]
         who = (event.get("responded_by_user") or {}).get("name")
-        by = f"annotation {names.APPROVE}" if event.get("annotation") else who or "nobody in time"
+        annotation = event.get("annotation")
+        by = f"annotation {annotation}" if annotation else who or "nobody in time"
         if approved:
             self.log.info("Approved by %s.", by)
             self.tell(plan, approval=None, entry={"approvedBy": by})
             return {"by": by}
-        told = f"Version {plan.version} is not promoted: {'rejected by ' + by if who else 'nobody answered in time'}"
+        why = f"rejected by {by}" if who or annotation else "nobody answered in time"
+        told = f"Version {plan.version} is not promoted: {why}"
         self.tell(
             plan,
             False,

@@ -22,7 +22,9 @@ DIGITS = 12
 
 
 class ApprovalTrigger(HITLTrigger):
-    """Waits for an answer in Airflow, or for the annotation that approves the candidate's digest.
+    """Waits for an answer in Airflow, or for an annotation that approves or rejects the candidate's digest.
+
+    Where both annotations name it, it is rejected.
 
     :param workspace: name of the Workspace that is retrained.
     :param digest: of the candidate.
@@ -51,9 +53,10 @@ class ApprovalTrigger(HITLTrigger):
         while True:
             late = self.timeout_datetime is not None and self.timeout_datetime < utcnow()
             event = await (self._handle_timeout() if late else self._answer())
-            if event is None and await self._approved(hook):
-                self.log.info("Approved by the annotation %s of the Workspace.", names.APPROVE)
-                event = TriggerEvent({"chosen_options": self.options[:1], "annotation": names.APPROVE})
+            if event is None and (annotation := await self._annotated(hook)):
+                self.log.info("Answered by the annotation %s of the Workspace.", annotation)
+                option = self.options[0 if annotation == names.APPROVE else 1]
+                event = TriggerEvent({"chosen_options": [option], "annotation": annotation})
             if event is not None:
                 yield event
                 return
@@ -63,16 +66,20 @@ class ApprovalTrigger(HITLTrigger):
         result: TriggerEvent | None = await self._handle_response()  # type: ignore[no-untyped-call]
         return result
 
-    async def _approved(self, hook: AsyncKaitoClusterHook) -> bool:
+    async def _annotated(self, hook: AsyncKaitoClusterHook) -> str | None:
+        """Return the annotation that answers for this candidate."""
         try:
             live = await hook.find(WORKSPACE, self.workspace, self.namespace) or {"metadata": {}}
         except ClusterError as error:
             self.log.warning("Workspace %s cannot be read: %s", self.workspace, error)
-            return False
-        return approves((live["metadata"].get("annotations") or {}).get(names.APPROVE), self.digest)
+            return None
+        given = live["metadata"].get("annotations") or {}
+        return next(
+            (one for one in (names.REJECT, names.APPROVE) if means(given.get(one), self.digest)), None
+        )
 
 
-def approves(given: str | None, digest: str) -> bool:
+def means(given: str | None, digest: str) -> bool:
     """Return whether an annotation means this digest: all of it, or at least twelve digits of its beginning."""
     bare, wanted = digest.removeprefix("sha256:"), (given or "").strip().removeprefix("sha256:")
     return len(wanted) >= DIGITS and bare.startswith(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
@@ -14,7 +15,8 @@ from kaito.operators import candidate as steps
 from kaito.operators import promotion
 from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.tasks.retraining import Retraining
-from kaito.triggers.retraining import PromotionTrigger, approves
+from kaito.triggers import retraining as retraining_triggers
+from kaito.triggers.retraining import ApprovalTrigger, PromotionTrigger, means
 
 from include.contracts.evaluation import AdapterIdentity, GoldenCount, Interval, Metric, Subject, Summary
 from include.retraining.dataset_watch import Mark
@@ -506,6 +508,10 @@ def test_nobody_is_asked_where_the_policy_decides(cluster: FakeCluster, context:
     [
         ({"chosen_options": ["Reject"], "responded_by_user": {"name": "bob"}}, "rejected by bob"),
         (
+            {"chosen_options": ["Reject"], "annotation": names.REJECT},
+            f"rejected by annotation {names.REJECT}",
+        ),
+        (
             {"chosen_options": ["Reject"], "responded_by_user": None, "timedout": True},
             "nobody answered in time",
         ),
@@ -548,8 +554,58 @@ def test_who_approved_is_written_down(
         ("", False),
     ],
 )
-def test_an_annotation_approves_the_digest_that_it_names(given: str | None, yes: bool) -> None:
-    assert approves(given, NEW) is yes
+def test_an_annotation_means_the_digest_that_it_names(given: str | None, yes: bool) -> None:
+    assert means(given, NEW) is yes
+
+
+@pytest.mark.parametrize(
+    ("annotations", "option"),
+    [
+        ({names.APPROVE: NEW}, "Approve"),
+        ({names.REJECT: NEW[:19]}, "Reject"),
+        ({names.APPROVE: NEW, names.REJECT: NEW}, "Reject"),
+        ({names.APPROVE: NEW, names.REJECT: OLD}, "Approve"),
+        ({names.REJECT: OLD}, None),
+        ({}, None),
+    ],
+)
+async def test_an_annotation_answers_for_its_candidate_alone(
+    monkeypatch: pytest.MonkeyPatch, annotations: dict[str, str], option: str | None
+) -> None:
+    made = ApprovalTrigger(
+        ti_id=UUID(int=1),
+        options=["Approve", "Reject"],
+        params={},
+        defaults=None,
+        multiple=False,
+        timeout_datetime=None,
+        poke_interval=0.01,
+        workspace=NAME,
+        namespace="default",
+        digest=NEW,
+        kubernetes_conn_id="kubernetes_default",
+    )
+
+    class Hook:
+        looks = 0
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        async def find(self, *_: object) -> dict[str, Any]:
+            Hook.looks += 1
+            # An answer for nobody leaves it waiting; that is enough after three looks.
+            late = {names.APPROVE: NEW} if option is None and Hook.looks > 3 else annotations
+            return {"metadata": {"annotations": late}}
+
+    async def nobody() -> None:
+        return None
+
+    monkeypatch.setattr(retraining_triggers, "AsyncKaitoClusterHook", Hook)
+    monkeypatch.setattr(made, "_answer", nobody)
+    event = await anext(made.run())
+    assert event.payload["chosen_options"] == [option or "Approve"]
+    assert (Hook.looks > 3) is (option is None)
 
 
 # -- the promotion -------------------------------------------------------------------------------------------------

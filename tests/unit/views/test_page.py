@@ -101,8 +101,15 @@ def test_a_retraining_may_be_answered() -> None:
         {"version": "20261102.1", "digest": other, "state": "refused"},
     ]
     found["status"]["retrain"] = {"approval": {"digest": other}, "versions": known}
-    assert {Action.APPROVE, Action.ROLL_BACK} <= set(names_of(found))
-    assert actions.change(found, Action.APPROVE, "", NOW).annotations == {names.APPROVE: other}
+    assert {Action.APPROVE, Action.REJECT, Action.ROLL_BACK} <= set(names_of(found))
+    approved, rejected = (
+        {names.APPROVE: other, names.REJECT: None},
+        {names.REJECT: other, names.APPROVE: None},
+    )
+    assert actions.change(found, Action.APPROVE, "", NOW).annotations == approved
+    assert actions.change(found, Action.REJECT, "", NOW).annotations == rejected
+    with pytest.raises(ActionRefused, match="no digest of an adapter"):
+        actions.change(found, Action.REJECT, "latest", NOW)
     assert actions.change(found, Action.ROLL_BACK, "", NOW).annotations == {names.ROLLBACK_TO: "20261101.1"}
     assert actions.change(found, Action.ROLL_BACK, DIGEST, NOW).annotations == {names.ROLLBACK_TO: DIGEST}
     with pytest.raises(ActionRefused, match=r"no version that can be served; there are: 20261101\.1"):
