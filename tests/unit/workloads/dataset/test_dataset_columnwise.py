@@ -92,11 +92,66 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return (root / str(number) for number in range(100_000))
 
 
+def chat(*turns: tuple[Any, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+GOOD = chat(("user", "q"), ("assistant", "a"))
+#: Each is one step away from a row that is taken as columns.
+NEAR: list[dict[str, Any]] = [
+    {"text": "  "},
+    {"text": "\u00a0"},
+    {"text": None},
+    {"text": 1.10},
+    {"text": "a", "Text": "b"},
+    {"text": "a", "output": "b"},
+    {"text": "a", "image": "x"},
+    chat(("user", " "), ("assistant", "a")),
+    chat(("user", "q"), ("assistant", "")),
+    chat(("user", "q"), ("assistant", None)),
+    chat(("user", "q"), (None, "a")),
+    chat(("user", "q"), ("critic", "a")),
+    chat(("user", "q")),
+    chat((" Human ", "q"), ("GPT", "a")),
+    chat(("user", "q"), ("assistant", "<think>x</think>a")),
+    chat(("user", "q"), ("assistant", "a"), ("tool", "t")),
+    {"messages": []},
+    {"messages": None},
+    {"messages": [{"role": "user", "content": "q"}, None]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]},
+    GOOD | {"system": "s"},
+    GOOD | {"label": True},
+    GOOD | {"id": " "},
+    GOOD | {"ID": 1, "id": 2},
+    {"instruction": "q", "output": "a", "input": " "},
+    {"instruction": "q", "output": "a", "input": "i", "context": "c"},
+    {"instruction": "q", "output": "a", "input": ["i"]},
+    {"instruction": " ", "output": "a", "input": "i"},
+    {"instruction": "q", "output": " "},
+    {"instruction": "q", "prompt": "p", "output": "a"},
+    {"input": "q", "output": "a", "context": "c"},
+]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("near", NEAR, ids=json.dumps)
+def test_one_row_that_is_not_plain_among_plain_ones(
+    near: dict[str, Any], place: int, folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = {"text": "a"} if "text" in near else GOOD
+    if "instruction" in near or near.keys() == {"input", "output", "context"}:
+        like = {"instruction": "q", "output": "a"} if "instruction" in near else {"input": "q", "output": "a"}
+    rows = [like] * 3
+    rows.insert(place, near)
+    as_columns, one_by_one = both(folders, "".join(json.dumps(row) + "\n" for row in rows), monkeypatch)
+    assert as_columns == one_by_one
+
+
 def both(folders: Iterator[Path], text: str, patch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Outcome as columns in blocks of a few lines, and row by row; both are judged by a template as well."""
     options = Judging(max_dropped_share=1.0)
     found = []
-    for bytes_of_a_block, of_columns in ((200, blocks.json_table), (1 << 20, lambda _: None)):
+    for bytes_of_a_block, of_columns in ((400, blocks.json_table), (1 << 20, lambda _: None)):
         patch.setattr(blocks, "BLOCK_BYTES", bytes_of_a_block)
         patch.setattr("include.workloads.dataset.json_rows.json_table", of_columns)
         found.append(outcome(next(folders), text, options))
