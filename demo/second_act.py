@@ -33,7 +33,7 @@ DAG_ID = "kaito_retrain"
 STEPS = "retrain."
 RULES, GOLDEN, SHORT = "gpu-machines-rules", "gpu-machines-golden", "gpu-machines-few-passes"
 #: Enough to learn some rows more where the others are known already.
-EPOCHS = 3
+EPOCHS = 2
 RUN_SECONDS = 900
 STARTED_WITHIN = 90
 POLL_SECONDS = 0.5
