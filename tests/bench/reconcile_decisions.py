@@ -5,35 +5,14 @@ Every second one serves, the others have been tuned; nothing is to be done about
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from include.reconcile import due, runs_to_ask
-from tests.support.reconcile.story import Story, ready, run_ended
+from tests.support.reconcile.quiet import cpu_seconds, quiet
 
 WORKSPACES = 1000
-ROUNDS = 5
-
-
-def _idle(kind: str) -> Story:
-    story = Story(kind).lives(lambda s: ready(s) and run_ended(s))
-    for _ in range(3):
-        story.reconcile()
-    return story
-
-
-def _best(work: Callable[[], object]) -> float:
-    """The shortest of a few rounds, in seconds of CPU."""
-    taken = []
-    for _ in range(ROUNDS):
-        begin = time.process_time()
-        work()
-        taken.append(time.process_time() - begin)
-    return min(taken)
 
 
 def main() -> None:
-    stories = [_idle("inference"), _idle("tuning")]
+    stories = [quiet("inference"), quiet("tuning")]
     looks = [stories[number % 2].look() for number in range(WORKSPACES)]
     shell = stories[0].shell
     children = [
@@ -57,7 +36,7 @@ def main() -> None:
             assert due(look.workspace, look.now, look.now) is None
 
     for name, work in (("decide", decide_all), ("runs_to_ask and due", ask_all)):
-        print(f"{name}: {_best(work):.3f} s of CPU for {WORKSPACES} unchanged Workspaces")
+        print(f"{name}: {cpu_seconds(work):.3f} s of CPU for {WORKSPACES} unchanged Workspaces")
 
 
 if __name__ == "__main__":

@@ -11,40 +11,20 @@ The cost of the runs themselves is not in it.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from datetime import timedelta
 
 from include.reconcile import StartRun, due
 from include.workspace.api import names
 from include.workspace.status.conditions import timestamp
+from tests.support.reconcile.quiet import cpu_seconds, quiet
 from tests.support.reconcile.shell import Look
-from tests.support.reconcile.story import Story, of, ready, run_ended
+from tests.support.reconcile.story import Story, of
 
 WORKSPACES = 500
 LIMIT = 0.01
-ROUNDS, LOOKS_A_ROUND = 5, 20
+LOOKS_A_ROUND = 20
 #: How often the trigger asks the clock, and how often each Workspace is due.
 TICK_SECONDS, PERIOD_SECONDS = 1.0, 3600.0
-
-
-def served(schedule: str = "") -> Story:
-    """A Workspace that answers and has nothing left to do."""
-    annotations = {names.RETRAIN_SCHEDULE: schedule} if schedule else {}
-    story = Story("quick", **annotations).lives(lambda s: ready(s) and run_ended(s))
-    for _ in range(3):
-        story.reconcile()
-    return story
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """The least that one of some rounds took."""
-    taken = []
-    for _ in range(ROUNDS):
-        begin = time.process_time()
-        work()
-        taken.append(time.process_time() - begin)
-    return min(taken)
 
 
 def clock(look: Look, count: int) -> float:
@@ -74,7 +54,7 @@ def decision(story: Story, count: int) -> float:
 
 def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else WORKSPACES
-    plain, scheduled = served(), served("0 3 * * 1")
+    plain, scheduled = quiet("quick"), quiet("quick", **{names.RETRAIN_SCHEDULE: "0 3 * * 1"})
     assert not plain.status.get("retrain")
     assert scheduled.status["retrain"]["next"]
     added = max(0.0, clock(scheduled.look(), count) - clock(plain.look(), count))
