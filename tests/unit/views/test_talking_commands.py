@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -164,6 +165,18 @@ class Api(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+    def do_GET(self) -> None:
+        """Answer a log with what was asked for, as the API server refuses one that names no container of several."""
+        path, _, query = self.path.partition("?")
+        asked = dict(parse_qsl(query))
+        answer = (
+            f"{path} {asked['container']} {asked['tailLines']}\n".encode() if "container" in asked else b"{}"
+        )
+        self.send_response(200 if "container" in asked else 400)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
     def log_message(self, *_: Any) -> None: ...
 
 
@@ -203,6 +216,11 @@ def test_the_service_is_asked_through_the_api_servers_proxy(kubeconfig: None) ->
                 {"metadata": {"name": "other", "namespace": "team"}}, "x", {"model": ""}, None, 5
             )
         )
+
+
+def test_a_log_is_asked_of_a_container(kubeconfig: None) -> None:
+    lines = Cluster().log("team", "phi-0", "serving", lines=7, follow=False, previous=False)
+    assert list(lines) == ["/api/v1/namespaces/team/pods/phi-0/log serving 7"]
 
 
 def test_completion_offers_verbs_options_choices_and_workspaces() -> None:
