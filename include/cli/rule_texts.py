@@ -66,7 +66,7 @@ SENTENCES: Mapping[str, str] = {
     "I2": "inference does not have both a preset and a template.",
     "I3": "inference.preset.name is a known preset, alias or hub id (see `models`).",
     "I4": "A model that is no preset is found on the hub (see check --hub), and can be loaded here.",
-    "I7": "strength of an adapter is for the transformers runtime only.",
+    "I7": "strength of an adapter, other than 1.0, is for the transformers runtime only.",
     "I8": "A gated model comes with presetOptions.modelAccessSecret, a secret with the key HF_TOKEN.",
     "I10": "At most 10 adapters are served.",
     "I11": "Each adapter has a name of its own.",

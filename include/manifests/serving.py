@@ -98,7 +98,7 @@ def adapters_of(ws: Subject) -> list[Manifest]:
         if source is None:
             continue
         entry: Manifest = {"name": source.name}
-        if adapter.strength is not None:
+        if adapter.strength is not None and not _is_full(adapter.strength):
             entry["strength"] = adapter.strength
         if source.volume_source is not None:
             entry["volumeSource"] = source.volume_source
@@ -106,6 +106,14 @@ def adapters_of(ws: Subject) -> list[Manifest]:
             entry |= {"image": source.image, "secrets": list(source.image_pull_secrets or ())}
         found.append(entry)
     return found
+
+
+def _is_full(strength: str) -> bool:
+    """Whether a strength is the one that an adapter has anyhow, so that writing it makes no other pod."""
+    try:
+        return float(strength) == 1
+    except ValueError:
+        return False
 
 
 def _service(ws: Workspace, name: str, spec: Manifest) -> Manifest:

@@ -71,6 +71,10 @@ def test_a_strength_reaches_the_adapters_of_an_inference_workspace() -> None:
 
     listed = [{"source": {"name": "mine", "image": "r.example.com/a:1"}, "strength": "0.5"}]
     assert adapters_of(with_(SERVE, "inference", adapters=listed))[0]["strength"] == "0.5"
+    unset, full = ({**listed[0], "strength": strength} for strength in (None, "1.0"))
+    assert adapters_of(with_(SERVE, "inference", adapters=[full])) == adapters_of(
+        with_(SERVE, "inference", adapters=[unset])
+    )
 
 
 def test_local_weights_are_the_node_s_own_and_nothing_is_downloaded() -> None:

@@ -18,7 +18,7 @@ from include.workspace import (
     validate,
 )
 from tests.support.quick_start import QUICK_START
-from tests.support.rule_cases import BETA_TEMPLATE, SERVING_RULES, TUNING_RULES, VOLUME
+from tests.support.rule_cases import ADAPTER, BETA_TEMPLATE, SERVING_RULES, TUNING_RULES, VOLUME
 from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
@@ -43,6 +43,13 @@ def test_tuning_rule(rule: str, changes: dict[str, Any], path: str) -> None:
 @pytest.mark.parametrize(("rule", "changes", "path"), SERVING_RULES)
 def test_serving_rule(rule: str, changes: dict[str, Any], path: str) -> None:
     assert broken(changed(SERVING, changes)) == [(rule, path)]
+
+
+@pytest.mark.parametrize("strength", ["1", "1.0"])
+def test_full_strength_is_what_vllm_does_with_an_adapter(strength: str) -> None:
+    """KAITO's own example of adapters says it, on the default runtime."""
+    changes = {"inference.adapters": [{**ADAPTER, "strength": strength}]}
+    assert broken(changed(SERVING, changes)) == []
 
 
 def test_rules_of_clusters_with_byo_nodes() -> None:

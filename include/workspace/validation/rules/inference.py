@@ -197,7 +197,7 @@ def _strength_faults(context: Context, path: str, strength: str) -> Iterator[Fau
         return
     if not 0 <= value <= 1:
         yield Fault(path, strength, "A6", "must be between 0 and 1")
-    elif context.runtime == "vllm":
+    elif context.runtime == "vllm" and value != 1:  # 1.0, as in KAITO's own example, is what vLLM does
         hint = 'remove it, or set the annotation kaito.sh/runtime: "transformers"'
         yield Fault(path, strength, "I7", "the default runtime serves adapters at full strength only", hint)
 
