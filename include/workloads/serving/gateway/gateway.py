@@ -51,12 +51,17 @@ ADMIN = (
     "/resume",
     "/collective_rpc",
     "/reset_",
-    "/start_profile",
+    "/start_",
     "/stop_profile",
     "/update_",
+    "/finish_weight_update",
     "/init_weight",
+    "/weight_checker",
+    "/release_kv_cache_memory",
     "/scale_elastic_ep",
+    "/fault_tolerance",
     "/abort_requests",
+    "/inference/v1/abort_requests",
     "/server_info",
 )
 ADMIN_HEADER = "x-kaito-admin"

@@ -2,8 +2,9 @@
 
 KAITO v0.12 presets/workspace/inference/vllm/rate_limit.py: more than T waiting is 429, where T is the number of
 sequences that the engine runs together and waiting is the engine's gauge or, because that lags, the guarded requests
-in flight beyond T. So T running and T waiting pass. `/v1/responses` and `/v1/messages` are guarded as well, which
-KAITO forgot.
+in flight beyond T. So T running and T waiting pass. KAITO forgot some paths that are work for the engine, such as
+`/v1/responses` and `/v1/messages`; here all of vLLM's are guarded, which is also what makes a request count as use and
+what gives it the adapter of a public name.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ GUARDED = (
     "/v1/score",
     "/v2/embed",
     "/v2/rerank",
+    "/v1/systemone",
+    "/inference/v1/generate",
+    "/invocations",
+    "/cohere/",
+    "/generative_scoring",
     "/tokenize",
+    "/detokenize",
     "/pooling",
     "/score",
     "/rerank",
     "/classify",
 )
+CANCEL = "/cancel"  # `/v1/responses/{id}/cancel` has no body and takes work away, so it is never refused
 RETRY_SECONDS = 5
 
 
 def guarded(path: str) -> bool:
     """Whether requests to this path are work for the engine."""
-    return path.startswith(GUARDED)
+    return path.startswith(GUARDED) and not path.endswith(CANCEL)
 
 
 class QueueGuard:

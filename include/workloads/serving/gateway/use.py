@@ -7,6 +7,7 @@ half sent is no use yet, and one that was refused never was (include/reconcile/a
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,11 @@ from include.workloads.serving.gateway.asgi import Message, Receive, Refusal, Se
 
 SEND_SECONDS = 60.0
 FAILURES = 5  # answers that failed one after the other, with none between that did not
+NOT_IMPLEMENTED = (
+    501  # vLLM's word for what this model or version cannot do: the client's fault, not the engine's
+)
 STREAM_ERRORS = (b'data: {"error"', b"event: error")
+CLIENT_S_FAULT = re.compile(rb'"code": ?4\d\d\b')  # of such an error
 
 
 class ClientStalled(Exception):
@@ -98,7 +103,7 @@ class Use:
         self.requests.labels(endpoint, str(status)).inc()
         if not 400 <= status < 500:
             self._last.set(time.time())
-        if answering.failed or status >= 500:
+        if answering.failed or (status >= 500 and status != NOT_IMPLEMENTED):
             self._failed_in_a_row += 1
             self.failures.inc()
         elif status < 400 and not answering.left:
@@ -128,6 +133,11 @@ class Leave:
         return use.current == 0 or time.monotonic() - self._begun >= self._seconds
 
 
+def _says_failure(piece: bytes) -> bool:
+    """Whether a piece of a stream tells that the engine failed; the status was sent before that was known."""
+    return piece.startswith(STREAM_ERRORS) and CLIENT_S_FAULT.search(piece) is None
+
+
 class Answering:
     """The way of one answer to its client, with a deadline for each piece.
 
@@ -144,7 +154,7 @@ class Answering:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": [*(message.get("headers") or []), *self.headers]}
-        elif message["type"] == "http.response.body" and message.get("body", b"").startswith(STREAM_ERRORS):
+        elif message["type"] == "http.response.body" and _says_failure(message.get("body", b"")):
             self.failed = True
         try:
             async with asyncio.timeout(self._seconds):
