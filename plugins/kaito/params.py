@@ -73,13 +73,14 @@ def _model(default_preset: str, default_machine: str, *, tunable: bool) -> dict[
     }
 
 
+def _question(description: str) -> Param:
+    return _text("What is KAITO?", "Question", "Service", description)
+
+
 def _last_fields() -> dict[str, Param]:
     return {
-        "question": _text(
-            "What is KAITO?",
-            "Smoke question",
-            "Service",
-            "Asked once when the service is ready; its answer is in the log of the task `ask`.",
+        "question": _question(
+            "Asked once when the service is ready; its answer is in the log of the task `ask`."
         ),
         "workspace": Param(
             None,
@@ -162,6 +163,16 @@ def release_params() -> dict[str, Param]:
             description="Delete the Workspace first, if nobody has.",
         ),
         "workspace": _last_fields()["workspace"],
+    }
+
+
+def ask_params() -> dict[str, Param]:
+    """Return the form of ``kaito_ask``."""
+    last = _last_fields()
+    return {
+        **_identity(),
+        "question": _question("Its answers are in the log of the task `ask`."),
+        "workspace": last["workspace"],
     }
 
 

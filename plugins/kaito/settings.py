@@ -235,7 +235,7 @@ def check_push() -> bool:
 
 
 def ui_ask() -> bool:
-    """Return whether services may be asked from the pages (``[kaito] ui_ask``, default true)."""
+    """Return whether services may be asked from the pages and by ``kaito_ask`` (``[kaito] ui_ask``, default true)."""
     text = _text("ui_ask")
     return _switch("ui_ask", text) if text else True
 

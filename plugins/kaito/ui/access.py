@@ -19,7 +19,7 @@ from include.contracts.redaction import redacted
 
 log = logging.getLogger(__name__)
 
-TUNE, SERVE, RELEASE = "kaito_tune", "kaito_serve", "kaito_release"
+TUNE, SERVE, RELEASE, ASKING = "kaito_tune", "kaito_serve", "kaito_release", "kaito_ask"
 CurrentUser = GetUserDep
 
 
@@ -43,9 +43,10 @@ async def from_a_page_of_ours(request: Request) -> None:
         raise HTTPException(415, "Send JSON (Content-Type: application/json).")
 
 
-#: Changing Workspaces: who may start the runs that tune and serve; asking a service and deleting: who may start those.
+#: Changing Workspaces: who may start the runs that tune and serve. Asking a service and deleting one are rights
+#: of their own: to start the DAG that does it.
 ACT = [*READ, *_all("POST", DagAccessEntity.RUN, TUNE, SERVE), Depends(from_a_page_of_ours)]
-ASK = [*READ, *_all("POST", DagAccessEntity.RUN, SERVE), Depends(from_a_page_of_ours)]
+ASK = [*READ, *_all("POST", DagAccessEntity.RUN, ASKING), Depends(from_a_page_of_ours)]
 DELETE = [*READ, *_all("POST", DagAccessEntity.RUN, RELEASE), Depends(from_a_page_of_ours)]
 
 

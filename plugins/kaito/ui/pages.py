@@ -17,7 +17,7 @@ from include.views import draft, fleet, spending
 from include.workspace.api import names
 from kaito import settings
 from kaito.ui import runs, shown
-from kaito.ui.access import READ, READ_LOGS, READ_TASKS, RELEASE, SERVE, TUNE, CurrentUser, may
+from kaito.ui.access import ASKING, READ, READ_LOGS, READ_TASKS, RELEASE, SERVE, TUNE, CurrentUser, may
 from kaito.ui.problems import Problem
 from kaito.ui.rendering import HERE, render, root, unchanged
 
@@ -115,7 +115,7 @@ async def workspace(request: Request, user: CurrentUser, namespace: str, name: s
 async def _one(request: Request, user: BaseUser, namespace: str, name: str) -> Response:
     seen = await shown.workspace(request, user, namespace, name)
     acting, deleting, asking = await asyncio.to_thread(
-        lambda: (_may_act(user), may(user, "POST", RELEASE), may(user, "POST", SERVE) and settings.ui_ask())
+        lambda: (_may_act(user), may(user, "POST", RELEASE), settings.ui_ask() and may(user, "POST", ASKING))
     )
     offers = [one for one in seen.page.offers if (deleting if one.dangerous else acting)]
     return render(

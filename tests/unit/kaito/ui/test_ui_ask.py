@@ -119,3 +119,29 @@ def test_the_box_is_there_for_those_who_may(
     path = f"{PREFIX}/workspaces/team/served"
     assert "data-ask" in client.get(path, headers=user).text
     assert "data-ask" not in client.get(path, headers=viewer).text
+
+
+def test_asking_is_a_right_of_its_own(
+    client: TestClient, hook: FakeHook, user: dict[str, str], airflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may change Workspaces may not ask by that, and the other way round."""
+    page, pause = f"{PREFIX}/workspaces/team/served", f"{PREFIX}/api/workspaces/team/served/pause"
+    allowed = airflow.is_authorized_dag
+
+    def but(*refused: str) -> None:
+        def some(**asked: Any) -> bool:
+            changes = asked["method"] != "GET" and asked["details"].id in refused
+            return not changes and allowed(**asked)
+
+        monkeypatch.setattr(airflow, "is_authorized_dag", some)
+
+    but("kaito_ask")
+    assert ask(client, user).status_code == 403
+    assert hook.sent == []
+    shown = client.get(page, headers=user).text
+    assert ("data-ask" in shown, "data-action" in shown) == (False, True)
+    but("kaito_tune", "kaito_serve", "kaito_release")
+    assert ask(client, user).status_code == 200
+    assert client.post(pause, json={"uid": "uid-served"}, headers=user).status_code == 403
+    shown = client.get(page, headers=user).text
+    assert ("data-ask" in shown, "data-action" in shown) == (True, False)
