@@ -231,9 +231,15 @@ def main() -> None:
     if nodes > 1:
         from include.workloads.serving.group import Member
 
-        Member(rank=pod.rank, size=nodes, leader=pod.leader, address=pod.address or pod.host).run(
-            [program, *line[1:]]
+        member = Member(
+            rank=pod.rank,
+            size=nodes,
+            leader=pod.leader,
+            address=pod.address or pod.host,
+            health_port=pod.port,
+            drain_seconds=pod.drain_seconds,
         )
+        member.run([program, *line[1:]])
     _measure_once(cpu)
     os.execv(program, line)  # noqa: S606 - this process becomes the server: no shell between
 

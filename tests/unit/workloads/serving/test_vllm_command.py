@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from include.workloads.contract import UserConfigError
-from include.workloads.serving import vllm
+from include.workloads.serving import group, vllm
 from include.workloads.serving.vllm import Pod, command, environment_of, rank_of
 
 PLANNED = [
@@ -139,6 +139,38 @@ def test_a_group_on_processors_splits_every_layer(tmp_path: Path) -> None:
     assert "--tensor-parallel-size=3" in line
     assert not any("pipeline" in part for part in line)
     assert "--nnodes=3" in line
+
+
+def test_a_group_s_pod_answers_probes_and_drains_as_the_manifests_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def run(member: Any, line: list[str]) -> None:
+        made.append((member, line))
+        raise SystemExit(0)
+
+    told = {
+        "POD_NAME": "phi-1",
+        "LEADER_ADDRESS": "phi-0",
+        "POD_IP": "10.1.1.2",
+        "PORT": "5001",
+        "DRAIN_SECONDS": "60",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(vllm, "computes_on_processors", lambda: False)
+    monkeypatch.setattr(vllm.shutil, "which", lambda *_, **__: "/usr/bin/vllm")
+    monkeypatch.setattr(vllm.os, "environ", dict(vllm.os.environ))
+    monkeypatch.setattr(vllm.sys, "argv", ["vllm", *GROUP])
+    monkeypatch.setattr(group.Member, "run", run)
+    with pytest.raises(SystemExit):
+        vllm.main()
+    [(member, line)] = made
+    assert (member.rank, member.size, member.address) == (1, 3, "10.1.1.2")
+    assert member.health_port == 5001
+    assert member.drain_seconds == 60, "as long as vLLM itself is told to"
+    assert "--shutdown-timeout=60" in line
 
 
 def test_a_group_must_know_its_leader(tmp_path: Path) -> None:
