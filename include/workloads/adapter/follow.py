@@ -120,14 +120,17 @@ class Follower:
         if last is not None and last.image == one.image and self.clock() < self._due(one):
             return
         self._tell(one, LOADING, "")
+        target = ""
         try:
             version = self._pulled(one)
-            engine.load(version.target, str(self.folder / version.target))
+            target = version.target
+            engine.load(target, str(self.folder / target))
         except EngineAway as error:
             self._later(one, f"The server is not up: {error}")
         except EngineRefused as error:
             self._tell(one, FAILED, f"The server does not take {one.image}: {error}")
             self._again[one] = (float("inf"), 0)
+            self._discard(target)
         except TryAgain as error:
             self._later(one, str(error))
         except (WorkloadError, OSError) as error:
@@ -168,6 +171,12 @@ class Follower:
             return digest, target
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _discard(self, target: str) -> None:
+        """Take the files of a refused version away: a server that starts again loads all it finds, and would die."""
+        served = {version.target for version in self.now.adapters.values()}
+        if target not in served | set(self._drained) | set(self._unused):
+            shutil.rmtree(self.folder / target, ignore_errors=True)
 
     def _retire(self, version: Version) -> None:
         self._drained[version.target] = self.clock() + DRAIN_SECONDS

@@ -173,6 +173,20 @@ def test_what_cannot_be_had_leaves_what_is_served(
     assert place.said()["pending"] == {}
 
 
+def test_a_version_that_the_server_refused_is_not_there_when_it_starts_again(place: Place) -> None:
+    served = set(place.targets().values())
+    follower = place.follower()
+    place.engine.error = EngineRefused("size mismatch")
+    place.want(mine=image(2**250))
+    follower.step(place.engine)
+    assert {folder.name for folder in (place.folder / "adapters").iterdir()} == served
+    # Refused under a second name of its image, the version that is served stays.
+    place.want(mine=image(1).replace("r.example.com", "s.example.com"))
+    follower.step(place.engine)
+    assert place.said()["pending"]["mine"]["state"] == "Failed"
+    assert {folder.name for folder in (place.folder / "adapters").iterdir()} == served
+
+
 def test_a_new_life_goes_on_from_the_names(place: Place) -> None:
     place.want(mine=image(3 << 230))
     place.follower().step(place.engine)
