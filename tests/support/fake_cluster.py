@@ -66,6 +66,7 @@ class FakeCluster:
         self.refuse: dict[tuple[str, str], ClusterError] = {}
         self.answers: list[Any] = []
         self.said: list[Any] = []
+        self.models: Any = None  # what a service lists, its model and adapters unless it is told
         self.lingering: set[str] = set()
         self.version: Any = {"major": "1", "minor": "33+"}
         default = {"storageclass.kubernetes.io/is-default-class": "true"}
@@ -211,10 +212,13 @@ class FakeCluster:
 
     def get_from_service(self, name: str, namespace: str, path: str, **_: Any) -> Any:
         """What a sidecar that has done all it was asked for says, unless an answer is prepared."""
-        if self.said:
-            return self.said.pop(0)
         found = self.find(CONFIG_MAP, f"{name}-adapters", namespace) or {"data": {"adapters.json": "{}"}}
         listed = json.loads(found["data"]["adapters.json"]).get("adapters", [])
+        if path == "v1/models":
+            ids = ["base", *(one["name"] for one in listed or [{"name": name}])]
+            return {"data": [{"id": one} for one in ids]} if self.models is None else self.models
+        if self.said:
+            return self.said.pop(0)
         return {
             "adapters": {
                 one["name"]: {"image": one["image"], "digest": one["image"].partition("@")[2], "since": "s"}

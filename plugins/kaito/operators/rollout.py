@@ -173,7 +173,9 @@ def _with(status: dict[str, Any], adapters: list[dict[str, str]]) -> dict[str, A
 
 
 class AskOperator(WorkspaceTask, BaseOperator):
-    """Asks the service one question through its Service; only an answer makes the Workspace ready.
+    """Asks the service through its Service for its models and one question; only answers make the Workspace ready.
+
+    A pod template says by its own probes when it is ready, and knows alone what it answers to: it is not asked.
 
     :param question: the prompt. (templated)
     """
@@ -186,26 +188,15 @@ class AskOperator(WorkspaceTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         run = self.this_run(context)
-        body = {
-            "prompt": self.question,
-            "return_full_text": False,
-            "generate_kwargs": {"max_new_tokens": ANSWER_TOKENS},
-        }
+        if run.workspace.inference is not None and run.workspace.inference.template is not None:
+            told = f"The pods of Service {run.name} are ready, by the probes of their template."
+            self.report(run, conditions.Phase.SUCCEEDED, told)
+            return {"question": "", "answer": ""}
         headers = key_header(self.cluster, run.document)
         adapters = self._adapters(run, headers, context)
         try:
-            answer = self.cluster.post_to_service(
-                run.name,
-                run.namespace,
-                "chat",
-                body,
-                port=SERVICE_PORT,
-                timeout=ANSWER_SECONDS,
-                headers=headers,
-            )
-            text = answer.get("Result") if isinstance(answer, dict) else None
-            if not isinstance(text, str):
-                raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
+            self._check_models(run, headers)
+            text = self._answer(run, headers)
         except (ClusterError, AirflowException) as error:
             message = f"The service is ready but does not answer: {error}"
             self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=tries_left(context))
@@ -216,6 +207,40 @@ class AskOperator(WorkspaceTask, BaseOperator):
         self.report(run, conditions.Phase.SUCCEEDED, message, edit=lambda status: _with(status, adapters))
         self._measure(run, headers, message)
         return {"question": self.question, "answer": text}
+
+    def _answer(self, run: Run, headers: dict[str, str]) -> str:
+        body = {
+            "prompt": self.question,
+            "return_full_text": False,
+            "generate_kwargs": {"max_new_tokens": ANSWER_TOKENS},
+        }
+        answer = self.cluster.post_to_service(
+            run.name,
+            run.namespace,
+            "chat",
+            body,
+            port=SERVICE_PORT,
+            timeout=ANSWER_SECONDS,
+            headers=headers,
+        )
+        text = answer.get("Result") if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
+        return text
+
+    def _check_models(self, run: Run, headers: dict[str, str]) -> None:
+        """Raise where the engine itself does not list the model and every adapter, from an image or a volume."""
+        images = served_adapters.wanted(self.cluster, run)
+        own = [str(one["name"]) for one in adapters_of(run.workspace)]
+        if run.workspace.tuning is not None and not images:
+            own = [run.name]
+        try:
+            listed = served_adapters.check_listed(
+                self._get(run, served_adapters.MODELS, headers), dict.fromkeys([*images, *own])
+            )
+        except served_adapters.NotServed as error:
+            raise AirflowException(str(error)) from None
+        self.log.info("Models: %s", ", ".join(listed))
 
     def _adapters(self, run: Run, headers: dict[str, str], context: Context) -> list[dict[str, str]]:
         """Wait until the sidecar's adapters answer; what served before goes on where they cannot."""

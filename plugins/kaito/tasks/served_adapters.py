@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATH = "kaito/adapters"
+PATH, MODELS = "kaito/adapters", "v1/models"
 LOOKED_AT = "kaito.sh/adapters"
 SECONDS, POLL = 300.0, 0.5
 SERVING, LOADING, FAILED = "Serving", "Loading", "Failed"
@@ -96,6 +96,20 @@ def wait(
             still = f"; {bad['digest']} still answers" if bad["digest"] else ""
             raise NotServed(f"Adapter {bad['name']}: {bad.get('message') or 'it cannot be served'}{still}")
         sleep(POLL)
+
+
+def check_listed(said: object, adapters: Iterable[str]) -> list[str]:
+    """The models that a service lists. Raises NotServed where it lists none, or one of these adapters is not there.
+
+    :param said: what the service says at /v1/models, which is the engine's own word.
+    """
+    data = said.get("data") if isinstance(said, Mapping) else None
+    listed = [str(one["id"]) for one in data or () if isinstance(one, Mapping) and one.get("id")]
+    if not listed:
+        raise NotServed("it lists no model at /v1/models")
+    if absent := [name for name in adapters if name not in listed]:
+        raise NotServed(f"it lists {', '.join(listed)} at /v1/models, and not {', '.join(absent)}")
+    return listed
 
 
 def entries(said: object, images: Mapping[str, str]) -> list[dict[str, str]]:
