@@ -57,7 +57,8 @@ KNOWN_ANNOTATIONS = frozenset(
 
 def notices(ws: Workspace, catalog: Catalog) -> list[str]:
     """Sentences about parts of a Workspace that have no effect or a surprising one."""
-    return [*_ignored(ws), *_preset(Context(ws, catalog, Policy())), *_annotations(ws)]
+    context = Context(ws, catalog, Policy())
+    return [*_ignored(ws), *_preset(context), *_annotations(ws), *_odd_values(context)]
 
 
 def _ignored(ws: Workspace) -> list[str]:
@@ -72,6 +73,11 @@ def _ignored(ws: Workspace) -> list[str]:
     if ws.preset and ws.preset.access_mode == "private":
         found.append(
             f"preset.accessMode private is ignored, as in KAITO; the annotation {names.MODEL_IMAGE} names an image "
+            "that the model's files come from."
+        )
+    elif ws.preset and ws.preset.preset_options and ws.preset.preset_options.image:
+        found.append(
+            f"presetOptions.image is ignored, as in KAITO; the annotation {names.MODEL_IMAGE} names an image "
             "that the model's files come from."
         )
     if ws.inference and ws.inference.config and ws.annotations.get(names.RUNTIME) == "transformers":
@@ -103,6 +109,36 @@ def _annotations(ws: Workspace) -> list[str]:
     if len(unknown) > HINTS:
         found.append(
             f"{len(unknown) - HINTS} more annotations of kaito.sh/ are not known and have no effect."
+        )
+    return found
+
+
+def _odd_values(context: Context) -> list[str]:
+    """Annotations whose value, or whose Workspace, makes them mean nothing; KAITO takes them without a word."""
+    notes, found = context.ws.annotations, []
+    runtime = notes.get(names.RUNTIME)
+    if runtime not in (None, "vllm", "transformers"):
+        found.append(
+            f"annotation {names.RUNTIME}: {_short(runtime)!r} names no runtime, so vllm serves, as in KAITO; the "
+            "other one is transformers."
+        )
+    if context.runtime == "transformers" and notes.get(names.PERFORMANCE_MODE) in (
+        "interactivity",
+        "throughput",
+    ):
+        found.append(f"annotation {names.PERFORMANCE_MODE} has no effect with the runtime transformers.")
+    if notes.get(names.DISABLE_BENCHMARK, "").strip().lower() not in ("", "true", "false"):
+        found.append(
+            f"annotation {names.DISABLE_BENCHMARK} has no effect: only 'true' turns the benchmark off."
+        )
+    if notes.get(names.ENABLE_LOAD_BALANCER, "") not in ("", "True", "False"):
+        found.append(
+            f"annotation {names.ENABLE_LOAD_BALANCER} has no effect: only 'True', spelled so, gives the service an "
+            "address outside the cluster."
+        )
+    if context.ws.is_tuning and notes.get(names.USE_LOCAL_WEIGHTS) == "true":
+        found.append(
+            f"annotation {names.USE_LOCAL_WEIGHTS} is for services: the tuning itself downloads the model."
         )
     return found
 

@@ -26,12 +26,35 @@ CATALOG = load_catalog()
         ({"resource.instanceType": "Standard_NC6s_v3"}, "Standard_NC6s_v3 is deprecated"),
         ({"metadata.annotations": {"kaito.sh/roll-out": "true"}}, "did you mean kaito.sh/rollout?"),
         ({"metadata.annotations": {"kaito.sh/q0q1q2q3q4q5q6q7q8q9": "true"}}, "is not known and has no effect."),
+        ({"tuning.preset.presetOptions": {"image": "r.example.com/x:1"}}, "presetOptions.image is ignored"),
+        ({"metadata.annotations": {"kaito.sh/runtime": "Transformers"}}, "'Transformers' names no runtime, so vllm serves"),
+        ({"metadata.annotations": {"kaito.sh/runtime": "transformers", "kaito.sh/performance-mode": "throughput"}}, "performance-mode has no effect with"),
+        ({"metadata.annotations": {"kaito.sh/disable-benchmark": "yes"}}, "only 'true' turns the benchmark off"),
+        ({"metadata.annotations": {"kaito.sh/enablelb": "true"}}, "only 'True', spelled so"),
+        ({"metadata.annotations": {"kaito.sh/use-local-weights": "true"}}, "the tuning itself downloads the model"),
     ],
 )  # fmt: skip
 def test_a_notice(changes: dict[str, Any], words: str) -> None:
     found = notices(parse_workspace(changed(TUNING, changes)), CATALOG)
     assert len(found) == 1
     assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kaito.sh/runtime": "vllm", "kaito.sh/performance-mode": "throughput"},
+        {"kaito.sh/runtime": "transformers", "kaito.sh/performance-mode": "balanced"},
+        {"kaito.sh/disable-benchmark": "True", "kaito.sh/enablelb": "True"},
+        {
+            "kaito.sh/disable-benchmark": "false",
+            "kaito.sh/enablelb": "False",
+            "kaito.sh/use-local-weights": "true",
+        },
+    ],
+)
+def test_what_has_its_effect_needs_no_notice(values: dict[str, str]) -> None:
+    assert notices(parse_workspace(changed(SERVING, {"metadata.annotations": values})), CATALOG) == []
 
 
 def test_a_model_without_a_pinned_revision() -> None:

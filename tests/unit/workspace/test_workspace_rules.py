@@ -110,6 +110,9 @@ def test_gated_models_need_no_token_where_the_weights_are_local() -> None:
     assert broken(changed(document, {"metadata.annotations": {"kaito.sh/use-local-weights": "true"}})) == []
     secret = {"inference.preset.presetOptions": {"modelAccessSecret": "hf"}}
     assert broken(changed(document, secret)) == []
+    local = {"metadata.annotations": {"kaito.sh/use-local-weights": "true"}}
+    tuning = changed(TUNING, {"tuning.preset.name": "llama-3.1-8b-instruct", **local})
+    assert ("I8", "tuning.preset.presetOptions.modelAccessSecret") in broken(tuning), "it downloads the model"
 
 
 def test_gated_models_of_v1alpha1_have_no_field_for_a_secret() -> None:

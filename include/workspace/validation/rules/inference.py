@@ -65,9 +65,13 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
 
 
 def _must_download(context: Context) -> bool:
-    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror or an image."""
+    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror or an image.
+
+    The node's own files are for services: a tuning downloads the model whatever its annotation says.
+    """
     notes = context.ws.annotations
-    local = context.policy.local_weights or notes.get(names.USE_LOCAL_WEIGHTS) == "true"
+    own = notes.get(names.USE_LOCAL_WEIGHTS) == "true" and not context.ws.is_tuning
+    local = context.policy.local_weights or own
     image = names.MODEL_IMAGE in notes or bool(context.model and context.model.image)
     return context.ws.dialect == V1BETA1 and not local and not image
 
