@@ -41,6 +41,22 @@ def read(text: str) -> Activity | None:
     return None
 
 
+def requests(text: str) -> float | None:
+    """The requests that one server has answered since it started, None when its metrics do not tell."""
+    found: dict[str, float] = defaultdict(float)
+    for sample in _SAMPLE.finditer(text):
+        if sample["name"] in (ANSWERED, IN_FLIGHT, VLLM_COUNTERS[0]):
+            try:
+                found[sample["name"]] += float(sample["value"])
+            except ValueError:
+                return None
+    # A counter with labels is not there before the first request.
+    told = next(
+        (found[name] for name in (ANSWERED, VLLM_COUNTERS[0]) if name in found), 0.0 if found else None
+    )
+    return told if told is not None and math.isfinite(told) and told >= 0 else None
+
+
 def together(told: Iterable[Activity | None]) -> Activity | None:
     """The use of a service by that of its servers, None when one of them tells nothing or there is none."""
     known = list(told)

@@ -1,4 +1,4 @@
-"""The table of all Workspaces: one row each, made of its object and nothing else, searched and sorted.
+"""The table of all Workspaces: one row each, made of its object and its service's requests, searched and sorted.
 
 A thousand rows are made in some hundredths of a second, so that a page may ask again and again.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from include.contracts.redaction import redact
 from include.ledger import records
 from include.views import state as states
-from include.views.words import until, usd
+from include.views.words import per_second, until, usd
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ConditionType, condition, moment, timestamp
@@ -52,6 +52,7 @@ class Row:
     progress: Progress | None
     adapter: str
     served_since: datetime | None
+    requests_per_second: float | None
     usd: float
     unpriced: bool
     usd_per_hour: float
@@ -107,8 +108,11 @@ def next_retraining(status: Object) -> datetime | None:
     return moment(retrain.get("next"))
 
 
-def row(workspace: Object, now: datetime) -> Row:
-    """The row of one Workspace as of `now`."""
+def row(workspace: Object, now: datetime, requests_per_second: float | None = None) -> Row:
+    """The row of one Workspace as of `now`.
+
+    :param requests_per_second: of its service, None where that is not known.
+    """
     status, meta = workspace.get("status") or {}, workspace["metadata"]
     cost, how = status.get("cost"), states.state(workspace)
     adapter = status.get("adapter") or {}
@@ -124,6 +128,7 @@ def row(workspace: Object, now: datetime) -> Row:
         progress=progress(status),
         adapter=str(adapter.get("digest") or ""),
         served_since=states.served_since(status),
+        requests_per_second=requests_per_second,
         usd=records.spent(cost, now),
         unpriced=bool((cost or {}).get("unpriced")),
         usd_per_hour=records.usd_per_hour(cost),
@@ -141,6 +146,7 @@ _ORDERS: dict[str, Callable[[Row], Any]] = {
     "machine": lambda one: one.machine,
     "progress": lambda one: -(one.progress.percent if one.progress else -1),
     "served": lambda one: one.served_since.timestamp() if one.served_since else float("inf"),
+    "requests": lambda one: -1.0 * (-1.0 if one.requests_per_second is None else one.requests_per_second),
     "cost": lambda one: -one.usd,
     "rate": lambda one: -one.usd_per_hour,
     "retraining": lambda one: one.next_retraining.timestamp() if one.next_retraining else float("inf"),
@@ -179,6 +185,7 @@ def cells(one: Row, now: datetime) -> dict[str, str]:
     """The texts of a row that depend on the moment of reading."""
     return {
         "served": until(one.served_since, now),
+        "requests": per_second(one.requests_per_second) if one.served_since else "",
         "cost": usd(one.usd) + (" and unpriced machines" if one.unpriced else ""),
         "rate": usd(one.usd_per_hour) if one.usd_per_hour else "",
         "retraining": until(one.next_retraining, now) if one.next_retraining else "",

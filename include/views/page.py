@@ -12,7 +12,7 @@ import yaml
 from include.contracts.redaction import redact, redacted
 from include.ledger import records
 from include.views import actions, commands, fleet, state
-from include.views.words import NONE, duration, until, usd
+from include.views.words import NONE, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
 from include.workspace.status.conditions import condition, moment
 from include.workspace.status.phases import ConditionType
@@ -69,10 +69,16 @@ class Page:
     run: Mapping[str, str]
 
 
-def page(workspace: Object, events: Iterable[Object], now: datetime) -> Page:
-    """The page of one Workspace as of `now`. `events` are the Kubernetes Events about it."""
+def page(
+    workspace: Object, events: Iterable[Object], now: datetime, requests_per_second: float | None = None
+) -> Page:
+    """The page of one Workspace as of `now`.
+
+    :param events: the Kubernetes Events about it.
+    :param requests_per_second: of its service, None where that is not known.
+    """
     status, meta = workspace.get("status") or {}, workspace["metadata"]
-    row = fleet.row(workspace, now)
+    row = fleet.row(workspace, now, requests_per_second)
     run = status.get("run") or {}
     return Page(
         row=row,
@@ -113,6 +119,7 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
         ("Training", f"step {row.progress.step} of {row.progress.total}" if row.progress else ""),
         ("Time left", duration(eta) if eta is not None else ""),
         ("Served since", until(row.served_since, now) if row.served_since else ""),
+        ("Requests a second", per_second(row.requests_per_second) if row.served_since else ""),
         ("Cost so far", "; ".join(filter(None, (spent, wasted)))),
         ("Cost an hour", usd(row.usd_per_hour) if row.usd_per_hour else "nothing, it holds no machines"),
         ("Budget left", left),

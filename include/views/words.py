@@ -37,3 +37,12 @@ def until(moment: datetime | None, now: datetime) -> str:
 def usd(amount: float | None) -> str:
     """US dollars; a dash where the amount is not known."""
     return NONE if amount is None else dollars(amount)
+
+
+def per_second(rate: float | None) -> str:
+    """A number of requests a second; a dash where it is not known (yet)."""
+    if rate is None:
+        return NONE
+    if 0 < rate < 0.01:
+        return "below 0.01"
+    return f"{rate:.2f}" if 0 < rate < 10 else f"{rate:.0f}"

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "plugins"))
 
 from fastapi import Request
 from kaito.ui import pages
+from kaito.ui.meter import Meter
 
 from tests.support.fleet import TRAINING, reached
 
@@ -35,7 +36,8 @@ class Listed:
 
 async def measured(count: int, repetitions: int) -> tuple[float, int]:
     """Return the median CPU time of one page in seconds, and its size in bytes."""
-    app = SimpleNamespace(state=SimpleNamespace(cluster=Listed(count)))
+    cluster: Any = Listed(count)
+    app = SimpleNamespace(state=SimpleNamespace(cluster=cluster, meter=Meter(cluster)))
     request = Request({"type": "http", "app": app, "headers": [], "root_path": "/kaito"})
     taken, size = [], 0
     for _ in range(repetitions + 1):

@@ -18,16 +18,16 @@ CHROMIUM = next(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReconciledStack]:
-    """Sandbox and Airflow with the reconciler on."""
+    """Sandbox and Airflow with the reconciler on: one for all files, since starting it takes longest."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine: apt-get install chromium")
     with reconciled.reconciled_stack(tmp_path_factory.mktemp("e2e")) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The machine's chromium; the tests are skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")

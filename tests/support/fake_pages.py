@@ -35,6 +35,10 @@ class FakeHook:
             raise self.error
         yield copy.deepcopy(list(self.objects.values())), "1"
 
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[FakeHook]:
+        yield self
+
     async def find(self, _kind: Any, name: str, namespace: str) -> dict[str, Any] | None:
         if self.error:
             raise self.error

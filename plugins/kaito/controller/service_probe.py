@@ -13,7 +13,7 @@ from typing import Any
 
 from include.manifests.pods import PORT
 from include.pools.observed import ObservedPool, UnregisteredCapacity, WorkspacePools, machines_of
-from include.reconcile.activity import read, together
+from include.reconcile.activity import read, requests, together
 from include.reconcile.case import SERVING
 from include.reconcile.decision import Activity
 from include.workspace.api import names
@@ -34,8 +34,27 @@ MOST_BYTES = 4_000_000
 
 async def activity_of(hook: AsyncKaitoClusterHook, pods: Iterable[Object]) -> Activity | None:
     """Return what the servers of a service tell of their use, None when one of them does not."""
+    texts = await _metrics(hook, pods)
+    return together(None if text is None else read(text) for text in texts.values())
+
+
+async def requests_of(hook: AsyncKaitoClusterHook, pods: Iterable[Object]) -> dict[str, float]:
+    """Return the requests that each server of a service has answered since it started, by its pod's uid.
+
+    :returns: {} when one of them does not tell: a sum without it would be wrong.
+    """
+    told = {
+        uid: None if text is None else requests(text) for uid, text in (await _metrics(hook, pods)).items()
+    }
+    known = {uid: count for uid, count in told.items() if count is not None}
+    return known if len(known) == len(told) else {}
+
+
+async def _metrics(hook: AsyncKaitoClusterHook, pods: Iterable[Object]) -> dict[str, str | None]:
+    """The metrics of each pod that serves, by its uid; None for one that does not answer."""
     serving = [pod for pod in pods if _serves(pod)]
-    return together(await asyncio.gather(*(_ask(hook, pod) for pod in serving)))
+    texts = await asyncio.gather(*(_ask(hook, pod) for pod in serving))
+    return {str(pod["metadata"].get("uid")): text for pod, text in zip(serving, texts, strict=True)}
 
 
 def _serves(pod: Object) -> bool:
@@ -44,7 +63,7 @@ def _serves(pod: Object) -> bool:
     return labels.get(names.COMPONENT) == SERVING and not over
 
 
-async def _ask(hook: AsyncKaitoClusterHook, pod: Object) -> Activity | None:
+async def _ask(hook: AsyncKaitoClusterHook, pod: Object) -> str | None:
     metadata = pod["metadata"]
     request = api.pod_get(
         metadata["name"], metadata["namespace"], "metrics", port=PORT, timeout=METRICS_SECONDS
@@ -59,7 +78,7 @@ async def _ask(hook: AsyncKaitoClusterHook, pod: Object) -> Activity | None:
     except ClusterError as error:
         log.info("Pod %s does not tell how it is used: %s", metadata["name"], error)
         return None
-    return read(text.decode(errors="replace"))
+    return text.decode(errors="replace")
 
 
 async def pools_of(

@@ -18,6 +18,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from kaito.ui import api, pages
 from kaito.ui.cluster import Cluster
+from kaito.ui.meter import Meter
 from kaito.ui.problems import Problem
 from kaito.ui.rendering import render
 
@@ -50,6 +51,7 @@ def create_app(cluster: Cluster | None = None) -> FastAPI:
         openapi_url=None,  # served below, to those who may read
     )
     app.state.cluster = cluster or Cluster()
+    app.state.meter = Meter(app.state.cluster)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.middleware("http")(_headers)

@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 
 from airflow.exceptions import AirflowException
 
+from include.reconcile.case import SERVING
+from include.workspace.api import names
+from kaito.controller.service_probe import requests_of
 from kaito.hooks import api
-from kaito.hooks.api import WORKSPACE, ClusterError, Kind, Request
+from kaito.hooks.api import POD, WORKSPACE, ClusterError, Kind, Request
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.settings import connection_id
 from kaito.ui.problems import Problem, of_cluster, unreachable
@@ -89,6 +92,13 @@ class Cluster:
         except Problem as problem:
             log.warning("The Events of Workspace %s could not be read: %s", name, problem.sentence)
             return []
+
+    async def answered(self, namespace: str, name: str) -> dict[str, float]:
+        """Return the requests that each server of a Workspace has answered, by its pod's uid; {} where one is silent.
+
+        :raises Problem: the cluster cannot be asked.
+        """
+        return await self._ask(lambda hook: _answered(hook, namespace, name))
 
     async def annotate(self, live: Mapping[str, Any], annotations: Mapping[str, str | None]) -> None:
         """Change annotations of the very object that was looked at.
@@ -178,3 +188,10 @@ def _as_problems(seconds: float, *, listing: bool = False) -> Iterator[None]:
 
 async def _events(hook: AsyncKaitoClusterHook, namespace: str, name: str) -> list[Object]:
     return (await hook.send(api.events_of(namespace, name))).get("items") or []
+
+
+async def _answered(hook: AsyncKaitoClusterHook, namespace: str, name: str) -> dict[str, float]:
+    labels = {names.WORKSPACE: name, names.COMPONENT: SERVING}
+    async with hook.connected():
+        pods = (await hook.send(api.listing(POD, namespace, labels))).get("items") or []
+        return await requests_of(hook, pods)

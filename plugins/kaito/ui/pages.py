@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ COLUMNS = (
     ("progress", "Progress"),
     ("", "Adapter"),
     ("served", "Served since"),
+    ("requests", "Requests/s"),
     ("cost", "Cost"),
     ("rate", "Per hour"),
     ("retraining", "Next retraining"),
@@ -71,13 +73,15 @@ async def workspaces_part(request: Request, q: str = "", sort: str = "name", des
     """The table alone; 304 while nothing in it has changed."""
     values = await _table(request, q, sort, desc)
     minute = datetime.now(UTC).replace(second=0, microsecond=0)  # ages are of the minute
-    tag, same = unchanged(request, [_lasting(one) for one, _ in values["rows"]], values["total"], minute)
+    tag, same = unchanged(request, [_lasting(*one) for one in values["rows"]], values["total"], minute)
     return same or _tagged(render(request, "_table.html", **values), tag)
 
 
-def _lasting(row: fleet.Row) -> tuple[Any, ...]:
+def _lasting(row: fleet.Row, cell: Mapping[str, str]) -> tuple[Any, ...]:
     """A row without what counts on by itself."""
-    return *(getattr(row, key) for key in row.__dataclass_fields__ if key != "usd"), round(row.usd, 2)
+    counting = ("usd", "requests_per_second")
+    same = (getattr(row, key) for key in row.__dataclass_fields__ if key not in counting)
+    return *same, round(row.usd, 2), cell["requests"]
 
 
 def _tagged(response: Response, tag: str) -> Response:
@@ -90,6 +94,7 @@ async def _table(request: Request, q: str, sort: str, desc: bool) -> dict[str, A
     now = datetime.now(UTC)
     wanted = {
         "progress": any(one.progress for one in found),
+        "requests": any(one.served_since for one in found),
         "retraining": any(one.next_retraining for one in found),
     }
     columns = [one for one in COLUMNS if wanted.get(one[0], True)]
@@ -144,7 +149,9 @@ async def workspace_part(request: Request, user: CurrentUser, namespace: str, na
         now if going else now.replace(second=0, microsecond=0)
     )  # a stage that goes on is longer each time
     version, states = seen.live["metadata"].get("resourceVersion"), [one.run for one in seen.stages]
-    tag, same = unchanged(request, version, len(seen.page.events), states, looked)
+    tag, same = unchanged(
+        request, version, len(seen.page.events), states, seen.page.cells["requests"], looked
+    )
     return same or _tagged(render(request, "_workspace.html", shown=seen, page=seen.page), tag)
 
 

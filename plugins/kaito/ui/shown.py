@@ -21,6 +21,7 @@ from include.workspace.api import names
 from kaito.ui import runs
 from kaito.ui.access import may
 from kaito.ui.cluster import Cluster, Object
+from kaito.ui.meter import Meter
 
 #: Rows that one page shows.
 MOST_ROWS = 1000
@@ -54,13 +55,24 @@ def cluster_of(request: Request) -> Cluster:
     return result
 
 
+def meter_of(request: Request) -> Meter:
+    result: Meter = request.app.state.meter
+    return result
+
+
 async def rows(
     request: Request, search: str, sort: str, descending: bool
 ) -> tuple[list[fleet.Row], list[fleet.Row]]:
     """Return the rows of all Workspaces, and those of them that are looked for, in order."""
     now = datetime.now(UTC)
-    every = [fleet.row(one, now) for one in await cluster_of(request).fleet()]
+    live, meter = await cluster_of(request).fleet(), meter_of(request)
+    meter.look_at_all(live)
+    every = [fleet.row(one, now, meter.rate(_key(one))) for one in live]
     return every, fleet.arranged(every, search, sort, descending)
+
+
+def _key(workspace: Object) -> tuple[str, str]:
+    return names.namespace(workspace), str(workspace["metadata"]["name"])
 
 
 async def workspace(request: Request, user: BaseUser, namespace: str, name: str) -> Shown:
@@ -76,7 +88,9 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
     for run in found:
         mine = [one for one in claims if one.get("run") in (None, run.run_id, names.run_id_label(run.run_id))]
         stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
-    return Shown(live, page(live, own, now), stages)
+    meter = meter_of(request)
+    meter.look_at(live)
+    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages)
 
 
 def _runs(live: Object, user: BaseUser, entity: DagAccessEntity) -> list[runs.Run]:
@@ -100,7 +114,7 @@ async def spending(request: Request) -> tuple[list[Entry], dict[tuple[str, str],
     live = await cluster_of(request).fleet()
     books = [book for one in live if (book := of_workspace(one, now))]
     told = await asyncio.to_thread(_told_books)
-    models = {(names.namespace(one), str(one["metadata"]["name"])): fleet.model(one) for one in live}
+    models = {_key(one): fleet.model(one) for one in live}
     return entries([*books, *told]), models
 
 
