@@ -103,6 +103,7 @@ def command(arguments: Sequence[str], pod: Pod, *, cpu: bool, bfloat16: bool = T
     if cpu:
         ours = _on_processors(ours, nodes, bfloat16)
     ours = _readable(_chat_template(ours, pod.templates), pod.weights)
+    theirs = _user_s_template(theirs, pod.templates)
     served = [
         "vllm",
         "serve",
@@ -129,10 +130,26 @@ def _chat_template(flags: Sequence[str], folder: Path) -> list[str]:
     if name is None:
         return list(flags)
     kept = without(flags, "chat-template")
-    if (folder / name).is_file():
-        return [*kept, f"--chat-template={folder / name}"]
+    if path := _template(name, folder):
+        return [*kept, f"--chat-template={path}"]
     contract.log.warning("There is no chat template %s in %s: the model's own is used.", name, folder)
     return kept
+
+
+def _user_s_template(flags: Sequence[str], folder: Path) -> list[str]:
+    """The user's flags with a template of KAITO's image by its path here; other templates stay as they are."""
+    name = value_of(flags, "chat-template")
+    if name is None or "{" in name or Path(name).is_file() or not (path := _template(name, folder)):
+        return list(flags)
+    return [*without(flags, "chat-template"), f"--chat-template={path}"]
+
+
+def _template(name: str, folder: Path) -> Path | None:
+    """A chat template under KAITO's name for it, or the name that it has among vLLM's examples."""
+    kaito_s = Path(name).name
+    vllm_s = kaito_s.replace("tool-chat-", "tool_chat_template_").replace("-", "_")
+    found = (path for path in sorted(folder.rglob("*.jinja")) if path.name in (kaito_s, vllm_s))
+    return next(found, None)
 
 
 def _readable(flags: Sequence[str], weights: Path) -> list[str]:

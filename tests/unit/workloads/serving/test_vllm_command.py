@@ -109,13 +109,34 @@ def test_adapters_without_lora_are_left_alone(tmp_path: Path) -> None:
     assert "--lora-modules" not in command(PLANNED, pod(tmp_path), cpu=False)
 
 
-def test_the_chat_template_by_its_path_or_the_model_s_own(tmp_path: Path) -> None:
-    flags = ["--chat-template=tool-chat-phi4-mini.jinja"]
+@pytest.mark.parametrize(
+    ("preset", "file"),
+    [
+        ("tool-chat-phi4-mini.jinja", "tool-chat-phi4-mini.jinja"),
+        ("tool-chat-phi4-mini.jinja", "tool_chat_template_phi4_mini.jinja"),
+        ("tool-chat-llama3.1-json.jinja", "tool_chat_template_llama3.1_json.jinja"),
+        ("tool-chat-deepseekr1.jinja", "deeper/tool_chat_template_deepseekr1.jinja"),
+    ],
+)
+def test_the_chat_template_by_its_path_or_the_model_s_own(tmp_path: Path, preset: str, file: str) -> None:
+    """The image has vLLM's examples, whose names are not KAITO's."""
+    flags = [f"--chat-template={preset}"]
     assert not any("chat-template" in part for part in command(flags, pod(tmp_path), cpu=False))
+    path = tmp_path / "templates" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert f"--chat-template={path}" in command(flags, pod(tmp_path), cpu=False)
+    kaito_s = ["--", f"--chat-template=/workspace/chat_templates/{preset}"]
+    assert command(kaito_s, pod(tmp_path), cpu=False)[-1] == f"--chat-template={path}"
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages }}", "/data/mine.jinja", "{% for m in messages %}x{% endfor %}"]
+)
+def test_the_user_s_own_chat_template_stays(tmp_path: Path, template: str) -> None:
     (tmp_path / "templates").mkdir()
-    file = tmp_path / "templates" / "tool-chat-phi4-mini.jinja"
-    file.touch()
-    assert f"--chat-template={file}" in command(flags, pod(tmp_path), cpu=False)
+    line = command(["--", f"--chat-template={template}"], pod(tmp_path), cpu=False)
+    assert line[-1] == f"--chat-template={template}"
 
 
 GROUP = [
