@@ -276,6 +276,24 @@ def test_bad_input_is_said_and_the_server_stays_up_and_fast(pod: Pod) -> None:
     assert time.monotonic() - began < 1
 
 
+def test_more_than_can_wait_is_told_to_come_again(pod: Pod) -> None:
+    """Four run together and four may wait."""
+    body = {"messages": user("Count to fifty."), "max_tokens": 40, "ignore_eos": True}
+    answers: list[httpx.Response] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(pod.url, body, AUTH))) for _ in range(16)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    statuses = [one.status_code for one in answers]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 8
+    told = next(one for one in answers if one.status_code == 429)
+    refused(told, 429, "of at most 4")
+    assert int(told.headers["retry-after"]) > 0
+    assert pod.healthy()
+
+
 def test_a_half_sent_request_is_not_in_use(pod: Pod) -> None:
     with socket.create_connection((pod.address, pod.port), 10) as half:
         head = (

@@ -37,10 +37,16 @@ class KaitoMiddleware:
 
 
 def sequences(application: Any) -> int | None:
-    """How many sequences the engine runs together, None before it is up."""
+    """How many sequences the engines behind this front end run together, None before they are up.
+
+    One front end answers for all copies of the model (include/planning/launch.py), and vLLM's limit is for one copy.
+    """
     config = getattr(getattr(application, "state", None), "vllm_config", None)
     found = getattr(getattr(config, "scheduler_config", None), "max_num_seqs", None)
-    return found if isinstance(found, int) and found > 0 else None
+    copies = getattr(getattr(config, "parallel_config", None), "data_parallel_size", None)
+    if not isinstance(found, int) or found <= 0:
+        return None
+    return found * copies if isinstance(copies, int) and copies > 0 else found
 
 
 def waiting() -> float:

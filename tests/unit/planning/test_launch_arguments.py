@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from include.catalog import load_catalog
+from include.catalog import engines, load_catalog
 from include.planning import Plan, launch_arguments, plan_serving, server_environment
+from include.planning.inference_config import server_arguments, server_flags
 from tests.support.plans import serving, tuning
 
 CATALOG = load_catalog()
@@ -98,6 +99,15 @@ def test_every_kind_of_value_reaches_the_server_as_it_takes_it(
 ) -> None:
     found = arguments("phi-4", "Standard_NC24ads_A100_v4", config={"vllm": flags})
     assert (found[found.index("--") + 1 :] if "--" in found else []) == expected
+
+
+SAMPLES = {"int": 1, "float": 0.5, "bool": False, "flag": True, "json": "{}", "list": "a b", "text": "x"}
+
+
+def test_every_argument_that_vllm_takes_reaches_it() -> None:
+    for name, kind in engines.vllm_facts().arguments.items():
+        [first, *_] = server_arguments(server_flags({"vllm": {name.replace("-", "_"): SAMPLES[kind]}}))
+        assert first.partition("=")[0] in (f"--{name}", f"--no-{name}"), name
 
 
 @pytest.mark.parametrize("empty", [None, ""])
