@@ -8,7 +8,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.operators.asking import AskServiceOperator
 from kaito.params import ask_params
-from kaito.pipelines import DEFAULT_ARGS, WHICH
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS, WHICH
 
 DOC = """
 ### kaito_ask: one question to a service that is ready
@@ -27,6 +27,7 @@ with DAG(
     schedule=None,
     params=ask_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     max_active_runs=4,
     is_paused_upon_creation=False,
     tags=["kaito", "serving"],

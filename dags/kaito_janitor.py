@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from kaito.operators.janitor import SweepOperator
 from kaito.operators.retention import RetireVersionsOperator
 from kaito.params import janitor_params
-from kaito.pipelines import DEFAULT_ARGS
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS
 
 DOC = """
 ### kaito_janitor: the net below teardowns and the reconciler
@@ -44,6 +44,7 @@ with DAG(
     # A dry run harms nobody, and who never switches it on never learns what is left behind.
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     tags=["kaito", "control"],
     doc_md=DOC,
 ) as dag:

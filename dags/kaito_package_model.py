@@ -8,7 +8,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.operators.packaging import PackageModelOperator
 from kaito.params import packaging_params
-from kaito.pipelines import DEFAULT_ARGS
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS
 
 DOC = """
 ### kaito_package_model: a model as `<registry>/kaito-<preset>:<tag>`
@@ -27,6 +27,7 @@ with DAG(
     schedule=None,
     params=packaging_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     max_active_runs=4,
     is_paused_upon_creation=False,
     tags=["kaito", "serving"],

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 from kaito.operators.reconcile import ReconcileOperator
-from kaito.pipelines import DEFAULT_ARGS
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS
 from kaito.sensors.changes import WorkspaceChangesSensor
 
 #: Everything is looked at this often, whatever the watches say.
@@ -54,6 +54,7 @@ with DAG(
     # Acting on a whole cluster is an administrator's decision.
     is_paused_upon_creation=True,
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     tags=["kaito", "control"],
     doc_md=DOC,
 ) as dag:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.operators.release import ReleaseOperator, RemoveFinalizerOperator
 from kaito.params import release_params
-from kaito.pipelines import DEFAULT_ARGS, RELEASE_RETRIES, WHICH
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS, RELEASE_RETRIES, WHICH
 from kaito.sensors.release import ReleasedSensor
 
 DOC = """
@@ -34,6 +34,7 @@ with DAG(
     schedule=None,
     params=release_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.
     is_paused_upon_creation=False,

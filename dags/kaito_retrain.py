@@ -9,7 +9,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.alerts import deadline, on_failure
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE, retrain_params
-from kaito.pipelines import DEFAULT_ARGS, retrain
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS, retrain
 
 DOC = """
 ### kaito_retrain: a new version beside the one that answers
@@ -33,6 +33,7 @@ with DAG(
     schedule=None,
     params=retrain_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     on_failure_callback=on_failure(),
     deadline=deadline(),
     max_active_runs=64,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.alerts import on_failure
 from kaito.params import serving_params
-from kaito.pipelines import DEFAULT_ARGS, finish, preflight, record_cost, serve
+from kaito.pipelines import DEFAULT_ARGS, OWNER_LINKS, finish, preflight, record_cost, serve
 
 from include.contracts.purpose import Purpose
 
@@ -32,6 +32,7 @@ with DAG(
     schedule=None,
     params=serving_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     on_failure_callback=on_failure(),
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.

@@ -15,6 +15,7 @@ from kaito.operators.tuning import TuneOperator
 from kaito.params import tuning_params
 from kaito.pipelines import (
     DEFAULT_ARGS,
+    OWNER_LINKS,
     RELEASE_RETRIES,
     TUNING_RETRIES,
     WHICH,
@@ -52,6 +53,7 @@ with DAG(
     schedule=None,
     params=tuning_params(),
     default_args=DEFAULT_ARGS,
+    owner_links=OWNER_LINKS,
     on_failure_callback=on_failure(),
     max_active_runs=64,
     # The reconciler starts its runs; those of a paused DAG would wait for ever.

@@ -12,6 +12,7 @@ import yaml
 from include.contracts.redaction import redact, redacted
 from include.ledger import records
 from include.views import actions, commands, fleet, state
+from include.views.registry_page import registry_page
 from include.views.words import NONE, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
 from include.workspace.status.conditions import condition, moment
@@ -51,7 +52,10 @@ class MachineLine:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page of a Workspace shows, apart from its runs."""
+    """What the page of a Workspace shows, apart from its runs.
+
+    :param registry: the address of its adapter's page in the registry, "" for none.
+    """
 
     row: fleet.Row
     cells: Mapping[str, str]
@@ -62,6 +66,7 @@ class Page:
     events: Sequence[Line]
     machines: Sequence[MachineLine]
     lineage: Sequence[tuple[str, str]]
+    registry: str
     evaluation: Sequence[tuple[str, str]]
     yaml: str
     commands: Sequence[commands.Command]
@@ -90,6 +95,7 @@ def page(
         events=sorted(map(_event, events), key=lambda one: str(one.at)),
         machines=_machines(status, now),
         lineage=_lineage(status),
+        registry=registry_page(str((status.get("adapter") or {}).get("reference") or "")),
         evaluation=_flat(status.get("retrain")) if isinstance(status.get("retrain"), Mapping) else (),
         yaml=as_yaml(workspace),
         commands=commands.commands(workspace),

@@ -53,7 +53,7 @@ class TaskRun:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One stage. `offset` and `width` are shares (0..1) of the whole time that is shown."""
+    """One stage. `offset` and `width` are shares (0..1) of the whole time that is shown; the queue has no `task_id`."""
 
     label: str
     state: str
@@ -64,6 +64,7 @@ class Bar:
     usd: float
     tries: int
     goes_on: bool
+    task_id: str
 
     @property
     def seconds(self) -> float:
@@ -89,9 +90,9 @@ def bars(
     begun = sorted(
         (t for t in tasks if t.start and t.state not in ("skipped", "upstream_failed")), key=_start
     )
-    found = [(label(t.task_id), t.state, t.start, t.end, t.tries) for t in begun]
+    found = [(t.task_id, t.state, t.start, t.end, t.tries) for t in begun]
     if queued and begun and (first := _start(begun[0])) > queued:
-        found.insert(0, (QUEUED, "success", queued, first, 1))
+        found.insert(0, ("", "success", queued, first, 1))
     if not found:
         return []
     start = min(one[2] for one in found if one[2])
@@ -106,7 +107,7 @@ def _start(task: TaskRun) -> datetime:
 
 
 def _bar(
-    label: str,
+    task_id: str,
     state: str,
     begin: datetime | None,
     end: datetime | None,
@@ -121,7 +122,8 @@ def _bar(
     offset = (since - origin).total_seconds() / whole
     width = max((until - since).total_seconds() / whole, 0.002)
     spent = sum(cost_within(claim, since, until, now) for claim in claims)
-    return Bar(label, state, since, until, offset, min(width, 1.0), spent, tries, end is None)
+    name = label(task_id) if task_id else QUEUED
+    return Bar(name, state, since, until, offset, min(width, 1.0), spent, tries, end is None, task_id)
 
 
 def cost_within(claim: Mapping[str, Any], since: datetime, until: datetime, now: datetime) -> float:

@@ -24,6 +24,7 @@ from kaito.operators.rollout import AskOperator, RollOutOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.params import WORKSPACE_NAME, WORKSPACE_NAMESPACE
 from kaito.sensors.workspace import CandidatePoolReadySensor, GpuPoolReadySensor, RolloutReadySensor
+from kaito.tasks.links import owner_links
 
 #: API work is quick to try again, and a step that fails for good says so itself. What else fails may be the restart of
 #: an API server, Airflow's or the cluster's: the tries together outlast one of two and a half minutes.
@@ -34,6 +35,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=2),
 }
+OWNER_LINKS = owner_links()
 #: Each machine that a training loses costs it a try; it goes on from its last checkpoint.
 TUNING_RETRIES = 20
 #: A pool that is not released costs money: ask for longer than anything else, which is 25 minutes.

@@ -13,6 +13,7 @@ from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks import work_volume
 from kaito.tasks.base import Run
+from kaito.tasks.links import DataReportLink, WorkspaceLink
 from kaito.tasks.preflight_result import Trained
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
     """Downloads and checks the dataset on a CPU node, before any GPU is asked for."""
 
     BASE_CONTAINER_NAME = "dataset"
+    operator_extra_links = (WorkspaceLink(), DataReportLink())
     result_type = DatasetResult
     pending = conditions.Phase.DATASET_PENDING
     done = conditions.Phase.DATASET_READY

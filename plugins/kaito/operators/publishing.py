@@ -13,6 +13,7 @@ from kaito.operators import kept_adapter
 from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
 from kaito.tasks.base import Run
+from kaito.tasks.links import AdapterLink, WorkspaceLink
 from kaito.tasks.open_lineage import LineageTask, adapter_place, dataset_places
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
     """
 
     BASE_CONTAINER_NAME = "adapter"
+    operator_extra_links = (WorkspaceLink(), AdapterLink())
     result_type = PublishedAdapter
     pending = conditions.Phase.PUBLISHING
     working = conditions.Phase.PUBLISHING

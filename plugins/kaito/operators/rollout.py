@@ -33,6 +33,7 @@ from kaito.settings import manifest_settings
 from kaito.tasks import performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.tasks.golden_questions import key_header
+from kaito.tasks.links import ServiceLink, WorkspaceLink
 from kaito.tasks.open_lineage import LineageTask, adapter_place, service_place
 from kaito.tasks.stopped import fail_if_stopped
 
@@ -181,6 +182,7 @@ class AskOperator(WorkspaceTask, BaseOperator):
     """
 
     template_fields = ("question",)
+    operator_extra_links = (WorkspaceLink(), ServiceLink())
 
     def __init__(self, *, question: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

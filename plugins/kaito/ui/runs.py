@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST_RUNS = 5
 MOST_LINES = 200_000
 TUNING_TASK = "tune"
+DATASET_TASK = "fetch_dataset"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,20 @@ def conf_of(dag_id: str, run_id: str) -> Mapping[str, Any] | None:
     with create_session(scoped=False) as session:
         found = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
         return None if found is None else dict(found.conf or {})
+
+
+def dataset_result(found: Sequence[Run]) -> Any:
+    """Return what the dataset step of the latest of these runs with one has told, None without one."""
+    from airflow.models.xcom import XComModel
+
+    for run in found:
+        for task in run.tasks:
+            if task.task_id.rpartition(".")[2] == DATASET_TASK and task.state == "success":
+                which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task.task_id, "map_index": -1}
+                query = select(XComModel.value).filter_by(**which, key="return_value")
+                with create_session(scoped=False) as session:
+                    return session.scalar(query)
+    return None
 
 
 def training_log(found: Sequence[Run]) -> list[str]:

@@ -15,6 +15,7 @@ from fastapi import Request
 from include.ledger.books import Book, Entry, entries, of_event, of_workspace
 from include.ledger.sources import ASSET
 from include.views import curve, fleet
+from include.views.data_report import DataReport, data_report
 from include.views.page import Page, page
 from include.views.timeline import Bar, bars
 from include.workspace.api import names
@@ -48,6 +49,7 @@ class Shown:
     live: Object
     page: Page
     stages: Sequence[Stages]
+    data: DataReport | None
 
 
 def cluster_of(request: Request) -> Cluster:
@@ -82,6 +84,7 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
     uid = live["metadata"].get("uid")
     own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
     found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_INSTANCE)
+    told = await asyncio.to_thread(_dataset, found, user)
     now = datetime.now(UTC)
     claims = ((live.get("status") or {}).get("cost") or {}).get("claims") or []
     stages = []
@@ -90,7 +93,13 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
         stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
     meter = meter_of(request)
     meter.look_at(live)
-    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages)
+    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages, data_report(told))
+
+
+def _dataset(found: Sequence[runs.Run], user: BaseUser) -> Any:
+    """What the latest dataset step has told, as far as the user may see XComs."""
+    allowed = {dag for dag in {run.dag_id for run in found} if may(user, "GET", dag, DagAccessEntity.XCOM)}
+    return runs.dataset_result([run for run in found if run.dag_id in allowed])
 
 
 def _runs(live: Object, user: BaseUser, entity: DagAccessEntity) -> list[runs.Run]:
@@ -148,6 +157,7 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "events": [vars_of(one) for one in seen.events],
         "machines": [vars_of(one) for one in seen.machines],
         "lineage": dict(seen.lineage),
+        "data": vars_of(shown.data) if shown.data else None,
         "evaluation": dict(seen.evaluation),
         "yaml": seen.yaml,
         "commands": [vars_of(one) for one in seen.commands],

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kaito.tasks.links import WorkspaceLink
+from kaito.operators.dataset import FetchDatasetOperator
+from kaito.operators.publishing import PublishAdapterOperator
+from kaito.operators.rollout import AskOperator
+from kaito.tasks.links import WorkspaceLink, owner_links
 
 
 def task(told: Any) -> Any:
@@ -30,3 +33,31 @@ def test_in_a_group_the_first_task_is_that_of_the_group() -> None:
 @pytest.mark.parametrize("told", [None, {}, [], {"workspace": None}, {"workspace": {"metadata": {}}}])
 def test_without_a_workspace_there_is_no_link(told: Any) -> None:
     assert WorkspaceLink().get_link(None, ti_key=task(told)) == ""
+
+
+@pytest.mark.parametrize(
+    ("operator", "links"),
+    [
+        (FetchDatasetOperator, {"Workspace": "", "Data report": "#data"}),
+        (PublishAdapterOperator, {"Workspace": "", "Adapter": "#adapter"}),
+        (AskOperator, {"Workspace": "", "Service": "#commands"}),
+    ],
+)
+def test_steps_lead_to_the_part_of_the_page_that_they_made(operator: Any, links: dict[str, str]) -> None:
+    told = {"workspace": {"metadata": {"name": "phi", "namespace": "team"}}}
+    found = {one.name: one.get_link(None, ti_key=task(told)) for one in operator.operator_extra_links}
+    assert {name: link.partition("/team/phi")[2] for name, link in found.items()} == links
+
+
+@pytest.mark.parametrize(
+    ("address", "links"),
+    [
+        ("https://airflow.example/x/", {"kaito": "https://airflow.example/x/kaito/workspaces"}),
+        ("airflow.example", {}),
+    ],
+)
+def test_the_owner_of_a_dag_leads_to_all_workspaces(
+    monkeypatch: pytest.MonkeyPatch, address: str, links: dict[str, str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", address)
+    assert owner_links() == links
