@@ -1,7 +1,8 @@
 """What a training leaves beside its adapter for whoever asks where it comes from: names and types of the files.
 
 The trainer writes them into a folder beside the adapter, and the push hangs them on the image as OCI referrers. The
-reports have no rows of the dataset in them: a registry may have other readers than the data.
+reports have no rows of the dataset in them: a registry may have other readers than the data. Of the rows themselves
+there are eight bytes each of a digest, by which the next version of the dataset is compared.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 FOLDER = "record"
 CARD, REPRODUCE, METRICS = "README.md", "reproduce.json", "metrics.json"
 DATASET_REPORT, DATASET_PAGE = "dataset.json", "dataset.html"
+ROW_DIGESTS = "rows.digests"
 
 
 @dataclass(frozen=True)
@@ -30,3 +32,4 @@ DATASET = Artifact(
     "application/vnd.kaito.dataset.report.v1+json",
     {DATASET_REPORT: "application/json", DATASET_PAGE: "text/html"},
 )
+ROWS = Artifact("application/vnd.kaito.dataset.rows.v1", {ROW_DIGESTS: "application/octet-stream"})

@@ -44,6 +44,8 @@ class DatasetResult(Result):
     :param characters: in all rows together, of what the model reads.
     :param sentence: the numbers for a reader.
     :param findings: what else a person should know of the rows, a sentence each.
+    :param added: rows that were not among those that were learnt from last, None where that is not known.
+    :param removed: rows that are no longer among them.
     """
 
     rows: int | None = None
@@ -51,6 +53,8 @@ class DatasetResult(Result):
     characters: int | None = None
     sentence: str | None = None
     findings: list[str] | None = None
+    added: int | None = None
+    removed: int | None = None
 
 
 class AdapterFile(Result):
@@ -88,6 +92,7 @@ class PublishedAdapter(Result):
     :param image: by its tag, as the Workspace names it; ``reference`` is by its digest.
     :param volume: whether it stays on its output volume, so that there is no image.
     :param reproduce: the record of the training, by its digest, where one was pushed beside the image.
+    :param learnt: the digests of the rows that it has learnt from, likewise.
     """
 
     image: str | None = None
@@ -95,6 +100,7 @@ class PublishedAdapter(Result):
     reference: str | None = None
     volume: bool = False
     reproduce: str | None = None
+    learnt: str | None = None
 
 
 class EvaluationResult(Result):

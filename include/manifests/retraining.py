@@ -42,6 +42,7 @@ def candidate(
     urls: Sequence[str] = (),
     budget: float | None = None,
     held_out: float | None = None,
+    known_rows: str | None = None,
 ) -> dict[str, Any]:
     """The Workspace that trains a version.
 
@@ -52,6 +53,7 @@ def candidate(
     :param urls: where its dataset lies, where that is not the Workspace's own.
     :param budget: US dollars that may still be spent, None for no limit.
     :param held_out: the share of the rows that is not trained on, None to leave it as the Workspace has it.
+    :param known_rows: the digests of the rows that were learnt from last, as the referrer that has them, by digest.
     :raises InvalidReference: the Workspace pushes to no image.
     """
     document = as_written(workspace)
@@ -63,6 +65,8 @@ def candidate(
         kept[names.RETRAIN_CURRENT] = current
         if continued:
             kept[names.RETRAIN_FROM] = current
+    if known_rows:
+        kept[names.RETRAIN_KNOWN] = known_rows
     if budget is not None:
         kept[names.BUDGET] = f"{budget:.4f}"
     if held_out is not None:

@@ -10,7 +10,7 @@ import base64
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from include.catalog import load_catalog
@@ -117,8 +117,9 @@ def dataset_pod(
         volumes.append({"name": "input", **pods.unnamed(source.volume_source)})
         mounts.append(mount("input", INPUT_PATH, read_only=True))
     else:
-        access = pods.registry_access(settings, "registry", source.image_pull_secrets or ())
-        variables += [*env(DATASET_IMAGE=source.image), *access.variables]
+        variables += env(DATASET_IMAGE=source.image)
+    if access := _dataset_registries(workspace, settings):
+        variables += access.variables
         volumes += access.volumes
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
@@ -128,6 +129,18 @@ def dataset_pod(
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         spec["affinity"] = {"nodeAffinity": required}
     return step_pod(workspace, "dataset", run_id, _in_time(spec, settings))
+
+
+def _dataset_registries(ws: Workspace, settings: ManifestSettings) -> pods.RegistryAccess | None:
+    """Access to where a dataset image is, and where the digests of earlier rows are, beside the adapter's image."""
+    tuning, known = _tuning(ws), ws.annotations.get(names.RETRAIN_KNOWN)
+    secrets = list(tuning.input.image_pull_secrets or ()) if tuning.input.image else []
+    if known and tuning.output.image_push_secret:
+        secrets.append(tuning.output.image_push_secret)
+    if not known and not tuning.input.image:
+        return None
+    access = pods.registry_access(settings, "registry", secrets)
+    return replace(access, variables=[*access.variables, *env(KNOWN_ROWS=known)])
 
 
 def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:

@@ -95,6 +95,22 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """How many rows one version has and the one before has not, and the other way round."""
+
+    added: int
+    removed: int
+
+    def __str__(self) -> str:
+        return f"+{self.added} \N{MINUS SIGN}{self.removed} rows"
+
+    @classmethod
+    def of(cls, added: int | None, removed: int | None) -> Moved | None:
+        """None where one of them is not known."""
+        return None if added is None or removed is None else cls(added, removed)
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a dataset is against the one that was learnt from last; `worth` says whether to train, `why` in words."""
 
@@ -103,21 +119,26 @@ class Change:
     new: bool
 
 
-def change(before: Rows | None, now: Rows, *, rows: int = 0, share: float = 0.0) -> Change:
+def change(
+    before: Rows | None, now: Rows, moved: Moved | None = None, *, rows: int = 0, share: float = 0.0
+) -> Change:
     """Whether a dataset is worth a training.
 
     :param before: what was learnt from last, None where that is not known.
-    :param rows: the least number of rows by which it must have grown or shrunk, 0 for any change at all.
+    :param moved: the rows that were added and removed since; None: only the numbers of rows can be compared.
+    :param rows: the least number of rows that must be added or removed, 0 for any change at all.
     :param share: the same as a share of the rows before.
     """
     if before is None:
         return Change(True, f"{now.rows} rows, and nothing is known of an earlier training", True)
     if before.digest == now.digest:
         return Change(False, f"the same {now.rows} rows as before (digest {_short(now.digest)})", False)
-    by = abs(now.rows - before.rows)
-    told = f"{before.rows} rows have become {now.rows}"
+    by = moved.added + moved.removed if moved else abs(now.rows - before.rows)
+    told = f"{before.rows} rows have become {now.rows} ({moved or 'which ones is not known'})"
+    if moved and not by:
+        return Change(False, f"the same {now.rows} rows as before in another order", False)
     if by < rows:
-        return Change(False, f"{told}: {by} more or fewer, and the policy asks for {rows}", True)
+        return Change(False, f"{told}: {by} of them changed, and the policy asks for {rows}", True)
     if before.rows and by / before.rows < share:
         return Change(False, f"{told}: {by / before.rows:.1%}, and the policy asks for {share:.1%}", True)
     return Change(True, told, True)

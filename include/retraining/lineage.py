@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.retraining.dataset_watch import Moved
 from include.retraining.versions import ORIGINAL
 
 DIGITS = 12
@@ -18,7 +19,10 @@ SERVED = "served"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One version: the dataset that it learnt from, its adapter, and what has become of it."""
+    """One version: the dataset that it learnt from, its adapter, and what has become of it.
+
+    `added` and `removed` are rows of its dataset against what was learnt from before it, None where that is not known.
+    """
 
     workspace: str
     version: str
@@ -28,6 +32,8 @@ class Link:
     state: str
     run: str
     origin: str = ""
+    added: int | None = None
+    removed: int | None = None
 
     @property
     def serves(self) -> bool:
@@ -35,7 +41,9 @@ class Link:
 
     def sentence(self) -> str:
         """As a line for people: dataset -> adapter -> Workspace."""
-        data = f"dataset {self.dataset or 'not known'}{f' ({self.rows} rows)' if self.rows else ''}"
+        moved = Moved.of(self.added, self.removed)
+        rows = f" ({self.rows} rows{f', {moved}' if moved else ''})" if self.rows else ""
+        data = f"dataset {self.dataset or 'not known'}{rows}"
         after = f", continued from {self.origin}" if self.origin else ""
         made = f"adapter {self.adapter or 'none'} (version {self.version}{after})"
         return f"{data} -> {made} -> {self.workspace}: {self.state}"
@@ -59,17 +67,23 @@ def links(workspaces: Iterable[Mapping[str, Any]]) -> Iterator[Link]:
 def _link(name: str, entry: Mapping[str, Any], served: str) -> Link:
     data, digest = entry.get("dataset") or {}, str(entry.get("digest") or "")
     state = SERVED if digest and digest == served else str(entry.get("state") or "")
-    rows = data.get("rows")
+    rows, added, removed = (_number(data.get(key)) for key in ("rows", "added", "removed"))
     return Link(
         name,
         str(entry.get("version") or ""),
         digest,
         str(data.get("digest") or ""),
-        int(rows) if rows is not None else None,
+        rows,
         state,
         str(entry.get("run") or ""),
         str(entry.get("from") or ""),
+        added,
+        removed,
     )
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def trace(found: Iterable[Link], what: str) -> list[Link]:

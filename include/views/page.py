@@ -11,6 +11,7 @@ import yaml
 
 from include.contracts.redaction import redact, redacted
 from include.ledger import records
+from include.retraining.dataset_watch import Moved
 from include.views import actions, commands, fleet, state
 from include.views.registry_page import registry_page
 from include.views.words import NONE, duration, per_second, until, usd
@@ -180,8 +181,21 @@ def _lineage(status: Object) -> list[tuple[str, str]]:
         ("Made by run", str((status.get("run") or {}).get("id") or "") if adapter else ""),
         ("Published", str(pushed.get("message") or "")),
         ("Data", str(data.get("message") or "")),
+        ("Rows changed", _rows_changed(status)),
     ]
     return [(label, cut(redact(text))) for label, text in told if text]
+
+
+def _rows_changed(status: Object) -> str:
+    """How the dataset of the last version differs from the one before; "" where that is not known."""
+    retrain = status.get("retrain")
+    known = retrain.get("versions") if isinstance(retrain, Mapping) else None
+    last = known[-1] if isinstance(known, list) and known else None
+    data = last.get("dataset") if isinstance(last, Mapping) else None
+    if not isinstance(last, Mapping) or not isinstance(data, Mapping):
+        return ""
+    moved = Moved.of(data.get("added"), data.get("removed"))
+    return f"{moved} (version {last.get('version')})" if moved else ""
 
 
 def _flat(value: object, path: str = "") -> list[tuple[str, str]]:

@@ -55,6 +55,7 @@ def push_adapter() -> dict[str, Any]:
         **({"report": report} if report else {}),
         **({"reproduce": reference.by_digest(record["record"])} if record.get("record") else {}),
         **({"dataset_report": record["dataset_report"]} if record.get("dataset_report") else {}),
+        **({"learnt": reference.by_digest(record["rows"])} if record.get("rows") else {}),
     }
 
 

@@ -7,11 +7,12 @@ registry without that question gets the list under a tag that the specification 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from include.contracts import adapter_record
 from include.contracts.evaluation import (
@@ -24,6 +25,7 @@ from include.contracts.evaluation import (
 from include.workloads.contract import UserDataError
 from include.workloads.oci.media import OCI_INDEX, OCI_MANIFEST, sha256
 from include.workloads.oci.registry import RegistryClient
+from include.workloads.oci.transfers import put_big_blob
 
 log = logging.getLogger("adapter")
 
@@ -69,19 +71,30 @@ def push_record(
         log.info("the record in %s is of another adapter and is not pushed", folder)
         return {}
     pushed = {}
-    for name, artifact in (("record", adapter_record.TUNING), ("dataset_report", adapter_record.DATASET)):
+    parts = {
+        "record": adapter_record.TUNING,
+        "dataset_report": adapter_record.DATASET,
+        "rows": adapter_record.ROWS,
+    }
+    for name, artifact in parts.items():
         if all((folder / file).is_file() for file in artifact.files):
-            files = {file: (kind, _read(folder / file)) for file, kind in artifact.files.items()}
+            files = {
+                file: (kind, folder / file if artifact is adapter_record.ROWS else _read(folder / file))
+                for file, kind in artifact.files.items()
+            }
             pushed[name] = push_files(client, subject, artifact.artifact_type, files)
     return pushed
 
 
 def push_files(
-    client: RegistryClient, subject: Descriptor, artifact_type: str, files: Mapping[str, tuple[str, bytes]]
+    client: RegistryClient,
+    subject: Descriptor,
+    artifact_type: str,
+    files: Mapping[str, tuple[str, bytes | Path]],
 ) -> str:
     """Push files as one referrer of `subject`; the digest of its manifest. Again changes nothing.
 
-    :param files: media type and content by name.
+    :param files: media type and content by name; big content as a file, which is not read as a whole.
     """
     layers = [
         _blob(client, content, media_type) | {"annotations": {TITLE: name}}
@@ -123,10 +136,25 @@ def _names(headers: Mapping[str, str], subject: str) -> bool:
     return next((value for key, value in headers.items() if key.lower() == "oci-subject"), None) == subject
 
 
-def _blob(client: RegistryClient, content: bytes, media_type: str) -> Descriptor:
+def _blob(client: RegistryClient, content: bytes | Path, media_type: str) -> Descriptor:
+    if isinstance(content, Path):
+        return _big_blob(client, content, media_type)
     digest = sha256(content)
     client.put_blob(digest, lambda: content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _big_blob(client: RegistryClient, path: Path, media_type: str) -> Descriptor:
+    def open_at(offset: int) -> BinaryIO:
+        file = path.open("rb")
+        file.seek(offset)
+        return file
+
+    with path.open("rb") as file:
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    size = path.stat().st_size
+    put_big_blob(client, digest, size, open_at)
+    return {"mediaType": media_type, "digest": digest, "size": size}
 
 
 def _list_under_tag(client: RegistryClient, subject: str, entry: Descriptor) -> None:

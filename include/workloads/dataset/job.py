@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from include.contracts.adapter_record import ROW_DIGESTS
 from include.workloads.chat import Conversation
 from include.workloads.contract import (
     TryAgain,
@@ -27,7 +28,7 @@ from include.workloads.contract import (
     file_write_error,
     stop_requested,
 )
-from include.workloads.dataset import columns, layouts
+from include.workloads.dataset import columns, layouts, row_digests
 from include.workloads.dataset.blocks import Block
 from include.workloads.dataset.columns import Dropped, Usable, normalise
 from include.workloads.dataset.columnwise import usable_rows
@@ -83,9 +84,22 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             else:
                 log.info("the dataset is already here and its sources are unchanged: nothing to do")
             report = describe(request, report)
+            changes = _changes(request)
     except OSError as error:
         raise file_write_error(error, f"the dataset in {request.output}", request.output) from error
-    return _result(report)
+    return _result(report) | changes
+
+
+def _changes(request: Request) -> dict[str, Any]:
+    """Which rows are new and which are gone, where the request names what was there before and both are known."""
+    now = request.output / ROW_DIGESTS
+    if not request.known_rows or not now.is_file():
+        return {}
+    found = row_digests.changes_since(request.known_rows, now, MAX_ROWS)
+    if found is None:
+        return {}
+    log.info("against what was learnt from last: %s", found)
+    return {"added": found.added, "removed": found.removed}
 
 
 def _result(report: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +158,7 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    ours = [request.output / name for name in (PARQUET, REPORT, PAGE)]
+    ours = [request.output / name for name in (PARQUET, REPORT, PAGE, ROW_DIGESTS)]
     return walk(folder, request.limits.max_bytes, str(folder), ours)
 
 
@@ -162,7 +176,7 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
     # A failed run must not leave the rows of another request for the tuning to find.
-    for name in (REPORT, PAGE, PARQUET):
+    for name in (REPORT, PAGE, PARQUET, ROW_DIGESTS):
         (output / name).unlink(missing_ok=True)
     work.mkdir(exist_ok=True)
     temporary = work / PARQUET
@@ -180,6 +194,7 @@ def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     except WorkloadError:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    row_digests.write(writer.row_digests, output / ROW_DIGESTS)
     temporary.replace(output / PARQUET)
     atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
     shutil.rmtree(work, ignore_errors=True)

@@ -35,6 +35,8 @@ class Request:
     limits: Limits = field(default_factory=Limits)
     options: Options = field(default_factory=Options)
     authorization: str = field(default="", repr=False)
+    #: The digests of the rows that were learnt from last, as the referrer that has them, by digest.
+    known_rows: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -74,6 +76,7 @@ def from_environment() -> Request:
         ),
         options=read_options(),
         authorization=_authorization(),
+        known_rows=os.environ.get("KNOWN_ROWS", "").strip(),
     )
 
 

@@ -23,6 +23,7 @@ from include.workloads import chat
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.columns import Dropped, Kind, Usable
 from include.workloads.dataset.columnwise import UsableRows
+from include.workloads.dataset.row_digests import row_digests
 
 GROUP_ROWS = 4096
 GROUP_CHARS = 32 << 20
@@ -57,7 +58,7 @@ class RowWriter:
         self.roles: Counter[str] = Counter()
         self._digest = hashlib.sha256()
         self._lengths = array("Q")
-        self._hashes = array("q")
+        self._row_digests = array("Q")
         self._group: list[Any] = []
         self._tables: list[pa.Table] = []
         self._group_rows = self._group_chars = 0
@@ -91,7 +92,7 @@ class RowWriter:
             return Dropped("tools or tool_calls with a number that JSON cannot hold")
         self._take_kind(row.kind, shown)
         self._digest.update(encoded + b"\n")
-        self._hashes.append(hash(known))
+        self._row_digests.frombytes(row_digests((encoded,)))
         length = self._count(row)
         self._lengths.append(length)
         self._counted(1, length, shown)
@@ -104,8 +105,9 @@ class RowWriter:
     def add_rows(self, rows: UsableRows, shown: str) -> None:
         """Take many rows. UserDataError as for one."""
         self._take_kind(rows.kind, shown)
-        self._digest.update("".join(f"{known}\n" for known in rows.encoded).encode())
-        self._hashes.extend(map(hash, rows.encoded))
+        encoded = [known.encode() for known in rows.encoded]
+        self._digest.update(b"\n".join((*encoded, b"")))
+        self._row_digests.frombytes(row_digests(encoded))
         self._lengths.extend(rows.lengths.tolist())
         self.roles.update(rows.roles)
         self._counted(len(rows), int(rows.lengths.sum()), shown)
@@ -186,9 +188,14 @@ class RowWriter:
         return f"sha256:{self._digest.hexdigest()}"
 
     @property
+    def row_digests(self) -> array[int]:
+        """The digest of each row in their order (`include.workloads.dataset.row_digests`)."""
+        return self._row_digests
+
+    @property
     def duplicates(self) -> int:
-        """Rows that repeat an earlier row exactly (by 64-bit hash)."""
-        return self.rows - len(np.unique(np.frombuffer(self._hashes, dtype=np.int64))) if self.rows else 0
+        """Rows that repeat an earlier row exactly (by 64 bits of a digest)."""
+        return self.rows - len(np.unique(np.frombuffer(self._row_digests, np.uint64))) if self.rows else 0
 
     def length_statistics(self) -> dict[str, int]:
         """Characters a row: median, 95th percentile (nearest rank) and maximum."""

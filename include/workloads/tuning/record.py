@@ -46,6 +46,8 @@ def write(
     draft.mkdir(parents=True)
     for name, text in files.items():
         (draft / name).write_text(text, encoding="utf-8", errors="replace")
+    if (data / record.ROW_DIGESTS).is_file():
+        shutil.copyfile(data / record.ROW_DIGESTS, draft / record.ROW_DIGESTS)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

@@ -122,6 +122,7 @@ OURS: dict[str, Schema] = {
         digest=_text("sha256 digest of the pushed manifest."),
         reference=_text("The image by digest: what the server pulls."),
         reproduce=_text("The record of the training by digest: model card, all that repeats it, metrics."),
+        learnt=_text("The digests of the rows that it has learnt from, by digest: eight bytes of each row."),
     ),
     "adapters": {
         "type": "array",
@@ -251,7 +252,18 @@ OURS: dict[str, Schema] = {
             versions={
                 "type": "array",
                 "description": "Versions, oldest first: digest, dataset, state, reason.",
-                "items": _object("A version of the adapter.", version=_text("yyyymmdd.n")),
+                "items": _object(
+                    "A version of the adapter.",
+                    version=_text("yyyymmdd.n"),
+                    dataset=_object(
+                        "What it learns from, against what was learnt from before it.",
+                        digest=_text("sha256 of the rows."),
+                        rows=_integer("How many there are."),
+                        added=_integer("Rows that were not there before; absent where that is not known."),
+                        removed=_integer("Rows that are no longer there."),
+                        before=_object("Digest and number of the rows before."),
+                    ),
+                ),
             },
             trained=_moment("When the last training began."),
             usd=_number("US dollars that retraining has cost so far."),

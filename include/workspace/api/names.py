@@ -69,6 +69,7 @@ HELD_OUT = "kaito.sh/held-out-share"  # of a tuning's rows: the share that is ke
 RETRAIN_FROM = (
     "kaito.sh/retrain-from"  # on a candidate: the adapter that its training goes on from, by digest
 )
+RETRAIN_KNOWN = "kaito.sh/retrain-known"  # on a candidate: the digests of the rows that were learnt from last
 RETRAIN_CURRENT = "kaito.sh/retrain-current"  # on a candidate: the adapter that answers today, by digest
 DATASET_CREDENTIALS = "kaito.sh/dataset-secret"  # a Secret whose AUTHORIZATION is sent to the dataset's host
 REVISION_OF = "workspace.kaito.io/name"

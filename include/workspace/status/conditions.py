@@ -310,7 +310,9 @@ def _observe(
         status["targetNodeCount"] = target_nodes
     if adapter is not None:
         status["adapter"] = {
-            key: adapter[key] for key in ("image", "digest", "reference", "reproduce") if adapter.get(key)
+            key: adapter[key]
+            for key in ("image", "digest", "reference", "reproduce", "learnt")
+            if adapter.get(key)
         }
     elif phase == Phase.ACCEPTED and not keep_adapter:
         status.pop("adapter", None)

@@ -18,7 +18,7 @@ from include.workspace.status.runs import RunState
 Status = dict[str, Any]
 #: States of `status.retrain.promotion`.
 WANTED, ROLLING, BAKING = "wanted", "rolling", "baking"
-ADAPTER = ("image", "digest", "reference", "reproduce")
+ADAPTER = ("image", "digest", "reference", "reproduce", "learnt")
 
 
 def of(status: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -55,6 +55,26 @@ def served_version(status: Mapping[str, Any] | None) -> str:
     known = ((status or {}).get("retrain") or {}).get("versions") or ()
     return next(
         (str(one["version"]) for one in reversed(known) if digest and one.get("digest") == digest), ""
+    )
+
+
+def rows_learnt_from(status: Mapping[str, Any] | None) -> str:
+    """Where the digests of the rows are that were learnt from last, by digest; "" where that is not known.
+
+    They are beside the adapter of the version that has learnt from them, or of the Workspace's own tuning.
+    """
+    retrain = (status or {}).get("retrain") or {}
+    last = (retrain.get("dataset") or {}).get("digest")
+    if not last:
+        return str(((status or {}).get("adapter") or {}).get("learnt") or "")
+    known = reversed(retrain.get("versions") or ())
+    return next(
+        (
+            str(one["learnt"])
+            for one in known
+            if (one.get("dataset") or {}).get("digest") == last and one.get("learnt")
+        ),
+        "",
     )
 
 

@@ -46,6 +46,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.RETRAIN_VERSION,
         names.RETRAIN_CURRENT,
         names.RETRAIN_FROM,
+        names.RETRAIN_KNOWN,
         names.HELD_OUT,
         names.DATASET_CREDENTIALS,
         "kaito.sh/model-mirror-storage-class",

@@ -21,7 +21,7 @@ from include.contracts.results import DatasetResult, PublishedAdapter
 from include.ledger import records
 from include.retraining import evaluation, versions
 from include.retraining import policy as policies
-from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down
+from include.retraining.dataset_watch import Mark, Moved, Rows, Seen, change, compare, cools_down
 from include.retraining.policy import Policy, PolicyInvalid, Start, When
 from include.retraining.schedule import DATA
 from include.retraining.versions import State
@@ -316,6 +316,7 @@ class CandidatePreflightOperator(RetrainTask, PreflightOperator):
             urls=plan.urls,
             budget=None if limit is None else max(0.01, limit - spent),
             held_out=measured.held_out if measured else None,
+            known_rows=retraining.rows_learnt_from(status) or None,
         )
         return Requested(plan.candidate, plan.namespace, document, said=False)
 
@@ -336,7 +337,8 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
         known = retraining.of(live.get("status")).get("dataset") or {}
         now = Rows(fetched.digest or "", fetched.rows or 0)
         minimum = plan.policy.minimum_change
-        found = change(self._before(live, known), now, rows=minimum.rows, share=minimum.share)
+        moved = Moved.of(fetched.added, fetched.removed)
+        found = change(self._before(live, known), now, moved, rows=minimum.rows, share=minimum.share)
         dataset = {**known, **({"marks": plan.marks} if plan.marks else {})}
         if not found.worth and plan.policy.when is When.CHANGED:
             message = f"Nothing is trained: {found.why}"
@@ -344,7 +346,8 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
             raise AirflowSkipException(message)
         self.log.info("Worth a training: %s.", found.why)
         before = {"rows": known["rows"], "digest": known["digest"]} if known.get("digest") else None
-        data = DataChange(digest=now.digest, rows=now.rows, before=before)
+        told = {"added": moved.added, "removed": moved.removed} if moved else {}
+        data = DataChange(digest=now.digest, rows=now.rows, before=before, **told)
         self.tell(
             plan,
             entry={

@@ -12,11 +12,15 @@ from include.contracts.results import PublishedAdapter, Result
 class DataChange(Result):
     """The dataset that a version learns from.
 
-    :param before: rows and digest of the one that was learnt from last.
+    :param added: rows that the one that was learnt from last has not; None where that is not known.
+    :param removed: rows that only that one has.
+    :param before: rows and digest of that one.
     """
 
     digest: str | None = None
     rows: int | None = None
+    added: int | None = None
+    removed: int | None = None
     before: dict[str, Any] | None = None
 
 

@@ -368,6 +368,49 @@ def test_a_run_may_have_a_dataset_of_its_own(
     assert check._wanted(context).document["tuning"]["input"] == {"urls": step.urls}
 
 
+def candidate_of(cluster: FakeCluster, context: dict[str, Any]) -> dict[str, Any]:
+    check = at(steps.CandidatePreflightOperator(task_id="preflight", purpose="tuning"), cluster)
+    found: dict[str, Any] = check._wanted(context).document["metadata"]["annotations"]
+    return found
+
+
+def test_a_candidate_is_told_which_rows_were_learnt_from_last(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    planned(cluster, context)
+    live = status(cluster)
+    live["retrain"].pop("dataset", None)
+    assert names.RETRAIN_KNOWN not in candidate_of(cluster, context)
+    live["adapter"] = {**ADAPTER, "learnt": "r.io/phi@sha256:first"}
+    assert candidate_of(cluster, context)[names.RETRAIN_KNOWN] == "r.io/phi@sha256:first"
+    live["retrain"] |= {
+        "dataset": {"digest": "sha256:b", "rows": 9},
+        "versions": [
+            {"version": "1", "learnt": "r.io/phi@sha256:one", "dataset": {"digest": "sha256:a"}},
+            {"version": "2", "learnt": "r.io/phi@sha256:two", "dataset": {"digest": "sha256:b"}},
+            {"version": "3", "state": "failed", "dataset": {"digest": "sha256:c"}},
+        ],
+    }
+    assert candidate_of(cluster, context)[names.RETRAIN_KNOWN] == "r.io/phi@sha256:two"
+
+
+def test_rows_that_were_added_and_removed_are_in_the_record_of_the_version(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    planned(cluster, context, minimumChange={"rows": 8})
+    context["ti"].xcoms[f"{AT}fetch_dataset"] = {
+        "digest": "sha256:more",
+        "rows": 104,
+        "added": 6,
+        "removed": 2,
+    }
+    judge = at(steps.JudgeChangeOperator(task_id="judge_change", dataset_task_id="fetch_dataset"), cluster)
+    told = judge.execute(context)
+    assert "(+6 \u22122 rows)" in told["why"]
+    data = retrain(cluster)["versions"][0]["dataset"]
+    assert (data["added"], data["removed"]) == (6, 2)
+
+
 @pytest.mark.parametrize(
     ("digest", "rows", "policy", "told"),
     [

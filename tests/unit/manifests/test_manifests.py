@@ -304,6 +304,23 @@ def test_a_dataset_from_an_image() -> None:
     ] == "pull"
 
 
+@pytest.mark.parametrize("image", [None, "r.example.com/data:1"])
+def test_a_candidate_s_dataset_pod_reads_the_rows_that_were_learnt_from_last(image: str | None) -> None:
+    known = "r.example.com/phi@sha256:" + "a" * 64
+    metadata = {**QUICK["metadata"], "annotations": {names.RETRAIN_KNOWN: known}}
+    source = {"image": image, "imagePullSecrets": ["pull"]} if image else QUICK["tuning"]["input"]
+    workspace = with_({**QUICK, "metadata": metadata}, "tuning", input=source)
+    spec = manifests.dataset_pod(workspace, PLAN, SANDBOX, RUN)["spec"]
+    given = env_of(spec["containers"][0])
+    assert given["KNOWN_ROWS"] == known
+    assert given["DOCKER_CONFIG"] == "/etc/kaito/registry"
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == "registry"]
+    push = QUICK["tuning"]["output"]["imagePushSecret"]
+    used = [name for name in ("pull", push) if f'"{name}"' in json.dumps(volume)]
+    assert used == (["pull", push] if image else [push])
+    assert ("DATASET_URLS" in given) is (image is None)
+
+
 def test_all_pull_secrets_are_used() -> None:
     workspace = with_(
         QUICK, "tuning", input={"image": "r.example.com/d:1", "imagePullSecrets": ["one", "two", "one"]}

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down, next_look
+from include.retraining.dataset_watch import (
+    Mark,
+    Moved,
+    Rows,
+    Seen,
+    change,
+    compare,
+    cools_down,
+    next_look,
+)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 TEXTS = st.sampled_from(["", "a", "b"])
@@ -65,7 +74,7 @@ def test_a_changed_mark_with_the_same_rows_is_not_worth_a_training() -> None:
     ("rows", "share", "worth", "why"),
     [
         (0, 0.0, True, "100 rows have become 104"),
-        (5, 0.0, False, "4 more or fewer, and the policy asks for 5"),
+        (5, 0.0, False, "4 of them changed, and the policy asks for 5"),
         (4, 0.0, True, "104"),
         (0, 0.05, False, "4.0%, and the policy asks for 5.0%"),
         (0, 0.04, True, "104"),
@@ -76,6 +85,31 @@ def test_a_small_change_may_wait(rows: int, share: float, worth: bool, why: str)
     assert found.worth is worth
     assert found.new
     assert why in found.why
+
+
+@pytest.mark.parametrize(
+    ("moved", "rows", "share", "worth", "why"),
+    [
+        (Moved(6, 2), 0, 0.0, True, "100 rows have become 104 (+6 \u22122 rows)"),
+        (Moved(6, 2), 9, 0.0, False, "8 of them changed, and the policy asks for 9"),
+        (Moved(6, 2), 8, 0.0, True, "104"),
+        (Moved(6, 2), 0, 0.09, False, "8.0%, and the policy asks for 9.0%"),
+        (Moved(6, 2), 0, 0.08, True, "104"),
+        (Moved(0, 0), 0, 0.0, False, "the same 104 rows as before in another order"),
+    ],
+)
+def test_rows_that_are_known_one_by_one_count_where_their_number_says_nothing(
+    moved: Moved, rows: int, share: float, worth: bool, why: str
+) -> None:
+    found = change(Rows("sha256:a", 100), Rows("sha256:b", 104), moved, rows=rows, share=share)
+    assert found.worth is worth
+    assert why in found.why
+
+
+def test_changed_rows_are_known_only_both_ways() -> None:
+    assert Moved.of(0, 0) == Moved(0, 0)
+    assert Moved.of(None, 3) is None
+    assert Moved.of(3, None) is None
 
 
 def test_without_an_earlier_version_there_is_something_to_learn() -> None:

@@ -30,7 +30,7 @@ KNOWN = [
                 "version": "20261128.1",
                 "digest": B,
                 "state": "promoted",
-                "dataset": {"digest": ROWS, "rows": 11},
+                "dataset": {"digest": ROWS, "rows": 11, "added": 3, "removed": 1},
             },
         ],
     ),
@@ -73,7 +73,8 @@ def test_the_command_reads_what_kubectl_prints(tmp_path: Path, capsys: pytest.Ca
     listed.write_text(json.dumps({"kind": "List", "items": KNOWN}))
     assert main(["trace", "--file", str(listed), ROWS]) == 0
     out = capsys.readouterr().out
-    assert out == f"dataset {ROWS} (11 rows) -> adapter {B} (version 20261128.1) -> default/phi: served\n"
+    data = f"dataset {ROWS} (11 rows, +3 \u22121 rows)"
+    assert out == f"{data} -> adapter {B} (version 20261128.1) -> default/phi: served\n"
     assert main(["trace", "--file", str(listed), "nobody"]) == 1
     listed.write_text("{")
     assert main(["trace", "--file", str(listed), "phi"]) == 2

@@ -86,6 +86,13 @@ def test_whatever_a_retraining_says_is_shown_as_lines(told: Any) -> None:
         assert isinstance(text, str)
 
 
+def test_where_it_comes_from_says_how_the_rows_have_changed() -> None:
+    found = ended()
+    versions = [{"version": "20261129.1", "dataset": {"digest": "sha256:a", "added": 120, "removed": 3}}]
+    found["status"]["retrain"] = {"versions": versions}
+    assert ("Rows changed", "+120 \u22123 rows (version 20261129.1)") in page(found, [], NOW).lineage
+
+
 def test_actions_that_make_sense_now() -> None:
     assert names_of(ended()) == [Action.RERUN, Action.SCALE_TO_ZERO, Action.PAUSE, Action.DELETE]
     assert Action.RERUN not in names_of(reached(*TRAINING))

@@ -90,6 +90,18 @@ def test_the_record_of_a_training_is_found_by_the_adapters_digest(
     assert titles == ["README.md", "reproduce.json", "metrics.json"]
 
 
+def test_the_digests_of_the_rows_lie_beside_it_too_and_are_sent_as_they_are(
+    registry: Registry, tmp_path: Path
+) -> None:
+    folder = record_of(tmp_path, "abc", dataset=True)
+    content = bytes(range(256)) * 8
+    (folder / adapter_record.ROW_DIGESTS).write_bytes(content)
+    manifest = json.loads(registry.manifests[push_record(registry.client(), folder, SUBJECT, "abc")["rows"]])
+    assert manifest["artifactType"] == "application/vnd.kaito.dataset.rows.v1"
+    [layer] = manifest["layers"]
+    assert registry.blobs[layer["digest"]] == content
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"adapter_sha256": "other"}'])
 def test_a_record_of_another_adapter_is_left_alone(
     content: str | None, registry: Registry, tmp_path: Path

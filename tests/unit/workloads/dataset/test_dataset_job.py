@@ -48,6 +48,7 @@ def test_all_files_are_used_and_equal_names_do_not_collide(web: Web, tmp_path: P
         ".lock",
         "report.html",
         "report.json",
+        "rows.digests",
         "train.parquet",
     ]
 
@@ -354,6 +355,7 @@ def test_packed_files_and_files_in_one_object_are_read(web: Web, tmp_path: Path)
         ".lock",
         "report.html",
         "report.json",
+        "rows.digests",
         "train.parquet",
     ]
 
