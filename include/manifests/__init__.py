@@ -10,7 +10,13 @@ from include.manifests.evaluation import Evaluated, evaluation_pod
 from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
-from include.manifests.serving_adapters import are_followed, wanted_config_map, wanted_digest
+from include.manifests.serving_adapters import (
+    are_followed,
+    look_now,
+    tuned_adapter,
+    wanted_config_map,
+    wanted_digest,
+)
 from include.manifests.serving_pod import is_benchmarked
 from include.manifests.settings import ManifestSettings
 from include.manifests.tuning import (
@@ -35,9 +41,11 @@ __all__ = [
     "evaluation_pod",
     "is_benchmarked",
     "key_secret",
+    "look_now",
     "network_policy",
     "services",
     "stateful_set",
+    "tuned_adapter",
     "tuning_config",
     "tuning_pod",
     "wanted_config_map",

@@ -26,6 +26,8 @@ WANTED_PATH, WANTED_FILE = "/etc/kaito/adapters", "adapters.json"
 CONTROL_PATH = "/run/kaito"
 # Beside a version that is served lie the next one and those that answers under way may still read.
 VERSIONS = 3
+#: On a pod: the digest of the list that it was made to look at.
+LOOKED_AT = "kaito.sh/adapters"
 SIDECAR = {"cpu": "50m", "memory": "128Mi"}
 
 Adapters = Sequence[Mapping[str, Any]]
@@ -81,6 +83,27 @@ def wanted_config_map(ws: Workspace, adapters: Adapters) -> Manifest:
     }
 
 
+def tuned_adapter(name: str, image: str, canary: str = "", percent: float = 0.0) -> Manifest:
+    """The adapter that a tuning Workspace serves, by digest.
+
+    :param canary: the image of another version, which answers `percent` of the requests; "" for none.
+    """
+    beside = {"canary": {"image": canary, "percent": percent}} if canary else {}
+    return {"name": name, "image": image, **beside}
+
+
+def look_now(pod: Mapping[str, Any], adapters: Adapters) -> Manifest | None:
+    """What makes the kubelet bring a changed list into a pod now: when a pod changes it does, else in a minute.
+
+    None for a pod that is going, or has been made to look at this list.
+    """
+    digest, metadata = wanted_digest(adapters), pod["metadata"]
+    if metadata.get("deletionTimestamp") or (metadata.get("annotations") or {}).get(LOOKED_AT) == digest:
+        return None
+    marked = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**marked, "annotations": {LOOKED_AT: digest}}}
+
+
 def wanted_digest(adapters: Adapters) -> str:
     """What a pod's annotation says was asked for last: a changed annotation makes the kubelet look at once."""
     return hashlib.sha256(_wanted(adapters).encode()).hexdigest()[:16]
@@ -88,11 +111,16 @@ def wanted_digest(adapters: Adapters) -> str:
 
 def _wanted(adapters: Adapters) -> str:
     listed = [
-        {"name": str(one["name"]), "image": str(one["image"])}
+        {"name": str(one["name"]), "image": str(one["image"]), **_canary(one.get("canary"))}
         for one in adapters
         if one.get("volumeSource") is None
     ]
     return json.dumps({"adapters": listed})
+
+
+def _canary(share: Mapping[str, Any] | None) -> Manifest:
+    """The version that answers `percent` of the requests beside the one that is served."""
+    return {"canary": {"image": share["image"], "percent": share["percent"]}} if share else {}
 
 
 def _own_secrets(ws: Workspace) -> list[str]:
@@ -147,7 +175,7 @@ def _followed(found: Parts, ws: Workspace, settings: ManifestSettings, adapters:
         return made
 
     found.init_containers.append(container("adapters", "prepare"))
-    sidecar = container("adapters-follow", "follow")
+    sidecar = container(names.ADAPTERS_SIDECAR, "follow")
     if settings.cpu_requests:
         sidecar["resources"]["requests"] = dict(SIDECAR)
     found.sidecars.append(sidecar)

@@ -20,6 +20,7 @@ from include.reconcile.decision import (
     ReconcileConfig,
     RemoveFinalizer,
     ScaleToZero,
+    ServeAdapter,
     StartRun,
 )
 from include.reconcile.due import due, runs_to_ask
@@ -40,6 +41,7 @@ __all__ = [
     "ReconcileConfig",
     "RemoveFinalizer",
     "ScaleToZero",
+    "ServeAdapter",
     "StartRun",
     "awaits_initial_status",
     "decide",

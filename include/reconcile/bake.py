@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from include.reconcile.decision import Activity
+from include.reconcile.decision import Activity, Answers
 
 #: How often a version that bakes is looked at, in seconds.
 LOOK_SECONDS = 10.0
@@ -39,7 +39,7 @@ class Limits:
         return cls(float(given.get("errors", 1.0)), float(given.get("latency", 0.0)))
 
 
-def counted(activity: Activity | None) -> dict[str, float] | None:
+def counted(activity: Activity | Answers | None) -> dict[str, float] | None:
     """The numbers of a look, to be kept in the status; None where the servers did not tell."""
     return None if activity is None else {name: getattr(activity, name) for name in FIELDS}
 
@@ -58,11 +58,11 @@ def breach(
     """
     if begun is None or now is None:
         return ""
-    since = _since(begun, now)
+    since = counted_since(begun, now)
     return _errors(limits, since) or _slowness(limits, before, since)
 
 
-def _since(begun: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+def counted_since(begun: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
     """What was counted since; all of it where the servers have begun anew."""
     anew = any(now[name] < begun.get(name, 0.0) for name in FIELDS)
     return {name: now[name] if anew else now[name] - begun.get(name, 0.0) for name in FIELDS}

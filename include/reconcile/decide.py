@@ -14,11 +14,13 @@ from include.reconcile import (
     backoff,
     breaker,
     budget,
+    canary,
     cost,
     idle,
     leftovers,
     mended,
     progress,
+    promotion,
     release,
     retrain,
     revisions,
@@ -206,6 +208,7 @@ def _finished(builder: DecisionBuilder) -> Decision:
         return moved
     gone = service.observe(builder)
     service.worker_nodes(builder)
+    canary.look(builder, gone)
     if why := retrain.bake(builder, gone):
         return attempts.again(builder, RunCause.ROLLBACK, retrain.take_back(builder, why))
     if gone:
@@ -215,14 +218,14 @@ def _finished(builder: DecisionBuilder) -> Decision:
         breaker.close(builder)
         if _config_changed(builder):
             return attempts.again(builder, RunCause.INPUTS)
-        if idle.is_due(builder):
+        if not promotion.current(builder) and idle.is_due(builder):
             return idle.scale_to_zero(builder)
     return builder.decision("ready")
 
 
 def _another_version(builder: DecisionBuilder) -> Decision | None:
     """Roll the service to the version of the adapter that is wanted, if one is."""
-    if not retrain.promotion(builder) or admission.taken(builder.case):
+    if not promotion.current(builder) or admission.taken(builder.case) or canary.begin(builder):
         return None
     rollout = retrain.begin_rollout(builder, running=True)
     return attempts.again(builder, *rollout) if rollout else None

@@ -24,12 +24,25 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """What servers have counted of the answers of one adapter; the fields are those of `Activity`."""
+
+    answered: float = 0.0
+    failed: float = 0.0
+    timed: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """What servers tell of their use.
 
     `in_flight` requests are being answered or wait. `answered` is a number that grows with every request. `last` is
     when the last answer ended, in unix seconds (0: never), None where a server does not tell. `failed` counts answers
     that failed, `timed` those that came to a good end, and `seconds` what these took together.
+
+    `adapters` has these of each adapter by its digest, `canaries` the percent of the requests that each canary
+    answers on every server, and `refused` the digests of adapters that a server was given and does not take.
     """
 
     in_flight: float
@@ -38,6 +51,9 @@ class Activity:
     failed: float = 0.0
     timed: float = 0.0
     seconds: float = 0.0
+    adapters: Mapping[str, Answers] = field(default_factory=dict)
+    canaries: Mapping[str, float] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,15 @@ class ScaleToZero:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeAdapter:
+    """Have a service's pods answer with this image of the Workspace's adapter, and a share with another, at once."""
+
+    image: str
+    canary: str = ""
+    percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyObject:
     """Create or update one object of ours, such as a ControllerRevision."""
 
@@ -153,6 +178,7 @@ Action = (
     | DeletePool
     | HandOver
     | ScaleToZero
+    | ServeAdapter
     | ApplyObject
 )
 

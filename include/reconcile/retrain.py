@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from include.reconcile import bake as baking
-from include.reconcile import progress, service
+from include.reconcile import canary, progress, promotion, service
 from include.reconcile.backoff import moment
 from include.reconcile.case import RETRAIN
 from include.reconcile.decision import Event, StartRun
@@ -24,7 +24,7 @@ from include.retraining.versions import State
 from include.workspace.api import names
 from include.workspace.status import retraining
 from include.workspace.status.conditions import ConditionType, Reason, condition, timestamp
-from include.workspace.status.retraining import BAKING, ROLLING, WANTED
+from include.workspace.status.retraining import BAKING, CANARY, ROLLING, WANTED, WITHDRAWING
 from include.workspace.status.runs import ALIVE, OVER, RunCause, RunState
 from include.workspace.status.transitions import WARNING
 
@@ -72,9 +72,11 @@ def _follow(builder: DecisionBuilder) -> None:
         builder.look_again(progress.QUIET_SECONDS)
         return
     ended = RunState.SUCCESS if seen == RunState.SUCCESS else RunState.FAILED
-    _change(builder, run={**run, "state": ended})
+    promotion.change(builder, run={**run, "state": ended})
     if ended == RunState.FAILED and not _said(builder, run):
-        _tell(builder, False, Reason.RETRAIN_FAILED, f"Airflow run {run['id']} failed; its log says why")
+        promotion.tell(
+            builder, False, Reason.RETRAIN_FAILED, f"Airflow run {run['id']} failed; its log says why"
+        )
 
 
 def _said(builder: DecisionBuilder, run: Mapping[str, Any]) -> bool:
@@ -90,15 +92,15 @@ def _plan(builder: DecisionBuilder) -> None:
     text = case.annotations.get(names.RETRAIN_SCHEDULE)
     if text is None:
         if known.get("schedule"):
-            _change(builder, schedule=None, timezone=None, next=None)
+            promotion.change(builder, schedule=None, timezone=None, next=None)
         return
     zone = case.annotations.get(names.RETRAIN_TIMEZONE) or DEFAULT_ZONE
     try:
         schedule = parse(text, zone)
     except BadSchedule as error:
         message = f"{names.RETRAIN_SCHEDULE}={text!r}, time zone {zone!r}: {error}; {error.hint}"
-        _change(builder, schedule=None, timezone=None, next=None)
-        _tell(builder, False, Reason.RETRAIN_INVALID, message)
+        promotion.change(builder, schedule=None, timezone=None, next=None)
+        promotion.tell(builder, False, Reason.RETRAIN_INVALID, message)
         return
     same = (known.get("schedule"), known.get("timezone")) == (text, zone)
     planned = moment(known.get("next")) if same else None
@@ -119,7 +121,7 @@ def _plan(builder: DecisionBuilder) -> None:
         "url": None,
     }
     run["url"] = case.config.run_url(RETRAIN, str(run["id"]))
-    _change(builder, run=run)
+    promotion.change(builder, run=run)
     _order(builder, run)
     builder.look_again(progress.QUIET_SECONDS)
 
@@ -134,12 +136,14 @@ def _due(schedule: Schedule, planned: datetime | None, now: datetime) -> tuple[d
 
 
 def _scheduled(builder: DecisionBuilder, text: str, zone: str, following: datetime, same: bool) -> None:
-    _change(builder, schedule=text, timezone=zone, next=timestamp(following))
+    promotion.change(builder, schedule=text, timezone=zone, next=timestamp(following))
     retrain_ready = condition(builder.status, ConditionType.RETRAIN_READY) or {}
     planned = retrain_ready.get("reason") in (None, Reason.RETRAIN_SCHEDULED, Reason.RETRAIN_INVALID)
     if planned or not same:
         what = "The dataset is looked at" if text == "@data" else "A retraining is due"
-        _tell(builder, True, Reason.RETRAIN_SCHEDULED, f"{what} at {timestamp(following)} ({text}, {zone})")
+        promotion.tell(
+            builder, True, Reason.RETRAIN_SCHEDULED, f"{what} at {timestamp(following)} ({text}, {zone})"
+        )
 
 
 def _order(builder: DecisionBuilder, run: Mapping[str, Any]) -> None:
@@ -156,11 +160,13 @@ def _follow_rollback(builder: DecisionBuilder) -> None:
     asked, known = builder.case.annotations.get(names.ROLLBACK_TO), retraining.of(builder.status)
     if asked == known.get("rollback"):
         return
-    _change(builder, rollback=asked)
+    promotion.change(builder, rollback=asked)
     if asked is None:
         return
     served = str((builder.status.get("adapter") or {}).get("digest") or "")
     entry = versions.find(known.get("versions") or (), asked.strip(), served)
+    if canary.ended_by_hand(builder, asked.strip(), entry, served):
+        return
     if entry is None or not builder.status.get("adapter"):
         there = ", ".join(str(one["version"]) for one in known.get("versions") or () if one.get("reference"))
         message = (
@@ -177,18 +183,6 @@ def _follow_rollback(builder: DecisionBuilder) -> None:
         )
 
 
-def promotion(builder: DecisionBuilder) -> dict[str, Any]:
-    """The version on its way to be served, {} without one; one that was wanted for an earlier spec is given up."""
-    found = retraining.of(builder.status).get("promotion") or {}
-    if found and found.get("generation") != builder.case.generation:
-        _change(builder, promotion=None)
-        _entry(
-            builder, str(found["version"]), state=State.REFUSED, reason="the Workspace was edited meanwhile"
-        )
-        return {}
-    return dict(found)
-
-
 def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause, str] | None:
     """Make the wanted version the one to serve; returns the cause and the message of the run that rolls it out.
 
@@ -196,17 +190,17 @@ def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause,
 
     :param running: whether there is a service to roll.
     """
-    found = promotion(builder)
+    found = promotion.current(builder)
     if not found or found["state"] != WANTED:
         return None
     builder.status = retraining.take_over(builder.status, found)
-    message = f"version {found['version']} ({_short(found)})"
+    message = f"version {found['version']} ({promotion.short(found)})"
     if not running:
         _good(builder, found, f"{message} is the adapter from now on; there is no running service to roll")
         return None
     before = baking.counted(builder.case.observed.activity)
-    _change(builder, promotion={**found, "state": ROLLING, **({"before": before} if before else {})})
-    _tell(builder, False, Reason.PROMOTING, f"Rolling out {message}")
+    promotion.change(builder, promotion={**found, "state": ROLLING, **({"before": before} if before else {})})
+    promotion.tell(builder, False, Reason.PROMOTING, f"Rolling out {message}")
     back = found.get("cause") == RunCause.ROLLBACK
     return (
         RunCause.ROLLBACK if back else RunCause.PROMOTE
@@ -215,7 +209,7 @@ def begin_rollout(builder: DecisionBuilder, *, running: bool) -> tuple[RunCause,
 
 def ended_badly(builder: DecisionBuilder) -> str:
     """Why the version that was rolled out has to be taken back, "" when there is nothing to take back."""
-    found = promotion(builder)
+    found = promotion.current(builder)
     if (
         not found
         or found["state"] != ROLLING
@@ -229,26 +223,28 @@ def ended_badly(builder: DecisionBuilder) -> str:
 
 def bake(builder: DecisionBuilder, gone: list[str]) -> str:
     """Watch a version that has just been rolled out; returns why it has to be taken back, "" while it does well."""
-    found, now = promotion(builder), builder.case.now
-    if not found or found["state"] == WANTED:
+    found, now = promotion.current(builder), builder.case.now
+    if found.get("state") not in (ROLLING, BAKING):
         return ""
     counted = baking.counted(builder.case.observed.activity)
     if found["state"] == ROLLING:
         if builder.run.get("state") not in OVER:
             return ""
         until = now + timedelta(seconds=float(found.get("bakeSeconds") or 0.0))
-        found = {**found, "state": BAKING, "until": timestamp(until), "restarts": _restarts(builder)}
-        _entry(builder, str(found["version"]), state=State.PROMOTED, promotedAt=timestamp(now), reason=None)
+        found = {**found, "state": BAKING, "until": timestamp(until), "restarts": promotion.restarts(builder)}
+        promotion.entry(
+            builder, str(found["version"]), state=State.PROMOTED, promotedAt=timestamp(now), reason=None
+        )
     if found.get("begun") is None and counted is not None:
         found = {**found, "begun": counted}
-    _change(builder, promotion=found)
+    promotion.change(builder, promotion=found)
     until_then = moment(found.get("until")) or now
     if gone:
         return ""  # a machine that is lost is no fault of the version: it is repaired
     if why := _trouble(builder, found, counted):
         return why
     if now < until_then:
-        _tell(
+        promotion.tell(
             builder,
             False,
             Reason.PROMOTING,
@@ -256,13 +252,13 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
         )
         builder.look_again(min((until_then - now).total_seconds(), baking.LOOK_SECONDS))
         return ""
-    _good(builder, found, f"Version {found['version']} ({_short(found)}) is served")
+    _good(builder, found, f"Version {found['version']} ({promotion.short(found)}) is served")
     return ""
 
 
 def _trouble(builder: DecisionBuilder, found: Mapping[str, Any], counted: Mapping[str, float] | None) -> str:
     """What speaks against a version that is watched, "" for nothing."""
-    if (more := _restarts(builder) - int(found.get("restarts") or 0)) > 0:
+    if (more := promotion.restarts(builder) - int(found.get("restarts") or 0)) > 0:
         return f"its server has restarted {more} time(s) within the bake time"
     if not service.answers(builder.case):
         return "its server stopped being ready within the bake time"
@@ -273,48 +269,25 @@ def _trouble(builder: DecisionBuilder, found: Mapping[str, Any], counted: Mappin
 
 def take_back(builder: DecisionBuilder, why: str) -> str:
     """Make the last good adapter the one to serve again; returns the message of the run that rolls it out."""
-    found = promotion(builder)
+    found = promotion.current(builder)
     earlier = found.get("earlier") or {}
     builder.status = retraining.take_over(builder.status, earlier)
-    _change(builder, promotion=None)
-    _entry(builder, str(found["version"]), state=State.ROLLED_BACK, reason=why)
-    message = f"Version {found['version']} was taken back: {why}. Back to {_short(earlier)}"
-    _tell(builder, False, Reason.ROLLED_BACK, message)
+    promotion.change(builder, promotion=None)
+    promotion.entry(builder, str(found["version"]), state=State.ROLLED_BACK, reason=why)
+    message = f"Version {found['version']} was taken back: {why}. Back to {promotion.short(earlier)}"
+    promotion.tell(builder, False, Reason.ROLLED_BACK, message)
     return message
 
 
 def _good(builder: DecisionBuilder, found: Mapping[str, Any], message: str) -> None:
-    _change(builder, promotion=None)
+    promotion.change(builder, promotion=None)
     now = timestamp(builder.case.now)
     known = {str(one.get("version")): one for one in retraining.of(builder.status).get("versions") or ()}
     since = (known.get(str(found["version"])) or {}).get("promotedAt")
-    _entry(builder, str(found["version"]), state=State.PROMOTED, promotedAt=since or now, reason=None)
-    _tell(builder, True, Reason.PROMOTED, message)
-
-
-def _restarts(builder: DecisionBuilder) -> int:
-    statuses = [
-        s for p in builder.case.serving_pods for s in (p.get("status") or {}).get("containerStatuses") or ()
-    ]
-    return sum(int(one.get("restartCount") or 0) for one in statuses)
-
-
-def _short(adapter: Mapping[str, Any]) -> str:
-    return str(adapter.get("digest") or "the volume's adapter")[: len("sha256:") + 12]
-
-
-def _change(builder: DecisionBuilder, **fields: Any) -> None:
-    builder.status = retraining.with_retrain(builder.status, {**retraining.of(builder.status), **fields})
-
-
-def _entry(builder: DecisionBuilder, version: str, **fields: Any) -> None:
-    known = retraining.of(builder.status).get("versions") or []
-    found = versions.with_entry(known, {"version": version, **fields})
-    _change(builder, versions=[{k: v for k, v in one.items() if v is not None} for one in found])
-
-
-def _tell(builder: DecisionBuilder, ok: bool, reason: Reason, message: str) -> None:
-    builder.condition(ConditionType.RETRAIN_READY, ok, reason, message)
+    promotion.entry(
+        builder, str(found["version"]), state=State.PROMOTED, promotedAt=since or now, reason=None
+    )
+    promotion.tell(builder, True, Reason.PROMOTED, message)
 
 
 # -- when to look --------------------------------------------------------------------------------------------------
@@ -330,8 +303,9 @@ def waits(status: Mapping[str, Any], last_look: datetime, now: datetime) -> list
     if found.get("state") == WANTED:
         return [SOON_SECONDS - since]
     left = [progress.QUIET_SECONDS - since] if retraining.working(status) else []
-    if found.get("state") == BAKING:
-        left.append(baking.LOOK_SECONDS - since)
+    if found.get("state") in (BAKING, CANARY, WITHDRAWING):
+        answers = found["state"] == BAKING or (found["state"] == CANARY and found.get("until"))
+        left.append((baking.LOOK_SECONDS if answers else canary.SOON_SECONDS) - since)
     moments = (known.get("next") if not left else None, found.get("until"))
     for at in map(moment, moments):
         if at is not None:

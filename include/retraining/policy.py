@@ -92,6 +92,16 @@ class Bake(_Part):
     questions: int = Field(default=3, ge=0, le=50)
 
 
+class Canary(_Part):
+    """A trial before the promotion: both versions in one server, and the new one answers `percent` of the requests.
+
+    The bake's limits hold, against what the version that is served does meanwhile. `time` is how long it must hold out.
+    """
+
+    percent: float = Field(gt=0.0, lt=100.0, strict=False)
+    time: Length = timedelta(minutes=2)
+
+
 class Policy(_Part):
     """A whole policy.
 
@@ -107,6 +117,7 @@ class Policy(_Part):
     cool_down: Length = Field(default=timedelta(), alias="coolDown")
     watch: Watch = Watch()
     approval: Approval = Approval()
+    canary: Canary | None = None
     bake: Bake = Bake()
     keep: int = Field(default=5, ge=1, le=100)
     start: Start = Field(default=Start.SCRATCH, alias="from", strict=False)
@@ -130,6 +141,8 @@ def _with_lengths(found: dict[str, Any], policy: Policy) -> dict[str, Any]:
     found["watch"]["every"] = in_words(policy.watch.every)
     found["approval"]["timeout"] = in_words(policy.approval.timeout)
     found["bake"]["time"] = in_words(policy.bake.time)
+    if policy.canary:
+        found["canary"]["time"] = in_words(policy.canary.time)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from kaito.controller import service_probe as serving
 from kaito.controller.actions import Actions
 from kaito.controller.service_probe import activity_of, pools_of
 from kaito.hooks import aks, api
-from kaito.hooks.api import POD, SERVICE, STATEFUL_SET, WORKSPACE
+from kaito.hooks.api import CONFIG_MAP, POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
@@ -24,7 +25,7 @@ from kaito.providers.selection import Chooser
 from kaito.providers.settings import PoolSettings
 
 from include.pools.aks import observed
-from include.reconcile import Activity, DeletePool, ScaleToZero
+from include.reconcile import Activity, DeletePool, ScaleToZero, ServeAdapter
 from include.workspace.api import names
 from include.workspace.status import conditions
 from tests.support.agent_pools import OURS, agent_pool
@@ -94,6 +95,39 @@ async def test_a_stateful_set_is_scaled_to_zero_if_it_is_the_one(cluster: Instal
     live = await cluster.hook.find(STATEFUL_SET, "w", "default")
     assert live is not None
     assert live["spec"] == {**made["spec"], "replicas": 0}
+
+
+async def test_the_pods_are_told_which_version_answers_and_made_to_look(cluster: Installed) -> None:
+    await pod(cluster, "w-0")
+    live = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": KEY[1], "namespace": "default"},
+        "resource": {"instanceType": "Standard_NC6s_v3", "labelSelector": {"matchLabels": {"a": "b"}}},
+        "tuning": {
+            "preset": {"name": "phi-3-mini-128k-instruct"},
+            "method": "lora",
+            "input": {"urls": ["https://example.com/rows.parquet"]},
+            "output": {"image": "r/a:1", "imagePushSecret": "push"},
+        },
+    }
+    made = await cluster.apply(WORKSPACE, live)
+    doer = Actions(cluster.hook, None, dict(made))  # type: ignore[arg-type]
+    marks = set()
+    for action, beside in (
+        (ServeAdapter("r/a@sha256:1", "r/a@sha256:2", 10.0), {"image": "r/a@sha256:2", "percent": 10.0}),
+        (ServeAdapter("r/a@sha256:1"), None),
+    ):
+        assert "r/a@sha256:1" in await doer.do(action)
+        found = await cluster.hook.find(CONFIG_MAP, f"{KEY[1]}-adapters", "default")
+        assert found is not None
+        [told] = json.loads(found["data"]["adapters.json"])["adapters"]
+        assert (told["image"], told.get("canary")) == ("r/a@sha256:1", beside)
+        looking = await cluster.hook.find(POD, "w-0", "default")
+        assert looking is not None
+        marks.add(looking["metadata"]["annotations"]["kaito.sh/adapters"])
+        assert "looks within a minute" not in await doer.do(action)
+    assert len(marks) == 2
 
 
 class Azure:

@@ -26,8 +26,11 @@ from demo.processes import PROJECT_ROOT
 from demo.stack import Sandbox, start_sandbox, stop_sandbox
 from include import manifests
 from include.catalog import load_catalog
+from include.contracts import canary
 from include.manifests.settings import ManifestSettings
 from include.planning import plan_serving
+from include.reconcile import Activity, activity
+from include.reconcile.decision import Answers
 from include.workloads.tuning.standin import make_standin
 from include.workspace import parse_workspace
 
@@ -55,6 +58,7 @@ class Answered:
     digest: str
     text: str
     moment: float
+    request_id: str = ""
 
 
 @dataclass
@@ -66,9 +70,9 @@ class Service:
     workspace: dict[str, Any]
     images: list[str]
 
-    def want(self, image: str) -> None:
-        """What a rollout does for another adapter of a service that stands."""
-        adapters = [{"name": "mine", "image": image}]
+    def want(self, image: str, canary: str = "", percent: float = 0.0) -> None:
+        """What a rollout does for another adapter of a service that stands, and the reconciler for a canary."""
+        adapters = [manifests.tuned_adapter("mine", image, canary, percent)]
         self.kubectl.apply(manifests.wanted_config_map(parse_workspace(self.workspace), adapters))
         note = f"kaito.sh/adapters={manifests.wanted_digest(adapters)}"
         self.kubectl("annotate", "--overwrite", "pod", f"{NAME}-0", note)
@@ -194,7 +198,8 @@ def asking(service: Service, clients: int = 2) -> Iterator[list[Answered]]:
                     else reply.text
                 )
                 digest = reply.headers.get("x-kaito-adapter-digest", "")
-                found.append(Answered(reply.status_code, digest, text, time.monotonic()))
+                name = reply.headers.get("x-request-id", "")
+                found.append(Answered(reply.status_code, digest, text, time.monotonic(), name))
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for one in threads:
@@ -230,6 +235,51 @@ def test_an_adapter_is_replaced_in_seconds_and_no_request_fails(
     assert service.kubectl("get", "pod", f"{NAME}-0", "-o", restarts) == "0 0"
     models = httpx.get(f"{service.url}/v1/models", timeout=10, trust_env=False).json()["data"]
     assert [(one["id"], one.get("digest")) for one in models] == [(PRESET, None), ("mine", digests[1])]
+
+
+def told(service: Service) -> Activity:
+    """What the server tells of its use."""
+    found = activity.read(httpx.get(f"{service.url}/metrics", timeout=10, trust_env=False).text)
+    assert found is not None
+    return found
+
+
+def test_a_canary_answers_its_share_then_all_then_none_and_no_request_fails(service: Service) -> None:
+    served, tried = service.images[1], service.images[0]
+    new, old = tried.partition("@")[2], served.partition("@")[2]
+    before = told(service)
+    with asking(service) as answers:
+        service.want(served, tried, 50)
+        until(lambda: told(service).canaries == {new: 50}, 60, "the canary's share")
+        begin = len(answers)
+        until(lambda: len(answers) > begin + 30, 60, "answers of both")
+        share = answers[begin:]
+        service.want(tried)
+        until(lambda: {one.digest for one in answers[-6:]} == {new}, 60, "answers of the promoted one")
+        service.want(tried, served, 50)
+        until(lambda: told(service).canaries == {old: 50}, 60, "the other as a canary")
+        service.want(tried)
+        until(lambda: not told(service).canaries, 60, "its end")
+        after = len(answers) + 2  # those of the two clients that were under way
+        until(lambda: len(answers) > after + 10, 60, "answers after it")
+    assert {one.status for one in answers} == {200}
+    assert {one.digest for one in answers[after:]} == {new}
+    for one in share:
+        assert one.digest == (new if canary.answers(one.request_id, 50) else old)
+    assert {one.digest for one in share} == {old, new}
+    texts = {digest: {one.text for one in answers if one.digest == digest} for digest in (old, new)}
+    assert [len(one) for one in texts.values()] == [1, 1], "no answer of the one under the other's digest"
+    counted = told(service)
+    for digest in (old, new):
+        since = counted.adapters[digest].answered - before.adapters.get(digest, Answers()).answered
+        assert since == sum(one.digest == digest for one in answers)
+    service.want(served)
+    until(lambda: shown(service) == old, 60, "the way back")
+
+
+def shown(service: Service) -> str:
+    found = httpx.get(f"{service.url}/kaito/adapters", timeout=10, trust_env=False).json()
+    return str(found["adapters"]["mine"]["digest"])
 
 
 def test_a_version_that_cannot_be_had_leaves_the_old_one(service: Service) -> None:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from include.workloads.adapter.pull import MAX_ADAPTER_BYTES, pull_image
 from include.workloads.adapter.versions import (
     FAILED,
     LOADING,
+    Canary,
     Names,
     Pending,
     Version,
@@ -112,13 +113,27 @@ class Follower:
 
     def _one(self, one: Wanted, engine: Engine) -> None:
         served = self.now.adapters.get(one.name)
-        if served is not None and served.image == one.image:
-            if self.now.pending.pop(one.name, None):  # the list went back to what is served
-                self.now.write(self.names)
+        if served is None or served.image != one.image:
+            if version := self._loaded(Wanted(one.name, one.image), engine):
+                self._moved(one.name, version)
             return
+        wanted, tried = one.canary, served.canary
+        if wanted is not None and (tried is None or tried.image != wanted.image):
+            if version := self._loaded(Wanted(one.name, wanted.image), engine):
+                found = Canary(version.target, version.digest, version.image, version.since, wanted.percent)
+                self._share(one.name, found)
+            return
+        if self.now.pending.pop(one.name, None):  # the list went back to what is served
+            self.now.write(self.names)
+        share = replace(tried, percent=wanted.percent) if tried and wanted else None
+        if share != tried:
+            self._share(one.name, share)
+
+    def _loaded(self, one: Wanted, engine: Engine) -> Version | None:
+        """The version, when the engine has it; None while it has not, with the reason in `pending`."""
         last = self.now.pending.get(one.name)
         if last is not None and last.image == one.image and self.clock() < self._due(one):
-            return
+            return None
         self._tell(one, LOADING, "")
         target = ""
         try:
@@ -137,19 +152,34 @@ class Follower:
             self._tell(one, FAILED, str(error))
             self._again[one] = (float("inf"), 0)
         else:
-            self._moved(one, version)
+            self._again.pop(one, None)
+            return version
+        return None
 
-    def _moved(self, one: Wanted, version: Version) -> None:
-        before = self.now.adapters.get(one.name)
-        self.now.adapters[one.name] = version
-        self.now.pending.pop(one.name, None)
-        self._again.pop(one, None)
-        self._drained.pop(version.target, None)
-        self._unused.pop(version.target, None)
+    def _moved(self, name: str, version: Version) -> None:
+        before = self.now.adapters.get(name)
+        self._served(name, version, version.target)
+        log.info("adapter %s is %s from now on", name, version.digest)
+        if before is not None:
+            self._retire(before, but=version.target)
+
+    def _share(self, name: str, canary: Canary | None) -> None:
+        """Give a share of a name's requests to another version, or all of them back to the one that it stands for."""
+        before = self.now.adapters[name]
+        self._served(name, replace(before, canary=canary), canary.target if canary else "")
+        if canary is None:
+            log.info("adapter %s is %s for all requests", name, before.digest)
+        else:
+            log.info("adapter %s is %s for %g %% of the requests", name, canary.digest, canary.percent)
+        if before.canary and before.canary.target not in (before.target, canary and canary.target):
+            self._drain(before.canary.target)
+
+    def _served(self, name: str, version: Version, used: str) -> None:
+        self.now.adapters[name] = version
+        self.now.pending.pop(name, None)
+        self._drained.pop(used, None)
+        self._unused.pop(used, None)
         self.now.write(self.names)
-        log.info("adapter %s is %s from now on", one.name, version.digest)
-        if before is not None and before.target != version.target:
-            self._retire(before)
 
     def _pulled(self, one: Wanted) -> Version:
         """The version of an image, in its folder; one that is there by this digest is not pulled again."""
@@ -174,12 +204,19 @@ class Follower:
 
     def _discard(self, target: str) -> None:
         """Take the files of a refused version away: a server that starts again loads all it finds, and would die."""
-        served = {version.target for version in self.now.adapters.values()}
+        served = {
+            one.target for version in self.now.adapters.values() for one in (version, version.canary) if one
+        }
         if target not in served | set(self._drained) | set(self._unused):
             shutil.rmtree(self.folder / target, ignore_errors=True)
 
-    def _retire(self, version: Version) -> None:
-        self._drained[version.target] = self.clock() + DRAIN_SECONDS
+    def _retire(self, version: Version, but: str = "") -> None:
+        for one in (version, version.canary):
+            if one is not None and one.target != but:
+                self._drain(one.target)
+
+    def _drain(self, target: str) -> None:
+        self._drained[target] = self.clock() + DRAIN_SECONDS
 
     def _let_go(self, engine: Engine) -> None:
         now = self.clock()

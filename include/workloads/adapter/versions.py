@@ -4,8 +4,10 @@ A version of an adapter never changes its folder or its name in the engine, `<na
 public name moves to another version by one rename of the names file, which the gateway reads
 (include/workloads/serving/gateway/aliases.py). It must never ask a registry or an engine.
 
-    wanted   {"adapters": [{"name": "mine", "image": "r.example.com/a@sha256:0123..."}]}
-    names    {"adapters": {"mine": {"target": "mine@0123456789ab", "digest", "image", "since"}},
+    wanted   {"adapters": [{"name": "mine", "image": "r.example.com/a@sha256:0123...",
+                            "canary": {"image": "r.example.com/a@sha256:4567...", "percent": 10}}]}
+    names    {"adapters": {"mine": {"target": "mine@0123456789ab", "digest", "image", "since",
+                                     "canary": {"target", "digest", "image", "since", "percent"}}},
               "pending": {"mine": {"image", "state": "Loading"|"Failed", "message", "since"}}, "default": "mine"}
 """
 
@@ -15,6 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from include.workloads.contract import atomic_write
 
@@ -23,11 +26,31 @@ LOADING, FAILED = "Loading", "Failed"
 
 
 @dataclass(frozen=True)
+class Share:
+    """A version that is to answer some of the requests for a name."""
+
+    image: str
+    percent: float
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """One adapter as the Workspace lists it."""
+    """One adapter as the Workspace lists it, and what is tried beside it."""
 
     name: str
     image: str
+    canary: Share | None = None
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version that answers `percent` of the requests for a name."""
+
+    target: str
+    digest: str
+    image: str
+    since: str
+    percent: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,7 @@ class Version:
     digest: str
     image: str
     since: str
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +97,16 @@ class Names:
         try:
             content = json.loads(file.read_bytes())
             return cls(
-                {name: Version(**one) for name, one in content["adapters"].items()},
+                {name: _version(one) for name, one in content["adapters"].items()},
                 {name: Pending(**one) for name, one in content["pending"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()
+
+
+def _version(told: Mapping[str, Any]) -> Version:
+    beside = told.get("canary")
+    return Version(**{**told, "canary": Canary(**beside) if beside else None})
 
 
 def read_wanted(file: Path) -> list[Wanted]:
@@ -94,7 +123,16 @@ def _one(entry: object) -> Wanted:
         isinstance(entry.get(key), str) for key in ("name", "image")
     ):
         raise ValueError("each adapter must have the texts name and image")
-    return Wanted(str(entry["name"]), str(entry["image"]))
+    return Wanted(str(entry["name"]), str(entry["image"]), _share(entry.get("canary")))
+
+
+def _share(told: object) -> Share | None:
+    if told is None:
+        return None
+    image, percent = (told.get("image"), told.get("percent")) if isinstance(told, Mapping) else (None, None)
+    if not isinstance(image, str) or not isinstance(percent, (int, float)) or not 0 < percent < 100:
+        raise ValueError("a canary must have the text image and a percent between 0 and 100")
+    return Share(image, float(percent))
 
 
 def target_of(name: str, digest: str) -> str:

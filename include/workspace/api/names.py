@@ -213,6 +213,10 @@ def tuning_config_map(workspace: Mapping[str, Any]) -> str:
     return pod(workspace, "tuning")
 
 
+#: The container of a serving pod that changes adapters while the server answers.
+ADAPTERS_SIDECAR = "adapters-follow"
+
+
 def adapters_config_map(workspace: Mapping[str, Any]) -> str:
     """The ConfigMap that says which adapters a service's pod is to have now."""
     return f"{workspace['metadata']['name']}-adapters"

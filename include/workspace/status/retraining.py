@@ -18,6 +18,8 @@ from include.workspace.status.runs import RunState
 Status = dict[str, Any]
 #: States of `status.retrain.promotion`.
 WANTED, ROLLING, BAKING = "wanted", "rolling", "baking"
+#: ... of one that answers a share of the requests first, and of one whose share is being taken away.
+CANARY, WITHDRAWING = "canary", "withdrawing"
 ADAPTER = ("image", "digest", "reference", "reproduce", "learnt")
 
 
@@ -86,10 +88,12 @@ def wanted(
     bake_seconds: float,
     generation: int,
     limits: Mapping[str, float] | None = None,
+    canary: Mapping[str, float] | None = None,
 ) -> Status:
     """The status in which a version is to be served; the reconciler carries it out.
 
     :param limits: what it may do worse within its bake time (include/reconcile/bake.py), None for anything.
+    :param canary: `percent` of the requests that it answers first, for `canarySeconds`; None for all at once.
     """
     retrain = of(status)
     retrain["promotion"] = {
@@ -99,10 +103,20 @@ def wanted(
         "bakeSeconds": bake_seconds,
         "generation": generation,
         **({"limits": dict(limits)} if limits else {}),
+        **(canary or {}),
         **{key: entry[key] for key in ADAPTER if entry.get(key)},
         "earlier": dict(status.get("adapter") or {}),
     }
     return with_retrain(status, retrain)
+
+
+def canary(status: Mapping[str, Any] | None, generation: int) -> dict[str, Any]:
+    """The version that answers `percent` of the requests beside the one that is served, {} without one.
+
+    :param generation: of the Workspace: a version that was made for an earlier one is tried no more.
+    """
+    found = ((status or {}).get("retrain") or {}).get("promotion") or {}
+    return dict(found) if found.get("state") == CANARY and found.get("generation") == generation else {}
 
 
 def take_over(status: Mapping[str, Any], adapter: Mapping[str, Any]) -> Status:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from functools import singledispatchmethod
 from typing import Any
 
+from include import manifests
+from include.manifests.serving_access import selector
 from include.reconcile import (
     Action,
     AddFinalizer,
@@ -20,11 +22,14 @@ from include.reconcile import (
     HandOver,
     RemoveFinalizer,
     ScaleToZero,
+    ServeAdapter,
     StartRun,
 )
+from include.workspace import parse_workspace
+from include.workspace.api.dialect import as_written
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.hooks import api
-from kaito.hooks.api import OWNED, STATEFUL_SET, WORKSPACE, ClusterError
+from kaito.hooks.api import CONFIG_MAP, OWNED, POD, STATEFUL_SET, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.providers.registry import maker_of
 
@@ -112,6 +117,21 @@ class Actions:
                 return ""
             raise
         return f"StatefulSet {action.name} scaled to zero"
+
+    @_do.register
+    async def _(self, action: ServeAdapter) -> str:
+        workspace = parse_workspace(as_written(self.live))
+        served = manifests.tuned_adapter(workspace.name, action.image, action.canary, action.percent)
+        await self.hook.apply(CONFIG_MAP, manifests.wanted_config_map(workspace, [served]))
+        done = f"its service is to answer with {action.image}"
+        done += f", and {action.percent:g}% with {action.canary}" if action.canary else ""
+        for pod in await self.hook.list(POD, workspace.namespace, selector(workspace)):
+            try:
+                if marked := manifests.look_now(pod, [served]):
+                    await self.hook.apply(POD, marked)
+            except ClusterError as error:
+                done += f"; pod {pod['metadata']['name']} looks within a minute ({error})"
+        return done
 
     @_do.register
     async def _(self, action: ApplyObject) -> str:

@@ -230,7 +230,8 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
-        bake = plan.policy.bake
+        bake, canary = plan.policy.bake, plan.policy.canary
+        share = {"percent": canary.percent, "canarySeconds": canary.time.total_seconds()} if canary else None
 
         def edit(status: dict[str, Any]) -> dict[str, Any]:
             known = retraining.of(status)
@@ -249,6 +250,7 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
                 cause=RunCause.PROMOTE,
                 bake_seconds=bake.time.total_seconds(),
                 limits={"errors": bake.errors, "latency": bake.latency},
+                canary=share,
                 generation=plan.generation,
             )
 
@@ -259,7 +261,8 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
         self._wait(plan, until_it_bakes=bool(self._questions(context, plan)))
 
     def _wait(self, plan: Retraining, *, until_it_bakes: bool) -> NoReturn:
-        within = ROLLED_OUT_WITHIN + plan.policy.bake.time
+        canary = plan.policy.canary
+        within = ROLLED_OUT_WITHIN + plan.policy.bake.time + (canary.time if canary else timedelta())
         self.defer(
             trigger=PromotionTrigger(
                 workspace=plan.workspace,
@@ -313,8 +316,9 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
         wanted, rows = plan.policy.evaluation, self._questions(context, plan)
         if live is None or wanted is None or not rows:
             return
+        percent = float(retraining.canary(live.get("status"), plan.generation).get("percent") or 0.0)
         why = live_questions.breach(
-            golden_questions.ask(self.cluster, as_written(live), rows, wanted.max_tokens)
+            golden_questions.ask(self.cluster, as_written(live), rows, wanted.max_tokens, percent)
         )
         if not why:
             return

@@ -15,7 +15,7 @@ from include import manifests
 from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
 from include.workspace.api import access, names
-from include.workspace.status import conditions
+from include.workspace.status import conditions, retraining
 from include.workspace.status.adapter import published
 from include.workspace.validation.inference_config import KEY as INFERENCE_KEY
 from kaito.controller import references
@@ -142,7 +142,9 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
             raise AirflowFailException(f"Workspace {run.name} has published no adapter to serve.")
         if pushed.volume:
             return [{"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": "adapter"}]
-        return [{"name": run.name, "image": pushed.reference}]
+        tried = retraining.canary(live.get("status"), run.generation)
+        beside = (str(tried["reference"]), float(tried["percent"])) if tried else ("", 0.0)
+        return [manifests.tuned_adapter(run.name, str(pushed.reference), *beside)]
 
 
 def unrolled(

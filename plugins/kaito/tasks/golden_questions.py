@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk.log import mask_secret
 
+from include.contracts import canary
 from include.contracts.golden_set import GoldenPrompt
 from include.workspace import parse_workspace
 from include.workspace.api import access, names
@@ -22,16 +23,23 @@ ANSWER_SECONDS = 120
 
 
 def ask(
-    cluster: KaitoClusterHook, workspace: Mapping[str, Any], rows: Sequence[GoldenPrompt], max_tokens: int
+    cluster: KaitoClusterHook,
+    workspace: Mapping[str, Any],
+    rows: Sequence[GoldenPrompt],
+    max_tokens: int,
+    percent: float = 0.0,
 ) -> list[tuple[str, bool]]:
     """Return by each question's id whether the answer passes; one that does not come does not.
 
     :param workspace: whose service is asked, as its author wrote it: which dialect it is decides about a key.
     :param max_tokens: of an answer, where the question has no limit of its own.
+    :param percent: the share of a canary, which is asked then; 0 where there is none.
     """
     from include.workloads.evaluation.matching import score
 
     headers = key_header(cluster, workspace)
+    if percent:
+        headers[canary.HEADER] = canary.id_for_the_canary(percent)
     name, namespace = workspace["metadata"]["name"], names.namespace(workspace)
     found = []
     for row in rows:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATH, MODELS = "kaito/adapters", "v1/models"
-LOOKED_AT = "kaito.sh/adapters"
 SECONDS, POLL = 300.0, 0.5
 SERVING, LOADING, FAILED = "Serving", "Loading", "Failed"
 
@@ -47,20 +46,16 @@ def write(cluster: KaitoClusterHook, run: Run, adapters: Adapters, followed: boo
 
 
 def look_now(cluster: KaitoClusterHook, run: Run, adapters: Adapters) -> None:
-    """Make the kubelet bring a changed ConfigMap into the pods now: when a pod changes it does, else in a minute."""
-    digest = manifests.wanted_digest(adapters)
+    """Make the kubelet bring the list into the pods now."""
     for pod in cluster.list(POD, run.namespace, selector(run.workspace)):
-        metadata = pod["metadata"]
-        if metadata.get("deletionTimestamp") or (metadata.get("annotations") or {}).get(LOOKED_AT) == digest:
+        marked = manifests.look_now(pod, adapters)
+        if marked is None:
             continue
-        marked = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
-        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {**marked, "annotations": {LOOKED_AT: digest}}}
         try:
-            cluster.apply(POD, body)
+            cluster.apply(POD, marked)
         except ClusterError as error:
-            log.warning(
-                "Pod %s could not be marked, so it looks within a minute: %s", metadata["name"], error
-            )
+            name = pod["metadata"]["name"]
+            log.warning("Pod %s could not be marked, so it looks within a minute: %s", name, error)
 
 
 def wanted(cluster: KaitoClusterHook, run: Run) -> dict[str, str]:

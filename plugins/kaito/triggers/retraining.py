@@ -89,7 +89,7 @@ class PromotionTrigger(WorkspaceTrigger):
     """Waits until the reconciler has rolled a version out and watched it, or has taken it back.
 
     :param version: of the adapter.
-    :param until_it_bakes: whether to come back as soon as it is rolled out, before its bake time is over.
+    :param until_it_bakes: whether to come back as soon as it answers, as a canary or for all, while it is watched.
     """
 
     subject = "the new version"
@@ -113,8 +113,10 @@ class PromotionTrigger(WorkspaceTrigger):
             return Observation(
                 False, f"Version {self.version} is not served: {why}", failed=True, silent=True
             )
-        stage = (known.get("promotion") or {}).get("state")
-        if self.until_it_bakes and stage == retraining.BAKING:
+        promotion = known.get("promotion") or {}
+        stage = promotion.get("state")
+        answers = stage == retraining.BAKING or (stage == retraining.CANARY and promotion.get("until"))
+        if self.until_it_bakes and answers:
             return Observation(True, f"Version {self.version} answers.", silent=True, facts={"baking": True})
         return Observation(False, f"Version {self.version}: {stage}", silent=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 from include.pools.nodeclaim import node_claim_name
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
+from include.workspace.status import retraining
 from include.workspace.status.conditions import Phase, StaleGeneration, progress
 from tests.support.reconcile.cluster import MACHINE, NAME, NAMESPACE, Cluster, Obj, going, label
 
@@ -355,7 +356,11 @@ class Airflow:
                 "ownerReferences": owner,
                 "generation": 1,
             }
-            self.cluster.create("StatefulSet", {"metadata": meta, "spec": {"replicas": 1}, "status": {}})
+            template = {"spec": {"containers": [{"name": "inference"}, {"name": names.ADAPTERS_SIDECAR}]}}
+            spec = {"replicas": 1, "template": template}
+            self.cluster.create("StatefulSet", {"metadata": meta, "spec": spec, "status": {}})
+        tried = retraining.canary(found.get("status"), names.generation(found))
+        self.cluster.canaries = {tried["digest"]: tried["percent"]} if tried else {}
         return True
 
     def _service_ready(self, run: Run) -> bool:

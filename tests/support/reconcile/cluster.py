@@ -40,6 +40,8 @@ class Cluster:
         self.now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         self.count = 0
         self.objects: dict[str, dict[str, Obj]] = {kind: {} for kind in KINDS}
+        #: What the servers give a share of the requests to: percent by digest.
+        self.canaries: dict[str, float] = {}
 
     # -- what an API server does ------------------------------------------------------------------------------------
 

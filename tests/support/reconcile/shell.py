@@ -6,7 +6,7 @@ It is also the judge: it refuses to carry out what the reconciler must never do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from include.reconcile import (
     ReconcileConfig,
     RemoveFinalizer,
     ScaleToZero,
+    ServeAdapter,
     StartRun,
     decide,
     runs_to_ask,
@@ -80,10 +81,13 @@ class Shell:
             config_maps={"cfg": self.config},
             runs=runs,
             upstream=self.upstream,
-            activity=self.activity if asks_for_metrics(workspace, self.cluster.now) else None,
+            activity=self._activity() if asks_for_metrics(workspace, self.cluster.now) else None,
             pools=self._pools(),
         )
         return Look(workspace, observed, self.cluster.now, tuple(self._faults(workspace)))
+
+    def _activity(self) -> Activity | None:
+        return replace(self.activity, canaries=dict(self.cluster.canaries)) if self.activity else None
 
     def _pools(self) -> WorkspacePools:
         return workspace_pools(
@@ -172,6 +176,9 @@ class Shell:
                 generation = found["metadata"]["generation"] + 1
                 shrunk = {**found, "spec": {**found["spec"], "replicas": 0}}
                 self.cluster.change("StatefulSet", shrunk, generation=generation)
+        elif isinstance(act, ServeAdapter):
+            digest = act.canary.partition("@")[2]
+            self.cluster.canaries = {digest: act.percent} if digest else {}
         elif isinstance(act, ApplyObject):
             self.cluster.create("ControllerRevision", act.manifest)
 

@@ -18,6 +18,7 @@ from kaito.tasks.retraining import Retraining
 from kaito.triggers import retraining as retraining_triggers
 from kaito.triggers.retraining import ApprovalTrigger, PromotionTrigger, means
 
+from include.contracts import canary
 from include.contracts.evaluation import AdapterIdentity, GoldenCount, Interval, Metric, Subject, Summary
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
@@ -670,8 +671,18 @@ def test_a_promotion_is_asked_for_once_and_the_way_back_is_kept(
     assert (wanted["version"], wanted["state"], wanted["bakeSeconds"]) == (plan.version, "wanted", 90)
     assert wanted["earlier"] == ADAPTER
     assert wanted["reference"] == PUSHED["reference"]
+    assert "percent" not in wanted
     assert [one["version"] for one in retrain(cluster)["versions"]] == ["original", plan.version]
     assert status(cluster)["adapter"] == ADAPTER  # the reconciler's to change
+
+
+def test_a_promotion_may_begin_as_a_canary(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    gated(cluster, context, canary={"percent": 10, "time": "90s"})
+    with pytest.raises(TaskDeferred) as deferred:
+        promote_step(cluster).execute(context)
+    wanted = retrain(cluster)["promotion"]
+    assert (wanted["percent"], wanted["canarySeconds"], wanted["state"]) == (10, 90, "wanted")
+    assert deferred.value.trigger.timeout_seconds > 90 + promotion.ROLLED_OUT_WITHIN.total_seconds()
 
 
 def test_an_edited_workspace_takes_no_version_of_its_old_spec(
@@ -719,8 +730,9 @@ GOLDEN = """
         ),
     ],
 )
+@pytest.mark.parametrize("percent", [0, 10])
 def test_what_has_been_rolled_out_is_asked_what_its_version_knew(
-    cluster: FakeCluster, context: dict[str, Any], answers: list[Any], breach: str
+    cluster: FakeCluster, context: dict[str, Any], answers: list[Any], breach: str, percent: float
 ) -> None:
     golden = {"metadata": {"name": "golden"}, "data": {"golden.yaml": GOLDEN}}
     cluster.add(CONFIG_MAP, golden)
@@ -739,9 +751,17 @@ def test_what_has_been_rolled_out_is_asked_what_its_version_knew(
         promote_step(cluster).execute(context)
     assert deferred.value.trigger.until_it_bakes
     cluster.answers = [one if isinstance(one, Exception) else {"Result": one} for one in answers]
+    if percent:
+        status(cluster)["retrain"]["promotion"] |= {"state": "canary", "percent": percent}
+    asked = []
+    answer = cluster.post_to_service
+    cluster.post_to_service = lambda *a, **k: asked.append(dict(k["headers"])) or answer(*a, **k)  # type: ignore[method-assign,func-returns-value]
     with pytest.raises(TaskDeferred) as deferred:
         promote_step(cluster).promoted(context, {"ready": True, "message": "it answers", "baking": True})
     assert not deferred.value.trigger.until_it_bakes
+    assert len(asked) == 2
+    ids = [headers.get("x-request-id", "") for headers in asked]
+    assert all(canary.answers(one, percent) for one in ids) if percent else ids == ["", ""]
     assert breach in retrain(cluster)["promotion"].get("breach", "")
     assert bool(retrain(cluster)["promotion"].get("breach")) is bool(breach)
 
@@ -757,8 +777,10 @@ async def test_a_wait_for_the_bake_comes_back_before_its_end() -> None:
         until_it_bakes=True,
     )
     known = {"versions": [{"version": "1", "state": "promoted"}]}
-    for state, ready_now in (("rolling", False), ("baking", True)):
-        trigger.live = {"status": {"retrain": {**known, "promotion": {"version": "1", "state": state}}}}
+    loading, answering = {"state": "canary"}, {"state": "canary", "until": "2026-11-29T00:00:00Z"}
+    stages = [(loading, False), (answering, True), ({"state": "rolling"}, False), ({"state": "baking"}, True)]
+    for stage, ready_now in stages:
+        trigger.live = {"status": {"retrain": {**known, "promotion": {"version": "1", **stage}}}}
         seen = await trigger.observe(None)  # type: ignore[arg-type]
         assert seen.ready is ready_now
     event = trigger.success(seen)

@@ -86,6 +86,20 @@ def test_a_pod_that_cannot_be_marked_is_no_failure(cluster: FakeCluster, context
     assert roll_out(cluster).execute(context)["adapters"]
 
 
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_rollout_in_between_leaves_a_canary_its_share(
+    cluster: FakeCluster, context: dict[str, Any], generation: int
+) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    tried = {"version": "1", "state": "canary", "percent": 10, "reference": REFERENCE[:-64] + "2" * 64}
+    status = {"retrain": {"promotion": {**tried, "generation": generation}}}
+    cluster.objects["workspaces", "default", NAME]["status"] = status
+    roll_out(cluster).execute(context)
+    listed = json.loads(cluster.find(CONFIG_MAP, f"{NAME}-adapters", "default")["data"]["adapters.json"])
+    share = {"image": tried["reference"], "percent": 10.0} if generation == 1 else None
+    assert listed["adapters"][0].get("canary") == share, "none of another generation"
+
+
 def said(image: str, **pending: str) -> dict[str, Any]:
     now = {NAME: {"image": image, "digest": image.partition("@")[2], "since": "2026-01-01T00:00:00Z"}}
     return {"adapters": now, "pending": {NAME: {"image": REFERENCE, **pending}} if pending else {}}

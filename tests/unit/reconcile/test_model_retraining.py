@@ -39,8 +39,8 @@ class RetrainedLife(Life):
             if run.dag == "kaito_retrain" and run.state not in OVER:
                 run.answered = True
 
-    @rule(bake=st.sampled_from([0.0, 0.0, 60.0]))
-    def promote(self, bake: float) -> None:
+    @rule(bake=st.sampled_from([0.0, 0.0, 60.0]), percent=st.sampled_from([0.0, 10.0, 50.0]))
+    def promote(self, bake: float, percent: float) -> None:
         """What the step of that name writes, where there is an adapter and no other version is on its way."""
         status = (self.ws or {}).get("status") or {}
         told = condition(status, "AdapterPublished") or {}
@@ -67,7 +67,14 @@ class RetrainedLife(Life):
         history = known.get("versions") or ([first] if first.get("reference") else [])
         status = retraining.with_retrain(status, {**known, "versions": [*history, entry]})
         self._write(
-            retraining.wanted(status, entry, cause="promote", bake_seconds=bake, generation=generation)
+            retraining.wanted(
+                status,
+                entry,
+                cause="promote",
+                bake_seconds=bake,
+                generation=generation,
+                canary={"percent": percent, "canarySeconds": 60.0} if percent else None,
+            )
         )
 
     def _write(self, status: dict[str, Any]) -> None:
@@ -94,6 +101,8 @@ class RetrainedLife(Life):
         assert not retraining.working(status), self._words()
         digest = str((status.get("adapter") or {}).get("digest") or "")
         entry = next((one for one in known.get("versions") or () if one.get("digest") == digest), None)
+        if "promotion" not in known and summary.get("status") == "True":
+            assert not self.cluster.canaries, self._words()
         if entry is not None and "promotion" not in known:
             assert entry["state"] != State.CANDIDATE, (self._words(), known)
 

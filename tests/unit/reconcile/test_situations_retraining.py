@@ -15,53 +15,19 @@ from include.workspace.api.crd_status import status_schema
 from include.workspace.status import retraining
 from include.workspace.status.conditions import condition
 from tests.support.reconcile.cluster import NAME
+from tests.support.reconcile.retrained import ENTRY, NEW, OLD, a_service, digest, told, wants, write
 from tests.support.reconcile.story import Story, of, ready, run_ended
 
 #: The model's clock begins on Monday, 2026-11-23, at noon (UTC).
 HOURLY = {names.RETRAIN_SCHEDULE: "0 * * * *"}
-OLD, NEW = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
-ENTRY = {
-    "version": "20261123.1",
-    "state": "candidate",
-    "digest": NEW,
-    "reference": f"r.io/x@{NEW}",
-    "image": "r.io/x:1-20261123.1",
-}
-
-
-def a_service(**annotations: str) -> Story:
-    story = Story("quick", **annotations).lives(ready)
-    adapter = {"digest": OLD, "reference": f"r.io/x@{OLD}", "image": "r.io/x:1"}
-    return write(story, {**story.status, "adapter": adapter})
-
-
-def write(story: Story, status: dict[str, Any]) -> Story:
-    story.cluster.change("Workspace", {**story.ws, "status": status})
-    return story
-
-
-def wants(story: Story, bake: float = 0.0, cause: str = "promote") -> Story:
-    """What the task `promote` writes."""
-    known = {**retraining.of(story.status), "versions": [ENTRY]}
-    status = retraining.with_retrain(story.status, known)
-    return write(story, retraining.wanted(status, ENTRY, cause=cause, bake_seconds=bake, generation=1))
 
 
 def starts(decision: Decision) -> list[StartRun]:
     return [act for act in of(decision, StartRun) if act.dag_id == "kaito_retrain"]
 
 
-def told(story: Story) -> tuple[str, str]:
-    found = condition(story.status, "RetrainReady") or {}
-    return str(found.get("status")), str(found.get("reason"))
-
-
 def end(story: Story, state: str = "success") -> None:
     story.airflow.runs[story.status["retrain"]["run"]["id"]].state = state
-
-
-def digest(story: Story) -> str:
-    return str(story.status["adapter"]["digest"])
 
 
 def test_a_workspace_without_the_annotations_is_as_before() -> None:

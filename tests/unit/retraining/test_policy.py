@@ -63,15 +63,18 @@ def test_every_fault_is_named_at_once_with_what_would_be_right() -> None:
                 "when": "sometimes",
                 "minimumChange": {"share": 3},
                 "approval": {"onTimeout": "panic"},
+                "canary": {"percnt": 10, "percent": 100},
             }
         )
     told = [str(fault) for fault in raised.value.faults]
-    assert len(told) == 7
+    assert len(told) == 9
     assert any("coolDwn" in one and "did you mean coolDown?" in one for one in told)
     assert any("watch.evry" in one and "did you mean every?" in one for one in told)
     assert any("watch.every" in one and "30m" in one for one in told)
     assert any("keep" in one and "greater than or equal to 1" in one for one in told)
     assert any("when" in one and "'always' or 'changed'" in one for one in told)
+    assert any("canary.percnt" in one and "did you mean percent?" in one for one in told)
+    assert any("canary.percent" in one and "less than 100" in one for one in told)
     assert any("approval.onTimeout" in one and "'refuse' or 'promote'" in one for one in told)
 
 

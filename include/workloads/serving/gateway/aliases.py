@@ -6,6 +6,9 @@ requests, those under way keep the version that they began with, and no prefix c
 
     {"adapters": {"mine": {"target": "mine@0123456789ab", "digest": "sha256:0123..."}}, "default": "mine"}
 
+While a canary is tried, `mine` also has {"canary": {"target", "digest", "percent"}}: that share of its requests, chosen
+by their ids (include/contracts/canary.py), is the canary's.
+
 `default` is the adapter that /chat asks; what else stands there (adapter/versions.py) is shown at /kaito/adapters.
 """
 
@@ -18,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts import canary
 from include.workloads.serving.gateway.walls import WatchedFile
 
 log = logging.getLogger("workload")
 
 DIGEST_CHARACTERS = 12
+FAILED = "Failed"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class Adapter:
 
     target: str
     digest: str = ""
+
+
+@dataclass(frozen=True)
+class Shared(Adapter):
+    """One that gives `percent` of its requests to a canary."""
+
+    canary: Adapter = Adapter("")
+    percent: float = 0.0
 
 
 def immutable_name(name: str, digest: str) -> str:
@@ -50,7 +63,13 @@ def read_aliases(content: bytes) -> dict[str, Adapter]:
 def _adapter(name: str, value: Any) -> Adapter:
     if not isinstance(value, Mapping) or not isinstance(target := value.get("target", name), str):
         raise ValueError(f"adapters.{name} must be a mapping with the text target")
-    return Adapter(target, str(value.get("digest") or ""))
+    digest, beside = str(value.get("digest") or ""), value.get("canary")
+    if beside is None:
+        return Adapter(target, digest)
+    tried = _adapter(f"{name}.canary", beside)
+    if not isinstance(percent := beside.get("percent"), (int, float)) or not 0 <= percent <= 100:
+        raise ValueError(f"adapters.{name}.canary.percent must be a number from 0 to 100")
+    return Shared(target, digest, Adapter(tried.target, tried.digest), float(percent))
 
 
 class Aliases:
@@ -96,9 +115,27 @@ class Aliases:
             }
         }
 
-    def resolve(self, model: str | None) -> Adapter | None:
-        """The adapter behind a public name."""
-        return self.now().get(model) if model is not None else None
+    def resolve(self, model: str | None, request_id: str = "") -> Adapter | None:
+        """The adapter behind a public name, for the request of this id."""
+        found = self.now().get(model) if model is not None else None
+        if isinstance(found, Shared) and canary.answers(request_id, found.percent):
+            return found.canary
+        return found
+
+    def canaries(self) -> dict[str, float]:
+        """The share of its name's requests that each canary answers, in percent, by its digest."""
+        return {
+            one.canary.digest: one.percent
+            for one in self.now().values()
+            if isinstance(one, Shared) and one.canary.digest
+        }
+
+    def refused(self) -> list[str]:
+        """Digests of the versions that the server was given and does not take."""
+        pending = self.shown().get("pending")
+        told = pending.values() if isinstance(pending, Mapping) else ()
+        failed = (one for one in told if isinstance(one, Mapping) and one.get("state") == FAILED)
+        return [digest for one in failed if (digest := str(one.get("image") or "").partition("@")[2])]
 
     def public(self, listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Entries of /v1/models as clients name them: each adapter once, under its public name."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from include.contracts import canary
 from include.workloads.serving.gateway.aliases import Adapter, Aliases
 from include.workloads.serving.gateway.asgi import (
     App,
@@ -127,8 +128,9 @@ class Gateway:
         plain = asked(scope, scope["method"], "/metrics", without=["accept-encoding", "accept"])
         plain["query_string"] = scope.get("query_string", b"")
         caught = await catch(self._app, plain, receive)
-        own = self._parts.use.text() if caught.status == 200 else b""
-        await caught.send_on(send, caught.body + own)
+        aliases = self._parts.aliases
+        told = self._parts.use.text(aliases.canaries(), aliases.refused()) if caught.status == 200 else b""
+        await caught.send_on(send, caught.body + told)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -170,8 +172,10 @@ class Gateway:
     async def _generate(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         """A question to the model: the only requests that count as use."""
         parts, path = self._parts, scope["path"]
-        value, adapter = self._question(scope, body)
-        with parts.use.watched(path, send) as answering:
+        request_id = header(scope, canary.HEADER) or canary.fresh_id()
+        value, adapter = self._question(scope, body, request_id)
+        with parts.use.watched(path, send, adapter.digest if adapter else "") as answering:
+            answering.headers.append((canary.HEADER.encode(), request_id.encode("latin-1")))
             receive = answering.hearing(receive)
             if parts.guard is not None:
                 try:
@@ -198,7 +202,9 @@ class Gateway:
         """The adapter that /chat asks, which has no field for a model."""
         return self._parts.chat_adapter or self._parts.aliases.default()
 
-    def _question(self, scope: Scope, body: bytes) -> tuple[dict[str, Any] | None, Adapter | None]:
+    def _question(
+        self, scope: Scope, body: bytes, request_id: str
+    ) -> tuple[dict[str, Any] | None, Adapter | None]:
         """The body as a value (None for uploads), and the adapter that it asks."""
         kind = (header(scope, "content-type") or "").partition(";")[0].strip().lower()
         if kind.startswith("multipart/"):
@@ -207,7 +213,7 @@ class Gateway:
         model = value.get("model")
         if scope["path"] == KAITO_CHAT:
             model = self._chat_adapter()
-        return value, self._parts.aliases.resolve(model if isinstance(model, str) else None)
+        return value, self._parts.aliases.resolve(model if isinstance(model, str) else None, request_id)
 
     async def _kaito_chat(
         self, scope: Scope, receive: Receive, send: Send, value: dict[str, Any], adapter: Adapter | None

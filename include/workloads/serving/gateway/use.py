@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, generate_latest
@@ -38,14 +38,21 @@ class Use:
         self._limit = failures
         self._failed_in_a_row = 0
         self.requests = Counter(
-            "kaito_serving_requests", "Requests answered.", ("endpoint", "status"), registry=self.registry
+            "kaito_serving_requests",
+            "Requests answered.",
+            ("endpoint", "status", "adapter"),
+            registry=self.registry,
         )
         self.failures = Counter(
-            "kaito_serving_failed", "Answers that failed by the server's own fault.", registry=self.registry
+            "kaito_serving_failed",
+            "Answers that failed by the server's own fault.",
+            ("adapter",),
+            registry=self.registry,
         )
         self.seconds = Summary(
             "kaito_serving_answer_seconds",
             "From a whole request to the last byte of its answer, of answers that came to a good end.",
+            ("adapter",),
             registry=self.registry,
         )
         self.rejected = Counter(
@@ -59,15 +66,37 @@ class Use:
             "When the last answer ended, in unix seconds; 0 before the first.",
             registry=self.registry,
         )
+        self._canary = Gauge(
+            "kaito_serving_canary_percent",
+            "The share of its name's requests that a canary answers.",
+            ("adapter",),
+            registry=self.registry,
+        )
+        self._refused = Gauge(
+            "kaito_serving_adapter_refused",
+            "1 for a version that the server was given and does not take.",
+            ("adapter",),
+            registry=self.registry,
+        )
         self.current = 0
 
-    def text(self) -> bytes:
-        """Prometheus' text format."""
+    def text(self, canaries: Mapping[str, float] | None = None, refused: Iterable[str] = ()) -> bytes:
+        """Prometheus' text format.
+
+        :param canaries: the share of each canary in percent, by its digest.
+        :param refused: digests of the versions that the server does not take.
+        """
+        self._canary.clear()
+        self._refused.clear()
+        for digest, percent in (canaries or {}).items():
+            self._canary.labels(digest).set(percent)
+        for digest in refused:
+            self._refused.labels(digest).set(1)
         return generate_latest(self.registry)
 
     def refused(self, endpoint: str, status: int) -> None:
         """Count a request that never reached the model."""
-        self.requests.labels(endpoint, str(status)).inc()
+        self.requests.labels(endpoint, str(status), "").inc()
 
     def trouble(self) -> str | None:
         """Why the server should be restarted, None while it is well."""
@@ -76,8 +105,11 @@ class Use:
         return f"The last {self._failed_in_a_row} answers failed."
 
     @contextmanager
-    def watched(self, endpoint: str, send: Send) -> Iterator[Answering]:
-        """One request on its way; sends through what this gives."""
+    def watched(self, endpoint: str, send: Send, adapter: str = "") -> Iterator[Answering]:
+        """One request on its way; sends through what this gives.
+
+        :param adapter: digest of the adapter that answers, "" for the base model and where nobody knows it.
+        """
         answering = Answering(send, self._send_seconds)
         begin = time.monotonic()
         self.current += 1
@@ -96,19 +128,19 @@ class Use:
         finally:
             self.current -= 1
             self.in_flight.dec()
-            self._ended(endpoint, answering, time.monotonic() - begin)
+            self._ended(endpoint, adapter, answering, time.monotonic() - begin)
 
-    def _ended(self, endpoint: str, answering: Answering, seconds: float) -> None:
+    def _ended(self, endpoint: str, adapter: str, answering: Answering, seconds: float) -> None:
         status = answering.status or (499 if answering.left else 500)
-        self.requests.labels(endpoint, str(status)).inc()
+        self.requests.labels(endpoint, str(status), adapter).inc()
         if not 400 <= status < 500:
             self._last.set(time.time())
         if answering.failed or (status >= 500 and status != NOT_IMPLEMENTED):
             self._failed_in_a_row += 1
-            self.failures.inc()
+            self.failures.labels(adapter).inc()
         elif status < 400 and not answering.left:
             self._failed_in_a_row = 0
-            self.seconds.observe(seconds)
+            self.seconds.labels(adapter).observe(seconds)
 
 
 class Leave:
@@ -153,7 +185,9 @@ class Answering:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*(message.get("headers") or []), *self.headers]}
+            ours = {name for name, _ in self.headers}
+            theirs = [one for one in message.get("headers") or [] if one[0].lower() not in ours]
+            message = {**message, "headers": [*theirs, *self.headers]}
         elif message["type"] == "http.response.body" and _says_failure(message.get("body", b"")):
             self.failed = True
         try:

@@ -54,8 +54,10 @@ class Place:
         self.time = 0.0
         self.engine = FakeEngine()
 
-    def want(self, **images: str) -> None:
-        listed = [{"name": name, "image": one} for name, one in images.items()]
+    def want(self, canary: tuple[str, float] | None = None, **images: str) -> None:
+        """`canary` is an image and its percent, beside each of the others."""
+        beside = {"canary": {"image": canary[0], "percent": canary[1]}} if canary else {}
+        listed = [{"name": name, "image": one, **beside} for name, one in images.items()]
         self.wanted.write_text(json.dumps({"adapters": listed}))
 
     def pull(self, reference: str, folder: Path) -> str:
@@ -140,6 +142,68 @@ def test_adapters_are_added_and_removed(place: Place) -> None:
     assert set(place.targets()) == {"yours"}
 
 
+FIRST, SECOND, THIRD = (f"r/a@sha256:{letter * 64}" for letter in "abc")
+
+
+def test_a_canary_is_loaded_beside_the_version_that_is_served_and_let_go_again(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.want((SECOND, 10), mine=FIRST)
+    follower = place.follower()
+    follower.prepare()
+    assert place.pulls == [FIRST], "a canary keeps no server from starting"
+    aliases = Aliases({}, place.names)
+    follower.step(place.engine)
+    beside = place.said()["adapters"]["mine"]["canary"]
+    assert (beside["target"], beside["image"], beside["percent"]) == ("mine@bbbbbbbbbbbb", SECOND, 10)
+    assert place.targets() == {"mine": "mine@aaaaaaaaaaaa"}
+    assert aliases.canaries() == {SECOND.partition("@")[2]: 10}
+    assert place.follower().now == follower.now, "a new life of the sidecar knows of it"
+    place.want((SECOND, 50), mine=FIRST)
+    follower.step(place.engine)
+    assert aliases.canaries() == {SECOND.partition("@")[2]: 50}
+    place.want(mine=FIRST)
+    follower.step(place.engine)
+    assert aliases.canaries() == {}, "no request is its from now on"
+    assert "mine@bbbbbbbbbbbb" in place.engine.loaded, "answers under way go on"
+    place.time += DRAIN_SECONDS
+    follower.step(place.engine)
+    assert "mine@bbbbbbbbbbbb" not in place.engine.loaded
+    assert place.pulls == [FIRST, SECOND]
+
+
+def test_a_canary_that_has_held_out_is_served_without_a_pull(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.want((SECOND, 10), mine=FIRST)
+    follower = place.follower()
+    follower.prepare()
+    place.engine.loaded["mine@aaaaaaaaaaaa"] = "at its start"
+    follower.step(place.engine)
+    place.want(mine=SECOND)
+    follower.step(place.engine)
+    assert place.targets() == {"mine": "mine@bbbbbbbbbbbb"}
+    place.time += DRAIN_SECONDS
+    follower.step(place.engine)
+    assert set(place.engine.loaded) == {"mine@bbbbbbbbbbbb"}
+    assert place.pulls == [FIRST, SECOND]
+
+
+def test_a_canary_that_cannot_be_had_leaves_all_requests_to_what_is_served(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.want(mine=FIRST)
+    follower = place.follower()
+    follower.prepare()
+    place.want((SECOND, 10), mine=FIRST)
+    place.engine.error = EngineRefused("rank 64 is more than max_lora_rank 16")
+    for _ in range(3):
+        follower.step(place.engine)
+    aliases = Aliases({}, place.names)
+    assert aliases.canaries() == {}
+    assert aliases.refused() == [SECOND.partition("@")[2]]
+    place.want(mine=FIRST)
+    follower.step(place.engine)
+    assert aliases.refused() == []
+
+
 @pytest.mark.parametrize(
     ("pulling", "loading", "state"),
     [
@@ -197,7 +261,17 @@ def test_a_new_life_goes_on_from_the_names(place: Place) -> None:
     assert place.pulls == pulls
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"adapters": [1]}', '{"adapters": [{"name": "a"}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"adapters": [1]}',
+        '{"adapters": [{"name": "a"}]}',
+        '{"adapters": [{"name": "a", "image": "r/a:1", "canary": {"image": "r/a:2", "percent": 100}}]}',
+    ],
+)
 def test_a_list_that_is_none_changes_nothing(place: Place, content: str) -> None:
     before = place.said()
     place.wanted.write_text(content)
@@ -225,24 +299,34 @@ wishes = st.dictionaries(st.sampled_from(["one", "two"]), images, max_size=2)
 
 @given(
     st.lists(
-        st.tuples(wishes, st.sampled_from(["well", "away", "refuses"]), st.integers(0, 1000)), max_size=8
+        st.tuples(
+            wishes,
+            st.none() | st.tuples(images, st.sampled_from([10.0, 50.0])),
+            st.sampled_from(["well", "away", "refuses"]),
+            st.integers(0, 1000),
+        ),
+        max_size=8,
     )
 )
 def test_whatever_happens_a_name_means_a_version_that_is_there(
-    tmp_path_factory: pytest.TempPathFactory, story: list[tuple[dict[str, str], str, int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    story: list[tuple[dict[str, str], tuple[str, float] | None, str, int]],
 ) -> None:
     place = Place(tmp_path_factory.mktemp("pod"))
     place.want(one=f"r/a@sha256:{'a' * 64}")
     follower = place.follower()
     follower.prepare()
-    for wish, mood, seconds in story:
-        place.want(**wish)
+    for wish, canary, mood, seconds in story:
+        place.want(canary, **wish)
         place.engine.error = {"away": EngineAway("away"), "refuses": EngineRefused("no")}.get(mood)
         place.time += seconds
         follower.step(place.engine)
         for name, target in place.targets().items():
             assert target.startswith(f"{name}@")
             assert (place.folder / "adapters" / target).is_dir()
+            if beside := place.said()["adapters"][name]["canary"]:
+                assert (place.folder / "adapters" / beside["target"]).is_dir()
+                assert beside["target"] in place.engine.loaded or beside["target"] == target
         assert set(place.targets()) <= {*wish}
     place.engine.error = None
     wish = {"two": f"r/a@sha256:{'d' * 64}"}

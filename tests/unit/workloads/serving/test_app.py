@@ -154,7 +154,7 @@ def test_requests_and_tokens_are_counted(client: TestClient) -> None:
     completion(client)
     completion(client, model="x")
     text = client.get("/metrics").text
-    label = 'endpoint="/v1/chat/completions"'
+    label = 'adapter="",endpoint="/v1/chat/completions"'
     assert f'kaito_serving_requests_total{{{label},status="200"}} 1.0' in text
     assert f'kaito_serving_requests_total{{{label},status="404"}} 1.0' in text
     assert 'kaito_serving_tokens_total{kind="completion",model="gpu"} 7.0' in text
