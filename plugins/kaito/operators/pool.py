@@ -10,9 +10,14 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.contracts.purpose import Purpose
 from include.workspace.status import conditions
+from include.workspace.status.transitions import WARNING, Event
+from kaito.controller.event_recorder import tell
 from kaito.hooks.api import STATEFUL_SET, ClusterError
+from kaito.hooks.cluster_calls import run as told
+from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import kept_adapter
 from kaito.providers.base import PoolKey
+from kaito.tasks import earlier_service
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
 from kaito.tasks.stopped import fail_if_stopped
@@ -97,7 +102,6 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             return
         key = PoolKey(run.name, run.namespace, self.purpose)
         if self.purpose == Purpose.SERVING and self._withdraw(run):
-            self.log.warning("The service still answers: it keeps its machines.")
             return
         machines = self.machines(run)
         if machines.makes_machines and not (run.trained and self.purpose == Purpose.TUNING):
@@ -123,16 +127,38 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
         return bool(states.get(ti.run_id, {}).get(task_id) == TaskInstanceState.SUCCESS)
 
     def _withdraw(self, run: Run) -> bool:
-        """Take back a service that this run made and that never answered; returns whether one is left that answers."""
+        """Take back a service that this run made and that never answered; returns whether one stays on its machines.
+
+        What answered before this run replaced it is put back.
+        """
         live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
         if live is None or live["metadata"].get("deletionTimestamp"):
             return False
         labels = live["metadata"].get("labels") or {}
-        if (live.get("status") or {}).get("readyReplicas"):
+        mine = labels.get("kaito.sh/run-id") == run.run_id
+        if mine and self._put_back(run, live):
             return True
-        if labels.get("kaito.sh/run-id") == run.run_id:
+        if (live.get("status") or {}).get("readyReplicas"):
+            self.log.warning("The service still answers: it keeps its machines.")
+            return True
+        if mine:
             try:
                 self.cluster.delete(STATEFUL_SET, run.name, run.namespace, uid=live["metadata"]["uid"])
             except ClusterError as error:
                 self.log.warning("StatefulSet %s could not be taken back: %s", run.name, error)
         return False
+
+    def _put_back(self, run: Run, live: dict[str, Any]) -> bool:
+        try:
+            workspace = self.live_workspace(run)
+            if not earlier_service.put_back(self.cluster, run, live):
+                return False
+        except StaleWorkspace:  # a later run rolls out what is wanted now
+            return False
+        except ClusterError as error:
+            self.log.warning("What served before could not be put back: %s", error)
+            return False
+        message = "The rollout failed, so what answered before is put back; it keeps its machines."
+        self.log.warning("%s", message)
+        told(tell(self.cluster.calls, workspace, [Event(WARNING, "ServicePutBack", message)]))
+        return True

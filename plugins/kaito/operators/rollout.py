@@ -30,8 +30,9 @@ from kaito.hooks.api import (
 )
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.settings import manifest_settings
-from kaito.tasks import performance, served_adapters
+from kaito.tasks import earlier_service, performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
+from kaito.tasks.earlier_service import TEMPLATE_DIGEST
 from kaito.tasks.golden_questions import key_header
 from kaito.tasks.links import ServiceLink, WorkspaceLink
 from kaito.tasks.open_lineage import LineageTask, adapter_place, service_place
@@ -47,7 +48,6 @@ ANSWER_SECONDS = 180
 ANSWER_TOKENS = 64
 GET_SECONDS = 10
 KEY_BYTES = 32
-TEMPLATE_DIGEST = "kaito.sh/template-digest"
 
 
 class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
@@ -83,8 +83,9 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
             self.cluster.apply(NETWORK_POLICY, manifests.network_policy(run.workspace, plan))
             self.cluster.apply(DISRUPTION_BUDGET, manifests.disruption_budget(run.workspace))
             followed = manifests.are_followed(plan, adapters)
+            stateful_set = self._stateful_set(run, plan, adapters)
             served_adapters.write(self.cluster, run, adapters, followed)
-            made = self.cluster.apply(STATEFUL_SET, self._stateful_set(run, plan, adapters))
+            made = self.cluster.apply(STATEFUL_SET, stateful_set)
             if followed:
                 served_adapters.look_now(self.cluster, run, adapters)
         except ClusterError as error:
@@ -126,7 +127,10 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
         data = (self.cluster.find(CONFIG_MAP, config, run.namespace) or {}).get("data") if config else None
         flags = references.parsed((data or {}).get(INFERENCE_KEY))
         wanted = manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters, flags)
-        return unrolled(wanted, self.cluster.find(STATEFUL_SET, run.name, run.namespace), data)
+        live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
+        result = unrolled(wanted, live, data)
+        earlier_service.note(self.cluster, run, result, live)
+        return result
 
     def _adapters(self, run: Run, live: Mapping[str, Any], context: Context) -> list[dict[str, Any]]:
         """Return the adapters to serve; a pushed one by its digest, never by a tag that may move."""
