@@ -48,6 +48,13 @@ class GenerateKwargs(BaseModel):
     pad_token_id: int | None = None
     eos_token_id: int | None = None
 
+    @field_validator("min_length")
+    @classmethod
+    def _no_min_length(cls, value: int) -> int:
+        if value:
+            raise ValueError("it counts the prompt too, which no runtime does here; use min_new_tokens")
+        return value
+
     def sampling(self) -> dict[str, Any]:
         """generate()'s arguments. A temperature of 0 means greedy; a temperature, top_p or top_k asks for sampling."""
         wished = self.do_sample

@@ -41,6 +41,14 @@ def test_chat_bodies_without_one_clear_question_are_refused(body: dict[str, Any]
         KaitoChat.model_validate(body)
 
 
+def test_a_least_length_that_no_runtime_keeps_is_refused() -> None:
+    assert GenerateKwargs.model_validate({"min_length": 0, "min_new_tokens": 5}).sampling() == {
+        "min_new_tokens": 5
+    }
+    with pytest.raises(ValidationError, match="use min_new_tokens"):
+        KaitoChat.model_validate({"prompt": "a", "generate_kwargs": {"min_length": 20}})
+
+
 def test_openai_parts_are_joined_and_images_refused() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = ChatCompletion.model_validate(
