@@ -20,7 +20,7 @@ from transformers.generation import RepetitionPenaltyLogitsProcessor, Temperatur
 from include.workloads.serving.app import Holder, build_app
 from include.workloads.serving.dialects import ChatCompletion, GenerateKwargs
 from include.workloads.serving.gateway.environment import parts_of
-from include.workloads.serving.generation import Request, Worker
+from include.workloads.serving.generation import Busy, Request, Worker
 from include.workloads.serving.metrics import Metrics
 from include.workloads.serving.service import Service
 from include.workloads.tuning.standin import _tokenizer
@@ -115,6 +115,21 @@ def get(port: int, path: str) -> str:
     import httpx
 
     return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).text
+
+
+def test_a_full_queue_asks_to_come_again(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Request) -> None:
+        raise Busy
+
+    assert holder.service is not None
+    monkeypatch.setattr(holder.service._worker, "submit", full)
+    client = TestClient(build_app(holder, Metrics(), parts_of({})))
+    for path, body in ((CHAT, QUESTION), (CHAT, {**QUESTION, "stream": True}), ("/chat", {"prompt": "?"})):
+        answer = client.post(path, json=body)
+        assert answer.status_code == 429
+        assert "try again in a moment" in answer.json()["error"]["message"]
+        assert int(answer.headers["retry-after"]) > 0
+    assert client.get("/health").status_code == 200
 
 
 def test_health_turns_bad_while_every_answer_fails(holder: Holder, model: Model) -> None:
