@@ -12,6 +12,7 @@ from typing import Any
 
 from include.catalog.machines import Machine
 from include.catalog.models import Model
+from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.training_config import examine_config
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
@@ -30,7 +31,8 @@ class TrainingShape:
 
     The defaults are the most that the trainer chooses by itself: packed sequences, several at a time.
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
-    `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU.
+    `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU. `batch_size` are
+    rows: with the objective dpo each is two sequences, the better and the worse answer.
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -45,25 +47,35 @@ class TrainingShape:
     tiled_loss: bool = True
     epochs: float = float(TRAINING_DEFAULTS["num_train_epochs"])
     processes: int = 1
+    objective: str = Objective.SFT
 
     @classmethod
-    def modest(cls) -> TrainingShape:
+    def modest(cls, objective: str = Objective.SFT) -> TrainingShape:
         """The least that a run without settings of its own is worth: what must fit before a machine is accepted."""
-        return cls(sequence_length=1024, batch_size=1, gradient_checkpointing=True)
+        return cls(
+            sequence_length=1024,
+            batch_size=_rows(objective, 1),
+            gradient_checkpointing=True,
+            packing=objective == Objective.SFT,
+            objective=objective,
+        )
 
     @classmethod
-    def least(cls) -> TrainingShape:
+    def least(cls, objective: str = Objective.SFT) -> TrainingShape:
         """What no config can go below: one token, rank 1. For configs whose content is not known yet."""
-        return cls(sequence_length=1, batch_size=1, rank=1, gradient_checkpointing=True)
+        return replace(cls.modest(objective), sequence_length=1, batch_size=1, rank=1)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TrainingShape:
+    def from_config(cls, config: Mapping[str, Any], objective: str = Objective.SFT) -> TrainingShape:
         """Reads a parsed `training_config.yaml`; a missing or unusable value keeps the default."""
-        read = examine_config(config)
+        objective = objective if objective in OBJECTIVES else Objective.SFT
+        read = examine_config(config, objective=objective)
         training, lora = read.section("TrainingArguments"), read.section("LoraConfig")
         quantization, own = read.section("QuantizationConfig"), cls()
         # The trainer's rule: who sets the accumulation alone has a total in mind and gets one sequence at a time.
         free_batch = 1 if "gradient_accumulation_steps" in training else own.batch_size
+        if objective != Objective.SFT:
+            free_batch = _rows(objective, 1)
         return cls(
             sequence_length=training.get("max_length") or own.sequence_length,
             batch_size=training.get("per_device_train_batch_size", free_batch),
@@ -73,15 +85,21 @@ class TrainingShape:
             double_quant=quantization.get("bnb_4bit_use_double_quant", True),
             optimizer=training.get("optim", ""),
             target_modules=_names(lora.get("target_modules")),
-            packing=training.get("packing", True),
+            packing=training.get("packing", objective == Objective.SFT),
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
             epochs=training.get("num_train_epochs", own.epochs),
+            objective=objective,
         )
+
+    @property
+    def sequences(self) -> int:
+        """Sequences in one forward pass of one process."""
+        return self.batch_size * (2 if self.objective == Objective.DPO else 1)
 
     @property
     def tokens(self) -> int:
         """Tokens in one forward pass of one process."""
-        return self.sequence_length * self.batch_size
+        return self.sequence_length * self.sequences
 
     def settled(self, model: Model, method: str, machine: Machine) -> TrainingShape:
         """The same with the trainer's choices made for this machine: sequence, checkpointing, optimizer, processes."""
@@ -90,7 +108,7 @@ class TrainingShape:
         if checkpointing is None:
             shape = model.shape
             units = shape.layers * shape.hidden if shape else 0
-            activations = length * self.batch_size * units * BYTES_PER_ACTIVATION
+            activations = length * self.sequences * units * BYTES_PER_ACTIVATION
             checkpointing = model.weights_bytes + activations > CHECKPOINTING_SHARE * machine.gpu_memory_bytes
         optimizer = self.optimizer or default_optimizer(method)
         return replace(
@@ -118,6 +136,11 @@ class TrainingShape:
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def _rows(objective: str, usual: int) -> int:
+    """Rows of a batch: kto's loss takes two at least (`include.contracts.preference_keys.least_batch`)."""
+    return max(usual, 2) if objective == Objective.KTO else usual
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from include.catalog import layers
 from include.catalog.memory import CUDA_CONTEXT, Terms
 from include.catalog.models import Model, ModelShape
 from include.catalog.training_shape import TrainingShape
-from include.contracts.methods import TuningMethod
+from include.contracts.methods import Objective, TuningMethod
 from include.contracts.training_defaults import default_optimizer
 
 # bitsandbytes: a float scale for 64 weights; QLoRA (arXiv 2305.14314, section 3): 0.127 bits with the scales quantised
@@ -53,6 +53,7 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
         ("optimizer", round(trained * optimizer_bytes(training.optimizer or default_optimizer(method)))),
         ("activations", activations(model, training)),
         ("logits and loss", logits(shape, training)),
+        ("reference pass", reference_pass(model, training)),
         (
             "dequantised layer",
             0 if method == TuningMethod.LORA else 2 * largest,
@@ -132,7 +133,7 @@ def block_activations(model: Model, training: TrainingShape) -> int:
 def mask(training: TrainingShape) -> int:
     """Bytes of one 16-bit attention mask: packed rows of a batch are laid end to end, so it is their sum squared."""
     length = training.tokens if training.packing else training.sequence_length
-    return 2 * length * length * (1 if training.packing else training.batch_size)
+    return 2 * length * length * (1 if training.packing else training.sequences)
 
 
 def activations(model: Model, training: TrainingShape) -> int:
@@ -145,6 +146,17 @@ def activations(model: Model, training: TrainingShape) -> int:
     if training.gradient_checkpointing is False:
         return shape.layers * block + last
     return shape.layers * training.tokens * shape.hidden * 2 + block + last
+
+
+def reference_pass(model: Model, training: TrainingShape) -> int:
+    """Bytes of the forward pass without the adapter that dpo and kto compare with, beside what the backward pass needs.
+
+    It keeps nothing, so one block in full is more than it has at a time; with checkpointing that room is counted
+    already, for the block that is computed again when this pass is over. There is no second copy of the weights.
+    """
+    if training.objective == Objective.SFT or training.gradient_checkpointing is not False:
+        return 0
+    return block_activations(model, training)
 
 
 def logits(shape: ModelShape, training: TrainingShape) -> int:

@@ -150,8 +150,8 @@ class _Checker:
         self.maps = maps
         self.models = models
         self.used: set[tuple[str, int]] = set()
-        self.judged: dict[tuple[int, str, str], list[Finding]] = {}
-        self.parsed: dict[int, tuple[Mapping[str, Any], list[str]]] = {}
+        self.judged: dict[tuple[int, str, str, str], list[Finding]] = {}
+        self.parsed: dict[tuple[int, str], tuple[Mapping[str, Any], list[str]]] = {}
 
     def examine(self, one: _Object) -> DocumentReport:
         report = DocumentReport(
@@ -244,16 +244,19 @@ class _Checker:
 
         text = config_maps.content(found, KEY)
         preset = workspace.preset.name if workspace.preset else ""
-        key = (id(found), workspace.method, preset)  # one ConfigMap may serve hundreds of Workspaces
+        # One ConfigMap may serve hundreds of Workspaces.
+        key = (id(found), workspace.method, workspace.objective, preset)
         if key not in self.judged:
             self.judged[key] = config_maps.findings(
                 found, KEY, "M2", lambda text: check_training_config(workspace, text, catalog)
             )
         report.faults += self.judged[key]
-        if id(found) not in self.parsed:
-            notices = [f"ConfigMap {found.name}: {notice}" for notice in config_notices(text or "")]
-            self.parsed[id(found)] = config_maps.parsed(text or ""), notices
-        training, told = self.parsed[id(found)]
+        read = (id(found), workspace.objective)
+        if read not in self.parsed:
+            told = config_notices(text or "", workspace.objective)
+            notices = [f"ConfigMap {found.name}: {notice}" for notice in told]
+            self.parsed[read] = config_maps.parsed(text or ""), notices
+        training, told = self.parsed[read]
         report.notices += told
         return training
 

@@ -141,6 +141,7 @@ SENTENCES: Mapping[str, str] = {
     "F46": "The GPUs of the machine can share the model's attention heads evenly.",
     "F48": "Annotation kaito.sh/model-image names an image, of a preset, and without kaito.sh/use-local-weights.",
     "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all https and of one host.",
+    "F51": "Annotation kaito.sh/tuning-objective is sft, dpo or kto, on a Workspace with a tuning.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
     "D3": "Only a tuning that pushes its adapter as an image is retrained.",

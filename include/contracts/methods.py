@@ -12,4 +12,15 @@ class TuningMethod(StrEnum):
     QLORA = "qlora"
 
 
+class Objective(StrEnum):
+    """What a training learns from: answers (`sft`), pairs of a better and a worse one (`dpo`), or answers that are each
+    marked good or bad (`kto`).
+    """
+
+    SFT = "sft"
+    DPO = "dpo"
+    KTO = "kto"
+
+
+OBJECTIVES: tuple[str, ...] = tuple(objective.value for objective in Objective)
 METHODS: tuple[str, ...] = tuple(method.value for method in TuningMethod)

@@ -69,6 +69,8 @@ class TuningResult(Result):
     :param data: what was cut or dropped of the rows, "" or None for nothing.
     :param memory: what was given up because memory ran out.
     :param stopped_early: why not all steps were done.
+    :param objective: what it learnt from, where that is not the answers themselves.
+    :param reward_margin: of a training by preferences, on the held-out rows; so is ``reward_accuracy``.
     :param trained_rows_digest: of the set of rows that were learnt from.
     :param origin: the digest of the adapter that the training went on from.
     """
@@ -82,6 +84,9 @@ class TuningResult(Result):
     data: str | None = None
     memory: str | None = None
     stopped_early: str | None = None
+    objective: str | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
     trained_rows_digest: str | None = None
     origin: str | None = Field(default=None, alias="from")
 

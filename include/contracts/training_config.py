@@ -18,10 +18,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from include.contracts import preference_keys
 from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MAX_RANK, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
-from include.contracts.methods import TuningMethod
+from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
 from include.contracts.training_defaults import (
     EARLY_STOPPING_PATIENCE,
     EARLY_STOPPING_THRESHOLD,
@@ -43,6 +44,7 @@ _TYPES: dict[str, Any] = {
     "dict": dict[str, Any],
     "list[str]": list[str],
     "list[int]": list[int],
+    "list[float]": list[float],
 }
 _WORDS = {
     "int": "a whole number",
@@ -52,6 +54,7 @@ _WORDS = {
     "dict": "a mapping",
     "list[str]": "a list of names",
     "list[int]": "a list of whole numbers",
+    "list[float]": "a list of numbers",
 }
 # Judged by rules of their own: M5 wants true or false itself, M9 is about a path.
 _OWN_RULES = frozenset({*(f"QuantizationConfig.{flag}" for flag in _FLAGS), "TrainingArguments.output_dir"})
@@ -70,20 +73,23 @@ class TrainingConfig:
         return self.sections.get(name, {})
 
 
-def read_config(text: str, method: str = "") -> TrainingConfig:
-    """The config in a text. `method` is "lora" or "qlora"; without one, what hangs on the method is not judged."""
+def read_config(text: str, method: str = "", objective: str = Objective.SFT) -> TrainingConfig:
+    """The config in a text. `method` is "lora" or "qlora"; without one, what hangs on the method is not judged.
+
+    `objective` is one of `include.contracts.methods.OBJECTIVES`: each has keys of its own.
+    """
     try:
-        return examine_config(documents.load_one(text), method)
+        return examine_config(documents.load_one(text), method, objective)
     except documents.BadDocument as error:
         return TrainingConfig(faults=(Fault(KEY, None, "M3", str(error)),))
 
 
-def examine_config(document: object, method: str = "") -> TrainingConfig:
+def examine_config(document: object, method: str = "", objective: str = Objective.SFT) -> TrainingConfig:
     """The config in a parsed document, as `read_config`."""
     config = document.get(ROOT) if isinstance(document, Mapping) else None
     if not isinstance(config, Mapping) or not isinstance(document, Mapping):
         return TrainingConfig(faults=(Fault(KEY, None, "M3", f"must hold a mapping named {ROOT}"),))
-    examiner = _Examiner()
+    examiner = _Examiner(objective if objective in OBJECTIVES else Objective.SFT)
     for key in document:
         if key != ROOT:
             hint = f"sections belong below {ROOT}"
@@ -98,7 +104,8 @@ def examine_config(document: object, method: str = "") -> TrainingConfig:
 class _Examiner:
     """Collects while it goes through the sections."""
 
-    def __init__(self) -> None:
+    def __init__(self, objective: str) -> None:
+        self._objective = objective
         self.sections: dict[str, dict[str, Any]] = {}
         self.faults: list[Fault] = []
         self.notices: list[str] = []
@@ -124,27 +131,35 @@ class _Examiner:
         name, path = f"{section}.{key}", f"{ROOT}.{section}.{written}"
         if key != written:
             self.notices.append(f"{section}.{written} is called {key} today; it is read as that.")
-        if name in keys.REFUSED:
+        if why := keys.refused(name, self._objective):
             if not is_neutral(value):
                 shown = None if "token" in key else value
-                self.faults.append(Fault(path, shown, "F11", "is not possible here", keys.REFUSED[name]))
-        elif name in keys.IGNORED:
-            self.notices.append(f"{section}.{written} has no effect: {keys.IGNORED[name]}.")
-        elif key not in keys.accepted(section):
-            close = self._hints.nearest(key, keys.writable(section))
-            hint = f"did you mean {close}?" if close else f"see {section} of the trainer's library"
-            self.faults.append(Fault(path, None, "F11", "is not a key that the trainer takes", hint))
+                self.faults.append(Fault(path, shown, "F11", "is not possible here", why))
+        elif instead := keys.ignored(name, self._objective):
+            self.notices.append(f"{section}.{written} has no effect: {instead}.")
+        elif key not in keys.accepted(section, self._objective):
+            told = "is not a key that the trainer takes"
+            self.faults.append(Fault(path, None, "F11", told, self._nearest(section, key)))
         elif name in _OWN_RULES:
             if isinstance(value, bool):
                 self.sections.setdefault(section, {})[key] = value
         else:
             self._value(section, key, value, path)
 
+    def _nearest(self, section: str, key: str) -> str:
+        others = keys.objectives_with(key) if section == "TrainingArguments" else ()
+        if others:
+            return f"it belongs to the annotation kaito.sh/tuning-objective: {' or '.join(others)}"
+        close = self._hints.nearest(key, keys.writable(section, self._objective))
+        return f"did you mean {close}?" if close else f"see {section} of the trainer's library"
+
     def _value(self, section: str, key: str, raw: object, path: str) -> None:
-        name, kind = f"{section}.{key}", keys.accepted(section)[key]
+        name, kind = f"{section}.{key}", keys.accepted(section, self._objective)[key]
         if name == "LoraConfig.target_modules" and isinstance(raw, str) and raw.strip().isidentifier():
             raw = [raw.strip()]  # peft takes a text for a pattern of the whole name, which one word never is
-        choices = keys.choices(name)
+        choices = keys.choices(name, self._objective)
+        if choices and kind == "list[str]" and isinstance(raw, str):
+            raw = [part.strip() for part in raw.split(",")]
         if raw is False and choices and "no" in choices:
             raw = "no"  # an unquoted `no` is false to YAML
         try:
@@ -153,8 +168,10 @@ class _Examiner:
             words = " or ".join(_WORDS[word] for word in kind.split("|") if word in _WORDS)
             self.faults.append(Fault(path, raw, "F12", f"must be {words}"))
             return
-        if choices and value is not None and _word(value) not in choices:
-            close = nearest(str(value), frozenset(choices))
+        given = value if isinstance(value, list) else [value]
+        odd = [one for one in given if choices and one is not None and _word(one) not in choices]
+        if choices and odd:
+            close = nearest(str(odd[0]), frozenset(choices))
             hint = f"did you mean {close}?" if close else f"use one of {', '.join(choices)}"
             self.faults.append(Fault(path, raw, "F12", "is not a value it can have", hint))
         elif isinstance(value, float) and not math.isfinite(value):
@@ -178,6 +195,7 @@ class _Examiner:
             path, told = f"{ROOT}.TrainingArguments.optim_args", "must be key=value pairs with commas between"
             self.faults.append(Fault(path, arguments, "F12", told))
         self._lora(self.sections.get("LoraConfig", {}))
+        self._preference(training)
         template = self.sections.get("ModelConfig", {}).get("chat_template")
         if template and not any(mark in template for mark in "{}\n"):
             path, told = (
@@ -185,6 +203,15 @@ class _Examiner:
                 "must be a template's text, not the name of a file",
             )
             self.faults.append(Fault(path, template, "F12", told))
+
+    def _preference(self, training: Mapping[str, Any]) -> None:
+        if self._objective == Objective.SFT:
+            return
+        lora, dataset = self.sections.get("LoraConfig", {}), self.sections.get("DatasetConfig", {})
+        self.faults += preference_keys.faults(self._objective, training, lora, dataset)
+        if lora.get("lora_dropout") and training.get("disable_dropout", True):
+            told = f"disable_dropout is true with {self._objective} unless the config says otherwise"
+            self.notices.append(f"LoraConfig.lora_dropout has no effect: {told}.")
 
     def _lora(self, lora: Mapping[str, Any]) -> None:
         for key, needed in (

@@ -17,7 +17,9 @@ from typing import Any
 
 import yaml
 
+from include.contracts import preference_keys
 from include.contracts.adapter_keys import INITS, MAX_RANK, MUST_BE_NEUTRAL
+from include.contracts.methods import OBJECTIVES, Objective
 
 FILE = Path(__file__).with_name("training_keys.yaml")
 SECTIONS = (
@@ -303,6 +305,13 @@ LIMITS: Mapping[str, Range] = {
     "TrainingArguments.seed": _NOT_NEGATIVE,
     "TrainingArguments.early_stopping_patience": _AT_LEAST_ONE,
     "TrainingArguments.early_stopping_threshold": _NOT_NEGATIVE,
+    "TrainingArguments.beta": _POSITIVE,
+    "TrainingArguments.label_smoothing": Range("must be at least 0 and below 0.5", 0, 0.5, open_high=True),
+    "TrainingArguments.ld_alpha": Range("must be from 0 to 1", 0, 1),
+    "TrainingArguments.discopop_tau": _POSITIVE,
+    "TrainingArguments.f_alpha_divergence_coef": _POSITIVE,
+    "TrainingArguments.desirable_weight": _POSITIVE,
+    "TrainingArguments.undesirable_weight": _POSITIVE,
 }
 
 
@@ -317,27 +326,53 @@ _KINDS = {"TrainingArguments.pad_to_multiple_of": "int|null"}
 
 
 @cache
-def accepted(section: str) -> Mapping[str, str]:
+def accepted(section: str, objective: str = Objective.SFT) -> Mapping[str, str]:
     """The keys of a section that count, with the kinds of value that each takes (`int|null`)."""
-    found: Mapping[str, str] = _described()["sections"].get(section, {})
+    found: dict[str, str] = {**_described()["sections"].get(section, {})}
+    if section == "TrainingArguments" and objective != Objective.SFT:
+        own = _described()["objectives"][objective]
+        found = {key: kind for key, kind in found.items() if key not in own["lacks"]} | own["keys"]
     return {
         # Where a mapping is taken, a text could only be JSON, which is read as one, or a file that no pod has.
         key: _KINDS.get(f"{section}.{key}")
         or (kind.removesuffix("|str") if "dict" in kind.split("|") else kind)
         for key, kind in found.items()
-        if f"{section}.{key}" not in REFUSED and f"{section}.{key}" not in IGNORED
+        if not refused(f"{section}.{key}", objective) and not ignored(f"{section}.{key}", objective)
     }
 
 
+def refused(name: str, objective: str = Objective.SFT) -> str:
+    """Why `Section.key` is not possible here, "" where it is."""
+    return REFUSED.get(name) or _of_preference(preference_keys.REFUSED, name, objective)
+
+
+def ignored(name: str, objective: str = Objective.SFT) -> str:
+    """What is done instead of what `Section.key` says, "" where the key counts."""
+    return IGNORED.get(name) or _of_preference(preference_keys.IGNORED, name, objective)
+
+
+def _of_preference(table: Mapping[str, str], name: str, objective: str) -> str:
+    section, _, key = name.partition(".")
+    return table.get(key, "") if section == "TrainingArguments" and objective != Objective.SFT else ""
+
+
 @cache
-def writable(section: str) -> frozenset[str]:
+def objectives_with(key: str) -> tuple[str, ...]:
+    """The objectives whose TrainingArguments have this key."""
+    return tuple(one for one in OBJECTIVES if key in accepted("TrainingArguments", one))
+
+
+@cache
+def writable(section: str, objective: str = Objective.SFT) -> frozenset[str]:
     """The keys of a section that may be written: those that count, and those without effect."""
     idle = {word.partition(".")[2] for word in IGNORED if word.startswith(f"{section}.")}
-    return frozenset(accepted(section)) | idle
+    return frozenset(accepted(section, objective)) | idle
 
 
 @cache
-def choices(name: str) -> tuple[str, ...] | None:
-    """The words that `Section.key` can be, or None when any value of its kind will do."""
-    found = _CHOICES.get(name) or _described()["choices"].get(name)
+def choices(name: str, objective: str = Objective.SFT) -> tuple[str, ...] | None:
+    """The words that `Section.key`, or each item of its list, can be; None when any value of its kind will do."""
+    section, _, key = name.partition(".")
+    own = preference_keys.choices(objective, key) if section == "TrainingArguments" else None
+    found = own or _CHOICES.get(name) or _described()["choices"].get(name)
     return tuple(found) if found else None

@@ -28,6 +28,7 @@ TAKEN_OVER = (
     names.MANAGED_BY,
     names.RUNTIME,
     names.HELD_OUT,
+    names.TUNING_OBJECTIVE,
     names.DATASET_CREDENTIALS,
 )
 

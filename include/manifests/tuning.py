@@ -99,6 +99,7 @@ def dataset_pod(
         YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
         TOKENIZER_PATH=pods.WEIGHTS_PATH,
         HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
+        TUNING_OBJECTIVE=workspace.objective,
     )
     model = tokenizer(workspace, plan, settings)
     volumes = [work_of(workspace), _config(workspace), *model.volumes]
@@ -163,6 +164,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             DTYPE=plan.dtype,
             TUNING_TARGET_MODULES=",".join(plan.target_modules) or None,
             HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
+            TUNING_OBJECTIVE=workspace.objective,
             START_ADAPTER_DIR=pulled.path if pulled else None,
             START_ADAPTER_DIGEST=(start.partition("@")[2] or None) if start else None,
             METRICS_PORT=pods.PORT,

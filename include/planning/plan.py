@@ -46,7 +46,7 @@ def plan(
     if not ws.is_tuning:
         return plan_serving(ws, catalog, config=config, machine=machine, runtimes=runtimes)
     model = catalog.model(ws.preset.name if ws.preset else "")
-    asked = sizing.TrainingShape.from_config(config or {})
+    asked = sizing.TrainingShape.from_config(config or {}, ws.objective)
     made = _tuning(
         model, machine or catalog.machine(ws.instance_type), ws.method, asked, notices(ws, catalog)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from include.catalog import Machine, Model
 from include.catalog.training_shape import TrainingShape
-from include.contracts.methods import TuningMethod
+from include.contracts.methods import Objective, TuningMethod
 
 # Dense 16-bit matrix peak of one GPU in TFLOP/s, by the makers' data sheets (A10G: AWS g5; without sparsity).
 PEAK_TFLOPS = {
@@ -35,6 +35,9 @@ PHYSICAL_GIB = {
 # Published runs reach, of 4 or 6 x parameters x tokens/s: PEFT on an L40S 16%, torchtune on an A100 50%, on an
 # RTX 4090 70% and more (compiled). Ours is packed and not compiled, and decoding NF4 costs time.
 UTILISATION: dict[str, float] = {TuningMethod.LORA: 0.35, TuningMethod.QLORA: 0.28}
+# Operations a token and parameter of the forward passes without gradient: dpo's reference; kto's too, and both models
+# again on the answers that estimate the divergence.
+REFERENCE_PASSES: dict[str, int] = {Objective.DPO: 2, Objective.KTO: 6}
 SCALING = 0.9  # of each GPU when several train together: gradients are exchanged
 LAYER_SECONDS = 0.003  # a step takes at least this long a layer: some 300 kernels are launched from Python
 
@@ -49,7 +52,8 @@ def training_tokens_per_second(model: Model, machine: Machine, method: str, trai
     if model.shape is None:
         return 0.0
     parameters = model.weights_bytes / 2
-    operations = (6 if training.gradient_checkpointing is not False else 4) * parameters
+    passes = 6 if training.gradient_checkpointing is not False else 4
+    operations = (passes + REFERENCE_PASSES.get(training.objective, 0)) * parameters
     rate = peak_flops(machine) * UTILISATION.get(method, min(UTILISATION.values())) / operations
     ceiling = training.tokens / (LAYER_SECONDS * model.shape.layers)
     gpus = 1 if machine.gpus == 1 else machine.gpus * SCALING

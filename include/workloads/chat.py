@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MESSAGES, TOOLS = "messages", "tools"
+#: Columns of preference data beside messages, which hold the better answer (or the one that is marked).
+REJECTED, GOOD = "rejected", "good"
 #: Fields of the file's message beside role and content; all of them may be null.
 TEXT_FIELDS = ("reasoning_content", "tool_calls", "tool_call_id", "name")
 WEIGHT = "weight"
@@ -31,18 +33,63 @@ class Conversation:
         return [str(message["role"]) for message in self.messages]
 
 
+@dataclass(frozen=True)
+class Pair(Conversation):
+    """A conversation with the better answer, and beside it the whole conversation with the worse one."""
+
+    rejected: Sequence[Message] = ()
+
+    @property
+    def prompt(self) -> Sequence[Message]:
+        """The messages that both begin with."""
+        both = zip(self.messages, self.rejected, strict=False)
+        same = next((n for n, (one, other) in enumerate(both) if one != other), None)
+        return self.messages[: min(len(self.messages), len(self.rejected)) if same is None else same]
+
+    @property
+    def worse(self) -> Conversation:
+        """The conversation with the worse answer."""
+        return Conversation(self.rejected, self.tools)
+
+
+@dataclass(frozen=True)
+class Marked(Conversation):
+    """A conversation whose last message is a good answer, or a bad one."""
+
+    good: bool = True
+
+
 def is_learnt(message: Mapping[str, Any]) -> bool:
     """Whether the model shall learn to say this message."""
     return message["role"] == "assistant" and message.get(WEIGHT) != 0
 
 
-def to_columns(conversation: Conversation) -> tuple[list[Message], str | None]:
-    """The values of the file's columns messages and tools. ValueError for a number that JSON cannot hold."""
-    messages = [
+def to_columns(conversation: Conversation) -> tuple[Any, ...]:
+    """The values of the file's columns: messages, tools and, of preference data, what it is compared by.
+
+    ValueError for a number that JSON cannot hold.
+    """
+    values = (_to_column(conversation.messages), _json(conversation.tools) if conversation.tools else None)
+    if isinstance(conversation, Pair):
+        return (*values, _to_column(conversation.rejected))
+    return (*values, conversation.good) if isinstance(conversation, Marked) else values
+
+
+def _to_column(messages: Sequence[Message]) -> list[Message]:
+    return [
         {**message, "tool_calls": _json(message["tool_calls"])} if "tool_calls" in message else message
-        for message in conversation.messages
+        for message in messages
     ]
-    return messages, _json(conversation.tools) if conversation.tools else None
+
+
+def from_row(row: Mapping[str, Any]) -> Conversation:
+    """The conversation of a row of the file, with what it is compared by where the row has that."""
+    plain = from_columns(row[MESSAGES], row.get(TOOLS))
+    if (rejected := row.get(REJECTED)) is not None:
+        return Pair(plain.messages, plain.tools, from_columns(rejected, None).messages)
+    if (good := row.get(GOOD)) is not None:
+        return Marked(plain.messages, plain.tools, bool(good))
+    return plain
 
 
 def from_columns(messages: Sequence[Mapping[str, Any]], tools: str | None) -> Conversation:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
@@ -117,6 +117,14 @@ def number(name: str, default: float, largest: float) -> float:
         value = math.nan
     if not 0 <= value <= largest:
         raise UserConfigError(f"{name} is {text!r}; it must be a number from 0 to {largest:g}.")
+    return value
+
+
+def one_of(name: str, words: Sequence[str]) -> str:
+    """The environment variable `name` as one of these words, the first when it is unset; UserConfigError otherwise."""
+    value = os.environ.get(name, "").strip().lower() or words[0]
+    if value not in words:
+        raise UserConfigError(f"{name} is {value!r}; it must be one of {', '.join(words)}.")
     return value
 
 

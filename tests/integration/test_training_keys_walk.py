@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.contracts import training_keys as keys
+from include.contracts.methods import Objective
 from include.workloads.tuning.standin import make_standin
 from include.workspace.validation.training_config import config_faults
 
@@ -35,6 +36,7 @@ LIBRARIES = (
     "datasets",
     "include.workloads.tuning.run",
     "include.workloads.tuning.trainer",
+    "include.workloads.tuning.preference_trainer",
     "include.workloads.serving.engine",
 )
 # Values that mean something for a key; others get one of their kind.
@@ -62,27 +64,39 @@ OF_KIND: dict[str, list[Any]] = {
     "dict": [{"x": 1}],
     "list[str]": [["x"]],
     "list[int]": [[0]],
+    "list[float]": [[0.5]],
 }
 
 
 def probes() -> Iterator[Any]:
-    """Each key with each value; the "off" of all switches of a section goes in one walk, since most of it is usual."""
+    """Each key with each value; the "off" of all switches of a section goes in one walk, since most of it is usual.
+
+    The other objectives' own trainers get each key that they take.
+    """
     for section in keys.SECTIONS:
-        off: dict[str, Any] = {}
-        for key, kind in keys.accepted(section).items():
-            name = f"{section}.{key}"
-            values = SAMPLES.get(name) or keys.choices(name)
-            for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
-                text = _config(section, {key: value})
-                method = _method(section)
-                if config_faults(text, method):
-                    continue
-                if value is False and not config_faults(_config(section, {**off, key: False}), method):
-                    off[key] = False
-                else:
-                    yield pytest.param(text, method, id=f"{name}={value!r}"[:80])
-        if off:
-            yield pytest.param(_config(section, off), _method(section), id=f"{section}: {len(off)} off")
+        yield from _of_section(section, Objective.SFT)
+    for objective in (Objective.DPO, Objective.KTO):
+        yield from _of_section("TrainingArguments", objective)
+
+
+def _of_section(section: str, objective: str) -> Iterator[Any]:
+    off: dict[str, Any] = {}
+    mark = "" if objective == Objective.SFT else f"{objective} "
+    for key, kind in keys.accepted(section, objective).items():
+        name = f"{section}.{key}"
+        values = SAMPLES.get(name) or keys.choices(name, objective)
+        for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
+            text = _config(section, {key: value})
+            method = _method(section)
+            if config_faults(text, method, objective):
+                continue
+            if value is False and not config_faults(_config(section, {**off, key: False}), method, objective):
+                off[key] = False
+            else:
+                yield pytest.param(text, method, objective, id=f"{mark}{name}={value!r}"[:80])
+    if off:
+        name = f"{mark}{section}: {len(off)} off"
+        yield pytest.param(_config(section, off), _method(section), objective, id=name)
 
 
 def _method(section: str) -> str:
@@ -106,14 +120,18 @@ def _config(section: str, given: dict[str, Any]) -> str:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("walk")
     make_standin(root / "weights", layers=1)
-    (root / "data").mkdir()
     turns = [
         [{"role": "user", "content": f"How many, {n}?"}, {"role": "assistant", "content": "eight"}]
         for n in range(12)
     ]
-    pq.write_table(
-        pa.Table.from_pylist([{"messages": one} for one in turns]), root / "data" / "train.parquet"
-    )
+    worse = [[*one[:1], {"role": "assistant", "content": "many"}] for one in turns]
+    for objective, rows in (
+        (Objective.SFT, [{"messages": one} for one in turns]),
+        (Objective.DPO, [{"messages": a, "rejected": b} for a, b in zip(turns, worse, strict=True)]),
+        (Objective.KTO, [{"messages": one, "good": n % 2 == 0} for n, one in enumerate(turns)]),
+    ):
+        (root / objective).mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), root / objective / "train.parquet")
     return root
 
 
@@ -124,17 +142,18 @@ def processes() -> Any:
     return context
 
 
-def walk(inputs: Path, folder: Path, method: str) -> None:
+def walk(inputs: Path, folder: Path, method: str, objective: str) -> None:
     """What the tuning, adapter and serving pods do, in a process of its own; leaves a file when all went well."""
     with (folder / "log").open("w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.environ.update(
         WEIGHTS_PATH=str(inputs / "weights"),
-        DATASET_FOLDER_PATH=str(inputs / "data"),
+        DATASET_FOLDER_PATH=str(inputs / objective),
         YAML_FILE_PATH=str(folder / "training_config.yaml"),
         OUTPUT_DIR=str(folder / "results"),
         TUNING_METHOD=method,
+        TUNING_OBJECTIVE=objective,
         METRICS_PORT="0",
         HOST="127.0.0.1",
         DTYPE="bfloat16",
@@ -163,12 +182,12 @@ def _walk(weights: Path, folder: Path) -> None:
     (folder / "served.ok").touch()
 
 
-@pytest.mark.parametrize(("text", "method"), list(probes()))
+@pytest.mark.parametrize(("text", "method", "objective"), list(probes()))
 def test_what_check_lets_through_is_trained_pushed_and_served(
-    text: str, method: str, inputs: Path, processes: Any, tmp_path: Path
+    text: str, method: str, objective: str, inputs: Path, processes: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "training_config.yaml").write_text(text)
-    process = processes.Process(target=walk, args=(inputs, tmp_path, method))
+    process = processes.Process(target=walk, args=(inputs, tmp_path, method, objective))
     process.start()
     process.join(SECONDS)
     if process.is_alive():

@@ -29,6 +29,8 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input.urls": ["https://a.example.com/x", "https://b.example.com/y"]}, "metadata.annotations[kaito.sh/dataset-secret]"),
     ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input.urls": ["http://a.example.com/x"]}, "metadata.annotations[kaito.sh/dataset-secret]"),
     ("F49", {"metadata.annotations": {"kaito.sh/dataset-secret": "mine"}, "tuning.input": {"image": "r.example.com/data:1"}}, "metadata.annotations[kaito.sh/dataset-secret]"),
+    ("F51", {"metadata.annotations": {"kaito.sh/tuning-objective": "ppo"}}, "metadata.annotations[kaito.sh/tuning-objective]"),
+    ("F51", {"metadata.annotations": {"kaito.sh/tuning-objective": ""}}, "metadata.annotations[kaito.sh/tuning-objective]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "lots"}}, "metadata.annotations[kaito.sh/budget-usd]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "-5"}}, "metadata.annotations[kaito.sh/budget-usd]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "0"}}, "metadata.annotations[kaito.sh/budget-usd]"),

@@ -21,10 +21,12 @@ NO_COLUMNS = "no usable columns"
 
 
 class Kind(Enum):
-    """The shapes of a normalised dataset; the value is the name of its main column."""
+    """The shapes of a normalised dataset, by the names that a report has for them."""
 
     MESSAGES = "messages"
     TEXT = "text"
+    PAIRS = "pairs"
+    MARKED = "marked answers"
 
 
 class Preference(Enum):
@@ -84,7 +86,7 @@ class _Row:
         """Leave the good answer alone in the row."""
         name = min({*layouts.CHOSEN, *layouts.REJECTED, LABEL} & set(self.says))
         if preference is not Preference.CHOSEN:
-            raise Refused(f"{name}: {layouts.PREFERENCE}")
+            raise Refused(f"{name}: {layouts.preference(name)}")
         label = self.says.pop(LABEL, None)
         if label is not None:
             if label is not True and label is not False:

@@ -7,6 +7,7 @@ the whole, and the report says how many rows that were. Nothing here changes the
 from __future__ import annotations
 
 import hashlib
+import sys
 import unicodedata
 from array import array
 from collections import Counter
@@ -20,6 +21,7 @@ from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.personal import KINDS, kinds_in
+from include.workloads.tuning import preferences
 from include.workloads.tuning import rows as tuning_rows
 from include.workloads.tuning.rows import IGNORE
 
@@ -98,10 +100,7 @@ def _rows(file: Any, *strides: int) -> Iterator[tuple[int, str | Conversation]]:
             wanted, batch.take([n - places.start for n in wanted]).to_pylist(), strict=True
         ):
             text = row.get("text")
-            yield (
-                index,
-                text if text is not None else chat.from_columns(row[chat.MESSAGES], row.get(chat.TOOLS)),
-            )
+            yield index, text if text is not None else chat.from_row(row)
 
 
 def _texts(value: str | Conversation) -> list[str]:
@@ -111,7 +110,10 @@ def _texts(value: str | Conversation) -> list[str]:
 
 
 def _scan(value: str | Conversation, look: Look, found: _Found) -> None:
-    text = "\n".join(_texts(value))[:SEARCHED_CHARS]
+    texts = _texts(value)
+    if isinstance(value, chat.Pair):
+        texts += _texts(value.worse)[len(value.prompt) :]
+    text = "\n".join(texts)[:SEARCHED_CHARS]
     found.personal.update(kinds_in(text))
     found.scripts[script_of(text)] += 1
     if look.held_out_share > 0:
@@ -144,19 +146,29 @@ def script_of(text: str) -> str:
 
 def _measure(value: str | Conversation, index: int, look: Look, found: _Found) -> int:
     try:
-        row = tuning_rows.tokenised_row(look.tokenizer, value, index + 1, look.answers_only)
+        size, lost = _size(value, index, look)
     except UserDataError:
         return 0  # the training says of which row and why
-    size = len(row["input_ids"])
     found.lengths.append(size)
     if look.max_length and size > look.max_length:
         found.cut += 1
-        found.lost += all(label == IGNORE for label in row["labels"][1 : look.max_length])
+        found.lost += lost
     return 1
+
+
+def _size(value: str | Conversation, index: int, look: Look) -> tuple[int, bool]:
+    """Tokens of a row (of the longer answer's, where two are compared), and whether the cut leaves nothing to learn."""
+    if isinstance(value, chat.Pair | chat.Marked):
+        compared = preferences.compared_row(look.tokenizer, value, index + 1)
+        return preferences.length(compared), preferences.is_lost(compared, look.max_length or sys.maxsize)
+    row = tuning_rows.tokenised_row(look.tokenizer, value, index + 1, look.answers_only)
+    return len(row["input_ids"]), all(label == IGNORE for label in row["labels"][1 : look.max_length])
 
 
 def _sample(value: str | Conversation, look: Look) -> list[tuple[str, bool]]:
     """Pieces of the row as the model reads it, and whether each is learnt."""
+    if isinstance(value, chat.Pair | chat.Marked):
+        return _compared_sample(value, look)
     if look.tokenizer is None:
         return [(f"{text}\n"[:SAMPLE_CHARS], False) for text in _texts(value)]
     try:
@@ -177,6 +189,23 @@ def _sample(value: str | Conversation, look: Look) -> list[tuple[str, bool]]:
         if left <= 0:
             return [*shown, (" ...", False)]
     return shown
+
+
+def _compared_sample(value: chat.Pair | chat.Marked, look: Look) -> list[tuple[str, bool]]:
+    """The prompt and its answers by name; what is learnt to be said is the better answer, or one that is good."""
+    asked = value.prompt if isinstance(value, chat.Pair) else value.messages[:-1]
+    good = not isinstance(value, chat.Marked) or value.good
+    answers = [
+        ("chosen" if isinstance(value, chat.Pair) else "good" if good else "bad", value.messages, good)
+    ]
+    if isinstance(value, chat.Pair):
+        answers.append(("rejected", value.rejected, False))
+    prompt = "\n".join(message["content"] for message in asked)
+    pieces = [(f"{prompt}\n"[:SAMPLE_CHARS], False)]
+    for name, messages, learnt in answers:
+        text = "\n".join(message["content"] for message in messages[len(asked) :])
+        pieces += [(f"\n{name}: ", False), (text[:SAMPLE_CHARS], learnt and look.tokenizer is not None)]
+    return pieces
 
 
 def _tokens(found: _Found, tokenised: int, look: Look) -> dict[str, Any]:

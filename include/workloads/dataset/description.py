@@ -17,6 +17,8 @@ from include.workloads.dataset.request import Request
 
 log = logging.getLogger("dataset")
 
+#: Above this share of pairs, length alone would tell the better answer.
+LONGER_SHARE = 0.8
 PARQUET, REPORT, PAGE = "train.parquet", "report.json", "report.html"
 
 
@@ -50,6 +52,12 @@ def findings(report: dict[str, Any]) -> list[str]:
     if (held := content["held_out"]) and held["asked_in_training"]:
         told.append(
             f"the question of {held['asked_in_training']} of {held['rows']} held-out rows is also trained on"
+        )
+    compared = report.get("compared") or {}
+    if compared.get("chosen_longer", 0) > LONGER_SHARE * compared.get("pairs", 0):
+        told.append(
+            f"the better answer is the longer one in {compared['chosen_longer']} of {compared['pairs']} pairs: the "
+            "model may learn to be long instead"
         )
     personal = [f"{name} in {count}" for name, count in content["personal"].items() if count]
     if personal:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from include.contracts.adapter_record import ROW_DIGESTS
+from include.contracts.methods import Objective
 from include.workloads.chat import Conversation
 from include.workloads.contract import (
     TryAgain,
@@ -30,12 +31,13 @@ from include.workloads.contract import (
 )
 from include.workloads.dataset import columns, layouts, row_digests
 from include.workloads.dataset.blocks import Block
-from include.workloads.dataset.columns import Dropped, Usable, normalise
+from include.workloads.dataset.columns import Dropped, Kind, Usable, normalise
 from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.description import PAGE, PARQUET, REPORT, describe
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.image import pull_data, resolve_digest
+from include.workloads.dataset.preferences import compared, one_sided
 from include.workloads.dataset.readers import Names, read_parts
 from include.workloads.dataset.request import Request
 from include.workloads.dataset.sniff import sniff
@@ -186,8 +188,10 @@ def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
             for source in _files(request, fetcher, extra):
                 _read(source, writer, tally, request)
         if not writer.rows:
-            raise _nothing_usable(tally)
+            raise _nothing_usable(tally, request.options.objective)
         _check_share(writer.rows, tally, request)
+        if writer.kind is Kind.MARKED and (told := one_sided(writer.good, writer.rows)):
+            raise UserDataError(told)
         report = _report(request, writer, tally, temporary) | extra
     except TryAgain:
         raise  # what has been downloaded serves the next try
@@ -233,7 +237,7 @@ def _read(source: SourceFile, writer: RowWriter, tally: _Tally, request: Request
             f"{source.url} has no column {' and no column '.join(missing)}; found: {listed(names) or 'none'}."
         )
     if dropped.get(columns.NO_COLUMNS) and not used:
-        raise _no_columns(source.url, names)
+        raise _no_columns(source.url, names, request.options.objective)
     kind = f"{form.value} in {packed}" if packed else form.value
     log.info("  %s: %d rows used, %d dropped (%s)", source.url, used, dropped.total(), kind)
     tally.sources.append(
@@ -249,7 +253,8 @@ def _taken(
     """The rows that have to be looked at one by one: none of a block that could be taken as a whole."""
     if not isinstance(part, Block):
         return (part,)
-    rows = None if request.options.named else usable_rows(part.table)
+    plain = not request.options.named and request.options.objective == Objective.SFT
+    rows = usable_rows(part.table) if plain else None
     if rows is None or not request.options.shows_all(rows):
         return part.rows()
     writer.add_rows(rows, shown)
@@ -266,7 +271,9 @@ def _normalised(row: dict[str, Any] | Dropped, request: Request) -> Usable | Dro
 
 
 def _normal(row: dict[str, Any], request: Request) -> Usable | Dropped:
-    named = request.options.named
+    named, objective = request.options.named, request.options.objective
+    if objective != Objective.SFT:
+        return compared(row, objective)
     if missing := named.missing(row):
         return Dropped(f"there is no column {missing[0]}")
     return normalise(row if not named else named.read(row), request.options.preference)
@@ -295,16 +302,18 @@ def _check_share(rows: int, tally: _Tally, request: Request) -> None:
         )
 
 
-def _no_columns(shown: str, names: Names) -> UserDataError:
+def _no_columns(shown: str, names: Names, objective: str) -> UserDataError:
     found = f"found: {listed(names)}" if names else "no named columns were found"
-    return UserDataError(f"{shown} has no usable columns ({found}). Accepted: {layouts.ACCEPTED}.")
+    return UserDataError(f"{shown} has no usable columns ({found}). Accepted: {layouts.accepted(objective)}.")
 
 
-def _nothing_usable(tally: _Tally) -> UserDataError:
+def _nothing_usable(tally: _Tally, objective: str) -> UserDataError:
     reasons = "; ".join(f"{count} x {reason}" for reason, count in tally.dropped.most_common(5))
     why = f"all {tally.dropped.total()} rows were dropped: {reasons}" if reasons else "there are no rows"
     found = f" Columns found: {listed(tally.names)}." if tally.names else ""
-    return UserDataError(f"The dataset has no usable row ({why}).{found} Accepted: {layouts.ACCEPTED}.")
+    return UserDataError(
+        f"The dataset has no usable row ({why}).{found} Accepted: {layouts.accepted(objective)}."
+    )
 
 
 def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -> dict[str, Any]:
@@ -323,8 +332,18 @@ def _report(request: Request, writer: RowWriter, tally: _Tally, parquet: Path) -
         "duplicate_rows": writer.duplicates,
         "characters": {"total": writer.chars, **writer.length_statistics()},
         "roles": dict(sorted(writer.roles.items())),
+        **({"compared": comparison} if (comparison := _comparison(writer)) else {}),
         "fingerprint": request.fingerprint,
     }
+
+
+def _comparison(writer: RowWriter) -> dict[str, int]:
+    """What preference data is like, in numbers; nothing of other data."""
+    if writer.kind is Kind.PAIRS:
+        return {"pairs": writer.rows, "chosen_longer": writer.longer}
+    if writer.kind is Kind.MARKED:
+        return {"good": writer.good, "bad": writer.rows - writer.good}
+    return {}
 
 
 def _say(report: dict[str, Any]) -> None:

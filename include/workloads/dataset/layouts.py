@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from include.contracts.methods import Objective
+
 #: A list of messages under these names is a conversation; the others count only where no stronger column is.
 MESSAGES = ("messages", "conversations", "conversation")
 WEAK_MESSAGES = ("data", "dialogue", "dialog", "chat", "turns")
@@ -71,10 +73,16 @@ ROLE_ALIASES: Mapping[str, str] = {
 WRAPPERS = ("data", "rows", "train", "examples", "items", "records", "instances")
 
 PREFERENCE_KEY = "DatasetConfig.preference_data"
-PREFERENCE = (
-    f"preference data (DPO, KTO) teaches by comparing answers, which this training does not do; with {PREFERENCE_KEY}: "
-    "chosen only the good answers are learnt"
-)
+OBJECTIVE_KEY = "kaito.sh/tuning-objective"
+
+
+def preference(column: str) -> str:
+    """What has to be set for a row with this column, which is preference data."""
+    objective = "kto" if column == LABEL else "dpo"
+    return (
+        f"preference data teaches by comparing answers: set the annotation {OBJECTIVE_KEY} to {objective}; with "
+        f"{PREFERENCE_KEY}: chosen only the good answers are learnt"
+    )
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "preference data",
         "(prompt), chosen, rejected; or prompt, completion, label",
-        f"refused; with `{PREFERENCE_KEY}: chosen` the chosen answers, or those with label true, are learnt",
+        f"compared, with the annotation `{OBJECTIVE_KEY}`: `dpo` for chosen and rejected, `kto` for label; else "
+        f"refused, or with `{PREFERENCE_KEY}: chosen` the chosen answers, or those with label true, are learnt",
         {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
         "DPO and KTO in TRL, OpenAI's preference data",
     ),
@@ -169,6 +178,19 @@ ACCEPTED = (
     "messages | conversations | prompt, completion | instruction, (context or input), (output or response) "
     "| question, answer | query, response | input, output | text"
 )
+
+#: The layouts that an objective beside sft learns from.
+ACCEPTED_BY = {
+    Objective.DPO.value: "prompt, chosen, rejected | chosen, rejected (both whole conversations) "
+    "| input, preferred_output, non_preferred_output",
+    Objective.KTO.value: "prompt, completion, label | any other question and answer with label | messages, label",
+}
+
+
+def accepted(objective: str) -> str:
+    """The layouts that an objective learns from, for a sentence."""
+    return ACCEPTED_BY.get(objective, ACCEPTED)
+
 
 _READ = frozenset(
     (

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from include.contracts.held_out import MAX_SHARE
-from include.workloads.chat import Conversation
+from include.contracts.methods import OBJECTIVES, Objective
+from include.workloads.chat import Conversation, Pair
 from include.workloads.chat_template import TemplateCheck, renderer
-from include.workloads.contract import UserConfigError, number
+from include.workloads.contract import UserConfigError, number, one_of
 from include.workloads.dataset.columns import Preference
 from include.workloads.dataset.columnwise import UsableRows
 from include.workloads.dataset.content import Look
@@ -46,6 +47,7 @@ class Options:
     max_length: int | None = None
     held_out_share: float = 0.0
     answers_only: bool = True
+    objective: str = Objective.SFT
 
     @property
     def look(self) -> Look:
@@ -79,11 +81,17 @@ class Options:
         # Limits on what the rows are like, and lengths, change nothing of what is written.
         named = [list(self.named.roles.items())] if self.named else []
         template = [self.chat_template, _digest(self.tokenizer)]
-        return [self.preference.value, self.max_dropped_share, *template, *named]
+        objective = [self.objective] if self.objective != Objective.SFT else []
+        return [self.preference.value, self.max_dropped_share, *template, *named, *objective]
 
     def refused_by_template(self, conversation: Conversation) -> str | None:
         """Why the model's chat template cannot show this conversation, or None."""
-        return self._template.refused(conversation) if self._template else None
+        if self._template is None:
+            return None
+        reason = self._template.refused(conversation)
+        if reason is None and isinstance(conversation, Pair):
+            reason = self._template.refused(conversation.worse)
+        return reason
 
     def shows_all(self, rows: UsableRows) -> bool:
         """Whether the model's chat template surely shows all of these rows."""
@@ -124,42 +132,46 @@ def read_options() -> Options:
     tokenizer = Path(folder) if folder else None
     path = os.environ.get("YAML_FILE_PATH", "").strip()
     share = number("HELD_OUT_SHARE", 0.0, MAX_SHARE)
+    objective = one_of("TUNING_OBJECTIVE", OBJECTIVES)
     if not path:
-        return Options(tokenizer=tokenizer, held_out_share=share)
+        return Options(tokenizer=tokenizer, held_out_share=share, objective=objective)
     try:
         text = Path(path).read_text()
     except OSError as error:
         raise UserConfigError(
             f"The training configuration {path} cannot be read: {error.strerror}."
         ) from None
-    _check_layers(text, tokenizer)
-    return options_of(text, tokenizer, share)
+    _check_layers(text, tokenizer, objective)
+    return options_of(text, tokenizer, share, objective)
 
 
-def _check_layers(text: str, model: Path | None) -> None:
+def _check_layers(text: str, model: Path | None, objective: str) -> None:
     """Whatever of LoraConfig no model could be trained with is refused here, where no GPU is paid for."""
     from include.workloads.tuning.config import parse_section
     from include.workloads.tuning.targets import check_targets
 
     if model is not None:
-        check_targets(model, parse_section(text, "LoraConfig"))
+        check_targets(model, parse_section(text, "LoraConfig", objective))
 
 
-def options_of(text: str, tokenizer: Path | None = None, held_out_share: float = 0.0) -> Options:
+def options_of(
+    text: str, tokenizer: Path | None = None, held_out_share: float = 0.0, objective: str = Objective.SFT
+) -> Options:
     """The options in a training config's text; `held_out_share` is what the Workspace asks to hold out at least."""
     from include.workloads.tuning.config import parse_section
 
-    given: dict[str, Any] = parse_section(text, "DatasetConfig")
-    training = parse_section(text, "TrainingArguments")
+    given: dict[str, Any] = parse_section(text, "DatasetConfig", objective)
+    training = parse_section(text, "TrainingArguments", objective)
     return Options(
         Preference(given.get("preference_data", Preference.REFUSE.value)),
         float(given.get("max_dropped_share", MAX_DROPPED_SHARE)),
         tokenizer,
-        parse_section(text, "ModelConfig").get("chat_template"),
+        parse_section(text, "ModelConfig", objective).get("chat_template"),
         NamedColumns.of(given),
         given.get("max_cut_share"),
         given.get("max_duplicate_share"),
         training.get("max_length"),
         max(1.0 - given.get("train_test_split", 1.0), held_out_share),
         bool(training.get("assistant_only_loss", True)),
+        objective,
     )

@@ -30,6 +30,7 @@ def page(report: Mapping[str, Any], samples: Iterable[Sample] = ()) -> str:
         _findings(report.get("findings") or ()),
         "<h2>Rows</h2>",
         _table(("file", "layout", "used", "not used"), map(_source, report["sources"])),
+        _counted("What is compared", "of the rows", _comparison(report.get("compared") or {})),
         _counted("Why rows are not used", "reason", report["dropped"]),
         _tokens(content),
         _held_out(content.get("held_out")),
@@ -47,6 +48,18 @@ def page(report: Mapping[str, Any], samples: Iterable[Sample] = ()) -> str:
         f"<style>{_STYLE}</style></head><body><h1>Dataset {escape(str(report['digest'])[:19])}</h1>"
         f"{''.join(parts)}</body></html>\n"
     )
+
+
+_COMPARED = {
+    "pairs": "pairs of a better and a worse answer",
+    "chosen_longer": "pairs whose better answer is the longer one",
+    "good": "answers that are good",
+    "bad": "answers that are bad",
+}
+
+
+def _comparison(found: Mapping[str, int]) -> dict[str, int]:
+    return {_COMPARED.get(name, name): count for name, count in found.items()}
 
 
 def _findings(findings: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,20 @@ SCHEMAS = {
     Kind.MESSAGES: pa.schema(
         [pa.field(chat.MESSAGES, pa.list_(_MESSAGE)), pa.field(chat.TOOLS, pa.string())]
     ),
+    Kind.PAIRS: pa.schema(
+        [
+            pa.field(chat.MESSAGES, pa.list_(_MESSAGE)),
+            pa.field(chat.TOOLS, pa.string()),
+            pa.field(chat.REJECTED, pa.list_(_MESSAGE)),
+        ]
+    ),
+    Kind.MARKED: pa.schema(
+        [
+            pa.field(chat.MESSAGES, pa.list_(_MESSAGE)),
+            pa.field(chat.TOOLS, pa.string()),
+            pa.field(chat.GOOD, pa.bool_()),
+        ]
+    ),
     Kind.TEXT: pa.schema([pa.field("text", pa.string())]),
 }
 
@@ -56,6 +71,8 @@ class RowWriter:
         self.kind: Kind | None = None
         self.rows = self.chars = 0
         self.roles: Counter[str] = Counter()
+        #: Of preference data: rows whose answer is good, and pairs whose better answer is the longer one.
+        self.good = self.longer = 0
         self._digest = hashlib.sha256()
         self._lengths = array("Q")
         self._row_digests = array("Q")
@@ -145,7 +162,14 @@ class RowWriter:
         if isinstance(row.value, str):
             return len(row.value)
         self.roles.update(row.value.roles)
-        return sum(len(m["content"]) + len(m.get("reasoning_content", "")) for m in row.value.messages)
+        length = _characters(row.value.messages)
+        if isinstance(row.value, chat.Pair):
+            other = _characters(row.value.rejected)
+            self.longer += length > other
+            length += other
+        elif isinstance(row.value, chat.Marked):
+            self.good += row.value.good
+        return length
 
     def _flush_if_full(self) -> None:
         if self._group_rows >= GROUP_ROWS or self._group_chars >= GROUP_CHARS:
@@ -210,10 +234,14 @@ class RowWriter:
         }
 
 
+def _characters(messages: Sequence[chat.Message]) -> int:
+    return sum(len(m["content"]) + len(m.get("reasoning_content", "")) for m in messages)
+
+
 def _columns(row: Usable) -> tuple[tuple[Any, ...], str]:
     """A row's values in the file, and the text that it is known by."""
     if isinstance(row.value, str):
         return (row.value,), _CANONICAL.encode(row.value)
-    messages, tools = columns = chat.to_columns(row.value)
-    known: Any = [messages, tools] if tools else messages
+    messages, tools, *compared = columns = chat.to_columns(row.value)
+    known: Any = [messages, tools, *compared] if tools or compared else messages
     return columns, _CANONICAL.encode(known)

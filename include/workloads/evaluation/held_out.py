@@ -14,7 +14,7 @@ from typing import Any
 
 from include.contracts.evaluation import HELD_OUT_ROWS_FILE, TRAINED_ROWS_FILE, HeldOut
 from include.contracts.held_out import set_digest
-from include.workloads.chat import Conversation, is_learnt
+from include.workloads.chat import Conversation, Marked, is_learnt
 from include.workloads.contract import UserDataError
 from include.workloads.tuning import rows
 
@@ -82,7 +82,14 @@ def read(data: Path, results: Path, trained_digest: str | None = None) -> HeldOu
             f"{len(missing)} of {len(held)} held-out rows are not in this dataset: it is not the one of the tuning."
         )
     log.info("%d held-out rows, none of them among %d trained ones", proof.rows, proof.trained_rows)
-    return HeldOutRows(column, [by_digest[digest] for digest in sorted(held)], proof)
+    kept = [by_digest[digest] for digest in sorted(held)]
+    good = [one for one in kept if not _is_bad(one)]
+    return HeldOutRows(column, good, proof) if good else None
+
+
+def _is_bad(value: Any) -> bool:
+    """Whether this is an answer that nobody should give: what a model says is not measured by it."""
+    return isinstance(value, Marked) and not value.good
 
 
 def overlap_with(proof_rows: Sequence[str], trained: Path) -> int | None:

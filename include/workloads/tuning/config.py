@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from include.contracts.methods import METHODS, TuningMethod
+from include.contracts.methods import METHODS, Objective, TuningMethod
 from include.contracts.training_config import KEY, TrainingConfig, read_config
 from include.workloads.contract import UserConfigError
 
@@ -27,10 +27,11 @@ class TuningConfig:
     dataset: Mapping[str, Any]
     notes: tuple[str, ...]
     sha256: str
+    objective: str = Objective.SFT
 
 
-def parse_config(text: str, method: str) -> TuningConfig:
-    """Check the whole file for one tuning method (`lora` or `qlora`).
+def parse_config(text: str, method: str, objective: str = Objective.SFT) -> TuningConfig:
+    """Check the whole file for one tuning method (`lora` or `qlora`) and objective (`sft`, `dpo` or `kto`).
 
     Returns the configuration with values in their real types (strings such as "1e-4" and "true" included).
     Raises UserConfigError whose text names all faults.
@@ -38,7 +39,7 @@ def parse_config(text: str, method: str) -> TuningConfig:
     method = method.lower()
     if method not in METHODS:
         raise UserConfigError(f"TUNING_METHOD is {method!r}; it must be one of {', '.join(METHODS)}.")
-    read = _read(text, method)
+    read = _read(text, method, objective)
     notes = list(read.notices)
     if method == TuningMethod.LORA and set(read.section("QuantizationConfig")) - {
         "load_in_4bit",
@@ -47,6 +48,7 @@ def parse_config(text: str, method: str) -> TuningConfig:
         notes.append("QuantizationConfig is not used: method lora does not quantise.")
     return TuningConfig(
         method=method,
+        objective=objective,
         model=read.section("ModelConfig"),
         quantization=read.section("QuantizationConfig"),
         lora=read.section("LoraConfig"),
@@ -57,13 +59,13 @@ def parse_config(text: str, method: str) -> TuningConfig:
     )
 
 
-def parse_section(text: str, name: str) -> dict[str, Any]:
+def parse_section(text: str, name: str, objective: str = Objective.SFT) -> dict[str, Any]:
     """One section's values, for a step that needs no other. UserConfigError whose text names all faults."""
-    return dict(_read(text).section(name)) if text.strip() else {}
+    return dict(_read(text, objective=objective).section(name)) if text.strip() else {}
 
 
-def _read(text: str, method: str = "") -> TrainingConfig:
-    read = read_config(text, method)
+def _read(text: str, method: str = "", objective: str = Objective.SFT) -> TrainingConfig:
+    read = read_config(text, method, objective)
     if read.faults:
         listing = "\n".join(f"- {fault}" for fault in read.faults)
         faults = "1 fault" if len(read.faults) == 1 else f"{len(read.faults)} faults"

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from include.contracts.methods import Objective
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.contracts.training_keys import SECTIONS
 
@@ -32,6 +33,7 @@ _SIMPLE = {
     dict: "dict",
     list[str]: "list[str]",
     list[int]: "list[int]",
+    list[float]: "list[float]",
     dict[str, Any]: "dict",
 }
 _MODEL: dict[str, Any] = {"torch_dtype": str, "chat_template": str}
@@ -84,6 +86,27 @@ def hints(section: str) -> Mapping[str, Any]:
         real = set(inspect.signature(BitsAndBytesConfig.__init__).parameters)
         return {key: hint for key, hint in _QUANTIZATION.items() if key in real}
     return {"ModelConfig": _MODEL, "DatasetConfig": _DATASET}.get(section, {})
+
+
+@cache
+def objective_hints(objective: str) -> Mapping[str, Any]:
+    """Key -> type of the TrainingArguments of an objective, from TRL's class for it."""
+    import trl
+
+    cls = {Objective.DPO: "DPOConfig", Objective.KTO: "KTOConfig"}.get(Objective(objective))
+    return {**_dataclass_types(getattr(trl, cls)), **_TRAINING} if cls else hints("TrainingArguments")
+
+
+def _objective(objective: str) -> dict[str, Any]:
+    """What an objective's TrainingArguments have that sft's lack or have otherwise, and what they lack."""
+    usual, own = hints("TrainingArguments"), objective_hints(objective)
+    kinds = {key: described_type(hint) for key, hint in sorted(own.items())}
+    return {
+        "keys": {
+            key: kind for key, kind in kinds.items() if key not in usual or kind != described_type(usual[key])
+        },
+        "lacks": sorted(set(usual) - set(own)),
+    }
 
 
 def _dataclass_types(cls: Any) -> Mapping[str, Any]:
@@ -139,6 +162,7 @@ def description() -> dict[str, Any]:
             section: {key: described_type(hint) for key, hint in sorted(known.items())}
             for section, known in found.items()
         },
+        "objectives": {one.value: _objective(one) for one in (Objective.DPO, Objective.KTO)},
         "choices": {name: words for name, words in choices.items() if words},
     }
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.contracts.methods import Objective
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
@@ -35,7 +36,7 @@ ALWAYS = frozenset(
     )
 )
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-# Keys that SFTConfig does not have, or that tokenising has already dealt with.
+# Keys that no class of arguments has, or that tokenising has already dealt with.
 OURS = ("assistant_only_loss", EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD)
 
 
@@ -117,6 +118,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         "adapter": adapter,
         "resumed_from_step": choice.step,
         **({"from": job.start.digest or str(job.start.folder)} if job.start else {}),
+        **({"objective": job.config.objective} if job.config.objective != Objective.SFT else {}),
         **_evaluated(trainer),
         **({"stopped_early": patience.sentence()} if early else {}),
     }
@@ -151,10 +153,16 @@ def _evaluated(trainer: Any) -> dict[str, Any]:
     found = losses.held_out_losses(trainer.state.log_history)
     if not found:
         return {}
+    entries = {entry["step"]: entry for entry in trainer.state.log_history if "eval_loss" in entry}
     if trainer.args.load_best_model_at_end and (best := losses.best(found)):
         log.info("The adapter of step %s is kept: its loss on the held-out rows is the lowest (%.4f).", *best)
-        return {"loss_evaluation": round(best[1], 4), "best_step": best[0]}
-    return {"loss_evaluation": round(found[-1][1], 4)}
+        return {
+            "loss_evaluation": round(best[1], 4),
+            "best_step": best[0],
+            **losses.rewards(entries[best[0]]),
+        }
+    step, loss = found[-1]
+    return {"loss_evaluation": round(loss, 4), **losses.rewards(entries[step])}
 
 
 def build_trainer(job: Job, base: Any, watch: Any) -> Any:
@@ -162,9 +170,6 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
-    from trl import SFTConfig
-
-    from include.workloads.tuning.trainer import AdapterTrainer
 
     training = {key: value for key, value in job.recipe.training.items() if key not in OURS}
     if job.evaluation:
@@ -180,10 +185,11 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         "use_cpu": job.hardware.device == "cpu",
         "dataloader_pin_memory": job.hardware.device == "cuda",
     }
+    trainer_of, arguments_of = _classes(job.config.objective)
     try:
-        trainer = AdapterTrainer(
+        trainer = trainer_of(
             model=base,
-            args=SFTConfig(**{"logging_steps": 1, **training, **fixed}),
+            args=arguments_of(**{"logging_steps": 1, **training, **fixed}),
             train_dataset=Dataset.from_list(job.train),
             eval_dataset=Dataset.from_list(job.evaluation) if job.evaluation else None,
             processing_class=job.tokenizer,
@@ -195,6 +201,21 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     trainer.keep_adapter_in_float32()
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _classes(objective: str) -> tuple[Any, Any]:
+    """The trainer of an objective, and the class of its arguments."""
+    import trl
+
+    from include.workloads.tuning import trainer
+
+    if objective == Objective.SFT:
+        return trainer.AdapterTrainer, trl.SFTConfig
+    from include.workloads.tuning import preference_trainer
+
+    if objective == Objective.DPO:
+        return preference_trainer.PairTrainer, trl.DPOConfig
+    return preference_trainer.MarkedTrainer, trl.KTOConfig
 
 
 def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:

@@ -24,6 +24,22 @@ def held_out_losses(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, flo
     return [(int(entry["step"]), float(entry["eval_loss"])) for entry in history if "eval_loss" in entry]
 
 
+def rewards(entry: Mapping[str, Any]) -> dict[str, float]:
+    """What an evaluation of a training by preferences says of the held-out rows; empty for any other.
+
+    `reward_margin`: how much more the adapter has come to prefer good answers to bad ones than the base model does
+    (the mean of beta times the difference of their log-likelihood ratios). `reward_accuracy`: the share of pairs
+    whose better answer it prefers so; of marked answers, which are no pairs, there is none.
+    """
+    chosen, rejected = entry.get("eval_rewards/chosen"), entry.get("eval_rewards/rejected")
+    if chosen is None or rejected is None:
+        return {}
+    found = {"reward_margin": round(float(chosen) - float(rejected), 6)}
+    if (accuracy := entry.get("eval_rewards/accuracies")) is not None:
+        found["reward_accuracy"] = round(float(accuracy), 4)
+    return found
+
+
 def diverged(history: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     """(median of the first losses, of the last) when a training has become worse than it was at its start.
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from include.contracts.preference_keys import least_batch
 from include.workloads.contract import atomic_write
 from include.workloads.tuning.recipe import Recipe
 
@@ -38,9 +39,10 @@ def lighter(training: Mapping[str, Any], chosen_by_user: Mapping[str, Any]) -> d
     """
     batch = int(training["per_device_train_batch_size"])
     evaluated = int(training.get("per_device_eval_batch_size") or batch)
-    if batch > 1 or evaluated > 1:
-        total = batch * int(training.get("gradient_accumulation_steps") or 1)
-        fewer = next((size for size in range(batch // 2, 1, -1) if total % size == 0), 1)
+    least = least_batch(training)
+    total = batch * int(training.get("gradient_accumulation_steps") or 1)
+    fewer = next((size for size in range(max(batch // 2, least), least - 1, -1) if total % size == 0), batch)
+    if fewer < batch or evaluated > 1:
         return {
             **training,
             "per_device_train_batch_size": fewer,

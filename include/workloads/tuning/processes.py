@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts.preference_keys import least_batch
 from include.workloads.contract import atomic_write
 
 NOTE = "updates.json"
@@ -45,7 +46,10 @@ def spread(training: Mapping[str, Any], processes: int, total: int) -> dict[str,
     if rest or not each:
         return None
     most = min(_sizes(training)[0], each)
-    batch = next(size for size in range(most, 0, -1) if each % size == 0)
+    least = least_batch(training)
+    batch = next((size for size in range(most, least - 1, -1) if each % size == 0), None)
+    if batch is None:
+        return None
     return {
         **training,
         "per_device_train_batch_size": batch,

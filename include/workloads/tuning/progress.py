@@ -11,8 +11,10 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from include.workloads.contract import atomic_write
 
@@ -35,6 +37,8 @@ class Snapshot:
     eta_seconds: float | None = None
     learning_rate: float | None = None
     loss_evaluation: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
     memory_bytes: int | None = None
     notice: str | None = None  # what a person should know about this run, such as that memory ran out
 
@@ -62,6 +66,8 @@ class Snapshot:
             ("eta_seconds", "gauge", "Estimated time left.", self.eta_seconds),
             ("learning_rate", "gauge", "Learning rate of the last step.", self.learning_rate),
             ("loss_evaluation", "gauge", "Loss on the held-out rows.", self.loss_evaluation),
+            ("reward_margin", "gauge", "Reward margin on the held-out rows.", self.reward_margin),
+            ("reward_accuracy", "gauge", "Reward accuracy on the held-out rows.", self.reward_accuracy),
             (
                 "memory_bytes",
                 "gauge",
@@ -109,9 +115,16 @@ class Progress:
         self._started, self._first_step = time.monotonic(), step
         self._set(Snapshot(stage="training", step=step, total=total, notice=self.snapshot.notice))
 
-    def evaluated(self, loss: float) -> None:
-        """The held-out rows have been looked at."""
-        self._set(replace(self.snapshot, loss_evaluation=loss))
+    def evaluated(self, loss: float, rewards: Mapping[str, float] = MappingProxyType({})) -> None:
+        """The held-out rows have been looked at; `rewards` are of `losses.rewards`."""
+        self._set(
+            replace(
+                self.snapshot,
+                loss_evaluation=loss,
+                reward_margin=rewards.get("reward_margin"),
+                reward_accuracy=rewards.get("reward_accuracy"),
+            )
+        )
 
     def update(
         self,

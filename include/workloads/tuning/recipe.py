@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.contracts.methods import TuningMethod
+from include.contracts.methods import Objective, TuningMethod
+from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
@@ -79,15 +80,21 @@ def decide(
     """
     asked = dict(config.training)
     reasons = [precision.sentence]
-    training = {**TRAINING_DEFAULTS, **asked}
-    training["max_length"] = asked.get("max_length") or choose_max_length(hardware, data, model)
-    training.setdefault("packing", True)
+    training = {**_defaults(config.objective), **asked}
+    packed = config.objective == Objective.SFT
+    choose = choose_max_length if packed else choose_compared_length
+    training["max_length"] = asked.get("max_length") or choose(hardware, data, model)
+    if packed:
+        training.setdefault("packing", True)
     if "per_device_train_batch_size" not in asked:
-        # Someone who sets the accumulation alone has a total in mind: one sequence at a time then.
+        # Someone who sets the accumulation alone has a total in mind: as few sequences at a time as can be, then.
+        least = least_batch(training)
         batch, accumulate = (
-            (1, asked["gradient_accumulation_steps"])
+            (least, asked["gradient_accumulation_steps"])
             if "gradient_accumulation_steps" in asked
             else choose_batch(hardware, data, training["max_length"])
+            if packed
+            else choose_compared_batch(hardware, data, least)
         )
         training.update(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate)
         reasons.append(
@@ -100,7 +107,7 @@ def decide(
                 "sequences in all."
             )
     if "gradient_checkpointing" not in asked:
-        tight = needs_checkpointing(hardware, model, training)
+        tight = needs_checkpointing(hardware, model, training, config.objective)
         training["gradient_checkpointing"] = tight
         if tight:
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
@@ -114,6 +121,26 @@ def decide(
     lora.setdefault("target_modules", list(target_modules) or "all-linear")
     lora["task_type"] = "CAUSAL_LM"
     return Recipe(training, lora, 60.0 if hardware.device == "cpu" else 300.0, reasons)
+
+
+def _defaults(objective: str) -> dict[str, Any]:
+    if objective == Objective.SFT:
+        return {**TRAINING_DEFAULTS}
+    return {**TRAINING_DEFAULTS, "learning_rate": LEARNING_RATE, "loss_type": LOSSES[objective]}
+
+
+def choose_compared_length(hardware: Hardware, data: DataFacts, model: ModelFacts) -> int:
+    """As long as the longest prompt with its answer, up to what the plan reckons with: nothing is packed."""
+    longest = min(max(data.lengths, default=0), LONGEST_CPU if hardware.device == "cpu" else PACKED_TOKENS)
+    length = max(64, math.ceil(longest / 64) * 64)
+    return min(length, model.context) if model.context else length
+
+
+def choose_compared_batch(hardware: Hardware, data: DataFacts, least: int) -> tuple[int, int]:
+    """(rows at a time, accumulation) of each process: some 20 updates an epoch, of at most 8 rows."""
+    total = max(1, min(8, len(data.lengths) // UPDATES_PER_EPOCH))
+    each = max(1, total // max(1, hardware.gpus))
+    return least, max(1, each // least)
 
 
 def choose_max_length(hardware: Hardware, data: DataFacts, model: ModelFacts) -> int:
@@ -143,11 +170,14 @@ def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[
     return batch, max(1, each // batch)
 
 
-def needs_checkpointing(hardware: Hardware, model: ModelFacts, training: Mapping[str, Any]) -> bool:
+def needs_checkpointing(
+    hardware: Hardware, model: ModelFacts, training: Mapping[str, Any], objective: str = Objective.SFT
+) -> bool:
     """Whether weights and activations together pass a share of the GPU's memory. Never on a CPU: time is scarcer."""
     if hardware.device == "cpu":
         return False
-    tokens = int(training["per_device_train_batch_size"]) * int(training["max_length"])
+    sequences = int(training["per_device_train_batch_size"]) * (2 if objective == Objective.DPO else 1)
+    tokens = sequences * int(training["max_length"])
     activations = tokens * model.layers * model.hidden * BYTES_PER_ACTIVATION
     return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
 
@@ -193,9 +223,9 @@ def _settle_best(training: dict[str, Any], reasons: list[str]) -> None:
 
 def memory_advice(training: Mapping[str, Any], method: str) -> str:
     """What to change first when memory ran out: the largest lever that is still free."""
-    batch = int(training["per_device_train_batch_size"])
-    if batch > 1:
-        lever = f"set TrainingArguments.per_device_train_batch_size to 1 (it is {batch})"
+    batch, least = int(training["per_device_train_batch_size"]), least_batch(training)
+    if batch > least:
+        lever = f"set TrainingArguments.per_device_train_batch_size to {least} (it is {batch})"
     elif int(training["max_length"]) > 512:
         lever = f"set TrainingArguments.max_length lower (it is {training['max_length']})"
     elif not training.get("gradient_checkpointing"):

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from include.contracts import adapter_record as record
+from include.contracts.methods import Objective
 from include.workloads.dataset.page import page
 from include.workloads.tuning.fit import Job
+from include.workloads.tuning.losses import rewards
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "safetensors")
 _LOGGED = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+_REWARDS = ("reward_margin", "reward_accuracy")
 
 
 def write(
@@ -33,7 +36,7 @@ def write(
     """
     report = _dataset_report(data)
     repeat = reproduce(job, result, config, report)
-    logged = [{key: entry[key] for key in _LOGGED if key in entry} for entry in history]
+    logged = [{key: entry[key] for key in _LOGGED if key in entry} | rewards(entry) for entry in history]
     files = {
         record.CARD: card(repeat, result),
         record.REPRODUCE: _json(repeat),
@@ -62,6 +65,7 @@ def reproduce(
         "base_model": job.model_id,
         "revision": job.revision,
         "method": job.config.method,
+        "objective": job.config.objective,
         "training_config": config,
         "dataset": {
             "digest": (report or {}).get("digest"),
@@ -95,6 +99,12 @@ def card(repeat: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         "Seed": training["seed"],
         "Loss": f"{result['loss_first']} to {result['loss_last']}",
         "Loss on held-out rows": result.get("loss_evaluation", "not measured"),
+        **({"Objective": repeat["objective"]} if repeat["objective"] != Objective.SFT else {}),
+        **{
+            f"{key.replace('_', ' ').capitalize()} on held-out rows": result[key]
+            for key in _REWARDS
+            if key in result
+        },
         "Computed in": f"{repeat['device']['dtype']} on {repeat['device']['name']}",
         "Weights": f"sha256:{repeat['adapter_sha256']}",
     }

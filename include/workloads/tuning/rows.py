@@ -23,7 +23,8 @@ IGNORE = -100  # the label that no loss is computed for (torch.nn.CrossEntropyLo
 FILE = "train.parquet"
 MAX_DROPPED_SHARE = 0.5  # above it most rows would be lost, which nobody means by a training
 
-Row = dict[str, list[int]]
+#: `input_ids` and `labels`; of preference data what include.workloads.tuning.preferences says.
+Row = dict[str, Any]
 Span = tuple[int, int]
 
 
@@ -44,7 +45,10 @@ class Tokenised:
 
 
 def read_table(folder: Path) -> tuple[str, list[Any]]:
-    """The dataset step's table: ("messages", conversations) or ("text", texts)."""
+    """The dataset step's table: ("messages", conversations) or ("text", texts).
+
+    Of preference data the conversations are Pairs or Marked, with what they are compared by.
+    """
     import pyarrow.parquet as parquet
 
     path = folder / FILE
@@ -54,14 +58,14 @@ def read_table(folder: Path) -> tuple[str, list[Any]]:
     column = next((name for name in (chat.MESSAGES, "text") if name in names), None)
     if column is None:
         raise UserDataError(f"{FILE} has no column messages or text, only {', '.join(names) or 'none'}.")
-    wanted = [name for name in (column, chat.TOOLS) if name in names]
+    wanted = [name for name in (column, chat.TOOLS, chat.REJECTED, chat.GOOD) if name in names]
     table = parquet.read_table(path, columns=wanted)
     if not table.num_rows:
         raise UserDataError(f"{FILE} has no rows.")
     if column == "text":
         return column, table.column(column).to_pylist()
     rows = table.to_pylist()
-    return column, [chat.from_columns(row[chat.MESSAGES], row.get(chat.TOOLS)) for row in rows]
+    return column, list(map(chat.from_row, rows))
 
 
 def tokenise(column: str, values: Sequence[Any], tokenizer: Any, answers_only: bool = True) -> Tokenised:
@@ -114,7 +118,7 @@ def _chat_row(tokenizer: Any, conversation: Conversation, number: int, answers_o
     turns = list(map(shown, conversation.messages))
 
     def render(part: Sequence[Mapping[str, Any]], ask: bool) -> str:
-        return _render(tokenizer, part, conversation.tools, number, ask)
+        return rendered(tokenizer, part, conversation.tools, number, ask)
 
     full = render(turns, False)
     encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
@@ -168,9 +172,13 @@ def _common(first: str, second: str) -> int:
     return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _render(
+def rendered(
     tokenizer: Any, turns: Sequence[Mapping[str, Any]], tools: Any, number: int, ask: bool = False
 ) -> str:
+    """The text of these turns by the model's chat template; `ask` adds the words that invite the assistant to speak.
+
+    :param number: the row's place, for the sentence of a UserDataError.
+    """
     try:
         return str(
             tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=ask)

@@ -16,11 +16,11 @@ from typing import Any
 
 from include.contracts.evaluation import HELD_OUT_ROWS_FILE, TRAINED_ROWS_FILE
 from include.contracts.held_out import MAX_SHARE, set_digest
-from include.contracts.methods import TuningMethod
+from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
-from include.workloads.tuning import checkpoints, memory, model, processes, recipe, record, rows
+from include.workloads.tuning import checkpoints, material, memory, model, processes, recipe, record, rows
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
@@ -38,6 +38,7 @@ class Environment:
     config: Path
     output: Path
     method: str
+    objective: str
     model_id: str
     revision: str
     dtype: str | None
@@ -56,6 +57,7 @@ class Environment:
             config=Path(get("YAML_FILE_PATH", "/mnt/config/training_config.yaml")),
             output=Path(get("OUTPUT_DIR", "/mnt/results")),
             method=get("TUNING_METHOD", "qlora"),
+            objective=contract.one_of("TUNING_OBJECTIVE", OBJECTIVES),
             model_id=get("MODEL_ID", "") or get("MODEL_NAME", ""),
             revision=get("MODEL_REVISION", ""),
             dtype=get("DTYPE") or None,
@@ -104,7 +106,7 @@ def _read_config(env: Environment) -> TuningConfig:
         raise UserConfigError(
             f"The training configuration {env.config} cannot be read: {error.strerror}."
         ) from error
-    config = parse_config(text, env.method)
+    config = parse_config(text, env.method, env.objective)
     for note in config.notes:
         log.info("%s", note)
     return config
@@ -194,10 +196,9 @@ def _prepare(
         )
     tokenizer = model.load_tokenizer(env.weights, config.model.get("chat_template"))
     column, values = rows.read_table(env.data)
-    answers_only = bool(config.training.get("assistant_only_loss", True))
-    tokenised = rows.tokenise(column, values, tokenizer, answers_only)
+    found = material.read(config, column, values, tokenizer)
     data = config.dataset
-    parts = _split(env, config, tokenised.rows, values)
+    parts = _split(env, config, found.rows, values)
     train = parts.train
     # Rows that are kept for an evaluation of their own are none of the trainer's business.
     evaluation = parts.held_out if data.get("train_test_split", 1.0) < 1 else []
@@ -205,22 +206,23 @@ def _prepare(
         config,
         hardware,
         precision,
-        recipe.DataFacts([len(row["input_ids"]) for row in train]),
+        recipe.DataFacts([found.length(row) for row in train]),
         facts,
         env.target_modules,
     )
     if env.start is not None:
         check(env.start, env.model_id, chosen.lora)
     chosen, identity = _as_before(env, config, chosen)
-    train, shortened, dropped = rows.cut(train, chosen.max_length)
-    evaluation = rows.cut(evaluation, chosen.max_length)[0] if evaluation else []
-    log.info("%s", _data_sentence(column, tokenised, shortened, dropped, chosen.max_length))
-    rows.check_cut(len(tokenised.rows), shortened, chosen.max_length, data.get("max_cut_share"))
-    rows.check_share(len(tokenised.rows), dropped, chosen.max_length, data.get("max_dropped_share"))
-    told: dict[str, Any] = {"rows": len(tokenised.rows), "rows_cut": shortened, "rows_dropped": dropped}
+    train, shortened, dropped = found.cut(train, chosen.max_length)
+    evaluation = found.cut(evaluation, chosen.max_length)[0] if evaluation else []
+    count = len(found.rows)
+    log.info("%s", found.sentence(shortened, dropped, chosen.max_length))
+    rows.check_cut(count, shortened, chosen.max_length, data.get("max_cut_share"))
+    rows.check_share(count, dropped, chosen.max_length, data.get("max_dropped_share"))
+    told: dict[str, Any] = {"rows": count, "rows_cut": shortened, "rows_dropped": dropped}
     told |= {"rows_held_out": len(parts.held_out), "trained_rows_digest": set_digest(parts.trained_digests)}
     if shortened:
-        told["data"] = rows.cut_sentence(len(tokenised.rows), shortened, dropped, chosen.max_length)
+        told["data"] = rows.cut_sentence(count, shortened, dropped, chosen.max_length)
     job = Job(
         config=config,
         recipe=chosen,
@@ -257,30 +259,6 @@ def _split(
     return parts
 
 
-def _data_sentence(
-    column: str, tokenised: rows.Tokenised, shortened: int, dropped: int, max_length: int
-) -> str:
-    if column == "text":
-        loss = "the loss is on all tokens, because the rows are plain text"
-    elif not tokenised.answers_only:
-        loss = "the loss is on all tokens, as assistant_only_loss is false"
-    elif tokenised.unmasked:
-        loss = (
-            f"the loss is on the assistant's answers, except in {tokenised.unmasked} rows whose chat template "
-            "does not show where they are: there it is on all tokens"
-        )
-    elif tokenised.partly:
-        loss = (
-            f"the loss is on the assistant's answers, except on earlier ones in {tokenised.partly} rows, which the "
-            "chat template rewrites"
-        )
-    else:
-        loss = "the loss is on the assistant's answers only"
-    count = len(tokenised.rows)
-    cuts = f"; {rows.cut_sentence(count, shortened, dropped, max_length)}" if shortened else ""
-    return f"{count} rows; {loss}{cuts}."
-
-
 def _as_before(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> tuple[recipe.Recipe, str]:
     """The recipe with as many sequences an update as the attempts before took, and the identity of its checkpoints."""
     count = processes.count()
@@ -303,6 +281,7 @@ def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> 
         "training": {key: value for key, value in chosen.training.items() if key not in processes.SIZES},
         "lora": dict(chosen.lora),
         **({"from": env.start.digest} if env.start else {}),
+        **({"objective": config.objective} if config.objective != Objective.SFT else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -24,10 +24,12 @@ from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
 
 
-class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer that counts its tokens and, on a CPU, scores only the positions that have a label."""
+class AdapterTraining:
+    """What the trainers of all objectives have."""
 
     tokens = 0
+    model: Any
+    args: Any
 
     def keep_adapter_in_float32(self) -> None:
         """TRL rounds a QLoRA adapter to bfloat16, which a V100 and most CPUs lack; its updates need float32 too."""
@@ -39,7 +41,11 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         """The schedule, whose warm-up ends before the last step: else one step learns nothing, and some divide by 0."""
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             self.args.warmup_steps = num_training_steps - 1
-        return super().create_scheduler(num_training_steps, optimizer)
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
+
+class AdapterTrainer(AdapterTraining, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that counts its tokens and, on a CPU, scores only the positions that have a label."""
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -75,7 +81,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.patience = patience
         self.identity = identity
         self.save_every_seconds = save_every_seconds
-        self.trainer: AdapterTrainer | None = None
+        self.trainer: AdapterTraining | None = None
         self.stopped = False
         self._saved_at = time.monotonic()
         self._logged_loss: float | None = None
@@ -88,7 +94,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         logged = logs or {}
         if "eval_loss" in logged and state.is_world_process_zero:
-            self.progress.evaluated(float(logged["eval_loss"]))
+            self.progress.evaluated(float(logged["eval_loss"]), losses.rewards(logged))
         loss = logged.get("loss")
         if loss is None:
             return

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from include.contracts.methods import Objective
+from include.workspace.api import names
 from include.workspace.api.dialect import (
     API_VERSIONS,
     V1ALPHA1,
@@ -191,6 +193,11 @@ class Workspace(ApiModel):
     def method(self) -> str:
         """The tuning method in lower case; "" when there is none (KAITO admits QLoRA and then fails on it)."""
         return ((self.tuning.method if self.tuning else None) or "").lower()
+
+    @property
+    def objective(self) -> str:
+        """What a tuning learns from, in lower case: `sft` where the annotation does not say it."""
+        return self.annotations.get(names.TUNING_OBJECTIVE, Objective.SFT).strip().lower()
 
     @property
     def preset(self) -> PresetSpec | None:

@@ -18,7 +18,10 @@ from include.workspace.api import names
 
 #: What is kept of the results of the dataset step and of the training: what the image says of its origin.
 DATASET_FACTS = ("digest", "rows", "characters")
-TUNING_FACTS = ("config_sha256", "steps", "loss_first", "loss_last", "device", "adapter")
+TUNING_FACTS = (
+    *("config_sha256", "steps", "loss_first", "loss_last", "device", "adapter"),
+    *("objective", "reward_margin", "reward_accuracy"),
+)
 
 
 class State(StrEnum):

@@ -48,6 +48,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.RETRAIN_FROM,
         names.RETRAIN_KNOWN,
         names.HELD_OUT,
+        names.TUNING_OBJECTIVE,
         names.DATASET_CREDENTIALS,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.catalog import machine_from_labels
+from include.contracts.methods import Objective
 from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
 from include.reconcile.mended import SECRETS
@@ -157,8 +158,9 @@ def notices(document: Object, found: Found) -> list[str]:
     for reference in references(document):
         text = ((found.get(reference.which) or {}).get("data") or {}).get(reference.key)
         if reference.key in (KEY, INFERENCE_KEY) and isinstance(text, str):
-            judge = config_notices if reference.key == KEY else inference_notices
-            told += [f"ConfigMap {reference.name}: {notice}" for notice in judge(text)]
+            objective = str(notes.get(names.TUNING_OBJECTIVE) or Objective.SFT).strip().lower()
+            judged = config_notices(text, objective) if reference.key == KEY else inference_notices(text)
+            told += [f"ConfigMap {reference.name}: {notice}" for notice in judged]
     return told
 
 

@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 
 Change = Callable[[KeptAdapter | None], KeptAdapter | None]
 ATTEMPTS = 5
+#: Annotations that decide what a training learns.
+_FACTS = (
+    ("held_out", names.HELD_OUT),
+    ("objective", names.TUNING_OBJECTIVE),
+    ("from", names.RETRAIN_FROM),
+)
 
 
 def config_text(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> str | None:
@@ -57,8 +63,8 @@ def recipe(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
         "target_modules": sorted(plan.target_modules),
     }
     notes = document["metadata"].get("annotations") or {}
-    for fact, annotation in (("held_out", names.HELD_OUT), ("from", names.RETRAIN_FROM)):
-        if annotation in notes:  # another share, or another beginning, is another training
+    for fact, annotation in _FACTS:
+        if annotation in notes:  # another share, objective or beginning is another training
             facts[fact] = notes[annotation]
     if plan.model_image:
         facts["image"] = plan.model_image

@@ -283,6 +283,14 @@ class TuneOperator(MachineAsking, WorkloadPodOperator[TuningResult]):
             return True  # the next try sees
 
     def summary(self, result: TuningResult) -> str:
-        notes = [result.data, result.stopped_early, (result.memory or "").rstrip(".")]
+        notes = [_preferred(result), result.data, result.stopped_early, (result.memory or "").rstrip(".")]
         said = "".join(f"; {note}" for note in notes if note)
         return f"Tuned in {result.steps} steps, loss {result.loss_first} to {result.loss_last}{said}"
+
+
+def _preferred(result: TuningResult) -> str:
+    """What a training by preferences says of the held-out rows; "" of any other."""
+    if result.reward_margin is None:
+        return ""
+    share = "" if result.reward_accuracy is None else f", right in {result.reward_accuracy:.0%} of the pairs"
+    return f"reward margin {result.reward_margin:.3g} on the held-out rows{share}"

@@ -78,6 +78,35 @@ def test_longer_sequences_bigger_batches_and_ranks_never_need_less(
 
 
 @given(
+    st.sampled_from(TUNABLE), st.integers(1, 4096), st.integers(2, 16), st.sampled_from([True, False, None])
+)
+def test_a_pair_is_two_sequences_and_the_reference_is_no_second_model(
+    model: Any, length: int, batch: int, checkpointing: bool | None
+) -> None:
+    sft = TrainingShape(length, batch, gradient_checkpointing=checkpointing, packing=False)
+    dpo, kto = (dataclasses.replace(sft, objective=one) for one in ("dpo", "kto"))
+    twice = dict(sizing.tuning_memory(model, "qlora", dataclasses.replace(sft, batch_size=2 * batch)))
+    pairs = dict(sizing.tuning_memory(model, "qlora", dpo))
+    reference = pairs.pop("reference pass", 0)
+    assert (reference > 0) == (checkpointing is False)
+    for term in ("base weights", "activations", "logits and loss"):
+        assert pairs[term] == twice[term]
+    marked = sizing.total(sizing.tuning_memory(model, "qlora", kto))
+    assert sizing.total(sizing.tuning_memory(model, "qlora", sft)) <= marked
+    assert marked < sizing.total(sizing.tuning_memory(model, "qlora", dpo))
+
+
+def test_the_shape_of_compared_answers() -> None:
+    config = {"training_config": {"TrainingArguments": {"gradient_accumulation_steps": 4, "beta": 0.2}}}
+    dpo, kto = (TrainingShape.from_config(config, one) for one in ("dpo", "kto"))
+    assert (dpo.batch_size, dpo.sequences, dpo.packing) == (1, 2, False)
+    assert (kto.batch_size, kto.sequences, kto.packing) == (2, 2, False)
+    assert TrainingShape.from_dict(dpo.to_dict()) == dpo
+    assert TrainingShape.from_config(config, "no such objective").objective == "sft"
+    assert (TrainingShape.modest("kto").batch_size, TrainingShape.least("kto").batch_size) == (2, 1)
+
+
+@given(
     st.sampled_from([model for model in CATALOG.models if model.weights_gib < 100]),
     st.floats(24, 200),
     st.floats(1, 100),

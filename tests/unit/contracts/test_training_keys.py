@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from include.catalog.training_shape import TrainingShape
 from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MUST_BE_NEUTRAL
+from include.contracts.methods import OBJECTIVES
 from include.contracts.training_config import examine_config, read_config
 from include.workloads.contract import UserConfigError
 from include.workloads.tuning import describe
@@ -46,14 +47,23 @@ def test_the_committed_list_is_the_libraries() -> None:
 def test_every_key_that_counts_can_be_judged_without_its_library() -> None:
     """A value of a class of the library's own could only be refused on the GPU."""
     unknown = [
-        f"{s}.{k}" for s in keys.SECTIONS for k, kind in keys.accepted(s).items() if "any" in kind.split("|")
+        f"{s}.{k}"
+        for s in keys.SECTIONS
+        for objective in OBJECTIVES
+        for k, kind in keys.accepted(s, objective).items()
+        if "any" in kind.split("|")
     ]
     assert unknown == []
 
 
 def test_the_tables_name_no_key_twice_and_none_that_is_gone() -> None:
     assert not set(keys.REFUSED) & set(keys.IGNORED)
-    known = {f"{section}.{key}" for section in keys.SECTIONS for key in keys.accepted(section)}
+    known = {
+        f"{section}.{key}"
+        for section in keys.SECTIONS
+        for objective in OBJECTIVES
+        for key in keys.accepted(section, objective)
+    }
     assert set(keys.LIMITS) <= known
     assert {f"{name.partition('.')[0]}.{now}" for name, now in keys.RENAMED.items()} <= known
 
@@ -114,12 +124,25 @@ def test_a_word_means_the_same_to_check_and_trainer(text: str) -> None:
         assert parse_config(document, "lora").training == read.section("TrainingArguments")
 
 
-@given(places, plain)
+preference_places = st.sampled_from(
+    sorted(
+        {
+            f"TrainingArguments.{key}"
+            for objective in OBJECTIVES
+            for key in keys.accepted("TrainingArguments", objective)
+        }
+    )
+)
+
+
+@given(places | preference_places, plain, st.sampled_from(OBJECTIVES))
 @settings(max_examples=400, deadline=None)
-def test_what_is_let_through_is_of_the_type_that_the_library_takes(place: str, value: Any) -> None:
+def test_what_is_let_through_is_of_the_type_that_the_library_takes(
+    place: str, value: Any, objective: str
+) -> None:
     section, _, key = place.partition(".")
-    read = examine_config({"training_config": {section: {key: value}}}, "lora")
-    hints = describe.hints(section)
+    read = examine_config({"training_config": {section: {key: value}}}, "lora", objective)
+    hints = describe.objective_hints(objective) if section == "TrainingArguments" else describe.hints(section)
     for name, taken in read.section(section).items():
         try:
             TypeAdapter(hints[name]).validate_python(taken)

@@ -280,17 +280,18 @@ def test_a_run_whose_push_was_cleared_keeps_what_it_has_reached(
     assert (status["run"]["state"], status["state"]) == ("started", "Pending")
 
 
-def test_another_share_of_held_out_rows_is_another_training(
+def test_another_share_of_held_out_rows_and_another_objective_are_other_trainings(
     cluster: FakeCluster, workspace: dict[str, Any], context: dict[str, Any]
 ) -> None:
     plan = TuneOperator(task_id="tune").this_run(context).tuning_plan  # type: ignore[arg-type]
     known = set()
-    for share in (None, "0.1", "0.2"):
+    notes = (None, {names.HELD_OUT: "0.1"}, {names.HELD_OUT: "0.2"}, {names.TUNING_OBJECTIVE: "dpo"})
+    for asked in notes:
         document = copy.deepcopy(live(cluster))
-        if share:
-            document["metadata"]["annotations"] = {names.HELD_OUT: share}
+        if asked:
+            document["metadata"]["annotations"] = asked
         known.add(kept_adapter.recipe(cluster, document, plan))  # type: ignore[arg-type]
-    assert len(known) == 3
+    assert len(known) == len(notes)
 
 
 def test_another_model_image_is_another_training(

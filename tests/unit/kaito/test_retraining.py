@@ -322,6 +322,7 @@ def test_the_preflight_makes_a_workspace_of_its_own_beside_the_one_that_serves(
         names.RERUN: "x",
         names.RETRAIN_SCHEDULE: "@daily",
         names.CAPACITY_TYPE: "spot",
+        names.TUNING_OBJECTIVE: "kto",
     }
     plan = planned(cluster, context, evaluation={"heldOut": 0.2})
     check = at(steps.CandidatePreflightOperator(task_id="preflight", purpose="tuning"), cluster)
@@ -333,6 +334,7 @@ def test_the_preflight_makes_a_workspace_of_its_own_beside_the_one_that_serves(
         names.ROLLOUT: "false",
         names.BUDGET: "100.0000",
         names.CAPACITY_TYPE: "spot",
+        names.TUNING_OBJECTIVE: "kto",
         names.RETRAIN_VERSION: plan.version,
         names.RETRAIN_CURRENT: ADAPTER["reference"],
         names.HELD_OUT: "0.2",

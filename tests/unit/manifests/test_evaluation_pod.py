@@ -84,6 +84,13 @@ def test_the_tuning_holds_out_what_the_annotation_says() -> None:
     assert "HELD_OUT_SHARE" not in env_of(main(manifests.tuning_pod(QUICK, PLAN, SETTINGS, RUN)))
 
 
+def test_dataset_and_training_know_the_objective() -> None:
+    asked = {**QUICK, "metadata": {**QUICK["metadata"], "annotations": {"kaito.sh/tuning-objective": " DPO"}}}
+    for given, wanted in ((asked, "dpo"), (QUICK, "sft")):
+        for pod in (manifests.dataset_pod, manifests.tuning_pod):
+            assert env_of(main(pod(given, PLAN, SETTINGS, RUN)))["TUNING_OBJECTIVE"] == wanted
+
+
 def test_the_report_goes_with_the_push() -> None:
     made = manifests.adapter_pod(QUICK, PLAN, SETTINGS, RUN, report=("evaluation/0/report.json", "sha256:1"))
     assert env_of(main(made))["EVALUATION_DIR"] == "/mnt/results/evaluation/0"

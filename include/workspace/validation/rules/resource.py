@@ -121,7 +121,11 @@ def tuning_fits(context: Context) -> Iterator[Fault]:
     if not model.tuning.supported or ws.method not in METHODS:
         return
     # A config of the user's own may choose shorter sequences: then only what no config can avoid counts.
-    training = sizing.TrainingShape.least() if ws.tuning.config else sizing.TrainingShape.modest()
+    training = (
+        sizing.TrainingShape.least(ws.objective)
+        if ws.tuning.config
+        else sizing.TrainingShape.modest(ws.objective)
+    )
     if too_old := sizing.kernels_missing(ws.method, machine):
         yield Fault("resource.instanceType", ws.instance_type, "F9", too_old, _hint(context, training))
     if names.BYPASS_RESOURCE_CHECKS in ws.annotations:

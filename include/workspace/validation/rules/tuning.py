@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
 from include.catalog.tunability import why_not
-from include.contracts.methods import METHODS
+from include.contracts.methods import METHODS, OBJECTIVES
 from include.workspace.api import access, names
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
@@ -26,6 +26,20 @@ def method_is_known(context: Context) -> Iterator[Fault]:
         close = did_you_mean(tuning.method, METHODS)
         hint = close if close.startswith("did") else hint
         yield Fault("tuning.method", tuning.method, "U1", "is not a tuning method", hint)
+
+
+def objective_is_known(context: Context) -> Iterator[Fault]:
+    """F51."""
+    given = context.ws.annotations.get(names.TUNING_OBJECTIVE)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.TUNING_OBJECTIVE}]"
+    if context.ws.tuning is None:
+        yield Fault(path, given, "F51", "has no tuning to apply to", "remove it, or set tuning")
+    elif context.ws.objective not in OBJECTIVES:
+        close = did_you_mean(context.ws.objective, OBJECTIVES)
+        hint = close if close.startswith("did") else f"use one of {', '.join(OBJECTIVES)}"
+        yield Fault(path, given, "F51", "is not an objective of a tuning", hint)
 
 
 def preset_can_be_tuned(context: Context) -> Iterator[Fault]:
@@ -92,6 +106,7 @@ def dataset_secret_has_one_reader(context: Context) -> Iterator[Fault]:
 
 RULES: tuple[Rule, ...] = (
     method_is_known,
+    objective_is_known,
     preset_can_be_tuned,
     config_is_a_name,
     input_is_usable,

@@ -32,7 +32,7 @@ def test_speed_and_eta_count_from_where_this_attempt_began(
     progress = Progress(tmp_path / "progress.json")
     progress.begin(step=10, total=20)
     now[0] += 10
-    progress.evaluated(2.5)
+    progress.evaluated(2.5, {"reward_margin": 0.5, "reward_accuracy": 0.75})
     progress.update(step=15, loss=0.5, tokens=1000, epoch=1.5, learning_rate=0.1, memory_bytes=1024)
     written = json.loads((tmp_path / "progress.json").read_text())
     assert written == {
@@ -46,10 +46,13 @@ def test_speed_and_eta_count_from_where_this_attempt_began(
         "eta_seconds": 10.0,
         "learning_rate": 0.1,
         "loss_evaluation": 2.5,
+        "reward_margin": 0.5,
+        "reward_accuracy": 0.75,
         "memory_bytes": 1024,
         "notice": None,
     }
     assert "kaito_tuning_loss_evaluation 2.5" in progress.snapshot.prometheus()
+    assert "kaito_tuning_reward_accuracy 0.75" in progress.snapshot.prometheus()
 
 
 def test_a_notice_stays_to_the_end() -> None:
