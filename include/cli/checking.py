@@ -231,11 +231,23 @@ class _Checker:
 
     def _retraining(self, name: str, report: DocumentReport) -> None:
         """The policy of a retraining, where it is in these files."""
-        from include.retraining.checking import policy_faults
+        from include.contracts import golden_set
+        from include.retraining import checking as retraining
         from include.retraining.policy import KEY
 
-        if found := self._used(f"annotation {RETRAIN_POLICY}", name, report):
-            report.faults += config_maps.findings(found, KEY, "P5", policy_faults)
+        if not (found := self._used(f"annotation {RETRAIN_POLICY}", name, report)):
+            return
+        golden: ConfigMap | None = None
+        if asked := retraining.golden_name(config_maps.content(found, KEY) or ""):
+            golden = self._used("evaluation.goldenSet of the policy", asked, report)
+        known = config_maps.content(golden, golden_set.KEY) if golden else None
+        report.faults += config_maps.findings(
+            found, KEY, "P5", lambda text: retraining.policy_faults(text, lambda _: known)
+        )
+        if golden:
+            report.faults += config_maps.findings(
+                golden, golden_set.KEY, golden_set.RULE, retraining.golden_faults
+            )
 
     def _training(
         self, found: ConfigMap, workspace: Workspace, catalog: Catalog, report: DocumentReport

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+)
 
+from include.contracts.golden_source import OBJECT_NAME, GoldenSource
 from include.contracts.held_out import MAX_SHARE
 
 SCHEMA_VERSION: Literal["kaito.sh/evaluation/v1"] = "kaito.sh/evaluation/v1"
@@ -147,26 +153,29 @@ class JudgePolicy(BaseModel):
 
     url: str = Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)
     model: str = Field(min_length=1, max_length=200)
-    secret: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    secret: str | None = Field(default=None, pattern=OBJECT_NAME)
 
 
 class EvaluationPolicy(BaseModel):
     """What a policy says about its evaluation.
 
-    `golden_set` is a ConfigMap with the key golden.yaml. `held_out` is the share of the dataset's rows that is never
-    trained on; 0 holds none out. `max_tokens` bounds an answer. `seed` is that of the bootstrap.
+    `golden_set` is where the golden set lies, or the name of its ConfigMap. `held_out` is the share of the dataset's
+    rows that is never trained on; 0 holds none out. `max_tokens` bounds an answer. `seed` is that of the bootstrap.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
-    golden_set: str | None = Field(
-        default=None, alias="goldenSet", pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
-    )
+    golden_set: GoldenSource | None = Field(default=None, alias="goldenSet")
     held_out: float = Field(default=0.1, alias="heldOut", ge=0, le=MAX_SHARE)
     held_out_prompts: int = Field(default=50, alias="heldOutPrompts", ge=0, le=1000)
     max_tokens: int = Field(default=128, alias="maxTokens", ge=1, le=4096)
     seed: int = Field(default=0, ge=0, lt=2**32)
     judge: JudgePolicy | None = None
+
+    @field_validator("golden_set", mode="before")
+    @classmethod
+    def _by_name(cls, given: object) -> object:
+        return {"configMap": given} if isinstance(given, str) else given
 
 
 class _Part(BaseModel):

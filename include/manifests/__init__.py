@@ -6,7 +6,7 @@ with a uid).
 """
 
 from include.manifests.egress import egress_policy
-from include.manifests.evaluation import Evaluated, evaluation_pod
+from include.manifests.evaluation import Evaluated, evaluation_pod, golden_copy
 from include.manifests.retraining import candidate
 from include.manifests.serving import services, stateful_set
 from include.manifests.serving_access import disruption_budget, key_secret, network_policy
@@ -39,6 +39,7 @@ __all__ = [
     "disruption_budget",
     "egress_policy",
     "evaluation_pod",
+    "golden_copy",
     "is_benchmarked",
     "key_secret",
     "look_now",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from include.contracts import golden_set
 from include.contracts.evaluation import EvaluationPolicy
+from include.contracts.golden_source import GoldenSource
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
@@ -25,7 +26,8 @@ from include.manifests.tuning import (
 )
 from include.manifests.weights import weights
 from include.planning import Plan
-from include.workspace.api import access
+from include.workspace import Workspace
+from include.workspace.api import access, names
 
 COMPONENT = "evaluation"
 GOLDEN_PATH = "/mnt/golden"
@@ -69,7 +71,9 @@ def evaluation_pod(
     ]
     variables = _variables(plan, settings, policy, evaluated)
     if policy.golden_set:
-        volumes.append({"name": "golden", "configMap": {"name": policy.golden_set}})
+        volumes.append(
+            {"name": "golden", "configMap": {"name": golden_config_map(workspace, policy.golden_set)}}
+        )
         mounts.append(mount("golden", GOLDEN_PATH, read_only=True))
         variables += env(GOLDEN_SET_PATH=f"{GOLDEN_PATH}/{golden_set.KEY}")
     if evaluated.current:
@@ -96,6 +100,22 @@ def evaluation_pod(
     # A machine is paid for meanwhile: a judge that answers slowly must not hold it for ever.
     spec["activeDeadlineSeconds"] = settings.step_timeout_minutes * 60
     return step_pod(workspace, COMPONENT, run_id, spec | pods.gpu_placement(workspace, plan, settings))
+
+
+def golden_config_map(ws: Workspace, source: GoldenSource) -> str:
+    """Name of the ConfigMap that the pod reads: the user's, or the copy of what lies elsewhere."""
+    return source.config_map or names.golden_config_map(ws.name)
+
+
+def golden_copy(ws: Subject, text: str) -> Manifest:
+    """The ConfigMap with a golden set that lies at a URL or in an image, as it was read for this run."""
+    workspace = workspace_of(ws)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": pods.metadata(workspace, names.golden_config_map(workspace.name), COMPONENT),
+        "data": {golden_set.KEY: text},
+    }
 
 
 def _variables(

@@ -11,7 +11,7 @@ from include.retraining.gate import parse_rules
 
 
 def faults(
-    policy: EvaluationPolicy | None, gate: Sequence[object], golden: str | None, path: str = ""
+    policy: EvaluationPolicy | None, gate: Sequence[object], golden: str | bytes | None, path: str = ""
 ) -> list[Fault]:
     """Everything that is wrong with a policy's evaluation and gate.
 
@@ -33,13 +33,13 @@ def faults(
 
 
 def _golden_faults(
-    policy: EvaluationPolicy, golden: str | None, path: str
+    policy: EvaluationPolicy, golden: str | bytes | None, path: str
 ) -> tuple[list[Fault], GoldenSet | None]:
     if policy.golden_set is None:
         return [], None
     if golden is None:
         hint = f"make a ConfigMap of that name with the key {KEY}"
-        return [Fault(f"{path}.goldenSet", policy.golden_set, RULE, "does not exist", hint)], None
+        return [Fault(f"{path}.goldenSet", str(policy.golden_set), RULE, "does not exist", hint)], None
     try:
         known = read(golden)
     except GoldenSetInvalid as error:

@@ -142,7 +142,11 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         assert pods(stack) == before  # the server took the adapter while it answered
         assert status(stack)["retrain"]["versions"][-1]["approvedBy"] == "admin"
         version = status(stack)["retrain"]["versions"][-1]
-        assert version["dataset"]["rows"] == 40
+        assert {key: version["dataset"][key] for key in ("rows", "added", "removed")} == {
+            "rows": 40,
+            "added": 16,
+            "removed": 0,
+        }
         assert version["digest"] == status(stack)["adapter"]["digest"] == served(stack) != first
         assert stack.registry_digest(NAME, f"0.0.1-{version['version']}") == version["digest"]
         assert answers(stack)
@@ -156,6 +160,7 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         told = reaches(stack, "CandidateRefused")
         refused = status(stack)["retrain"]["versions"][-1]
         assert refused["state"] == "refused"
+        assert (refused["dataset"]["added"], refused["dataset"]["removed"]) == (4, 0)
         assert refused["reason"] in told["message"]
         assert stack.registry_digest(NAME, f"0.0.1-{refused['version']}") == refused["digest"]
         assert served(stack) == version["digest"]

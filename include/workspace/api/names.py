@@ -218,6 +218,14 @@ def tuning_config_map(workspace: Mapping[str, Any]) -> str:
 ADAPTERS_SIDECAR = "adapters-follow"
 
 
+def golden_config_map(workspace: str) -> str:
+    """The ConfigMap with a copy of a golden set that lies at a URL or in an image.
+
+    :param workspace: the name of the candidate that is evaluated by it.
+    """
+    return f"{workspace}-golden"
+
+
 def adapters_config_map(workspace: Mapping[str, Any]) -> str:
     """The ConfigMap that says which adapters a service's pod is to have now."""
     return f"{workspace['metadata']['name']}-adapters"

@@ -38,6 +38,7 @@ from kaito.operators import kept_adapter
 from kaito.operators.preflight import METADATA, PreflightOperator
 from kaito.params import Requested
 from kaito.run_conf import conf_faults, identity_faults, refuse
+from kaito.tasks import golden_sets
 from kaito.tasks.dataset_marks import marks
 from kaito.tasks.results import ChangeJudged, DataChange
 from kaito.tasks.retraining import Retraining, RetrainTask
@@ -156,10 +157,12 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
 
     def _measurable(self, policy: Policy) -> list[Fault]:
         """What the golden set and the gate have wrong: nobody trains for hours to find that it cannot be judged."""
-        golden: str | None = None
-        if policy.evaluation and policy.evaluation.golden_set:
-            found = self.cluster.find(CONFIG_MAP, policy.evaluation.golden_set, self.namespace) or {}
-            golden = (found.get("data") or {}).get(golden_set.KEY)
+        golden: str | bytes | None = None
+        if policy.evaluation and (source := policy.evaluation.golden_set):
+            try:
+                golden = golden_sets.text_of(self.cluster, source, self.namespace)
+            except golden_sets.GoldenSetNotRead as error:
+                return [Fault("evaluation.goldenSet", str(source), golden_set.RULE, str(error))]
         return evaluation.faults(policy.evaluation, policy.gate, golden)
 
     def _invalid(self, live: Mapping[str, Any], faults: list[str], where: str = "") -> str:

@@ -14,12 +14,15 @@ from airflow.sdk.exceptions import AirflowFailException
 from include import manifests
 from include.contracts import golden_set
 from include.contracts.evaluation import EvaluationPolicy, Metric, Subject, Summary
+from include.contracts.golden_source import GoldenSource
 from include.contracts.results import DatasetResult, EvaluationResult, TuningResult
+from include.contracts.yaml_documents.reader import decode
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP
 from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
+from kaito.tasks import golden_sets
 from kaito.tasks.base import Run
 
 if TYPE_CHECKING:
@@ -73,21 +76,28 @@ class EvaluateOperator(WorkloadPodOperator[EvaluationResult]):
 
     def prepare(self, run: Run) -> None:
         if self._policy is not None and self._policy.golden_set:
-            self._check_golden_set(run, self._policy.golden_set)
+            self._bring_golden_set(run, self._policy.golden_set)
 
-    def _check_golden_set(self, run: Run, name: str) -> None:
+    def _bring_golden_set(self, run: Run, source: GoldenSource) -> None:
         """It may have changed since the preflight, and a pod would say so on a machine that is paid for."""
-        found = self.cluster.find(CONFIG_MAP, name, run.namespace)
-        text = ((found or {}).get("data") or {}).get(golden_set.KEY)
+        try:
+            text = golden_sets.text_of(self.cluster, source, run.namespace)
+        except golden_sets.GoldenSetNotRead as error:
+            raise self._verdict(run, f"{self.task_id}: the golden set ({source}) {error}") from None
         if text is None:
-            missing = f"has no key {golden_set.KEY}" if found else "does not exist"
-            raise self._verdict(run, f"{self.task_id}: ConfigMap {name} {missing}: it holds the golden set.")
+            raise self._verdict(
+                run,
+                f"{self.task_id}: {source} does not exist, or has no key {golden_set.KEY}: the golden set.",
+            )
         try:
             golden_set.read(text)
         except golden_set.GoldenSetInvalid as error:
             raise self._verdict(
-                run, f"{self.task_id}: the golden set in ConfigMap {name} cannot be used: {error}"
+                run, f"{self.task_id}: the golden set ({source}) cannot be used: {error}"
             ) from None
+        if not source.config_map:
+            copy = text if isinstance(text, str) else decode(text)
+            self.cluster.apply(CONFIG_MAP, manifests.golden_copy(run.workspace, copy))
 
     def pod_manifest(self, run: Run, context: Context) -> dict[str, Any]:
         if self._policy is None:

@@ -299,7 +299,8 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
         wanted = plan.policy.evaluation
         if not plan.policy.bake.questions or wanted is None or not wanted.golden_set:
             return []
-        found = self.cluster.find(CONFIG_MAP, wanted.golden_set, plan.namespace) or {}
+        name = wanted.golden_set.config_map or names.golden_config_map(plan.candidate)
+        found = self.cluster.find(CONFIG_MAP, name, plan.namespace) or {}
         try:
             known = golden_set.read((found.get("data") or {}).get(golden_set.KEY) or "")
         except golden_set.GoldenSetInvalid as error:

@@ -9,21 +9,16 @@ server that cannot be asked says nothing: then the content decides.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from include.contracts.image_reference import InvalidReference, parse_reference
-from include.contracts.network_policy import NetworkPolicy
-from include.contracts.redaction import hide
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
-from include.workspace.api.access import AUTHORIZATION
-from kaito.settings import manifest_settings
 from kaito.tasks.docker_config import docker_config
+from kaito.tasks.private_hosts import header_in, network_policy
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +61,11 @@ def _image_mark(image: str, secrets: Sequence[Mapping[str, Any]]) -> Mark:
         reference = parse_reference(image)
         texts = [text for one in secrets if (text := docker_config(one))]
         given = (credentials_in(text, reference) for text in texts)
-        listing = Listing(reference, next((one for one in given if one), None), _policy())
+        listing = Listing(reference, next((one for one in given if one), None), network_policy())
         return Mark(digest=reference.digest or listing.digest(reference.version) or "")
     except (InvalidReference, Refused, Unanswered, UserConfigError) as error:
         log.warning("%s cannot be asked whether it has changed: %s", image, error)
         return Mark()
-
-
-def _policy() -> NetworkPolicy:
-    settings = manifest_settings()
-    return NetworkPolicy.of(settings.allowed_networks, settings.insecure_registries)
 
 
 def _authorization(
@@ -87,14 +77,7 @@ def _authorization(
     hosts = {part.netloc.rpartition("@")[2].lower() for part in parts}
     if not name or len(hosts) != 1 or any(part.scheme != "https" for part in parts):
         return ""
-    given = ((secret(str(name)) or {}).get("data") or {}).get(AUTHORIZATION)
-    try:
-        value = base64.b64decode(str(given or ""), validate=True).decode("ascii").strip()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-    hide(value)
-    hide(value.rpartition(" ")[2])
-    return value if value.isprintable() else ""
+    return header_in(secret(str(name)) or {})
 
 
 def _mark(url: str, authorization: str) -> Mark:
@@ -104,7 +87,7 @@ def _mark(url: str, authorization: str) -> Mark:
 
     told: list[Mapping[str, str]] = []
     client = PinnedClient(
-        policy=AddressPolicy(_policy()),
+        policy=AddressPolicy(network_policy()),
         read_seconds=SECONDS,
         header_seconds=SECONDS,
         authorization=authorization,

@@ -11,6 +11,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk.exceptions import AirflowFailException
 from kaito.hooks.api import CONFIG_MAP
 from kaito.operators.evaluation import EvaluateOperator, policy_of, sentence
+from kaito.tasks import golden_sets
 
 from include.contracts.evaluation import AdapterIdentity, Interval, Metric, Subject, Summary
 from tests.support.fake_cluster import FakeCluster
@@ -90,6 +91,27 @@ def test_a_golden_set_that_is_broken_now_ends_it_before_the_pod(
         evaluate.execute(context)
     assert asked == []
     assert says in cluster.condition(NAME, "JobStarted")["message"]
+
+
+def test_a_golden_set_that_lies_elsewhere_is_copied_beside_the_candidate(
+    evaluate: EvaluateOperator,
+    context: dict[str, Any],
+    cluster: FakeCluster,
+    asked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = {"goldenSet": {"image": "r.example.com/golden:1"}}
+    context["ti"].xcoms["plan_candidate"] = {"policy": {"evaluation": wanted}}
+    read = [GOLDEN.encode(), b"- prompt: 3\n"]
+    monkeypatch.setattr(golden_sets, "text_of", lambda *_: read.pop(0))
+    evaluate.execute(context)
+    copy = cluster.find(CONFIG_MAP, f"{NAME}-golden", "default") or {}
+    assert copy["data"] == {"golden.yaml": GOLDEN}
+    assert copy["metadata"]["ownerReferences"][0]["name"] == NAME
+    [volume] = [one for one in asked[0]["spec"]["volumes"] if one["name"] == "golden"]
+    assert volume["configMap"]["name"] == f"{NAME}-golden"
+    with pytest.raises(AirflowFailException, match=r"image r.example.com/golden:1\) cannot be used: .*\[0\]"):
+        evaluate.execute(context)
 
 
 def test_the_condition_has_the_numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import pytest
@@ -14,6 +14,7 @@ from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE, ClusterError
 from kaito.operators import candidate as steps
 from kaito.operators import promotion
 from kaito.operators.retraining_end import RecordRetrainingOperator
+from kaito.tasks import golden_sets
 from kaito.tasks.retraining import Retraining
 from kaito.triggers import retraining as retraining_triggers
 from kaito.triggers.retraining import ApprovalTrigger, PromotionTrigger, means
@@ -251,6 +252,37 @@ def test_a_golden_set_that_is_missing_or_broken_is_refused_before_anything_runs(
     with pytest.raises(AirflowFailException, match="E2"):
         plan_step(cluster, policy).execute(context)
     assert cluster.writes == []
+
+
+def test_a_golden_set_at_a_url_is_read_before_anything_runs(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"url": "https://example.com/golden.jsonl"}
+    policy = {"evaluation": {"goldenSet": source}, "gate": ["golden.all"]}
+    row = '{"prompt": "?", "expected": "!"}\n'
+    texts = [f"{row}{row[:-2]}\n", f'{row}{{"prompt": "?", "matcher": "exakt"}}\n', row]
+    monkeypatch.setattr(golden_sets, "text_of", lambda *_: texts.pop(0))
+    for says in ("line 2", "line 2.*did you mean exact"):
+        with pytest.raises(AirflowFailException, match=says):
+            plan_step(cluster, policy).execute(context)
+    assert cluster.writes == []
+    found = Retraining.from_xcom(plan_step(cluster, policy).execute(context)).policy.evaluation
+    assert found is not None
+    assert found.golden_set is not None
+    assert found.golden_set.url == source["url"]
+
+
+def test_a_golden_set_that_cannot_be_had_is_named(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_big(*_: object) -> NoReturn:
+        raise golden_sets.GoldenSetNotRead("has more than 1048576 bytes")
+
+    monkeypatch.setattr(golden_sets, "text_of", too_big)
+    policy = {"evaluation": {"goldenSet": {"url": "https://example.com/big.yaml"}}}
+    with pytest.raises(AirflowFailException, match=r"goldenSet: has more than 1048576 bytes .*big.yaml"):
+        plan_step(cluster, policy).execute(context)
+    assert ready(cluster)[:2] == ("False", "RetrainInvalid")
 
 
 @pytest.mark.parametrize(

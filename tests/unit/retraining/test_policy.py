@@ -130,3 +130,38 @@ def test_the_documents_policy_is_one() -> None:
     assert set(policy.read(written).as_dict()) == {
         line.partition(":")[0] for line in written.splitlines() if line[:1].isalpha()
     }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "golden",
+        {"url": "https://example.com/golden.yaml", "secret": "hub"},
+        {"image": "r.example.com/golden:1"},
+    ],
+)
+def test_a_golden_set_may_lie_elsewhere_and_is_written_as_it_was_read(source: object) -> None:
+    found = policy.of({"evaluation": {"goldenSet": source}})
+    assert found.as_dict()["evaluation"]["goldenSet"] == source
+    assert policy.of(found.as_dict()) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({}, "needs one of configMap, url and image"),
+        ({"url": "https://example.com/a", "image": "r.example.com/a:1"}, "no two of them"),
+        ({"url": "https://example.com/a?sig=x"}, r"evaluation\.goldenSet\.url"),
+        ({"url": "ftp://example.com/a"}, r"evaluation\.goldenSet\.url"),
+        ({"url": "https://huggingface.co/datasets/a/b"}, "a page about a dataset"),
+        ({"url": "http://example.com/a", "secret": "s"}, "a URL that starts with https://"),
+        ({"configMap": "a", "secret": "s"}, "has a secret"),
+        ({"image": "r.example.com/A:1"}, "is not an image reference"),
+        ({"ulr": "https://example.com/a"}, "did you mean url"),
+        ("Bad_Name", r"evaluation\.goldenSet\.configMap"),
+        (3, r"evaluation\.goldenSet"),
+    ],
+)
+def test_a_golden_set_that_is_nowhere_is_named(source: object, says: str) -> None:
+    with pytest.raises(PolicyInvalid, match=says):
+        policy.of({"evaluation": {"goldenSet": source}})

@@ -164,3 +164,62 @@ def test_every_rule_that_a_fault_carries_has_its_sentence() -> None:
     ]
     used = {rule for file in files for rule in re.findall(r'"([A-Z]\d{1,2})"', file.read_text())}
     assert set(SENTENCES) == used
+
+
+POLICED = yaml.safe_dump(changed(TUNING, {"metadata.annotations": {"kaito.sh/retrain-policy": "rules"}}))
+RULES = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: rules}
+data:
+  retrain_policy.yaml: |
+    evaluation: {goldenSet: golden, heldOut: 0}
+    gate: [candidate.exact_match >= current.exact_match]
+"""
+GOLDEN = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: golden}
+data:
+  golden.yaml: |
+    - {prompt: one, expected: two}
+"""
+
+
+def test_a_policy_and_its_golden_set_are_checked_together() -> None:
+    _, document = examine(POLICED, RULES, GOLDEN)
+    assert told(document) == []
+    assert not [notice for notice in document.notices if "golden" in notice]
+
+
+def test_a_broken_row_of_a_golden_set_is_named_at_its_line() -> None:
+    _, document = examine(POLICED, RULES, GOLDEN + "    - {prompt: three, matcher: exakt}\n")
+    faults = told(document)
+    assert {(file, line, name, rule) for file, line, _, name, rule in faults} == {
+        ("2.yaml", 7, "golden", "E2")
+    }
+    assert "did you mean exact" in " ".join(str(one.fault) for one in document.faults)
+
+
+def test_a_gate_on_what_this_golden_set_does_not_measure_is_named_in_the_policy() -> None:
+    text = GOLDEN.replace("expected: two", "expected: two, matcher: contains")
+    _, document = examine(POLICED, RULES, text)
+    assert [(file, name, rule) for file, _, _, name, rule in told(document)] == [("1.yaml", "rules", "E1")]
+    assert "exact_match" in str(document.faults[0].fault)
+
+
+def test_a_golden_set_over_the_limit_is_refused() -> None:
+    rows = "".join(f"    - {{prompt: q{n}, expected: a}}\n" for n in range(2001))
+    _, document = examine(POLICED, RULES, GOLDEN + rows)
+    assert "more than 2000 rows" in str(document.faults[0].fault)
+
+
+def test_a_golden_set_of_json_lines_or_without_its_key_is_named_too() -> None:
+    lines = GOLDEN.replace("- {prompt: one, expected: two}", '{"prompt": "one", "expected": "two"}')
+    _, document = examine(POLICED, RULES, lines + '    {"prompt": "three"}\n')
+    assert [(one.file, one.fault.rule) for one in document.faults] == [("2.yaml", "E2")]
+    assert "line 2" in str(document.faults[0].fault)
+    _, document = examine(POLICED, RULES, GOLDEN.replace("golden.yaml", "gold.yaml"))
+    assert [(one.file, one.fault.rule) for one in document.faults] == [("2.yaml", "E2")]
+    _, document = examine(POLICED, RULES)
+    assert any("ConfigMap golden is not in these files" in notice for notice in document.notices)
