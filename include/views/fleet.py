@@ -13,7 +13,7 @@ from typing import Any
 from include.contracts.redaction import redact
 from include.ledger import records
 from include.views import state as states
-from include.views.words import per_second, until, usd
+from include.views.words import due, per_second, until, usd
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ConditionType, condition, moment, timestamp
@@ -188,5 +188,5 @@ def cells(one: Row, now: datetime) -> dict[str, str]:
         "requests": per_second(one.requests_per_second) if one.served_since else "",
         "cost": usd(one.usd) + (" and unpriced machines" if one.unpriced else ""),
         "rate": usd(one.usd_per_hour) if one.usd_per_hour else "",
-        "retraining": until(one.next_retraining, now) if one.next_retraining else "",
+        "retraining": due(one.next_retraining, now),
     }

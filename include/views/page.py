@@ -14,7 +14,7 @@ from include.ledger import records
 from include.retraining.dataset_watch import Moved
 from include.views import actions, commands, fleet, state
 from include.views.registry_page import registry_page
-from include.views.words import NONE, duration, per_second, until, usd
+from include.views.words import NONE, due, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
 from include.workspace.status.conditions import condition, moment
 from include.workspace.status.phases import ConditionType
@@ -130,7 +130,11 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
         ("Cost so far", "; ".join(filter(None, (spent, wasted)))),
         ("Cost an hour", usd(row.usd_per_hour) if row.usd_per_hour else "nothing, it holds no machines"),
         ("Budget left", left),
-        ("Next retraining", until(row.next_retraining, now) if row.next_retraining else ""),
+        (
+            "Retraining",
+            redact(str((condition(status, ConditionType.RETRAIN_READY) or {}).get("message") or "")),
+        ),
+        ("Next retraining", due(row.next_retraining, now)),
     ]
     return [(label, cut(text)) for label, text in told if text]
 
@@ -172,14 +176,15 @@ def _machines(status: Object, now: datetime) -> list[MachineLine]:
 def _lineage(status: Object) -> list[tuple[str, str]]:
     """Where the adapter comes from, as far as the status tells."""
     adapter = status.get("adapter") or {}
-    pushed = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
+    digest = str(adapter.get("digest") or "")
+    pushed = str((condition(status, ConditionType.ADAPTER_PUBLISHED) or {}).get("message") or "")
     data = condition(status, ConditionType.DATASET_READY) or {}
     told = [
         ("Image", str(adapter.get("image") or "")),
-        ("Digest", str(adapter.get("digest") or "")),
+        ("Digest", digest),
         ("Pull it by", str(adapter.get("reference") or "")),
         ("Made by run", str((status.get("run") or {}).get("id") or "") if adapter else ""),
-        ("Published", str(pushed.get("message") or "")),
+        ("Published", "" if digest and digest in pushed else pushed),
         ("Data", str(data.get("message") or "")),
         ("Rows changed", _rows_changed(status)),
     ]

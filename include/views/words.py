@@ -34,6 +34,13 @@ def until(moment: datetime | None, now: datetime) -> str:
     return f"in {duration(away)}" if away > 0 else f"{duration(-away)} ago"
 
 
+def due(moment: datetime | None, now: datetime) -> str:
+    """When something is to come; what should have come is due now, and "" where nothing is planned."""
+    if moment is None:
+        return ""
+    return until(moment, now) if moment > now else "due now"
+
+
 def usd(amount: float | None) -> str:
     """US dollars; a dash where the amount is not known."""
     return NONE if amount is None else dollars(amount)

@@ -65,14 +65,14 @@ class Meter:
             task.add_done_callback(self._tasks.discard)
 
     async def _ask_each(self, keys: list[Key]) -> None:
-        for key in keys:
-            try:
-                counts = await self._cluster.answered(*key)
-            except Problem as problem:
-                log.info("The service %s does not tell how it is used: %s", "/".join(key), problem.sentence)
-            else:
+        waiting = iter(keys)
+        try:
+            async for counts in self._cluster.answered(keys):
+                key = next(waiting)
                 if counts:
                     self._traffic.heard(key, counts, self._clock())
+        except Problem as problem:
+            log.info("Services do not tell how they are used: %s", problem.sentence)
 
     async def settled(self) -> None:
         """Wait until everything that was asked has been answered."""

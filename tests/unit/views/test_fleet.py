@@ -10,7 +10,7 @@ import pytest
 
 from include.views import fleet
 from include.views.state import Tone, state
-from include.views.words import duration, until, usd
+from include.views.words import due, duration, until, usd
 from include.workspace.status.conditions import Phase, timestamp
 from tests.support.fleet import BEGUN, NOW, TRAINING, reached, workspace
 
@@ -139,3 +139,13 @@ def test_times_and_amounts_in_words() -> None:
     assert until(NOW + timedelta(hours=2), NOW) == "in 2 h 00 min"
     assert until(NOW - timedelta(seconds=30), NOW) == "30 s ago"
     assert (usd(None), usd(1.5)) == ("–", "1.50 USD")
+
+
+def test_what_should_have_come_is_due() -> None:
+    later = NOW + timedelta(hours=2)
+    assert [due(moment, NOW) for moment in (None, later, NOW, NOW - timedelta(days=3))] == [
+        "",
+        "in 2 h 00 min",
+        "due now",
+        "due now",
+    ]

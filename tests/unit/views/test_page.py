@@ -257,3 +257,16 @@ def test_cost_by_model_and_csv_without_formulas() -> None:
 def test_every_grouping_has_a_key_for_each_head(by: str) -> None:
     for line in spending.lines([entry(NOW, NOW + timedelta(hours=1), 3.0)], by, {}):
         assert len(line.key) == len(spending.HEADS[by])
+
+
+def test_a_candidate_that_waits_is_named_on_top_and_a_digest_only_once() -> None:
+    found = reached(*SERVING)
+    found["status"]["adapter"] = {"digest": DIGEST, "reference": f"registry.example/a@{DIGEST}"}
+    found["status"]["conditions"] = [
+        {"type": "RetrainReady", "status": "False", "reason": "AwaitingApproval", "message": "v2 waits."},
+        {"type": "AdapterPublished", "status": "True", "reason": "x", "message": f"Adapter: a@{DIGEST}"},
+    ]
+    shown = page(found, [], NOW)
+    assert dict(shown.facts)["Retraining"] == "v2 waits."
+    assert "Published" not in dict(shown.lineage)
+    assert dict(shown.lineage)["Digest"] == DIGEST

@@ -111,3 +111,27 @@ def test_a_server_that_does_not_answer_leaves_the_rate_unknown() -> None:
         assert meter.rate(KEY) is None
 
     run(walk())
+
+
+def test_one_that_cannot_be_asked_leaves_the_others_their_rates() -> None:
+    served = reached(*SERVING, name="served")
+    hidden = {**served, "metadata": {**served["metadata"], "namespace": "another"}}
+    hook, clock, meter = made(hidden, served)
+    send = hook.send
+
+    async def refused(request: Any) -> Any:
+        if "/another/" in request.path:
+            raise ClusterError(403, "Forbidden", "pods is forbidden")
+        return await send(request)
+
+    hook.send = refused  # type: ignore[method-assign]
+
+    async def walk() -> None:
+        for _ in range(2):
+            meter.look_at_all([hidden, served])
+            await meter.settled()
+            hook.count, clock.now = 30, clock.now + meters.FLEET_PAUSE
+        assert meter.rate(KEY) == 1.0
+        assert meter.rate(("another", "served")) is None
+
+    run(walk())
