@@ -26,8 +26,13 @@ def key_secret(ws: Workspace, value: str) -> Manifest:
 
 
 def network_policy(ws: Workspace, plan: Plan) -> Manifest:
-    """Whoever may reach the pods, reaches the server's port alone; the pods of a group reach each other on all."""
-    rules: list[dict[str, Any]] = [{"ports": [{"protocol": "TCP", "port": pods.PORT}]}]
+    """Whoever may reach the pods, reaches the server's port alone; the pods of a group reach each other on all.
+
+    A pod template's own ports stay open too: what its author has declared is meant to be reached.
+    """
+    ports = [{"protocol": "TCP", "port": pods.PORT}]
+    ports += [one for one in _declared(ws) if one not in ports]
+    rules: list[dict[str, Any]] = [{"ports": ports}]
     if is_group(plan):
         rules.append({"from": [{"podSelector": {"matchLabels": selector(ws)}}]})
     return {
@@ -40,6 +45,23 @@ def network_policy(ws: Workspace, plan: Plan) -> Manifest:
             "ingress": rules,
         },
     }
+
+
+def _declared(ws: Workspace) -> list[dict[str, Any]]:
+    """The ports that a pod template's containers say they have."""
+    template = (ws.inference and ws.inference.template) or {}
+    containers = _list((template.get("spec") or {}).get("containers"))
+    listed = [port for one in containers for port in _list(one.get("ports"))]
+    found = [
+        {"protocol": str(port.get("protocol") or "TCP"), "port": port["containerPort"]}
+        for port in listed
+        if isinstance(port.get("containerPort"), int)
+    ]
+    return [one for index, one in enumerate(found) if one not in found[:index]]
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def disruption_budget(ws: Workspace) -> Manifest:

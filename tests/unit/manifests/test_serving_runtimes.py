@@ -208,6 +208,24 @@ def test_only_the_pods_of_a_group_reach_each_other_on_other_ports() -> None:
     assert group["policyTypes"] == ["Ingress"]
 
 
+def test_the_ports_that_a_pod_template_declares_stay_open() -> None:
+    ports = [{"containerPort": 8080}, {"containerPort": 5000}, {"containerPort": 53, "protocol": "UDP"}, {}]
+    template = {
+        "spec": {"containers": [{"name": "x", "image": "y", "ports": ports}, {"name": "z", "image": "y"}]}
+    }
+    ws = parse_workspace({**SERVE, "inference": {"template": template}})
+    spec = manifests.network_policy(ws, plan(ws, CATALOG))["spec"]
+    assert spec["ingress"] == [
+        {
+            "ports": [
+                {"protocol": "TCP", "port": 5000},
+                {"protocol": "TCP", "port": 8080},
+                {"protocol": "UDP", "port": 53},
+            ]
+        }
+    ]
+
+
 def test_pods_are_evicted_one_at_a_time() -> None:
     spec = manifests.disruption_budget(SMALL)["spec"]
     assert spec["maxUnavailable"] == 1
