@@ -162,6 +162,7 @@ SENTENCES: Mapping[str, str] = {
     "P11": "The tag of output.image does not hold the adapter of another Workspace that is there (asked with P10).",
     "P12": "The cluster can make the work volume: the StorageClass of [kaito] storage_class, else a default one.",
     "P13": "The image that kaito.sh/model-image (or the preset) names is there and holds a model's files.",
+    "P14": "What kaito.sh/rerun: exact asks to do again is what the Workspace's volume has the record of.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
     "P49": "The Secret that kaito.sh/dataset-secret names exists and has the key AUTHORIZATION.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",

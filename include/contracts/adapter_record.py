@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 FOLDER = "record"
 CARD, REPRODUCE, METRICS = "README.md", "reproduce.json", "metrics.json"
+#: Key of REPRODUCE: the digest of the weights, in hex. All else in it is what they hang on.
+ADAPTER_SHA256 = "adapter_sha256"
 DATASET_REPORT, DATASET_PAGE = "dataset.json", "dataset.html"
 ROW_DIGESTS = "rows.digests"
 

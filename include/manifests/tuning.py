@@ -24,6 +24,7 @@ from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
 from include.workspace.api import names
 from include.workspace.api.access import AUTHORIZATION
+from include.workspace.api.annotations import exact_rerun
 from include.workspace.validation.training_config import KEY
 
 DATA_PATH = "/mnt/data"
@@ -168,6 +169,8 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             START_ADAPTER_DIR=pulled.path if pulled else None,
             START_ADAPTER_DIGEST=(start.partition("@")[2] or None) if start else None,
             METRICS_PORT=pods.PORT,
+            WORKLOAD_IMAGE=settings.workload_image,
+            EXACT_RERUN=exact_rerun(workspace.annotations) or None,
             PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
         ),
         *pods.listen(settings),

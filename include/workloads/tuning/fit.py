@@ -18,7 +18,7 @@ from include.contracts.methods import Objective
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.tuning import checkpoints, losses
+from include.workloads.tuning import checkpoints, exact, losses
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
@@ -57,6 +57,7 @@ class Job:
     revision: str
     identity: str
     start: Start | None = None
+    former: Mapping[str, Any] | None = None  # the record that an exact rerun must come to again
 
 
 def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -233,6 +234,8 @@ def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
     config["revision"] = job.revision or None
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
+    if job.former is not None:
+        exact.require_same(job.former, checkpoints.file_sha256(draft / WEIGHTS), job.hardware.device)
     (draft / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for path in draft.iterdir():
         if path.name not in (WEIGHTS, CONFIG):

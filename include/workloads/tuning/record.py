@@ -7,6 +7,8 @@ dataset, or a secret: addresses come from the dataset's report, which has them w
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 from collections.abc import Mapping
 from importlib import metadata
@@ -16,6 +18,7 @@ from typing import Any
 from include.contracts import adapter_record as record
 from include.contracts.methods import Objective
 from include.workloads.dataset.page import page
+from include.workloads.tuning import processes
 from include.workloads.tuning.fit import Job
 from include.workloads.tuning.losses import rewards
 
@@ -34,8 +37,11 @@ def write(
     :param config: the text of the training config.
     :param data: the folder of the dataset step.
     """
-    report = _dataset_report(data)
-    repeat = reproduce(job, result, config, report)
+    report = dataset_report(data)
+    repeat = {
+        record.ADAPTER_SHA256: result["adapter"]["sha256"],
+        **needed(job, config, report, result.get("trained_rows_digest")),
+    }
     logged = [{key: entry[key] for key in _LOGGED if key in entry} | rewards(entry) for entry in history]
     files = {
         record.CARD: card(repeat, result),
@@ -55,13 +61,17 @@ def write(
     draft.rename(folder)
 
 
-def reproduce(
-    job: Job, result: Mapping[str, Any], config: str, report: Mapping[str, Any] | None
+def needed(
+    job: Job, config: str, report: Mapping[str, Any] | None, trained_rows_digest: str | None
 ) -> dict[str, Any]:
-    """All that decides what the adapter becomes. On a processor the same gives the same bytes."""
+    """All that decides what the adapter becomes, known before it is trained. On a processor it gives the same bytes.
+
+    :param config: the text of the training config.
+    :param report: the dataset step's, None where there is none.
+    :param trained_rows_digest: of the set of rows that are learnt from.
+    """
     sources = (report or {}).get("sources") or ()
     return {
-        "adapter_sha256": result["adapter"]["sha256"],
         "base_model": job.model_id,
         "revision": job.revision,
         "method": job.config.method,
@@ -70,17 +80,35 @@ def reproduce(
         "dataset": {
             "digest": (report or {}).get("digest"),
             "sources": [{key: source.get(key) for key in ("url", "sha256")} for source in sources],
-            "trained_rows_digest": result.get("trained_rows_digest"),
+            "trained_rows_digest": trained_rows_digest,
         },
-        "started_from": result.get("from"),
+        "started_from": (job.start.digest or str(job.start.folder)) if job.start else None,
         "arguments": {
             "training": dict(job.recipe.training),
             "lora": dict(job.recipe.lora),
             "quantization": dict(job.config.quantization),
         },
-        "device": {"name": job.hardware.name, "gpus": job.hardware.gpus, "dtype": job.precision.dtype},
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "image": os.environ.get("WORKLOAD_IMAGE") or None,
+        "device": _device(job),
+        "packages": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
     }
+
+
+def _device(job: Job) -> dict[str, Any]:
+    """What computes: on a processor the kind, its instructions and the threads decide in which order sums come."""
+    import torch
+
+    found = {"name": job.hardware.name, "gpus": job.hardware.gpus, "dtype": job.precision.dtype}
+    if job.hardware.device == "cpu":
+        found |= {
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "processes": processes.count(),
+        }
+    return found
 
 
 def card(repeat: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -128,7 +156,8 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
 
-def _dataset_report(data: Path) -> dict[str, Any] | None:
+def dataset_report(data: Path) -> dict[str, Any] | None:
+    """What the dataset step reported; None where that cannot be read."""
     try:
         found = json.loads((data / "report.json").read_text())
     except (OSError, ValueError):

@@ -20,7 +20,17 @@ from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
-from include.workloads.tuning import checkpoints, material, memory, model, processes, recipe, record, rows
+from include.workloads.tuning import (
+    checkpoints,
+    exact,
+    material,
+    memory,
+    model,
+    processes,
+    recipe,
+    record,
+    rows,
+)
 from include.workloads.tuning.config import TuningConfig, parse_config
 from include.workloads.tuning.fit import Job, fit
 from include.workloads.tuning.progress import Progress, serve
@@ -45,6 +55,7 @@ class Environment:
     target_modules: tuple[str, ...]
     held_out_share: float
     start: Start | None
+    exact: str
     host: str
     port: int
 
@@ -64,6 +75,7 @@ class Environment:
             target_modules=tuple(contract.comma_list("TUNING_TARGET_MODULES")),
             held_out_share=contract.number("HELD_OUT_SHARE", 0.0, MAX_SHARE),
             start=_start(get("START_ADAPTER_DIR"), get("START_ADAPTER_DIGEST")),
+            exact=get("EXACT_RERUN", ""),
             host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             port=int(get("METRICS_PORT", "5000")),
         )
@@ -124,6 +136,7 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
         log.info("%s", reason)
     if notice:
         progress.notice(notice)
+    job = _as_recorded(env, job, data)
     _stop_if_asked("loading")
     quantised = config.method == TuningMethod.QLORA
     if quantised:
@@ -147,6 +160,19 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
             raise fault from error
         raise
     return {**found, **({"memory": notice} if notice else {})}
+
+
+def _as_recorded(env: Environment, job: Job, data: dict[str, Any]) -> Job:
+    """The job; of an exact rerun with what it must come out as. UserConfigError where it cannot, before loading."""
+    if not env.exact:
+        return job
+    if job.hardware.device == "cuda":
+        exact.make_deterministic()
+    before = exact.former(env.output)
+    report = record.dataset_report(env.data)
+    exact.check(before, record.needed(job, env.config.read_text(), report, data["trained_rows_digest"]))
+    log.info("Everything is as the record of the training before says: the same weights have to come out.")
+    return dataclasses.replace(job, former=before)
 
 
 def _fit_and_record(env: Environment, job: Job, base: Any, data: dict[str, Any]) -> dict[str, Any]:
@@ -281,6 +307,7 @@ def _identity(env: Environment, config: TuningConfig, chosen: recipe.Recipe) -> 
         "training": {key: value for key, value in chosen.training.items() if key not in processes.SIZES},
         "lora": dict(chosen.lora),
         **({"from": env.start.digest} if env.start else {}),
+        **({"exact": env.exact} if env.exact else {}),  # it trains from its beginning
         **({"objective": config.objective} if config.objective != Objective.SFT else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from include.workspace.api.names import BUDGET, SCALE_TO_ZERO
+from include.workspace.api.names import BUDGET, RERUN, SCALE_TO_ZERO
 
 #: A year: whoever means longer means never, which is what no annotation says.
 LONGEST_MINUTES = 525_600.0
@@ -29,6 +29,15 @@ def as_budget(given: str) -> float | None:
     if not isinstance(given, str) or not _USD.fullmatch(given.strip()):
         return None
     return float(given) or None
+
+
+def exact_rerun(annotations: Mapping[str, str]) -> str:
+    """The request for a training that comes out the same again: `exact`, or `exact-` and anything; "" for none.
+
+    Each new value asks once, so a second exact rerun is asked for by `exact-2`.
+    """
+    given = str(annotations.get(RERUN) or "").strip()
+    return given if given == "exact" or given.startswith("exact-") else ""
 
 
 def idle_seconds(annotations: Mapping[str, str]) -> float | None:

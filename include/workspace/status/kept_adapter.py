@@ -125,5 +125,19 @@ def rerun_of(document: Mapping[str, Any]) -> str:
     return str(((document.get("metadata") or {}).get("annotations") or {}).get(names.RERUN) or "")
 
 
+def not_again(known: KeptAdapter | None, wanted: str, rerun: str) -> tuple[str, str]:
+    """Why the training on the volume cannot be done again exactly, and what to do; empty where it can.
+
+    :param known: what lies on the volume.
+    :param wanted: the recipe of the training that is asked for, by the request `rerun`.
+    """
+    if known is None or (known.state is State.TRAINING and known.rerun != rerun):
+        return "there is no finished training of this Workspace on its volume", "train first, without exact"
+    if known.recipe != wanted:
+        told = f"what run {known.run} trained is not what the Workspace asks for today"
+        return told, "its source, preset, method, config or annotations have changed: put them back"
+    return "", ""
+
+
 def _some(facts: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
     return {key: facts[key] for key in wanted if facts.get(key) is not None}

@@ -65,6 +65,11 @@ class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
     def made_before(self, trained: Trained) -> DatasetResult:
         return trained.dataset
 
+    def finished(self, run: Run, result: DatasetResult) -> None:
+        if told := kept_adapter.other_data(self.cluster, self.live_workspace(run), result):
+            raise self._verdict(run, told)
+        super().finished(run, result)
+
     def summary(self, result: DatasetResult) -> str:
         said = [result.sentence or f"{result.rows} rows", *(result.findings or ())]
         return f"Dataset ready: {'; '.join(said)}; digest {result.digest}"

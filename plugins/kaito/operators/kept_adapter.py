@@ -15,7 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.catalog import load_catalog
 from include.contracts.results import DatasetResult, TuningResult
 from include.planning import Plan
+from include.workspace import Fault
 from include.workspace.api import names
+from include.workspace.api.annotations import exact_rerun
 from include.workspace.status import kept_adapter
 from include.workspace.status.kept_adapter import KeptAdapter
 from kaito.hooks import api
@@ -95,6 +97,27 @@ def wanted(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -
         recipe=now,
         dataset=DatasetResult.read(known.dataset),
         tuning=TuningResult.read(known.tuning),
+    )
+
+
+def exact_faults(cluster: KaitoClusterHook, document: Mapping[str, Any], plan: Plan) -> list[Fault]:
+    """Return P14: why a training that is to come out exactly as before could not, as far as the cluster tells."""
+    given = exact_rerun(document["metadata"].get("annotations") or {})
+    if not given:
+        return []
+    told, hint = kept_adapter.not_again(seen(cluster, document), recipe(cluster, document, plan), given)
+    return [Fault(f"metadata.annotations[{names.RERUN}]", given, "P14", told, hint)] if told else []
+
+
+def other_data(cluster: KaitoClusterHook, document: Mapping[str, Any], result: DatasetResult) -> str:
+    """Return why a dataset is not that of the training that is to be done again; "" where nothing speaks against it."""
+    known = seen(cluster, document) if exact_rerun(document["metadata"].get("annotations") or {}) else None
+    before = known.dataset.get("digest") if known else None
+    if known is None or before == result.digest:
+        return ""
+    return (
+        f"{names.RERUN}: exact cannot be kept: the dataset's digest is {result.digest} and was {before} in run "
+        f"{known.run}. Give the data of then, or {names.RERUN} another value than exact to train on these."
     )
 
 

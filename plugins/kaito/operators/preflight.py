@@ -246,6 +246,12 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             )
         tuning, serving = self.source.used_by(tuning), self.source.used_by(serving)
         trained = kept_adapter.wanted(self.cluster, document, tuning.first) if tuning else None
+        if (
+            tuning
+            and not trained
+            and (faults := kept_adapter.exact_faults(self.cluster, document, tuning.first))
+        ):
+            raise self._refusal(wanted, document, faults, run_id)
         if not under_way(document, run_id):  # then its own machines would count
             refused: dict[str, str] = {}
             if trained:

@@ -1,0 +1,51 @@
+"""An exact rerun for real: trained from its beginning, to the same bytes; refused where it could not be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from include.contracts.exit_codes import ExitCode
+from tests.support.tuning_runs import ROOT, environment, make_inputs
+
+pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
+
+CONFIG = json.dumps(
+    {"training_config": {"LoraConfig": {"r": 4}, "TrainingArguments": {"max_steps": 4, "max_length": 64}}}
+)
+
+
+def tune(inputs: Path, output: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "include.workloads.tuning"],
+        cwd=ROOT,
+        env=environment(inputs, output, CONFIG) | {"DTYPE": "float32"} | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_exact_rerun_gives_the_same_bytes_and_is_refused_with_other_threads(tmp_path: Path) -> None:
+    inputs, output = make_inputs(tmp_path / "inputs"), tmp_path / "out"
+    first = tune(inputs, output)
+    assert first.returncode == 0, first.stderr
+    weights = output / "adapter" / "adapter_model.safetensors"
+    known, at = weights.read_bytes(), weights.stat().st_mtime_ns
+    record = (output / "record" / "reproduce.json").read_text()
+    refused = tune(inputs, output, EXACT_RERUN="exact", OMP_NUM_THREADS="2")
+    assert refused.returncode == ExitCode.CONFIG
+    assert "device.threads is 2 and was 1" in output.with_suffix(".json").read_text()
+    assert weights.stat().st_mtime_ns == at
+    again = tune(inputs, output, EXACT_RERUN="exact")
+    assert again.returncode == 0, again.stdout + again.stderr
+    result = json.loads(output.with_suffix(".json").read_text())
+    assert result["resumed_from_step"] == 0
+    assert result["steps"] == 4
+    assert weights.stat().st_mtime_ns != at, "it was trained, not left"
+    assert weights.read_bytes() == known
+    assert (output / "record" / "reproduce.json").read_text() == record
