@@ -85,7 +85,7 @@ SENTENCES: Mapping[str, str] = {
     "U3": "tuning.config is a name that a ConfigMap can have.",
     "U5": "Data comes from exactly one of urls, image and volumeSource.",
     "U6": "An image that data comes from is an image reference, and its registry is not inside the network.",
-    "U7": "A dataset URL is http or https and does not lead into the cluster's own network.",
+    "U7": "A dataset URL is https, http, hf, s3, gs or abfs and does not lead into the cluster's own network.",
     "U8": "The adapter goes to exactly one of image and volumeSource.",
     "U9": "output.image is an image reference with a tag, not a digest; its registry is not inside the network.",
     "U10": "output.image comes with imagePushSecret, a dockerconfigjson secret.",
@@ -140,7 +140,10 @@ SENTENCES: Mapping[str, str] = {
     "F45": "The runtime can load the model: its class, the format of its weights, without code of its repository.",
     "F46": "The GPUs of the machine can share the model's attention heads evenly.",
     "F48": "Annotation kaito.sh/model-image names an image, of a preset, and without kaito.sh/use-local-weights.",
-    "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all https and of one host.",
+    "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all of one host and none that "
+    "would get its keys in the clear.",
+    "F50": "Annotation kaito.sh/dataset-identity is a ServiceAccount that [kaito] dataset_identities names; the "
+    "dataset is of s3, gs or abfs, without an endpoint and without kaito.sh/dataset-secret.",
     "F51": "Annotation kaito.sh/tuning-objective is sft, dpo or kto, on a Workspace with a tuning.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
@@ -164,7 +167,7 @@ SENTENCES: Mapping[str, str] = {
     "P13": "The image that kaito.sh/model-image (or the preset) names is there and holds a model's files.",
     "P14": "What kaito.sh/rerun: exact asks to do again is what the Workspace's volume has the record of.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
-    "P49": "The Secret that kaito.sh/dataset-secret names exists and has the key AUTHORIZATION.",
+    "P49": "The Secret that kaito.sh/dataset-secret names exists and has the keys that the dataset's URLs need.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 

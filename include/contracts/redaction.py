@@ -16,8 +16,8 @@ CUT = "?..."
 _secrets: set[str] = set()
 
 _END = r"\s\"'<>`"
-# user:password@ of any scheme, and without one (but not the @ of a digest).
-_CREDENTIALS = re.compile(rf"(?<=//)[^/@?#{_END}]*@")
+# user:password@ of any scheme, and without one (but not the @ of a digest, nor the container of an Azure URL).
+_CREDENTIALS = re.compile(rf"(?<=//)(?:(?<!abfs://)(?<!abfss://)|(?=[^/@?#{_END}]*:))[^/@?#{_END}]*@")
 _BARE_CREDENTIALS = re.compile(
     rf"(?<![^{_END}=(,\[])[^/@?#:,{_END}]{{1,256}}:[^/@?#{_END}]+@(?!sha\d+:)(?=[\w\[])"
 )

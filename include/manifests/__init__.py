@@ -5,6 +5,7 @@ a manifest other than a Secret; a Workspace reaches them as the dict that the cl
 with a uid).
 """
 
+from include.manifests.dataset_access import metadata_policy
 from include.manifests.egress import egress_policy
 from include.manifests.evaluation import Evaluated, evaluation_pod, golden_copy
 from include.manifests.retraining import candidate
@@ -43,6 +44,7 @@ __all__ = [
     "is_benchmarked",
     "key_secret",
     "look_now",
+    "metadata_policy",
     "network_policy",
     "services",
     "stateful_set",

@@ -71,8 +71,9 @@ def env_from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def env_from_secret(name: str, secret: str, key: str) -> Manifest:
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+def env_from_secret(name: str, secret: str, key: str, *, optional: bool = False) -> Manifest:
+    reference: Manifest = {"name": secret, "key": key, **({"optional": True} if optional else {})}
+    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
 
 
 def listen(settings: ManifestSettings) -> list[Manifest]:

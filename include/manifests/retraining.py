@@ -30,6 +30,7 @@ TAKEN_OVER = (
     names.HELD_OUT,
     names.TUNING_OBJECTIVE,
     names.DATASET_CREDENTIALS,
+    names.DATASET_IDENTITY,
 )
 
 

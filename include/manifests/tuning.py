@@ -15,7 +15,7 @@ from typing import Any
 
 from include.catalog import load_catalog
 from include.contracts.grace import TUNING_GRACE_SECONDS
-from include.manifests import pods
+from include.manifests import dataset_access, pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.manifests.weights import tokenizer, weights
@@ -23,7 +23,6 @@ from include.planning import Plan
 from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
 from include.workspace.api import names
-from include.workspace.api.access import AUTHORIZATION
 from include.workspace.api.annotations import exact_rerun
 from include.workspace.validation.training_config import KEY
 
@@ -112,8 +111,7 @@ def dataset_pod(
     if source.urls:
         secret = names.dataset_secret(workspace.to_dict(), source.urls)
         variables.append(pods.env_from_secret("DATASET_URLS", secret, URLS_KEY))
-        if credentials := workspace.annotations.get(names.DATASET_CREDENTIALS):
-            variables.append(pods.env_from_secret("DATASET_AUTHORIZATION", credentials, AUTHORIZATION))
+        variables += dataset_access.variables(workspace, source.urls)
     elif source.volume_source is not None:
         variables += env(DATASET_PATH=INPUT_PATH)
         volumes.append({"name": "input", **pods.unnamed(source.volume_source)})
@@ -126,11 +124,14 @@ def dataset_pod(
         mounts += access.mounts
     main = pods.container("dataset", "dataset", settings, variables=variables, mounts=mounts)
     spec = pods.pod_spec(settings, [main], volumes, init_containers=model.init_containers)
+    spec |= dataset_access.service_account(workspace)
     if zones:
         terms = [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": list(zones)}]}]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         spec["affinity"] = {"nodeAffinity": required}
-    return step_pod(workspace, "dataset", run_id, _in_time(spec, settings))
+    pod = step_pod(workspace, "dataset", run_id, _in_time(spec, settings))
+    pod["metadata"]["labels"] |= dataset_access.labels(workspace)
+    return pod
 
 
 def _dataset_registries(ws: Workspace, settings: ManifestSettings) -> pods.RegistryAccess | None:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from include.contracts.dataset_urls import ALL_SCHEMES, parse_url
 from include.contracts.faults import did_you_mean
+from include.contracts.network_policy import SCHEMES, Refused
 
 #: What Airflow knows of a run's date and interval, under Airflow's own names.
 NAMES = frozenset(
@@ -47,7 +49,12 @@ def faults(url: str) -> Iterator[str]:
     except ValueError as error:
         yield f"is no URL: {error}"
         return
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield "is no URL that starts with https://"
-    if parts.query or parts.username or parts.password:
+    try:
+        stored = parse_url(bare)
+    except Refused as refused:
+        yield f"{refused}; {refused.hint}"
+        return
+    if stored is None and (parts.scheme not in SCHEMES or not parts.hostname):
+        yield f"is no URL that starts with https:// ({', '.join(ALL_SCHEMES)})"
+    if stored is None and (parts.query or parts.username or parts.password):
         yield "has a query or a password, and a file is no place for secrets: name such data in the Workspace"

@@ -161,6 +161,8 @@ def _walls() -> dict[str, Any]:
         if "hostPath" in volumes:
             raise ValueError(f"Airflow setting [{SECTION}] allowed_volume_sources cannot allow hostPath.")
         given["allowed_volume_sources"] = volumes
+    if accounts := _items(_text("dataset_identities")):
+        given["dataset_identities"] = () if accounts == ("none",) else accounts
     if profile := _text("template_policy").lower():
         if profile not in POLICIES:
             raise ValueError(

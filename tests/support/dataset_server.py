@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from include.contracts.network_policy import NetworkPolicy
 
@@ -35,6 +37,7 @@ class Web:
 
     routes: dict[str, Answer] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    posted: list[str] = field(default_factory=list)
     port: int = 0
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
@@ -47,3 +50,34 @@ class Web:
     def redirect(self, path: str, to: str) -> str:
         self.routes[path] = lambda handler: send(handler, status=302, Location=to)
         return self.url(path)
+
+
+@contextmanager
+def running() -> Iterator[Web]:
+    """A server on a free port of this machine, until the end of the block."""
+    site = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.asked.append((self.path, dict(self.headers)))
+            route = site.routes.get(self.path.partition("?")[0])
+            if route is None:
+                send(self, b"no such page", 404)
+            else:
+                route(self)
+
+        def do_POST(self) -> None:
+            site.posted.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.do_GET()
+
+        def log_message(self, *args: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    site.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield site
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -77,19 +77,31 @@ class PinnedClient:
     #: Is given the headers of each answer that redirects: a hub says there what a CDN's own answer does not.
     on_redirect: Callable[[Mapping[str, str]], None] | None = None
 
-    def open(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def open(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        denied: str = "",
+        redirects: int = MAX_REDIRECTS,
+    ) -> urllib3.BaseHTTPResponse:
         """The unread response of the last hop, with status 200, 206, 304 or 416; the caller closes it.
 
         Raises PassingFault, UserConfigError (address, status, redirects) or UserDataError.
+
+        :param body: what is posted, None for GET. A body goes to the first host only: give `redirects` 0 with one.
+        :param denied: what it means that the server knows no right to this file (401, 403).
+        :param redirects: hops that are followed.
         """
         first = current = parse(url)
         base = url
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(redirects + 1):
             response = self._request(
-                current, _headers(current, first, headers, self.authorization), shown(url)
+                current, _headers(current, first, headers, self.authorization), shown(url), body
             )
             if response.status not in REDIRECTS:
-                _check_status(response, url, bool(self.authorization))
+                _check_status(response, url, denied or (_DENIED if self.authorization else _CLOSED))
                 return response
             if self.on_redirect:
                 self.on_redirect(response.headers)
@@ -99,9 +111,12 @@ class PinnedClient:
             if current.scheme == "https" and target.scheme == "http":
                 raise UserConfigError(f"{shown(url)} redirects from https to plain http ({target.host}).")
             current = target
-        raise UserConfigError(f"{shown(url)} redirects more than {MAX_REDIRECTS} times.")
+        more = f"more than {redirects} times" if redirects else "to elsewhere, which is not followed here"
+        raise UserConfigError(f"{shown(url)} redirects {more}.")
 
-    def _request(self, url: Url, headers: Mapping[str, str], asked: str) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, url: Url, headers: Mapping[str, str], asked: str, body: bytes | None = None
+    ) -> urllib3.BaseHTTPResponse:
         host, port = (url.host or "").strip("[]"), url.port or 0
         try:
             addresses = self.policy.addresses(host, port)
@@ -115,7 +130,7 @@ class PinnedClient:
             pool = self._pool(url.scheme or "", host, address, port)
             with Deadline(self.header_seconds) as deadline:
                 try:
-                    response = self._get(pool, url, headers)
+                    response = self._send(pool, url, headers, body)
                 except (HTTPError, OSError) as error:
                     pool.close()
                     fault = error
@@ -129,12 +144,13 @@ class PinnedClient:
                 raise PassingFault(f"{host}:{port} sent no whole answer within {self.header_seconds:.0f} s")
         raise PassingFault(_reason(fault, host, port)) from None
 
-    def _get(
-        self, pool: urllib3.HTTPConnectionPool, url: Url, headers: Mapping[str, str]
+    def _send(
+        self, pool: urllib3.HTTPConnectionPool, url: Url, headers: Mapping[str, str], body: bytes | None
     ) -> urllib3.BaseHTTPResponse:
         return pool.urlopen(
-            "GET",
+            "GET" if body is None else "POST",
             url.request_uri,
+            body=body,
             headers=dict(headers),
             redirect=False,
             retries=False,
@@ -170,7 +186,17 @@ def _headers(url: Url, first: Url, extra: Mapping[str, str], authorization: str)
     return headers
 
 
-def _check_status(response: urllib3.BaseHTTPResponse, url: str, with_credentials: bool) -> None:
+_DENIED = (
+    "the Secret of kaito.sh/dataset-secret has no access to it, or has run out; its key AUTHORIZATION is the whole "
+    "value of the header, such as Bearer hf_..."
+)
+_CLOSED = (
+    "it is not public, or its signed link has run out. Give a public or a freshly signed link, or name a Secret with "
+    "the value of an Authorization header in the annotation kaito.sh/dataset-secret"
+)
+
+
+def _check_status(response: urllib3.BaseHTTPResponse, url: str, denied: str) -> None:
     status = response.status
     if status in GOOD:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
@@ -183,14 +209,7 @@ def _check_status(response: urllib3.BaseHTTPResponse, url: str, with_credentials
         seconds = min(float(wait), MAX_RETRY_AFTER) if wait.isdigit() else 0.0
         raise PassingFault(f"the server answered {status}", seconds)
     if status in (401, 403):
-        why = (
-            "the Secret of kaito.sh/dataset-secret has no access to it, or has run out; its key AUTHORIZATION is the "
-            "whole value of the header, such as Bearer hf_..."
-            if with_credentials
-            else "it is not public, or its signed link has run out. Give a public or a freshly signed link, or name a "
-            "Secret with the value of an Authorization header in the annotation kaito.sh/dataset-secret"
-        )
-        raise UserConfigError(f"{shown(url)} answered {status}: {why}.")
+        raise UserConfigError(f"{shown(url)} answered {status}: {denied}.")
     if status in (404, 410):
         raise UserConfigError(f"{shown(url)} answered {status}: there is no such file; check the link.")
     raise UserConfigError(f"{shown(url)} answered {status}; expected 200 with the file.")

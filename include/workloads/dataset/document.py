@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 
+from include.contracts.dataset_keys import keys_of
+from include.contracts.dataset_urls import scheme_of
 from include.workloads.dataset import layouts
 from include.workloads.dataset.columnar import MAX_CHILD_BYTES
 from include.workloads.dataset.content import SAMPLES, SCANNED_ROWS, TOKENISED_ROWS
@@ -31,14 +33,28 @@ Parquet, Arrow (file and stream, Feather 2), CSV (`,` `;` tab or `|`) and JSON i
 rows under {wrappers}. The content decides, not the name. What could run code when it is opened (pickles, archives) is
 refused, and so is a link to a hub's page about a file (`/blob/`): give the link to the file (`/resolve/`).
 
-Files that are not public come by signed links, by a volume or an image, or with the annotation
-`kaito.sh/dataset-secret`: it names a Secret of the Workspace's namespace whose key `AUTHORIZATION` is the value of the
-header that the host wants, such as `Bearer hf_...` for `https://huggingface.co/datasets/.../resolve/<commit>/...`. All
-URLs must be https and of one host; what the host redirects to (its storage) does not get the header.
+## Where data comes from
+
+A volume (`volumeSource`), an OCI image (`image`), or `urls`, of which each is one of these:
+
+{sources}
+The annotation `kaito.sh/dataset-secret` names the Secret, in the Workspace's namespace. All URLs are then of one host,
+and https: what a host redirects to (a hub's storage) does not get the header, and an object store is never followed to
+another place. Keys of S3 and Google and Azure's account key only sign requests and are not sent.
 
 ```
-kubectl create secret generic my-hub --from-literal=AUTHORIZATION="Bearer hf_..."
+kubectl create secret generic my-data --from-literal=AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=...
 ```
+
+Without any key, the annotation `kaito.sh/dataset-identity` names a ServiceAccount that the cluster's administrator has
+bound to an identity of its cloud: a role for service accounts or Pod Identity at Amazon, workload identity at Azure,
+workload identity federation at Google. The dataset's pod alone runs as it, and only then may it reach its cloud's
+metadata service. Which accounts may be named says the setting `[kaito] dataset_identities` (`kaito-dataset` by
+default).
+
+Every address is judged by the [same policy](security.md), whatever the scheme; a store inside the network needs
+`allowed_networks`. Write `@COMMIT` to learn from the same files for good; a branch is looked up when the run starts,
+and all its files are read at the commit that it had then.
 
 ## Layouts
 
@@ -132,7 +148,7 @@ def page() -> str:
     """The whole page."""
     return "".join(
         (
-            _TOP.format(wrappers=_code(layouts.WRAPPERS)),
+            _TOP.format(wrappers=_code(layouts.WRAPPERS), sources=_sources()),
             _layouts(),
             _MIDDLE.format(system=_code(layouts.SYSTEM[1:])),
             _roles(),
@@ -155,6 +171,30 @@ def page() -> str:
             ),
         )
     )
+
+
+#: A URL by way of example, and what it is.
+_SOURCES = (
+    ("https://HOST/PATH", "a file"),
+    (
+        "hf://datasets/ORG/NAME@REVISION/PATH",
+        "a file of a hub's dataset at a commit, a branch or a tag (`main`)",
+    ),
+    ("hf://datasets/ORG/NAME@REVISION?split=train&subset=en", "a split, as the card or the files' names say"),
+    ("s3://BUCKET/KEY?region=eu-west-1", "an object of S3, or of what speaks S3 at `endpoint=https://HOST`"),
+    ("gs://BUCKET/KEY", "an object of Google Cloud Storage; the key is the JSON of a service account's"),
+    ("abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH", "a blob of Azure Storage"),
+)
+
+
+def _sources() -> str:
+    lines = ["| URL | What it is | Keys of the Secret, where it is not public |", "|---|---|---|"]
+    for url, what in _SOURCES:
+        keys = keys_of(scheme_of(url))
+        wanted = _code(keys.required) or " or ".join(f"`{key}`" for key in keys.one_of)
+        more = f" ({_code(keys.optional)})" if keys.optional else ""
+        lines.append(f"| `{url}` | {what} | {wanted}{more} |")
+    return "\n".join(lines) + "\n"
 
 
 def _layouts() -> str:

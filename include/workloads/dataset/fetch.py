@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -25,9 +26,13 @@ from include.workloads.contract import (
     file_write_error,
 )
 from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
+from include.workloads.dataset.hub_files import expand
+from include.workloads.dataset.store_client import Opens
 from include.workloads.deadline import Deadline
 
 log = logging.getLogger("dataset")
+
+Result = TypeVar("Result")
 
 CHUNK = MIB = 1 << 20
 PROGRESS_SECONDS = 5.0
@@ -80,7 +85,7 @@ class _Version:
 class Fetcher:
     """Downloads the files of one dataset, one after the other."""
 
-    client: PinnedClient = field(default_factory=PinnedClient)
+    client: Opens = field(default_factory=PinnedClient)
     limits: Limits = field(default_factory=Limits)
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -96,11 +101,19 @@ class Fetcher:
             log.info("  already here and unchanged")
             self.received += kept.bytes
             return kept
+        fetched = self._tried(url, lambda: self._once(url, target))
+        self.received += fetched.bytes
+        return fetched
+
+    def files(self, url: str) -> list[str]:
+        """The URLs of the files that a URL means: more than itself for a hub's dataset. Raises as `fetch`."""
+        return self._tried(url, lambda: expand(self.client, url))
+
+    def _tried(self, url: str, work: Callable[[], Result]) -> Result:
+        """What `work` gives, tried again while its faults pass."""
         for attempt in range(1, self.limits.attempts + 1):
             try:
-                fetched = self._once(url, target)
-                self.received += fetched.bytes
-                return fetched
+                return work()
             except PassingFault as fault:
                 wait = max(fault.wait, self.limits.backoff_seconds * 2 ** (attempt - 1))
                 if attempt == self.limits.attempts or self.clock() + wait > self.deadline:

@@ -41,7 +41,8 @@ from include.workloads.dataset.preferences import compared, one_sided
 from include.workloads.dataset.readers import Names, read_parts
 from include.workloads.dataset.request import Request
 from include.workloads.dataset.sniff import sniff
-from include.workloads.dataset.sources import SourceFile, download, walk
+from include.workloads.dataset.sources import SourceFile, download, named_files, walk
+from include.workloads.dataset.store_client import StoreClient
 from include.workloads.dataset.told import listed, sentence
 from include.workloads.dataset.unzip import unzipped
 from include.workloads.dataset.writer import RowWriter
@@ -75,8 +76,8 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             f"The dataset cannot be read from {request.folder} and written there; use two folders."
         )
     if fetcher is None:
-        client = PinnedClient(AddressPolicy(request.network), authorization=request.authorization)
-        fetcher = Fetcher(client, request.limits)
+        client = PinnedClient(AddressPolicy(request.network))
+        fetcher = Fetcher(StoreClient.of(client, request.credentials), request.limits)
     try:
         request.output.mkdir(parents=True, exist_ok=True)
         with _lock(request.output):
@@ -148,9 +149,10 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
     if request.urls:
         if request.expected_sha256:
             return True
-        return all(
+        urls = named_files(request.urls, fetcher)
+        return len(urls) == len(sources) and all(
             fetcher.unchanged(url, source.get("etag"), source.get("last_modified"))
-            for url, source in zip(request.urls, sources, strict=True)
+            for url, source in zip(urls, sources, strict=True)
         )
     if request.image:
         return bool(report.get("image_digest") == resolve_digest(request.image))
@@ -167,7 +169,7 @@ def _folder_files(request: Request) -> list[SourceFile]:
 def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterable[SourceFile]:
     work = request.output / WORK
     if request.urls:
-        return download(request.urls, request.expected_sha256, fetcher, work)
+        return download(named_files(request.urls, fetcher), request.expected_sha256, fetcher, work)
     if request.image:
         pulled = pull_data(request.image, work / "image", request.limits.max_bytes)
         extra["image_digest"] = pulled.digest

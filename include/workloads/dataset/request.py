@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from include.contracts.dataset_links import page_fault
+from include.contracts.dataset_urls import check_url
 from include.contracts.network_policy import NetworkPolicy, Refused
-from include.contracts.redaction import hide, redact_url
+from include.contracts.redaction import redact_url
 from include.workloads.contract import UserConfigError, comma_list
+from include.workloads.dataset.credentials import Credentials
+from include.workloads.dataset.credentials import from_environment as given_credentials
 from include.workloads.dataset.fetch import Limits
 from include.workloads.dataset.options import Options, read_options
 from include.workloads.network import network_policy
@@ -34,7 +37,7 @@ class Request:
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     limits: Limits = field(default_factory=Limits)
     options: Options = field(default_factory=Options)
-    authorization: str = field(default="", repr=False)
+    credentials: Credentials = field(default_factory=Credentials, repr=False)
     #: The digests of the rows that were learnt from last, as the referrer that has them, by digest.
     known_rows: str = ""
 
@@ -75,7 +78,7 @@ def from_environment() -> Request:
             max_seconds=_positive("DATASET_MAX_SECONDS", int(Limits.max_seconds)),
         ),
         options=read_options(),
-        authorization=_authorization(),
+        credentials=given_credentials(urls),
         known_rows=os.environ.get("KNOWN_ROWS", "").strip(),
     )
 
@@ -93,26 +96,13 @@ def _urls(policy: NetworkPolicy) -> tuple[str, ...]:
     stripped = tuple(url.strip() for url in urls)
     for url in stripped:
         try:
-            policy.check_dataset(url)
+            check_url(policy, url)
         except Refused as refused:
             hint = f"; {refused.hint}" if refused.hint else ""
             raise UserConfigError(f"{redact_url(url)}: {refused}{hint}.") from None
         if told := page_fault(url):
             raise UserConfigError(f"{redact_url(url)} {told[0]}: {told[1]} instead.")
     return stripped
-
-
-def _authorization() -> str:
-    """The value of the header that the dataset's host wants; hidden from every log."""
-    value = os.environ.get("DATASET_AUTHORIZATION", "").strip()
-    hide(value)
-    hide(value.rpartition(" ")[2])
-    if not value.isprintable() or not value.isascii():
-        raise UserConfigError(
-            "The key AUTHORIZATION of the Secret in kaito.sh/dataset-secret is not the value of a header: one line of "
-            "ASCII, such as Bearer hf_..."
-        )
-    return value
 
 
 def _expected(count: int) -> tuple[str, ...]:

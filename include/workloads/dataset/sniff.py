@@ -29,6 +29,8 @@ class Format(Enum):
 
 SUFFIXES = frozenset({".parquet", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".arrow", ".feather"})
 PACKED_SUFFIXES = frozenset({".gz", ".zst"})
+#: Files that dataset tools leave beside the data.
+METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"PAR1", Format.PARQUET),

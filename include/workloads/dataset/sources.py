@@ -16,12 +16,10 @@ from typing import Any
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.dataset.connection import shown
 from include.workloads.dataset.fetch import Fetcher, sha256_of
-from include.workloads.dataset.sniff import ACCEPTED, HEAD_BYTES, PACKED_SUFFIXES, SUFFIXES
+from include.workloads.dataset.sniff import ACCEPTED, HEAD_BYTES, METADATA, PACKED_SUFFIXES, SUFFIXES
 
 log = logging.getLogger("dataset")
 
-# Files that dataset tools leave beside the data.
-METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 _MAGIC = (b"PAR1", b"ARROW1\x00\x00")
 _HELD_OUT = re.compile(r"(?:^|[-_./])(test|validation|valid|dev|eval)(?:[-_./]|$)", re.IGNORECASE)
 
@@ -49,10 +47,19 @@ class SourceFile:
         }
 
 
+def named_files(urls: Sequence[str], fetcher: Fetcher) -> list[str]:
+    """The URL of each file: those of a hub's dataset in the place of its own."""
+    return [file for url in urls for file in fetcher.files(url)]
+
+
 def download(
-    urls: tuple[str, ...], expected: tuple[str, ...], fetcher: Fetcher, folder: Path
+    urls: Sequence[str], expected: tuple[str, ...], fetcher: Fetcher, folder: Path
 ) -> Iterator[SourceFile]:
     """Each URL's file, downloaded when its turn comes and checked against its expected SHA-256 when there is one."""
+    if expected and len(expected) != len(urls):
+        raise UserConfigError(
+            f"DATASET_EXPECTED_SHA256 has {len(expected)} values for {len(urls)} files; give one for each, in order."
+        )
     for index, url in enumerate(urls):
         log.info("fetching %d/%d %s", index + 1, len(urls), shown(url))
         name = re.sub(r"[^A-Za-z0-9._-]", "_", shown(url).rpartition("/")[2])[-80:] or "data"

@@ -12,8 +12,6 @@ from include.workspace.api.dialect import V1ALPHA1
 from include.workspace.api.models import Workspace
 
 KEY = "API_KEY"  # of the Secret
-#: Key of the Secret that kaito.sh/dataset-secret names: the value of an Authorization header.
-AUTHORIZATION = "AUTHORIZATION"
 NONE = "none"
 
 

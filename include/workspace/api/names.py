@@ -72,7 +72,10 @@ RETRAIN_FROM = (
 )
 RETRAIN_KNOWN = "kaito.sh/retrain-known"  # on a candidate: the digests of the rows that were learnt from last
 RETRAIN_CURRENT = "kaito.sh/retrain-current"  # on a candidate: the adapter that answers today, by digest
-DATASET_CREDENTIALS = "kaito.sh/dataset-secret"  # a Secret whose AUTHORIZATION is sent to the dataset's host
+DATASET_CREDENTIALS = "kaito.sh/dataset-secret"  # a Secret with the keys that open the dataset
+DATASET_IDENTITY = (
+    "kaito.sh/dataset-identity"  # a ServiceAccount as whose workload identity the dataset is read
+)
 REVISION_OF = "workspace.kaito.io/name"
 REVISION_HASH = "workspace.kaito.io/hash"
 REVISION = "workspace.kaito.io/revision"

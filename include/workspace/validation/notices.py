@@ -50,6 +50,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.HELD_OUT,
         names.TUNING_OBJECTIVE,
         names.DATASET_CREDENTIALS,
+        names.DATASET_IDENTITY,
         "kaito.sh/model-mirror-storage-class",
         "kaito.sh/streaming-service-account",
         "kaito.sh/upgrade-start-time",

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.catalog import machine_from_labels
+from include.contracts.dataset_keys import keys_of
+from include.contracts.dataset_urls import scheme_of
 from include.contracts.methods import Objective
 from include.contracts.yaml_documents import reader as documents
 from include.pools.byo import own_nodes, unclaimed
@@ -52,12 +54,18 @@ class Reads(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """A place in a Workspace that names an object of its namespace; ``key`` is what it must have."""
+    """A place in a Workspace that names an object of its namespace.
+
+    ``key`` is what it must have, or one of ``others`` instead; ``rule`` the rule that says so, where it is a Secret's
+    own.
+    """
 
     kind: Kind
     path: str
     name: str
     key: str = ""
+    others: tuple[str, ...] = ()
+    rule: str = ""
 
     @property
     def which(self) -> tuple[str, str]:
@@ -84,8 +92,7 @@ def references(document: Object) -> list[Reference]:
     if is_object_name(named := notes.get(names.API_KEY)) and named != access.NONE:
         found.append(Reference(SECRET, f"metadata.annotations[{names.API_KEY}]", str(named), access.KEY))
     if is_object_name(named := notes.get(names.DATASET_CREDENTIALS)):
-        path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
-        found.append(Reference(SECRET, path, str(named), access.AUTHORIZATION))
+        found += _dataset_keys(str(named), _mapping(tuning.get("input")).get("urls"))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))
@@ -175,8 +182,9 @@ def _faults(
         if seen.get("type") != DOCKER_CONFIG:
             told = f"the Secret's type is {seen.get('type')}, not {DOCKER_CONFIG}"
             yield Fault(path, name, rule, told, hint)
-    elif (text := (seen.get("data") or {}).get(reference.key)) is None:
-        yield Fault(path, name, rule, f"the {kind} has no key {reference.key}", hint)
+    elif (text := _held(reference, seen)) is None:
+        keys = " and no key ".join((reference.key, *reference.others))
+        yield Fault(path, name, rule, f"the {kind} has no key {keys}", hint)
     elif workspace is not None and reference.key == KEY:
         yield from check_training_config(workspace, text, catalog)
     elif workspace is not None and reference.key == INFERENCE_KEY:
@@ -191,8 +199,10 @@ def _remedy(reference: Reference, namespace: str) -> tuple[str, str]:
     """The rule that a reference keeps, and the command that makes what it names."""
     where = f"{reference.name} -n {namespace}"
     if reference.kind is SECRET and reference.key:
-        rule = "P49" if reference.key == access.AUTHORIZATION else "P41"
-        return rule, f"kubectl create secret generic {where} --from-literal={reference.key}=..."
+        return (
+            reference.rule or "P41",
+            f"kubectl create secret generic {where} --from-literal={reference.key}=...",
+        )
     if reference.kind is SECRET:
         return "P4", f"kubectl create secret docker-registry {where} --docker-server=..."
     return "P5", f"kubectl create configmap {where} --from-file={reference.key}"
@@ -274,6 +284,23 @@ def _readable(document: Object, namespace: str) -> Iterable[Reference]:
     """What is looked up, each once; nothing where the namespace cannot be one."""
     found = references(document) if is_namespace(namespace) else []
     return {reference.which: reference for reference in found}.values()
+
+
+def _held(reference: Reference, seen: Object) -> Any:
+    data = seen.get("data") or {}
+    return next((data[key] for key in (reference.key, *reference.others) if key in data), None)
+
+
+def _dataset_keys(secret: str, urls: object) -> list[Reference]:
+    """What the Secret of a private dataset must have for its URLs."""
+    path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
+    schemes = [scheme_of(url) for url in urls if isinstance(url, str)] if isinstance(urls, list) else [""]
+    found: list[Reference] = []
+    for keys in map(keys_of, dict.fromkeys(schemes)):
+        found += [Reference(SECRET, path, secret, key, rule="P49") for key in keys.required]
+        if keys.one_of:
+            found.append(Reference(SECRET, path, secret, keys.one_of[0], keys.one_of[1:], "P49"))
+    return found
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -49,6 +49,8 @@ class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
     def prepare(self, run: Run) -> None:
         self.cluster.get_or_create(VOLUME_CLAIM, manifests.work_volume(run.workspace, manifest_settings()))
         self.cluster.apply(NETWORK_POLICY, manifests.egress_policy(run.workspace, manifest_settings()))
+        if identity := manifests.metadata_policy(run.workspace):
+            self.cluster.apply(NETWORK_POLICY, identity)
         apply_config(self.cluster, run, run.tuning_plan)
         if secret := manifests.dataset_urls(self._with_urls(run)):
             self.cluster.get_or_create(SECRET, secret)

@@ -45,6 +45,8 @@ def planned(run: Run, settings: ManifestSettings) -> Iterator[tuple[Kind, dict[s
     if workspace.tuning is not None and run.plan is not None and run.plan.purpose == Purpose.TUNING:
         yield VOLUME_CLAIM, manifests.work_volume(workspace, settings)
         yield NETWORK_POLICY, manifests.egress_policy(workspace, settings)
+        if identity := manifests.metadata_policy(workspace):
+            yield NETWORK_POLICY, identity
         yield CONFIG_MAP, manifests.tuning_config(workspace, run.plan, None)
         if secret := manifests.dataset_urls(workspace):  # of a Workspace whose URLs are redacted
             yield SECRET, secret

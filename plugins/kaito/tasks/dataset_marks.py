@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
+from include.contracts.dataset_keys import misuse
+from include.contracts.dataset_urls import is_whole_dataset
 from include.contracts.image_reference import InvalidReference, parse_reference
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
 from kaito.tasks.docker_config import docker_config
-from kaito.tasks.private_hosts import header_in, network_policy
+from kaito.tasks.private_hosts import network_policy, value_in
+
+if TYPE_CHECKING:
+    from include.workloads.dataset.credentials import Credentials
+    from include.workloads.dataset.store_client import StoreClient
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +47,7 @@ def marks(
     """
     source = (document.get("tuning") or {}).get("input") or {}
     if urls := source.get("urls"):
-        header = _authorization(document, [str(url) for url in urls], secret)
-        return [_mark(str(url), header) for url in urls]
+        return _url_marks(document, [str(url) for url in urls], secret)
     if image := source.get("image"):
         found = [known for name in source.get("imagePullSecrets") or () if (known := secret(str(name)))]
         return [_image_mark(str(image), found)]
@@ -68,21 +72,29 @@ def _image_mark(image: str, secrets: Sequence[Mapping[str, Any]]) -> Mark:
         return Mark()
 
 
-def _authorization(
+def _url_marks(
     document: Mapping[str, Any], urls: Sequence[str], secret: Callable[[str], Mapping[str, Any] | None]
-) -> str:
-    """The header's value that a private dataset's host wants, "" for none; only ever for one host, and over https."""
-    name = ((document.get("metadata") or {}).get("annotations") or {}).get(names.DATASET_CREDENTIALS)
-    parts = [urlsplit(url) for url in urls]
-    hosts = {part.netloc.rpartition("@")[2].lower() for part in parts}
-    if not name or len(hosts) != 1 or any(part.scheme != "https" for part in parts):
-        return ""
-    return header_in(secret(str(name)) or {})
+) -> list[Mark]:
+    from include.workloads.contract import UserConfigError
+    from include.workloads.dataset.credentials import Credentials
+
+    annotations = (document.get("metadata") or {}).get("annotations") or {}
+    if annotations.get(names.DATASET_IDENTITY):
+        return [Mark() for _ in urls]  # the identity is the dataset pod's, and not ours
+    name = annotations.get(names.DATASET_CREDENTIALS)
+    held = (secret(str(name)) or {}) if name and not misuse(urls) else {}
+    try:
+        credentials = Credentials.of(urls, lambda key: value_in(held, key))
+    except UserConfigError as error:
+        log.warning("The Secret %s cannot be used: %s", name, error)
+        credentials = Credentials()
+    return [_mark(url, credentials) for url in urls]
 
 
-def _mark(url: str, authorization: str) -> Mark:
+def _mark(url: str, credentials: Credentials) -> Mark:
     from include.workloads.contract import UserConfigError, UserDataError
     from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
+    from include.workloads.dataset.store_client import StoreClient
     from include.workloads.network import AddressPolicy
 
     told: list[Mapping[str, str]] = []
@@ -90,16 +102,25 @@ def _mark(url: str, authorization: str) -> Mark:
         policy=AddressPolicy(network_policy()),
         read_seconds=SECONDS,
         header_seconds=SECONDS,
-        authorization=authorization,
         on_redirect=told.append,
     )
     try:
-        answer = client.open(url, HEADERS)
+        opener = StoreClient.of(client, credentials)
+        if is_whole_dataset(url):
+            return _whole(opener, url)
+        answer = opener.open(url, HEADERS)
     except (PassingFault, UserConfigError, UserDataError) as error:
         log.warning("%s cannot be asked whether it has changed: %s", shown(url), error)
         return Mark()
     answer.close()
     return _mark_of(answer.headers, [*told, answer.headers])
+
+
+def _whole(client: StoreClient, url: str) -> Mark:
+    """A hub's dataset without a file's name: its commit stands for all its files."""
+    from include.workloads.dataset.hub_files import commit_of
+
+    return Mark(commit=commit_of(client, url))
 
 
 def _mark_of(last: Mapping[str, str], hops: Sequence[Mapping[str, str]]) -> Mark:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from include.contracts import golden_set
+from include.contracts.dataset_keys import AUTHORIZATION
 from include.contracts.golden_source import GoldenSource
 from include.contracts.image_reference import parse_reference
 from include.contracts.yaml_documents.reader import MAX_BYTES
-from include.workspace.api.access import AUTHORIZATION
 from kaito.hooks.api import CONFIG_MAP, SECRET
 from kaito.tasks.docker_config import docker_config
 from kaito.tasks.private_hosts import header_in, network_policy

@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from include.contracts.dataset_keys import AUTHORIZATION
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.redaction import hide
-from include.workspace.api.access import AUTHORIZATION
 from kaito.settings import manifest_settings
 
 
@@ -21,11 +21,18 @@ def network_policy() -> NetworkPolicy:
 
 def header_in(secret: Mapping[str, Any]) -> str:
     """Return the value of the Authorization header in a Secret, hidden from every log; "" where it has none."""
-    given = (secret.get("data") or {}).get(AUTHORIZATION)
-    try:
-        value = base64.b64decode(str(given or ""), validate=True).decode("ascii").strip()
-    except (binascii.Error, UnicodeDecodeError):
+    value = (value_in(secret, AUTHORIZATION) or "").strip()
+    if not value.isascii() or not value.isprintable():
         return ""
     hide(value)
     hide(value.rpartition(" ")[2])
-    return value if value.isprintable() else ""
+    return value
+
+
+def value_in(secret: Mapping[str, Any], key: str) -> str | None:
+    """Return the text under a key of a Secret, None where there is none. Whoever takes it has to hide it."""
+    given = (secret.get("data") or {}).get(key)
+    try:
+        return base64.b64decode(str(given), validate=True).decode() if given else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None

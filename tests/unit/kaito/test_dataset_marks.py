@@ -17,6 +17,8 @@ from kaito.tasks.dataset_marks import marks
 from include.retraining.dataset_watch import Mark, Seen, compare
 from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.oci.credentials import Credentials
+from tests.support.dataset_server import Web, running
+from tests.support.object_stores import AWS_ID, AWS_SECRET, s3_object
 from tests.support.registry_server import Handler, Registry, digest_of, registry
 
 __all__ = ["registry"]
@@ -36,6 +38,13 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield tmp_path, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8")
+    with running() as site:
+        yield site
 
 
 def urls(*some: str) -> dict[str, Any]:
@@ -146,7 +155,7 @@ def test_a_private_dataset_s_host_is_asked_with_its_header_and_no_other_host_is(
 ) -> None:
     used: list[str] = []
 
-    def opened(self: PinnedClient, *_: object) -> NoReturn:
+    def opened(self: PinnedClient, *_: object, **__: object) -> NoReturn:
         used.append(self.authorization)
         raise PassingFault("only who is asked matters here")
 
@@ -194,3 +203,32 @@ def test_an_image_is_known_by_the_digest_that_its_tag_holds(
 
 def test_a_volume_says_nothing() -> None:
     assert marks({"tuning": {"input": {"volumeSource": {}}}}) == [Mark()]
+
+
+def test_an_object_of_a_store_is_asked_with_a_signature(web: Web) -> None:
+    web.routes["/rows/a.jsonl"] = s3_object(b"rows")
+    keys = {"AWS_ACCESS_KEY_ID": AWS_ID, "AWS_SECRET_ACCESS_KEY": AWS_SECRET}
+    held = {"data": {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}}
+    named = {"metadata": {"annotations": {"kaito.sh/dataset-secret": "mine"}}}
+    document = {**named, **urls(f"s3://rows/a.jsonl?endpoint={web.url('')}")}
+    assert marks(document, {"mine": held}.get) == [Mark(etag='"v1"', size="4", version="3")]
+    assert marks(document) == [Mark()], "without the Secret the store refuses"
+
+
+def test_a_dataset_that_an_identity_reads_is_not_asked(web: Web) -> None:
+    document = urls(f"s3://rows/a.jsonl?endpoint={web.url('')}")
+    document["metadata"] = {"annotations": {"kaito.sh/dataset-identity": "kaito-dataset"}}
+    assert marks(document) == [Mark()]
+    assert not web.asked
+
+
+def test_a_dataset_of_a_hub_is_known_by_its_commit(web: Web) -> None:
+    path = "/api/datasets/o/n/revision/main"
+    document = urls(f"hf://datasets/o/n?endpoint={web.url('')}&split=train")
+    web.serve(path, b'{"sha": "c1", "siblings": []}')
+    first = marks(document)
+    assert first == [Mark(commit="c1")]
+    web.serve(path, b'{"sha": "c2", "siblings": []}')
+    assert compare(first, marks(document)) is Seen.CHANGED
+    web.serve(path, b"<html>")
+    assert marks(document) == [Mark()]

@@ -149,3 +149,29 @@ def test_what_opens_a_dataset_is_in_the_secret_that_is_named_for_it() -> None:
     [fault] = references.faults(document, {("secrets", "theirs"): {"data": {}}}, None, load_catalog())
     assert fault.rule == "P49"
     assert "--from-literal=AUTHORIZATION=" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("url", "has", "said"),
+    [
+        ("s3://rows/x", ["AWS_ACCESS_KEY_ID"], ["no key AWS_SECRET_ACCESS_KEY"]),
+        ("s3://rows/x", [], ["no key AWS_ACCESS_KEY_ID", "no key AWS_SECRET_ACCESS_KEY"]),
+        ("hf://datasets/o/n", ["AUTHORIZATION"], ["no key HF_TOKEN"]),
+        ("abfs://rows@team1.dfs.core.windows.net/x", ["AZURE_STORAGE_SAS_TOKEN"], []),
+        (
+            "abfs://rows@team1.dfs.core.windows.net/x",
+            [],
+            ["no key AZURE_STORAGE_ACCOUNT_KEY and no key AZ"],
+        ),
+        ("gs://rows/x", ["GOOGLE_SERVICE_ACCOUNT_KEY"], []),
+    ],
+)
+def test_a_key_that_the_dataset_s_urls_need_is_named(url: str, has: list[str], said: list[str]) -> None:
+    document = {
+        "metadata": {"name": "w", "annotations": {"kaito.sh/dataset-secret": "mine"}},
+        "tuning": {"input": {"urls": [url, url]}},
+    }
+    seen = {("secrets", "mine"): {"data": dict.fromkeys(has, "eA==")}}
+    found = references.faults(document, seen, None, load_catalog())
+    assert [fault.rule for fault in found] == ["P49"] * len(said)
+    assert all(words in str(fault) for words, fault in zip(said, found, strict=True))

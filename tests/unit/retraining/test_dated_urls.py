@@ -15,6 +15,8 @@ from include.retraining.dated_urls import faults
         "https://data.example.com/a.parquet",
         "https://data.example.com/{{ ds }}/{{ds_nodash}}.parquet",
         "https://data.example.com/{{ data_interval_start.strftime('%Y/%m') }}.csv",
+        "s3://rows/{{ ds }}.parquet?region=eu-west-1",
+        "hf://datasets/o/n@main/{{ ds }}.parquet",
         'http://10.0.0.1:8000/{{ logical_date.strftime("%Y-%m-%d") }}.csv',
     ],
 )
@@ -35,7 +37,7 @@ def test_dates(url: str) -> None:
         ("https://x.io/{{ dss }}", "did you mean ds"),
         ("https://x.io/a?sig=SECRET", "no place for secrets"),
         ("https://user:word@x.io/a", "no place for secrets"),
-        ("s3://bucket/{{ ds }}", "starts with https://"),
+        ("ftp://bucket/{{ ds }}", "is not a scheme"),
         ("https://[x.io/", "is no URL"),
     ],
 )

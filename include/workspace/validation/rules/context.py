@@ -27,6 +27,7 @@ class Policy:
     insecure_registries: tuple[str, ...] = ()  # host:port that the administrator has vouched for
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
     allowed_volume_sources: tuple[str, ...] = ()  # kinds of volumes besides those that need no setting
+    dataset_identities: tuple[str, ...] = ("kaito-dataset",)  # ServiceAccounts that datasets may be read as
     template_policy: str = pod_security.BASELINE  # the profile that pod templates must keep
     byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
     auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)

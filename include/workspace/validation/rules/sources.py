@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from include.contracts.dataset_links import page_fault
+from include.contracts.dataset_urls import check_url
 from include.contracts.image_reference import InvalidReference, parse_reference
 from include.contracts.network_policy import NetworkPolicy, Refused
 from include.contracts.redaction import redact_url
@@ -77,7 +78,7 @@ _NAMED_VOLUMES = {"persistentVolumeClaim": "claimName", "configMap": "name"}
 def url_faults(path: str, url: str, network: NetworkPolicy) -> Iterator[Fault]:
     """U7: a dataset URL that the pods would refuse, as far as its text says."""
     try:
-        network.check_dataset(url)
+        check_url(network, url)
     except Refused as refused:
         yield Fault(path, redact_url(url), "U7", str(refused), refused.hint)
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Iterator, Sequence
 
 from include.catalog.tunability import why_not
+from include.contracts.dataset_keys import misuse
+from include.contracts.dataset_urls import STORES, StoredObject, parse_url
 from include.contracts.methods import METHODS, OBJECTIVES
-from include.workspace.api import access, names
+from include.contracts.network_policy import Refused
+from include.workspace.api import names
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.inference import preset_faults
@@ -77,13 +79,6 @@ def output_is_usable(context: Context) -> Iterator[Fault]:
         yield from destination_faults(context, "tuning.output", context.ws.tuning.output)
 
 
-def _parts(url: str) -> SplitResult | None:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return None  # U5 says so
-
-
 def dataset_secret_has_one_reader(context: Context) -> Iterator[Fault]:
     """F49: a credential goes to the one host that it is for, and never in the clear."""
     given = context.ws.annotations.get(names.DATASET_CREDENTIALS)
@@ -91,17 +86,44 @@ def dataset_secret_has_one_reader(context: Context) -> Iterator[Fault]:
         return
     path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
     yield from secret_name_fault(path, given, "F49")
-    given_urls = (context.ws.tuning.input.urls if context.ws.tuning else None) or ()
-    urls = [parts for url in given_urls if (parts := _parts(url))]
-    hosts = sorted({url.netloc.rpartition("@")[2].lower() for url in urls})
+    urls = _urls(context)
     if not urls:
-        hint = f"the value of its key {access.AUTHORIZATION} is sent to the host of tuning.input.urls"
+        hint = "its keys open what tuning.input.urls names"
         yield Fault(path, given, "F49", "is for a dataset that comes from URLs", hint)
-    elif len(hosts) > 1:
-        message = f"would be sent to {len(hosts)} hosts ({', '.join(hosts[:3])})"
-        yield Fault(path, given, "F49", message, "take all files from one host, or use signed links")
-    elif any(url.scheme != "https" for url in urls):
-        yield Fault(path, given, "F49", "would be sent in the clear", "use https URLs")
+    elif told := misuse(urls):
+        yield Fault(path, given, "F49", *told)
+
+
+def dataset_identity_is_allowed(context: Context) -> Iterator[Fault]:
+    """F50: an identity reads what its ServiceAccount may read, which is more than who writes a Workspace may."""
+    given = context.ws.annotations.get(names.DATASET_IDENTITY)
+    if given is None:
+        return
+    path, allowed = f"metadata.annotations[{names.DATASET_IDENTITY}]", context.policy.dataset_identities
+    if given not in allowed:
+        others = "others need the setting [kaito] dataset_identities"
+        hint = f"use {' or '.join(allowed)}; {others}" if allowed else others
+        yield Fault(path, given, "F50", "is not a ServiceAccount that datasets may be read as", hint)
+    elif names.DATASET_CREDENTIALS in context.ws.annotations:
+        hint = f"leave out one of them: {names.DATASET_CREDENTIALS} holds keys instead of an identity"
+        yield Fault(path, given, "F50", f"goes together with {names.DATASET_CREDENTIALS}", hint)
+    else:
+        wrong = [url for url in _urls(context) if not _of_a_cloud(url)]
+        if wrong or not _urls(context):
+            message = f"is for {', '.join(f'{one}://' for one in STORES)} of their clouds alone"
+            yield Fault(path, given, "F50", message, "leave it out, or name objects without endpoint")
+
+
+def _of_a_cloud(url: str) -> bool:
+    try:
+        found = parse_url(url)
+    except Refused:
+        return True  # U7 says so
+    return isinstance(found, StoredObject) and not found.own_endpoint
+
+
+def _urls(context: Context) -> Sequence[str]:
+    return (context.ws.tuning.input.urls if context.ws.tuning else None) or ()
 
 
 RULES: tuple[Rule, ...] = (
@@ -112,4 +134,5 @@ RULES: tuple[Rule, ...] = (
     input_is_usable,
     output_is_usable,
     dataset_secret_has_one_reader,
+    dataset_identity_is_allowed,
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,33 +10,13 @@ import pytest
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, Limits
 from include.workloads.network import AddressPolicy
-from tests.support.dataset_server import LOOPBACK, Web, send
+from tests.support.dataset_server import LOOPBACK, Web, running
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    site = Web()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            site.asked.append((self.path, dict(self.headers)))
-            route = site.routes.get(self.path.partition("?")[0])
-            if route is None:
-                send(self, b"no such page", 404)
-            else:
-                route(self)
-
-        def log_message(self, *args: object) -> None:
-            """Keep the test's output clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield site
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running() as site:
+        yield site
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def test_the_environment_is_the_request(environment):
         ({"DATASET_PATH": "/mnt/input"}, "exactly one"),
         ({"DATASET_URLS": "https://h/a"}, "JSON list"),
         ({"DATASET_URLS": "[1]"}, "JSON list"),
-        ({"DATASET_URLS": '["s3://bucket/x"]'}, "only http and https"),
+        ({"DATASET_URLS": '["ftp://host/x"]'}, "ftp:// is not a scheme"),
         ({"DATASET_MAX_BYTES": "5GB"}, "DATASET_MAX_BYTES"),
         ({"DATASET_EXPECTED_SHA256": "abc"}, "not a SHA-256"),
         ({"DATASET_EXPECTED_SHA256": ",".join(["0" * 64] * 2)}, "2 values for 1 URLs"),

@@ -1,0 +1,134 @@
+"""Turns an object of a store into a request that the store lets pass: a signed URL, or a token in a header.
+
+obstore only computes the signature, from keys that are here; it opens no connection. The request itself goes the way of
+every other one, by a `PinnedClient`, so that an object store is no way around the network policy.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from include.contracts.dataset_keys import AWS_ID, AWS_SECRET, AWS_SESSION, AZURE_KEY, AZURE_SAS, GOOGLE_KEY
+from include.contracts.dataset_urls import ABFS, GS, S3, StoredObject
+from include.contracts.redaction import redact
+from include.workloads.contract import UserConfigError
+from include.workloads.dataset.credentials import Credentials
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
+#: A signature begins one request only; clocks may differ by as much.
+VALID = timedelta(minutes=15)
+#: The version of Azure's API that takes tokens and long ranges.
+_AZURE_API = "2023-11-03"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Where an object is fetched, and with which headers; neither may be logged."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+def signed(found: StoredObject, credentials: Credentials) -> Request:
+    """The request with the Secret's keys, or the plain one where it has none. Raises UserConfigError."""
+    if found.scheme == ABFS:
+        if key := credentials.get(AZURE_KEY):
+            return Request(f"{found.plain}?{_sas(found, key, datetime.now(UTC))}", {})
+        token = credentials.get(AZURE_SAS).lstrip("?")
+        return Request(f"{found.plain}?{token}" if token else found.plain, {})
+    store = _STORES[found.scheme](found, credentials)
+    return Request(_sign(store, found) if store else found.plain, {})
+
+
+def with_token(found: StoredObject, token: str) -> Request:
+    """The request with the token of an identity."""
+    version = {"x-ms-version": _AZURE_API} if found.scheme == ABFS else {}
+    return Request(found.plain, {"Authorization": f"Bearer {token}", **version})
+
+
+def _sign(store: Callable[[], Any], found: StoredObject) -> str:
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        url = str(obstore.sign(store(), "GET", found.key, VALID))
+    except (BaseError, ValueError) as error:  # ValueError: of what the keys are made of
+        raise UserConfigError(
+            f"{found.plain} cannot be signed with the Secret of kaito.sh/dataset-secret: "
+            f"{redact(str(error)).splitlines()[0][:200]}"
+        ) from None
+    if url.partition("?")[0] != found.plain:
+        # Else what is connected to would be another place than the one that was judged.
+        raise UserConfigError(
+            f"{found.plain} cannot be signed: its key has characters that are not taken here."
+        )
+    return url
+
+
+def _sas(found: StoredObject, key: str, now: datetime) -> str:
+    """The query of a service SAS that reads one blob.
+
+    https://learn.microsoft.com/rest/api/storageservices/create-service-sas, for versions since 2020-12-06. obstore 0.12
+    signs the encoded name of a blob, where that page asks for the decoded one.
+    """
+    signed_at, end = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (now - VALID, now + VALID))
+    resource = f"/blob/{found.account}/{found.bucket}/{found.key}"
+    lines = ["r", signed_at, end, resource, "", "", "", _AZURE_API, "b", *[""] * 7]
+    try:
+        secret = base64.b64decode(key, validate=True)
+    except binascii.Error:
+        raise UserConfigError(
+            f"{found.plain} cannot be signed with the Secret of kaito.sh/dataset-secret: its {AZURE_KEY} is not base64."
+        ) from None
+    signature = base64.b64encode(hmac.digest(secret, "\n".join(lines).encode(), "sha256")).decode()
+    return urlencode({"sv": _AZURE_API, "sr": "b", "sp": "r", "st": signed_at, "se": end, "sig": signature})
+
+
+def _s3(found: StoredObject, credentials: Credentials) -> Callable[[], Any] | None:
+    key, secret = credentials.get(AWS_ID), credentials.get(AWS_SECRET)
+    if not key:
+        return None
+
+    def store() -> Any:
+        from obstore.store import S3Store
+
+        config: S3Config = {
+            "access_key_id": key,
+            "secret_access_key": secret,
+            "region": found.region,
+            "endpoint": found.base,
+            "virtual_hosted_style_request": False,
+        }
+        if session := credentials.get(AWS_SESSION):
+            config["session_token"] = session
+        return S3Store(found.bucket, config=config, client_options={"allow_http": True})
+
+    return store
+
+
+def _gs(found: StoredObject, credentials: Credentials) -> Callable[[], Any] | None:
+    key = credentials.get(GOOGLE_KEY)
+    if not key:
+        return None
+
+    def store() -> Any:
+        from obstore.store import GCSStore
+
+        return GCSStore(found.bucket, service_account_key=key)
+
+    return store
+
+
+_STORES: Mapping[str, Callable[[StoredObject, Credentials], Callable[[], Any] | None]] = {
+    S3: _s3,
+    GS: _gs,
+}

@@ -1,0 +1,111 @@
+"""S3, Azure Blob Storage and a hub, as one web server that checks what each of them checks: signatures and tokens.
+
+The signatures are computed here anew from the stores' own documents, without the library that made them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from tests.support.dataset_server import Answer, send
+
+AWS_ID, AWS_SECRET = "AKIDEXAMPLE", "CANARY/secret+key"
+AZURE_KEY = base64.b64encode(b"CANARY-account-key").decode()
+
+
+def ranged(handler: BaseHTTPRequestHandler, body: bytes, etag: str = '"v1"', **headers: str) -> None:
+    """Send a body, or the part of it that is asked for."""
+    asked = handler.headers.get("Range", "")
+    if not asked:
+        send(handler, body, ETag=etag, Accept_Ranges="bytes", **headers)
+        return
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    part = body[int(first) : int(last) + 1 if last else None]
+    end = int(first) + len(part) - 1
+    send(handler, part, 206, ETag=etag, Content_Range=f"bytes {first}-{end}/{len(body)}", **headers)
+
+
+def s3_object(body: bytes, region: str = "us-east-1") -> Answer:
+    """An object that only a request with a signature of these keys is given (AWS Signature Version 4, in the query)."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if _is_signed_for_s3(handler, region):
+            ranged(handler, body, x_amz_version_id="3")
+        else:
+            send(handler, b"<Error><Code>SignatureDoesNotMatch</Code></Error>", 403)
+
+    return answer
+
+
+def _is_signed_for_s3(handler: BaseHTTPRequestHandler, region: str) -> bool:
+    parts = urlsplit(handler.path)
+    query = dict(parse_qsl(parts.query))
+    signature = query.pop("X-Amz-Signature", "")
+    date = query.get("X-Amz-Date", "")
+    scope = f"{date[:8]}/{region}/s3/aws4_request"
+    if query.get("X-Amz-Credential") != f"{AWS_ID}/{scope}":
+        return False
+    asked = "&".join(
+        f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in sorted(query.items())
+    )
+    path = quote(unquote(parts.path), safe="/-_.~")
+    canonical = f"GET\n{path}\n{asked}\nhost:{handler.headers['Host']}\n\nhost\nUNSIGNED-PAYLOAD"
+    text = f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = f"AWS4{AWS_SECRET}".encode()
+    for part in (date[:8], region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return hmac.compare_digest(hmac.new(key, text.encode(), "sha256").hexdigest(), signature)
+
+
+def blob(body: bytes, account: str, sas: str = "") -> Answer:
+    """A blob that only a service SAS of the account's key opens, or the SAS that is given here."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        good = (
+            parts.query == sas
+            if sas
+            else is_signed_for_azure(parts.path, dict(parse_qsl(parts.query)), account)
+        )
+        if good:
+            ranged(handler, body)
+        else:
+            send(handler, b"<Error><Code>AuthenticationFailed</Code></Error>", 403)
+
+    return answer
+
+
+def is_signed_for_azure(path: str, query: dict[str, str], account: str) -> bool:
+    """By the string to sign of a service SAS since version 2020-12-06, for reading one blob."""
+    if (
+        query.get("sr") != "b"
+        or query.get("sp") != "r"
+        or query.get("se", "") < f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    ):
+        return False
+    resource = f"/blob/{account}{unquote(path).removeprefix(f'/{account}')}"
+    lines = [
+        query["sp"],
+        query.get("st", ""),
+        query["se"],
+        resource,
+        "",
+        "",
+        "",
+        query["sv"],
+        "b",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+    ]
+    wanted = hmac.digest(base64.b64decode(AZURE_KEY), "\n".join(lines).encode(), "sha256")
+    return hmac.compare_digest(base64.b64encode(wanted).decode(), query.get("sig", ""))
