@@ -143,7 +143,7 @@ class Follower:
         except EngineAway as error:
             self._later(one, f"The server is not up: {error}")
         except EngineRefused as error:
-            self._tell(one, FAILED, f"The server does not take {one.image}: {error}")
+            self._tell(one, FAILED, f"The server does not take {one.image}: {error}{_way_out(error)}")
             self._again[one] = (float("inf"), 0)
             self._discard(target)
         except TryAgain as error:
@@ -252,6 +252,13 @@ class Follower:
         if text != self._content:
             self._content = text
             log.error("%s", text)
+
+
+def _way_out(error: EngineRefused) -> str:
+    """What helps against a refusal; a server has room for the ranks of the adapters that it started with."""
+    if "max_lora_rank" not in str(error):
+        return ""
+    return " A new pod makes room for it: delete this one, or set max-lora-rank in the inference config."
 
 
 def _moment() -> str:

@@ -251,6 +251,17 @@ def test_a_version_that_the_server_refused_is_not_there_when_it_starts_again(pla
     assert {folder.name for folder in (place.folder / "adapters").iterdir()} == served
 
 
+def test_a_rank_that_a_new_pod_would_have_room_for_says_so(place: Place) -> None:
+    place.engine.error = EngineRefused("LoRA rank 64 is greater than max_lora_rank 16.")
+    place.want(mine=image(2**250))
+    place.follower().step(place.engine)
+    assert "max_lora_rank 16. A new pod makes room for it" in place.said()["pending"]["mine"]["message"]
+    place.engine.error = EngineRefused("size mismatch")
+    place.want(mine=image(2**251))
+    place.follower().step(place.engine)
+    assert place.said()["pending"]["mine"]["message"].endswith("size mismatch")
+
+
 def test_a_new_life_goes_on_from_the_names(place: Place) -> None:
     place.want(mine=image(3 << 230))
     place.follower().step(place.engine)
