@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.serving import packed, sequences
+from include.workloads.serving import fused, packed, sequences
 from include.workloads.serving.adapters import Adapter
 from include.workloads.serving.batching import Batch
 from include.workloads.serving.generation import Request
@@ -61,7 +61,7 @@ class Engine:
         ).eval()
         self._text = model.config.get_text_config()
         self._config = model.generation_config
-        self._device = model.device
+        self._device, self._dtype = model.device, model.dtype
         self._keeps_last = sequences.leaves_out_scores(model)
         self.context = int(getattr(self._text, "max_position_embeddings", None) or 2048)
         self.stop_ids = _stop_ids(self._config, self.tokenizer)
@@ -96,10 +96,8 @@ class Engine:
                     for one in prompts
                 ]
             )
-        for pack in (True, False):
-            if pack and not packed.can_be_packed(model):
-                continue
-            before = packed.pack(model) if pack else {}
+        for way in _WAYS if packed.can_be_packed(model) else _WAYS[-1:]:
+            before = way(model)
             rows = self._rows(most)
             if _alike(rows, prompts, right):
                 return self._rows(most)
@@ -108,7 +106,9 @@ class Engine:
         return sequences.Apart(self._adapted.forward, model.config, self._device, self._keeps_last)
 
     def _rows(self, most: int) -> sequences.Rows:
-        return sequences.Rows(self._adapted.forward, self._text, self._device, most, self._keeps_last)
+        return sequences.Rows(
+            self._adapted.forward, self._text, self._device, self._dtype, most, self._keeps_last
+        )
 
     @staticmethod
     def seed(seed: int) -> None:
@@ -147,6 +147,14 @@ class Engine:
         while self.batch.running:
             self.batch.step()
             self.batch.sweep()
+
+
+def _fused(model: Any) -> dict[Any, Any]:
+    return {**fused.fuse(model), **packed.pack(model)}
+
+
+#: From the fastest on; each returns what it replaced.
+_WAYS: tuple[Callable[[Any], dict[Any, Any]], ...] = (_fused, packed.pack, lambda model: {})
 
 
 def _alike(kept: sequences.Sequences, prompts: Sequence[Sequence[int]], right: torch.Tensor) -> bool:

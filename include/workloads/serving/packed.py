@@ -6,6 +6,7 @@ compiler writes; torch's version is pinned, and the engine compares the model's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,47 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         )
 
 
+class Parts:
+    """Products of the same input, made as one; each part's layer takes its own."""
+
+    def __init__(self, products: Sequence[nn.Linear]) -> None:
+        """Raises ValueError where some have a bias and some have none."""
+        biases = [product.bias for product in products if product.bias is not None]
+        if biases and len(biases) < len(products):
+            raise ValueError("some of these layers have a bias and some have none")
+        joint = nn.Linear(1, 1, bias=False)
+        joint.weight = nn.Parameter(torch.cat([product.weight.data for product in products]), False)
+        joint.bias = nn.Parameter(torch.cat([bias.data for bias in biases]), False) if biases else None
+        joint.out_features, joint.in_features = joint.weight.shape
+        self.whole = PackedLinear(joint)
+        self._sizes = [product.out_features for product in products]
+        self._input: torch.Tensor | None = None
+        self._made: tuple[torch.Tensor, ...] = ()
+
+    def part(self, input: torch.Tensor, place: int) -> torch.Tensor:
+        """One of them: all are made when the first is asked of an input, and kept until the last is."""
+        if input is not self._input:
+            self._input, self._made = input, self.whole(input).split(self._sizes, -1)
+        found = self._made[place]
+        if place == len(self._sizes) - 1:
+            self._input, self._made = None, ()
+        return found
+
+
+class PackedPart(nn.Linear):  # type: ignore[misc]
+    """A linear layer that is one of several parts of a joint product."""
+
+    def __init__(self, parts: Parts, place: int, plain: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self._parts, self._place = parts, place
+        self.bias = None  # the joint product adds it
+        self.weight = nn.Parameter(plain.weight.data.new_empty(0), requires_grad=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self._parts.part(input, self._place)
+
+
 def can_be_packed(model: nn.Module) -> bool:
     """Whether this model's layers gain: bfloat16 on a processor whose oneDNN has units for it."""
     first = next(model.parameters(), None)
@@ -40,12 +82,21 @@ def can_be_packed(model: nn.Module) -> bool:
     )
 
 
+def can_pack(parent: nn.Module) -> bool:
+    """Whether all linear layers right below this one are plain ones that `PackedLinear` can stand for."""
+    return all(_plain(child) for child in parent.children() if isinstance(child, nn.Linear))
+
+
+def _plain(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16
+
+
 def pack(model: nn.Module) -> dict[tuple[nn.Module, str], nn.Module]:
     """Replace the model's plain linear layers; returns what stood where, for `put_back`."""
     before: dict[tuple[nn.Module, str], nn.Module] = {}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:
+            if _plain(child):
                 before[parent, name] = child
                 setattr(parent, name, PackedLinear(child))
     return before

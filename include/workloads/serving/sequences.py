@@ -48,14 +48,17 @@ class Rows(Cache):  # type: ignore[misc]
 
     keeps = True
 
-    def __init__(self, forward: Forward, config: Any, device: Any, most: int, keeps_last: bool) -> None:
+    def __init__(
+        self, forward: Forward, config: Any, device: Any, dtype: torch.dtype, most: int, keeps_last: bool
+    ) -> None:
         """`most` is the number of tokens that all rows together may hold; `keeps_last`: the model can leave out scores.
 
         :param forward: the model, called as transformers' models are.
         :param config: the text model's configuration, for its kinds of attention.
         """
         super().__init__(layers=[])
-        self._forward, self._config, self._device, self._most = forward, config, device, most
+        self._forward, self._config, self._most = forward, config, most
+        self._device, self._dtype = device, dtype
         self._last = {"logits_to_keep": 1} if keeps_last else {}
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
@@ -140,13 +143,19 @@ class Rows(Cache):  # type: ignore[misc]
     def _masks(self, positions: torch.Tensor) -> Any:
         """Which tokens of its row each new token sees, (rows, 1, new, tokens), by kind of attention."""
         seen = torch.arange(self._place[2], device=positions.device)
-        full = (seen <= positions[..., None])[:, None]
+        full = seen <= positions[..., None]
         window = getattr(self._config, "sliding_window", None)
         kinds = set(getattr(self._config, "layer_types", None) or ())
         if not window or kinds == {FULL}:
-            return full
-        near = full & (seen > positions[..., None] - window)[:, None]
-        return {FULL: full, SLIDING: near} if kinds else near
+            return self._added(full)
+        near = full & (seen > positions[..., None] - window)
+        return {FULL: self._added(full), SLIDING: self._added(near)} if kinds else self._added(near)
+
+    def _added(self, seen: torch.Tensor) -> torch.Tensor:
+        """A mask as it is added to scores, made once a step: a layer would make it of a boolean one again."""
+        return torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(~seen, -torch.inf)[
+            :, None
+        ]
 
     def _block(self, states: torch.Tensor) -> torch.Tensor:
         return states.new_zeros((self._rows, states.shape[1], self._width, states.shape[3]))
