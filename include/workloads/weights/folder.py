@@ -33,6 +33,10 @@ ALLOWED = (
     "*.model",
     "*.tiktoken",
     "tekken.json",
+    # Without them vLLM does not start a model that reads images, sound or video as well, whatever it is asked.
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
 )
 IGNORED = ("*/*", "consolidated*")
 # Mistral's own files, for a server that is told to read them: its config is params.json.

@@ -21,7 +21,8 @@ from include.workloads.weights.gguf_file import find_gguf
     "name",
     ["model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json",
      "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "merges.txt",
-     "chat_template.jinja", "special_tokens_map.json"],
+     "chat_template.jinja", "special_tokens_map.json",
+     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"],
 )  # fmt: skip
 def test_what_a_model_needs_belongs(name):
     assert PARTS[""].belongs(name)
