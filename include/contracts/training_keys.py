@@ -65,7 +65,7 @@ IGNORED: Mapping[str, str] = {
     "TrainingArguments.overwrite_output_dir": _CARRY_ON,
     "TrainingArguments.resume_from_checkpoint": _CARRY_ON,
     "TrainingArguments.ignore_data_skip": _CARRY_ON,
-    "TrainingArguments.report_to": "progress is served at /progress and /metrics",
+    "TrainingArguments.report_to": "TensorBoard files are written; kaito.sh/tracking-secret names other trackers",
     "TrainingArguments.run_name": "the run is named by its Workspace",
     "TrainingArguments.logging_dir": "progress is served at /progress and /metrics",
     "TrainingArguments.disable_tqdm": "progress is one log line a second at most",

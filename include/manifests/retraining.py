@@ -29,6 +29,7 @@ TAKEN_OVER = (
     names.RUNTIME,
     names.HELD_OUT,
     names.TUNING_OBJECTIVE,
+    names.TRACKING,
     names.DATASET_CREDENTIALS,
     names.DATASET_IDENTITY,
 )

@@ -22,7 +22,7 @@ from include.manifests.weights import tokenizer, weights
 from include.planning import Plan
 from include.pools.volume_placement import ZONE
 from include.workspace import Workspace
-from include.workspace.api import names
+from include.workspace.api import access, names
 from include.workspace.api.annotations import exact_rerun
 from include.workspace.validation.training_config import KEY
 
@@ -171,10 +171,12 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             START_ADAPTER_DIGEST=(start.partition("@")[2] or None) if start else None,
             METRICS_PORT=pods.PORT,
             WORKLOAD_IMAGE=settings.workload_image,
+            RUN_NAME=run_id,
             EXACT_RERUN=exact_rerun(workspace.annotations) or None,
             PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True",
         ),
         *pods.listen(settings),
+        *_trackers(workspace),
     ]
     results, results_mount = results_of(workspace)
     mounts = [
@@ -204,6 +206,15 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
     )
     spec["terminationGracePeriodSeconds"] = TUNING_GRACE_SECONDS
     return step_pod(workspace, "tuning", run_id, spec | pods.gpu_placement(workspace, plan, settings))
+
+
+def _trackers(ws: Workspace) -> list[Manifest]:
+    """The variables that MLflow and Weights & Biases read, each only where the user's Secret has it."""
+    secret = ws.annotations.get(names.TRACKING)
+    found = [pods.env_from_secret(key, secret, key) for key in access.TRACKING_KEYS] if secret else []
+    for variable in found:
+        variable["valueFrom"]["secretKeyRef"]["optional"] = True
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises TryAgain after SIGTERM, once a checkpoint is written.
     """
+    from include.workloads.tuning.tracking import watchers
     from include.workloads.tuning.trainer import Watch
 
     training = job.recipe.training
@@ -77,6 +79,9 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     log.info("%s trainable parameters in the adapter (rank %s).", f"{trainable:,}", job.recipe.lora["r"])
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
+    if trainer.is_world_process_zero():
+        for watcher in watchers(job.output, choice.step):
+            trainer.add_callback(watcher)
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
     started = time.monotonic()
@@ -180,7 +185,8 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         training |= {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}
     fixed = {
         "output_dir": str(job.output / "checkpoints"),
-        "report_to": "none",
+        "report_to": "none",  # include.workloads.tuning.tracking does
+        "run_name": os.environ.get("RUN_NAME") or job.model_id or None,
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
         "use_cpu": job.hardware.device == "cpu",

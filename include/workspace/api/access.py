@@ -12,6 +12,13 @@ from include.workspace.api.dialect import V1ALPHA1
 from include.workspace.api.models import Workspace
 
 KEY = "API_KEY"  # of the Secret
+#: Keys of the Secret that kaito.sh/tracking-secret names: what MLflow's and Weights & Biases' libraries read.
+TRACKING_KEYS = (
+    *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_EXPERIMENT_NAME", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY"),
+)
+#: One of these it must have: without it nothing is tracked.
+TRACKERS = ("MLFLOW_TRACKING_URI", "WANDB_API_KEY")
 NONE = "none"
 
 

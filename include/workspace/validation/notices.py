@@ -49,6 +49,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.RETRAIN_KNOWN,
         names.HELD_OUT,
         names.TUNING_OBJECTIVE,
+        names.TRACKING,
         names.DATASET_CREDENTIALS,
         names.DATASET_IDENTITY,
         "kaito.sh/model-mirror-storage-class",

@@ -93,6 +93,9 @@ def references(document: Object) -> list[Reference]:
         found.append(Reference(SECRET, f"metadata.annotations[{names.API_KEY}]", str(named), access.KEY))
     if is_object_name(named := notes.get(names.DATASET_CREDENTIALS)):
         found += _dataset_keys(str(named), _mapping(tuning.get("input")).get("urls"))
+    if tuning and is_object_name(named := notes.get(names.TRACKING)):
+        path, (key, *others) = f"metadata.annotations[{names.TRACKING}]", access.TRACKERS
+        found.append(Reference(SECRET, path, str(named), key, tuple(others), "P52"))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))

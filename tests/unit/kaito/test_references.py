@@ -175,3 +175,25 @@ def test_a_key_that_the_dataset_s_urls_need_is_named(url: str, has: list[str], s
     found = references.faults(document, seen, None, load_catalog())
     assert [fault.rule for fault in found] == ["P49"] * len(said)
     assert all(words in str(fault) for words, fault in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "there is no such Secret"),
+        ({"WANDB_PROJECT": "x"}, "has no key MLFLOW_TRACKING_URI and no key WANDB_API_KEY"),
+        ({"WANDB_API_KEY": "x"}, ""),
+        ({"MLFLOW_TRACKING_URI": "x"}, ""),
+    ],
+)
+def test_a_tracker_s_secret_has_one_of_the_keys_that_name_a_tracker(
+    data: dict[str, str] | None, words: str
+) -> None:
+    notes = {"kaito.sh/tracking-secret": "mine"}
+    document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "annotations": notes}}
+    seen = None if data is None else {"data": data}
+    found = references.faults(document, {("secrets", "mine"): seen}, None, load_catalog())
+    assert [fault.rule for fault in found] == (["P52"] if words else [])
+    assert words in " ".join(map(str, found))
+    plain = {"metadata": document["metadata"], "inference": {}}
+    assert references.references(plain) == [], "a service is not tracked"

@@ -84,6 +84,22 @@ def test_the_tuning_holds_out_what_the_annotation_says() -> None:
     assert "HELD_OUT_SHARE" not in env_of(main(manifests.tuning_pod(QUICK, PLAN, SETTINGS, RUN)))
 
 
+def test_a_training_gets_a_tracker_s_keys_one_by_one_and_never_the_whole_secret() -> None:
+    notes = {"kaito.sh/tracking-secret": "mine"}
+    asked = {**QUICK, "metadata": {**QUICK["metadata"], "annotations": notes}}
+    container = main(manifests.tuning_pod(asked, PLAN, SETTINGS, RUN))
+    given = {one["name"]: one["valueFrom"] for one in container["env"] if "valueFrom" in one}
+    assert given["WANDB_API_KEY"] == {
+        "secretKeyRef": {"name": "mine", "key": "WANDB_API_KEY", "optional": True}
+    }
+    assert "envFrom" not in container
+    for pod in (
+        manifests.dataset_pod(asked, PLAN, SETTINGS, RUN),
+        manifests.tuning_pod(QUICK, PLAN, SETTINGS, RUN),
+    ):
+        assert "WANDB_API_KEY" not in {one["name"] for one in main(pod)["env"]}
+
+
 def test_dataset_and_training_know_the_objective() -> None:
     asked = {**QUICK, "metadata": {**QUICK["metadata"], "annotations": {"kaito.sh/tuning-objective": " DPO"}}}
     for given, wanted in ((asked, "dpo"), (QUICK, "sft")):

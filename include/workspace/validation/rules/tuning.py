@@ -126,6 +126,17 @@ def _urls(context: Context) -> Sequence[str]:
     return (context.ws.tuning.input.urls if context.ws.tuning else None) or ()
 
 
+def tracking_is_a_secret(context: Context) -> Iterator[Fault]:
+    """F52: what it holds is checked where it can be read."""
+    given = context.ws.annotations.get(names.TRACKING)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.TRACKING}]"
+    yield from secret_name_fault(path, given, "F52")
+    if context.ws.tuning is None:
+        yield Fault(path, given, "F52", "has no tuning to apply to", "remove it, or set tuning")
+
+
 RULES: tuple[Rule, ...] = (
     method_is_known,
     objective_is_known,
@@ -135,4 +146,5 @@ RULES: tuple[Rule, ...] = (
     output_is_usable,
     dataset_secret_has_one_reader,
     dataset_identity_is_allowed,
+    tracking_is_a_secret,
 )
