@@ -67,10 +67,13 @@ def _made(name: str) -> BaseNotifier:
 async def tell_late(context: dict[str, Any] | None = None) -> None:
     """Tell everybody that a run is late; Airflow's triggerer calls it.
 
-    :param context: what Airflow says of the run and its deadline.
+    :param context: what Airflow says of the run and its deadline, the run as its REST API shows one.
     """
+    run = dict((context or {}).get("dag_run") or {})
+    # Templates know a run by the names that it has in a task, as those of a failure do.
+    known = {**(context or {}), "dag_run": {"run_id": run.get("dag_run_id"), **run}}
     for notifier in notifiers():
-        notifier.context = {"reason": "it has not ended in time", **(context or {})}  # type: ignore[typeddict-item]
+        notifier.context = {"reason": "it has not ended in time", **known}  # type: ignore[typeddict-item]
         try:
             await notifier
         except Exception:
