@@ -165,7 +165,8 @@ def _pairs(table: pa.Table, read: frozenset[str]) -> _Found | None:
 
 
 def _conversations(column: pa.ChunkedArray) -> _Found | None:
-    if not pa.types.is_list(column.type) or not pa.types.is_struct(column.type.value_type):
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not is_list or not pa.types.is_struct(column.type.value_type):
         return None
     fields = {field.name: field.type for field in column.type.value_type}
     names = next((pair for pair in _MESSAGE_FIELDS if set(fields) == set(pair)), None)

@@ -60,11 +60,11 @@ def read_parts(
         raise UserDataError(f"{shown} is not text in UTF-8; save it as UTF-8.") from None
 
 
-def _columnar(file: Columnar, names: Names) -> Iterator[Row | Dropped | Block]:
-    for row in file:
+def _columnar(file: Columnar, names: Names) -> Iterator[Dropped | Block]:
+    for block in file:
         if not names:
             names.update(dict.fromkeys(file.names))
-        yield row
+        yield block
     names.update(dict.fromkeys(file.names))
     if not file.usable:
         yield Dropped(NO_COLUMNS)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -69,11 +70,14 @@ class Judging(Options):
     )
 
 
-def outcome(folder: Path, text: str, options: Options) -> tuple[Any, ...]:
+def outcome(folder: Path, rows: str | pa.Table, options: Options) -> tuple[Any, ...]:
     """What a run over one file leaves: its fault, or its report and rows."""
     source, output = folder / "in", folder / "out"
     source.mkdir(parents=True)
-    (source / "rows.jsonl").write_text(text, encoding="utf-8")
+    if isinstance(rows, str):
+        (source / "rows.jsonl").write_text(rows, encoding="utf-8")
+    else:
+        pq.write_table(rows, source / "rows.parquet", row_group_size=3)
     try:
         run_job(Request(output=output, folder=source, options=options))
     except UserDataError as error:
@@ -156,6 +160,55 @@ def both(folders: Iterator[Path], text: str, patch: pytest.MonkeyPatch) -> list[
         patch.setattr("include.workloads.dataset.json_rows.json_table", of_columns)
         found.append(outcome(next(folders), text, options))
     return found
+
+
+def both_of_parquet(folders: Iterator[Path], table: pa.Table) -> list[tuple[Any, ...]]:
+    """The outcome of a Parquet file as columns, and row by row."""
+    options = Judging(max_dropped_share=1.0)
+    found = [outcome(next(folders), table, options)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "usable_rows", lambda _: None)
+        found.append(outcome(next(folders), table, options))
+    return found
+
+
+@pytest.mark.parametrize("near", [GOOD, *NEAR[::4]], ids=json.dumps)
+def test_parquet_is_read_as_columns_with_the_same_result(
+    near: dict[str, Any], folders: Iterator[Path]
+) -> None:
+    try:
+        table = pa.Table.from_pylist([GOOD | near, near] if "messages" in near else [near] * 2)
+    except pa.ArrowException:
+        pytest.skip("no column has such values")
+    as_columns, one_by_one = both_of_parquet(folders, table)
+    assert as_columns == one_by_one
+
+
+SAID = pa.array([[{"role": "user", "content": "q"}, {"role": "assistant", "content": 'a "b"\n'}]] * 5)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        SAID,
+        SAID.cast(pa.large_list(pa.struct([("role", pa.large_string()), ("content", pa.large_string())]))),
+        SAID.cast(
+            pa.list_(pa.struct([("role", pa.dictionary(pa.int32(), pa.string())), ("content", pa.string())]))
+        ),
+        SAID.slice(2, 2),
+    ],
+    ids=["plain", "large", "dictionary", "slice"],
+)
+def test_conversations_of_every_type_of_arrow_are_taken_as_columns(
+    column: pa.Array, folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(job, "usable_rows", lambda table: taken.append(table.num_rows) or usable_rows(table))
+    table = pa.table({"messages": column, "id": pa.array(range(len(column)))})
+    found = outcome(next(folders), table, Options())
+    assert not isinstance(found[0], str), found
+    assert found[0]["rows"] == sum(taken) == len(column)
+    assert both_of_parquet(folders, table)[1] == found
 
 
 @given(LINES, st.sampled_from(["\n", "\r\n", "\n\n", " \n"]))
