@@ -22,6 +22,7 @@ from kaito.hooks import api
 from kaito.hooks.api import POD, WORKSPACE, ClusterError, Kind, Request
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.settings import connection_id
+from kaito.ui.connection import Connection
 from kaito.ui.problems import Problem, of_cluster, unreachable
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Cluster:
     """
 
     def __init__(self, hook: Callable[[], AsyncKaitoClusterHook] = new_hook) -> None:
-        self._hook = hook
+        self._connection = Connection(hook)
         self._fleet: list[Object] = []
         self._read = -FRESH_SECONDS
         self._reading: asyncio.Task[list[Object]] | None = None
@@ -96,17 +97,14 @@ class Cluster:
     async def answered(self, services: Iterable[tuple[str, str]]) -> AsyncIterator[dict[str, float]]:
         """Yield for each service, one after the other, the requests that its servers have answered, by pods' uids.
 
-        All over one connection: opening one costs more than asking.
-
         :param services: namespaces and names of Workspaces. One of which a server is silent gives {}.
         :raises Problem: the cluster cannot be asked.
         """
-        with _as_problems(DEADLINE_SECONDS):
-            async with self._hook().connected() as hook:
-                for namespace, name in services:
-                    async with asyncio.timeout(DEADLINE_SECONDS):
-                        found = await _answered(hook, namespace, name)
-                    yield found
+        with self._as_problems(DEADLINE_SECONDS):
+            for namespace, name in services:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    found = await _answered(await self._connection.hook(), namespace, name)
+                yield found
 
     async def annotate(self, live: Mapping[str, Any], annotations: Mapping[str, str | None]) -> None:
         """Change annotations of the very object that was looked at.
@@ -158,10 +156,11 @@ class Cluster:
 
         :raises Problem: the cluster cannot be asked, refuses, or takes longer.
         """
-        with _as_problems(seconds):
-            async with asyncio.timeout(seconds), self._hook().stream(request) as response:
-                async for line in response.content:
-                    yield line.decode(errors="replace").rstrip("\r\n")
+        with self._as_problems(seconds):
+            async with asyncio.timeout(seconds):
+                async with (await self._connection.hook()).stream(request) as response:
+                    async for line in response.content:
+                        yield line.decode(errors="replace").rstrip("\r\n")
 
     async def _ask(
         self,
@@ -171,27 +170,31 @@ class Cluster:
         seconds: float | None = None,
     ) -> T:
         seconds = seconds or DEADLINE_SECONDS
-        with _as_problems(seconds, listing=listing):
+        with self._as_problems(seconds, listing=listing):
             async with asyncio.timeout(seconds):
-                return await call(self._hook())
+                return await call(await self._connection.hook())
 
-
-@contextmanager
-def _as_problems(seconds: float, *, listing: bool = False) -> Iterator[None]:
-    """Let every failure of the cluster come out as a Problem."""
-    try:
-        yield
-    except ClusterError as error:
-        raise of_cluster(error, listing=listing) from None
-    except TimeoutError:
-        raise unreachable(f"no answer in {seconds:.0f} seconds.") from None
-    except (AirflowException, OSError, ValueError, RuntimeError) as error:
-        log.warning("The cluster cannot be asked.", exc_info=True)
-        raise unreachable(f"{type(error).__name__}: {error}") from None
-    except Exception as error:
-        if not type(error).__module__.startswith("kubernetes_asyncio"):
-            raise
-        raise unreachable(str(error)) from None
+    @contextmanager
+    def _as_problems(self, seconds: float, *, listing: bool = False) -> Iterator[None]:
+        """Let every failure of the cluster come out as a Problem; what may be one of the connection opens another."""
+        try:
+            yield
+        except ClusterError as error:
+            if error.status in (0, 401):
+                self._connection.forget()
+            raise of_cluster(error, listing=listing) from None
+        except TimeoutError:
+            self._connection.forget()
+            raise unreachable(f"no answer in {seconds:.0f} seconds.") from None
+        except (AirflowException, OSError, ValueError, RuntimeError) as error:
+            self._connection.forget()
+            log.warning("The cluster cannot be asked.", exc_info=True)
+            raise unreachable(f"{type(error).__name__}: {error}") from None
+        except Exception as error:
+            if not type(error).__module__.startswith("kubernetes_asyncio"):
+                raise
+            self._connection.forget()
+            raise unreachable(str(error)) from None
 
 
 async def _events(hook: AsyncKaitoClusterHook, namespace: str, name: str) -> list[Object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ async def cluster_that(answer: Any) -> AsyncIterator[Cluster]:
     host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, ApiClient(Configuration(host=host)) as client:
         hook = AsyncKaitoClusterHook(conn_id="none")
-        hook._client = client
+        hook.get_conn = lambda: nullcontext(client)  # type: ignore[method-assign, assignment]
         yield Cluster(lambda: hook)
 
 
