@@ -17,6 +17,7 @@ class Dispatch(BaseModel):
     :param keys: None for all.
     :param token: what the task leaves on the Lease when it is done, so that the next wait knows.
     :param identity: the deployment that holds the Lease.
+    :param at: when it was handed over, in seconds since 1970; 0 where that is not known.
     :param ended: when machines were seen to go, by the uids of what shows them.
     """
 
@@ -26,6 +27,7 @@ class Dispatch(BaseModel):
     token: str = Field(min_length=1)
     reason: str = ""
     identity: str = ""
+    at: float = 0.0
     ended: Mapping[str, str] = Field(default_factory=dict)
 
     def to_xcom(self) -> dict[str, Any]:

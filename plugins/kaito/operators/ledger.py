@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator, TaskInstanceState
 from include.ledger import events
 from include.workspace.api import names
 from include.workspace.status.runs import RunState
+from kaito import metrics
 from kaito.assets import LEDGER
 from kaito.controller.cost_recorder import record_cost
 from kaito.hooks.api import WORKSPACE
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 def tell(context: Context, extra: Mapping[str, Any]) -> None:
     """Leave the event that Airflow emits when this task succeeds."""
     context["outlet_events"][LEDGER].extra = dict(extra)
+
+
+def _tell_run(context: Context, outcome: str) -> None:
+    run, now = context.get("dag_run"), datetime.now(UTC)
+    began, due = getattr(run, "start_date", None), getattr(run, "run_after", None)
+    metrics.tell_run(
+        context["ti"].dag_id, outcome, began - due if began and due else None, now - began if began else None
+    )
 
 
 class RecordCostOperator(WorkspaceTask, BaseOperator):
@@ -57,6 +66,7 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
         if not ti.xcom_pull(task_ids=f"{self.run_prefix}{PREFLIGHT}"):
             self.log.info("The run was refused before it could cost anything.")
             tell(context, events.refused(ti.dag_id, ti.run_id))
+            _tell_run(context, "refused")
             return {}
         run = self.this_run(context)
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
@@ -67,16 +77,19 @@ class RecordCostOperator(WorkspaceTask, BaseOperator):
         cost = record_cost(
             self.cluster, run.name, run.namespace, run.uid, (run.run_id, self._tuned(states, outcome))
         )
+        now = datetime.now(UTC)
         event = events.of_run(
             cost,
             run=run.run_id,
             dag=ti.dag_id,
             workspace=events.Subject(run.name, run.namespace, run.uid),
             outcome=self._verdict(run, outcome),
-            now=datetime.now(UTC),
+            now=now,
         )
         self.log.info("%s", events.sentence(event))
         tell(context, event)
+        metrics.tell_gpus(event["records"], now)
+        _tell_run(context, event["outcome"])
         return {key: value for key, value in event.items() if key != "records"}
 
     def _tuned(self, states: Mapping[str, str | None], outcome: str) -> str:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
-from kaito import settings
+from include.workspace.status.gauges import gauges
+from kaito import metrics, settings
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.dispatch import Dispatch
 from kaito.controller.fingerprints import Key
 from kaito.controller.initial_status import InitialStatusReconciler, newcomers
 from kaito.controller.leader_election import RENEW_EVERY, Election
 from kaito.controller.reconciler import Outcome, Reconciler
+from kaito.hooks.api import VOLUME_CLAIM
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.installation import installation
 
@@ -55,7 +59,9 @@ class ReconcileOperator(BaseAsyncOperator):
             if not leadership.mine:
                 raise AirflowSkipException(leadership.message)
             async with _held(election):
+                began = time.time()
                 outcome = await self._pass(hook, given.keys, given.ended)
+            _tell(outcome, began, given.at)
             self.log.info("%s.", outcome)
             if outcome.unreported:
                 raise AirflowException(_unreported(outcome))
@@ -73,7 +79,21 @@ class ReconcileOperator(BaseAsyncOperator):
                 lambda: newcomers(hook, reported), reported
             )
 
-        return await Reconciler(hook, runs, known, self.log, before_runs=greet, ended=ended).run(keys)
+        reconciler = Reconciler(hook, runs, known, self.log, before_runs=greet, ended=ended)
+        outcome = await reconciler.run(keys)
+        if keys is None:  # else some Workspaces were not looked at
+            seen = reconciler.snapshot
+            claims = (claim for key in seen.workspaces for claim in seen.of(key, VOLUME_CLAIM))
+            metrics.tell_gauges(gauges(seen.workspaces.values(), claims))
+        return outcome
+
+
+def _tell(outcome: Outcome, began: float, handed_over: float) -> None:
+    """Send how long the pass took, and how long what it looked at had waited for it."""
+    results = {"changed": outcome.changed, "troubled": outcome.troubled}
+    results["unchanged"] = max(0, outcome.looked - sum(results.values()))
+    waited = timedelta(seconds=began - handed_over) if handed_over else None
+    metrics.tell_pass(results, timedelta(seconds=time.time() - began), waited)
 
 
 def _unreported(outcome: Outcome) -> str:

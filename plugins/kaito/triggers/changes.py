@@ -294,12 +294,14 @@ class _Wait:
                 f" and {len(due_keys) - SHOWN} more" if len(due_keys) > SHOWN else ""
             )
         self.log.info("To be looked at: %s", reason)
-        self.view.dispatch(keys, token, time.time())
+        now = time.time()
+        self.view.dispatch(keys, token, now)
         dispatch = Dispatch(
             keys=None if keys is None else tuple(keys),
             token=token,
             reason=reason,
             identity=self.election.identity,
+            at=now,
             ended=self.view.ended_of(keys),
         )
         return TaskSuccessEvent(xcoms={"return_value": dispatch.to_xcom()})

@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from kaito.controller.leader_election import Leadership
 from kaito.controller.reconciler import Outcome
+from kaito.controller.snapshot import Snapshot
 from kaito.installation import installation
 from kaito.operators import reconcile
 from kaito.operators.reconcile import ReconcileOperator
@@ -50,6 +51,8 @@ class Scene:
                 return scene.leaderships.pop(0) if len(scene.leaderships) > 1 else scene.leaderships[0]
 
         class Reconciler:
+            snapshot = Snapshot()
+
             def __init__(self, *_: Any, before_runs: Any, ended: Any) -> None:
                 assert before_runs
                 scene.ended = ended
