@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from include.workloads.contract import UserConfigError
@@ -203,7 +203,7 @@ async def _whole(holder: Holder, metrics: Metrics, request: Request, ask: Ask) -
     """Ask and wait for the whole text; a client that goes away frees the model."""
     answer = await run_in_threadpool(holder.ready().ask, ask)
     clock = _Clock(metrics, request, answer.model)
-    text = asyncio.ensure_future(run_in_threadpool(lambda: "".join(answer.texts)))
+    text = asyncio.ensure_future(_joined(answer))
     try:
         while not text.done():
             await asyncio.wait([text], timeout=0.5)
@@ -214,6 +214,10 @@ async def _whole(holder: Holder, metrics: Metrics, request: Request, ask: Ask) -
     except BaseException:
         answer.request.cancelled.set()
         raise
+
+
+async def _joined(answer: Answer) -> str:
+    return "".join([text async for text in answer.pieces()])
 
 
 async def _events(answer: Answer, head: dict[str, Any], usage: bool, clock: _Clock) -> AsyncIterator[str]:
@@ -227,7 +231,7 @@ async def _events(answer: Answer, head: dict[str, Any], usage: bool, clock: _Clo
 
     try:
         yield delta({"role": "assistant", "content": ""})
-        async for text in iterate_in_threadpool(answer.texts):
+        async for text in answer.pieces():
             yield delta({"content": text})
         yield delta({}, answer.finish_reason)
         if usage:

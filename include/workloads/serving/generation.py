@@ -6,13 +6,15 @@ there is room and leaves as soon as it is done: none waits for another's end.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -52,6 +54,7 @@ class Request:
     first_token_seconds: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     finished: bool = False
+    heard: Callable[[], object] = lambda: None  # called by the worker when there is something new in `tokens`
 
     def stream(self) -> Iterator[int]:
         """Token ids as they are made; raises what went wrong in the worker."""
@@ -59,6 +62,44 @@ class Request:
             if isinstance(item, Exception):
                 raise item
             yield item
+
+    async def arrivals(self) -> AsyncIterator[list[int]]:
+        """The same for an event loop: at each turn all ids that have come meanwhile.
+
+        No thread waits here: one for each answer, woken at each token, kept Python's lock from the model's thread.
+        """
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop has been closed: nobody listens
+                loop.call_soon_threadsafe(news.set)
+
+        self.heard = tell
+        news.set()  # for what came before
+        while await news.wait():
+            news.clear()
+            found, last = self._waiting()
+            if found:
+                yield found
+            if isinstance(last, Exception):
+                raise last
+            if last is None:
+                return
+
+    def _waiting(self) -> tuple[list[int], int | Exception | None]:
+        """The ids that wait to be read, and what stands behind them: None at the end, 0 where more will come."""
+        found: list[int] = []
+        with suppress(queue.Empty):
+            while True:
+                item = self.tokens.get_nowait()
+                if not isinstance(item, int):
+                    return found, item
+                found.append(item)
+        return found, 0
+
+    def _put(self, item: int | Exception | None) -> None:
+        self.tokens.put(item)
+        self.heard()
 
     def take(self, token: int, stop_ids: frozenset[int]) -> None:
         """The worker's hand-over of one token."""
@@ -72,7 +113,7 @@ class Request:
         if token in stop_ids:
             self._finish("stop")
         else:
-            self.tokens.put(token)
+            self._put(token)
             if self.produced >= self.max_new_tokens:
                 self._finish("length")
 
@@ -84,13 +125,13 @@ class Request:
 
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason, self.finished = reason, True
-        self.tokens.put(None)
+        self._put(None)
 
     def fail(self, error: Exception) -> None:
         """End the stream with an error."""
         if not self.finished:
             self.finished = True
-            self.tokens.put(error)
+            self._put(error)
 
 
 class Model(Protocol):

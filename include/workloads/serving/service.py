@@ -5,8 +5,8 @@ It knows neither HTTP nor tensors: routes hand it parsed requests, and the worke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from include.workloads.serving.dialects import DEFAULT_NEW_TOKENS, ApiError
@@ -40,12 +40,44 @@ class Ask:
 
 @dataclass
 class Answer:
-    """A running generation: iterate `texts`, then read the rest."""
+    """A running generation: iterate `texts`, or `pieces` in an event loop, then read the rest."""
 
     request: Request
     model: str
-    texts: Iterator[str]
-    usage: dict[str, int] = field(default_factory=dict)
+    text: GrowingText
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """Text as it grows, and nothing from a stop text on."""
+        for token in self.request.stream():
+            if piece := self.text.take(token):
+                yield piece
+            if self._stopped():
+                break
+        if piece := self.text.rest():
+            yield piece
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The same for an event loop."""
+        async for tokens in self.request.arrivals():
+            if piece := "".join(map(self.text.take, tokens)):
+                yield piece
+            if self._stopped():
+                break
+        if piece := self.text.rest():
+            yield piece
+
+    def _stopped(self) -> bool:
+        if self.text.stopped:
+            self.request.cancelled.set()
+            self.request.finish_reason = "stop"
+        return self.text.stopped
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens so far."""
+        read, made = len(self.request.prompt_ids), self.request.produced
+        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
     @property
     def finish_reason(self) -> str:
@@ -93,9 +125,7 @@ class Service:
             raise ApiError(429, "Too many requests are waiting; try again in a moment.") from None
         except Closed:
             raise ApiError(503, "The server is stopping.") from None
-        answer = Answer(request, adapter or self.name, iter(()))
-        answer.texts = self._texts(answer, list(ask.stops))
-        return answer
+        return Answer(request, adapter or self.name, GrowingText(self._loaded.decoder(), list(ask.stops)))
 
     def _adapter(self, model: str | None) -> str | None:
         if model is None:
@@ -152,29 +182,35 @@ class Service:
             return min(ask.max_length - prompt_tokens, room)
         return min(DEFAULT_NEW_TOKENS, room)
 
-    def _texts(self, answer: Answer, stops: list[str]) -> Iterator[str]:
-        """Text as it grows, and nothing from a stop text on."""
-        request, decode = answer.request, self._loaded.decoder()
-        text, sent = "", 0
-        for token in request.stream():
-            text += decode(token)
-            cut = first_stop(text, stops)
-            if cut is not None:
-                request.cancelled.set()
-                request.finish_reason = "stop"
-                text = text[:cut]
-                break
-            safe = len(text) - held_back(text, stops)
-            if safe > sent:
-                yield text[sent:safe]
-                sent = safe
-        if len(text) > sent:
-            yield text[sent:]
-        answer.usage = {
-            "prompt_tokens": len(request.prompt_ids),
-            "completion_tokens": request.produced,
-            "total_tokens": len(request.prompt_ids) + request.produced,
-        }
+
+class GrowingText:
+    """An answer's text so far; it ends before the first stop text."""
+
+    def __init__(self, decode: Callable[[int], str], stops: Sequence[str]) -> None:
+        """:param decode: gives the text that a token completes."""
+        self._decode, self._stops = decode, stops
+        self._text, self._sent = "", 0
+        self.stopped = False  # by a stop text
+
+    def take(self, token: int) -> str:
+        """What can be said after one more token: all but what may be the beginning of a stop text."""
+        if self.stopped:
+            return ""
+        self._text += self._decode(token)
+        cut = first_stop(self._text, self._stops)
+        if cut is not None:
+            self._text, self.stopped = self._text[:cut], True
+            return self.rest()
+        return self._until(len(self._text) - held_back(self._text, self._stops))
+
+    def rest(self) -> str:
+        """What was held back, when no more tokens come."""
+        return self._until(len(self._text))
+
+    def _until(self, end: int) -> str:
+        piece = self._text[self._sent : end]
+        self._sent = max(self._sent, end)
+        return piece
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -114,6 +114,36 @@ def test_a_stream_gives_the_same_text_in_pieces(client: TestClient) -> None:
     assert chunks[-1]["usage"]["prompt_tokens"] == 7
 
 
+def test_more_clients_wait_for_their_answers_than_there_are_threads() -> None:
+    """A web server's pool has some forty; an answer that is being made takes none of them."""
+    clients, go = 70, threading.Event()
+
+    class Held(Scripted):
+        def generate(self, batch: list[Request]) -> None:
+            go.wait(20)
+            super().generate(batch)
+
+    model = Held()
+    worker, holder = Worker(model), Holder()
+    holder.service = Service(model, worker, "phi", live(model, worker, "gpu"), "gpu")
+    with TestClient(build_app(holder, Metrics())) as client, ThreadPoolExecutor(clients) as pool:
+        try:
+            answers = []
+            for present in (clients - 10, clients):
+                answers += [
+                    pool.submit(completion, client, stream=bool(one % 2))
+                    for one in range(len(answers), present)
+                ]
+                until = time.monotonic() + 20
+                while (begun := worker.waiting + len(model.running)) < present and time.monotonic() < until:
+                    time.sleep(0.01)
+                assert begun == present
+        finally:
+            go.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    worker.close(5)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "expected"),
     [

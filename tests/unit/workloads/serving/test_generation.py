@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -175,3 +176,50 @@ def test_a_full_queue_and_a_closing_server_refuse() -> None:
     assert list(waiting.stream()) == [2]
     with pytest.raises(Closed):
         worker.submit(request(4))
+
+
+async def arrived(asked: Request) -> list[int]:
+    return [token async for tokens in asked.arrivals() for token in tokens]
+
+
+def test_an_event_loop_gets_the_tokens_as_a_thread_does() -> None:
+    model = Echo()
+    worker = Worker(model)
+
+    async def ask_all() -> list[list[int]]:
+        early = worker.submit(request(4, 4))
+        readers = [asyncio.ensure_future(arrived(worker.submit(request(place, 9)))) for place in range(1, 9)]
+        await asyncio.sleep(0)  # they listen
+        model.go.set()
+        return [await arrived(early), *[await reader for reader in readers]]
+
+    assert asyncio.run(ask_all()) == [[4, 4], *([place, 9] for place in range(1, 9))]
+    worker.close(5)
+
+
+def test_an_event_loop_gets_what_came_before_an_error_and_then_the_error() -> None:
+    asked = request(1)
+    asked.take(7, STOP)
+    asked.fail(RuntimeError("gone"))
+    found: list[int] = []
+
+    async def read() -> None:
+        async for tokens in asked.arrivals():
+            found.extend(tokens)
+
+    with pytest.raises(RuntimeError, match="gone"):
+        asyncio.run(read())
+    assert found == [7]
+
+
+def test_a_reader_whose_loop_is_gone_stops_nobody() -> None:
+    asked = request(1)
+    asked.take(7, STOP)
+
+    async def read_one() -> list[int]:
+        return await anext(asked.arrivals())
+
+    assert asyncio.run(read_one()) == [7]
+    asked.take(8, STOP)
+    asked.take(0, STOP)
+    assert asked.finish_reason == "stop"

@@ -23,7 +23,7 @@ from include.workloads.serving.gateway.use import Leave, Use
 
 PROJECT = Path(__file__).parents[4]
 SERVER = """
-import sys, threading, time
+import asyncio, sys, threading
 from pathlib import Path
 from types import SimpleNamespace
 from include.workloads import contract
@@ -31,15 +31,15 @@ from include.workloads.serving import __main__ as serving
 
 go_on = Path(sys.argv[1])
 
-def pieces():
+async def pieces():
     yield "one "
     while not go_on.exists():
-        time.sleep(0.02)
+        await asyncio.sleep(0.02)
     yield "two"
 
 def ask(asked):
     request = SimpleNamespace(cancelled=threading.Event(), prompt_ids=[1], produced=2, first_token_seconds=0.1)
-    return SimpleNamespace(request=request, model="m", texts=pieces(), usage={}, finish_reason="stop")
+    return SimpleNamespace(request=request, model="m", pieces=pieces, usage={}, finish_reason="stop")
 
 def load(env, adapters):
     worker = SimpleNamespace(waiting=0, close=lambda timeout: None)
