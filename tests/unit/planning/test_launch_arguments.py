@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from include.planning.inference_config import server_arguments, server_flags
 from tests.support.plans import serving, tuning
 
 CATALOG = load_catalog()
+VLLM_PYTHON = Path(__file__).parents[3] / ".venv-vllm" / "bin" / "python"
 
 
 def arguments(preset: str, machine: str, strategy: Any = "exact", **more: Any) -> list[str]:
@@ -182,3 +186,34 @@ def test_our_server_gets_what_it_can_apply(flags: dict[str, Any], expected: dict
     made = plan_serving(serving("phi-4", "Standard_NC24ads_A100_v4"), CATALOG)
     plain = {"SERVED_MODEL_NAME": "phi-4", "DTYPE": "bfloat16"}
     assert server_environment(made, config={"vllm": flags}) == plain | expected
+
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+tools, reasons = ToolParserManager.list_registered(), ReasoningParserManager.list_registered()
+for line in json.load(sys.stdin):
+    found = parser.parse_args(["/weights", *(part for part in line if not part.startswith("--chat-template="))])
+    validate_parsed_serve_args(found)
+    assert (found.tool_call_parser or "hermes") in tools, line
+    assert (found.structured_outputs_config.reasoning_parser or "qwen3") in reasons, line
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VLLM_PYTHON.is_file(), reason="make vllm")
+def test_the_installed_vllm_takes_the_line_of_every_preset() -> None:
+    lines = []
+    for model in CATALOG.models:
+        if not model.remote_code:
+            made = plan_serving(serving(model.name, "Standard_ND96isr_H200_v5"), CATALOG)
+            lines.append(
+                launch_arguments(made, CATALOG, adapters=["mine", "yours"], performance_mode="throughput")
+            )
+    subprocess.run(
+        [str(VLLM_PYTHON), "-c", PARSE], input=json.dumps(lines), text=True, check=True, capture_output=True
+    )
