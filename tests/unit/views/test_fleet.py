@@ -12,7 +12,7 @@ from include.views import fleet
 from include.views.state import Tone, state
 from include.views.words import due, duration, until, usd
 from include.workspace.status.conditions import Phase, timestamp
-from tests.support.fleet import BEGUN, NOW, TRAINING, reached, workspace
+from tests.support.fleet import BEGUN, NOW, SERVING, TRAINING, reached, workspace
 
 
 def test_a_new_workspace_says_that_nobody_has_looked() -> None:
@@ -149,3 +149,13 @@ def test_what_should_have_come_is_due() -> None:
         "due now",
         "due now",
     ]
+
+
+def test_the_busiest_services_come_first_and_what_is_not_served_has_no_rate() -> None:
+    busy, quiet = reached(*SERVING, name="busy"), reached(*SERVING, name="quiet")
+    unknown, training = reached(*SERVING, name="unknown"), reached(*TRAINING, name="training")
+    rates = [(training, None), (quiet, 0.0), (unknown, None), (busy, 2.5)]
+    rows = fleet.arranged([fleet.row(one, NOW, rate) for one, rate in rates], sort="requests")
+    shown = {one.name: fleet.cells(one, NOW)["requests"] for one in rows}
+    assert list(shown)[:2] == ["busy", "quiet"]
+    assert shown == {"busy": "2.50", "quiet": "0", "unknown": "–", "training": ""}
