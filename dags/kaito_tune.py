@@ -1,7 +1,8 @@
 """Tune a model as a KAITO Workspace says, push the adapter, and roll it out.
 
-preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes -> tune -> release the pool
--> publish the adapter -> serve it (skipped when the Workspace wants no rollout) -> record the cost, finish
+preflight -> fetch the dataset (CPU) -> create a GPU pool -> wait for its nodes -> tune -> release the pool, or hand its
+machines over to serving -> publish the adapter -> serve it (skipped when the Workspace wants no rollout) -> record the
+cost, finish
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from airflow.sdk import DAG
 from kaito.alerts import on_failure
 from kaito.operators.dataset import FetchDatasetOperator
-from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
+from kaito.operators.hand_over import HandOverGpuPoolOperator
+from kaito.operators.pool import CreateGpuPoolOperator
 from kaito.operators.publishing import PublishAdapterOperator
 from kaito.operators.tuning import TuneOperator
 from kaito.params import tuning_params
@@ -19,6 +21,7 @@ from kaito.pipelines import (
     RELEASE_RETRIES,
     TUNING_RETRIES,
     WHICH,
+    TuningPool,
     as_setup,
     as_teardown,
     finish,
@@ -41,7 +44,9 @@ or with the whole Workspace (the YAML as JSON) under `workspace`, or with the fo
 
 * Every fault of the request is named by `preflight`, before a pod or a machine exists.
 * The dataset is fetched and checked on a CPU node, so bad data costs no GPU time.
-* The GPU pool is released before the push, and on every other path too: failure, stop, mark-failed.
+* The GPU pool is released before the push, and on every other path too: failure, stop, mark-failed. Where its machines
+  are exactly what serving would ask for next, `release_gpu_pool` hands them over to it, so that they boot once;
+  `serve.release_gpu_pool_if_failed` lets them go when the push or the rollout fails or is stopped.
 * A second try of `tune` goes on from the last checkpoint. A training that loses its machine (a node that dies, a spot
   machine that is evicted) asks for another one, or for the run's next choice; one that crashes is tried three times.
 * Progress and the real cause of a failure stand in the Workspace's conditions: `kubectl describe workspace NAME`.
@@ -71,14 +76,14 @@ with DAG(
         task_id="wait_for_nodes", purpose=Purpose.TUNING, dataset_task_id="fetch_dataset", **WHICH
     )
     tune = TuneOperator(task_id="tune", retries=TUNING_RETRIES)
-    release_gpu_pool = ReleaseGpuPoolOperator(
-        task_id="release_gpu_pool", purpose=Purpose.TUNING, **RELEASE_RETRIES
+    release_gpu_pool = HandOverGpuPoolOperator(
+        task_id="release_gpu_pool", tuning_task_id="tune", **RELEASE_RETRIES
     )
     as_teardown(release_gpu_pool, as_setup(create_gpu_pool), fails_the_run=True)
     publish_adapter = PublishAdapterOperator(
         task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
     )
-    service = serve(adapter_task_id="publish_adapter")
+    service = serve(adapter_task_id="publish_adapter", tuned_on=TuningPool(create_gpu_pool, release_gpu_pool))
     needed = ("fetch_dataset", "create_gpu_pool", "wait_for_nodes", "tune", "publish_adapter")
     cost = record_cost(check, needed=needed, optional=service.steps, publishing_task_id="publish_adapter")
     end = finish(check, needed=needed, optional=service.steps)

@@ -56,6 +56,15 @@ def plan_hand_over(
     return HandOverPlan(why_not=why_not) if why_not else HandOverPlan(tuple(mine))
 
 
+def given_before(pools: Iterable[ObservedPool], run_label: str) -> list[ObservedPool]:
+    """The serving machines that a run holds already: an earlier try of its hand-over gave them, or some of them.
+
+    :param pools: all pools of the Workspace, as they were seen just now.
+    :param run_label: the label of the run that tuned.
+    """
+    return [pool for pool in live(pools, Purpose.SERVING) if pool.run == run_label]
+
+
 def _differs(tuned: Plan, serving: Plan) -> str:
     """Why machines of one plan are not machines of the other, "" where they are."""
     if serving.instance_type != tuned.instance_type:

@@ -118,6 +118,7 @@ def _under_way(builder: DecisionBuilder) -> Decision:
     leftovers.delete_stale_pods(builder)
     service.mark_not_ready(builder, under_way=True)
     service.watch_machines(builder)
+    leftovers.release_waiting(builder)
     progress.report(builder)
     service.worker_nodes(builder)
     revisions.record(builder)

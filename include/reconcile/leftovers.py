@@ -6,6 +6,8 @@ StatefulSet that may run on them. What belongs to somebody else is not in the Ca
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from include.pools.observed import ObservedPool
 from include.reconcile.case import (
     SERVING,
@@ -17,6 +19,11 @@ from include.reconcile.case import (
 from include.reconcile.decision import HandOver
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.api import names
+from include.workspace.status.conditions import ConditionType as T
+from include.workspace.status.conditions import Phase, moment
+
+#: How long machines that were handed over wait while the adapter is pushed: a boot that they save takes half of it.
+LONGEST_PUSH_SECONDS = 900.0
 
 
 def supersede(builder: DecisionBuilder) -> bool:
@@ -54,6 +61,42 @@ def delete_stale_pods(builder: DecisionBuilder) -> bool:
     for pool in case.single_machines(TUNING):
         _pass_on(builder, pool, wanted=builder.run["dag"] == TUNE, free=not working)
     return bool(working)
+
+
+def release_waiting(builder: DecisionBuilder) -> None:
+    """While a tuning run pushes: machines that were handed over to its service do not wait for it for ever.
+
+    A push takes seconds to minutes. One that hangs, or whose DAG was paused, may last for hours, and its machines cost
+    money all the while. The rollout asks for others when its turn comes.
+    """
+    case = builder.case
+    if builder.run["dag"] != TUNE or case.stateful_set is not None or builder.says(T.ADAPTER_PUBLISHED):
+        return
+    ours = names.run_id_label(builder.run["id"])
+    for pool in case.single_machines(SERVING):
+        since = _handed_over_at(builder, pool) if pool.run == ours else None
+        if since is None:
+            continue
+        left = LONGEST_PUSH_SECONDS - (case.now - since).total_seconds()
+        if left > 0:
+            builder.look_again(left)
+            continue
+        minutes = f"{LONGEST_PUSH_SECONDS / 60:.0f} minutes"
+        builder.delete_pool(pool, f"it has waited for its service for {minutes} and nothing is published yet")
+        message = (
+            f"The machines that tuned were kept for the service and released after {minutes}, since the adapter is not "
+            "published yet; the rollout asks for machines of its own."
+        )
+        builder.reach(Phase.RELEASED, message)
+
+
+def _handed_over_at(builder: DecisionBuilder, pool: ObservedPool) -> datetime | None:
+    """Since when a machine is on the books as a serving one of this run, None where it is not."""
+    uids = {machine.uid for machine in pool.machines}
+    for record in (builder.status.get("cost") or {}).get("claims") or ():
+        if (record.get("uid") in uids, record.get("run"), record.get("purpose")) == (True, pool.run, SERVING):
+            return moment(record.get("since"))
+    return None
 
 
 def release(builder: DecisionBuilder) -> None:

@@ -52,13 +52,21 @@ def as_setup(task: Task) -> Task:
     return task
 
 
-def as_teardown(task: Task, setup: BaseOperator, *, fails_the_run: bool = False) -> Task:
-    """Mark a task as the teardown of ``setup``.
+def as_teardown(task: Task, *setups: BaseOperator, fails_the_run: bool = False) -> Task:
+    """Mark a task as the teardown of ``setups``: it runs when one of them at least has succeeded.
 
     :param fails_the_run: whether the run fails with it.
     """
-    task.as_teardown(setups=setup, on_failure_fail_dagrun=fails_the_run)
+    task.as_teardown(setups=list(setups), on_failure_fail_dagrun=fails_the_run)
     return task
+
+
+@dataclass(frozen=True)
+class TuningPool:
+    """The setup and the teardown of the machines that tune."""
+
+    create: CreateGpuPoolOperator
+    release: ReleaseGpuPoolOperator
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,12 @@ def preflight(purpose: Purpose) -> PreflightOperator:
     return as_setup(PreflightOperator(task_id="preflight", purpose=purpose))
 
 
-def serve(adapter_task_id: str | None = None) -> Serving:
+def serve(adapter_task_id: str | None = None, tuned_on: TuningPool | None = None) -> Serving:
     """Roll out a service: its GPU machines, its objects, one question; the machines go again if it never answers.
 
     :param adapter_task_id: the task that pushed the adapter to serve.
+    :param tuned_on: the tasks of the pool whose machines may be handed over to this service. From then on the release
+        of this group is a teardown of that pool too: whatever ends the run before the service asks for machines.
     """
     with TaskGroup("serve", tooltip="Roll out the model as a service of the Workspace's name."):
         pool = as_setup(CreateGpuPoolOperator(task_id="create_gpu_pool", purpose=Purpose.SERVING))
@@ -91,9 +101,14 @@ def serve(adapter_task_id: str | None = None) -> Serving:
             task_id="release_gpu_pool_if_failed",
             purpose=Purpose.SERVING,
             keep_if_succeeded="serve.ask",
+            asked_by="serve.create_gpu_pool",
+            also_tuning=tuned_on is not None,
             **RELEASE_RETRIES,
         )
-        as_teardown(release, pool, fails_the_run=True)
+        as_teardown(release, *([tuned_on.create] if tuned_on else []), pool, fails_the_run=True)
+        if tuned_on is not None:
+            # A hand-over that is under way when the run is ended is over before this looks for what it gave.
+            tuned_on.release >> release
         pool >> nodes >> roll_out >> ready >> ask >> release
     return Serving(pool, ask, release, tuple(task.task_id for task in (pool, nodes, roll_out, ready, ask)))
 

@@ -8,6 +8,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from kaito.operators.finish import shortfall
+from kaito.operators.hand_over import HandOverGpuPoolOperator
 from kaito.sensors.base import WorkspaceSensor
 from kaito.sensors.workspace import CandidatePoolReadySensor, GpuPoolReadySensor
 
@@ -59,13 +60,43 @@ def test_the_tuning_pool_is_released_before_the_push_on_every_path(tune: DAG) ->
     assert {"tune", "release_gpu_pool"} == tune.get_task("publish_adapter").upstream_task_ids
 
 
-@pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])
-def test_a_serving_pool_goes_again_when_the_rollout_fails(bag: DagBag, dag_id: str) -> None:
+@pytest.mark.parametrize(
+    ("dag_id", "handed_over"),
+    [("kaito_tune", {"create_gpu_pool", "release_gpu_pool"}), ("kaito_serve", set())],
+)
+def test_a_serving_pool_goes_again_when_the_rollout_fails(
+    bag: DagBag, dag_id: str, handed_over: set[str]
+) -> None:
     release = bag.dags[dag_id].get_task("serve.release_gpu_pool_if_failed")
     assert release.is_teardown
     assert release.on_failure_fail_dagrun
-    assert release.upstream_task_ids == {"serve.create_gpu_pool", "serve.ask"}
+    assert release.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
+    assert release.upstream_task_ids == {"serve.create_gpu_pool", "serve.ask", *handed_over}
     assert release.keep_if_succeeded == "serve.ask"
+    assert bag.dags[dag_id].get_task(release.asked_by).is_setup
+
+
+def test_a_machine_that_was_handed_over_is_released_whatever_ends_the_run_before_it_serves(tune: DAG) -> None:
+    """One setup that succeeded is enough for a teardown: the pool that tuned has one when its push fails."""
+    release = tune.get_task("serve.release_gpu_pool_if_failed")
+    setups = {task.task_id for task in release.upstream_list if task.is_setup}
+    assert setups == {"create_gpu_pool", "serve.create_gpu_pool"}
+    assert release.also_tuning, "nor does a hand-over that was killed half-way leave a machine"
+    assert isinstance(tune.get_task("release_gpu_pool"), HandOverGpuPoolOperator)
+    assert tune.get_task("release_gpu_pool").tuning_task_id == "tune"
+
+
+def test_a_hand_over_is_done_before_the_second_release_looks(tune: DAG) -> None:
+    """A run that is ended during the hand-over leaves that teardown running, and skips what comes after it."""
+    assert "release_gpu_pool" in tune.get_task("serve.release_gpu_pool_if_failed").upstream_task_ids
+
+
+@pytest.mark.parametrize("cleared", ["publish_adapter", "serve.create_gpu_pool", "serve.roll_out"])
+def test_who_clears_a_step_after_the_tuning_has_its_machines_judged_anew(tune: DAG, cleared: str) -> None:
+    """Clearing a step clears its setups, so the preflight says first that there is an adapter: none is asked for."""
+    also = set(tune.partial_subset([cleared], include_downstream=True, include_upstream=False).task_ids)
+    assert {"preflight", "create_gpu_pool", "release_gpu_pool", "serve.release_gpu_pool_if_failed"} <= also
+    assert not {"fetch_dataset", "wait_for_nodes", "tune"} & also
 
 
 @pytest.mark.parametrize("dag_id", ["kaito_tune", "kaito_serve"])

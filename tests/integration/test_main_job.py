@@ -157,13 +157,24 @@ class TestQuickStart:
         ]
         assert wanted["image"].endswith(f"@{digest}")
 
-    def test_the_tuning_machines_were_released_before_the_push(self, main_job: tuple[Stack, str]) -> None:
+    def test_one_machine_was_made_to_tune_and_to_serve(self, main_job: tuple[Stack, str]) -> None:
+        """The cloud's own bill: handed over before the push, the machine runs on and the service stands on it."""
         stack, run_id = main_job
+        (rental,) = stack.rentals(NAME)
+        assert rental.stopped is None
         tasks = {task["task_id"]: task for task in stack.api.tasks("kaito_tune", run_id)}
         assert tasks["release_gpu_pool"]["end_date"] < tasks["publish_adapter"]["start_date"]
-        labels = [claim["metadata"]["labels"] for claim in stack.get("nodeclaims")["items"]]
-        pools = [label["kaito.sh/pool"] for label in labels if label["kaito.sh/workspace"] == NAME]
-        assert pools == ["serving"]
+        assert "1 machine(s) handed over to serving" in stack.log(run_id, "release_gpu_pool")
+        assert stack.api.xcom("kaito_tune", run_id, "serve.create_gpu_pool")["made"] == []
+        (claim,) = (stack.get(*name.split("/")) for name in stack.claims_of(NAME))
+        assert claim["metadata"]["labels"]["kaito.sh/pool"] == "serving"
+        assert stack.get("pod", f"{NAME}-0")["spec"]["nodeName"] == claim["status"]["nodeName"] == rental.node
+
+    def test_the_machine_is_on_the_books_once_for_each_purpose(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        tuning, serving = stack.get("workspace", NAME)["status"]["cost"]["claims"]
+        assert (tuning["purpose"], serving["purpose"]) == ("tuning", "serving")
+        assert (tuning["uid"], tuning["until"]) == (serving["uid"], serving["since"])
 
     def test_only_the_service_is_left(self, main_job: tuple[Stack, str]) -> None:
         stack, _ = main_job

@@ -19,7 +19,7 @@ import pytest
 from tests.support.airflow_run import wait
 from tests.support.fault_injection import STRIKES, Kill, LoseTheDatabase, Strike
 from tests.support.phases import PATIENCE, PHASES, STEPS, Lives, Seen
-from tests.support.reconciled import ReconciledStack, patiently
+from tests.support.reconciled import DAGS, ReconciledStack, patiently, unpause
 
 log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
@@ -92,6 +92,64 @@ def test_a_tuning_survives_the_scheduler(reconciled_stack: ReconciledStack) -> N
 
 def test_a_tuning_survives_the_loss_of_airflows_database(reconciled_stack: ReconciledStack) -> None:
     one_tuning_through(reconciled_stack, "without-history", LoseTheDatabase(""), steps=150)
+
+
+def marked_as_failed(stack: ReconciledStack, name: str) -> None:
+    run_id = patiently(lambda: stack.get("workspace", name))["status"]["run"]["id"]
+    path = f"/api/v2/dags/kaito_tune/dagRuns/{run_id}"
+    patiently(lambda: stack.api._http.patch(path, json={"state": "failed"}).raise_for_status())
+
+
+def marked_as_failed_while_paused(stack: ReconciledStack, name: str) -> None:
+    stack.kubectl("annotate", "workspace", name, "kaito.sh/paused=true")
+    marked_as_failed(stack, name)
+
+
+def deleted_in_the_push(stack: ReconciledStack, name: str) -> None:
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+
+
+ENDS_OF_A_PUSH: dict[str, Callable[[ReconciledStack, str], None]] = {
+    "marked": marked_as_failed,
+    "paused": marked_as_failed_while_paused,
+    "deleted": deleted_in_the_push,
+}
+
+
+def test_a_machine_that_waits_for_the_push_serves_or_goes(reconciled_stack: ReconciledStack) -> None:
+    """Handed over to serving, each of them; then the push is ended, or Airflow forgets it and takes it up again."""
+    stack, lost = reconciled_stack, "push-lost"
+    ended = {f"push-{how}": end for how, end in ENDS_OF_A_PUSH.items()}
+    with nothing_left(stack):
+        stack.registry_door.shut()
+        try:
+            for name in (*ended, lost):
+                document = stack.tuning(name, roll_out=True)
+                document["tuning"]["output"]["image"] = f"{stack.registry_door.address}/{name}:0.0.1"
+                stack.kubectl.apply(document)
+            for name in (*ended, lost):
+                stack.running_pod(name, "adapter", PATIENCE)
+                assert [one.stopped for one in stack.rentals(name)] == [None], name
+                (claim,) = (stack.get(*one.split("/")) for one in stack.claims_of(name))
+                assert claim["metadata"]["labels"]["kaito.sh/pool"] == "serving", name
+            for name, end in ended.items():
+                end(stack, name)
+            for name in ended:
+                wait(
+                    lambda name=name: not stack.claims_of(name) or None,
+                    RELEASE,
+                    f"the end of {name}'s machine",
+                )
+                assert all(one.stopped for one in stack.rentals(name)), name
+            stack.airflow.lose_the_database()
+        finally:
+            stack.registry_door.open()
+        stack.airflow.start()
+        stack.airflow.wait(DAGS)
+        unpause(stack)
+        stack.reaches(lost, "WorkspaceReady", seconds=PATIENCE)
+        assert [one.stopped for one in stack.rentals(lost)] == [None], "one machine tuned and serves"
+        assert len(stack.rentals(lost)) == 1
 
 
 @dataclass

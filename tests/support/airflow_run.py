@@ -23,6 +23,8 @@ from demo.airflow_api import TERMINAL_RUN_STATES, AirflowApi
 from demo.cluster import Kubectl
 from demo.processes import DemoError
 from demo.stack import Sandbox
+from include.workspace.api import names
+from sandbox.cloud.ledger import Ledger, Rental
 from tests.support.quick_start import QUICK_START
 
 SECRET = "push"
@@ -159,6 +161,12 @@ class Stack:
 
     def pods_of(self, name: str) -> list[str]:
         return self.kubectl("get", "pods", "-l", f"kaito.sh/workspace={name}", "-o", "name").split()
+
+    def rentals(self, name: str) -> list[Rental]:
+        """What the cloud charges for a Workspace's machines, the oldest first."""
+        billed = Ledger(self.sandbox.state_dir / "ledger.jsonl").rentals()
+        mine = [one for one in billed if one.labels.get(names.WORKSPACE) == name]
+        return sorted(mine, key=lambda one: one.started)
 
     def registry_digest(self, repository: str, tag: str) -> str:
         """Return an image's digest as the registry itself reports it."""

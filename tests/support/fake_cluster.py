@@ -115,7 +115,7 @@ class FakeCluster:
         ]
 
     def send(self, request: Request) -> dict[str, Any]:
-        """Take a dry run, which stores nothing, unless the test refuses it; or a merge patch of annotations."""
+        """Take a dry run, which stores nothing, unless the test refuses it; or a merge patch of metadata."""
         if request.method == "PATCH":
             return self._annotate(request)
         if request.path == "/version":
@@ -129,15 +129,22 @@ class FakeCluster:
         return dict(request.body)
 
     def _annotate(self, request: Request) -> dict[str, Any]:
-        """Bound to the resourceVersion that it names, as the API server does it."""
-        plural, name = request.path.split("/")[-2:]
-        found = self.objects[plural, "default", name]["metadata"]
-        change = request.body["metadata"]
-        if change["resourceVersion"] != found["resourceVersion"]:
-            raise ClusterError(409, "Conflict", "the object has been modified")
-        found["annotations"] = {**(found.get("annotations") or {}), **change["annotations"]}
+        """Bound to the uid and resourceVersion that it names, as the API server does it."""
+        namespace, plural, name = request.path.split("/")[-3:]
+        self._check("patch", Kind("", "", plural, ""))
+        here = namespace if "/namespaces/" in request.path else ""
+        kept = self.objects.get((plural, here, name))
+        if kept is None:
+            raise ClusterError(404, "NotFound", f"{plural} {name} not found")
+        found, change = kept["metadata"], request.body["metadata"]
+        for guard in ("uid", "resourceVersion"):
+            if change.get(guard, found[guard]) != found[guard]:
+                raise ClusterError(409, "Conflict", "the object has been modified")
+        for part in ("annotations", "labels"):
+            if part in change:
+                found[part] = {**(found.get(part) or {}), **change[part]}
         found["resourceVersion"] = str(int(found["resourceVersion"]) + 1)
-        return copy.deepcopy(found)
+        return copy.deepcopy(kept)
 
     def events(self, namespace: str, name: str) -> builtins.list[dict[str, Any]]:
         return [one for one in self.list(EVENT, namespace) if one["involvedObject"].get("name") == name]

@@ -21,8 +21,6 @@ from demo.airflow_api import AirflowApi
 from demo.processes import PROJECT_ROOT, DemoError
 from demo.stack import start_sandbox, stop_sandbox
 from include.workloads.tuning.standin import make_standin
-from include.workspace.api import names
-from sandbox.cloud.ledger import Ledger, Rental
 from sandbox.control import FAULTS, Control
 from tests.support.airflow_parts import AirflowParts
 from tests.support.airflow_run import PRESET, Stack, dataset_server, wait
@@ -124,12 +122,6 @@ class ReconciledStack(Stack):
         """Wait until a Workspace and everything of it is gone."""
         wait(lambda: self.get("workspace", name) is None, seconds, f"the end of Workspace {name}")
         wait(lambda: not self.children(name), 30, f"the end of what {name} owned")
-
-    def rentals(self, name: str) -> list[Rental]:
-        """What the cloud charges for a Workspace's machines, the oldest first."""
-        billed = Ledger(self.sandbox.state_dir / "ledger.jsonl").rentals()
-        mine = [one for one in billed if one.labels.get(names.WORKSPACE) == name]
-        return sorted(mine, key=lambda one: one.started)
 
     def in_flight(self) -> list[tuple[str, str]]:
         """Return (DAG, run id) of the runs that are not over, those of the control loops aside."""

@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from kaito.operators.hand_over import HandOverGpuPoolOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
 from kaito.params import tuning_params
@@ -25,6 +26,29 @@ def release(cluster: FakeCluster, purpose: str = "tuning", keep: str | None = No
         task_id="release_gpu_pool",
         purpose=purpose,
         keep_if_succeeded=keep,
+        gone_within=timedelta(seconds=0.05),
+        poll_seconds=0,
+    )
+    operator.cluster = cluster
+    return operator
+
+
+def hand_over(cluster: FakeCluster) -> HandOverGpuPoolOperator:
+    operator = HandOverGpuPoolOperator(
+        task_id="release_gpu_pool", tuning_task_id="tune", gone_within=timedelta(seconds=0.05), poll_seconds=0
+    )
+    operator.cluster = cluster
+    return operator
+
+
+def release_if_failed(cluster: FakeCluster) -> ReleaseGpuPoolOperator:
+    """The second net of a tuning that may have handed its machines over."""
+    operator = ReleaseGpuPoolOperator(
+        task_id="serve.release_gpu_pool_if_failed",
+        purpose="serving",
+        keep_if_succeeded="serve.ask",
+        asked_by="serve.create_gpu_pool",
+        also_tuning=True,
         gone_within=timedelta(seconds=0.05),
         poll_seconds=0,
     )

@@ -13,10 +13,11 @@ from include.workspace.status import conditions
 from include.workspace.status.transitions import WARNING, Event
 from kaito.controller.event_recorder import tell
 from kaito.hooks.api import STATEFUL_SET, ClusterError
-from kaito.hooks.cluster_calls import run as told
+from kaito.hooks.cluster_calls import run as answered
 from kaito.hooks.kubernetes import StaleWorkspace
 from kaito.operators import kept_adapter
 from kaito.providers.base import PoolKey
+from kaito.providers.blocking import BlockingProvider
 from kaito.tasks import earlier_service
 from kaito.tasks.base import Run, tries_left
 from kaito.tasks.machines import GONE_WITHIN, MachineAsking, PoolTask
@@ -76,6 +77,9 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
 
     :param purpose: ``tuning`` or ``serving``.
     :param keep_if_succeeded: id of the task whose success means that the machines are in use and stay.
+    :param asked_by: id of the task that asks for these machines. Where it has not succeeded there may be some all the
+        same, which were handed over; where there are none, nothing is told of a release. None: a release is told.
+    :param also_tuning: let the run's tuning machines go too, which an earlier release may have left.
     :param gone_within: fail after that long; the task's retries then ask again.
     :param poll_seconds: pause between two looks at the cluster.
     """
@@ -85,6 +89,8 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
         *,
         purpose: Purpose,
         keep_if_succeeded: str | None = None,
+        asked_by: str | None = None,
+        also_tuning: bool = False,
         gone_within: timedelta = GONE_WITHIN,
         poll_seconds: float = 0.3,
         **kwargs: Any,
@@ -92,6 +98,8 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
         super().__init__(**kwargs)
         self.purpose = purpose
         self.keep_if_succeeded = keep_if_succeeded
+        self.asked_by = asked_by
+        self.also_tuning = also_tuning
         self.gone_within = gone_within
         self.poll_seconds = poll_seconds
 
@@ -100,25 +108,58 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
         if self.keep_if_succeeded and self._succeeded(context, self.keep_if_succeeded):
             self.log.info("The service runs on these machines: they stay.")
             return
-        key = PoolKey(run.name, run.namespace, self.purpose)
+        try:
+            self._release_own(run, context)
+        finally:
+            if self.also_tuning:
+                machines = self.machines(run)
+                self.release(run, machines, Purpose.TUNING, told=self._holds(run, machines, Purpose.TUNING))
+
+    def _release_own(self, run: Run, context: Context) -> None:
         if self.purpose == Purpose.SERVING and self._withdraw(run):
             return
         machines = self.machines(run)
-        if machines.makes_machines and not (run.trained and self.purpose == Purpose.TUNING):
+        asked = self.asked_by is None or self._succeeded(context, self.asked_by)
+        told = not self._had_none(run) and (asked or self._holds(run, machines, self.purpose))
+        self.release(run, machines, self.purpose, told=told)
+
+    def release(self, run: Run, machines: BlockingProvider, purpose: Purpose, *, told: bool) -> None:
+        """Let the run's machines of one purpose go; returns when they are gone.
+
+        :param told: whether the Workspace's conditions tell of it.
+        :raises TimeoutError: something is still there after ``gone_within``.
+        """
+        told = told and machines.makes_machines
+        if told:
             # Said before it is so: machines that go unsaid were taken away from outside.
-            self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines are being released.")
+            self.report(run, conditions.Phase.RELEASED, f"The {purpose} machines are being released.")
         self.record_cost_of_pool(run, machines)  # nobody may have seen these machines yet
         machines.delete_and_wait(
-            key, run.run_id, timeout=self.gone_within.total_seconds(), poll=self.poll_seconds
+            PoolKey(run.name, run.namespace, purpose),
+            run.run_id,
+            timeout=self.gone_within.total_seconds(),
+            poll=self.poll_seconds,
         )
         self.record_cost_of_pool(run, machines)
         if not machines.makes_machines:
             self.log.info("The nodes are BYO (bring your own): they stay.")
             return
-        self.log.info("The %s machines of run %s are gone.", self.purpose, run.run_id)
-        if run.trained and self.purpose == Purpose.TUNING:
-            return  # it had none, and the conditions say why
-        self.report(run, conditions.Phase.RELEASED, f"The {self.purpose} machines were released.")
+        self.log.info("The %s machines of run %s are gone.", purpose, run.run_id)
+        if told:
+            self.report(run, conditions.Phase.RELEASED, f"The {purpose} machines were released.")
+
+    def _had_none(self, run: Run) -> bool:
+        """Whether the run was to have no machines, and its conditions say why."""
+        return self.purpose == Purpose.TUNING and bool(run.trained or run.adapter)
+
+    def _holds(self, run: Run, machines: BlockingProvider, purpose: Purpose) -> bool:
+        """Whether there may be machines of this run; it decides what is told, and never what is released."""
+        key = PoolKey(run.name, run.namespace, purpose)
+        try:
+            return any(pool.run == run.run_id for pool in machines.list_owned(key.labels))
+        except Exception as error:
+            self.log.warning("The %s machines could not be looked at: %s", purpose, error)
+            return True
 
     @staticmethod
     def _succeeded(context: Context, task_id: str) -> bool:
@@ -160,5 +201,5 @@ class ReleaseGpuPoolOperator(PoolTask, BaseOperator):
             return False
         message = "The rollout failed, so what answered before is put back; it keeps its machines."
         self.log.warning("%s", message)
-        told(tell(self.cluster.calls, workspace, [Event(WARNING, "ServicePutBack", message)]))
+        answered(tell(self.cluster.calls, workspace, [Event(WARNING, "ServicePutBack", message)]))
         return True

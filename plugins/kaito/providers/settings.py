@@ -71,8 +71,13 @@ def pool_settings() -> PoolSettings:
     return PoolSettings(name, _text("azure_conn_id") or DEFAULT_AZURE_CONNECTION, options)
 
 
-def _switch(key: str) -> bool:
-    text = _text(key).lower() or "false"
+def hands_over() -> bool:
+    """Whether machines that tuned may serve next (``[kaito] pool_hand_over``, on by default). Raises ValueError."""
+    return _switch("pool_hand_over", usual="true")
+
+
+def _switch(key: str, usual: str = "false") -> bool:
+    text = _text(key).lower() or usual
     if text not in _WORDS:
         raise ValueError(f"Airflow setting [{SECTION}] {key} must be true or false, not {text!r}.")
     return _WORDS[text]

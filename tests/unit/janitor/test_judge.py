@@ -198,6 +198,21 @@ def test_serving_machines_stay_while_a_service_may_use_them() -> None:
     assert _action_on(_judge(node_claims=[machine], stateful_sets=[idle], **parts)) == OrphanAction.DELETE
 
 
+def test_a_machine_that_was_handed_over_stays_while_its_run_pushes_and_goes_when_the_run_is_over() -> None:
+    """It serves by its labels, bears the name of a tuning machine, and there is no service yet."""
+    machine, tuning = claim("serving", name="wstuning"), ("kaito_tune", run_id())
+    parts: dict[str, Any] = {"node_claims": [machine]}
+    started = workspace(state="started")
+    assert "under way" in reason(**parts, workspaces=[started], runs={tuning: "running"})
+    assert "is not known" in reason(**parts, workspaces=[started])
+    for state in ("failed", "success"):
+        live = workspace(state=state)
+        told = reason(**parts, workspaces=[live], runs={tuning: state})
+        assert told == f"run {run_id()} is over and there is no service"
+        assert verdicts(**parts, workspaces=[live], runs={tuning: state}) == {"NodeClaim": "delete"}
+    assert verdicts(**parts) == {"NodeClaim": "delete"}, "its Workspace is gone"
+
+
 def _action_on(found: list[Any]) -> OrphanAction:
     return next(v.action for v in found if v.thing.kind == "NodeClaim")
 
