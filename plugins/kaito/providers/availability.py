@@ -13,6 +13,7 @@ from include.planning import Plan
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.providers.registry import provider
 from kaito.providers.selection import choose
+from kaito.providers.settings import hands_over
 
 
 def not_offered(
@@ -21,8 +22,9 @@ def not_offered(
     """Say which of the plans the cloud would refuse now, and why, by their offers.
 
     :param plans: all for one purpose.
-    :raises ValueError: nobody can make machines: the setting, the annotation or the connection makes no sense, a right
+    :raises ValueError: nobody can make machines: a setting, the annotation or the connection makes no sense, a right
         is missing, or their maker takes no such pool.
     """
+    hands_over()  # asked when they have tuned: a broken value is told now
     chosen = choose(cluster, workspace)
     return provider(cluster, chosen.settings, workspace).check_availability(plans)

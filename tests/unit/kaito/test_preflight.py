@@ -233,6 +233,17 @@ def test_a_good_inference_config_is_accepted(cluster: FakeCluster) -> None:
     assert preflight(cluster, {"workspace": document}, purpose="serving")["plan"]
 
 
+@pytest.mark.usefixtures("workspace")
+def test_a_broken_setting_of_the_hand_over_is_told_before_anything_costs_money(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_HAND_OVER", "perhaps")
+    with pytest.raises(AirflowFailException, match="pool_hand_over must be true or false, not 'perhaps'"):
+        preflight(cluster, {"name": "workspace-tuning-phi-3"})
+    monkeypatch.setenv("AIRFLOW__KAITO__POOL_HAND_OVER", "False")
+    assert preflight(cluster, {"name": "workspace-tuning-phi-3"})["plan"]
+
+
 @pytest.fixture
 def brought_along(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, workspace: dict[str, Any]) -> None:
     """An installation that makes no machines, and a Workspace that names none."""
