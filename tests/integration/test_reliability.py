@@ -19,7 +19,7 @@ import pytest
 from tests.support.airflow_run import wait
 from tests.support.fault_injection import STRIKES, Kill, LoseTheDatabase, Strike
 from tests.support.phases import PATIENCE, PHASES, STEPS, Lives, Seen
-from tests.support.reconciled import DAGS, ReconciledStack, patiently, unpause
+from tests.support.reconciled import ReconciledStack, patiently
 
 log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2400)]
@@ -116,40 +116,47 @@ ENDS_OF_A_PUSH: dict[str, Callable[[ReconciledStack, str], None]] = {
 }
 
 
-def test_a_machine_that_waits_for_the_push_serves_or_goes(reconciled_stack: ReconciledStack) -> None:
-    """Handed over to serving, each of them; then the push is ended, or Airflow forgets it and takes it up again."""
-    stack, lost = reconciled_stack, "push-lost"
-    ended = {f"push-{how}": end for how, end in ENDS_OF_A_PUSH.items()}
+def pushing(stack: ReconciledStack, *named: str) -> None:
+    """Tune Workspaces that are served next, until each pushes through a shut door with its machine handed over."""
+    for name in named:
+        document = stack.tuning(name, roll_out=True)
+        document["tuning"]["output"]["image"] = f"{stack.registry_door.address}/{name}:0.0.1"
+        stack.kubectl.apply(document)
+    for name in named:
+        stack.running_pod(name, "adapter", PATIENCE)
+        assert [one.stopped for one in stack.rentals(name)] == [None], name
+        (claim,) = (stack.get(*one.split("/")) for one in stack.claims_of(name))
+        assert claim["metadata"]["labels"]["kaito.sh/pool"] == "serving", name
+
+
+@pytest.fixture
+def shut_registry(reconciled_stack: ReconciledStack) -> Iterator[ReconciledStack]:
+    reconciled_stack.registry_door.shut()
+    yield reconciled_stack
+    reconciled_stack.registry_door.open()
+
+
+def test_a_machine_that_waits_for_the_push_goes_whatever_ends_it(shut_registry: ReconciledStack) -> None:
+    stack, ended = shut_registry, {f"push-{how}": end for how, end in ENDS_OF_A_PUSH.items()}
     with nothing_left(stack):
-        stack.registry_door.shut()
-        try:
-            for name in (*ended, lost):
-                document = stack.tuning(name, roll_out=True)
-                document["tuning"]["output"]["image"] = f"{stack.registry_door.address}/{name}:0.0.1"
-                stack.kubectl.apply(document)
-            for name in (*ended, lost):
-                stack.running_pod(name, "adapter", PATIENCE)
-                assert [one.stopped for one in stack.rentals(name)] == [None], name
-                (claim,) = (stack.get(*one.split("/")) for one in stack.claims_of(name))
-                assert claim["metadata"]["labels"]["kaito.sh/pool"] == "serving", name
-            for name, end in ended.items():
-                end(stack, name)
-            for name in ended:
-                wait(
-                    lambda name=name: not stack.claims_of(name) or None,
-                    RELEASE,
-                    f"the end of {name}'s machine",
-                )
-                assert all(one.stopped for one in stack.rentals(name)), name
-            stack.airflow.lose_the_database()
-        finally:
-            stack.registry_door.open()
-        stack.airflow.start()
-        stack.airflow.wait(DAGS)
-        unpause(stack)
-        stack.reaches(lost, "WorkspaceReady", seconds=PATIENCE)
-        assert [one.stopped for one in stack.rentals(lost)] == [None], "one machine tuned and serves"
-        assert len(stack.rentals(lost)) == 1
+        pushing(stack, *ended)
+        for name, end in ended.items():
+            end(stack, name)
+        for name in ended:
+            wait(lambda name=name: not stack.claims_of(name) or None, RELEASE, f"the end of {name}'s machine")
+            assert all(one.stopped for one in stack.rentals(name)), name
+
+
+@pytest.mark.reliability
+def test_a_machine_that_waits_for_a_push_that_airflow_forgot_serves(shut_registry: ReconciledStack) -> None:
+    stack, name, strike = shut_registry, "push-lost", LoseTheDatabase("")
+    with nothing_left(stack):
+        pushing(stack, name)
+        strike.down(stack)
+        stack.registry_door.open()
+        strike.up(stack)
+        stack.reaches(name, "WorkspaceReady", seconds=PATIENCE)
+        assert [one.stopped for one in stack.rentals(name)] == [None], "one machine tuned and serves"
 
 
 @dataclass
