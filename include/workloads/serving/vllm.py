@@ -20,6 +20,7 @@ from include.workloads import contract
 from include.workloads.contract import UserConfigError
 from include.workloads.serving import benchmark
 from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+from include.workloads.serving.streaming import streamed
 
 MIDDLEWARE = "include.workloads.serving.vllm_middleware.KaitoMiddleware"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's kernels are built for
@@ -114,7 +115,9 @@ def command(arguments: Sequence[str], pod: Pod, *, cpu: bool, bfloat16: bool = T
         f"--shutdown-timeout={pod.drain_seconds}",
         "--disable-uvicorn-access-log",
     ]
-    return [*served, *ours, *_lora(ours, theirs, find_adapters(pod.adapters)), *_place(pod, nodes), *theirs]
+    reading = [] if cpu else streamed([*ours, *theirs], pod.weights)
+    lora = _lora(ours, theirs, find_adapters(pod.adapters))
+    return [*served, *ours, *reading, *lora, *_place(pod, nodes), *theirs]
 
 
 def _on_processors(flags: Sequence[str], nodes: int, bfloat16: bool) -> list[str]:
