@@ -155,6 +155,7 @@ SENTENCES: Mapping[str, str] = {
     "E1": "A gate is a list of CEL expressions over what its evaluation measures, each true or false.",
     "E2": "A golden set is a list of rows with prompt or messages, expected and a matcher, each with an id of its own.",
     "E3": "Annotation kaito.sh/held-out-share is a number from 0 to 0.9: the share of rows that is not trained on.",
+    "E4": "A policy names tasks of lm-eval only where the images of the installation have that package.",
     "N1": "The Workspace can be planned: a number of machines exists that holds it.",
     "P1": "The Workspace of a run is not being deleted.",
     "P2": "The DAG is the Workspace's: kaito_tune for tuning; kaito_serve for inference or a published tuning.",

@@ -18,11 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
 )
-
-from include.contracts.golden_source import OBJECT_NAME, GoldenSource
-from include.contracts.held_out import MAX_SHARE
 
 SCHEMA_VERSION: Literal["kaito.sh/evaluation/v1"] = "kaito.sh/evaluation/v1"
 #: Media types of the report in a registry.
@@ -71,6 +67,7 @@ class Metric(StrEnum):
     JSON_SCHEMA = "json_schema"
     ROUGE_L = "rouge_l"
     JUDGE = "judge"
+    LM_EVAL = "lm_eval"
     PERPLEXITY = "perplexity"
     HELD_OUT_EXACT_MATCH = "held_out_exact_match"
     HELD_OUT_ROUGE_L = "held_out_rouge_l"
@@ -104,6 +101,7 @@ METRICS: Mapping[Metric, MetricFacts] = {
     Metric.JSON_SCHEMA: MetricFacts("golden rows of matcher json_schema that pass", _HIGHER, "share"),
     Metric.ROUGE_L: MetricFacts("mean ROUGE-L F1 of the golden rows of matcher rouge_l", _HIGHER, "share"),
     Metric.JUDGE: MetricFacts("mean score that the judge gives, from 0 to 1", _HIGHER, "share"),
+    Metric.LM_EVAL: MetricFacts("mean score of the rows of the lm-eval tasks", _HIGHER, "share"),
     Metric.PERPLEXITY: MetricFacts("perplexity of the answers in the held-out rows", _LOWER, ""),
     Metric.HELD_OUT_EXACT_MATCH: MetricFacts(
         "held-out answers that are given word for word", _HIGHER, "share"
@@ -125,12 +123,13 @@ SPEED = (Metric.P50_TTFT, Metric.P95_TTFT, Metric.TOKENS_PER_SECOND)
 HELD_OUT_CHAT = (Metric.PERPLEXITY, Metric.HELD_OUT_EXACT_MATCH, Metric.HELD_OUT_ROUGE_L)
 
 
-def produced_metrics(matchers: Iterable[str], held_out: bool) -> frozenset[str]:
+def produced_metrics(matchers: Iterable[str], held_out: bool, tasks: bool = False) -> frozenset[str]:
     """The metrics that an evaluation measures.
 
     :param matchers: the matchers that the golden set uses; none without a golden set.
     :param held_out: whether rows of the dataset are held out of the training. Of plain text, which asks nothing, only
         the perplexity is measured.
+    :param tasks: whether tasks of lm-eval are run. Their rows are no measure of speed.
     """
     used = {Matcher(one) for one in matchers}
     result: set[str] = {METRIC_OF_MATCHER[one] for one in used}
@@ -140,42 +139,9 @@ def produced_metrics(matchers: Iterable[str], held_out: bool) -> frozenset[str]:
         result.update(HELD_OUT_CHAT)
     if result:
         result.update(SPEED)
+    if tasks:
+        result.add(Metric.LM_EVAL)
     return frozenset(map(str, result))
-
-
-class JudgePolicy(BaseModel):
-    """A model that scores answers: an OpenAI-shaped endpoint, which gets every golden prompt of matcher judge.
-
-    `url` is what stands before /chat/completions; `secret` is a Secret with the key API_KEY.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    url: str = Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)
-    model: str = Field(min_length=1, max_length=200)
-    secret: str | None = Field(default=None, pattern=OBJECT_NAME)
-
-
-class EvaluationPolicy(BaseModel):
-    """What a policy says about its evaluation.
-
-    `golden_set` is where the golden set lies, or the name of its ConfigMap. `held_out` is the share of the dataset's
-    rows that is never trained on; 0 holds none out. `max_tokens` bounds an answer. `seed` is that of the bootstrap.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
-
-    golden_set: GoldenSource | None = Field(default=None, alias="goldenSet")
-    held_out: float = Field(default=0.1, alias="heldOut", ge=0, le=MAX_SHARE)
-    held_out_prompts: int = Field(default=50, alias="heldOutPrompts", ge=0, le=1000)
-    max_tokens: int = Field(default=128, alias="maxTokens", ge=1, le=4096)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    judge: JudgePolicy | None = None
-
-    @field_validator("golden_set", mode="before")
-    @classmethod
-    def _by_name(cls, given: object) -> object:
-        return {"configMap": given} if isinstance(given, str) else given
 
 
 class _Part(BaseModel):

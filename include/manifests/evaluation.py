@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.contracts import golden_set
-from include.contracts.evaluation import EvaluationPolicy
-from include.contracts.golden_source import GoldenSource
+from include.contracts.evaluation_policy import EvaluationPolicy, GoldenSource
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, mount, workspace_of
 from include.manifests.settings import ManifestSettings
@@ -135,6 +134,12 @@ def _variables(
         TRAINED_ROWS_DIGEST=evaluated.trained_digest,
         DATASET_DIGEST=evaluated.dataset_digest,
     )
+    if policy.lm_eval is not None:
+        found += env(
+            LM_EVAL_TASKS=",".join(policy.lm_eval.tasks),
+            LM_EVAL_LIMIT=policy.lm_eval.limit,
+            LM_EVAL_FEW_SHOT=policy.lm_eval.few_shot,
+        )
     if policy.judge is not None:
         found += env(
             JUDGE_URL=policy.judge.url,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.contracts.evaluation import EvaluationPolicy, Matcher, produced_metrics
+from include.contracts.evaluation import Matcher, produced_metrics
+from include.contracts.evaluation_policy import EvaluationPolicy
 from include.contracts.faults import Fault
 from include.contracts.golden_set import KEY, RULE, GoldenSet, GoldenSetInvalid, read
 from include.retraining.gate import parse_rules
@@ -28,7 +29,7 @@ def faults(
     if found and known is None:
         return found  # what would be measured is not known
     matchers = known.matchers if known else frozenset()
-    produced = produced_metrics(matchers, policy.held_out > 0)
+    produced = produced_metrics(matchers, policy.held_out > 0, policy.lm_eval is not None)
     return [*found, *parse_rules(list(gate) or None, produced, f"{at}gate")[1]]
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from include.contracts.evaluation import EvaluationPolicy
+from include.contracts.evaluation_policy import EvaluationPolicy
 from include.contracts.faults import Fault, did_you_mean
 from include.contracts.yaml_documents.reader import BadDocument, load_one
 from include.retraining.durations import duration

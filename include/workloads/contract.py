@@ -188,7 +188,7 @@ def fit_result(result: Mapping[str, Any], limit: int = TERMINATION_LIMIT) -> byt
     fitted = dict(result)
     cut: list[str] = []
     while True:
-        content = json.dumps(fitted, ensure_ascii=False, default=str).encode()
+        content = json.dumps(fitted, ensure_ascii=False, default=str, separators=(",", ":")).encode()
         if len(content) <= limit:
             return content
         longest = max(

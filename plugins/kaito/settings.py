@@ -92,6 +92,11 @@ def connection_id() -> str:
     return _text("kubernetes_conn_id") or DEFAULT_CONNECTION
 
 
+def has_lm_eval() -> bool:
+    """Return whether the image that tunes and evaluates has the package lm-eval (``[kaito] lm_eval``)."""
+    return _switch("lm_eval", _text("lm_eval") or "false")
+
+
 def notifier_names() -> tuple[str, ...]:
     """Return who is told of failures, as `package.module:name` each (``[kaito] notifiers``)."""
     return _items(_text("notifiers"))

@@ -32,8 +32,9 @@ from include.contracts.evaluation import (
     digest_of,
 )
 from include.retraining.gate import judge
-from include.workloads.contract import fit_result
+from include.workloads.contract import UserConfigError, fit_result
 from include.workloads.evaluation.job import main as evaluate
+from include.workloads.evaluation.lm_tasks import find_tasks
 from include.workloads.tuning.run import main as tune
 from include.workloads.tuning.standin import make_standin
 
@@ -201,3 +202,90 @@ def test_a_leak_ends_the_pod_with_the_exit_code_of_bad_data(folder: Path) -> Non
         trained.write_text(before)
     assert ended.returncode == 65, ended.stdout + ended.stderr
     assert "were trained on" in json.loads((folder / "termination.json").read_text())["error"]
+
+
+TASKS = {
+    "eight_choice": {
+        "output_type": "multiple_choice",
+        "doc_to_choice": ["nine", "eight"],
+        "doc_to_target": 1,
+        "metric_list": [{"metric": "acc"}],
+    },
+    "eight_said": {
+        "output_type": "generate_until",
+        "doc_to_target": "eight",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+def lm_tasks(root: Path) -> Path:
+    """A folder with two tasks of lm-eval, as an image may bring them."""
+    made = root / "tasks"
+    made.mkdir(exist_ok=True)
+    rows = [{"question": f"How many GPUs has machine {number}?"} for number in range(6)]
+    (made / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for name, task in TASKS.items():
+        data = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(made / "rows.jsonl")}},
+            "test_split": "test",
+            "doc_to_text": "{{question}}",
+            **task,
+        }
+        (made / f"{name}.yaml").write_text(json.dumps(data))
+    return made
+
+
+def test_tasks_of_lm_eval_are_asked_of_each_subject(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval", reason="make setup installs it")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    result = run(
+        evaluate,
+        folder,
+        CANDIDATE_ADAPTER_DIR=str(folder / "good"),
+        CURRENT_ADAPTER_DIR=str(folder / "spoilt"),
+        LM_EVAL_TASKS=",".join(TASKS),
+        LM_EVAL_LIMIT="5",
+        LM_EVAL_FOLDER=str(lm_tasks(folder)),
+    )
+    summary = Summary.from_json(result)
+    values = {subject: summary.metrics[subject][Metric.LM_EVAL] for subject in summary.subjects}
+    assert {value.n for value in values.values()} == {10}
+    assert values[Subject.CANDIDATE].value > values[Subject.CURRENT].value
+    assert judge(["candidate.lm_eval > current.lm_eval"], result).passed
+    report = Report.model_validate_json((folder / "results" / str(summary.report)).read_text())
+    assert [note.partition(":")[0] for note in report.notes if "lm-eval" in note] == [
+        f"lm-eval task {name}, 5 rows" for name in TASKS
+    ]
+
+
+def test_a_task_whose_rows_are_not_there_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval", reason="make setup installs it")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    made = lm_tasks(folder)
+    said = (made / "eight_said.yaml").read_text()
+    (made / "broken.yaml").write_text(
+        said.replace('"eight_said"', '"broken"').replace("rows.jsonl", "no.jsonl")
+    )
+    env = {
+        "CANDIDATE_ADAPTER_DIR": str(folder / "good"),
+        "LM_EVAL_TASKS": "eight_choice,broken",
+        "LM_EVAL_FOLDER": str(made),
+    }
+    with pytest.raises(UserConfigError, match=r"lm-eval.*no\.jsonl"):
+        run(evaluate, folder, **env)
+
+
+@pytest.mark.slow  # the package's index of ten thousand tasks is read
+def test_a_task_that_the_package_has_not_is_named() -> None:
+    pytest.importorskip("lm_eval", reason="make setup installs it")
+    with pytest.raises(UserConfigError, match="arc_esay: did you mean arc_easy"):
+        find_tasks(["arc_esay"], 5, None, 0, None)
+    assert find_tasks(["arc_easy"], 5, None, 0, None) is not None

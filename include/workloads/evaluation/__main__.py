@@ -19,6 +19,8 @@ environment:
   DATASET_FOLDER_PATH     the folder of train.parquet (/mnt/data)
   CURRENT_ADAPTER_DIR     the adapter that is served now, if any
   GOLDEN_SET_PATH         a golden set: YAML, JSON or JSON lines, if any
+  LM_EVAL_TASKS           names of lm-eval tasks with commas between, if any; with it LM_EVAL_LIMIT (rows of each),
+                          LM_EVAL_FEW_SHOT (solved rows before each), LM_EVAL_FOLDER (the image's own tasks)
   MAX_TOKENS, SEED, HELD_OUT_PROMPTS, JUDGE_URL, JUDGE_MODEL, JUDGE_API_KEY, DTYPE, MODEL_ID, MODEL_REVISION
 
 exit codes: 0, 64 (configuration), 65 (golden set, rows or adapters), 75 (try again), 1 (fault of this program)

@@ -63,6 +63,9 @@ class Engine(Protocol):
     def losses(self, subject: Subject, rows: Sequence[Row], progress: Progress) -> list[tuple[float, int]]:
         """For each row the loss summed over its learnt tokens, in nats, and how many these are."""
 
+    def likelihood(self, subject: Subject, row: Row) -> tuple[float, bool]:
+        """The natural logarithm of a row's likelihood, and whether each token of it is the likeliest."""
+
 
 def read_adapters(folders: Mapping[Subject, Path]) -> dict[Subject, Adapter]:
     """The adapters under their subjects' names, checked. Raises UserConfigError."""
@@ -119,11 +122,17 @@ class TransformersEngine:
     def losses(self, subject: Subject, rows: Sequence[Row], progress: Progress) -> list[tuple[float, int]]:
         found = []
         for row in rows:
-            found.append(self._loss(subject, row))
+            loss, tokens, _ = self._judged(subject, row)
+            found.append((loss, tokens))
             progress(1)
         return found
 
-    def _loss(self, subject: Subject, row: Row) -> tuple[float, int]:
+    def likelihood(self, subject: Subject, row: Row) -> tuple[float, bool]:
+        loss, _, likeliest = self._judged(subject, row)
+        return -loss, likeliest
+
+    def _judged(self, subject: Subject, row: Row) -> tuple[float, int, bool]:
+        """The loss summed over the learnt tokens, how many these are, and whether each is the likeliest one."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -132,7 +141,7 @@ class TransformersEngine:
             1
         )  # the logits at i are about the token at i + 1
         if not len(places):
-            return 0.0, 0
+            return 0.0, 0, True
         device = self._loaded.model.device
         with torch.inference_mode(), self._loaded.with_adapter(_name(subject)):
             # Only these: the logits of all tokens are the largest thing that an evaluation would hold.
@@ -141,7 +150,8 @@ class TransformersEngine:
             ).logits[0]
         wanted = labels[1:][places].to(logits.device)
         loss = float(cross_entropy(logits.float(), wanted, reduction="sum"))
-        return finite(loss, subject), len(places)
+        likeliest = bool((logits.argmax(dim=-1) == wanted).all())
+        return finite(loss, subject), len(places), likeliest
 
 
 def finite(loss: float, subject: Subject) -> float:

@@ -34,6 +34,7 @@ from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.evaluation import held_out, measure, page, statistics
 from include.workloads.evaluation.engine import Engine, TransformersEngine, read_adapters
 from include.workloads.evaluation.judge import Judge
+from include.workloads.evaluation.lm_tasks import LmTasks, find_tasks
 from include.workloads.hardware import Hardware, Precision, choose_precision, detect, use_threads
 from include.workloads.serving.adapters import WEIGHTS, Adapter
 from include.workloads.tuning import rows
@@ -68,6 +69,10 @@ class Environment:
     judge_url: str | None
     judge_model: str | None
     judge_key: str | None
+    lm_tasks: list[str]
+    lm_limit: int
+    lm_few_shot: int | None
+    lm_folder: Path | None
 
     @classmethod
     def read(cls) -> Environment:
@@ -94,6 +99,10 @@ class Environment:
             judge_url=get("JUDGE_URL") or None,
             judge_model=get("JUDGE_MODEL") or None,
             judge_key=get("JUDGE_API_KEY") or None,
+            lm_tasks=contract.comma_list("LM_EVAL_TASKS"),
+            lm_limit=int(contract.number("LM_EVAL_LIMIT", 100, 10_000)) or 1,
+            lm_few_shot=int(contract.number("LM_EVAL_FEW_SHOT", 0, 50)) if get("LM_EVAL_FEW_SHOT") else None,
+            lm_folder=_path("LM_EVAL_FOLDER"),
         )
 
 
@@ -111,6 +120,7 @@ class _Inputs:
     adapters: Mapping[Subject, Adapter]
     identities: Mapping[Subject, AdapterIdentity]
     held_out: held_out.HeldOutRows | None
+    tasks: LmTasks | None
 
 
 def main() -> dict[str, Any]:
@@ -174,11 +184,12 @@ def _inputs(env: Environment) -> _Inputs:
             "there now."
         )
     kept = held_out.read(env.data, env.results, env.trained_digest)
-    if golden is None and kept is None:
+    tasks = find_tasks(env.lm_tasks, env.lm_limit, env.lm_few_shot, env.seed, env.lm_folder)
+    if golden is None and kept is None and tasks is None:
         raise UserConfigError(
             "There is nothing to evaluate with: give the policy a golden set, or hold out rows of the dataset."
         )
-    return _Inputs(golden, judge, adapters, identities, kept)
+    return _Inputs(golden, judge, adapters, identities, kept, tasks)
 
 
 def _golden_set(env: Environment) -> GoldenSet | None:
@@ -222,6 +233,7 @@ def _work(env: Environment, inputs: _Inputs, engine: Engine) -> measure.Work:
         max_tokens=env.max_tokens,
         seed=env.seed,
         judge=inputs.judge,
+        tasks=inputs.tasks,
     )
 
 

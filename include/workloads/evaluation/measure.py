@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from include.contracts.evaluation import (
     METRIC_OF_MATCHER,
@@ -52,6 +52,14 @@ class Work:
     max_tokens: int
     seed: int
     judge: Judge | None = None
+    tasks: Tasks | None = None
+
+
+class Tasks(Protocol):
+    """Tasks of somebody else's collection, which ask and judge by themselves (`lm_tasks.LmTasks`)."""
+
+    def scores(self, engine: Engine, subject: Subject) -> dict[str, list[float]]:
+        """By the name of each task the scores of its rows, 0 to 1: the same rows for each subject."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ def measure(work: Work, engine: Engine) -> Measured:
     golden = _golden(work, engine, samples, questions.golden, progress)
     _held_out(work, engine, samples, questions.held_out, notes, progress)
     _perplexity(work, engine, samples, progress)
+    _tasks(work, engine, samples, notes, progress)
     _latency(
         work, engine, samples, [*questions.golden, *(one for one in questions.held_out if one)], progress
     )
@@ -245,6 +254,21 @@ def _perplexity(work: Work, engine: Engine, samples: Samples, progress: _Progres
         found = engine.losses(subject, work.held_out_rows, progress.stage(f"perplexity, {subject}"))
         losses, tokens = [loss for loss, _ in found], [float(count) for _, count in found]
         samples.add(Metric.PERPLEXITY, subject, statistics.perplexity(losses, tokens), len(found))
+
+
+def _tasks(work: Work, engine: Engine, samples: Samples, notes: list[str], progress: _Progress) -> None:
+    if work.tasks is None:
+        return
+    found: dict[Subject, dict[str, list[float]]] = {}
+    for subject in work.subjects:
+        progress.stage(f"lm-eval, {subject}")(0)
+        found[subject] = work.tasks.scores(engine, subject)
+        values = [score for name in sorted(found[subject]) for score in found[subject][name]]
+        samples.add(Metric.LM_EVAL, subject, statistics.mean(values), len(values))
+    for name in sorted(found[work.subjects[0]]):
+        rows = len(found[work.subjects[0]][name])
+        told = (f"{one} {sum(found[one][name]) / max(1, rows):.4g}" for one in work.subjects)
+        notes.append(f"lm-eval task {name}, {rows} rows: {', '.join(told)}")
 
 
 def _latency(

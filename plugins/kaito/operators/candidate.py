@@ -38,6 +38,7 @@ from kaito.operators import kept_adapter
 from kaito.operators.preflight import METADATA, PreflightOperator
 from kaito.params import Requested
 from kaito.run_conf import conf_faults, identity_faults, refuse
+from kaito.settings import has_lm_eval
 from kaito.tasks import golden_sets
 from kaito.tasks.dataset_marks import marks
 from kaito.tasks.results import ChangeJudged, DataChange
@@ -157,6 +158,12 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
 
     def _measurable(self, policy: Policy) -> list[Fault]:
         """What the golden set and the gate have wrong: nobody trains for hours to find that it cannot be judged."""
+        if policy.evaluation and policy.evaluation.lm_eval and not has_lm_eval():
+            hint = "give them the package and set [kaito] lm_eval to true, or leave the tasks out"
+            tasks = ", ".join(policy.evaluation.lm_eval.tasks)
+            return [
+                Fault("evaluation.lmEval", tasks, "E4", "needs lm-eval, which the images here have not", hint)
+            ]
         golden: str | bytes | None = None
         if policy.evaluation and (source := policy.evaluation.golden_set):
             try:

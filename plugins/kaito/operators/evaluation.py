@@ -13,8 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include import manifests
 from include.contracts import golden_set
-from include.contracts.evaluation import EvaluationPolicy, Metric, Subject, Summary
-from include.contracts.golden_source import GoldenSource
+from include.contracts.evaluation import Metric, Subject, Summary
+from include.contracts.evaluation_policy import EvaluationPolicy, GoldenSource
 from include.contracts.results import DatasetResult, EvaluationResult, TuningResult
 from include.contracts.yaml_documents.reader import decode
 from include.workspace.api import names

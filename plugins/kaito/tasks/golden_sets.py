@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.contracts import golden_set
 from include.contracts.dataset_keys import AUTHORIZATION
-from include.contracts.golden_source import GoldenSource
+from include.contracts.evaluation_policy import GoldenSource
 from include.contracts.image_reference import parse_reference
 from include.contracts.yaml_documents.reader import MAX_BYTES
 from kaito.hooks.api import CONFIG_MAP, SECRET

@@ -68,14 +68,15 @@ def report(rows: int = 200) -> Report:
 def test_every_metric_has_facts_and_every_matcher_a_metric() -> None:
     assert set(METRICS) == set(Metric)
     assert set(METRIC_OF_MATCHER) == set(Matcher)
-    assert produced_metrics(Matcher, held_out=True) == {str(metric) for metric in Metric}
+    assert produced_metrics(Matcher, held_out=True, tasks=True) == {str(metric) for metric in Metric}
     assert produced_metrics([], held_out=False) == frozenset()
+    assert produced_metrics([], held_out=False, tasks=True) == {"lm_eval"}
 
 
 def test_the_widest_summary_fits_a_termination_message_uncut() -> None:
     made = report()
     summary = made.summary("/mnt/results/evaluation/" + "0" * 64 + "/report.json", digest_of(made.content()))
-    content = json.dumps(summary.to_json(), ensure_ascii=False).encode()
+    content = json.dumps(summary.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
     assert len(content) <= TERMINATION_LIMIT
     assert "truncated" not in json.loads(fit_result(summary.to_json()))
     back = Summary.from_json(json.loads(content))

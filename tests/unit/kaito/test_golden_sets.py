@@ -18,7 +18,7 @@ import pytest
 from kaito.hooks.api import CONFIG_MAP, SECRET
 from kaito.tasks.golden_sets import GoldenSetNotRead, text_of
 
-from include.contracts.golden_source import GoldenSource
+from include.contracts.evaluation_policy import GoldenSource
 from include.contracts.yaml_documents.reader import MAX_BYTES
 from tests.support.fake_cluster import FakeCluster
 from tests.support.registry_server import Handler, Registry, digest_of, registry

@@ -272,6 +272,20 @@ def test_a_golden_set_at_a_url_is_read_before_anything_runs(
     assert found.golden_set.url == source["url"]
 
 
+def test_tasks_of_lm_eval_need_images_that_have_it(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = {"evaluation": {"lmEval": ["arc_easy"]}, "gate": ["candidate.lm_eval >= current.lm_eval"]}
+    with pytest.raises(AirflowFailException, match=r"evaluation.lmEval: needs lm-eval.*\[kaito\] lm_eval"):
+        plan_step(cluster, policy).execute(context)
+    assert ready(cluster)[:2] == ("False", "RetrainInvalid")
+    monkeypatch.setenv("AIRFLOW__KAITO__LM_EVAL", "true")
+    found = Retraining.from_xcom(plan_step(cluster, policy).execute(context)).policy.evaluation
+    assert found is not None
+    assert found.lm_eval is not None
+    assert found.lm_eval.tasks == ("arc_easy",)
+
+
 def test_a_golden_set_that_cannot_be_had_is_named(
     cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from include import manifests
-from include.contracts.evaluation import EvaluationPolicy, JudgePolicy
+from include.contracts.evaluation_policy import EvaluationPolicy, JudgePolicy, LmEvalPolicy
 from include.manifests import Evaluated
 from include.planning import Plan, plan
 from include.workspace import parse_workspace
@@ -69,6 +69,15 @@ def test_the_current_adapter_is_pulled_by_digest_and_the_golden_set_is_mounted()
 def test_the_judges_key_is_a_reference() -> None:
     (key,) = (one for one in main(pod())["env"] if one["name"] == "JUDGE_API_KEY")
     assert key["valueFrom"] == {"secretKeyRef": {"name": "judge-key", "key": "API_KEY"}}
+
+
+def test_tasks_of_lm_eval_are_named_with_their_limits() -> None:
+    wanted = LmEvalPolicy(tasks=("arc_easy", "piqa"), limit=50)
+    env = env_of(main(pod(EvaluationPolicy(lm_eval=wanted))))
+    assert {name: env[name] for name in env if name.startswith("LM_EVAL")} == {
+        "LM_EVAL_TASKS": "arc_easy,piqa",
+        "LM_EVAL_LIMIT": "50",
+    }
 
 
 def test_without_golden_set_judge_and_current_there_is_none_of_them() -> None:

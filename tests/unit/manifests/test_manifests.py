@@ -14,7 +14,7 @@ from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from include import manifests
-from include.contracts.evaluation import EvaluationPolicy, JudgePolicy
+from include.contracts.evaluation_policy import EvaluationPolicy, JudgePolicy
 from include.manifests import Evaluated, ManifestSettings
 from include.manifests.serving import adapters_of
 from include.manifests.serving_pod import startup_seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.contracts.evaluation import EvaluationPolicy, JudgePolicy
+from include.contracts.evaluation_policy import EvaluationPolicy, JudgePolicy
 from include.retraining.evaluation import faults
 
 EXACT = "- {prompt: a, expected: b}"

@@ -165,3 +165,25 @@ def test_a_golden_set_may_lie_elsewhere_and_is_written_as_it_was_read(source: ob
 def test_a_golden_set_that_is_nowhere_is_named(source: object, says: str) -> None:
     with pytest.raises(PolicyInvalid, match=says):
         policy.of({"evaluation": {"goldenSet": source}})
+
+
+@pytest.mark.parametrize("given", [["arc_easy"], {"tasks": ["arc_easy"], "limit": 100}])
+def test_tasks_of_lm_eval_are_named_alone_or_with_their_limits(given: object) -> None:
+    wanted = policy.of({"evaluation": {"lmEval": given}}).evaluation
+    assert wanted is not None
+    assert wanted.lm_eval is not None
+    assert (wanted.lm_eval.tasks, wanted.lm_eval.limit) == (("arc_easy",), 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], r"lmEval\.tasks"),
+        (["arc easy"], r"lmEval\.tasks\[0\]"),
+        ({"tasks": ["a"], "limit": 0}, r"lmEval\.limit"),
+        ({"tasks": ["a"], "few_shots": 3}, "did you mean fewShot"),
+    ],
+)
+def test_tasks_that_cannot_be_run_are_named(given: object, says: str) -> None:
+    with pytest.raises(PolicyInvalid, match=says):
+        policy.of({"evaluation": {"lmEval": given}})

@@ -1,8 +1,8 @@
-"""Where a golden set lies, as a policy says it: in a ConfigMap, at a URL, or in an image."""
+"""What a policy says about its evaluation: where the golden set lies, who judges answers, which tasks are run."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from include.contracts.dataset_links import page_fault
+from include.contracts.held_out import MAX_SHARE
 from include.contracts.image_reference import InvalidReference, parse_reference
 
 #: Of a ConfigMap or a Secret.
@@ -68,3 +69,60 @@ class GoldenSource(BaseModel):
     def __str__(self) -> str:
         """In words, for a sentence."""
         return f"ConfigMap {self.config_map}" if self.config_map else str(self.url or f"image {self.image}")
+
+
+class JudgePolicy(BaseModel):
+    """A model that scores answers: an OpenAI-shaped endpoint, which gets every golden prompt of matcher judge.
+
+    `url` is what stands before /chat/completions; `secret` is a Secret with the key API_KEY.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(pattern=r"^https?://[^\s?#@]+$", max_length=500)
+    model: str = Field(min_length=1, max_length=200)
+    secret: str | None = Field(default=None, pattern=OBJECT_NAME)
+
+
+class LmEvalPolicy(BaseModel):
+    """Tasks of the package lm-eval, by their names in it.
+
+    `limit` is how many rows of each task are asked, `few_shot` how many solved rows stand before each; None leaves that
+    to the task.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+    tasks: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")], ...] = Field(
+        min_length=1, max_length=20, strict=False
+    )
+    limit: int = Field(default=100, ge=1, le=10_000)
+    few_shot: int | None = Field(default=None, alias="fewShot", ge=0, le=50)
+
+
+class EvaluationPolicy(BaseModel):
+    """What a policy says about its evaluation.
+
+    `golden_set` is where the golden set lies, or the name of its ConfigMap. `held_out` is the share of the dataset's
+    rows that is never trained on; 0 holds none out. `max_tokens` bounds an answer. `seed` is that of the bootstrap.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+    golden_set: GoldenSource | None = Field(default=None, alias="goldenSet")
+    held_out: float = Field(default=0.1, alias="heldOut", ge=0, le=MAX_SHARE)
+    held_out_prompts: int = Field(default=50, alias="heldOutPrompts", ge=0, le=1000)
+    max_tokens: int = Field(default=128, alias="maxTokens", ge=1, le=4096)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    judge: JudgePolicy | None = None
+    lm_eval: LmEvalPolicy | None = Field(default=None, alias="lmEval")
+
+    @field_validator("lm_eval", mode="before")
+    @classmethod
+    def _by_their_names(cls, given: object) -> object:
+        return {"tasks": given} if isinstance(given, list | tuple) else given
+
+    @field_validator("golden_set", mode="before")
+    @classmethod
+    def _by_name(cls, given: object) -> object:
+        return {"configMap": given} if isinstance(given, str) else given
