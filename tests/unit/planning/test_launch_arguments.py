@@ -51,6 +51,34 @@ def test_an_a10_leaves_more_memory_free() -> None:
     assert "--gpu-memory-utilization=0.84" in arguments("phi-4-mini-instruct", "Standard_NC24ads_A100_v4")
 
 
+@pytest.mark.parametrize(
+    ("preset", "machine", "share"),
+    [
+        ("llama-3.3-70b-instruct", "Standard_NC48ads_A100_v4", "0.93"),  # 67 GiB of weights on each of 80
+        ("phi-4-mini-instruct", "Standard_NC96ads_A100_v4", "0.84"),
+        ("llama-3.1-8b-instruct", "Standard_NV36ads_A10_v5", "0.83"),
+    ],
+)
+def test_a_model_that_fits_gets_the_memory_that_it_needs(preset: str, machine: str, share: str) -> None:
+    """With KAITO's share alone vLLM would find no memory for its cache, and end."""
+    assert f"--gpu-memory-utilization={share}" in arguments(preset, machine)
+
+
+def test_the_context_that_a_user_asks_for_counts_where_each_gpu_has_a_copy() -> None:
+    config = {"vllm": {"max-model-len": 131072}}
+    workspace = serving("phi-4-mini-instruct", "Standard_NV72ads_A10_v5")
+    made = plan_serving(workspace, CATALOG, config=config)
+    found = launch_arguments(made, CATALOG, config=config)
+    assert "--data-parallel-size=2" in found
+    assert "--gpu-memory-utilization=0.95" in found
+
+
+def test_how_long_a_context_fits_is_left_to_vllm() -> None:
+    """A figure of the plan's would be too long where it knows less than vLLM, which then does not start."""
+    for preset in ("phi-4-mini-instruct", "llama-3.1-8b-instruct"):
+        assert "--max-model-len=auto" in arguments(preset, "Standard_NV36ads_A10_v5")
+
+
 def test_the_preset_s_own_flags_are_there() -> None:
     found = arguments("llama-3.1-8b-instruct", "Standard_NC24ads_A100_v4")
     assert "--tool-call-parser=llama3_json" in found
