@@ -20,7 +20,7 @@ from include.workloads.dataset import layouts
 from include.workloads.dataset.columns import Dropped
 from include.workloads.dataset.text import MAX_ROW_CHARS
 
-BLOCK_BYTES, PARSED_BYTES = 4 << 20, 1 << 20
+BLOCK_BYTES, PARSED_BYTES = 1 << 20, 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TURN = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
@@ -60,7 +60,11 @@ def text_of(block: bytes) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(block), "utf-8", newline="")
 
 
-def json_table(block: bytes) -> tuple[pa.Table, tuple[str, ...]] | None:
+#: A block's rows, and its columns in their order.
+Parsed = tuple[pa.Table, tuple[str, ...]]
+
+
+def json_table(block: bytes) -> Parsed | None:
     """The block's rows as a table and its columns in their order, or None where row by row it may say other things.
 
     :raises UnicodeDecodeError: it is not UTF-8.
@@ -77,7 +81,7 @@ def json_table(block: bytes) -> tuple[pa.Table, tuple[str, ...]] | None:
     try:
         table = pj.read_json(
             io.BytesIO(block),
-            read_options=pj.ReadOptions(block_size=PARSED_BYTES),
+            read_options=pj.ReadOptions(use_threads=False, block_size=PARSED_BYTES),
             parse_options=pj.ParseOptions(explicit_schema=schema[0], unexpected_field_behavior="infer"),
         )
     except (pa.ArrowException, ValueError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from include.workloads.contract import UserDataError
 from include.workloads.dataset import layouts, text
-from include.workloads.dataset.blocks import Block, json_table, line_blocks, text_of
+from include.workloads.dataset.blocks import Block, Parsed, json_table, line_blocks, text_of
 from include.workloads.dataset.columns import Dropped
 from include.workloads.dataset.text import lines, open_text
 from include.workloads.dataset.values import decoder, is_empty, load
@@ -58,13 +59,27 @@ def _loaded(line: str) -> Any:
 
 
 def _json_lines(path: Path, shown: str) -> Iterator[Row | Dropped | Block]:
-    """One object a line, in blocks where a block can be read as columns; a line that is no JSON is a dropped row."""
-    for part in line_blocks(path):
-        found = json_table(part)
-        if found is None:
-            yield from _rows_of(part, shown)
-        else:
-            yield Block(found[0], partial(_rows_of, part, shown), found[1])
+    """One object a line, in blocks where a block can be read as columns; a line that is no JSON is a dropped row.
+
+    The next block is parsed in a thread while the one before it is used.
+    """
+    with ThreadPoolExecutor(1, "json") as ahead:
+        before: tuple[bytes, Future[Parsed | None]] | None = None
+        for part in line_blocks(path):
+            after = part, ahead.submit(json_table, part)
+            if before is not None:
+                yield from _block(*before, shown)
+            before = after
+        if before is not None:
+            yield from _block(*before, shown)
+
+
+def _block(part: bytes, parsing: Future[Parsed | None], shown: str) -> Iterator[Row | Dropped | Block]:
+    found = parsing.result()
+    if found is None:
+        yield from _rows_of(part, shown)
+    else:
+        yield Block(found[0], partial(_rows_of, part, shown), found[1])
 
 
 def _rows_of(part: bytes, shown: str) -> Iterator[Row | Dropped]:

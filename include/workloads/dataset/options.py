@@ -17,9 +17,9 @@ from include.workloads.chat import Conversation, Pair
 from include.workloads.chat_template import TemplateCheck, renderer
 from include.workloads.contract import UserConfigError, number, one_of
 from include.workloads.dataset.columns import Preference
-from include.workloads.dataset.columnwise import UsableRows
 from include.workloads.dataset.content import Look
 from include.workloads.dataset.named import NamedColumns
+from include.workloads.dataset.usable_rows import UsableRows
 from include.workloads.tuning.recipe import LONGEST_CUDA
 from include.workloads.tuning.rows import MAX_DROPPED_SHARE, require_template
 

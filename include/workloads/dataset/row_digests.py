@@ -41,7 +41,7 @@ class RowChanges:
         return f"+{self.added} \N{MINUS SIGN}{self.removed} rows"
 
 
-def row_digests(rows: Iterable[bytes]) -> bytes:
+def row_digests(rows: Iterable[bytes | memoryview]) -> bytes:
     """The digests of rows, one after the other.
 
     :param rows: the normalised text of each, in UTF-8.

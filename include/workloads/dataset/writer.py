@@ -12,6 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +24,8 @@ import pyarrow.parquet as pq
 from include.workloads import chat
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.columns import Dropped, Kind, Usable
-from include.workloads.dataset.columnwise import UsableRows
 from include.workloads.dataset.row_digests import row_digests
+from include.workloads.dataset.usable_rows import UsableRows, strings_of
 
 GROUP_ROWS = 4096
 GROUP_CHARS = 32 << 20
@@ -82,6 +83,8 @@ class RowWriter:
         self._writer: Any = None
         self._thread = ThreadPoolExecutor(1, "parquet")
         self._writing: Future[None] | None = None
+        self._hasher = ThreadPoolExecutor(1, "digest")
+        self._hashing: Future[None] | None = None
 
     def __enter__(self) -> RowWriter:
         return self
@@ -93,8 +96,10 @@ class RowWriter:
             if kind is None:
                 self._flush()
                 self._written()
+                self._hashed()
         finally:
             self._thread.shutdown()
+            self._hasher.shutdown()
             if self._writer is not None:
                 self._writer.close()
 
@@ -108,6 +113,7 @@ class RowWriter:
         except ValueError:
             return Dropped("tools or tool_calls with a number that JSON cannot hold")
         self._take_kind(row.kind, shown)
+        self._hashed()
         self._digest.update(encoded + b"\n")
         self._row_digests.frombytes(row_digests((encoded,)))
         length = self._count(row)
@@ -122,11 +128,12 @@ class RowWriter:
     def add_rows(self, rows: UsableRows, shown: str) -> None:
         """Take many rows. UserDataError as for one."""
         self._take_kind(rows.kind, shown)
-        encoded = [known.encode() for known in rows.encoded]
-        self._digest.update(b"\n".join((*encoded, b"")))
-        self._row_digests.frombytes(row_digests(encoded))
-        self._lengths.extend(rows.lengths.tolist())
-        self.roles.update(rows.roles)
+        lines, places = strings_of(rows.known_by)
+        self._hashed()
+        self._hashing = self._hasher.submit(self._digest.update, lines)
+        self._row_digests.frombytes(row_digests(lines[a : b - 1] for a, b in pairwise(places.tolist())))
+        self._lengths.frombytes(rows.lengths.astype(np.uint64).tobytes())
+        self.roles.update(rows.role_counts)
         self._counted(len(rows), int(rows.lengths.sum()), shown)
         table, ends, done = rows.table(SCHEMAS[rows.kind]), np.cumsum(rows.lengths), 0
         self._close_group()
@@ -206,9 +213,16 @@ class RowWriter:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def _hashed(self) -> None:
+        """Wait for the rows before: the digest is over all of them in their order."""
+        if self._hashing is not None:
+            hashing, self._hashing = self._hashing, None
+            hashing.result()
+
     @property
     def digest(self) -> str:
         """Digest of the normalised rows."""
+        self._hashed()
         return f"sha256:{self._digest.hexdigest()}"
 
     @property

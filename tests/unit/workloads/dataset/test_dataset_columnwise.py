@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.job import run_job
 from include.workloads.dataset.options import Options
 from include.workloads.dataset.request import Request
+from include.workloads.dataset.usable_rows import escaped
 
 PLAIN = st.sampled_from(
     ["a", "b c", 'say "x"\n\\', "\u00e9\u4f60", "2024-01-01", "12", "\u2028x", "\x7f\x00\x1f"]
@@ -265,6 +267,14 @@ def test_plain_layouts_are_taken_as_columns(row: dict[str, Any]) -> None:
     rows = usable_rows(found[0])
     assert rows is not None
     assert len(rows) == 10
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1), st.integers(0, 3))
+@example(['\\"\n\t\r\b\f\x00\x1f\x7f\u2028'], 0)
+@example(["\\u0000", '\\\\"'], 1)
+def test_texts_are_escaped_as_the_library_does_it(texts: list[str], skipped: int) -> None:
+    array = pa.array(["\x01\x02", *texts, "\x03"], pa.string())[1:-1][skipped:]
+    assert escaped(array).to_pylist() == [encode_basestring(text)[1:-1] for text in texts[skipped:]]
 
 
 def test_groups_end_where_they_end_row_by_row(
