@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from include.catalog import sizing
 from include.catalog.models import GIB
+from include.catalog.training_shape import TrainingShape
+from include.contracts.methods import Objective
 from include.contracts.purpose import Purpose
 from include.planning.estimate import dollars, duration
 from include.planning.pool_plan import Plan
@@ -52,7 +54,7 @@ def _settings(plan: Plan) -> str:
     again = "computed again in the backward pass" if training.gradient_checkpointing else "kept"
     each = f" in each of {training.processes} processes" if training.processes > 1 else ""
     return (
-        f"That is for sequences of {training.sequence_length:,} tokens, {training.batch_size} at a time{each}, an "
+        f"That is for sequences of {training.sequence_length:,} tokens, {_at_a_time(training)}{each}, an "
         f"adapter of rank {training.rank}, optimizer {training.optimizer} and activations that are {again}."
     )
 
@@ -96,3 +98,11 @@ def _time(plan: Plan) -> str:
         f"By estimate, within a factor of two, a million training tokens take {duration(million)}{price}, after "
         f"{duration(start)} for machines, image and weights."
     )
+
+
+def _at_a_time(training: TrainingShape) -> str:
+    """Such as `2 at a time`; a row of compared answers may be two sequences."""
+    if training.objective == Objective.DPO:
+        pairs = "pair" if training.batch_size == 1 else "pairs"
+        return f"{training.batch_size} {pairs} of a better and a worse answer at a time"
+    return f"{training.batch_size} at a time"

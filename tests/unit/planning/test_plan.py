@@ -326,3 +326,18 @@ def test_more_memory_never_needs_more_nodes_nor_shortens_the_context(
     if large.node_count == small.node_count:
         assert large.max_model_len >= small.max_model_len
         assert large.kv_cache_tokens >= small.kv_cache_tokens
+
+
+def test_a_plan_for_preferences_says_that_a_row_is_two_answers() -> None:
+    asked = tuning(machine="Standard_NC24ads_A100_v4")
+    asked = asked.model_copy(
+        update={
+            "metadata": asked.metadata.model_copy(update={"annotations": {names.TUNING_OBJECTIVE: "dpo"}})
+        }
+    )
+    made = plan(asked, CATALOG)
+    assert made.training is not None
+    assert (made.training.objective, made.training.sequences) == ("dpo", 2)
+    told = " ".join(sentences(made))
+    assert "1 pair of a better and a worse answer at a time" in told
+    assert "reference pass" in told
