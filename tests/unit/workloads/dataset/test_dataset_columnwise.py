@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Iterator
 from json.encoder import encode_basestring
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -237,6 +240,9 @@ def test_as_columns_is_as_row_by_row(folders: Iterator[Path], rows: list[Any], e
         '\ufeff{"text": "a"}\n{"text": "b"}',
         '{"text": "a", "n": 1e999, "m": 123456789012345678901234567890}\n',
         '{"text": "a"}\rx\n{"text": "b"}\n',
+        '{"text": "a"}\n{"text":\n"b"}{"text": "c"}\n',
+        '{"text": "a"}\n{"text": "b"}{"text": "c"}\n',
+        '{"text": "a"}\n{"text": "b"\r}\n',
         '{"text": "a"}\n[1]\n3\nnull\n{"text": "b"}\n',
         '{"text": "\\ud83d\\ude00 \\u0000"}\n',
         '{"text": "a", "n": NaN}\n',
@@ -248,6 +254,21 @@ def test_lines_that_readers_take_for_different_things(
 ) -> None:
     as_columns, one_by_one = both(folders, text, monkeypatch)
     assert as_columns == one_by_one
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b'{"text": "a"}\n{"text":\n"b"}{"text": "c"}\n',
+        b'{"text": "a"}\n{"text": "b"}{"text": "c"}\n',
+        b'{"text": "a"}\n{"text": "b"\r}\n{"text": "c"}\n',
+    ],
+    ids=["a line that is no object", "two objects a line", "a line that ends in CR alone"],
+)
+def test_what_arrow_takes_for_rows_and_python_does_not_is_no_table(block: bytes) -> None:
+    taken = pyarrow.json.read_json(io.BytesIO(block))
+    assert taken.num_rows == 3, "else another guard than the one that is meant would refuse it"
+    assert blocks.json_table(block) is None
 
 
 @pytest.mark.parametrize(
@@ -295,3 +316,37 @@ def test_a_fault_of_the_writing_thread_ends_the_run(tmp_path: Path, monkeypatch:
     (tmp_path / "in" / "rows.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):
         run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_fault_of_any_group_ends_the_run(
+    broken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = pq.ParquetWriter.write_table, iter(range(100))
+
+    def once_full(self: Any, *args: Any, **options: Any) -> None:
+        if next(calls) == broken:
+            raise OSError(28, "No space left on device")
+        write(self, *args, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", once_full)
+    monkeypatch.setattr(writer, "GROUP_ROWS", 1)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
+    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):
+        run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_digest_is_over_all_rows_in_their_order_however_they_came(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "x" * number}) for number in range(1, 40)]
+    lines[20] = json.dumps(
+        {"Text": "x" * 21}
+    )  # this block goes row by row, those before and after it as columns
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.jsonl").write_text("\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", 100)
+        found = run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
+    wanted = hashlib.sha256("".join(f'"{"x" * number}"\n' for number in range(1, 40)).encode()).hexdigest()
+    assert found["digest"] == f"sha256:{wanted}"
