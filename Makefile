@@ -126,7 +126,7 @@ test-reliability: setup ## Kill every part of Airflow and of the cluster in ever
 
 .PHONY: bench-serving
 bench-serving: vllm ## Tokens/s and time to first token of this project's server, transformers serve and vLLM, in one run
-	@$(PY) -m tests.bench.serving_throughput
+	@$(PY) -m tests.bench.serving_throughput --goals
 
 .PHONY: docs
 docs: setup ## Build the documentation into .sandbox/site and check its links

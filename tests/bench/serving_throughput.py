@@ -1,6 +1,6 @@
-"""Output tokens/s and time to first token of each server, one after the other in one run, on this machine's processors.
+"""Output tokens/s and time to first token of each server, in turn in one run, on this machine's processors.
 
-    make bench-serving                                             # all of them, about 12 minutes
+    make bench-serving                                             # what there are goals for, about 10 minutes
     python -m tests.bench.serving_throughput --servers light,vllm  # some
     python -m tests.bench.serving_throughput --lora --clients 16   # all requests ask one LoRA adapter
 
@@ -29,7 +29,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,15 @@ MODEL, ADAPTER = "smollm2", "tuned"
 NEW_TOKENS = 64
 ROUNDS = {1: 3, 4: 3}  # requests of each client, one after the other; two of more clients
 START_SECONDS = 400
+ONCE = ("transformers", "continuous")  # too slow for more than one cycle
+#: What the first is to be of the second at so many clients: (ours, theirs, tokens/s or first token, with LoRA).
+GOALS: dict[tuple[str, str, str, bool], dict[int, float]] = {
+    ("light", "vllm", "speed", False): {4: 0.8, 16: 0.8},
+    ("light", "transformers", "speed", False): {16: 6},
+    ("vllm-kaito", "vllm", "speed", False): {1: 0.97, 4: 0.97, 16: 0.97},
+    ("vllm-kaito", "vllm", "first", False): {1: 1.03, 4: 1.03, 16: 1.03},
+    ("light", "vllm", "speed", True): {16: 2},
+}
 FIELDS = ("weather", "music", "rivers", "bread", "winter", "trains", "gardens", "stars", "letters", "markets")
 
 
@@ -201,29 +211,91 @@ def cpu_seconds(process: psutil.Process) -> float:
     return total
 
 
+@dataclass(frozen=True)
+class Load:
+    """What one load on one server gave."""
+
+    speed: float  # output tokens a second
+    first: float  # seconds to the first token, the median of its answers
+
+
+#: By server and number of clients, a load each cycle.
+Loads = dict[str, dict[int, list[Load]]]
+
+
 def measured(
-    name: str, clients: list[int], weights: Path, adapters: Path | None, folder: Path
-) -> dict[int, float]:
-    """Print a server's rows; returns tokens/s by clients."""
-    server = SERVERS[name]
-    model = ADAPTER if adapters else server.names(weights)
-    began, found = time.monotonic(), {}
-    with running(server, weights, adapters, folder / f"{name}.log") as (url, process):
-        start = time.monotonic() - began
-        asyncio.run(load(url, model, 1, 0))  # the first answer makes what the others find
-        for number in clients:
-            cpu = cpu_seconds(process)
-            began = time.monotonic()
-            speed, firsts = asyncio.run(load(url, model, number, number))
-            tokens = speed * (time.monotonic() - began)
-            spent = 1000 * (cpu_seconds(process) - cpu) / tokens
-            first = statistics.median(firsts)
-            print(
-                f"{name:<14}{number:>8}{speed:>10.0f}{first:>12.2f}{max(firsts):>12.2f}{spent:>14.1f}{start:>10.1f}",
-                flush=True,
-            )
-            found[number] = speed
+    names: list[str], clients: list[int], cycles: int, weights: Path, adapters: Path | None, folder: Path
+) -> Loads:
+    """Print each load's row. All servers are up at once, and their loads take turns: what disturbs meets all alike."""
+    found: Loads = {name: {number: [] for number in clients} for name in names}
+    with ExitStack() as stack:
+        ups = _started(names, weights, adapters, folder, stack)
+        models = {name: ADAPTER if adapters else SERVERS[name].names(weights) for name in ups}
+        for name, (url, _, _) in ups.items():
+            asyncio.run(load(url, models[name], 1, 0))  # the first answer makes what the others find
+        for cycle in range(cycles):
+            for number in clients:
+                for name, (url, process, start) in ups.items():
+                    if cycle and name in ONCE:
+                        continue
+                    cpu, began = cpu_seconds(process), time.monotonic()
+                    speed, firsts = asyncio.run(load(url, models[name], number, 100 * cycle + number))
+                    spent = 1000 * (cpu_seconds(process) - cpu) / (speed * (time.monotonic() - began))
+                    first = statistics.median(firsts)
+                    row = f"{name:<14}{number:>8}{speed:>10.0f}{first:>12.2f}{max(firsts):>12.2f}"
+                    print(f"{row}{spent:>14.1f}{start:>10.1f}", flush=True)
+                    found[name][number].append(Load(speed, first))
     return found
+
+
+def _started(
+    names: list[str], weights: Path, adapters: Path | None, folder: Path, stack: ExitStack
+) -> dict[str, tuple[str, psutil.Process, float]]:
+    """The servers that serve, started together: address, process, seconds until it was healthy."""
+
+    def start(name: str) -> tuple[str, psutil.Process, float] | None:
+        began = time.monotonic()
+        kind = "lora" if adapters else "base"
+        try:
+            up = running(SERVERS[name], weights, adapters, folder / f"{name}-{kind}.log")
+            return *stack.enter_context(up), time.monotonic() - began
+        except RuntimeError as error:
+            print(f"{name:<14} did not serve: {str(error)[-600:]}", flush=True)
+            return None
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        ups = dict(zip(names, pool.map(start, names), strict=True))
+    return {name: up for name, up in ups.items() if up is not None}
+
+
+def ratio(loads: Loads, ours: str, theirs: str, number: int, what: str) -> float | None:
+    """The median over the cycles of one server's figure by the other's; None where either is missing."""
+    pairs = zip(loads.get(ours, {}).get(number, ()), loads.get(theirs, {}).get(number, ()), strict=False)
+    found = [getattr(mine, what) / getattr(other, what) for mine, other in pairs]
+    return statistics.median(found) if found else None
+
+
+def print_ratios(loads: Loads, clients: list[int], lora: bool) -> None:
+    """Each pair's ratios, and the goals beside those that have one."""
+    for ours, theirs in (("light", "vllm"), ("light", "transformers"), ("vllm-kaito", "vllm")):
+        for what, word, better in (("speed", "tokens/s", ">="), ("first", "TTFT", "<=")):
+            goals = GOALS.get((ours, theirs, what, lora), {})
+            said = []
+            for number in clients:
+                found = ratio(loads, ours, theirs, number, what)
+                goal = goals.get(number)
+                if found is not None:
+                    aim = "" if goal is None else f" (goal {better} {goal}: {_met(found, goal, better)})"
+                    said.append(f"{found:.2f}x at {number}{aim}")
+            if said:
+                print(f"{ours} / {theirs}{' with one LoRA' * lora}, {word}: {', '.join(said)}")
+    if not lora and (firsts := [one.first for one in loads.get("light", {}).get(4, ())]):
+        first = statistics.median(firsts)
+        print(f"light, TTFT at 4 clients: {first:.2f} s (goal <= 0.6 s: {_met(first, 0.6, '<=')})")
+
+
+def _met(found: float, goal: float, better: str) -> str:
+    return "met" if (found >= goal if better == ">=" else found <= goal) else "NOT met"
 
 
 def make_adapter(weights: Path, folder: Path) -> Path:
@@ -245,10 +317,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--servers", default=",".join(SERVERS))
     parser.add_argument("--clients", default="1,4,16")
-    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--cycles", type=int, default=1, help="loads of each server and number of clients")
+    parser.add_argument("--lora", action="store_true", help="all requests ask one LoRA adapter")
+    parser.add_argument("--goals", action="store_true", help="all that there is a goal for, LoRA too")
     arguments = parser.parse_args()
     clients = [int(one) for one in arguments.clients.split(",")]
-    names = [name for name in arguments.servers.split(",") if SERVERS[name].lora or not arguments.lora]
+    runs = [(arguments.servers.split(","), clients, arguments.cycles, arguments.lora)]
+    if arguments.goals:
+        runs = [(["light", "vllm", "vllm-kaito", "transformers"], [1, 4, 16], 3, False)]
+        runs += [(["light", "vllm"], [16], 1, True)]
     weights = ROOT / ".sandbox" / "weights" / "smollm2-135m-instruct"
     module = [
         sys.executable,
@@ -261,19 +338,15 @@ def main() -> None:
     ]
     subprocess.run([*module, str(weights)], cwd=ROOT, check=True, capture_output=True)
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
-    adapters = make_adapter(weights, folder / "adapters") if arguments.lora else None
     heads = ("server", "clients", "tokens/s", "TTFT p50", "TTFT max", "CPU ms/token", "start s")
-    print("{:<14}{:>8}{:>10}{:>12}{:>12}{:>14}{:>10}".format(*heads))
-    found: dict[str, dict[int, float]] = {}
-    for name in names:
-        try:
-            found[name] = measured(name, clients, weights, adapters, folder)
-        except RuntimeError as error:
-            print(f"{name:<14} did not serve: {str(error)[-600:]}", flush=True)
-    for ours, theirs in (("light", "vllm"), ("light", "transformers"), ("vllm-kaito", "vllm")):
-        if ours in found and theirs in found:
-            ratios = (f"{found[ours][number] / found[theirs][number]:.2f} at {number}" for number in clients)
-            print(f"{ours} / {theirs}: {', '.join(ratios)}")
+    for names, numbers, cycles, lora in runs:
+        names = [name for name in names if SERVERS[name].lora or not lora]
+        adapters = make_adapter(weights, folder / "adapters") if lora else None
+        print(
+            ("One LoRA adapter\n" if lora else "")
+            + "{:<14}{:>8}{:>10}{:>12}{:>12}{:>14}{:>10}".format(*heads)
+        )
+        print_ratios(measured(names, numbers, cycles, weights, adapters, folder), numbers, lora)
 
 
 if __name__ == "__main__":
