@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from include.contracts import preference_keys
+from include.contracts import preference_keys, principal_start
 from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MAX_RANK, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
@@ -98,6 +98,8 @@ def examine_config(document: object, method: str = "", objective: str = Objectiv
         examiner.section(str(name), content)
     examiner.faults += [*_quantization(config, method), *_output_dir(config)]
     examiner.together()
+    lora = examiner.sections.get("LoraConfig", {})
+    examiner.faults += principal_start.faults(lora, method, objective)
     return TrainingConfig(examiner.sections, tuple(examiner.faults), tuple(examiner.notices))
 
 

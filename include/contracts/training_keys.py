@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from include.contracts import preference_keys
+from include.contracts import preference_keys, principal_start
 from include.contracts.adapter_keys import INITS, MAX_RANK, MUST_BE_NEUTRAL
 from include.contracts.methods import OBJECTIVES, Objective
 
@@ -108,13 +108,15 @@ _VARIANTS = (
     "corda_config",
     "eva_config",
     "kasa_config",
-    "loftq_config",
     "lora_ga_config",
     "megatron_core",
     "monteclora_config",
     "velora_config",
 )
 
+_LOFTQ = (
+    "its adapter belongs to a base model that is quantised in a way of its own, not to the one that is served"
+)
 _COMPILER = "compiling needs a C compiler, which the pod image does not have"
 _LIGER = "the pod image does not have liger-kernel"
 
@@ -146,6 +148,7 @@ REFUSED: Mapping[str, str] = {
     "LoraConfig.inference_mode": "an adapter in inference mode does not learn",
     **{f"LoraConfig.{key}": why for key, why in MUST_BE_NEUTRAL.items()},
     **{f"LoraConfig.{key}": _VARIANT for key in _VARIANTS},
+    "LoraConfig.loftq_config": _LOFTQ,
 }
 
 RENAMED: Mapping[str, str] = {
@@ -225,7 +228,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
         "int8",
         "uint8",
     ),
-    "LoraConfig.init_lora_weights": tuple(sorted(INITS)),
+    "LoraConfig.init_lora_weights": tuple(sorted(INITS | principal_start.INITS)),
     "TrainingArguments.optim": _OPTIMIZERS,
     "TrainingArguments.lr_scheduler_type": tuple(SCHEDULERS),
     "TrainingArguments.log_level": _LOG_LEVELS,

@@ -14,8 +14,14 @@ from tests.support.tuning_runs import ROOT, environment, make_inputs
 
 pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
 
+# It begins with PiSSA, whose decomposition has to come out the same too.
 CONFIG = json.dumps(
-    {"training_config": {"LoraConfig": {"r": 4}, "TrainingArguments": {"max_steps": 4, "max_length": 64}}}
+    {
+        "training_config": {
+            "LoraConfig": {"r": 4, "init_lora_weights": "pissa_niter_4"},
+            "TrainingArguments": {"max_steps": 4, "max_length": 64},
+        }
+    }
 )
 
 
@@ -35,6 +41,7 @@ def test_an_exact_rerun_gives_the_same_bytes_and_is_refused_with_other_threads(t
     first = tune(inputs, output)
     assert first.returncode == 0, first.stderr
     weights = output / "adapter" / "adapter_model.safetensors"
+    assert json.loads((output / "adapter" / "adapter_config.json").read_text())["r"] == 8
     known, at = weights.read_bytes(), weights.stat().st_mtime_ns
     record = (output / "record" / "reproduce.json").read_text()
     refused = tune(inputs, output, EXACT_RERUN="exact", OMP_NUM_THREADS="2")

@@ -19,7 +19,7 @@ from include.contracts.methods import Objective
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.tuning import checkpoints, exact, losses
+from include.workloads.tuning import beginning, checkpoints, exact, losses
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
@@ -82,6 +82,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if trainer.is_world_process_zero():
         for watcher in watchers(job.output, choice.step):
             trainer.add_callback(watcher)
+        beginning.keep(job.output, job.identity, job.recipe, trainer.accelerator.unwrap_model(trainer.model))
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
     started = time.monotonic()
@@ -234,7 +235,9 @@ def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
     final = job.output / "adapter"
     draft = job.output / ".adapter.new"
     shutil.rmtree(draft, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(draft, save_embedding_layers=False)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
+        draft, save_embedding_layers=False, **beginning.conversion(job.output, job.recipe)
+    )
     config = lean(json.loads((draft / CONFIG).read_text()), _defaults())
     config["base_model_name_or_path"] = job.model_id or None
     config["revision"] = job.revision or None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.contracts import principal_start
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
@@ -120,6 +121,11 @@ def decide(
     lora = {**LORA_DEFAULTS, **config.lora}
     lora.setdefault("target_modules", list(target_modules) or "all-linear")
     lora["task_type"] = "CAUSAL_LM"
+    if principal_start.is_asked(lora):
+        reasons.append(
+            "The adapter begins with the base model's principal components (PiSSA); published is the difference to "
+            f"that, a LoRA of rank {2 * lora['r']}."
+        )
     return Recipe(training, lora, 60.0 if hardware.device == "cpu" else 300.0, reasons)
 
 
