@@ -14,7 +14,9 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.purpose import Purpose
+from include.workspace.api import names
 from kaito.choices import machine_choices, model_choices
 
 QUICK_START_DATASET = (
@@ -104,6 +106,13 @@ def tuning_params() -> dict[str, Param]:
             "Model and machine",
             "LoRA on a 4-bit or a full-precision base.",
             enum=["qlora", "lora"],
+        ),
+        "objective": _text(
+            Objective.SFT.value,
+            "Objective",
+            "Data",
+            "What the rows teach: answers (sft), pairs of a better and a worse one (dpo), or marked answers (kto).",
+            enum=list(OBJECTIVES),
         ),
         "config": _text(
             None,
@@ -298,8 +307,12 @@ def _document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str,
 
 def _tuning_document(params: Mapping[str, Any], name: str, namespace: str) -> dict[str, Any]:
     document = _document(params, name, namespace)
-    if not params.get("roll_out", True):
-        document["metadata"]["annotations"] = {"kaito.sh/rollout": "false"}
+    notes = {} if params.get("roll_out", True) else {names.ROLLOUT: "false"}
+    objective = params.get("objective") or Objective.SFT.value
+    if objective != Objective.SFT:
+        notes[names.TUNING_OBJECTIVE] = objective
+    if notes:
+        document["metadata"]["annotations"] = notes
     document["tuning"] = {
         "preset": {"name": params["preset"]},
         "method": params["method"],

@@ -52,13 +52,14 @@ def test_a_filled_in_form_is_a_workspace_of_the_quick_starts_dialect() -> None:
             "method": "lora",
             "config": "mine",
             "roll_out": False,
+            "objective": "dpo",
         }
     )
     assert found.said
     workspace, faults = examine_workspace(found.document or {}, load_catalog())
     assert faults == []
     assert workspace is not None
-    assert (workspace.method, workspace.rollout) == ("lora", False)
+    assert (workspace.method, workspace.rollout, workspace.objective) == ("lora", False, "dpo")
     assert found.document["tuning"]["config"] == "mine"
 
 
