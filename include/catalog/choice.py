@@ -83,13 +83,15 @@ def judge(
         return Choice(machine, 0, f"has no NVIDIA GPU but {machine.gpu}")
     if purpose == Purpose.SERVING:
         needed = total(serving_memory.serving_memory(model, machine, serving_memory.context_of(model)))
+        most, has = serving_memory.usable(machine), serving_memory.room(machine)
     else:
         training = (shape or TrainingShape.modest()).settled(model, method, machine)
         if too_old := kernels_missing(method, machine, training.load_in_8bit):
             return Choice(machine, 0, too_old)
         needed = total(tuning_memory.tuning_memory(model, method, training))
-    if needed > machine.gpu_memory_bytes:
-        short = f"needs {gib(needed)} on each GPU, but one {machine.gpu} has {gib(machine.gpu_memory_bytes)}"
+        most, has = machine.gpu_memory_bytes, gib(machine.gpu_memory_bytes)
+    if needed > most:
+        short = f"needs {gib(needed)} on each GPU, but one {machine.gpu} has {has}"
         return Choice(machine, needed, short)
     return Choice(machine, needed)
 

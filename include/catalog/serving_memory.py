@@ -33,7 +33,25 @@ SCALED_OVERHEAD = 0.05  # further overhead, as a share of the weights on the GPU
 DEFAULT_CONTEXT = 2048  # tokens
 CONTEXT_STEP = 256  # a chosen context is rounded down to this many tokens
 NODES_MAX = 64
+# What a server may take of a GPU at most, and what a card shows of the memory in its name: an A10 22.5 of 24 GiB.
+MOST = 0.95
+SEEN, SEEN_A10 = 0.99, 22.5 / 24
 GROUP_MAX = 8  # machines of one server: each adds a step to every token, and a failure to the whole
+
+
+def seen(gpu: str, memory_bytes: int) -> float:
+    """Bytes that a GPU shows of the memory in its name."""
+    return (SEEN_A10 if gpu == "NVIDIA A10" else SEEN) * memory_bytes
+
+
+def usable(machine: Machine) -> int:
+    """Bytes of one GPU that a server can take: the driver and CUDA keep the rest."""
+    return math.floor(MOST * seen(machine.gpu, machine.gpu_memory_bytes))
+
+
+def room(machine: Machine) -> str:
+    """The same in a sentence's words."""
+    return f"{gib(machine.gpu_memory_bytes)}, of which a server can take {gib(usable(machine))}"
 
 
 def kv_bytes_per_gpu(model: Model, gpus: int, split: Split = "layers") -> float:
@@ -95,7 +113,7 @@ def exact_nodes(model: Model, machine: Machine, context: int | None = None, spli
     """The fewest nodes whose GPUs hold weights, one context and the overhead. Raises DoesNotFit when none do."""
     tokens = context_of(model, context)
     for nodes in range(1, NODES_MAX + 1):
-        if total(serving_memory(model, machine, tokens, nodes, split)) <= machine.gpu_memory_bytes:
+        if total(serving_memory(model, machine, tokens, nodes, split)) <= usable(machine):
             return nodes
     raise DoesNotFit(
         f"{model.name} does not fit {NODES_MAX} machines of type {machine.name}: one {machine.gpu} has "
@@ -116,7 +134,7 @@ def group_nodes(model: Model, machine: Machine, context: int | None = None) -> i
 def single_node_fits(model: Model, machine: Machine, context: int | None = None) -> bool:
     """Whether one machine holds the model with one context, by the exact sum."""
     memory = serving_memory(model, machine, context_of(model, context))
-    return total(memory) <= machine.gpu_memory_bytes
+    return total(memory) <= usable(machine)
 
 
 def kv_cache_tokens(model: Model, machine: Machine, nodes: int = 1, split: Split = "layers") -> int:

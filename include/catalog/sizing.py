@@ -12,6 +12,7 @@ from include.catalog.serving_memory import (
     BASE_OVERHEAD,
     DEFAULT_CONTEXT,
     GROUP_MAX,
+    MOST,
     UTILISATION,
     Strategy,
     context_of,
@@ -19,9 +20,12 @@ from include.catalog.serving_memory import (
     group_nodes,
     kv_cache_tokens,
     max_model_len,
+    room,
+    seen,
     serving_memory,
     serving_nodes,
     single_node_fits,
+    usable,
 )
 from include.catalog.training_shape import TrainingShape
 from include.catalog.tuning_memory import base_weights, trained_parameters, tuning_memory
@@ -31,6 +35,7 @@ __all__ = [
     "CUDA_CONTEXT",
     "DEFAULT_CONTEXT",
     "GROUP_MAX",
+    "MOST",
     "UTILISATION",
     "Choice",
     "DoesNotFit",
@@ -50,11 +55,14 @@ __all__ = [
     "max_model_len",
     "quantisable",
     "recommend",
+    "room",
+    "seen",
     "serving_memory",
     "serving_nodes",
     "single_node_fits",
     "total",
     "trained_parameters",
     "tuning_memory",
+    "usable",
     "would_do",
 ]

@@ -11,17 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from include.catalog import Catalog, engines
+from include.catalog import Catalog, engines, sizing
 from include.contracts.purpose import Purpose
 from include.planning.inference_config import server_arguments, server_flags, whole
 from include.planning.pool_plan import Plan
 
 # KAITO v0.12 pkg/model/interface.go and presets/workspace/inference/vllm
 UTILISATION, UTILISATION_A10 = 0.84, 0.82
-# What our own estimate needs beyond that is given to vLLM as well, but for what the driver and CUDA take. A card has a
-# little less than its name says: an A10 22.5 of 24 GiB, others some 1%.
-UTILISATION_MOST = 0.95
-SEEN, SEEN_A10 = 0.99, 22.5 / 24
 DIVIDED = ("weights", "KV cache of one context")  # terms of include/catalog/serving_memory.py
 LORA_STEPS = (2, 4, 10)  # ten is the most that a Workspace lists
 SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
@@ -126,14 +122,14 @@ def _preset(catalog: Catalog, name: str) -> dict[str, Any]:
 
 def _utilisation(plan: Plan) -> float:
     """The share of each GPU that vLLM may take: KAITO's, or more where a plan that fits the GPU needs more."""
-    usual, seen = (UTILISATION_A10, SEEN_A10) if plan.gpu == "NVIDIA A10" else (UTILISATION, SEEN)
+    usual = UTILISATION_A10 if plan.gpu == "NVIDIA A10" else UTILISATION
     if not plan.gpu_memory_bytes:
         return usual
     # The plan divides weights and cache among all GPUs; where each has a copy, each has them whole.
     times = _layout(plan).get("data-parallel-size", 1)
     needed = sum(size * (times if term in DIVIDED else 1) for term, size in plan.memory)
-    share = math.ceil(100 * needed / (seen * plan.gpu_memory_bytes)) / 100
-    return min(max(usual, share), UTILISATION_MOST)
+    share = math.ceil(100 * needed / sizing.seen(plan.gpu, plan.gpu_memory_bytes)) / 100
+    return min(max(usual, share), sizing.MOST)
 
 
 def _layout(plan: Plan) -> dict[str, Any]:

@@ -193,8 +193,7 @@ def _nodes(
     needed = sizing.total(sizing.serving_memory(model, machine, context))
     short = (
         f"serving {model.name} with a context of {context:,} tokens needs {sizing.gib(needed)} on each of "
-        f"{machine.gpus} GPU(s) of one {machine.name}, but one {machine.gpu} has "
-        f"{sizing.gib(machine.gpu_memory_bytes)}"
+        f"{machine.gpus} GPU(s) of one {machine.name}, but one {machine.gpu} has {sizing.room(machine)}"
     )
     count = sizing.group_nodes if runtime == VLLM else sizing.exact_nodes
     try:

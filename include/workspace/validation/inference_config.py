@@ -283,10 +283,10 @@ def _machine_faults(
     if wanted is None or model is None or not machine.nvidia or wanted > model.context:
         return
     needed = sizing.total(sizing.serving_memory(model, machine, wanted, max(count, 1)))
-    if needed > machine.gpu_memory_bytes:
+    if needed > sizing.usable(machine):
         message = (
             f"a context of this length needs about {sizing.gib(needed)} on each GPU with {model.name}, but one "
-            f"{machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
+            f"{machine.gpu} has {sizing.room(machine)}"
         )
         yield Fault(
             f"{ROOT}.max-model-len", wanted, "F13", message, "use a shorter context or a larger machine"

@@ -341,3 +341,10 @@ def test_a_plan_for_preferences_says_that_a_row_is_two_answers() -> None:
     told = " ".join(sentences(made))
     assert "1 pair of a better and a worse answer at a time" in told
     assert "reference pass" in told
+
+
+def test_a_model_that_takes_all_of_a_gpu_is_spread_over_more() -> None:
+    """What the driver keeps is nobody's: a plan to the last byte would be machines for a server that cannot start."""
+    made = plan_serving(serving("kimi-k2.5", "Standard_ND96isr_H100_v5"), CATALOG)
+    assert made.node_count == 2
+    assert "80.0 GiB, of which a server can take 75.2 GiB" in made.why

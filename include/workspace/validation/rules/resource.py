@@ -152,7 +152,7 @@ def serving_fits(context: Context) -> Iterator[Fault]:
     needed = sizing.total(sizing.serving_memory(model, machine))
     message = (
         f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
-        f"one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
+        f"one {machine.gpu} has {sizing.room(machine)}"
     )
     if context.runtime == "vllm":
         try:
