@@ -184,33 +184,31 @@ class Service:
 
 
 class GrowingText:
-    """An answer's text so far; it ends before the first stop text."""
+    """An answer's text as it grows; it ends before the first stop text. Only what is held back is kept."""
 
     def __init__(self, decode: Callable[[int], str], stops: Sequence[str]) -> None:
         """:param decode: gives the text that a token completes."""
         self._decode, self._stops = decode, stops
-        self._text, self._sent = "", 0
+        self._held = ""  # the end of the text, which may be the beginning of a stop text
         self.stopped = False  # by a stop text
 
     def take(self, token: int) -> str:
-        """What can be said after one more token: all but what may be the beginning of a stop text."""
+        """What can be said after one more token."""
         if self.stopped:
             return ""
-        self._text += self._decode(token)
-        cut = first_stop(self._text, self._stops)
+        text = self._held + self._decode(token)
+        cut = first_stop(text, self._stops)
         if cut is not None:
-            self._text, self.stopped = self._text[:cut], True
-            return self.rest()
-        return self._until(len(self._text) - held_back(self._text, self._stops))
+            self._held, self.stopped = "", True
+            return text[:cut]
+        safe = len(text) - held_back(text, self._stops)
+        self._held = text[safe:]
+        return text[:safe]
 
     def rest(self) -> str:
         """What was held back, when no more tokens come."""
-        return self._until(len(self._text))
-
-    def _until(self, end: int) -> str:
-        piece = self._text[self._sent : end]
-        self._sent = max(self._sent, end)
-        return piece
+        text, self._held = self._held, ""
+        return text
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from include.workloads.contract import UserConfigError
 from include.workloads.serving.__main__ import Environment
@@ -19,7 +21,7 @@ from include.workloads.serving.app import Holder, build_app
 from include.workloads.serving.gateway.environment import parts_of
 from include.workloads.serving.generation import Request, Worker
 from include.workloads.serving.metrics import Metrics
-from include.workloads.serving.service import Service, first_stop, held_back
+from include.workloads.serving.service import GrowingText, Service, first_stop, held_back
 from include.workloads.tuning.standin import _tokenizer
 from tests.support.serving_model import WholeAnswers, adapter_folder, live
 
@@ -257,6 +259,31 @@ def test_an_api_key_closes_all_but_health_and_metrics() -> None:
         assert client.post("/chat", json={"prompt": "?"}, headers=wrong).status_code == 401
         right = {"Authorization": "Bearer s3cret"}
         assert client.post("/chat", json={"prompt": "?"}, headers=right).status_code == 503
+
+
+@given(
+    st.text("abE", max_size=30),
+    st.lists(st.text("abE", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(1, 5)),
+)
+def test_text_in_pieces_is_the_whole_text_before_its_first_stop(
+    whole: str, stops: list[str], sizes: list[int]
+) -> None:
+    pieces, left = [], whole
+    for size in [*sizes, len(whole)]:
+        pieces.append(left[:size])
+        left = left[size:]
+    text = GrowingText(lambda token: pieces[token], stops)
+    said = [text.take(token) for token in range(len(pieces))]
+    ends = [end for stop in stops if (end := whole.find(stop)) >= 0]
+    if not ends:
+        assert "".join([*said, text.rest()]) == whole
+        return
+    assert text.stopped
+    found = "".join([*said, text.rest()])
+    assert whole.startswith(found)
+    assert not any(stop in found for stop in stops)
+    assert any(whole.startswith(stop, len(found)) for stop in stops), "it ends where a stop text begins"
 
 
 def test_stop_texts_are_found_and_their_beginnings_held_back() -> None:
