@@ -29,6 +29,8 @@ REGISTRY_CONFIG = "/etc/kaito/registry"
 SECRET_MODE = 0o440  # the group may read, and fsGroup makes the group ours
 #: Beside its weights a GPU pod needs memory for libraries, rows and buffers, in GiB.
 GPU_POD_MEMORY = 32
+#: Each GPU has a process of its own, with CUDA's and PyTorch's memory.
+GPU_PROCESS_MEMORY = 8
 #: What an adapter's pull takes at most (include.workloads.adapter.pull), and as much again while it is unpacked.
 ADAPTER_DISK = 33
 
@@ -149,7 +151,8 @@ def weights_memory_limit(plan: Plan, settings: ManifestSettings) -> str:
 
 
 def _weights_memory_gib(plan: Plan) -> int:
-    return math.ceil(2 * plan.weights_bytes / GIB) + GPU_POD_MEMORY
+    more = GPU_PROCESS_MEMORY * max(0, plan.gpus_per_node - 1)
+    return math.ceil(2 * plan.weights_bytes / GIB) + GPU_POD_MEMORY + more
 
 
 def scratch(name: str, size_limit: str, **more: str) -> Manifest:

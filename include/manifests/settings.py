@@ -27,9 +27,9 @@ class ManifestSettings:
     `region` is the cloud's, where the zones of machines are told by it; whoever asks for machines looks it up.
     `volume_zones` are the zones, by their whole names, that a volume of the run is in: whoever asks for machines looks
     them up too.
-    `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, unless
-    `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp; `step_timeout_minutes` the time of the
-    steps that wait for others' servers, dataset and adapter.
+    `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, and 8 more
+    for each further GPU, unless `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp;
+    `step_timeout_minutes` the time of the steps that wait for others' servers, dataset and adapter.
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are BYO (bring your own).
     """
 

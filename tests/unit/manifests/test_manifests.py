@@ -15,7 +15,7 @@ from kubernetes.utils import parse_quantity
 
 from include import manifests
 from include.contracts.evaluation_policy import EvaluationPolicy, JudgePolicy
-from include.manifests import Evaluated, ManifestSettings
+from include.manifests import Evaluated, ManifestSettings, pods
 from include.manifests.serving import adapters_of
 from include.manifests.serving_pod import startup_seconds
 from include.planning import Plan, plan, plan_serving
@@ -279,6 +279,13 @@ def test_large_weights_have_room_in_memory_and_on_disk() -> None:
     limit = parse_quantity(spec["containers"][0]["resources"]["limits"]["memory"])
     assert limit >= 2 * SERVING.weights_bytes
     assert parse_quantity(room["dshm"]["sizeLimit"]) < limit, "memory volumes count as their pod's memory"
+
+
+def test_each_gpu_s_process_has_memory_of_its_own() -> None:
+    """Eight copies of a small model in the memory of one would end with OOMKilled, on a machine that has plenty."""
+    one, eight = (replace(SERVING, gpus_per_node=gpus) for gpus in (1, 8))
+    limits = [parse_quantity(pods.weights_memory_limit(plan, SETTINGS)) for plan in (one, eight)]
+    assert limits[1] - limits[0] == 7 * 8 * 2**30
 
 
 def test_a_dataset_from_a_volume() -> None:
