@@ -13,6 +13,7 @@ from include.workloads.dataset.columnar import MAX_CHILD_BYTES
 from include.workloads.dataset.content import SAMPLES, SCANNED_ROWS, TOKENISED_ROWS
 from include.workloads.dataset.fetch import Limits
 from include.workloads.dataset.job import MAX_EXPANSION, MAX_ROWS
+from include.workloads.dataset.ranges import AT_ONCE, PART_BYTES
 from include.workloads.dataset.text import MAX_ROW_CHARS
 from include.workloads.tuning.rows import MAX_DROPPED_SHARE
 
@@ -54,7 +55,8 @@ default).
 
 Every address is judged by the [same policy](security.md), whatever the scheme; a store inside the network needs
 `allowed_networks`. Write `@COMMIT` to learn from the same files for good; a branch is looked up when the run starts,
-and all its files are read at the commit that it had then.
+and all its files are read at the commit that it had then. Files of more than {split} MiB come over {connections}
+connections at once where their server takes ranges, and a download that broke off goes on where it ended.
 
 ## Layouts
 
@@ -148,7 +150,12 @@ def page() -> str:
     """The whole page."""
     return "".join(
         (
-            _TOP.format(wrappers=_code(layouts.WRAPPERS), sources=_sources()),
+            _TOP.format(
+                wrappers=_code(layouts.WRAPPERS),
+                sources=_sources(),
+                split=2 * PART_BYTES >> 20,
+                connections=AT_ONCE,
+            ),
             _layouts(),
             _MIDDLE.format(system=_code(layouts.SYSTEM[1:])),
             _roles(),

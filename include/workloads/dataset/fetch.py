@@ -5,18 +5,17 @@ A file appears under its name only when it is complete. Size and time caps hold 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import urllib3
-from urllib3.exceptions import HTTPError
 
 from include.workloads.contract import (
     TryAgain,
@@ -25,8 +24,16 @@ from include.workloads.contract import (
     atomic_write,
     file_write_error,
 )
+from include.workloads.dataset import ranges
 from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
 from include.workloads.dataset.hub_files import expand
+from include.workloads.dataset.ranges import (
+    ANOTHER_PART,
+    Parts,
+    can_be_split,
+    content_range,
+    read_some,
+)
 from include.workloads.dataset.store_client import Opens
 from include.workloads.deadline import Deadline
 
@@ -34,7 +41,7 @@ log = logging.getLogger("dataset")
 
 Result = TypeVar("Result")
 
-CHUNK = MIB = 1 << 20
+MIB = 1 << 20
 PROGRESS_SECONDS = 5.0
 
 
@@ -171,38 +178,64 @@ class Fetcher:
             total = _resumed_total(response, held, version)
             if response.status == 416 or (resumed and total is None):
                 part.unlink(missing_ok=True)
-                raise PassingFault("the server gave another part of the file than asked for")
+                raise PassingFault(ANOTHER_PART)
             _remember(note, url, response.headers)
             if resumed:
                 log.info("  going on at %.1f MiB", held / MIB)
             expected = total if resumed else _length(response)
-            self._receive(url, response, part, held if resumed else 0, expected)
+            start = held if resumed else 0
+            chunks = self._chunks(url, response, start, expected)
+            digest = self._receive(url, chunks, part, start, expected)
             if deadline.expired:
                 # A stream without a length that was ended by the deadline looks complete.
                 raise self._too_slow(url)
         finally:
             response.close()
-        return _finish(url, part, target, response.headers)
+        return _finish(url, part, target, response.headers, digest)
+
+    def _chunks(
+        self, url: str, response: urllib3.BaseHTTPResponse, start: int, total: int | None
+    ) -> Generator[bytes]:
+        """The bytes of the file from `start` on: of this answer, or after its first part of several connections."""
+        etag = response.headers.get("ETag")
+        if total is None or not can_be_split(response, etag, total - start):
+            while data := read_some(response):
+                yield data
+            return
+        here = start
+        while here < start + ranges.PART_BYTES and (
+            data := read_some(response, min(ranges.CHUNK, start + ranges.PART_BYTES - here))
+        ):
+            here += len(data)
+            yield data
+        response.close()
+        if here == start + ranges.PART_BYTES:
+            left = Parts(self.client, url, str(etag), total, lambda: self.deadline - self.clock())
+            yield from left.read(here)
 
     def _receive(
-        self, url: str, response: urllib3.BaseHTTPResponse, part: Path, start: int, expected: int | None
-    ) -> None:
+        self, url: str, chunks: Generator[bytes], part: Path, start: int, expected: int | None
+    ) -> str:
+        """Append the file's bytes to the part; its SHA-256, which is taken meanwhile."""
         room = self.limits.max_bytes - self.received
         if expected is not None and expected > room:
             raise self._too_big(url)
         size, said = start, self.clock()
+        digest = _digest_of(part) if start else hashlib.sha256()
         try:
-            with part.open("ab" if start else "wb") as file:
-                while data := _read(response):
+            with part.open("ab" if start else "wb") as file, contextlib.closing(chunks) as arriving:
+                for data in arriving:
                     size += len(data)
                     if size > room:
                         raise self._too_big(url)
                     file.write(data)
+                    digest.update(data)
                     said = self._tick(url, size, expected, said)
         except OSError as error:
             raise file_write_error(error, "the download", part.parent) from None
         if expected is not None and size != expected:
             raise PassingFault(f"the connection ended after {size} of {expected} bytes")
+        return digest.hexdigest()
 
     def _tick(self, url: str, size: int, expected: int | None, said: float) -> float:
         now = self.clock()
@@ -223,15 +256,18 @@ class Fetcher:
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file."""
+    return _digest_of(path).hexdigest()
+
+
+def _digest_of(path: Path) -> hashlib._Hash:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256")
 
 
-def _finish(url: str, part: Path, target: Path, headers: Mapping[str, str]) -> Fetched:
+def _finish(url: str, part: Path, target: Path, headers: Mapping[str, str], digest: str) -> Fetched:
     size = part.stat().st_size
     if size == 0:
         raise UserDataError(f"{shown(url)} answered with an empty file.")
-    digest = sha256_of(part)
     part.replace(target)
     return Fetched(
         target, digest, size, headers.get("ETag"), headers.get("Last-Modified"), headers.get("Content-Type")
@@ -242,20 +278,9 @@ def _note(target: Path) -> Path:
     return target.with_name(target.name + ".version.json")
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """What has arrived, at most one chunk: a full chunk may never come from a slow server."""
-    try:
-        return response.read1(CHUNK)
-    except HTTPError as error:
-        raise PassingFault(f"the download broke off ({type(error).__name__})") from None
-
-
 def _length(response: urllib3.BaseHTTPResponse) -> int | None:
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdigit() else None
-
-
-_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
 def _resumed_total(response: urllib3.BaseHTTPResponse, held: int, version: _Version | None) -> int | None:
@@ -264,10 +289,10 @@ def _resumed_total(response: urllib3.BaseHTTPResponse, held: int, version: _Vers
     A part that was not asked for, one of another version and one that ends early would each make a file that looks
     whole and is not.
     """
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    found = content_range(response.headers)
     if version is None or found is None or not version.matches(response.headers):
         return None
-    first, last, total = map(int, found.groups())
+    first, last, total = found
     return total if first == held and last + 1 == total else None
 
 
