@@ -57,54 +57,12 @@ BESIDE: dict[str, dict[str, Any]] = {
     "LoraConfig.layers_pattern": {"target_modules": ["o_proj"], "layers_to_transform": [0]},
 }
 #: What transformers' own loop reads, whatever the objective's trainer is: walked once, with sft.
-LOOP = (
-    *(
-        "adam_",
-        "average_tokens",
-        "bf16",
-        "data_seed",
-        "dataloader_",
-        "ddp_",
-        "ddp",
-        "disable_tqdm",
-        "enable_jit",
-        "fp16",
-    ),
-    *(
-        "full_determinism",
-        "hub_",
-        "ignore_",
-        "include_for",
-        "jit_",
-        "learning_rate",
-        "log_",
-        "logging_",
-        "lr_scheduler",
-    ),
-    *(
-        "max_grad_norm",
-        "max_steps",
-        "num_train_epochs",
-        "optim",
-        "push_",
-        "restore_",
-        "run_",
-        "save_",
-        "seed",
-        "skip_",
-    ),
-    *(
-        "tf32",
-        "torch_",
-        "tpu_",
-        "use_cache",
-        "use_ipex",
-        "use_legacy",
-        "warmup",
-        "weight_decay",
-        "eval_delay",
-    ),
-)
+_LOOP = """
+    adam_ average_tokens bf16 data_seed dataloader_ ddp disable_tqdm enable_jit fp16 full_determinism hub_ ignore_
+    include_for jit_ learning_rate log_ logging_ lr_scheduler max_grad_norm max_steps num_train_epochs optim push_
+    restore_ run_ save_ seed skip_ tf32 torch_ tpu_ use_cache use_ipex use_legacy warmup weight_decay eval_delay
+"""
+LOOP = tuple(_LOOP.split())
 OF_KIND: dict[str, list[Any]] = {
     "bool": [True, False],
     "int": [1, 2],
