@@ -231,21 +231,33 @@ def measured(
     with ExitStack() as stack:
         ups = _started(names, weights, adapters, folder, stack)
         models = {name: ADAPTER if adapters else SERVERS[name].names(weights) for name in ups}
-        for name, (url, _, _) in ups.items():
-            asyncio.run(load(url, models[name], 1, 0))  # the first answer makes what the others find
+        for name, (url, _, _) in list(ups.items()):
+            if answered(name, url, models[name], 1, 0) is None:  # the first answer makes what the others find
+                del ups[name]
         for cycle in range(cycles):
             for number in clients:
                 for name, (url, process, start) in ups.items():
                     if cycle and name in ONCE:
                         continue
                     cpu, began = cpu_seconds(process), time.monotonic()
-                    speed, firsts = asyncio.run(load(url, models[name], number, 100 * cycle + number))
+                    if (got := answered(name, url, models[name], number, 100 * cycle + number)) is None:
+                        continue
+                    speed, firsts = got
                     spent = 1000 * (cpu_seconds(process) - cpu) / (speed * (time.monotonic() - began))
                     first = statistics.median(firsts)
                     row = f"{name:<14}{number:>8}{speed:>10.0f}{first:>12.2f}{max(firsts):>12.2f}"
                     print(f"{row}{spent:>14.1f}{start:>10.1f}", flush=True)
                     found[name][number].append(Load(speed, first))
     return found
+
+
+def answered(name: str, url: str, model: str, clients: int, seed: int) -> tuple[float, list[float]] | None:
+    """What `load` gives; None, and a line that says why, where the server fails: the others go on."""
+    try:
+        return asyncio.run(load(url, model, clients, seed))
+    except (RuntimeError, httpx.HTTPError) as error:
+        print(f"{name:<14}{clients:>8} failed: {type(error).__name__}: {str(error)[-300:]}", flush=True)
+        return None
 
 
 def _started(
