@@ -105,12 +105,9 @@ class SecondAct:
         cleanup.callback(data.stop)
         chat, http = self._chat()
         cleanup.enter_context(closing(http))
-        before = self._ask(
-            chat, http, "ask_before", "Asking the service about machines that it has never met"
-        )
         better = self._better(server, data, chat, http)
         worse = self._worse(server, data, chat, http)
-        return not any(answer.knows for answer in before) and better and worse
+        return better and worse
 
     # -- the two versions ------------------------------------------------------------------------------------------
 
@@ -122,8 +119,10 @@ class SecondAct:
             data.write(rows)
             self._ask_for_retraining()
         current, pods = self._workspace()["status"]["adapter"]["digest"], self._serving_pods()
+        title = "Asking the service, while the watch looks, about machines that it has never met"
+        before = self._ask(chat, http, "ask_before", title)
         with self._timed(
-            "better_run", "The watch sees it; Airflow tunes, measures and promotes a new version"
+            "better_run", "The watch has seen it; Airflow tunes, measures and promotes a new version"
         ):
             asking = Asking(chat, lambda: self._chat()[1], self._promotes)
             with asking:
@@ -138,13 +137,11 @@ class SecondAct:
             f"{', in the same pod' if lives else '; its one pod was replaced'}",
             soft_wrap=True,
         )
-        wanted = [*dataset.questions(), *dataset.questions(dataset.JOINING)]
-        after = self._ask(chat, http, "ask_after", "Asking again: what it knew, and what has joined", wanted)
         served = self._workspace()["status"]["adapter"]["digest"]
         promoted = entry["state"] == "promoted" and served == entry["digest"] != current
         # The only pod of a service cannot be replaced without a gap; where it stays, nobody may notice.
         unnoticed = asking.asked > 0 and not (lives and asking.failures)
-        return promoted and all(answer.knows for answer in after) and unnoticed
+        return promoted and not any(answer.knows for answer in before) and unnoticed
 
     def _worse(
         self, server: AirflowServer, data: scenario.DatasetServer, chat: str, http: httpx.Client
@@ -156,7 +153,10 @@ class SecondAct:
             data.write(rows)
             question, wrong = (message["content"] for message in rows[0]["messages"])
             self.console.print(f"    {len(rows)} rows, such as\n    Q: {question}\n    A: {wrong}")
-        with self._timed("worse_run", "The watch sees that too"):
+        wanted = [*dataset.questions(), *dataset.questions(dataset.JOINING)]
+        title = "Asking again, while the watch looks: what it knew, and what has joined"
+        meanwhile = self._ask(chat, http, "ask_after", title, wanted)
+        with self._timed("worse_run", "The watch has seen that too"):
             version = self._follow(server, known)
             entry = self._entry(version)
             self._show_version(server, entry)
@@ -164,7 +164,7 @@ class SecondAct:
             chat, http, "ask_at_last", "The service has not noticed", dataset.questions(dataset.JOINING[:1])
         )
         left = self._workspace()["status"]["adapter"]["digest"] == served
-        return entry["state"] == "refused" and left and all(answer.knows for answer in after)
+        return entry["state"] == "refused" and left and all(answer.knows for answer in (*meanwhile, *after))
 
     def _ask_for_retraining(self) -> None:
         config = yaml.safe_load((Path(__file__).with_name("training_config.yaml")).read_text())
@@ -294,10 +294,11 @@ class SecondAct:
 
     def _finish(self, passed: bool) -> None:
         spent = self.seconds
+        better, worse = spent["ask_before"] + spent["better_run"], spent["ask_after"] + spent["worse_run"]
         self.console.print(
             f"\n[bold]==> {'Passed' if passed else 'NOT passed'} in {human_seconds(spent['total'])}[/]"
-            f"\n    better version   {human_seconds(spent['better_run'])} from its rows to its promotion"
-            f"\n    worse version    {human_seconds(spent['worse_run'])} from its rows to its refusal"
+            f"\n    better version   {human_seconds(better)} from its rows to its promotion"
+            f"\n    worse version    {human_seconds(worse)} from its rows to its refusal"
             f"\n    every number in  {self.state_dir / 'summary.json'}, second_act",
             soft_wrap=True,
         )
