@@ -70,6 +70,15 @@ class AirflowParts:
         command = [str(Path(sys.executable).with_name("airflow")), "db", "migrate"]
         subprocess.run(command, cwd=PROJECT_ROOT, env=self.environment, check=True, capture_output=True)
 
+    def command(self, *arguments: str) -> str:
+        """Run `airflow <arguments>` in this deployment and return what it prints; a failure is shown and raised."""
+        command = [str(Path(sys.executable).with_name("airflow")), *arguments]
+        done = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
     def start(self, *parts: str, **settings: str) -> None:
         """Start parts in the background, each in a session of its own; ``settings``: environment of these alone."""
         for part in parts or PARTS:

@@ -203,8 +203,8 @@ def hanging_server() -> Iterator[str]:
 
 
 @contextmanager
-def reconciled_stack(folder: Path) -> Iterator[ReconciledStack]:
-    """Start everything below ``folder`` and stop it at the end."""
+def reconciled_stack(folder: Path, **more: str) -> Iterator[ReconciledStack]:
+    """Start everything below ``folder`` and stop it at the end; ``more``: further environment of Airflow's parts."""
     state, weights = folder / "state", folder / "weights"
     weights.mkdir(parents=True)
     make_standin(weights / PRESET)
@@ -217,6 +217,7 @@ def reconciled_stack(folder: Path) -> Iterator[ReconciledStack]:
         settings = {
             "AIRFLOW__KAITO__INSECURE_REGISTRIES": f"{sandbox.registry},{registry_door.address}",
             "AIRFLOW__KAITO__POOL_PROVIDERS": ADDED_PROVIDER,
+            **more,
         }
         airflow = AirflowParts(folder / "airflow", sandbox, weights, settings)
         held.callback(airflow.stop)
