@@ -116,9 +116,10 @@ class AskServiceOperator(WorkspaceTask, BaseOperator):
                 timeout=ANSWER_SECONDS,
                 headers=headers,
             )
-            return redact(str(told["choices"][0]["message"]["content"]))
         except ClusterError as error:
             raise AirflowException(f"Model {model} does not answer: {error}") from None
+        try:
+            return redact(str(told["choices"][0]["message"]["content"]))
         except (KeyError, IndexError, TypeError):
             raise AirflowException(
                 f"Model {model} answers, but not as the OpenAI API does: {redact(str(told))[:200]}"

@@ -77,10 +77,10 @@ def test_an_answer_that_fails_fails_the_task_and_may_be_tried_again(cluster: Fak
     cluster.answers = [said("I am base."), ClusterError(500, "InternalError", "out of memory")]
     with pytest.raises(AirflowException, match=r"Model served does not answer: .*out of memory"):
         ask(cluster)
-    cluster.said, cluster.answers = [MODELS], [{"choices": []}]
+    cluster.answers = [{"choices": []}]
     with pytest.raises(AirflowException, match="not as the OpenAI API"):
         ask(cluster)
-    cluster.said = [{"data": []}]
+    cluster.models = {"data": []}
     with pytest.raises(AirflowException, match="names no model"):
         ask(cluster)
 
