@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from airflow.api_fastapi.core_api.datamodels.dag_run import DAGRunResponse
 from airflow.sdk import BaseNotifier
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.triggers.callback import CallbackTrigger
+from airflow.utils.state import CallbackState
 from kaito import alerts
 
 NOTIFIERS, DEADLINE = "AIRFLOW__KAITO__NOTIFIERS", "AIRFLOW__KAITO__RETRAIN_DEADLINE_MINUTES"
@@ -126,6 +129,22 @@ async def test_what_is_late_is_told_to_everybody_though_one_of_them_cannot_hear(
     shown = {"dag_run_id": "manual__1", "dag_id": "kaito_retrain"}
     assert set(shown) <= set(DAGRunResponse.model_fields), "as Airflow's scheduler hands a run over"
     await getattr(importlib.import_module(module), function)(context={"dag_run": shown})
+    assert Told.heard == ["manual__1: it has not ended in time"]
+
+
+async def test_the_trigger_of_a_missed_deadline_calls_it_with_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(NOTIFIERS, f"{__name__}:Told")
+    monkeypatch.setenv(DEADLINE, "90")
+    alert = alerts.deadline()
+    assert alert is not None
+    assert isinstance(alert.callback, AsyncCallback)
+    Told.heard.clear()
+    context = {"dag_run": {"dag_run_id": "manual__1", "dag_id": "kaito_retrain"}, "deadline": {"id": "1"}}
+    trigger = CallbackTrigger(alert.callback.path, {"context": context})
+    events = [event.payload async for event in trigger.run()]
+    assert [one["state"] for one in events] == [CallbackState.RUNNING, CallbackState.SUCCESS], events
     assert Told.heard == ["manual__1: it has not ended in time"]
 
 
