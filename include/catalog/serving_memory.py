@@ -138,8 +138,9 @@ def single_node_fits(model: Model, machine: Machine, context: int | None = None)
 
 
 def kv_cache_tokens(model: Model, machine: Machine, nodes: int = 1, split: Split = "layers") -> int:
-    """Tokens of KV cache that the memory left beside weights and overhead holds; 0 when nothing is left."""
-    left = machine.gpu_memory_bytes - total(serving_memory(model, machine, 0, nodes, split))
+    """Tokens of KV cache that a server's usual share of the memory holds beside weights and overhead; 0 for none."""
+    share = UTILISATION * seen(machine.gpu, machine.gpu_memory_bytes)
+    left = share - total(serving_memory(model, machine, 0, nodes, split))
     each = kv_bytes_per_gpu(model, machine.gpus, split) / nodes
     return max(0, math.floor(left / each)) if each else 0
 

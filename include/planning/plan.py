@@ -166,7 +166,7 @@ def _serving(
         dtype=dtype,
         memory=tuple(memory),
         max_model_len=min(longest, context) if wanted else longest,
-        kv_cache_tokens=sizing.kv_cache_tokens(model, machine, nodes),
+        kv_cache_tokens=max(sizing.kv_cache_tokens(model, machine, nodes), context),
         why=why,
         runtime=runtime,
         weights_format=model.load_format if runtime == VLLM and model.load_format != "auto" else "",

@@ -348,3 +348,13 @@ def test_a_model_that_takes_all_of_a_gpu_is_spread_over_more() -> None:
     made = plan_serving(serving("kimi-k2.5", "Standard_ND96isr_H100_v5"), CATALOG)
     assert made.node_count == 2
     assert "80.0 GiB, of which a server can take 75.2 GiB" in made.why
+
+
+def test_the_context_that_is_told_is_one_of_the_memory_that_the_server_gets() -> None:
+    made = plan_serving(serving("llama-3.1-8b-instruct", "Standard_NV36ads_A10_v5"), CATALOG)
+    fixed = sum(size for term, size in made.memory if term != "KV cache of one context")
+    cache = made.kv_cache_tokens * CATALOG.model("llama-3.1-8b-instruct").kv_bytes_per_token
+    assert fixed + cache <= 0.84 * 22.5 * 2**30, "an A10 shows 22.5 of its 24 GiB"
+    assert 2048 <= made.max_model_len <= made.kv_cache_tokens
+    full = plan_serving(serving("llama-3.3-70b-instruct", "Standard_NC48ads_A100_v4"), CATALOG)
+    assert full.kv_cache_tokens == full.max_model_len == 2048, "what must fit, fits"
