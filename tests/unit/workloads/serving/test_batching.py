@@ -24,6 +24,7 @@ from transformers import (
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.serving.adapters import find_adapters, read_adapter
+from include.workloads.serving.batching import highest
 from include.workloads.serving.engine import Engine
 from include.workloads.serving.generation import Request, Settings, sampling
 from include.workloads.serving.packed import PackedLinear
@@ -167,6 +168,21 @@ def test_what_a_row_holds_is_read_once(llama: Path, adapters: Path) -> None:
     read.clear()
     ask([*start, 8], "one")
     assert max(read) == 61
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_first_of_the_highest_scores_is_the_choice(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    scores = torch.randint(-5, 5, (50, 300)).to(dtype)  # many are equal
+    scores[3, 7] = float("nan")
+    with torch.inference_mode():
+        found = highest(scores)
+        assert found == scores.argmax(-1).tolist()
+    assert found[3] == 7
+    rows = [row for row in range(50) if row != 3]
+    assert [found[row] for row in rows] == [
+        scores[row].tolist().index(max(scores[row].tolist())) for row in rows
+    ]
 
 
 def test_cancelled_and_failing_requests_leave_the_others_alone(llama: Path) -> None:
