@@ -20,6 +20,7 @@ from include.contracts import held_out
 from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
+from include.workloads.dataset.languages import LOOKED_AT, languages
 from include.workloads.dataset.personal import KINDS, kinds_in
 from include.workloads.tuning import preferences
 from include.workloads.tuning import rows as tuning_rows
@@ -55,6 +56,7 @@ class _Found:
     cut: int = 0
     lost: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
+    begins: list[str] = field(default_factory=list)
     personal: Counter[str] = field(default_factory=Counter)
     trained: set[bytes] = field(default_factory=set)
     held: list[bytes] = field(default_factory=list)
@@ -63,6 +65,7 @@ class _Found:
 
 def look_at(parquet: Path, look: Look) -> dict[str, Any]:
     """The report's part about the content of the rows, as plain JSON values."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(parquet) as file:
@@ -74,15 +77,19 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
             if chosen:
                 scanned += 1
                 _scan(value, look, found)
+            if index % token_stride == 0:
+                found.begins.append("\n".join(text[:LOOKED_AT] for text in _texts(value))[:LOOKED_AT])
             if look.tokenizer is not None and index % token_stride == 0:
                 tokenised += _measure(value, index, look, found)
             if first:
                 found.samples.append(_sample(value, look))
+    pa.default_memory_pool().release_unused()  # it would stand beside the model that knows the languages
     return {
         "rows": total,
         "scanned_rows": scanned,
         "tokens": _tokens(found, tokenised, look) if tokenised else None,
         "scripts": _shares(found.scripts, scanned),
+        "languages": _shares(languages(found.begins), len(found.begins)),
         "personal": {name: found.personal.get(name, 0) for name in KINDS},
         "held_out": _overlap(found, look, scanned == total) if look.held_out_share > 0 else None,
         "samples": found.samples,

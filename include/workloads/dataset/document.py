@@ -126,11 +126,12 @@ asked for; so does a larger share of rows that lose their answer when they are c
 
 Beside the rows, on the work volume, lie `data/report.json` and `data/report.html`, a page that needs nothing else:
 rows used and not used with the reasons, each file's layout, the tokens a row has and what is cut, rows that repeat,
-held-out rows whose question is trained on as well, writing systems, and the first {samples} rows as the model reads
-them, with what the loss is on in colour. Email addresses, phone numbers, card and bank account numbers and keys are
-counted by simple patterns: a hint where to look, not a proof. What matters of it stands in the log and in `findings`
-of the step's result. The limits above are judged here, on a CPU, with the report already written. Up to {scanned} rows
-are searched and {tokenised} tokenised, evenly over the whole; the training judges every row of longer datasets.
+held-out rows whose question is trained on as well, writing systems, languages, and the first {samples} rows as
+the model reads them, with what the loss is on in colour. Email addresses, phone numbers, card and bank account numbers
+and keys are counted by simple patterns: a hint where to look, not a proof. What matters of it stands in the log and in
+`findings` of the step's result. The limits above are judged here, on a CPU, with the report already written. Up to
+{scanned} rows are searched, and of {tokenised} the language is told (by py3langid, where it is sure) and tokens are
+counted, evenly over the whole; the training judges every row of longer datasets.
 Where weights come from a mirror that the CPU machine does not have, nothing is said of tokens.
 
 ## Limits

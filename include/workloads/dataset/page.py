@@ -39,6 +39,7 @@ def page(report: Mapping[str, Any], samples: Iterable[Sample] = ()) -> str:
         ),
         _scanned(content),
         _counted("Writing systems", "share of the rows", _percent(content.get("scripts") or {})),
+        _counted("Languages", "share of the rows", _percent(content.get("languages") or {})),
         _samples(samples, content.get("tokens") is not None),
     ]
     return (

@@ -18,6 +18,7 @@ from include.workloads.contract import UserDataError
 from include.workloads.dataset import content, job, layouts
 from include.workloads.dataset.content import Look, look_at, question_key, script_of
 from include.workloads.dataset.job import run_job
+from include.workloads.dataset.languages import languages
 from include.workloads.dataset.options import Options, options_of
 from include.workloads.dataset.page import page
 from include.workloads.dataset.personal import kinds_in
@@ -129,6 +130,26 @@ def test_any_text_can_be_searched(text: str) -> None:
 )
 def test_writing_systems(text: str, script: str) -> None:
     assert script_of(text) == script
+
+
+def test_languages_are_named_where_they_can_be_told() -> None:
+    texts = [
+        "What is the capital of France? The capital is Paris, of course.",
+        "Was ist die Hauptstadt von Frankreich? Nat\u00fcrlich Paris.",
+        "\u041a\u0430\u043a\u0430\u044f \u0441\u0442\u043e\u043b\u0438\u0446\u0430?",
+        "def f(x): return x+1",
+        "2 + 2 = 4",
+        "",
+    ]
+    assert languages(texts) == {"en": 1, "de": 1, "ru": 1, "unknown": 3}
+    assert languages([]) == {}
+
+
+def test_the_report_tells_the_languages_of_rows(tmp_path: Path) -> None:
+    english = ("Where does the quick brown fox jump?", "It jumps over the lazy dog.")
+    german = ("Wo liegt der Hund heute?", "Der Hund liegt auf dem Sofa und schl\u00e4ft.")
+    found = look_at(write(tmp_path, english, german, english, english), Look())
+    assert found["languages"] == {"en": 0.75, "de": 0.25}
 
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS, ids=lambda layout: layout.name)
