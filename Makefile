@@ -33,7 +33,7 @@ help: ## Show this list
 
 .PHONY: system
 system: ## Check (and as root install) the two Debian packages: docker-registry, bubblewrap
-	@missing=""; \
+	@missing="$(MORE_PACKAGES:%= %)"; \
 	command -v docker-registry >/dev/null || missing="$$missing docker-registry"; \
 	command -v bwrap >/dev/null || missing="$$missing bubblewrap"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
@@ -115,6 +115,12 @@ ifeq ($(TESTS),tests)
 else
 	@$(PY) -m pytest $(TESTS)
 endif
+
+.PHONY: test-browser
+test-browser: setup ## The pages in a browser, in some two minutes; as root it installs Debian's chromium where none is
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| $(MAKE) -s system MORE_PACKAGES="chromium fonts-dejavu-core"
+	@KAITO_SCREENSHOTS=$(STATE)/screenshots $(PY) -m pytest tests/e2e && echo "Screenshots: $(STATE)/screenshots"
 
 .PHONY: test-slow
 test-slow: setup ## The tests that take minutes each, left out of `make test`

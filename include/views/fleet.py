@@ -177,7 +177,7 @@ def summary(rows: Sequence[Row]) -> str:
     """The table in a sentence: how many, how many need somebody, what they cost an hour."""
     bad = sum(one.tone == states.Tone.BAD for one in rows)
     rate = sum(one.usd_per_hour for one in rows)
-    trouble = f", {bad} of them in trouble" if bad else ""
+    trouble = "" if not bad else f", {bad} of them in trouble" if len(rows) > 1 else ", in trouble"
     return f"{len(rows):,} Workspace{'s' if len(rows) != 1 else ''}{trouble}; {usd(rate)} an hour."
 
 

@@ -1,6 +1,6 @@
-"""A walk through the pages in a browser: from an empty table to a served model, with a failure and a pause on the way.
+"""The pages in a browser, in Airflow's own login: what a person sees before and after a Workspace is there.
 
-One walk in a few tests that build on each other's Workspaces: starting Airflow and a training is what takes the time.
+The tests build on each other's Workspaces. Those that wait for a training are `slow`; the others are a part of CI.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from include.workspace.api import names
 from tests.support.reconciled import ReconciledStack
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 Open = Callable[..., Any]
 Picture = Callable[[Any, str], None]
@@ -25,14 +26,17 @@ def pages(stack: ReconciledStack, path: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def workspaces(stack: ReconciledStack) -> None:
-    """One that is tuned and served on the stand-in weights, one that cannot be pushed."""
-    stack.apply_push_secret()
-    tuned = stack.tuning(TUNED, steps=40, roll_out=True)
-    stack.kubectl.apply(tuned)
-    broken = stack.quick_start(BROKEN)
-    broken["tuning"]["output"]["imagePushSecret"] = "no-such-secret"
-    stack.kubectl.apply(broken)
+def broken(stack: ReconciledStack) -> None:
+    """A Workspace that names a Secret which nobody has made."""
+    document = stack.quick_start(BROKEN)
+    document["tuning"]["output"]["imagePushSecret"] = "no-such-secret"
+    stack.kubectl.apply(document)
+
+
+@pytest.fixture(scope="module")
+def tuned(stack: ReconciledStack) -> None:
+    """One that is tuned and served on the stand-in weights."""
+    stack.kubectl.apply(stack.tuning(TUNED, steps=40, roll_out=True))
 
 
 def test_nobody_sees_a_page_without_a_login(stack: ReconciledStack, chromium: Any) -> None:
@@ -74,19 +78,71 @@ def test_the_form_shows_machines_a_plan_and_faults(
     assert complaints == []
 
 
-@pytest.mark.usefixtures("workspaces")
-def test_a_failed_workspace_says_why(
+@pytest.mark.usefixtures("broken")
+def test_a_failed_workspace_says_cause_and_remedy(
     stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
 ) -> None:
     page = open_browser()
     page.goto(pages(stack, f"/default/{BROKEN}"))
     page.locator("#seen .state", has_text="Failed").first.wait_for(timeout=90_000)
-    assert "no-such-secret" in page.inner_text("#seen")
+    told = page.inner_text("#seen")
+    assert "no-such-secret" in told
+    assert "kubectl create secret" in told
     picture(page, "failed")
     assert complaints == []
 
 
-@pytest.mark.usefixtures("workspaces")
+@pytest.mark.usefixtures("broken")
+def test_pausing_says_what_it_does_and_is_audited(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.goto(pages(stack, f"/default/{BROKEN}"))
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.locator("dialog[open]")
+    assert "until it is resumed" in dialog.inner_text()
+    picture(page, "pause")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Pause").click()
+    dialog.get_by_role("button", name="Pause").click()
+    page.locator("#seen .state", has_text="Paused").first.wait_for()
+    assert stack.get("workspace", BROKEN)["metadata"]["annotations"][names.PAUSED] == "true"
+    page.get_by_role("button", name="Resume").click()
+    page.locator("dialog[open]").get_by_role("button", name="Resume").click()
+    page.locator("#seen .state", has_text="Failed").first.wait_for()
+    assert names.PAUSED not in (stack.get("workspace", BROKEN)["metadata"].get("annotations") or {})
+    assert {"kaito.pause", "kaito.resume"} <= {one["event"] for one in stack.api.audit_log()}
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("broken")
+def test_search_dark_and_a_phone(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    for path in ("", f"/default/{BROKEN}"):
+        page.goto(pages(stack, path))
+        page.locator("#live", has_text="Up to date").wait_for(state="attached")
+        _fits(page)
+        picture(page, f"phone{'-one' if path else ''}")
+    page.goto(f"{stack.api.server.url}/kaito/new")
+    _fits(page)
+    picture(page, "phone-new")
+    page.goto(pages(stack))
+    page.locator("#q").fill("nothing like this")
+    page.locator("#table", has_text="No Workspace matches").wait_for()
+    assert re.search(r"q=nothing", page.url)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+    assert complaints == []
+
+
+def _fits(page: Any) -> None:
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, f"{page.url} is {wide} px wider than a phone"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tuned")
 def test_a_tuned_workspace_shows_stages_curve_cost_and_commands(
     stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
 ) -> None:
@@ -126,7 +182,8 @@ def test_a_tuned_workspace_shows_stages_curve_cost_and_commands(
     assert complaints == []
 
 
-@pytest.mark.usefixtures("workspaces")
+@pytest.mark.slow
+@pytest.mark.usefixtures("tuned")
 def test_the_tab_of_a_run_shows_its_workspace(
     stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
 ) -> None:
@@ -134,43 +191,4 @@ def test_the_tab_of_a_run_shows_its_workspace(
     page.goto(f"{stack.api.server.url}/dags/kaito_tune/runs/{stack.run_id(TUNED)}/plugin/workspace")
     page.frame_locator("iframe").get_by_role("heading", name=TUNED).first.wait_for()
     picture(page, "tab")
-    assert complaints == []
-
-
-@pytest.mark.usefixtures("workspaces")
-def test_pausing_says_what_it_does_and_is_audited(
-    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
-) -> None:
-    page = open_browser()
-    page.goto(pages(stack, f"/default/{TUNED}"))
-    page.get_by_role("button", name="Pause").click()
-    dialog = page.locator("dialog[open]")
-    assert "until it is resumed" in dialog.inner_text()
-    picture(page, "pause")
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Pause").click()
-    dialog.get_by_role("button", name="Pause").click()
-    page.locator("#seen .state", has_text="Paused").first.wait_for()
-    page.get_by_role("button", name="Resume").click()
-    page.locator("dialog[open]").get_by_role("button", name="Resume").click()
-    page.locator("#seen .state", has_text="Serving").first.wait_for()
-    assert {"kaito.pause", "kaito.resume"} <= {one["event"] for one in stack.api.audit_log()}
-    assert complaints == []
-
-
-@pytest.mark.usefixtures("workspaces")
-def test_search_dark_and_a_phone(
-    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
-) -> None:
-    page = open_browser(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    page.goto(pages(stack))
-    page.locator("#q").fill("broken")
-    page.locator("tr", has_text=TUNED).wait_for(state="detached")
-    assert re.search(r"q=broken", page.url)
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
-    for path in ("", f"/default/{TUNED}"):
-        page.goto(pages(stack, path))
-        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        assert wide <= 0, f"{path} is {wide} px wider than a phone"
-    picture(page, "phone")
     assert complaints == []

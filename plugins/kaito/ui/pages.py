@@ -29,10 +29,10 @@ FILES = {"kaito.js": "text/javascript", "kaito.css": "text/css"}
 LIST_SECONDS, PAGE_SECONDS, CURVE_SECONDS = 10, 5, 15
 COLUMNS = (
     ("name", "Name"),
+    ("state", "State"),
     ("namespace", "Namespace"),
     ("model", "Model"),
     ("kind", "For"),
-    ("state", "State"),
     ("machine", "Machine"),
     ("progress", "Progress"),
     ("", "Adapter"),
