@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Any
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,9 @@ from include.contracts.image_reference import InvalidReference, parse_reference
 
 #: Of a ConfigMap or a Secret.
 OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+#: Of lm-eval: names in its own index.
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
+MAX_TASKS = 20
 
 
 class GoldenSource(BaseModel):
@@ -93,11 +97,18 @@ class LmEvalPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
-    tasks: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")], ...] = Field(
-        min_length=1, max_length=20, strict=False
-    )
+    tasks: tuple[str, ...] = Field(strict=False)
     limit: int = Field(default=100, ge=1, le=10_000)
     few_shot: int | None = Field(default=None, alias="fewShot", ge=0, le=50)
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_names(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if not 0 < len(tasks) <= MAX_TASKS:
+            raise ValueError(f"needs 1 to {MAX_TASKS} names of tasks")
+        if wrong := [name for name in tasks if not TASK_NAME.fullmatch(name)]:
+            raise ValueError(f"has no name of a task in {wrong[0][:100]!r}: letters, digits, _, . and -")
+        return tasks
 
 
 class EvaluationPolicy(BaseModel):

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from include.contracts.adapter_record import FOLDER, ROW_DIGESTS
 from include.contracts.evaluation import (
     HELD_OUT_ROWS_FILE,
     TRAINED_ROWS_FILE,
@@ -77,6 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(40)
     ]
     pq.write_table(pa.Table.from_pylist(rows), root / "data" / "train.parquet")
+    (root / "data" / ROW_DIGESTS).write_bytes(b"12345678" * 40)
     (root / "training_config.yaml").write_text(CONFIG)
     (root / "golden.yaml").write_text(GOLDEN)
     run(tune, root, TUNING_METHOD="lora", YAML_FILE_PATH=str(root / "training_config.yaml"))
@@ -91,6 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, root / "spoilt" / WEIGHTS
     )
     return root
+
+
+def test_the_tuning_keeps_the_digests_of_its_rows_beside_its_adapter(folder: Path) -> None:
+    assert (folder / "results" / FOLDER / ROW_DIGESTS).read_bytes() == b"12345678" * 40
 
 
 def environment(root: Path, **env: str) -> dict[str, str]:

@@ -23,8 +23,8 @@ from include.workloads.tuning.rows import IGNORE, Row
 
 log = logging.getLogger("workload")
 
-#: Requests that run together, as serving has it.
-BATCH = 8
+#: Requests that run together, as many as the server has by default.
+AT_ONCE = 16
 
 Progress = Callable[[int], None]
 
@@ -90,26 +90,20 @@ class TransformersEngine:
         self.tokenizer, self.context = self._loaded.tokenizer, self._loaded.context
 
     def answers(self, subject: Subject, questions: Sequence[Question], progress: Progress) -> list[Answer]:
-        # Like beside like: a batch is as long as its longest prompt.
+        # Like beside like: rows are as long as the longest one among them.
         order = sorted(range(len(questions)), key=lambda place: len(questions[place].prompt_ids))
-        found: dict[int, Answer] = {}
-        for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
-            for place, answer in zip(
-                places, self._run(subject, [questions[place] for place in places]), strict=True
-            ):
-                found[place] = answer
-            progress(len(places))
+        answers = self._run(subject, [questions[place] for place in order], progress)
+        found = dict(zip(order, answers, strict=True))
         return [found[place] for place in range(len(questions))]
 
     def answer(self, subject: Subject, question: Question) -> Answer:
-        return self._run(subject, [question])[0]
+        return self._run(subject, [question], lambda _: None)[0]
 
-    def _run(self, subject: Subject, questions: Sequence[Question]) -> list[Answer]:
+    def _run(self, subject: Subject, questions: Sequence[Question], progress: Progress) -> list[Answer]:
         settings = Settings(adapter=_name(subject))
         started = time.monotonic()
         requests = [Request(list(one.prompt_ids), one.max_tokens, settings) for one in questions]
-        self._loaded.generate(requests)
+        self._loaded.generate(requests, AT_ONCE, progress)
         seconds = time.monotonic() - started
         return [self._answer(request, seconds) for request in requests]
 

@@ -7,6 +7,7 @@ that the model gives by itself, the slower ways where they do not.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -140,13 +141,28 @@ class Engine:
             raise UserConfigError(f"The adapter {adapter} was taken away.")
         return Choice(request, self._config, self.stop_ids, self._device)
 
-    def generate(self, requests: Sequence[Request]) -> None:
-        """Run requests together to their end, where no worker runs them."""
-        for request in requests:
-            self.batch.begin(request)
-        while self.batch.running:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        at_once: int | None = None,
+        ended: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """Run requests to their end, where no worker runs them; one that ends makes room for the next.
+
+        :param at_once: how many run together, None for all of them.
+        :param ended: is called with how many have just ended.
+        """
+        waiting = deque(requests)
+        while waiting or self.batch.running:
+            while waiting and (at_once is None or len(self.batch.running) < at_once):
+                if at_once is not None and self.batch.running and not self.batch.fits(waiting[0]):
+                    break
+                self.batch.begin(waiting.popleft())
             self.batch.step()
+            before = len(self.batch.running)
             self.batch.sweep()
+            if before > len(self.batch.running):
+                ended(before - len(self.batch.running))
 
 
 def _fused(model: Any) -> dict[Any, Any]:

@@ -10,6 +10,7 @@ from kaito.hooks.api import CONFIG_MAP, SECRET, ClusterError
 from kaito.hooks.cluster_calls import run
 
 from include.catalog import load_catalog
+from include.workspace.api import names
 from tests.support.fake_cluster import FakeCluster
 
 DOCKER = {"type": "kubernetes.io/dockerconfigjson"}
@@ -60,6 +61,26 @@ def test_what_is_missing_and_what_is_of_the_wrong_kind_is_named_with_its_namespa
     assert "no such Secret in namespace team" in faults[0]
     assert "the Secret's type is Opaque" in faults[1]
     assert "no key training_config.yaml" in faults[3]
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("evaluation: {heldOut: 1}", "evaluation.heldOut: should be less than or equal to 0.9"),
+        ("{evaluation: {}, gate: [candidate.perplexty < 3]}", "did you mean perplexity"),
+        ("evaluation: {lmEval: {tasks: [a], limit: 0}}", "evaluation.lmEval.limit"),
+        ("coolDwon: 6h", "did you mean coolDown"),
+    ],
+)
+def test_a_retraining_s_policy_is_judged_before_anything_runs(policy: str, says: str) -> None:
+    document = {
+        "metadata": {"name": "w", "namespace": "team", "annotations": {names.RETRAIN_POLICY: "rules"}}
+    }
+    rules = {"data": {"retrain_policy.yaml": policy}}
+    found = references.faults(document, {("configmaps", "rules"): rules}, None, load_catalog())
+    [fault] = map(str, found)
+    assert says in fault
+    assert fault.startswith(f"metadata.annotations[{names.RETRAIN_POLICY}]: ")
 
 
 def test_what_could_not_be_looked_at_is_no_fault() -> None:

@@ -223,3 +223,21 @@ def test_a_golden_set_of_json_lines_or_without_its_key_is_named_too() -> None:
     assert [(one.file, one.fault.rule) for one in document.faults] == [("2.yaml", "E2")]
     _, document = examine(POLICED, RULES)
     assert any("ConfigMap golden is not in these files" in notice for notice in document.notices)
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("evaluation: {heldOut: 1}", "evaluation.heldOut: should be less than or equal to 0.9"),
+        ("{evaluation: {}, gate: [candidate.perplexty < 3]}", "did you mean perplexity"),
+        ("{evaluation: {heldOut: 0, goldenSet: golden}, gate: [candidate.judge > 0]}", "does not measure"),
+        ("evaluation: {goldenSet: {url: 'https://example.com/a?sig=x'}}", "evaluation.goldenSet.url"),
+        ("evaluation: {lmEval: [arc easy]}", "evaluation.lmEval.tasks: has no name of a task in 'arc easy'"),
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_named_with_the_line(policy: str, says: str) -> None:
+    rules = RULES[: RULES.index("    evaluation")] + f"    {policy}\n"
+    _, document = examine(POLICED, rules, GOLDEN)
+    [found] = document.faults
+    assert (found.file, found.line, found.config_map) == ("1.yaml", 6, "rules")
+    assert says in str(found.fault)

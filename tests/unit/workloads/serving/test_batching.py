@@ -144,6 +144,23 @@ def test_adapters_and_the_base_model_answer_side_by_side(llama: Path, adapters: 
     assert list(same[0].stream()) != list(same[1].stream()), "the adapter does something"
 
 
+@pytest.mark.parametrize("at_once", [1, 3, None])
+def test_many_requests_run_few_at_once_and_one_that_ends_makes_room(llama: Path, at_once: int | None) -> None:
+    loaded = engine(llama)
+    rng = random.Random(2)
+    requests = [asked(rng, [None]) for _ in range(8)]
+    seen, ended = list[int](), list[int]()
+    before = loaded.batch.step
+    loaded.batch.step = lambda: (seen.append(len(loaded.batch.running)), before())[1]  # type: ignore[method-assign]
+    loaded.generate(requests, at_once, ended.append)
+    assert max(seen) == (at_once or len(requests))
+    assert sum(ended) == len(requests)
+    if at_once == 3:
+        assert seen.count(3) > len(seen) / 2, "a row that is free is used at once"
+    for request in requests:
+        assert list(request.stream()) == alone(loaded, request)
+
+
 def test_what_a_row_holds_is_read_once(llama: Path, adapters: Path) -> None:
     """A second turn of a talk begins with the first; another adapter's keys are not for it."""
     loaded = engine(llama, adapters=adapters)
