@@ -15,12 +15,16 @@ from pydantic import (
     model_validator,
 )
 
+from include.contracts.dataset_keys import misuse
 from include.contracts.dataset_links import page_fault
+from include.contracts.dataset_urls import is_whole_dataset, parse_url
 from include.contracts.held_out import MAX_SHARE
 from include.contracts.image_reference import InvalidReference, parse_reference
+from include.contracts.network_policy import Refused
 
 #: Of a ConfigMap or a Secret.
 OBJECT_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+PLAIN_URL = re.compile(r"https?://[^\s?#@/][^\s?#@]*", re.IGNORECASE)
 #: Of lm-eval: names in its own index.
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 MAX_TASKS = 20
@@ -29,22 +33,35 @@ MAX_TASKS = 20
 class GoldenSource(BaseModel):
     """Where a golden set lies: in a ConfigMap with the key golden.yaml, at a URL, or in an image as /data/golden.yaml.
 
-    `secret` is for what is private: with the key AUTHORIZATION, the value of that header, for a URL (https only); of
-    the type kubernetes.io/dockerconfigjson for an image. Only a ConfigMap's name is written alone, as a text.
+    A URL is one of a dataset's (`dataset_urls`). `secret` is for what is private: with a dataset's keys for a URL
+    (`dataset_keys`), of the type kubernetes.io/dockerconfigjson for an image. Only a ConfigMap's name is written alone,
+    as a text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     config_map: str | None = Field(default=None, alias="configMap", pattern=OBJECT_NAME)
-    url: str | None = Field(default=None, pattern=r"^https?://[^\s?#@]+$", max_length=500)
+    url: str | None = Field(default=None, max_length=500)
     image: str | None = Field(default=None, min_length=1, max_length=500)
     secret: str | None = Field(default=None, pattern=OBJECT_NAME)
 
     @field_validator("url")
     @classmethod
     def _is_a_file(cls, url: str | None) -> str | None:
-        if url and (told := page_fault(url)):
+        if url is None:
+            return None
+        if told := page_fault(url):
             raise ValueError(f"{told[0]}: {told[1]}")
+        try:
+            named = parse_url(url)
+        except Refused as refused:
+            raise ValueError(f"{refused}; {refused.hint}") from None
+        if named is None and not PLAIN_URL.fullmatch(url):
+            raise ValueError(
+                "is no URL of a file without a query or a password, such as https://example.com/golden.yaml"
+            )
+        if is_whole_dataset(url):
+            raise ValueError("names a whole dataset: add the path of the file that has the golden set")
         return url
 
     @field_validator("image")
@@ -61,8 +78,10 @@ class GoldenSource(BaseModel):
         given = [name for name in (self.config_map, self.url, self.image) if name]
         if len(given) != 1:
             raise ValueError("needs one of configMap, url and image, and no two of them")
-        if self.secret and (self.config_map or (self.url or "https:").startswith("http:")):
-            raise ValueError("has a secret, which is for an image or a URL that starts with https://")
+        if self.secret and (self.config_map or (self.url and misuse([self.url]))):
+            raise ValueError(
+                "has a secret, which is for an image or a URL that is not sent in the clear (https://)"
+            )
         return self
 
     @model_serializer(mode="wrap")

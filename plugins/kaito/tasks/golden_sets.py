@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from include.contracts import golden_set
-from include.contracts.dataset_keys import AUTHORIZATION
+from include.contracts.dataset_keys import keys_of
+from include.contracts.dataset_urls import scheme_of
 from include.contracts.evaluation_policy import GoldenSource
 from include.contracts.image_reference import parse_reference
 from include.contracts.yaml_documents.reader import MAX_BYTES
 from kaito.hooks.api import CONFIG_MAP, SECRET
 from kaito.tasks.docker_config import docker_config
-from kaito.tasks.private_hosts import header_in, network_policy
+from kaito.tasks.private_hosts import network_policy, value_in
 
 if TYPE_CHECKING:
     from kaito.hooks.kubernetes import KaitoClusterHook
@@ -47,20 +48,20 @@ def text_of(cluster: KaitoClusterHook, source: GoldenSource, namespace: str) -> 
 def _at_url(source: GoldenSource, secret: dict[str, Any] | None) -> bytes:
     from include.workloads.contract import TryAgain, UserConfigError, UserDataError
     from include.workloads.dataset.connection import PassingFault, PinnedClient
+    from include.workloads.dataset.credentials import Credentials
+    from include.workloads.dataset.store_client import StoreClient
     from include.workloads.deadline import Deadline
     from include.workloads.network import AddressPolicy
 
-    header = header_in(secret) if secret else ""
-    if secret and not header:
-        raise GoldenSetNotRead(f"names the Secret {source.secret}, which has no header under {AUTHORIZATION}")
-    client = PinnedClient(
-        policy=AddressPolicy(network_policy()),
-        read_seconds=SECONDS,
-        header_seconds=SECONDS,
-        authorization=header,
-    )
+    url, held = str(source.url), secret or {}
+    client = PinnedClient(AddressPolicy(network_policy()), read_seconds=SECONDS, header_seconds=SECONDS)
     try:
-        with Deadline(SECONDS) as deadline, client.open(str(source.url), {}) as answer:
+        credentials = Credentials.of([url], lambda key: value_in(held, key))
+        if secret and not credentials.values:
+            keys = ", ".join(keys_of(scheme_of(url)).all)
+            raise GoldenSetNotRead(f"names the Secret {source.secret}, which has none of the keys {keys}")
+        opener = StoreClient.of(client, credentials)
+        with Deadline(SECONDS) as deadline, opener.open(url, {}) as answer:
             content = answer.read(MAX_BYTES + 1)
         if deadline.expired:
             raise PassingFault(f"not all of it came within {SECONDS:.0f} s")

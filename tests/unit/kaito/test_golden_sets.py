@@ -185,7 +185,7 @@ def test_a_private_image_is_asked_with_its_secret(
 def test_a_private_url_needs_a_header_in_its_secret(cluster: FakeCluster) -> None:
     cluster.add(SECRET, {"metadata": {"name": "hub"}, "data": {"API_KEY": "eA=="}})
     source = GoldenSource(url="https://example.com/golden.yaml", secret="hub")
-    with pytest.raises(GoldenSetNotRead, match="has no header under AUTHORIZATION"):
+    with pytest.raises(GoldenSetNotRead, match="none of the keys AUTHORIZATION"):
         text_of(cluster, source, "default")
 
 

@@ -137,6 +137,8 @@ def test_the_documents_policy_is_one() -> None:
     [
         "golden",
         {"url": "https://example.com/golden.yaml", "secret": "hub"},
+        {"url": "hf://datasets/org/name@main/golden.jsonl", "secret": "hub"},
+        {"url": "s3://bucket/golden.yaml?region=eu-west-1"},
         {"image": "r.example.com/golden:1"},
     ],
 )
@@ -154,7 +156,10 @@ def test_a_golden_set_may_lie_elsewhere_and_is_written_as_it_was_read(source: ob
         ({"url": "https://example.com/a?sig=x"}, r"evaluation\.goldenSet\.url"),
         ({"url": "ftp://example.com/a"}, r"evaluation\.goldenSet\.url"),
         ({"url": "https://huggingface.co/datasets/a/b"}, "a page about a dataset"),
-        ({"url": "http://example.com/a", "secret": "s"}, "a URL that starts with https://"),
+        ({"url": "http://example.com/a", "secret": "s"}, "not sent in the clear"),
+        ({"url": "hf://datasets/org/name"}, "add the path of the file"),
+        ({"url": "s3:///golden.yaml"}, "its bucket is not the name of one"),
+        ({"url": "https://a:b@example.com/a"}, "without a query or a password"),
         ({"configMap": "a", "secret": "s"}, "has a secret"),
         ({"image": "r.example.com/A:1"}, "is not an image reference"),
         ({"ulr": "https://example.com/a"}, "did you mean url"),
