@@ -239,6 +239,19 @@ def test_the_dataset_pod_gets_the_signed_url_and_its_volume(
     [config] = [volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume]
     assert ("configmaps", config) in cluster.writes
     assert operator.log_pod_spec_on_failure is False
+    assert ("networkpolicies", f"{NAME}-dataset-identity") not in cluster.writes
+
+
+def test_a_dataset_that_an_identity_reads_may_ask_its_cloud_for_it(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = FetchDatasetOperator(task_id="fetch_dataset")
+    operator.cluster = cluster
+    run = operator.this_run(context)
+    run.document["metadata"].setdefault("annotations", {})["kaito.sh/dataset-identity"] = "kaito-dataset"
+    monkeypatch.setattr(operator, "this_run", lambda _: run)
+    started(operator, context, monkeypatch)
+    assert ("networkpolicies", f"{NAME}-dataset-identity") in cluster.writes
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -298,3 +301,25 @@ def test_the_environment_gives_the_keys_of_the_urls_and_no_others(monkeypatch: p
     with pytest.raises(UserConfigError, match="AWS_SECRET_ACCESS_KEY") as fault:
         from_environment(["s3://rows/a"])
     assert "CANARY" not in str(fault.value)
+
+
+def test_a_pod_reads_an_object_with_the_keys_of_its_environment(web: Web, tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path(__file__).parents[4]),
+        "DATASET_URLS": json.dumps([s3(web)]),
+        "DATASET_OUTPUT": str(tmp_path / "out"),
+        "ALLOWED_NETWORKS": "127.0.0.1/32",
+        "TERMINATION_LOG": str(tmp_path / "result.json"),
+        **{f"DATASET_{key}": value for key, value in AWS.items()},
+    }
+    command = [sys.executable, "-m", "include.workloads.dataset"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["rows"] == 3
+    [source] = report["sources"]
+    assert source["url"].startswith("s3://rows/data/")
+    told = ended.stdout + ended.stderr + (tmp_path / "result.json").read_text() + json.dumps(report)
+    assert AWS_SECRET not in told
+    assert "X-Amz" not in told
