@@ -29,7 +29,8 @@ from include.workloads.tuning.rows import IGNORE
 #: Rows that are looked at, and of these the ones that are tokenised: some 2 ms each.
 SCANNED_ROWS, TOKENISED_ROWS = 20_000, 2_000
 SAMPLES, SAMPLE_CHARS, BINS = 3, 4_000, 24
-BATCH_ROWS = 2_048
+#: Small, and read by one thread without reading ahead: this part shall take less memory than the one before it.
+BATCH_ROWS = 512
 #: Characters of a row that are searched: more would only say the same again.
 SEARCHED_CHARS = 50_000
 
@@ -68,7 +69,7 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(parquet) as file:
+    with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
         total = file.metadata.num_rows
         found, scanned, tokenised = _Found(), 0, 0
         stride, token_stride = (max(1, -(-total // most)) for most in (SCANNED_ROWS, TOKENISED_ROWS))
@@ -99,7 +100,7 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
 def _rows(file: Any, *strides: int) -> Iterator[tuple[int, str | Conversation]]:
     """The first rows, and each of these strides' rows, with their places. Only those leave Arrow's memory."""
     start = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
         places = range(start, start + batch.num_rows)
         wanted = [n for n in places if n < SAMPLES or any(n % stride == 0 for stride in strides)]
         start += batch.num_rows
