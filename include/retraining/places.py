@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from include.contracts.dataset_urls import ABFS, scheme_of
 from include.contracts.image_reference import InvalidReference, parse_reference
 
 IMAGES = "oci://"
@@ -31,11 +32,17 @@ def dataset_places(workspace: Mapping[str, Any], digest: str | None) -> list[Pla
     version = digest or ""
     if urls := source.get("urls"):
         parts = [urlsplit(str(url)) for url in urls]
-        return [Place(f"{one.scheme}://{one.hostname or ''}", one.path or "/", version) for one in parts]
+        return [Place(f"{one.scheme}://{_authority(one)}", one.path or "/", version) for one in parts]
     if image := source.get("image"):
         return [place for place in (_image(str(image)),) if place]
     claim = ((source.get("volumeSource") or {}).get("persistentVolumeClaim") or {}).get("claimName")
     return [Place("x-kaito://volumes", str(claim), version)] if claim else []
+
+
+def _authority(url: SplitResult) -> str:
+    """The host, without a user or a port; of Azure's file systems with the container, as OpenLineage names them."""
+    of_azure = scheme_of(url.geturl()) == ABFS and ":" not in url.netloc
+    return url.netloc if of_azure else url.hostname or ""
 
 
 def adapter_place(image: str | None, digest: str | None) -> list[Place]:

@@ -15,6 +15,20 @@ DIGEST = f"sha256:{'a' * 64}"
     ("source", "places"),
     [
         (
+            {
+                "urls": [
+                    "abfs://rows@team1.dfs.core.windows.net/a.csv",
+                    "abfs://rows:pw@team1.dfs.core.windows.net/a.csv",
+                    "s3://rows/a/b.csv?region=eu-west-1",
+                ]
+            },
+            [
+                Place("abfs://rows@team1.dfs.core.windows.net", "/a.csv", "sha256:d"),
+                Place("abfs://team1.dfs.core.windows.net", "/a.csv", "sha256:d"),
+                Place("s3://rows", "/a/b.csv", "sha256:d"),
+            ],
+        ),
+        (
             {"urls": ["https://user:word@x.io:8443/a.csv?sig=SECRET", "http://x.io"]},
             [Place("https://x.io", "/a.csv", "sha256:d"), Place("http://x.io", "/", "sha256:d")],
         ),
