@@ -111,6 +111,11 @@ def test_pausing_says_what_it_does_and_is_audited(
     page.locator("dialog[open]").get_by_role("button", name="Resume").click()
     page.locator("#seen .state", has_text="Failed").first.wait_for()
     assert names.PAUSED not in (stack.get("workspace", BROKEN)["metadata"].get("annotations") or {})
+    # What may be done follows what others do, without a reload.
+    stack.kubectl("annotate", "workspace", BROKEN, f"{names.PAUSED}=true")
+    page.get_by_role("button", name="Resume").wait_for()
+    stack.kubectl("annotate", "workspace", BROKEN, f"{names.PAUSED}-")
+    page.get_by_role("button", name="Pause").wait_for()
     assert {"kaito.pause", "kaito.resume"} <= {one["event"] for one in stack.api.audit_log()}
     assert complaints == []
 

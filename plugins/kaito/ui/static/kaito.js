@@ -78,9 +78,28 @@ class Part {
     const focus = document.activeElement && this.element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     const scrolled = [...this.element.querySelectorAll(".wide")].map((one) => one.scrollLeft);
     this.element.innerHTML = text; // made by our templates, which escape everything
+    renewOffers().catch(() => {}); // then the buttons are those of before, and the next poll tries again
     this.element.querySelectorAll(".wide").forEach((one, index) => { one.scrollLeft = scrolled[index] || 0; });
     if (focus) [...this.element.querySelectorAll("a[href]")].find((one) => one.getAttribute("href") === focus)?.focus();
   }
+}
+
+// Buttons and the box for questions stand outside of what is fetched again, since somebody may be filling them in. They
+// are replaced when something else may be done than before, unless a confirmation is open.
+const offered = () => document.querySelector("#seen [data-offers]")?.dataset.offers;
+let offers = offered();
+async function renewOffers() {
+  const now = offered();
+  if (now === undefined || now === offers || document.querySelector("dialog[open]")) return;
+  offers = now;
+  const answer = await fetch(window.location.href, { credentials: "same-origin", cache: "no-store" });
+  if (!answer.ok) { offers = undefined; return; }
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (document.querySelector("dialog[open]")) { offers = undefined; return; }
+  document.getElementById("actions").replaceChildren(...page.getElementById("actions").childNodes);
+  if (document.getElementById("ask")) return; // what was asked stays
+  document.getElementById("asking").replaceChildren(...page.getElementById("asking").childNodes);
+  startAsking();
 }
 
 function startParts() {

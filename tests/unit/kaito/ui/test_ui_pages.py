@@ -21,7 +21,7 @@ from sqlalchemy import delete
 from include.views.timeline import TaskRun
 from include.workspace.status.conditions import Phase
 from tests.support.fake_pages import FakeHook
-from tests.support.fleet import DIGEST, TRAINING, reached
+from tests.support.fleet import DIGEST, TRAINING, reached, workspace
 
 SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -286,3 +286,16 @@ def test_what_the_dataset_step_told_is_shown_to_whoever_may_see_xcoms(
 
     monkeypatch.setattr(airflow, "is_authorized_dag", but_xcoms)
     assert 'id="data"' not in client.get(f"{PREFIX}/workspaces/team/phi", headers=viewer).text
+
+
+def test_a_part_says_what_may_be_done_so_that_buttons_can_follow(
+    client: TestClient, hook: FakeHook, user: dict[str, str]
+) -> None:
+    def offered(name: str) -> str:
+        part = client.get(f"{PREFIX}/part/workspaces/team/{name}", headers=user).text
+        return re.findall(r'data-offers="([^"]*)"', part)[0]
+
+    assert offered("phi") == "pause delete"
+    assert offered("served").split()[-2:] == ["delete", "ask"]
+    hook.objects[("team", "phi")] = workspace("phi", annotations={"kaito.sh/paused": "true"})
+    assert offered("phi") == "resume delete"
