@@ -30,7 +30,7 @@ from include.workloads.serving.gateway.asgi import (
 )
 from include.workloads.serving.gateway.kaito_chat import PATH as KAITO_CHAT
 from include.workloads.serving.gateway.kaito_chat import KaitoDialect
-from include.workloads.serving.gateway.queue_guard import QueueGuard, guarded
+from include.workloads.serving.gateway.queue_guard import QueueGuard, endpoint, guarded
 from include.workloads.serving.gateway.use import Use
 from include.workloads.serving.gateway.walls import Intake, bearer, check_key, parse
 
@@ -112,7 +112,7 @@ class Gateway:
             await self._request(scope, receive, send)
         except Refusal as refusal:
             if not refusal.counted:
-                self._parts.use.refused(path if guarded(path) else "other", refusal.status)
+                self._parts.use.refused(endpoint(path), refusal.status)
             await answer(send, refusal.status, refusal.body(), refusal.headers)
         return None
 
@@ -174,7 +174,7 @@ class Gateway:
         parts, path = self._parts, scope["path"]
         request_id = header(scope, canary.HEADER) or canary.fresh_id()
         value, adapter = self._question(scope, body, request_id)
-        with parts.use.watched(path, send, adapter.digest if adapter else "") as answering:
+        with parts.use.watched(endpoint(path), send, adapter.digest if adapter else "") as answering:
             answering.headers.append((canary.HEADER.encode(), request_id.encode("latin-1")))
             receive = answering.hearing(receive)
             if parts.guard is not None:

@@ -46,6 +46,14 @@ def guarded(path: str) -> bool:
     return path.startswith(GUARDED) and not path.endswith(CANCEL)
 
 
+def endpoint(path: str) -> str:
+    """A path as a label of metrics: of few values, whatever clients ask for, since each is kept for good.
+
+    :returns: the guarded path that it is or is under, else "other".
+    """
+    return max((one for one in GUARDED if path.startswith(one)), key=len, default="other")
+
+
 class QueueGuard:
     """Counts guarded requests in flight and compares them with what the engine says."""
 

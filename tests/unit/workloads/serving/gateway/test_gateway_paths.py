@@ -46,6 +46,20 @@ async def test_work_can_be_taken_back_whatever_waits() -> None:
     assert below.asked == [("/v1/responses/resp_1/cancel", None)]
 
 
+async def test_made_up_paths_leave_few_lines_of_metrics() -> None:
+    use = Use()
+    async with client(Below(), use=use, key=lambda: "right") as ask:
+        for number in range(9):
+            for path in (f"/chat/{number}", f"/v1/responses/{number}", f"/{number}"):
+                await ask.post(path, json={}, headers={"authorization": "Bearer right"})
+                await ask.post(path, json={})
+    lines = [
+        one for one in use.text().decode().splitlines() if one.startswith("kaito_serving_requests_total")
+    ]
+    labelled = {one.partition('endpoint="')[2].partition('"')[0] for one in lines}
+    assert labelled == {"/chat", "/v1/responses", "other"}
+
+
 REFUSED = b'data: {"error": {"message": "unknown tool", "type": "BadRequestError", "code": 400}}\n\n'
 BROKEN = b'data: {"error": {"message": "4", "type": "InternalServerError", "code": 500}}\n\n'
 
