@@ -128,7 +128,7 @@ test-slow: setup ## The tests that take minutes each, left out of `make test`
 
 .PHONY: test-reliability
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
-	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py
+	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py tests/integration/test_reliability_retraining.py
 
 .PHONY: bench-serving
 bench-serving: vllm ## Tokens/s and time to first token of this project's server, transformers serve and vLLM, in one run
