@@ -21,6 +21,7 @@ from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.params import ask_params
 from kaito.run_conf import conf_faults, identity_faults, refuse
 from kaito.settings import policy, ui_ask
+from kaito.tasks import served_adapters
 from kaito.tasks.base import WorkspaceTask
 from kaito.tasks.golden_questions import ANSWER_SECONDS, SERVICE_PORT, key_header
 
@@ -89,13 +90,12 @@ class AskServiceOperator(WorkspaceTask, BaseOperator):
         told = self.cluster.get_from_service(
             self.workspace,
             self.namespace,
-            "v1/models",
+            served_adapters.MODELS,
             port=SERVICE_PORT,
             timeout=ANSWER_SECONDS,
             headers=headers,
         )
-        listed = told.get("data") if isinstance(told, Mapping) else None
-        names = [str(one["id"]) for one in listed or () if isinstance(one, Mapping) and one.get("id")]
+        names = served_adapters.models(told)
         if not names:
             raise AirflowException("The service names no model at /v1/models.")
         return names[:MOST_MODELS]

@@ -93,13 +93,21 @@ def wait(
         sleep(POLL)
 
 
-def check_listed(said: object, adapters: Iterable[str]) -> list[str]:
-    """The models that a service lists. Raises NotServed where it lists none, or one of these adapters is not there.
+def models(said: object) -> list[str]:
+    """The names of the models that a service lists, [] where it lists none.
 
     :param said: what the service says at /v1/models, which is the engine's own word.
     """
     data = said.get("data") if isinstance(said, Mapping) else None
-    listed = [str(one["id"]) for one in data or () if isinstance(one, Mapping) and one.get("id")]
+    return [str(one["id"]) for one in data or () if isinstance(one, Mapping) and one.get("id")]
+
+
+def check_listed(said: object, adapters: Iterable[str]) -> list[str]:
+    """The models that a service lists. Raises NotServed where it lists none, or one of these adapters is not there.
+
+    :param said: as `models` takes it.
+    """
+    listed = models(said)
     if not listed:
         raise NotServed("it lists no model at /v1/models")
     if absent := [name for name in adapters if name not in listed]:

@@ -24,6 +24,7 @@ from include.workspace.api.parse import parse_workspace
 from include.workspace.validation.faults import WorkspaceInvalid
 from kaito.hooks import api
 from kaito.hooks.api import SECRET
+from kaito.tasks import served_adapters
 from kaito.ui.cluster import Cluster
 from kaito.ui.problems import Problem
 
@@ -65,11 +66,10 @@ async def ready(cluster: Cluster, live: Mapping[str, Any]) -> Asking:
         raise Problem(409, "Its service is not ready, so it cannot be asked.")
     headers = await _key(cluster, live)
     which = str(live["metadata"]["name"]), names.namespace(live)
-    asked = api.service_get(*which, "v1/models", port=PORT, timeout=ANSWER_SECONDS, headers=headers)
-    told = await cluster.send(asked, ANSWER_SECONDS)
-    models = [
-        str(one["id"]) for one in (told or {}).get("data") or () if isinstance(one, Mapping) and one.get("id")
-    ]
+    asked = api.service_get(
+        *which, served_adapters.MODELS, port=PORT, timeout=ANSWER_SECONDS, headers=headers
+    )
+    models = served_adapters.models(await cluster.send(asked, ANSWER_SECONDS))
     if not models:
         raise Problem(502, "The service names no model at /v1/models.")
     return Asking(which, models[:MOST_MODELS], headers)
