@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from include.contracts.row_changes import RowChanges
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -95,22 +97,6 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """How many rows one version has and the one before has not, and the other way round."""
-
-    added: int
-    removed: int
-
-    def __str__(self) -> str:
-        return f"+{self.added} \N{MINUS SIGN}{self.removed} rows"
-
-    @classmethod
-    def of(cls, added: int | None, removed: int | None) -> Moved | None:
-        """None where one of them is not known."""
-        return None if added is None or removed is None else cls(added, removed)
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """What a dataset is against the one that was learnt from last; `worth` says whether to train, `why` in words."""
 
@@ -120,7 +106,7 @@ class Change:
 
 
 def change(
-    before: Rows | None, now: Rows, moved: Moved | None = None, *, rows: int = 0, share: float = 0.0
+    before: Rows | None, now: Rows, moved: RowChanges | None = None, *, rows: int = 0, share: float = 0.0
 ) -> Change:
     """Whether a dataset is worth a training.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from include.retraining.dataset_watch import Moved
+from include.contracts.row_changes import RowChanges
 from include.retraining.versions import ORIGINAL
 
 DIGITS = 12
@@ -41,7 +41,7 @@ class Link:
 
     def sentence(self) -> str:
         """As a line for people: dataset -> adapter -> Workspace."""
-        moved = Moved.of(self.added, self.removed)
+        moved = RowChanges.of(self.added, self.removed)
         rows = f" ({self.rows} rows{f', {moved}' if moved else ''})" if self.rows else ""
         data = f"dataset {self.dataset or 'not known'}{rows}"
         after = f", continued from {self.origin}" if self.origin else ""

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from include.contracts.redaction import redact, redacted
+from include.contracts.row_changes import RowChanges
 from include.ledger import records
-from include.retraining.dataset_watch import Moved
 from include.views import actions, commands, fleet, state
 from include.views.registry_page import registry_page
 from include.views.words import NONE, due, duration, per_second, until, usd
@@ -199,7 +199,7 @@ def _rows_changed(status: Object) -> str:
     data = last.get("dataset") if isinstance(last, Mapping) else None
     if not isinstance(last, Mapping) or not isinstance(data, Mapping):
         return ""
-    moved = Moved.of(data.get("added"), data.get("removed"))
+    moved = RowChanges.of(data.get("added"), data.get("removed"))
     return f"{moved} (version {last.get('version')})" if moved else ""
 
 

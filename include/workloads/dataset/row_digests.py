@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from include.contracts import adapter_record
+from include.contracts.row_changes import RowChanges
 from include.workloads.contract import UserDataError, WorkloadError
 from include.workloads.oci.manifests import digest_in, find_manifest
 from include.workloads.oci.session import connect, read_reference
@@ -28,17 +28,6 @@ BYTES = 8
 _NUMBER = np.dtype("<u8")
 #: Digests that are compared at once: 64 MB of two files, whatever the dataset.
 AT_ONCE = 1 << 22
-
-
-@dataclass(frozen=True)
-class RowChanges:
-    """Rows that one version of a dataset has and the other has not; a row that repeats counts each time."""
-
-    added: int
-    removed: int
-
-    def __str__(self) -> str:
-        return f"+{self.added} \N{MINUS SIGN}{self.removed} rows"
 
 
 def row_digests(rows: Iterable[bytes | memoryview]) -> bytes:

@@ -18,10 +18,11 @@ from include import manifests
 from include.contracts import golden_set
 from include.contracts.faults import Fault
 from include.contracts.results import DatasetResult, PublishedAdapter
+from include.contracts.row_changes import RowChanges
 from include.ledger import records
 from include.retraining import evaluation, versions
 from include.retraining import policy as policies
-from include.retraining.dataset_watch import Mark, Moved, Rows, Seen, change, compare, cools_down
+from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down
 from include.retraining.policy import Policy, PolicyInvalid, Start, When
 from include.retraining.schedule import DATA
 from include.retraining.versions import State
@@ -347,7 +348,7 @@ class JudgeChangeOperator(RetrainTask, BaseOperator):
         known = retraining.of(live.get("status")).get("dataset") or {}
         now = Rows(fetched.digest or "", fetched.rows or 0)
         minimum = plan.policy.minimum_change
-        moved = Moved.of(fetched.added, fetched.removed)
+        moved = RowChanges.of(fetched.added, fetched.removed)
         found = change(self._before(live, known), now, moved, rows=minimum.rows, share=minimum.share)
         dataset = {**known, **({"marks": plan.marks} if plan.marks else {})}
         if not found.worth and plan.policy.when is When.CHANGED:

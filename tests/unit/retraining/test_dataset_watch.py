@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.contracts.row_changes import RowChanges
 from include.retraining.dataset_watch import (
     Mark,
-    Moved,
     Rows,
     Seen,
     change,
@@ -90,16 +90,16 @@ def test_a_small_change_may_wait(rows: int, share: float, worth: bool, why: str)
 @pytest.mark.parametrize(
     ("moved", "rows", "share", "worth", "why"),
     [
-        (Moved(6, 2), 0, 0.0, True, "100 rows have become 104 (+6 \u22122 rows)"),
-        (Moved(6, 2), 9, 0.0, False, "8 of them changed, and the policy asks for 9"),
-        (Moved(6, 2), 8, 0.0, True, "104"),
-        (Moved(6, 2), 0, 0.09, False, "8.0%, and the policy asks for 9.0%"),
-        (Moved(6, 2), 0, 0.08, True, "104"),
-        (Moved(0, 0), 0, 0.0, False, "the same 104 rows as before in another order"),
+        (RowChanges(6, 2), 0, 0.0, True, "100 rows have become 104 (+6 \u22122 rows)"),
+        (RowChanges(6, 2), 9, 0.0, False, "8 of them changed, and the policy asks for 9"),
+        (RowChanges(6, 2), 8, 0.0, True, "104"),
+        (RowChanges(6, 2), 0, 0.09, False, "8.0%, and the policy asks for 9.0%"),
+        (RowChanges(6, 2), 0, 0.08, True, "104"),
+        (RowChanges(0, 0), 0, 0.0, False, "the same 104 rows as before in another order"),
     ],
 )
 def test_rows_that_are_known_one_by_one_count_where_their_number_says_nothing(
-    moved: Moved, rows: int, share: float, worth: bool, why: str
+    moved: RowChanges, rows: int, share: float, worth: bool, why: str
 ) -> None:
     found = change(Rows("sha256:a", 100), Rows("sha256:b", 104), moved, rows=rows, share=share)
     assert found.worth is worth
@@ -107,9 +107,9 @@ def test_rows_that_are_known_one_by_one_count_where_their_number_says_nothing(
 
 
 def test_changed_rows_are_known_only_both_ways() -> None:
-    assert Moved.of(0, 0) == Moved(0, 0)
-    assert Moved.of(None, 3) is None
-    assert Moved.of(3, None) is None
+    assert RowChanges.of(0, 0) == RowChanges(0, 0)
+    assert RowChanges.of(None, 3) is None
+    assert RowChanges.of(3, None) is None
 
 
 def test_without_an_earlier_version_there_is_something_to_learn() -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from include.contracts import adapter_record
 from include.contracts.network_policy import NetworkPolicy
+from include.contracts.row_changes import RowChanges
 from include.workloads.adapter.referrer import push_record
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.job import run_job
 from include.workloads.dataset.request import Request, from_environment
-from include.workloads.dataset.row_digests import RowChanges, compare, row_digests, write
+from include.workloads.dataset.row_digests import compare, row_digests, write
 from tests.support.dataset_server import Web
 from tests.support.registry_server import Registry, registry
 
