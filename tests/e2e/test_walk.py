@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from include.workspace.api import names
-from tests.support.airflow_run import dataset_server, wait
+from tests.support.airflow_run import dataset_server, wait, write_sums
 from tests.support.reconciled import ReconciledStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -33,22 +31,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     """The address of a dataset and the folder that it is in."""
     folder = tmp_path_factory.mktemp("data")
     with dataset_server(folder) as url:
-        write(folder, 8)
+        write_sums(folder, 8)
         yield url, folder
-
-
-def write(folder: Path, rows: int) -> None:
-    said = [
-        {
-            "messages": [
-                {"role": "user", "content": f"What is {n} plus {n}?"},
-                {"role": "assistant", "content": f"It is {n + n}."},
-            ]
-        }
-        for n in range(rows)
-    ]
-    pq.write_table(pa.Table.from_pylist(said), folder / "next.parquet")
-    (folder / "next.parquet").replace(folder / "train.parquet")
 
 
 def shown(page: Any, stack: ReconciledStack, name: str = NAME) -> Any:
@@ -180,7 +164,7 @@ def test_candidates_are_approved_and_rejected_and_an_earlier_one_is_served_again
     first = digest(stack)
     page = open_browser()
 
-    write(data[1], 12)
+    write_sums(data[1], 12)
     asked = retraining(stack, "AwaitingApproval")
     shown(page, stack).get_by_role("button", name="Approve", exact=True).scroll_into_view_if_needed()
     picture(page, "walk-approval")
@@ -190,7 +174,7 @@ def test_candidates_are_approved_and_rejected_and_an_earlier_one_is_served_again
     second = digest(stack)
     assert second != first
 
-    write(data[1], 16)
+    write_sums(data[1], 16)
     retraining(stack, "AwaitingApproval", asked["message"])
     assert "the present adapter goes on answering" in press(shown(page, stack), "Reject")
     audited(stack, "kaito.reject")

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from demo.airflow_api import TERMINAL_RUN_STATES
 from include.workspace.api import names
-from tests.support.airflow_run import dataset_server, wait
+from tests.support.airflow_run import dataset_server, wait, write_sums
 from tests.support.reconciled import ReconciledStack, reconciled_stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -35,21 +33,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReconciledStack]
 def rules(stack: ReconciledStack, **policy: Any) -> None:
     data = {"retrain_policy.yaml": json.dumps({"watch": {"every": "2s"}, "bake": {"time": "2s"}, **policy})}
     stack.kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": RULES}, "data": data})
-
-
-def write(folder: Path, rows: int) -> None:
-    """A dataset of so many rows, in one piece, since somebody may be reading."""
-    said = [
-        {
-            "messages": [
-                {"role": "user", "content": f"What is {n} plus {n}?"},
-                {"role": "assistant", "content": f"It is {n + n}."},
-            ]
-        }
-        for n in range(rows)
-    ]
-    pq.write_table(pa.Table.from_pylist(said), folder / "next.parquet")
-    (folder / "next.parquet").replace(folder / "train.parquet")
 
 
 def status(stack: ReconciledStack, name: str = NAME) -> dict[str, Any]:
@@ -122,7 +105,7 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         assert "versions" not in status(stack)["retrain"]
 
         # New rows: a version is trained beside the service, pushed, rolled out, and answers.
-        write(tmp_path / "data", 40)
+        write_sums(tmp_path / "data", 40)
         reaches(stack, "Retraining")
         candidate = wait(
             lambda: stack.get("workspaces", "-l", f"{names.RETRAIN_OF}={NAME}")["items"], 60, "a candidate"
@@ -156,7 +139,7 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         # Worse, or not shown to be good: refused, marked, and the service does not notice.
         generation = stack.get("statefulset", NAME)["metadata"]["generation"]
         rules(stack, evaluation={"heldOut": 0.2}, gate=["candidate.perplexity < 0.5 * current.perplexity"])
-        write(tmp_path / "data", 44)
+        write_sums(tmp_path / "data", 44)
         told = reaches(stack, "CandidateRefused")
         refused = status(stack)["retrain"]["versions"][-1]
         assert refused["state"] == "refused"

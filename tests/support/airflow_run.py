@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +22,7 @@ from demo.processes import DemoError
 from demo.stack import Sandbox
 from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger, Rental
+from tests.support.dataset_server import folder_server
 from tests.support.quick_start import QUICK_START
 
 SECRET = "push"
@@ -33,34 +31,29 @@ RUN_SECONDS = 420
 T = TypeVar("T")
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def dataset_server(folder: Path) -> Iterator[str]:
-    """Serve a small Parquet file as a hub would; yields its URL."""
-    rows = [
+def write_sums(folder: Path, rows: int) -> None:
+    """A dataset of so many rows, in one piece, since somebody may be reading."""
+    said = [
         {
             "messages": [
                 {"role": "user", "content": f"What is {n} plus {n}?"},
                 {"role": "assistant", "content": f"It is {n + n}."},
             ]
         }
-        for n in range(24)
+        for n in range(rows)
     ]
+    pq.write_table(pa.Table.from_pylist(said), folder / "next.parquet")
+    (folder / "next.parquet").replace(folder / "train.parquet")
+
+
+@contextmanager
+def dataset_server(folder: Path) -> Iterator[str]:
+    """Serve a small Parquet file as a hub would; yields its URL."""
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    write_sums(folder, 24)
     (folder / "empty.jsonl").write_text("")
-    handler = functools.partial(_Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/train.parquet"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with folder_server(folder) as url:
+        yield f"{url}/train.parquet"
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import http.server
 import json
 import threading
@@ -17,7 +16,7 @@ from kaito.tasks.dataset_marks import marks
 from include.retraining.dataset_watch import Mark, Seen, compare
 from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.oci.credentials import Credentials
-from tests.support.dataset_server import Web, running
+from tests.support.dataset_server import Web, folder_server, running
 from tests.support.object_stores import AWS_ID, AWS_SECRET, s3_object
 from tests.support.registry_server import Handler, Registry, digest_of, registry
 
@@ -25,19 +24,11 @@ __all__ = ["registry"]
 RIGHT = Credentials("entry", "reader", "CANARY-password")
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
     monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8")
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with folder_server(tmp_path) as url:
+        yield tmp_path, url
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import functools
 import gzip
-import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from kaito.tasks.golden_sets import GoldenSetNotRead, text_of
 
 from include.contracts.evaluation_policy import GoldenSource
 from include.contracts.yaml_documents.reader import MAX_BYTES
+from tests.support.dataset_server import folder_server
 from tests.support.fake_cluster import FakeCluster
 from tests.support.registry_server import Handler, Registry, digest_of, registry
 
@@ -27,19 +25,11 @@ __all__ = ["registry"]
 TEXT = "- {prompt: What is 1 plus 1?, expected: It is 2.}\n"
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
     monkeypatch.setenv("AIRFLOW__KAITO__ALLOWED_NETWORKS", "127.0.0.0/8")
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with folder_server(tmp_path) as url:
+        yield tmp_path, url
 
 
 @pytest.fixture
