@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from demo.processes import PROJECT_ROOT
+from demo.scenario import prepare_weights
 from include.catalog import load_catalog
 from include.manifests import ManifestSettings, pods
 from include.manifests.weights import weights as model_files
@@ -20,7 +21,6 @@ from include.planning import plan
 from include.workspace import parse_workspace
 from tests.support.airflow_run import SECRET, wait
 from tests.support.reconciled import ReconciledStack
-from tests.support.vllm_pod import weights
 
 pytestmark = [
     pytest.mark.integration,
@@ -37,7 +37,7 @@ MODEL, NAME, RUN = "smollm2-135m-instruct", "from-an-image", "package-smollm2"
 @pytest.fixture
 def claim(reconciled_stack: ReconciledStack, tmp_path: Path) -> Iterator[str]:
     """A volume with the model's files, which a pod may only read."""
-    held = weights(PROJECT_ROOT / ".sandbox" / "weights")
+    held = prepare_weights(PROJECT_ROOT / ".sandbox" / "weights")
     folder = tmp_path / "volume"
     shutil.copytree(held, folder / "smollm2", ignore=shutil.ignore_patterns(".*"))
     volume = {
