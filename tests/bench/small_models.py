@@ -124,7 +124,7 @@ def build_trainer(case: Case, weights: Path, folder: Path) -> Any:
     import torch
 
     from include.workloads.hardware import Hardware, Precision, prepare_environment
-    from include.workloads.tuning import fit, recipe
+    from include.workloads.tuning import fit, losses, recipe
     from include.workloads.tuning.config import parse_config
     from include.workloads.tuning.model import load_model, load_tokenizer, model_facts
     from include.workloads.tuning.progress import Progress
@@ -149,7 +149,7 @@ def build_trainer(case: Case, weights: Path, folder: Path) -> Any:
         config, chosen, hardware, precision, progress, tokenizer, rows, [], folder, case.name, "", "bench"
     )
     base = load_model(weights, config.quantization if case.method == "qlora" else None, hardware, precision)
-    trainer = fit.build_trainer(job, base, Watch(progress, "bench", 3600))
+    trainer = fit.build_trainer(job, base, Watch(progress, "bench", 3600, losses.Patience(0, 0.0)))
     if case.checkpointing:
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     return trainer

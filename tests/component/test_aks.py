@@ -230,7 +230,7 @@ def test_a_crash_after_asking_is_made_good_by_asking_again(
     azure.break_(FaultKind.SLOW_BOOT, value=60)
     pool = wanted(machines)
     machines.create(pool)
-    again = blocking(AgentPools, azure, hook().calls, poll=0.02)  # type: ignore[arg-type] - a new process knows nothing
+    again = blocking(AgentPools, azure, hook().calls, poll=0.02)  # a new process knows nothing
     assert again.create(wanted(again)) == []
     azure.mend()
     assert azure.settled(pool.names[0]) == "Succeeded"
@@ -375,7 +375,7 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
 ) -> None:
     (name,) = machines.create(wanted(machines))
     azure.settled(name)
-    real, changed = machines.provider.aks.begin_delete, []
+    real, changed = machines.provider.aks.begin_delete, []  # type: ignore[attr-defined]
 
     async def racing(pool: str, **given: Any) -> bool:
         if not changed:  # another run takes the pool over between our look and our deletion
@@ -387,7 +387,7 @@ def test_a_pool_that_changes_while_it_is_released_is_looked_at_again(
             azure.settled(name)
         return await real(pool, **given)
 
-    monkeypatch.setattr(machines.provider.aks, "begin_delete", racing)
+    monkeypatch.setattr(machines.provider.aks, "begin_delete", racing)  # type: ignore[attr-defined]
     assert machines.delete(KEY, "run-1") == []
     assert azure.pools[name].state == "Succeeded"
 

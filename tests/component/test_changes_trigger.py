@@ -407,7 +407,7 @@ async def test_an_api_server_that_is_away_is_waited_for(
 ) -> None:
     await cluster.workspace("a")
     attempts = []
-    connected = changes.AsyncKaitoClusterHook.connected
+    connected = changes.AsyncKaitoClusterHook.connected  # type: ignore[attr-defined]
 
     def failing(hook: Any) -> Any:
         attempts.append(1)
@@ -415,6 +415,6 @@ async def test_an_api_server_that_is_away_is_waited_for(
             raise api.ClusterError(0, "ConnectionFailed", "refused")
         return connected(hook)
 
-    monkeypatch.setattr(changes.AsyncKaitoClusterHook, "connected", failing)
+    monkeypatch.setattr(changes.AsyncKaitoClusterHook, "connected", failing)  # type: ignore[attr-defined]
     assert given(await cluster.wait())["keys"] is None
     assert len(attempts) == 3

@@ -56,7 +56,9 @@ class Janitor:
         monkeypatch.setattr(janitor, "AirflowRuns", lambda: AirflowRuns(cluster.airflow))
         monkeypatch.setattr(janitor, "owners", self._owners)
         monkeypatch.setattr(
-            janitor.stats, "incr", lambda name, tags: self.metrics.append((name, tags["kind"]))
+            janitor.stats,  # type: ignore[attr-defined]
+            "incr",
+            lambda name, tags: self.metrics.append((name, tags["kind"])),
         )
 
     def _hook(self, conn_id: str) -> Any:
@@ -239,14 +241,14 @@ async def test_what_cannot_be_seen_stops_the_sweep(sweeper: Janitor, monkeypatch
 async def test_a_workspace_that_comes_back_meanwhile_keeps_what_it_had(
     sweeper: Janitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = janitor.Sweep.look
+    look = janitor.Sweep.look  # type: ignore[attr-defined]
 
     async def and_then(sweep: Any, *args: Any) -> Any:
         found = await look(sweep, *args)
         await sweeper.cluster.quick_start("gone")
         return found
 
-    monkeypatch.setattr(janitor.Sweep, "look", and_then)
+    monkeypatch.setattr(janitor.Sweep, "look", and_then)  # type: ignore[attr-defined]
     before = await sweeper.left()
     assert (await sweeper.sweep(delete=True))["deleted"] == 0
     assert await sweeper.left() == before

@@ -211,7 +211,7 @@ async def test_what_azure_does_not_show_is_no_reason_to_say_nothing(
 ) -> None:
     """A service that is down is told so, and not repaired, while its pools cannot be seen."""
     seen: list[Any] = []
-    decide = reconciling.decide
+    decide = reconciling.decide  # type: ignore[attr-defined]
 
     def told(workspace: Any, observed: Any, *rest: Any) -> Any:
         seen.append(observed)

@@ -292,7 +292,7 @@ async def test_one_bad_workspace_does_not_touch_the_others(
     for name in ("bad", "good"):
         await cluster.quick_start(name)
 
-    decide = reconciling.decide
+    decide = reconciling.decide  # type: ignore[attr-defined]
 
     def poisoned(workspace: Any, *args: Any) -> Any:
         if workspace["metadata"]["name"] == "bad":
@@ -478,7 +478,7 @@ async def test_everything_of_a_workspace_is_found_in_both_ways_of_looking(cluste
     spec = {"serviceName": "s", "selector": {"matchLabels": {"a": "b"}}, "template": template}
     await cluster.apply(STATEFUL_SET, {"metadata": {"name": KEY[1]}, "spec": spec})
     for keys in ([KEY], None):
-        snapshot = await reconciling.take(cluster.hook, keys)
+        snapshot = await reconciling.take(cluster.hook, keys)  # type: ignore[attr-defined]
         found = snapshot.observed(KEY, {}, None)
         assert [p["metadata"]["name"] for p in found.pods] == ["p"]
         assert [pool.name for pool in snapshot.pools(KEY)] == ["wsabc"]
@@ -492,7 +492,7 @@ async def test_decisions_know_who_makes_machines_where_auto_had_to_look(
     monkeypatch.setenv("AIRFLOW__KAITO__POOL_PROVIDER", "auto")
     await cluster.quick_start()
     seen = []
-    real = reconciling.decide
+    real = reconciling.decide  # type: ignore[attr-defined]
 
     def noted(workspace: Any, observed: Any, *rest: Any) -> Any:
         seen.append(observed.pools.provider)

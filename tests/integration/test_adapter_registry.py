@@ -461,8 +461,8 @@ def test_the_sidecar_follows_its_list_without_the_server_s_end(
         assert serving() == targets[0], "what is served stays"
         want(references[1])
         until(lambda: serving() == targets[1])
-        until(lambda: ("unload_lora_adapter", targets[0], True) in handler.seen)
-        assert handler.seen[0] == ("load_lora_adapter", targets[1], True)
+        until(lambda: ("unload_lora_adapter", targets[0], True) in handler.seen)  # type: ignore[attr-defined]
+        assert handler.seen[0] == ("load_lora_adapter", targets[1], True)  # type: ignore[attr-defined]
         assert sidecar.poll() is None
     finally:
         sidecar.terminate()

@@ -191,7 +191,8 @@ class Pool:
         made = provider(self.cloud.hook, self.settings, self.workspace(nodes))
         if isinstance(made.provider, AgentPools):
             made.provider.poll, made.provider.busy_seconds = 0.1, 30.0
-            made.provider.aks._sleep = lambda _: time.sleep(0.1)
+            calls: Any = made.provider.aks  # over the blocking client, which has the hook
+            calls.hook.wait = lambda _: time.sleep(0.1)
         return made
 
     def wanted(self, machines: BlockingProvider, run: str = "run-1", nodes: int = 1) -> GpuPool:

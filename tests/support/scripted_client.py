@@ -66,13 +66,13 @@ def hook_for(
     def blocking(*answers: Any) -> tuple[KaitoClusterHook, ScriptedClient]:
         hook, client = KaitoClusterHook(conn_id=None), ScriptedClient(*answers)
         hook.api_client = client
-        monkeypatch.setattr(KaitoClusterHook._send.retry, "wait", tenacity.wait_none())
+        monkeypatch.setattr(KaitoClusterHook._send.retry, "wait", tenacity.wait_none())  # type: ignore[attr-defined]
         return hook, client
 
     def awaited(*answers: Any) -> tuple[Awaited, ScriptedClient]:
         hook, client = AsyncKaitoClusterHook(conn_id=None), ScriptedAsyncClient(*answers)
         hook._client = client
-        monkeypatch.setattr(AsyncKaitoClusterHook._send.retry, "wait", tenacity.wait_none())
+        monkeypatch.setattr(AsyncKaitoClusterHook._send.retry, "wait", tenacity.wait_none())  # type: ignore[attr-defined]
         return Awaited(hook), client
 
     return blocking if request.param == "blocking" else awaited

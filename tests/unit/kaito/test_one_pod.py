@@ -111,8 +111,8 @@ def test_a_try_that_is_killed_deletes_its_pod_unless_a_later_try_has_it(
     wanted, live, calls = a_pod(), a_pod(), []
     wanted.metadata.labels["try_number"], live.metadata.labels["try_number"] = "1", taken
     pods = Pods([])
-    pods.read_namespaced_pod = lambda name, namespace: live
-    pods.delete_namespaced_pod = lambda **which: calls.append(which["name"])
+    pods.read_namespaced_pod = lambda name, namespace: live  # type: ignore[attr-defined]
+    pods.delete_namespaced_pod = lambda **which: calls.append(which["name"])  # type: ignore[attr-defined]
     operator = TuneOperator(task_id="tune")
     operator.cluster = pods
     operator.client = pods

@@ -62,4 +62,4 @@ def test_a_step_that_made_nothing_needs_no_provider() -> None:
 
 @pytest.mark.parametrize("operator", [PublishAdapterOperator, PromoteOperator, RollOutOperator])
 def test_the_steps_on_the_way_from_a_dataset_to_a_service_tell(operator: type) -> None:
-    assert operator.get_openlineage_facets_on_complete is LineageTask.get_openlineage_facets_on_complete
+    assert operator.get_openlineage_facets_on_complete is LineageTask.get_openlineage_facets_on_complete  # type: ignore[attr-defined]

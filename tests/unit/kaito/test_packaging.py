@@ -124,7 +124,7 @@ def ended(code: int, **message: Any) -> Any:
 def test_the_pod_s_own_sentence_and_exit_code_decide(
     code: int, kind: type[Exception], operator: PackageModelOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packaging.KubernetesPodOperator, "cleanup", lambda *_args, **_more: None)
+    monkeypatch.setattr(packaging.KubernetesPodOperator, "cleanup", lambda *_args, **_more: None)  # type: ignore[attr-defined]
 
     def run() -> None:
         operator.cleanup(None, ended(code, error="its licence is not known"))
@@ -138,7 +138,7 @@ def test_the_pod_s_own_sentence_and_exit_code_decide(
 def test_the_result_is_the_image_by_digest(
     operator: PackageModelOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packaging.KubernetesPodOperator, "cleanup", lambda *_args, **_more: None)
+    monkeypatch.setattr(packaging.KubernetesPodOperator, "cleanup", lambda *_args, **_more: None)  # type: ignore[attr-defined]
     made = {"reference": "r.example.com/kaito-phi@sha256:1"}
     assert operator._judged(lambda: operator.cleanup(None, ended(0, **made))) == made
 

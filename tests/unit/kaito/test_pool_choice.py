@@ -108,7 +108,7 @@ async def test_one_look_at_the_cluster_serves_many_workspaces(
         looks.append(kind.plural)
         return await real(kind, **selection)
 
-    hook.list = counted  # type: ignore[method-assign]
+    hook.list = counted  # type: ignore[method-assign, attr-defined]
     chooser = Chooser(hook, AUTO)  # type: ignore[arg-type]
     chosen = [(await chooser.choose(workspace)).settings.provider for _ in range(3)]
     assert chosen == [ProviderName.NODE_POOL] * 3

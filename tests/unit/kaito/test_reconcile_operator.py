@@ -30,6 +30,7 @@ class Scene:
         self.keys: Any = "nobody looked"
         self.done: list[str] = []
         self.seconds = 0.0
+        self.ended: Any = None
         scene = self
 
         class Hook:

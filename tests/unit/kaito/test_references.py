@@ -140,7 +140,7 @@ def test_what_cannot_be_a_name_is_never_looked_up(cluster: FakeCluster, name: st
 
 @pytest.mark.parametrize("namespace", ["../kube-system", "..", "a.b", "Team", "a" * 64])
 def test_nothing_is_looked_up_in_what_cannot_be_a_namespace(cluster: FakeCluster, namespace: str) -> None:
-    cluster.find = None  # type: ignore[assignment] - calling it would fail
+    cluster.find = None  # calling it would fail
     assert run(references.look_up(cluster.calls, DOCUMENT, namespace)) == {}
 
 

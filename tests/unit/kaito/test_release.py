@@ -399,7 +399,7 @@ class TestTheWait:
 
 @pytest.mark.parametrize("which", [{"workspace": ".."}, {"workspace": "a/b"}, {"namespace": "../team-b"}])
 def test_nothing_is_read_under_what_cannot_be_a_name(cluster: Deletes, which: dict[str, str]) -> None:
-    cluster.find = None  # type: ignore[assignment] - calling it would fail
+    cluster.find = None  # calling it would fail
     operator = step(ReleaseOperator(task_id="release", **{**WHICH, **which}), cluster)
     with pytest.raises(AirflowFailException, match=r"metadata\.name"):
         operator.execute({"params": {"name": "w"}, "dag_run": SimpleNamespace(conf={})})

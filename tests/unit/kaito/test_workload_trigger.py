@@ -221,9 +221,9 @@ async def test_a_node_that_may_come_back_is_waited_for(
         cluster.add(NODE, silent_node(*node))
     trigger = make_trigger(cluster, workspace, monkeypatch, lost_seconds=lost_seconds, node_seconds=0.0)
     await sees_pod(trigger, monkeypatch, grace)
-    looks = workload.AsyncKaitoClusterHook("x")
+    looks = workload.AsyncKaitoClusterHook("x")  # type: ignore[attr-defined]
     waiting = asyncio.create_task(events(trigger))
-    while looks.looks < 20 and not waiting.done():
+    while looks.looks < 20 and not waiting.done():  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     ends.set()
     (event,) = await asyncio.wait_for(waiting, 30)

@@ -190,7 +190,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         event_of(odd, "ns-o.odd.r1", 8000),
     ]
     transport = httpx.MockTransport(airflow(extras))
-    monkeypatch.setattr(sources.httpx, "Client", partial(httpx.Client, transport=transport))
+    monkeypatch.setattr(sources.httpx, "Client", partial(httpx.Client, transport=transport))  # type: ignore[attr-defined]
     monkeypatch.setenv(sources.USERNAME, "admin")
     monkeypatch.setenv(sources.PASSWORD, "right")
 
@@ -266,7 +266,7 @@ def test_an_airflow_that_cannot_be_read_is_a_sentence(
             raise answer
         return answer
 
-    monkeypatch.setattr(sources.httpx, "Client", partial(httpx.Client, transport=httpx.MockTransport(reply)))
+    monkeypatch.setattr(sources.httpx, "Client", partial(httpx.Client, transport=httpx.MockTransport(reply)))  # type: ignore[attr-defined]
     monkeypatch.setenv(sources.USERNAME, "admin")
     monkeypatch.setenv(sources.PASSWORD, "s3cret")
     assert command.main(AIRFLOW) == 1

@@ -69,7 +69,7 @@ def test_down_and_status_without_a_sandbox(tmp_path, capsys):
 
 
 def test_missing_programs_are_named_with_the_command_that_installs_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lifecycle.shutil, "which", lambda name: None)
+    monkeypatch.setattr(lifecycle.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     assert main(["up", "--state-dir", str(tmp_path)]) == 1
     assert "apt-get install -y bubblewrap docker-registry" in capsys.readouterr().err
 

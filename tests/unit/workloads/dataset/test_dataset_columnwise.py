@@ -314,7 +314,7 @@ def test_a_fault_of_the_writing_thread_ends_the_run(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "rows.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):
+    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):  # type: ignore[attr-defined]
         run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
 
 
@@ -333,7 +333,7 @@ def test_a_fault_of_any_group_ends_the_run(
     monkeypatch.setattr(writer, "GROUP_ROWS", 1)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
-    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):
+    with pytest.raises(job.WorkloadError, match=r"(?i)space|full"):  # type: ignore[attr-defined]
         run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
     assert not (tmp_path / "out" / "report.json").exists()
 

@@ -179,7 +179,7 @@ def test_a_reader_that_dies_takes_nobody_with_it(signal: str, tmp_path: Path, mo
     fake = tmp_path / "python"
     fake.write_text(f"#!/bin/sh\nkill -{signal} $$\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(columnar.sys, "executable", str(fake))
+    monkeypatch.setattr(columnar.sys, "executable", str(fake))  # type: ignore[attr-defined]
     with pytest.raises(UserDataError, match="of memory" if signal == "KILL" else f"ended with SIG{signal}"):
         rows_of(tmp_path / "x")
 
@@ -189,7 +189,7 @@ def test_a_reader_that_ends_early_is_not_believed(tmp_path: Path, monkeypatch):
     fake = tmp_path / "python"
     fake.write_text("""#!/bin/sh\necho '{"text": "a"}'\n""")
     fake.chmod(0o755)
-    monkeypatch.setattr(columnar.sys, "executable", str(fake))
+    monkeypatch.setattr(columnar.sys, "executable", str(fake))  # type: ignore[attr-defined]
     with pytest.raises(UserDataError, match="cannot be read"):
         rows_of(tmp_path / "x")
 

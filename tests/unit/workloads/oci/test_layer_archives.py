@@ -43,7 +43,7 @@ def header(name: str, kind: bytes, size: int, real: int = 0) -> bytes:
     raw = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     if real:
         raw[483:495] = b"%011o\0" % real
-        raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw))[0]
+        raw[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(raw))[0]  # type: ignore[attr-defined]
     return bytes(raw)
 
 

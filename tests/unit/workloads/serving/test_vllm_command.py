@@ -181,9 +181,9 @@ def test_a_group_s_pod_answers_probes_and_drains_as_the_manifests_say(
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(vllm, "computes_on_processors", lambda: False)
-    monkeypatch.setattr(vllm.shutil, "which", lambda *_, **__: "/usr/bin/vllm")
-    monkeypatch.setattr(vllm.os, "environ", dict(vllm.os.environ))
-    monkeypatch.setattr(vllm.sys, "argv", ["vllm", *GROUP])
+    monkeypatch.setattr(vllm.shutil, "which", lambda *_, **__: "/usr/bin/vllm")  # type: ignore[attr-defined]
+    monkeypatch.setattr(vllm.os, "environ", dict(vllm.os.environ))  # type: ignore[attr-defined]
+    monkeypatch.setattr(vllm.sys, "argv", ["vllm", *GROUP])  # type: ignore[attr-defined]
     monkeypatch.setattr(group.Member, "run", run)
     with pytest.raises(SystemExit):
         vllm.main()
@@ -217,6 +217,6 @@ def test_vllm_s_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_image_without_vllm_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "version", lambda name: (_ for _ in ()).throw(vllm.PackageNotFoundError(name)))
+    monkeypatch.setattr(vllm, "version", lambda name: (_ for _ in ()).throw(vllm.PackageNotFoundError(name)))  # type: ignore[attr-defined]
     with pytest.raises(UserConfigError, match="This image has no vLLM"):
         vllm.computes_on_processors()

@@ -47,7 +47,7 @@ def test_when_memory_ran_out_in_one_all_are_started_again_at_once(
         return starts[-1]
 
     monkeypatch.setattr(launch, "_start", start)
-    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)  # type: ignore[attr-defined]
     assert launch.launch(2) == 0
     assert len(starts) == 2
     assert all(child.returncode is not None for child in starts[0])

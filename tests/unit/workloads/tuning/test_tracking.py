@@ -103,7 +103,9 @@ def test_a_tracker_whose_package_is_missing_is_said_and_one_that_is_there_is_use
     monkeypatch.setenv("WANDB_API_KEY", "abcdef123456")
     known = {"tensorboardX", "wandb"}
     monkeypatch.setattr(
-        tracking.importlib.util, "find_spec", lambda name: object() if name in known else None
+        tracking.importlib.util,  # type: ignore[attr-defined]
+        "find_spec",
+        lambda name: object() if name in known else None,
     )
     made = SimpleNamespace()
     trackers = [(*one[:3], lambda: made) for one in tracking.TRACKERS]
@@ -120,6 +122,6 @@ def test_a_tracker_whose_package_is_missing_is_said_and_one_that_is_there_is_use
 def test_where_nothing_is_installed_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     assert watchers(tmp_path, 0) == []
     assert list(tmp_path.iterdir()) == []
