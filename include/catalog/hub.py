@@ -46,6 +46,7 @@ __all__ = [
     "NeedsToken",
     "NoSafetensors",
     "UnsupportedArchitecture",
+    "commit_of",
     "could_be_on_the_hub",
     "resolve",
 ]
@@ -93,13 +94,9 @@ def resolve(
     :returns: a record like those of presets/models; `weights_gib` is the size of the files, whatever their precision.
     :raises HubError: its class says why not, its text says so in a sentence.
     """
-    if not could_be_on_the_hub(name) or not REVISION.fullmatch(revision) or ".." in revision:
-        raise ModelNotFound(f"{name!r} at {revision!r} is not a hub id like org/model with a revision.")
-    hub = _Hub(check_endpoint(endpoint or os.environ.get("HF_ENDPOINT") or HUB), name, token, fetch)
-    info = hub.json(f"api/models/{name}/revision/{quote(revision, safe='')}?blobs=true", INFO_MAX, revision)
+    hub = _hub(name, revision, token, endpoint, fetch)
+    info = hub.info(revision, "?blobs=true")
     commit, hf_id = str(info.get("sha")), str(info.get("id"))
-    if not COMMIT.fullmatch(commit) or not could_be_on_the_hub(hf_id):
-        raise HubAnswerRefused(f"The hub's answer about {name} has no commit or no model id.")
     files = _weight_files(info, hf_id)
     config = hub.json(f"{hf_id}/resolve/{commit}/config.json", CONFIG_MAX, commit)
     facts = _facts(config, hf_id)
@@ -107,11 +104,43 @@ def resolve(
     return _model(name, hf_id, commit, info, facts, size)
 
 
+def commit_of(
+    name: str,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    endpoint: str | None = None,
+    fetch: Fetch = http_fetch,
+) -> str:
+    """The commit that a branch or tag of a model's repository is now; parameters and errors as for `resolve`."""
+    return str(_hub(name, revision, token, endpoint, fetch).info(revision)["sha"])
+
+
+def is_revision(text: str) -> bool:
+    """Whether a text could be a commit, a branch or a tag of a repository."""
+    return REVISION.fullmatch(text) is not None and ".." not in text
+
+
+def _hub(name: str, revision: str, token: str | None, endpoint: str | None, fetch: Fetch) -> _Hub:
+    if not could_be_on_the_hub(name) or not is_revision(revision):
+        raise ModelNotFound(f"{name!r} at {revision!r} is not a hub id like org/model with a revision.")
+    return _Hub(check_endpoint(endpoint or os.environ.get("HF_ENDPOINT") or HUB), name, token, fetch)
+
+
 class _Hub:
     """The hub as seen by one lookup: turns answers into JSON, and refusals into sentences."""
 
     def __init__(self, endpoint: str, name: str, token: str | None, fetch: Fetch) -> None:
         self.endpoint, self.name, self.token, self.fetch = endpoint, name, token, fetch
+
+    def info(self, revision: str, query: str = "") -> Mapping[str, Any]:
+        """What the hub says of a revision; it has a commit (`sha`) and a hub id (`id`)."""
+        found = self.json(
+            f"api/models/{self.name}/revision/{quote(revision, safe='')}{query}", INFO_MAX, revision
+        )
+        if not COMMIT.fullmatch(str(found.get("sha"))) or not could_be_on_the_hub(str(found.get("id"))):
+            raise HubAnswerRefused(f"The hub's answer about {self.name} has no commit or no model id.")
+        return found
 
     def json(self, path: str, limit: int, revision: str) -> Mapping[str, Any]:
         answer = self.fetch(f"{self.endpoint}/{path}", self.token, limit)

@@ -110,6 +110,11 @@ class Catalog:
             raise ValueError(f"{model.hf_id} is in the catalogue already")
         return replace(self, models=(*self.models, model))
 
+    def with_revision(self, model: Model, revision: str) -> Catalog:
+        """This catalogue with one of its models at another revision."""
+        at = replace(model, revision=revision)
+        return replace(self, models=tuple(at if other == model else other for other in self.models))
+
 
 def _nearest(name: str, known: Iterable[str], spell: Callable[[str], str]) -> str | None:
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)

@@ -13,6 +13,7 @@ from typing import Any
 from include.retraining import versions
 from include.workspace.api import names
 from include.workspace.api.dialect import as_written
+from include.workspace.status import base_model
 
 #: What a candidate takes over: where and how it is trained. What is about the service stays with the service.
 TAKEN_OVER = (
@@ -24,6 +25,7 @@ TAKEN_OVER = (
     names.BYPASS_RESOURCE_CHECKS,
     names.USE_LOCAL_WEIGHTS,
     names.MODEL_IMAGE,
+    names.MODEL_REVISION,
     names.MODEL_STREAMING,
     names.MANAGED_BY,
     names.RUNTIME,
@@ -64,6 +66,8 @@ def candidate(
     notes = metadata.get("annotations") or {}
     kept = {key: notes[key] for key in TAKEN_OVER if key in notes}
     kept |= {names.ROLLOUT: "false", names.RETRAIN_VERSION: version}
+    if commit := base_model.kept(workspace):  # an adapter fits one commit, that of the service
+        kept[names.MODEL_REVISION] = commit
     if current:
         kept[names.RETRAIN_CURRENT] = current
         if continued:

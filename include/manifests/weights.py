@@ -47,6 +47,12 @@ class Weights:
     pull_secrets: list[str] = field(default_factory=list)
 
 
+def comes_from_a_node(ws: Workspace, settings: ManifestSettings) -> bool:
+    """Whether the model's files lie on the nodes already; where an image is named it comes before a mirror."""
+    own = ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true" and not ws.is_tuning
+    return own or bool(settings.weights_mirror)
+
+
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
     """The whole model. What a node has mounted of an image is looked at first: whoever made it is not known."""
     if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":

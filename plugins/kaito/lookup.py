@@ -1,7 +1,8 @@
 """The catalogue that a run goes by: the presets, and the one model of the hub that its Workspace may name instead.
 
 KAITO takes any `org/model`. The hub is asked once, in a run's first task; the plan carries what it said (commit, size,
-names), so no later task asks again. It must never be imported by a DAG file's parse for its effects: asking is a call.
+names), so no later task asks again. A commit that the Workspace was given before stays. It must never be imported by a
+DAG file's parse for its effects: asking is a call.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from include.catalog import Catalog, load_catalog
 from include.workspace import Fault
+from include.workspace.status import base_model
 from kaito.settings import hub_lookup
 
 log = logging.getLogger(__name__)
@@ -50,9 +52,10 @@ def look_up(document: Mapping[str, Any], token: Callable[[], str | None]) -> Loo
         return Lookup(catalog)
     from include.catalog.hub import HubError, resolve
 
-    path, name = _preset(document)
+    path, name = base_model.preset_of(document)
+    revision = base_model.kept(document) or base_model.asked(document) or "main"
     try:
-        model = resolve(name, token=token())
+        model = resolve(name, revision=revision, token=token())
         known = catalog.with_hub_model(model)
     except HubError as error:
         return Lookup(catalog, Fault(path, name, "I4", str(error).rstrip(".")), error.transient)
@@ -64,7 +67,7 @@ def look_up(document: Mapping[str, Any], token: Callable[[], str | None]) -> Loo
 
 def asks_the_hub(document: Mapping[str, Any]) -> bool:
     """Return whether a document names a model that only the hub may know, and the hub may be asked."""
-    _, name = _preset(document)
+    _, name = base_model.preset_of(document)
     if not name or load_catalog().has_model(name) or not hub_lookup():
         return False
     from include.catalog.hub import could_be_on_the_hub
@@ -80,14 +83,3 @@ def token_in(secret: Mapping[str, Any] | None) -> str | None:
     except (binascii.Error, ValueError, TypeError):
         return None
     return text if text.isascii() and text.isprintable() and text else None
-
-
-def _preset(document: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the path and the value of the preset's name, as far as the document has one."""
-    for section in ("tuning", "inference"):
-        part = document.get(section)
-        preset = part.get("preset") if isinstance(part, Mapping) else None
-        name = preset.get("name") if isinstance(preset, Mapping) else None
-        if isinstance(name, str):
-            return f"{section}.preset.name", name
-    return "", ""

@@ -136,6 +136,15 @@ OURS: dict[str, Schema] = {
             message=_text("Why the version that is wanted is not served."),
         ),
     },
+    "model": _object(
+        "Where the model's files come from; not in KAITO's own definition.",
+        name=_text("The model as the Workspace names it."),
+        id=_text("Its name on the hub."),
+        revision=_text("The commit of its repository that all pods of this Workspace use."),
+        asked=_text("The revision that the annotation kaito.sh/model-revision asked for."),
+        image=_text("The container image with its files, by digest."),
+        generation=_integer("The generation for which that was decided."),
+    ),
     "progress": _object(
         "What the running tuning said last; not in KAITO's own definition.",
         stage=_text("What it is doing: loading, training, saving and so on."),

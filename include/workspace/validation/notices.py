@@ -24,6 +24,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.API_KEY,
         names.USE_LOCAL_WEIGHTS,
         names.MODEL_IMAGE,
+        names.MODEL_REVISION,
         names.DISABLE_BENCHMARK,
         names.MODEL_STREAMING,
         names.CONVERSION_DATA,
@@ -95,7 +96,10 @@ def _preset(context: Context) -> list[str]:
     if model is not None and model.deprecated:
         found.append(f"{model.name} is deprecated: KAITO last had it in {model.last_release}.")
     if model is not None and not model.pinned:
-        found.append(f"{model.name} is not pinned to a revision, so two runs may use different weights.")
+        found.append(
+            f"{model.name} follows the branch {model.revision} of its repository: a Workspace keeps the commit that "
+            "this is when its first run begins, if the hub can be asked then."
+        )
     if machine is not None and machine.deprecated:
         found.append(f"{machine.name} is deprecated: KAITO last had it in {machine.last_release}.")
     return found

@@ -23,6 +23,7 @@ OURS = frozenset(
         "targetNodeCount",
         "machines",
         "run",
+        "model",
         "progress",
         "adapter",
         "adapters",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -16,6 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.catalog import Machine, NodeLabelsIncomplete
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
+from include.manifests.weights import comes_from_a_node
 from include.planning import Candidates, Plan, candidates
 from include.planning.explain import sentences
 from include.reconcile.mended import SECRETS
@@ -36,7 +38,7 @@ from kaito.hooks.api import WORKSPACE, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import StaleWorkspace, fence
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
-from kaito.operators import dry_run, exclusive, kept_adapter, model_image, push_trial
+from kaito.operators import dry_run, exclusive, kept_adapter, model_image, model_revision, push_trial
 from kaito.operators.crd import need_crd
 from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults
 from kaito.operators.resumed import cleared, under_way
@@ -73,6 +75,8 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     metadata = METADATA
     #: Where the model's files come from.
     source = model_image.Source()
+    #: Whether that is the hub.
+    downloads = False
     #: Of the Secrets that the Workspace names.
     versions: Mapping[str, str] = {}
     #: Which models this run's Workspace may name; set when the task runs.
@@ -160,10 +164,25 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 found += work_volume.faults(self.cluster, document, manifest_settings().storage_class)
         if workspace is not None and not found:
             self.source, bad = model_image.look_up(self.cluster, workspace, self.lookup.catalog, named)
-            found += [*bad, *self._push_faults(workspace, named)]
+            found += [
+                *bad,
+                *self._pin(workspace, document, wanted.namespace),
+                *self._push_faults(workspace, named),
+            ]
         if found or workspace is None:
             raise self._refusal(wanted, document, found, run_id)
         return workspace
+
+    def _pin(self, workspace: Workspace, document: dict[str, Any], namespace: str) -> list[Fault]:
+        """P15: the commit of a model that pods download from the hub."""
+        self.downloads = self.source.image == "" and not comes_from_a_node(workspace, manifest_settings())
+        if workspace.preset is None or not self.downloads:
+            return []
+        catalog, faults = model_revision.pin(
+            self.lookup.catalog, document, lambda: self._hub_token(document, namespace)
+        )
+        self.lookup = replace(self.lookup, catalog=catalog)
+        return faults
 
     def _push_faults(self, workspace: Workspace, named: references.Found) -> list[Fault]:
         """P10: asked last and once, since it is a question to somebody else's server."""
@@ -380,7 +399,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         phase, told = conditions.Phase.ACCEPTED, sentences(result.plan)[0]
         if cleared(document, run_id):
             phase, told = conditions.Phase.RESUMED, f"Steps of run {run_id} were cleared and are done again"
-        self.report(run, phase, told, begun=begun, edit=self._note_versions)
+        self.report(run, phase, told, begun=begun, edit=partial(self._note_inputs, document, result.plan))
         exclusive.confirm(self.live_workspace(run), run_id)
         if phase is conditions.Phase.ACCEPTED or run.trained is None or run.trained.run != run.run_id:
             self._tell_kept(run)  # else its own conditions say it
@@ -395,6 +414,11 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
         }
         inputs = {**known, **self.versions}
         return {**status, "inputs": inputs} if inputs else status
+
+    def _note_inputs(self, document: dict[str, Any], plan: Plan, status: dict[str, Any]) -> dict[str, Any]:
+        """Leave to later runs which Secrets this one was judged by, and which commit of the model it works with."""
+        known = self.downloads or bool(plan.model_image)
+        return model_revision.noted(self._note_versions(status), document, plan, known)
 
     def _tell_kept(self, run: Run) -> None:
         """Say that only the push is left to do, where it is."""

@@ -60,7 +60,8 @@ def test_what_has_its_effect_needs_no_notice(values: dict[str, str]) -> None:
 def test_a_model_without_a_pinned_revision() -> None:
     document = changed(SERVING, {"inference.preset.name": "qwen3-8b-awq"})
     assert notices(parse_workspace(document), CATALOG) == [
-        "qwen3-8b-awq is not pinned to a revision, so two runs may use different weights."
+        "qwen3-8b-awq follows the branch main of its repository: a Workspace keeps the commit that this is when its "
+        "first run begins, if the hub can be asked then."
     ]
 
 

@@ -17,6 +17,7 @@ from include.workspace.validation.rules import (
     alternatives,
     byo,
     inference,
+    model_source,
     resource,
     retraining,
     tuning,
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *alternatives.RULES,
     *byo.RULES,
     *inference.RULES,
+    *model_source.RULES,
     *tuning.RULES,
     *retraining.RULES,
 )

@@ -76,27 +76,6 @@ def _must_download(context: Context) -> bool:
     return context.ws.dialect == V1BETA1 and not local and not image
 
 
-def model_image_can_be_taken(context: Context) -> Iterator[Fault]:
-    """F48: the image that the model's files come from, in a Workspace that loads them."""
-    ws = context.ws
-    given = ws.annotations.get(names.MODEL_IMAGE)
-    if given is None:
-        return
-    path = f"metadata.annotations[{names.MODEL_IMAGE}]"
-    if ws.preset is None:
-        yield Fault(path, None, "F48", "is for presets, and this Workspace has none", "remove it")
-        return
-    if ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
-        hint = f"remove it, or {names.USE_LOCAL_WEIGHTS}"
-        message = f"cannot be together with {names.USE_LOCAL_WEIGHTS}: the files come from one place"
-        yield Fault(path, None, "F48", message, hint)
-    yield from image_faults(context, path, given.strip(), "F48")
-    section = "tuning" if ws.is_tuning else "inference"
-    for index, secret in enumerate(ws.model_pull_secrets):
-        where = f"{section}.preset.presetOptions.imagePullSecrets[{index}]"
-        yield from secret_name_fault(where, secret, "F5")
-
-
 def runtime_loads_the_model(context: Context) -> Iterator[Fault]:
     """F45: the model's class and its weights' format in the runtime that will serve it, tuned or not."""
     ws, model = context.ws, context.model
@@ -212,7 +191,6 @@ RULES: tuple[Rule, ...] = (
     preset_is_known,
     runtime_loads_the_model,
     heads_can_be_shared,
-    model_image_can_be_taken,
     config_is_a_name,
     adapters_are_few_and_named_once,
     adapters_are_usable,

@@ -1,0 +1,56 @@
+"""Rules about where a model's files come from: each place excludes the others, and none is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from include.catalog.hub import is_revision
+from include.workspace.api import names
+from include.workspace.validation.faults import Fault
+from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
+from include.workspace.validation.rules.sources import image_faults
+
+
+def model_image_can_be_taken(context: Context) -> Iterator[Fault]:
+    """F48: the image that the model's files come from, in a Workspace that loads them."""
+    ws = context.ws
+    given = ws.annotations.get(names.MODEL_IMAGE)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.MODEL_IMAGE}]"
+    if ws.preset is None:
+        yield Fault(path, None, "F48", "is for presets, and this Workspace has none", "remove it")
+        return
+    if ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
+        hint = f"remove it, or {names.USE_LOCAL_WEIGHTS}"
+        message = f"cannot be together with {names.USE_LOCAL_WEIGHTS}: the files come from one place"
+        yield Fault(path, None, "F48", message, hint)
+    yield from image_faults(context, path, given.strip(), "F48")
+    section = "tuning" if ws.is_tuning else "inference"
+    for index, secret in enumerate(ws.model_pull_secrets):
+        where = f"{section}.preset.presetOptions.imagePullSecrets[{index}]"
+        yield from secret_name_fault(where, secret, "F5")
+
+
+def revision_can_be_taken(context: Context) -> Iterator[Fault]:
+    """F53: which revision of the hub's repository is asked for, in a Workspace that downloads it."""
+    ws = context.ws
+    given = ws.annotations.get(names.MODEL_REVISION)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.MODEL_REVISION}]"
+    if ws.preset is None:
+        yield Fault(path, None, "F53", "is for presets, and this Workspace has none", "remove it")
+        return
+    if not is_revision(given.strip()):
+        hint = "for example main, v1.0, or 40 hexadecimal digits"
+        yield Fault(path, given, "F53", "is not a commit, a branch or a tag", hint)
+    image = names.MODEL_IMAGE in ws.annotations or bool(context.model and context.model.image)
+    local = ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true" and not ws.is_tuning
+    if image or local:
+        place = "an image" if image else "the node"
+        message = f"chooses a revision on the hub, and the files come from {place}"
+        yield Fault(path, given, "F53", message, "remove it")
+
+
+RULES: tuple[Rule, ...] = (model_image_can_be_taken, revision_can_be_taken)
