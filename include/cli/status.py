@@ -68,7 +68,8 @@ def lines(seen: Page, losses: Sequence[float], now: datetime) -> Iterator[str]:
     if row.progress:
         done = round(WIDTH * row.progress.percent / 100)
         left = f", {duration(row.progress.eta_seconds)} left" if row.progress.eta_seconds is not None else ""
-        yield f"  {'█' * done}{'░' * (WIDTH - done)} {row.progress.step}/{row.progress.total}{left}"
+        count = row.progress.words if row.progress.stage else f"{row.progress.step}/{row.progress.total}"
+        yield f"  {'█' * done}{'░' * (WIDTH - done)} {count}{left}"
     if len(losses) > 1:
         yield f"  loss {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}"
     yield ""

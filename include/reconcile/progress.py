@@ -8,6 +8,7 @@ from typing import Any
 from include.reconcile.decision_builder import DecisionBuilder
 from include.workspace.status.conditions import ConditionType, condition
 from include.workspace.status.runs import RunState
+from include.workspace.status.startup import share
 
 TUNING_SECONDS, QUIET_SECONDS, WAITING_SECONDS = 10.0, 30.0, 1.0
 # What the tuning pod's /progress says, and what the status calls it.
@@ -39,4 +40,7 @@ def report(builder: DecisionBuilder) -> None:
         return
     found = {ours: said[theirs] for theirs, ours in FIELDS.items() if said.get(theirs) is not None}
     if found:
-        builder.note(progress=found)
+        percent = (
+            {"percent": share(int(found.get("step") or 0), int(found["total"]))} if found.get("total") else {}
+        )
+        builder.note(progress={**found, **percent})

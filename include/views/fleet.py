@@ -17,6 +17,7 @@ from include.views.words import due, per_second, until, usd
 from include.workspace.api import names
 from include.workspace.api.dialect import serves
 from include.workspace.status.conditions import ConditionType, condition, moment, timestamp
+from include.workspace.status.startup import is_of_a_server, share
 
 Object = Mapping[str, Any]
 TUNING, SERVING, BOTH = "tuning", "serving", "tuning and serving"
@@ -26,15 +27,27 @@ OVER = ("success", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a training is: optimizer steps, and the seconds that are left at its speed (None: not known)."""
+    """How far a training or the start of a server is, and the seconds that are left at its speed (None: not known).
+
+    :param step: optimizer steps; MiB or percent of a server's weights.
+    :param stage: what a server that starts does, "" for a training.
+    """
 
     step: int
     total: int
     eta_seconds: float | None
+    stage: str = ""
 
     @property
     def percent(self) -> int:
-        return min(100, round(100 * self.step / self.total)) if self.total else 0
+        return share(self.step, self.total)
+
+    @property
+    def words(self) -> str:
+        """The numbers with what they count."""
+        if self.stage:
+            return f"{self.stage}, {self.percent}%"
+        return f"step {self.step} of {self.total}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +102,18 @@ def kind(workspace: Object) -> str:
 
 
 def progress(status: Object) -> Progress | None:
-    """How far the training that goes on is; None while none goes on."""
+    """How far the training, or the start of the server, is that goes on; None while none goes on."""
     told = status.get("progress") or {}
+    stage = str(told["stage"]) if is_of_a_server(told) else ""
     started = condition(status, ConditionType.JOB_STARTED) or {}
     published = condition(status, ConditionType.ADAPTER_PUBLISHED) or {}
-    over = (status.get("run") or {}).get("state") in OVER or published.get("status") == "True"
-    if over or started.get("status") != "True" or not told.get("total"):
+    trains = started.get("status") == "True" and published.get("status") != "True"
+    over = (status.get("run") or {}).get("state") in OVER
+    if over or not (trains or stage) or not told.get("total"):
         return None
     eta = told.get("etaSeconds")
-    return Progress(int(told.get("step") or 0), int(told["total"]), None if eta is None else float(eta))
+    left = None if eta is None else float(eta)
+    return Progress(int(told.get("step") or 0), int(told["total"]), left, stage)
 
 
 def next_retraining(status: Object) -> datetime | None:

@@ -73,6 +73,8 @@ def printer_columns() -> list[dict[str, Any]]:
         condition("WorkspaceSucceeded", wide=True),
         {"name": "TargetNodeCount", "type": "integer", "jsonPath": ".status.targetNodeCount", "priority": 1},
         {"name": "State", "type": "string", "jsonPath": ".status.state", "priority": 1},
+        {"name": "Stage", "type": "string", "jsonPath": ".status.progress.stage", "priority": 1},
+        {"name": "Percent", "type": "integer", "jsonPath": ".status.progress.percent", "priority": 1},
         {"name": "Adapter", "type": "string", "jsonPath": ".status.adapter.digest", "priority": 1},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]

@@ -18,7 +18,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from include.workspace.api import names
-from include.workspace.status import conditions
+from include.workspace.status import conditions, startup
 from kaito.controller import event_recorder as events
 from kaito.hooks.api import WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, NextStatus, StaleWorkspace, fence
@@ -40,6 +40,8 @@ class Observation:
     :param notes: further lines worth printing once, such as Kubernetes events.
     :param silent: a matter for the log alone; the Workspace's status is not this wait's to write.
     :param facts: what else the task's result tells, or whoever takes up a wait that failed.
+    :param news: told again when this changes; None for the message, which may be a figure that never stands still.
+    :param progress: how far a server that starts is, as ``status.progress`` tells it; taken away where there is none.
     """
 
     ready: bool
@@ -50,6 +52,8 @@ class Observation:
     notes: tuple[str, ...] = ()
     silent: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    news: str | None = None
+    progress: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ class WorkspaceTrigger(BaseTrigger):
                 if note not in said:
                     said.add(note)
                     self.log.warning("%s", note)
-            if (seen.message, seen.failed) != (last.message, last.failed):
+            if (_news(seen), seen.failed) != (_news(last), last.failed):
                 await self._tell(hook, seen)
             last = seen
             if over:
@@ -239,7 +243,7 @@ class WorkspaceTrigger(BaseTrigger):
         phase = ready if seen.ready else never if seen.failed else waiting
 
         def next_status(live: Mapping[str, Any]) -> dict[str, Any]:
-            return conditions.progress(
+            found = conditions.progress(
                 live,
                 phase,
                 message=seen.message,
@@ -248,6 +252,11 @@ class WorkspaceTrigger(BaseTrigger):
                 generation=mine.generation,
                 now=datetime.now(UTC),
             )
+            return startup.written(found, seen.progress)
 
         where = (self.workspace, self.namespace)
         await write_status(hook, where, mine, next_status, self.log, even_deleting=self.even_deleting)
+
+
+def _news(seen: Observation) -> str:
+    return seen.message if seen.news is None else seen.news

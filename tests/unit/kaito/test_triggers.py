@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.rollout import RolloutReadyTrigger
 
 from include.reconcile.pod_problems import STUCK_AFTER
-from include.workspace.status import conditions
+from include.workspace.status import conditions, startup
 from tests.support.fake_cluster import FakeCalls, FakeCluster
 from tests.support.node_claims import claim, node, ready_claim
 from tests.support.rollouts import pod, stateful_set
@@ -115,9 +116,10 @@ async def test_a_service_that_cannot_start_fails_with_the_reason(cluster: FakeCl
     assert cluster.condition(NAME, "InferenceReady")["reason"] == "ImagePullError"
 
 
-async def test_a_server_that_downloads_says_how_far_it_is(
-    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def logs(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[Request]]:
+    """What the log of a starting server says at each look, the last for ever, and the requests for it."""
+    told: list[str] = []
     requests: list[Request] = []
 
     @asynccontextmanager
@@ -125,7 +127,7 @@ async def test_a_server_that_downloads_says_how_far_it_is(
         requests.append(request)
 
         async def text(errors: str) -> str:
-            return "downloading org/model at main\n  512 of 2048 MiB (25%), 100 MiB/s, about 15 s left\n"
+            return f"downloading org/model at main\n  {told.pop(0) if len(told) > 1 else told[0]}\n"
 
         yield SimpleNamespace(text=text)
 
@@ -134,12 +136,53 @@ async def test_a_server_that_downloads_says_how_far_it_is(
     starting = pod(containerStatuses=[{"name": "serving", "ready": False, "state": {"running": {}}}])
     starting["metadata"]["labels"] = {"kaito.sh/workspace": NAME, "kaito.sh/component": "serving"}
     cluster.add(POD, starting)
+    return told, requests
+
+
+async def test_a_server_that_downloads_says_how_far_it_is(
+    cluster: FakeCluster, logs: tuple[list[str], list[Request]]
+) -> None:
+    logs[0].append("512 of 2048 MiB (25%), 100 MiB/s, about 15 s left")
     await ending(RolloutReadyTrigger(**{**WHICH, "timeout_seconds": 0.05}))
     message = cluster.condition(NAME, "InferenceReady")["message"]
     assert "serving is running, downloading the weights: 512 of 2048 MiB (25%), 100 MiB/s" in message
-    (request,) = requests
+    (request,) = logs[1]
     assert request.path.endswith(f"/pods/{NAME}-0/log")
     assert ("container", "serving") in request.query, "a pod with a sidecar has more than one log"
+    assert "progress" not in cluster.objects["workspaces", "default", NAME]["status"], "the wait is over"
+
+
+async def test_the_status_shows_a_download_and_is_written_only_when_it_has_moved(
+    cluster: FakeCluster, logs: tuple[list[str], list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kaito.triggers.rollout.LOG_SECONDS", 0.0)
+    percents = [*range(20, 35), 34]
+    logs[0].extend(f"{p} of 100 MiB ({p}%), {p} MiB/s, about {100 - p} s left" for p in percents)
+    written: list[Any] = []
+    real = startup.written
+
+    def record(status: Any, told: Any) -> Any:
+        written.append(told and told["percent"])
+        return real(status, told)
+
+    monkeypatch.setattr("kaito.triggers.base.startup.written", record)
+    seen: list[Any] = []
+
+    async def progress(*_: Any) -> Any:
+        stored = cluster.objects["workspaces", "default", NAME]["status"]
+        seen.append(stored.get("progress"))
+        if len(seen) > len(percents):
+            cluster.add(STATEFUL_SET, stateful_set(ready=1))
+        return await real_sleep(0)
+
+    real_sleep = asyncio.sleep
+    monkeypatch.setattr("kaito.triggers.base.asyncio.sleep", progress)
+    await ending(RolloutReadyTrigger(**WHICH))
+    assert written == [20, 25, 30, None]
+    assert seen[0] == {
+        "stage": "downloading the weights", "step": 20, "total": 100, "percent": 20, "etaSeconds": 80.0,
+    }  # fmt: skip
+    assert "progress" not in cluster.objects["workspaces", "default", NAME]["status"]
 
 
 async def test_an_image_that_cannot_be_pulled_for_long_ends_the_wait(

@@ -267,6 +267,7 @@ def test_progress_and_nodes_reach_the_status_while_a_pod_tunes() -> None:
         "stage": "training",
         "step": 12,
         "total": 60,
+        "percent": 20,
         "loss": 1.2,
         "tokensPerSecond": 205.0,
         "etaSeconds": 9.0,

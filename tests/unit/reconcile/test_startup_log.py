@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from include.reconcile.startup_log import startup_stage
+from include.reconcile.startup_log import startup
 from include.workloads.weights.pace import line
 
 MIB = 1 << 20
@@ -39,4 +39,17 @@ MIB = 1 << 20
     ],
 )
 def test_the_last_line_that_tells_it_counts(log: str, stage: str) -> None:
-    assert startup_stage(log) == stage
+    assert str(startup(log) or "") == stage
+
+
+@pytest.mark.parametrize(("left", "seconds"), [("about 15 s left", 15.0), ("about 3 min left", 180.0)])
+def test_it_is_a_progress_as_a_training_has_one(left: str, seconds: float) -> None:
+    said = startup(f"  512 of 2048 MiB (25%), 102 MiB/s, {left}")
+    assert said is not None
+    assert said.status() == {
+        "stage": "downloading the weights",
+        "step": 512,
+        "total": 2048,
+        "percent": 25,
+        "etaSeconds": seconds,
+    }

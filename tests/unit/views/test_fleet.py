@@ -77,6 +77,16 @@ def test_a_training_under_way_shows_its_steps_and_an_ended_one_does_not() -> Non
     assert fleet.row(found, NOW).progress is None
 
 
+def test_a_server_that_starts_shows_how_far_its_weights_are() -> None:
+    found = reached(BEGUN)
+    found["status"] |= {"progress": {"stage": "downloading the weights", "step": 512, "total": 2048}}
+    row = fleet.row(found, NOW)
+    assert row.progress is not None
+    assert row.progress.words == "downloading the weights, 25%"
+    found["status"]["progress"]["stage"] = "training"
+    assert fleet.row(found, NOW).progress is None, "no training goes on"
+
+
 def test_a_row_counts_cost_up_to_now() -> None:
     claim = {"uid": "1", "since": timestamp(NOW - timedelta(hours=2)), "usdPerHour": 3.0}
     row = fleet.row(workspace(status={"cost": {"claims": [claim]}}), NOW)

@@ -66,7 +66,15 @@ def test_kubectl_get_shows_the_quick_start_s_columns(version: str) -> None:
     narrow = [column["name"].upper() for column in columns if not column.get("priority")]
     assert narrow == ["INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]
     wide = [column["name"] for column in columns if column.get("priority")]
-    assert wide == ["JobStarted", "WorkspaceSucceeded", "TargetNodeCount", "State", "Adapter"]
+    assert wide == [
+        "JobStarted",
+        "WorkspaceSucceeded",
+        "TargetNodeCount",
+        "State",
+        "Stage",
+        "Percent",
+        "Adapter",
+    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
