@@ -30,6 +30,7 @@ class ManifestSettings:
     `memory_limit` bounds a container without GPUs; one with GPUs has room for its weights twice and 32 GiB, and 8 more
     for each further GPU, unless `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp;
     `step_timeout_minutes` the time of the steps that wait for others' servers, dataset and adapter.
+    `dataset_samples` lets the first rows of a dataset go to whoever may see a run's XComs, masked and cut.
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are BYO (bring your own).
     """
 
@@ -55,6 +56,7 @@ class ManifestSettings:
     step_timeout_minutes: int = STEP_TIMEOUT_MINUTES
     pod_egress: str = "public"  # or "open": see include.manifests.egress
     dataset_max_bytes: int | None = None
+    dataset_samples: bool = True
     gpu_image: str = ""
     tools_image: str = ""
     serving_runtimes: tuple[str, ...] = RUNTIMES

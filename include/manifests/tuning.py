@@ -96,6 +96,7 @@ def dataset_pod(
         DATASET_OUTPUT=DATA_PATH,
         ALLOWED_NETWORKS=",".join(settings.allowed_networks),
         DATASET_MAX_BYTES=settings.dataset_max_bytes,
+        DATASET_SAMPLES=None if settings.dataset_samples else "false",
         YAML_FILE_PATH=f"{CONFIG_PATH}/{KEY}",
         TOKENIZER_PATH=pods.WEIGHTS_PATH,
         HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),

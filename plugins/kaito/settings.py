@@ -50,7 +50,7 @@ _TEXTS = (
 _LIMITS = (("memory_request", "memory_limit"), ("gpu_pod_memory_request", "gpu_pod_memory_limit"))
 _LISTS = ("allowed_networks", "insecure_registries", "image_pull_secrets", "serving_runtimes")
 _NUMBERS = ("work_volume_gib", "dataset_max_bytes", "step_timeout_minutes", "endpoint_delay_seconds")
-_SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests")
+_SWITCHES = ("bind_pod_ip", "own_pool_only", "cpu_requests", "dataset_samples")
 _WORDS = {"true": True, "false": False}
 #: KAITO's word for a gate of its admission -> the field of `Policy`.
 _GATES = {

@@ -20,22 +20,35 @@ log = logging.getLogger("dataset")
 #: Above this share of pairs, length alone would tell the better answer.
 LONGER_SHARE = 0.8
 PARQUET, REPORT, PAGE = "train.parquet", "report.json", "report.html"
+#: The first rows in pieces. They are in no report that leaves the volume.
+SAMPLES = "samples.json"
 
 
 def describe(request: Request, report: dict[str, Any]) -> dict[str, Any]:
     """The report with what the rows are like. UserDataError when that is beyond a limit of the training config."""
     output, asked = request.output, json.loads(json.dumps(request.options.look_identity))
-    if report.get("looked_at_with") != asked or not (output / PAGE).is_file():
+    if report.get("looked_at_with") != asked or not all(
+        (output / name).is_file() for name in (PAGE, SAMPLES)
+    ):
         content = look_at(output / PARQUET, request.options.look)
         samples = content.pop("samples")
         report = {**report, "content": content, "looked_at_with": asked}
         report["findings"] = findings(report)
         atomic_write(output / PAGE, page(report, samples).encode("utf-8", "replace"))
+        atomic_write(output / SAMPLES, json.dumps(samples).encode())
         atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
         for sentence in report["findings"]:
             log.info("  %s", sentence)
     _check_limits(request, report)
     return report
+
+
+def read_samples(request: Request) -> list[list[tuple[str, bool]]]:
+    """The first rows in pieces, each with whether it is learnt; none where the installation does not show rows."""
+    if not request.samples:
+        return []
+    found: list[list[tuple[str, bool]]] = json.loads((request.output / SAMPLES).read_text())
+    return found
 
 
 def findings(report: dict[str, Any]) -> list[str]:

@@ -129,9 +129,11 @@ rows used and not used with the reasons, each file's layout, the tokens a row ha
 held-out rows whose question is trained on as well, writing systems, languages, and the first {samples} rows as
 the model reads them, with what the loss is on in colour. Email addresses, phone numbers, card and bank account numbers
 and keys are counted by simple patterns: a hint where to look, not a proof. What matters of it stands in the log and in
-`findings` of the step's result. The limits above are judged here, on a CPU, with the report already written. Up to
-{scanned} rows are searched, and of {tokenised} the language is told (by py3langid, where it is sure) and tokens are
-counted, evenly over the whole; the training judges every row of longer datasets.
+`findings` of the step's result. [The Workspace's page](ui.md) shows all of it while the training goes on and after it:
+the numbers of the step's result, and of the first rows some hundred characters each, with what the patterns find masked
+in them (`[kaito] dataset_samples = false` keeps rows on the volume). The limits above are judged here, on a CPU, with
+the report already written. Up to {scanned} rows are searched, and of {tokenised} the language is told (by py3langid,
+where it is sure) and tokens are counted, evenly over the whole; the training judges every row of longer datasets.
 Where weights come from a mirror that the CPU machine does not have, nothing is said of tokens.
 
 ## Limits

@@ -31,10 +31,11 @@ from include.workloads.contract import (
 )
 from include.workloads.dataset import columns, layouts, row_digests
 from include.workloads.dataset.blocks import Block
+from include.workloads.dataset.brief import brief
 from include.workloads.dataset.columns import Dropped, Kind, Usable, normalise
 from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
-from include.workloads.dataset.description import PAGE, PARQUET, REPORT, describe
+from include.workloads.dataset.description import PAGE, PARQUET, REPORT, SAMPLES, describe, read_samples
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.image import pull_data, resolve_digest
 from include.workloads.dataset.preferences import compared, one_sided
@@ -53,7 +54,7 @@ log = logging.getLogger("dataset")
 WORK = ".fetch"
 # Each row costs 16 bytes until the end, and time even where it is dropped.
 MAX_ROWS = 20_000_000
-SHOWN_REASONS, MAX_UNREAD, SAID_ROWS = 5, 50, 100_000
+MAX_UNREAD, SAID_ROWS = 50, 100_000
 # Compressed columns unpack; this many characters of text for each byte that the request may download.
 MAX_EXPANSION = 4
 
@@ -90,7 +91,7 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
             changes = _changes(request)
     except OSError as error:
         raise file_write_error(error, f"the dataset in {request.output}", request.output) from error
-    return _result(report) | changes
+    return brief({**report, **changes}, read_samples(request))
 
 
 def _changes(request: Request) -> dict[str, Any]:
@@ -103,21 +104,6 @@ def _changes(request: Request) -> dict[str, Any]:
         return {}
     log.info("against what was learnt from last: %s", found)
     return {"added": found.added, "removed": found.removed}
-
-
-def _result(report: dict[str, Any]) -> dict[str, Any]:
-    brief = ("url", "sha256", "bytes", "rows")
-    keys = ("rows", "format", "columns", "digest", "bytes", "dropped_rows", "unread", "sentence")
-    dropped = dict(list(report["dropped"].items())[:SHOWN_REASONS])
-    sources = [{key: source[key] for key in brief} for source in report["sources"]]
-    characters = (report.get("characters") or {}).get("total", 0)
-    return {
-        **{key: report[key] for key in keys},
-        "findings": report["findings"],
-        "dropped": dropped,
-        "characters": characters,
-        "sources": sources,
-    }
 
 
 @contextmanager
@@ -162,7 +148,7 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    ours = [request.output / name for name in (PARQUET, REPORT, PAGE, ROW_DIGESTS)]
+    ours = [request.output / name for name in (PARQUET, REPORT, PAGE, SAMPLES, ROW_DIGESTS)]
     return walk(folder, request.limits.max_bytes, str(folder), ours)
 
 
@@ -180,7 +166,7 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
     # A failed run must not leave the rows of another request for the tuning to find.
-    for name in (REPORT, PAGE, PARQUET, ROW_DIGESTS):
+    for name in (REPORT, PAGE, SAMPLES, PARQUET, ROW_DIGESTS):
         (output / name).unlink(missing_ok=True)
     work.mkdir(exist_ok=True)
     temporary = work / PARQUET

@@ -1,6 +1,6 @@
-"""Counts what looks like personal data or a secret in a text, by simple patterns: a hint where to look, no proof.
+"""Finds what looks like personal data or a secret in a text, by simple patterns: a hint where to look, no proof.
 
-What is found is never kept or shown. Names and addresses of people are not recognised.
+What is found is counted, or masked where a row is shown. Names and addresses of people are not recognised.
 """
 
 from __future__ import annotations
@@ -58,3 +58,17 @@ KINDS: dict[str, Callable[[str], bool]] = {
 def kinds_in(text: str) -> list[str]:
     """The kinds of which a text seems to hold at least one."""
     return [name for name, found in KINDS.items() if found(text)]
+
+
+_KEY_BLOCK = re.compile(
+    r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+
+def masked(text: str) -> str:
+    """The text with a word in brackets in place of whatever `kinds_in` would name."""
+    text = _SECRET.sub("[key]", _KEY_BLOCK.sub("[key]", text))
+    text = _EMAIL.sub("[email address]", text)
+    text = _IBAN.sub(lambda one: "[account]" if _iban(one[0].replace(" ", "")) else one[0], text)
+    text = _CARD.sub(lambda one: "[card]" if _luhn(re.sub(r"\D", "", one[0])) else one[0], text)
+    return _PHONE.sub("[phone]", text)

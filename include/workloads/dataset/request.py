@@ -40,6 +40,8 @@ class Request:
     credentials: Credentials = field(default_factory=Credentials, repr=False)
     #: The digests of the rows that were learnt from last, as the referrer that has them, by digest.
     known_rows: str = ""
+    #: Whether the step's result shows the first rows.
+    samples: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -80,6 +82,7 @@ def from_environment() -> Request:
         options=read_options(),
         credentials=given_credentials(urls),
         known_rows=os.environ.get("KNOWN_ROWS", "").strip(),
+        samples=os.environ.get("DATASET_SAMPLES", "").strip().lower() != "false",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from include import manifests
+from include.contracts import dataset_samples
 from include.contracts.results import DatasetResult
 from include.workspace.status import conditions
 from kaito.hooks.api import CONFIG_MAP, NETWORK_POLICY, SECRET, VOLUME_CLAIM
@@ -39,6 +40,8 @@ class FetchDatasetOperator(WorkloadPodOperator[DatasetResult]):
     BASE_CONTAINER_NAME = "dataset"
     operator_extra_links = (WorkspaceLink(), DataReportLink())
     result_type = DatasetResult
+    # Rows of a user's data: only for the page, under Airflow's permission for XComs, and gone with the run.
+    apart = (dataset_samples.KEY,)
     pending = conditions.Phase.DATASET_PENDING
     done = conditions.Phase.DATASET_READY
     failed = conditions.Phase.DATASET_FAILED

@@ -59,6 +59,8 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
 
     #: How the pod's result is read.
     result_type: type[R]
+    #: What of a result is for people alone: each an XCom of its own, neither logged nor handed to other steps.
+    apart: ClassVar[tuple[str, ...]] = ()
     #: Each time that the API server is away for long, the wait comes back here with an error and goes on.
     MAX_REDEFER_ATTEMPTS = 50
     #: Nothing to render: the pod is built when the task runs, from the plan that preflight left.
@@ -225,9 +227,11 @@ class WorkloadPodOperator(WorkspaceTask, OnePodOperator, Generic[R]):
             self.report(run, self.failed, f"{error}{'; trying again' if again else ''}", again=again)
             raise
         value = result.to_xcom()
+        apart = {key: value.pop(key) for key in self.apart if key in value}
         self.log.info("Result: %s", json.dumps(value, sort_keys=True))
         self.finished(run, result)
-        context["ti"].xcom_push(key="return_value", value=value)
+        for key, told in {**apart, "return_value": value}.items():
+            context["ti"].xcom_push(key=key, value=told)
         return value
 
     def _await_api(self, event: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import or_, select
 from sqlalchemy.orm import joinedload
 
+from include.contracts import dataset_samples
 from include.views.timeline import TaskRun
 
 log = logging.getLogger(__name__)
@@ -83,18 +84,35 @@ def conf_of(dag_id: str, run_id: str) -> Mapping[str, Any] | None:
         return None if found is None else dict(found.conf or {})
 
 
-def dataset_result(found: Sequence[Run]) -> Any:
-    """Return what the dataset step of the latest of these runs with one has told, None without one."""
-    from airflow.models.xcom import XComModel
+def dataset_result(found: Sequence[Run]) -> tuple[Any, Any]:
+    """Return what the dataset step of the latest of these runs with one has told, and the rows that it showed.
 
+    Each is None where there is none. A run that trains nothing anew tells of its dataset what was kept: then the run
+    before it that has told all is taken, if it is of the same data.
+    """
+    latest: Any = None
     for run in found:
         for task in run.tasks:
             if task.task_id.rpartition(".")[2] == DATASET_TASK and task.state == "success":
-                which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task.task_id, "map_index": -1}
-                query = select(XComModel.value).filter_by(**which, key="return_value")
-                with create_session(scoped=False) as session:
-                    return session.scalar(query)
-    return None
+                told, shown = (_xcom(run, task, key) for key in ("return_value", dataset_samples.KEY))
+                latest = told if latest is None else latest
+                if _digest(told) != _digest(latest):
+                    return latest, None
+                if isinstance(told, Mapping) and "sentence" in told:
+                    return told, shown
+    return latest, None
+
+
+def _digest(told: Any) -> Any:
+    return told.get("digest") if isinstance(told, Mapping) else None
+
+
+def _xcom(run: Run, task: TaskRun, key: str) -> Any:
+    from airflow.models.xcom import XComModel
+
+    which = {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task.task_id, "map_index": -1}
+    with create_session(scoped=False) as session:
+        return session.scalar(select(XComModel.value).filter_by(**which, key=key))
 
 
 def training_log(found: Sequence[Run]) -> list[str]:

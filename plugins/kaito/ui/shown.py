@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,7 +84,7 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
     uid = live["metadata"].get("uid")
     own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
     found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_INSTANCE)
-    told = await asyncio.to_thread(_dataset, found, user)
+    told, samples = await asyncio.to_thread(_dataset, found, user)
     now = datetime.now(UTC)
     claims = ((live.get("status") or {}).get("cost") or {}).get("claims") or []
     stages = []
@@ -93,11 +93,11 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
         stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
     meter = meter_of(request)
     meter.look_at(live)
-    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages, data_report(told))
+    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages, data_report(told, samples))
 
 
-def _dataset(found: Sequence[runs.Run], user: BaseUser) -> Any:
-    """What the latest dataset step has told, as far as the user may see XComs."""
+def _dataset(found: Sequence[runs.Run], user: BaseUser) -> tuple[Any, Any]:
+    """What the latest dataset step has told and the rows that it showed, as far as the user may see XComs."""
     allowed = {dag for dag in {run.dag_id for run in found} if may(user, "GET", dag, DagAccessEntity.XCOM)}
     return runs.dataset_result([run for run in found if run.dag_id in allowed])
 
@@ -157,7 +157,7 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "events": [vars_of(one) for one in seen.events],
         "machines": [vars_of(one) for one in seen.machines],
         "lineage": dict(seen.lineage),
-        "data": vars_of(shown.data) if shown.data else None,
+        "data": asdict(shown.data) if shown.data else None,
         "evaluation": dict(seen.evaluation),
         "yaml": seen.yaml,
         "commands": [vars_of(one) for one in seen.commands],

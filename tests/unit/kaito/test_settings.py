@@ -39,6 +39,7 @@ def test_a_broken_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_switch_is_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifest_settings().bind_pod_ip is False
+    assert manifest_settings().dataset_samples is True
     monkeypatch.setenv("AIRFLOW__KAITO__BIND_POD_IP", "True")
     assert manifest_settings().bind_pod_ip is True
     monkeypatch.setenv("AIRFLOW__KAITO__BIND_POD_IP", "perhaps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,21 @@ def test_rows_that_were_dropped_or_cut_stand_in_the_condition(
     assert cluster.condition(NAME, "JobStarted")["message"] == (
         f"Tuned in 3 steps, loss 2.0 to 0.5; {cut}; Memory ran out before"
     )
+
+
+def test_rows_of_a_dataset_are_an_xcom_of_their_own_and_in_no_log(
+    comes_back: Any, context: dict[str, Any], cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch = FetchDatasetOperator(task_id="fetch_dataset")
+    fetch.cluster = cluster
+    rows = [[["Who is Anna Example?", False], ["A customer.", True]]]
+    comes_back(fetch, ended_pod(0, json.dumps({"rows": 2, "digest": "sha256:0", "samples": rows})))
+    with caplog.at_level(logging.INFO):
+        assert "samples" not in fetch.trigger_reentry(context, EVENT)
+    assert context["ti"].xcoms["pushed:samples"] == rows
+    assert context["ti"].xcoms["pushed:return_value"] == {"rows": 2, "digest": "sha256:0"}
+    assert "Anna Example" not in caplog.text
+    assert "Anna Example" not in json.dumps(cluster.objects["workspaces", "default", NAME])
 
 
 @pytest.mark.parametrize("exit_code", [64, 65])

@@ -657,6 +657,7 @@ def test_settings_reach_the_pods() -> None:
         image_pull_policy="Always",
         image_pull_secrets=("reg",),
         dataset_max_bytes=9,
+        dataset_samples=False,
     )
     spec = manifests.dataset_pod(QUICK, PLAN, settings, RUN)["spec"]
     main = spec["containers"][0]
@@ -664,6 +665,7 @@ def test_settings_reach_the_pods() -> None:
     assert (main["image"], main["imagePullPolicy"]) == ("i", "Always")
     assert spec["imagePullSecrets"] == [{"name": "reg"}]
     assert env_of(main)["DATASET_MAX_BYTES"] == "9"
+    assert env_of(main)["DATASET_SAMPLES"] == "false"
     bare = manifests.tuning_pod(QUICK, PLAN, ManifestSettings("i", cpu_requests=False), RUN)
     main = bare["spec"]["containers"][0]
     assert main["resources"]["requests"] == {"memory": "0", "nvidia.com/gpu": "1"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +15,6 @@ from kaito.ui import runs
 from kaito.ui.app import create_app
 from kaito.ui.cluster import Cluster
 from kaito.ui.mount import FASTAPI_APPS, PREFIX
-from sqlalchemy import delete
 
 from include.views.timeline import TaskRun
 from include.workspace.status.conditions import Phase
@@ -244,48 +242,6 @@ def test_static_files_are_two_and_no_path_leads_elsewhere(client: TestClient) ->
     assert client.get(f"{PREFIX}/static/kaito.js").status_code == 200
     for name in ("../app.py", "..%2Fapp.py", "app.py"):
         assert client.get(f"{PREFIX}/static/{name}").status_code == 404
-
-
-@pytest.fixture
-def fetched(airflow: Any, database: Any) -> Iterator[runs.Run]:
-    """A run whose dataset step has told what it found, with markup in it."""
-    from airflow.models.xcom import XComModel
-    from sqlalchemy import insert
-
-    told = {"rows": 7, "sentence": SCRIPT, "findings": [SCRIPT], "sources": [{"url": SCRIPT, "rows": 7}]}
-    which = {"dag_run_id": 77, "dag_id": "kaito_tune", "run_id": "r", "task_id": "fetch_dataset"}
-    now = datetime(2026, 11, 28, 11, tzinfo=UTC)
-    with database.begin() as connection:
-        connection.execute(
-            insert(XComModel).values(**which, key="return_value", value=told, timestamp=now, map_index=-1)
-        )
-    task = TaskRun("fetch_dataset", "success", now, now)
-    yield runs.Run("kaito_tune", "r", "success", now, now, now, (task,))
-    with database.begin() as connection:
-        connection.execute(delete(XComModel))
-
-
-def test_what_the_dataset_step_told_is_shown_to_whoever_may_see_xcoms(
-    client: TestClient,
-    viewer: dict[str, str],
-    airflow: Any,
-    fetched: runs.Run,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(runs, "runs_of", lambda _: [fetched])
-    page = client.get(f"{PREFIX}/workspaces/team/phi", headers=viewer).text
-    assert 'id="data"' in page
-    assert "/dags/kaito_tune/runs/r/tasks/fetch_dataset" in page
-    assert "<script>alert" not in page
-    told = client.get(f"{PREFIX}/api/workspaces/team/phi", headers=viewer).json()["data"]
-    assert told["facts"][1] == ["Rows", "7"]
-    allowed = airflow.is_authorized_dag
-
-    def but_xcoms(**asked: Any) -> bool:
-        return getattr(asked["access_entity"], "name", "") != "XCOM" and allowed(**asked)
-
-    monkeypatch.setattr(airflow, "is_authorized_dag", but_xcoms)
-    assert 'id="data"' not in client.get(f"{PREFIX}/workspaces/team/phi", headers=viewer).text
 
 
 def test_a_part_says_what_may_be_done_so_that_buttons_can_follow(

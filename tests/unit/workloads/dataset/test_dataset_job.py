@@ -49,6 +49,7 @@ def test_all_files_are_used_and_equal_names_do_not_collide(web: Web, tmp_path: P
         "report.html",
         "report.json",
         "rows.digests",
+        "samples.json",
         "train.parquet",
     ]
 
@@ -356,6 +357,7 @@ def test_packed_files_and_files_in_one_object_are_read(web: Web, tmp_path: Path)
         "report.html",
         "report.json",
         "rows.digests",
+        "samples.json",
         "train.parquet",
     ]
 
