@@ -14,11 +14,19 @@ import yaml
 from include.catalog import Catalog
 from include.catalog.choice import Purpose, recommend
 from include.catalog.memory import gib
+from include.catalog.training_shape import TrainingShape
+from include.contracts.methods import OBJECTIVES, Objective
 from include.workspace.api import names
 from include.workspace.api.dialect import V1BETA1
 
 TUNE, SERVE = "tune", "serve"
 METHODS = ("qlora", "lora")
+#: What a training may learn from, and what its rows must have for it.
+LEARNS_FROM: Mapping[str, str] = {
+    Objective.SFT: "answers",
+    Objective.DPO: "pairs of answers (chosen, rejected)",
+    Objective.KTO: "answers marked good or bad (label)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +41,19 @@ class MachineChoice:
     why_not: str
 
 
-def machines(catalog: Catalog, model: str, purpose: str, method: str = "qlora") -> list[MachineChoice]:
+def machines(
+    catalog: Catalog, model: str, purpose: str, method: str = "qlora", objective: str = Objective.SFT
+) -> list[MachineChoice]:
     """The machine types for a model, those that fit first and the cheapest of them at the top.
 
     :param purpose: `TUNE` or `SERVE`.
     :raises KeyError: there is no such model; the text names the nearest.
-    :raises ValueError: the model cannot be tuned.
+    :param objective: what a tuning learns from: pairs take more memory.
+    :raises ValueError: the model cannot be tuned, or there is no such objective.
     """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective {objective!r} is none of {', '.join(OBJECTIVES)}.")
+    shape = TrainingShape.modest(objective)
     what = Purpose.TUNING if purpose == TUNE else Purpose.SERVING
     return [
         MachineChoice(
@@ -50,7 +64,7 @@ def machines(catalog: Catalog, model: str, purpose: str, method: str = "qlora") 
             needs=gib(one.memory_bytes) if one.memory_bytes else "",
             why_not=one.why_not,
         )
-        for one in recommend(catalog.model(model), what, method, catalog)
+        for one in recommend(catalog.model(model), what, method, catalog, shape=shape)
         if not one.machine.deprecated or one.fits
     ]
 
@@ -58,13 +72,16 @@ def machines(catalog: Catalog, model: str, purpose: str, method: str = "qlora") 
 def compose(form: Mapping[str, Any]) -> str:
     """The YAML of a form: empty fields are left out, so that `check` names what is missing.
 
-    Fields: name, namespace, purpose (`TUNE`, `SERVE`), model, machine, urls (one a line), method, image, secret,
-    rollout ("true": serve it after the tuning), budget (US dollars).
+    Fields: name, namespace, purpose (`TUNE`, `SERVE`), model, machine, urls (one a line), method, objective (what it
+    learns from; nothing is `sft`), image, secret, rollout ("true": serve it after the tuning), budget (US dollars).
     """
     name = _text(form, "name")
     annotations: dict[str, str] = {}
-    if _text(form, "purpose") == TUNE and _text(form, "rollout") == "true":
-        annotations[names.ROLLOUT] = "true"
+    if _text(form, "purpose") == TUNE:
+        if _text(form, "rollout") == "true":
+            annotations[names.ROLLOUT] = "true"
+        if (objective := _text(form, "objective")) not in ("", Objective.SFT):
+            annotations[names.TUNING_OBJECTIVE] = objective
     if budget := _text(form, "budget"):
         annotations[names.BUDGET] = budget
     meta = {"name": name, "namespace": _text(form, "namespace") or "default", "annotations": annotations}

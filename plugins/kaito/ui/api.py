@@ -73,6 +73,7 @@ class Form(BaseModel):
     machine: str = Field("", max_length=300)
     urls: str = Field("", max_length=20_000)
     method: str = Field("qlora", max_length=20)
+    objective: str = Field("sft", max_length=20)
     image: str = Field("", max_length=1000)
     secret: str = Field("", max_length=300)
     rollout: str = Field("", max_length=5)
@@ -193,10 +194,12 @@ def _allowed(namespace: str) -> None:
 
 
 @router.get("/machines", dependencies=READ)
-def machines(model: str, purpose: str = draft.SERVE, method: str = "qlora") -> list[dict[str, Any]]:
+def machines(
+    model: str, purpose: str = draft.SERVE, method: str = "qlora", objective: str = "sft"
+) -> list[dict[str, Any]]:
     """Return the machine types for a model with prices, those that fit first."""
     try:
-        found = draft.machines(load_catalog(), model, purpose, method)
+        found = draft.machines(load_catalog(), model, purpose, method, objective)
     except (KeyError, ValueError) as error:
         raise Problem(422, str(error)) from None
     return [shown.vars_of(one) for one in found]

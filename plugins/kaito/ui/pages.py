@@ -214,5 +214,6 @@ async def new(request: Request, user: CurrentUser, model: str = "", purpose: str
         model=model,
         purpose=purpose if purpose in (draft.TUNE, draft.SERVE) else draft.TUNE,
         methods=draft.METHODS,
+        objectives=draft.LEARNS_FROM,
         may_act=acting,
     )

@@ -263,11 +263,11 @@ function startForm() {
   const later = (work) => { window.clearTimeout(timer); timer = window.setTimeout(() => work().catch(() => say("Airflow does not answer.")), 350); };
 
   async function listMachines() {
-    const { model, purpose, method } = values(), note = document.getElementById("machine-note");
-    const key = `${model} ${purpose} ${method}`;
+    const { model, purpose, method, objective } = values(), note = document.getElementById("machine-note");
+    const key = `${model} ${purpose} ${method} ${objective}`;
     if (!model || key === last) return;
     last = key;
-    const answer = await fetch(`${form.dataset.machines}?${new URLSearchParams({ model, purpose, method })}`, { credentials: "same-origin" });
+    const answer = await fetch(`${form.dataset.machines}?${new URLSearchParams({ model, purpose, method, objective })}`, { credentials: "same-origin" });
     const found = await answer.json();
     const select = form.elements.machine, before = select.value;
     select.replaceChildren();

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from fastapi.testclient import TestClient
 from kaito.hooks.api import ClusterError
 from kaito.ui.mount import PREFIX
 
+from include.contracts.methods import OBJECTIVES
+from include.workspace.api import names
 from tests.support.fake_pages import FakeHook, entries
 
 GOOD = """
@@ -70,8 +73,40 @@ def test_the_form_means_what_check_takes(client: TestClient, viewer: dict[str, s
     found = client.post(f"{PREFIX}/api/draft", json=form, headers=viewer).json()
     assert found["report"]["exitCode"] == 0, found
     assert "kaito.sh/rollout: 'true'" in found["yaml"]
+    assert names.TUNING_OBJECTIVE not in found["yaml"]
     empty = client.post(f"{PREFIX}/api/draft", json={"purpose": "tune"}, headers=viewer).json()
     assert len(empty["report"]["files"][0]["documents"][0]["faults"]) > 2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_form_says_what_a_tuning_learns_from(
+    client: TestClient, viewer: dict[str, str], objective: str
+) -> None:
+    assert f'<option value="{objective}">' in client.get(f"{PREFIX}/new", headers=viewer).text
+    form = {"name": "answers", "model": "phi-3-mini-128k-instruct", "objective": objective}
+    told = f"{names.TUNING_OBJECTIVE}: {objective}"
+    for purpose, chosen in (("tune", objective != "sft"), ("serve", False)):
+        found = client.post(f"{PREFIX}/api/draft", json={**form, "purpose": purpose}, headers=viewer).json()
+        assert (told in found["yaml"]) == chosen
+
+
+def test_an_objective_that_is_none_is_named(client: TestClient, viewer: dict[str, str]) -> None:
+    form = {"name": "answers", "model": "phi-3-mini-128k-instruct", "objective": "ppo", "purpose": "tune"}
+    found = client.post(f"{PREFIX}/api/draft", json=form, headers=viewer).json()
+    faults = found["report"]["files"][0]["documents"][0]["faults"]
+    assert any(names.TUNING_OBJECTIVE in one["path"] for one in faults), faults
+    asked = {"model": form["model"], "purpose": "tune", "objective": "ppo"}
+    answer = client.get(f"{PREFIX}/api/machines", params=asked, headers=viewer)
+    assert (answer.status_code, "none of sft, dpo, kto" in answer.json()["detail"]) == (422, True)
+
+
+def test_pairs_need_more_memory_than_answers(client: TestClient, viewer: dict[str, str]) -> None:
+    def needed(objective: str) -> float:
+        asked = {"model": "phi-4", "purpose": "tune", "objective": objective}
+        found = client.get(f"{PREFIX}/api/machines", params=asked, headers=viewer).json()
+        return float(found[0]["needs"].removesuffix(" GiB"))
+
+    assert needed("dpo") > needed("sft")
 
 
 def test_machines_for_a_model_come_with_prices_and_reasons(
