@@ -65,7 +65,7 @@ def evaluation_pod(
     mounts = [
         mount("work", DATA_PATH, sub_path="data", read_only=True),
         results_mount,
-        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        model.mount,
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
     variables = _variables(plan, settings, policy, evaluated)

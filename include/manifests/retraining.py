@@ -26,6 +26,7 @@ TAKEN_OVER = (
     names.USE_LOCAL_WEIGHTS,
     names.MODEL_IMAGE,
     names.MODEL_REVISION,
+    names.MODEL_VOLUME,
     names.MODEL_STREAMING,
     names.MANAGED_BY,
     names.RUNTIME,

@@ -137,7 +137,7 @@ def _pod_template(
     lora = serving_adapters.parts(ws, plan, settings, adapters)
     volumes = [*model.volumes, pods.shared_memory(plan), *lora.volumes]
     mounts = [
-        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        model.mount,
         *lora.mounts,
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]

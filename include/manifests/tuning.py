@@ -107,7 +107,7 @@ def dataset_pod(
     mounts = [
         mount("work", DATA_PATH, sub_path="data"),
         mount("config", CONFIG_PATH, read_only=True),
-        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        model.mount,
     ]
     if source.urls:
         secret = names.dataset_secret(workspace.to_dict(), source.urls)
@@ -184,7 +184,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
         mount("work", DATA_PATH, sub_path="data", read_only=True),
         results_mount,
         mount("config", CONFIG_PATH, read_only=True),
-        mount("weights", pods.WEIGHTS_PATH, read_only=True),
+        model.mount,
         mount("dshm", "/dev/shm"),  # noqa: S108 - the pod's own memory volume
     ]
     volumes = [work_of(workspace), *results, _config(workspace), *model.volumes, pods.shared_memory(plan)]

@@ -1,4 +1,4 @@
-"""Where a pod has the model's files from: its node, a mirror, a container image, or the hub.
+"""Where a pod has the model's files from: its node, a volume, a mirror, a container image, or the hub.
 
 Two of these need nothing of the pod; the others are an init container that fills a volume, or that looks at what the
 node has mounted. Nothing here must know what is done with the files.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from include.catalog.models import GIB
@@ -28,6 +29,8 @@ from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
+from include.workspace.validation import model_volume
+from include.workspace.validation.model_volume import ModelVolume
 
 LOCAL_MODELS = "/opt/kaito/models"  # where KAITO expects the models of kaito.sh/use-local-weights
 #: Disk for what is under way beside the weights, in GiB.
@@ -39,18 +42,24 @@ TOKENIZER_DISK = "2Gi"
 class Weights:
     """What a pod gets for the model's files: its volumes (one is called `weights`), and what comes before it starts.
 
-    `pull_secrets` are for the node, where it is the node that pulls.
+    `pull_secrets` are for the node, where it is the node that pulls. `folder` is where the files lie in `weights`.
     """
 
     volumes: list[Manifest]
     init_containers: list[Manifest] = field(default_factory=list)
     pull_secrets: list[str] = field(default_factory=list)
+    folder: str = ""
+
+    @property
+    def mount(self) -> Manifest:
+        """Where the pod's other containers read the files."""
+        return mount("weights", WEIGHTS_PATH, sub_path=self.folder, read_only=True)
 
 
-def comes_from_a_node(ws: Workspace, settings: ManifestSettings) -> bool:
-    """Whether the model's files lie on the nodes already; where an image is named it comes before a mirror."""
+def is_downloaded(ws: Workspace, settings: ManifestSettings) -> bool:
+    """Whether the model's files come from the hub, where no image is named."""
     own = ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true" and not ws.is_tuning
-    return own or bool(settings.weights_mirror)
+    return not (own or names.MODEL_VOLUME in ws.annotations or settings.weights_mirror)
 
 
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
@@ -58,9 +67,11 @@ def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
     if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
         folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
         return Weights([_on_node(f"{LOCAL_MODELS}/{folder}")])
+    if volume := model_volume.named(ws.annotations):
+        return _on_volume(volume, [_look(plan, settings, volume.folder)])
     if plan.model_image and plan.image_volume:
-        volume = {"name": "weights", "image": {"reference": plan.model_image, "pullPolicy": "IfNotPresent"}}
-        return Weights([volume], [_look(plan, settings)], ws.model_pull_secrets)
+        image = {"name": "weights", "image": {"reference": plan.model_image, "pullPolicy": "IfNotPresent"}}
+        return Weights([image], [_look(plan, settings)], ws.model_pull_secrets)
     if settings.weights_mirror and not plan.model_image:
         return Weights([_on_node(_mirrored(plan, settings))])
     # Twice from the hub, since a file is whole before it takes its place, and a GGUF file is converted.
@@ -75,9 +86,16 @@ def tokenizer(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
     A mirror may lie on the GPU machines only: where it is not, the folder is empty and the step goes on without. A
     model image is never mounted for it: the node would pull all of it.
     """
+    if volume := model_volume.named(ws.annotations):
+        return _on_volume(volume)
     if settings.weights_mirror and not plan.model_image:
         return Weights([_on_node(_mirrored(plan, settings), "")])
     return _downloaded(ws, plan, settings, TOKENIZER_DISK, "tokenizer")
+
+
+def _on_volume(volume: ModelVolume, looks: Sequence[Manifest] = ()) -> Weights:
+    claim = {"claimName": volume.claim, "readOnly": True}
+    return Weights([{"name": "weights", "persistentVolumeClaim": claim}], list(looks), folder=volume.folder)
 
 
 def _mirrored(plan: Plan, settings: ManifestSettings) -> str:
@@ -117,9 +135,10 @@ def _downloaded(
     return Weights([scratch("weights", disk), *access.volumes], [filling])
 
 
-def _look(plan: Plan, settings: ManifestSettings) -> Manifest:
+def _look(plan: Plan, settings: ManifestSettings, folder: str = "") -> Manifest:
+    """The container that judges what somebody else has put there."""
     variables = env(
         WEIGHTS_SOURCE="mounted", WEIGHTS_PARTS=plan.weights_format or None, WEIGHTS_PATH=WEIGHTS_PATH
     )
-    mounts = [mount("weights", WEIGHTS_PATH, read_only=True)]
+    mounts = [mount("weights", WEIGHTS_PATH, sub_path=folder, read_only=True)]
     return container("weights", "weights", settings, variables=variables, mounts=mounts)

@@ -55,6 +55,8 @@ def plan(
 
 def model_image(ws: Workspace, model: Model) -> str:
     """The container image that the model's files come from: the Workspace's, else the preset's, else none."""
+    if names.MODEL_VOLUME in ws.annotations:
+        return ""
     return ws.annotations.get(names.MODEL_IMAGE, "").strip() or model.image
 
 

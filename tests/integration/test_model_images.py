@@ -1,4 +1,4 @@
-"""A real small model becomes an image in a real registry, and a service starts from it: mounted by the node."""
+"""A real small model becomes an image in a real registry, and a service starts from it, or from the volume itself."""
 
 from __future__ import annotations
 
@@ -70,9 +70,13 @@ def claim(reconciled_stack: ReconciledStack, tmp_path: Path) -> Iterator[str]:
 
 
 def service(stack: ReconciledStack, image: str) -> dict[str, Any]:
-    document = stack.service(NAME)
+    return served(stack, NAME, **{"kaito.sh/model-image": image})
+
+
+def served(stack: ReconciledStack, name: str, **notes: str) -> dict[str, Any]:
+    document = stack.service(name)
     document["apiVersion"] = "kaito.sh/v1beta1"
-    notes = {"kaito.sh/model-image": image, "kaito.sh/runtime": "transformers", "kaito.sh/api-key": "none"}
+    notes |= {"kaito.sh/runtime": "transformers", "kaito.sh/api-key": "none"}
     document["metadata"]["annotations"] = notes
     document["inference"]["preset"] = {"name": MODEL, "presetOptions": {"imagePullSecrets": [SECRET]}}
     return document
@@ -101,10 +105,7 @@ def test_from_a_folder_to_an_answer(reconciled_stack: ReconciledStack, claim: st
     pod = stack.pods(NAME, "serving")[0]["spec"]
     (volume,) = [one for one in pod["volumes"] if one["name"] == "weights"]
     assert volume["image"]["reference"] == f"{image}@{made['digest']}"
-    address = stack.kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
-    body = {"prompt": "What is the capital of France?", "return_full_text": False}
-    answer = httpx.post(f"http://{address}/chat", json=body, timeout=120, trust_env=False)
-    assert "Paris" in answer.raise_for_status().json()["Result"]
+    assert "Paris" in answer(stack, NAME)
     stack.kubectl("delete", "workspace", NAME, "--wait=false")
     stack.gone(NAME)
     assert "model.safetensors" in downloaded(stack, f"{image}@{made['digest']}")
@@ -113,6 +114,23 @@ def test_from_a_folder_to_an_answer(reconciled_stack: ReconciledStack, claim: st
     stack.api.trigger("kaito_package_model", again, {**conf, "registry": f"{stack.sandbox.registry}/Models"})
     ended = wait(lambda: _ended(stack, again), 120, "the end of a request that cannot be")
     assert ended == "failed"
+
+
+def answer(stack: ReconciledStack, name: str) -> str:
+    address = stack.kubectl("get", "svc", name, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    body = {"prompt": "What is the capital of France?", "return_full_text": False}
+    told = httpx.post(f"http://{address}/chat", json=body, timeout=120, trust_env=False)
+    return str(told.raise_for_status().json()["Result"])
+
+
+def test_a_folder_of_a_volume_is_served_as_it_is(reconciled_stack: ReconciledStack, claim: str) -> None:
+    stack, name = reconciled_stack, "from-a-volume"
+    stack.kubectl.apply(served(stack, name, **{"kaito.sh/model-volume": f"{claim}/smollm2"}))
+    stack.reaches(name, "WorkspaceReady", seconds=240)
+    assert "Paris" in answer(stack, name)
+    assert stack.get("workspace", name)["status"]["model"]["volume"] == f"{claim}/smollm2"
+    stack.kubectl("delete", "workspace", name, "--wait=false")
+    stack.gone(name)
 
 
 def downloaded(stack: ReconciledStack, image: str) -> str:

@@ -143,6 +143,7 @@ OURS: dict[str, Schema] = {
         revision=_text("The commit of its repository that all pods of this Workspace use."),
         asked=_text("The revision that the annotation kaito.sh/model-revision asked for."),
         image=_text("The container image with its files, by digest."),
+        volume=_text("The PersistentVolumeClaim, and the folder in it, with its files."),
         generation=_integer("The generation for which that was decided."),
     ),
     "progress": _object(

@@ -43,18 +43,14 @@ def stays(document: Mapping[str, Any]) -> str:
     return kept(document)
 
 
-def noted(document: Mapping[str, Any], hf_id: str, revision: str, image: str = "") -> dict[str, Any]:
+def noted(document: Mapping[str, Any], hf_id: str, source: Mapping[str, str]) -> dict[str, Any]:
     """What the status says of the model.
 
-    :param image: the container image that the files come from; then they have no revision of the hub.
+    :param source: where its files come from: {"revision": of the hub}, {"image": by digest} or {"volume": claim}.
     """
     about = {"name": preset_of(document)[1], "id": hf_id, "generation": names.generation(document)}
     wanted = asked(document)
-    return {
-        **about,
-        **({"image": image} if image else {"revision": revision}),
-        **({"asked": wanted} if wanted else {}),
-    }
+    return {**about, **source, **({"asked": wanted} if wanted else {})}
 
 
 def preset_of(document: Mapping[str, Any]) -> tuple[str, str]:

@@ -25,6 +25,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.USE_LOCAL_WEIGHTS,
         names.MODEL_IMAGE,
         names.MODEL_REVISION,
+        names.MODEL_VOLUME,
         names.DISABLE_BENCHMARK,
         names.MODEL_STREAMING,
         names.CONVERSION_DATA,

@@ -34,6 +34,7 @@ _FACTS = (
     ("held_out", names.HELD_OUT),
     ("objective", names.TUNING_OBJECTIVE),
     ("from", names.RETRAIN_FROM),
+    ("volume", names.MODEL_VOLUME),
 )
 
 

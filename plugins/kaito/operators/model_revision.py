@@ -15,6 +15,7 @@ from include.planning import Plan
 from include.workspace import Fault
 from include.workspace.api import names
 from include.workspace.status import base_model
+from include.workspace.validation import model_volume
 from kaito.settings import hub_lookup
 
 RULE = "P15"
@@ -50,15 +51,21 @@ def pin(
     return catalog.with_revision(model, revision), []
 
 
-def noted(status: Mapping[str, Any], document: Mapping[str, Any], plan: Plan, known: bool) -> dict[str, Any]:
-    """Return the status with the model that a plan takes.
+def noted(
+    status: Mapping[str, Any], document: Mapping[str, Any], plan: Plan, downloads: bool
+) -> dict[str, Any]:
+    """Return the status with the model that a plan takes; without it where that lies on a node, which nobody has seen.
 
-    :param known: whether somebody knows which weights these are: what lies on a node is only what is said there.
+    :param downloads: whether the files come from the hub.
     """
     rest = {key: value for key, value in status.items() if key != base_model.FIELD}
-    if not plan.model_id or not known:
+    volume = model_volume.named((document.get("metadata") or {}).get("annotations") or {})
+    if volume:
+        source = {"volume": str(volume)}
+    elif plan.model_image:
+        source = {"image": plan.model_image}
+    elif plan.model_id and downloads:
+        source = {"revision": plan.revision}
+    else:
         return rest
-    return {
-        **rest,
-        base_model.FIELD: base_model.noted(document, plan.model_id, plan.revision, plan.model_image),
-    }
+    return {**rest, base_model.FIELD: base_model.noted(document, plan.model_id, source)}

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.catalog import Machine, NodeLabelsIncomplete
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
-from include.manifests.weights import comes_from_a_node
+from include.manifests.weights import is_downloaded
 from include.planning import Candidates, Plan, candidates
 from include.planning.explain import sentences
 from include.reconcile.mended import SECRETS
@@ -38,7 +38,15 @@ from kaito.hooks.api import WORKSPACE, ClusterError, workspace_kind
 from kaito.hooks.cluster_calls import StaleWorkspace, fence
 from kaito.hooks.cluster_calls import run as run_calls
 from kaito.lookup import Lookup, look_up
-from kaito.operators import dry_run, exclusive, kept_adapter, model_image, model_revision, push_trial
+from kaito.operators import (
+    dry_run,
+    exclusive,
+    kept_adapter,
+    model_image,
+    model_revision,
+    model_volume,
+    push_trial,
+)
 from kaito.operators.crd import need_crd
 from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults
 from kaito.operators.resumed import cleared, under_way
@@ -175,7 +183,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _pin(self, workspace: Workspace, document: dict[str, Any], namespace: str) -> list[Fault]:
         """P15: the commit of a model that pods download from the hub."""
-        self.downloads = self.source.image == "" and not comes_from_a_node(workspace, manifest_settings())
+        self.downloads = not self.source.image and is_downloaded(workspace, manifest_settings())
         if workspace.preset is None or not self.downloads:
             return []
         catalog, faults = model_revision.pin(
@@ -264,6 +272,9 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 workspace, catalog, config, self.machine, serving=bool(workspace.tuning), runtimes=runtimes
             )
         tuning, serving = self.source.used_by(tuning), self.source.used_by(serving)
+        nodes = max(plan.node_count for found in (tuning, serving) if found for plan in found.plans)
+        if faults := model_volume.faults(self.cluster, workspace, nodes):
+            raise self._refusal(wanted, document, faults, run_id)
         trained = kept_adapter.wanted(self.cluster, document, tuning.first) if tuning else None
         if (
             tuning
@@ -417,8 +428,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
 
     def _note_inputs(self, document: dict[str, Any], plan: Plan, status: dict[str, Any]) -> dict[str, Any]:
         """Leave to later runs which Secrets this one was judged by, and which commit of the model it works with."""
-        known = self.downloads or bool(plan.model_image)
-        return model_revision.noted(self._note_versions(status), document, plan, known)
+        return model_revision.noted(self._note_versions(status), document, plan, self.downloads)
 
     def _tell_kept(self, run: Run) -> None:
         """Say that only the push is left to do, where it is."""

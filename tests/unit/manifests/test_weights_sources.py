@@ -8,6 +8,7 @@ from typing import Any
 from include import manifests
 from include.planning import Plan, plan, plan_serving
 from include.planning.explain import sentences
+from include.planning.plan import model_image
 from include.workspace import Workspace, parse_workspace
 from tests.support.manifests import CATALOG, QUICK, RUN, SERVE, SETTINGS, env_of, mounts_of
 
@@ -110,3 +111,59 @@ def test_a_candidate_of_a_retraining_takes_the_model_from_the_same_image() -> No
     made = manifests.candidate(document, "20261129.1")
     assert made["metadata"]["annotations"]["kaito.sh/model-image"] == IMAGE
     assert made["tuning"]["preset"]["presetOptions"]["imagePullSecrets"] == ["models"]
+
+
+VOLUME = {"kaito.sh/model-volume": "models/org/phi"}
+
+
+def on_a_volume(document: dict[str, Any], **notes: str) -> Workspace:
+    metadata = {**document["metadata"], "annotations": {**VOLUME, **notes}}
+    return parse_workspace({**document, "metadata": metadata})
+
+
+def weights_mount(container: dict[str, Any]) -> dict[str, Any]:
+    (found,) = [one for one in container["volumeMounts"] if one["name"] == "weights"]
+    return dict(found)
+
+
+def test_a_volume_is_mounted_read_only_in_every_pod_that_needs_the_model_and_looked_at_first() -> None:
+    served, tuned = on_a_volume(SERVE), on_a_volume(QUICK)
+    pods = [
+        (spec_of(serving(served, plan(served, CATALOG))), "serving"),
+        (manifests.tuning_pod(tuned, plan(tuned, CATALOG), SETTINGS, RUN)["spec"], "tuning"),
+    ]
+    for spec, name in pods:
+        assert volumes_of(spec)["weights"] == {
+            "name": "weights",
+            "persistentVolumeClaim": {"claimName": "models", "readOnly": True},
+        }
+        look = spec["initContainers"][0]
+        assert env_of(look)["WEIGHTS_SOURCE"] == "mounted"
+        main = next(one for one in spec["containers"] if one["name"] == name)
+        for container in (look, main):
+            assert weights_mount(container) == {
+                "name": "weights", "mountPath": "/workspace/weights", "subPath": "org/phi", "readOnly": True,
+            }  # fmt: skip
+
+
+def test_the_dataset_step_reads_the_tokenizer_of_the_volume() -> None:
+    tuned = on_a_volume(QUICK)
+    spec = manifests.dataset_pod(tuned, plan(tuned, CATALOG), SETTINGS, RUN)["spec"]
+    assert volumes_of(spec)["weights"]["persistentVolumeClaim"]["claimName"] == "models"
+    assert "initContainers" not in spec
+    assert weights_mount(spec["containers"][0])["subPath"] == "org/phi"
+
+
+def test_a_volume_that_is_named_comes_before_the_presets_image_and_a_mirror() -> None:
+    ws = on_a_volume(SERVE)
+    settings = replace(SETTINGS, weights_mirror="/models")
+    made = manifests.stateful_set(ws, plan(ws, CATALOG), settings, RUN)
+    assert "persistentVolumeClaim" in volumes_of(spec_of(made))["weights"]
+    model = replace(CATALOG.model(ws.preset.name), image=IMAGE) if ws.preset else None
+    assert model is not None
+    assert model_image(ws, model) == ""
+
+
+def test_a_candidate_of_a_retraining_takes_the_model_from_the_same_volume() -> None:
+    made = manifests.candidate(on_a_volume(TUNED.to_dict()).to_dict(), "20261129.1")
+    assert made["metadata"]["annotations"]["kaito.sh/model-volume"] == "models/org/phi"

@@ -65,7 +65,7 @@ def preset_faults(context: Context, path: str, preset: PresetSpec, rule: str) ->
 
 
 def _must_download(context: Context) -> bool:
-    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror or an image.
+    """v1alpha1 has no field for the secret, so its gated models can only come from a mirror, an image or a volume.
 
     The node's own files are for services: a tuning downloads the model whatever its annotation says.
     """
@@ -73,7 +73,8 @@ def _must_download(context: Context) -> bool:
     own = notes.get(names.USE_LOCAL_WEIGHTS) == "true" and not context.ws.is_tuning
     local = context.policy.local_weights or own
     image = names.MODEL_IMAGE in notes or bool(context.model and context.model.image)
-    return context.ws.dialect == V1BETA1 and not local and not image
+    volume = names.MODEL_VOLUME in notes
+    return context.ws.dialect == V1BETA1 and not local and not image and not volume
 
 
 def runtime_loads_the_model(context: Context) -> Iterator[Fault]:

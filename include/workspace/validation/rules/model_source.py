@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from include.catalog.hub import is_revision
 from include.workspace.api import names
+from include.workspace.validation import model_volume
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.sources import image_faults
@@ -21,15 +22,37 @@ def model_image_can_be_taken(context: Context) -> Iterator[Fault]:
     if ws.preset is None:
         yield Fault(path, None, "F48", "is for presets, and this Workspace has none", "remove it")
         return
-    if ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
-        hint = f"remove it, or {names.USE_LOCAL_WEIGHTS}"
-        message = f"cannot be together with {names.USE_LOCAL_WEIGHTS}: the files come from one place"
-        yield Fault(path, None, "F48", message, hint)
+    yield from _alone(context, path, "F48", names.USE_LOCAL_WEIGHTS)
     yield from image_faults(context, path, given.strip(), "F48")
     section = "tuning" if ws.is_tuning else "inference"
     for index, secret in enumerate(ws.model_pull_secrets):
         where = f"{section}.preset.presetOptions.imagePullSecrets[{index}]"
         yield from secret_name_fault(where, secret, "F5")
+
+
+def _alone(context: Context, path: str, rule: str, *others: str) -> Iterator[Fault]:
+    """A fault for each other annotation that names a place as well."""
+    notes = context.ws.annotations
+    for other in others:
+        if other in notes and (other != names.USE_LOCAL_WEIGHTS or notes[other] == "true"):
+            message = f"cannot be together with {other}: the files come from one place"
+            yield Fault(path, None, rule, message, f"remove it, or {other}")
+
+
+def volume_can_be_taken(context: Context) -> Iterator[Fault]:
+    """F54: the volume that the model's files lie on, in a Workspace that loads them."""
+    given = context.ws.annotations.get(names.MODEL_VOLUME)
+    if given is None:
+        return
+    path = f"metadata.annotations[{names.MODEL_VOLUME}]"
+    if context.ws.preset is None:
+        yield Fault(path, None, "F54", "is for presets, and this Workspace has none", "remove it")
+        return
+    try:
+        model_volume.read(given)
+    except ValueError as error:
+        yield Fault(path, given, "F54", f"names no volume: {error}", model_volume.ALLOWED)
+    yield from _alone(context, path, "F54", names.USE_LOCAL_WEIGHTS, names.MODEL_IMAGE)
 
 
 def revision_can_be_taken(context: Context) -> Iterator[Fault]:
@@ -46,11 +69,12 @@ def revision_can_be_taken(context: Context) -> Iterator[Fault]:
         hint = "for example main, v1.0, or 40 hexadecimal digits"
         yield Fault(path, given, "F53", "is not a commit, a branch or a tag", hint)
     image = names.MODEL_IMAGE in ws.annotations or bool(context.model and context.model.image)
+    volume = names.MODEL_VOLUME in ws.annotations
     local = ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true" and not ws.is_tuning
-    if image or local:
-        place = "an image" if image else "the node"
+    if volume or image or local:
+        place = "a volume" if volume else "an image" if image else "the node"
         message = f"chooses a revision on the hub, and the files come from {place}"
         yield Fault(path, given, "F53", message, "remove it")
 
 
-RULES: tuple[Rule, ...] = (model_image_can_be_taken, revision_can_be_taken)
+RULES: tuple[Rule, ...] = (model_image_can_be_taken, volume_can_be_taken, revision_can_be_taken)
