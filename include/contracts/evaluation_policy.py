@@ -140,12 +140,20 @@ class EvaluationPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     golden_set: GoldenSource | None = Field(default=None, alias="goldenSet")
-    held_out: float = Field(default=0.1, alias="heldOut", ge=0, le=MAX_SHARE)
+    held_out: float = Field(default=0.1, alias="heldOut")
     held_out_prompts: int = Field(default=50, alias="heldOutPrompts", ge=0, le=1000)
     max_tokens: int = Field(default=128, alias="maxTokens", ge=1, le=4096)
     seed: int = Field(default=0, ge=0, lt=2**32)
     judge: JudgePolicy | None = None
     lm_eval: LmEvalPolicy | None = Field(default=None, alias="lmEval")
+
+    @field_validator("held_out")
+    @classmethod
+    def _leaves_rows_to_train_on(cls, share: float) -> float:
+        if not 0 <= share <= MAX_SHARE:
+            why = "leaves too little to train on" if share > MAX_SHARE else "is no share of the rows"
+            raise ValueError(f"{why}; write one from 0 to {MAX_SHARE}")
+        return share
 
     @field_validator("lm_eval", mode="before")
     @classmethod

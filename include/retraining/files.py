@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from include.contracts.faults import did_you_mean
 from include.contracts.yaml_documents.reader import BadDocument, Document, read
-from include.retraining import dated_urls
+from include.retraining import checking, dated_urls
 from include.retraining import policy as policies
 from include.retraining.policy import Policy
 from include.retraining.schedule import DEFAULT_ZONE, BadSchedule, Schedule, parse, zone_of
@@ -98,7 +98,7 @@ def _faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 (f"urls[{index}]", f"urls[{index}]: {told} (got {url!r})") for told in dated_urls.faults(url)
             )
     if value.get("policy") is not None:
-        for fault in policies.examine(found.policy, "policy")[1]:
+        for fault in checking.faults(found.policy, "policy"):
             yield fault.path, str(fault)
 
 

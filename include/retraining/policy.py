@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from include.contracts.evaluation_policy import EvaluationPolicy
 from include.contracts.faults import Fault, did_you_mean
@@ -25,6 +25,12 @@ RULE = "D6"
 CONFIG_MAP_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
 Length = Annotated[timedelta, BeforeValidator(duration)]
+
+
+def _some(length: timedelta) -> timedelta:
+    if not length:
+        raise ValueError("would be without a pause; write 1m or more, such as 1h")
+    return length
 
 
 class _Part(BaseModel):
@@ -66,7 +72,7 @@ class MinimumChange(_Part):
 class Watch(_Part):
     """How often the dataset's server is asked; never more often than that."""
 
-    every: Length = timedelta(hours=1)
+    every: Annotated[Length, AfterValidator(_some)] = timedelta(hours=1)
 
 
 class Approval(_Part):
@@ -156,13 +162,17 @@ class PolicyInvalid(ValueError):
 
 def read(text: str) -> Policy:
     """A policy from its YAML. Raises PolicyInvalid."""
+    return of(document(text))
+
+
+def document(text: str) -> object:
+    """What the YAML of a policy holds, {} for none. Raises PolicyInvalid where it is no YAML."""
     if not text.strip():
-        return Policy()
+        return {}
     try:
-        value = load_one(text)
+        return load_one(text)
     except BadDocument as error:
         raise PolicyInvalid([Fault("", None, RULE, f"the policy is no YAML: {error}")]) from None
-    return of(value)
 
 
 def of(value: object) -> Policy:

@@ -90,6 +90,10 @@ def test_the_example_is_a_dag(folder: Path) -> None:
         ("workspace: a\nschedule: '@daily'\nassets: [x]\n", "x.yaml:3: assets: exclude a schedule"),
         ("workspace: a\npolicy:\n  when: always\n  coolDwn: 1h\n", "x.yaml:4: policy.coolDwn"),
         (
+            "workspace: a\npolicy:\n  evaluation: {}\n  gate:\n  - candidate.perplexty < 3\n",
+            "x.yaml:5: policy.gate[0]: knows no metric candidate.perplexty",
+        ),
+        (
             "workspace: a\nurls: ['https://x.io/{{ dss }}.csv']\n",
             "x.yaml:2: urls[0]: {{ dss }} is nothing of",
         ),

@@ -208,6 +208,16 @@ def test_a_gate_on_what_this_golden_set_does_not_measure_is_named_in_the_policy(
     assert "exact_match" in str(document.faults[0].fault)
 
 
+def test_a_policy_with_a_wrong_key_still_has_its_gate_and_its_golden_set_checked() -> None:
+    policy = "{keep: 0, evaluation: {goldenSet: golden, heldOut: 1}, gate: [candidate.exct_match > 0]}"
+    rules = RULES[: RULES.index("    evaluation")] + f"    {policy}\n"
+    _, document = examine(POLICED, rules, GOLDEN.replace("two}", "two, matcher: exakt}"))
+    found = [str(one.fault) for one in document.faults]
+    for says in ("keep", "evaluation.heldOut", "did you mean exact_match", "did you mean exact?"):
+        assert any(says in one for one in found), found
+    assert len(found) == 4
+
+
 def test_a_golden_set_over_the_limit_is_refused() -> None:
     rows = "".join(f"    - {{prompt: q{n}, expected: a}}\n" for n in range(2001))
     _, document = examine(POLICED, RULES, GOLDEN + rows)
@@ -228,7 +238,12 @@ def test_a_golden_set_of_json_lines_or_without_its_key_is_named_too() -> None:
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        ("evaluation: {heldOut: 1}", "evaluation.heldOut: should be less than or equal to 0.9"),
+        (
+            "evaluation: {heldOut: 1}",
+            "evaluation.heldOut: leaves too little to train on; write one from 0 to 0.9",
+        ),
+        ("watch: {every: 0s}", "watch.every: would be without a pause; write 1m or more"),
+        ("{evaluation: {}, gate: [candidate.golden > 0]}", "does not measure"),
         ("{evaluation: {}, gate: [candidate.perplexty < 3]}", "did you mean perplexity"),
         ("{evaluation: {heldOut: 0, goldenSet: golden}, gate: [candidate.judge > 0]}", "does not measure"),
         ("evaluation: {goldenSet: {url: 'https://example.com/a?sig=x'}}", "evaluation.goldenSet.url"),
