@@ -54,7 +54,7 @@ def _gate_faults(value: object, path: str) -> list[Fault]:
 
 
 def golden_name(text: str) -> str | None:
-    """The ConfigMap with the golden set that a policy names, whatever else is wrong with it; None where there is none."""
+    """The ConfigMap with the golden set that a policy names, whatever else is wrong with it; None for none."""
     try:
         wanted = load_one(text)
     except BadDocument:

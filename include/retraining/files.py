@@ -6,7 +6,7 @@ A file that is broken must never stop the others: it is read to faults, never to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,12 +19,15 @@ from include.retraining.policy import Policy
 from include.retraining.schedule import DEFAULT_ZONE, BadSchedule, Schedule, parse, zone_of
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,98}[a-z0-9])?")
+#: A function of a module, as `package.module:name`.
+_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 _LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 class RetrainingFile(BaseModel):
-    """What one file says. `schedule` and `assets` exclude each other; without either, the DAG is started by hand.
+    """What one file says. `schedule`, `timetable` and `assets` exclude each other; without any, it is started by hand.
 
+    `timetable` names a function that makes an Airflow timetable, as `package.module:name`.
     `urls` stand in for the Workspace's own dataset, with the date of each run filled in.
     """
 
@@ -35,6 +38,7 @@ class RetrainingFile(BaseModel):
     description: str = ""
     schedule: str | None = None
     timezone: str = DEFAULT_ZONE
+    timetable: str | None = Field(default=None, pattern=_FUNCTION)
     assets: list[str] = []
     urls: list[str] = Field(default=[], max_length=100)
     tags: list[str] = []
@@ -49,10 +53,17 @@ class RetrainingFile(BaseModel):
         return None if self.policy is None else policies.of(self.policy)
 
 
-def examine(name: str, text: str) -> tuple[RetrainingFile | None, list[str]]:
+#: (path, sentence) of everything that is wrong with a file.
+Faults = Iterable[tuple[str, str]]
+
+
+def examine(
+    name: str, text: str, more: Callable[[RetrainingFile], Faults] = lambda _: ()
+) -> tuple[RetrainingFile | None, list[str]]:
     """What a file says, and a sentence for everything that is wrong with it, with its line.
 
     :param name: of the file, as the sentences call it.
+    :param more: what else is wrong with a file that has no fault of its own: what only Airflow can tell.
     """
     try:
         documents = list(read(text))
@@ -65,8 +76,11 @@ def examine(name: str, text: str) -> tuple[RetrainingFile | None, list[str]]:
         return None, [f"{name}:{document.line or 1}: {document.reason}"]
     if not isinstance(document.value, dict):
         return None, [f"{name}:1: a retraining is a mapping with the key workspace"]
-    faults = [f"{name}:{_line(document, path)}: {sentence}" for path, sentence in _faults(document.value)]
-    return (None, faults) if faults else (RetrainingFile.model_validate(document.value), [])
+    told = list(_faults(document.value))
+    found = None if told else RetrainingFile.model_validate(document.value)
+    told += more(found) if found else ()
+    faults = [f"{name}:{_line(document, path)}: {sentence}" for path, sentence in told]
+    return (None if faults else found), faults
 
 
 def _line(document: Document, path: str) -> int:
@@ -103,12 +117,15 @@ def _faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _schedule_faults(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    schedule, zone, assets = value.get("schedule"), value.get("timezone", DEFAULT_ZONE), value.get("assets")
-    if schedule is not None and assets:
-        yield "assets", "assets: exclude a schedule; write one of them"
-    for key, given, check in (("schedule", schedule, parse), ("timezone", zone, zone_of)):
-        if isinstance(given, str):
+    schedule, zone = value.get("schedule"), value.get("timezone", DEFAULT_ZONE)
+    given = [key for key in ("schedule", "timetable", "assets") if value.get(key)]
+    for other in given[1:]:
+        yield other, f"{other}: exclude{'s' * (other != 'assets')} a {given[0]}; write one of them"
+    if "timezone" in value and value.get("timetable"):
+        yield "timezone", "timezone: goes with a schedule, and a timetable has its own; leave it out"
+    for key, said, check in (("schedule", schedule, parse), ("timezone", zone, zone_of)):
+        if isinstance(said, str):
             try:
-                check(given)
+                check(said)
             except BadSchedule as error:
-                yield key, f"{key}: {error} (got {given!r}); {error.hint}"
+                yield key, f"{key}: {error} (got {said!r}); {error.hint}"

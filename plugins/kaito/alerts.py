@@ -14,8 +14,8 @@ from typing import Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-from airflow.sdk.module_loading import import_string
 
+from kaito import named
 from kaito.settings import SECTION, notifier_names, retrain_deadline
 
 log = logging.getLogger(__name__)
@@ -49,19 +49,8 @@ def deadline() -> DeadlineAlert | None:
 
 def notifiers() -> list[BaseNotifier]:
     """Return a new notifier for each name of the setting. Raises ValueError."""
-    return [_made(name) for name in notifier_names()]
-
-
-def _made(name: str) -> BaseNotifier:
-    said = f"Airflow setting [{SECTION}] notifiers: {name}"
-    try:
-        make = import_string(name.replace(":", "."))
-        found = make()
-    except Exception as error:  # whatever somebody else's code raises is told as the DAG's import error
-        raise ValueError(f"{said} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(found, BaseNotifier):
-        raise ValueError(f"{said} must make an airflow.sdk.BaseNotifier, and made {type(found).__name__}.")
-    return found
+    said = f"Airflow setting [{SECTION}] notifiers"
+    return [named.make(name, BaseNotifier, f"{said}: {name}") for name in notifier_names()]
 
 
 async def tell_late(context: dict[str, Any] | None = None) -> None:

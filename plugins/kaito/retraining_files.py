@@ -6,15 +6,17 @@ has made even when one of its DAGs does not validate, so the faults of all files
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, DeltaTriggerTimetable
+from airflow.sdk.bases.timetable import BaseTimetable
 
 from include.retraining.files import NAME, RetrainingFile, examine
 from include.retraining.policy import Policy
+from kaito import named
 from kaito.alerts import deadline, on_failure
 from kaito.pipelines import DEFAULT_ARGS, retrain
 
@@ -35,21 +37,49 @@ def load(folder: Path) -> list[DAG]:
     dags: list[DAG] = []
     faults: list[str] = []
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        found, wrong = _examined(folder, path)
+        found, wrong = _examined(path)
         faults += wrong
-        if found is not None:
+        if found is None:
+            continue
+        try:
             dags.append(_dag(path, found))
+        except Exception as error:  # whatever Airflow will not take of one file must not stop the others
+            faults.append(f"{_name(path)}:1: Airflow cannot make a DAG of it: {error}")
     return [*dags, *_broken(faults)]
 
 
-def _examined(folder: Path, path: Path) -> tuple[RetrainingFile | None, list[str]]:
-    name = f"{folder.name}/{path.name}"
+def _name(path: Path) -> str:
+    """Return what the faults call a file."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _examined(path: Path) -> tuple[RetrainingFile | None, list[str]]:
+    name = _name(path)
     if not NAME.fullmatch(path.stem):
         return None, [f"{name}: is called by the DAG's name: use lower-case letters, digits, '-' and '_'"]
     try:
-        return examine(name, path.read_text())
+        return examine(name, path.read_text(), _airflows_faults)
     except (OSError, UnicodeDecodeError) as error:
         return None, [f"{name}: cannot be read: {error}"]
+
+
+def _airflows_faults(said: RetrainingFile) -> Iterator[tuple[str, str]]:
+    """Yield (path, sentence) of what Airflow takes for no asset, or of what makes no timetable."""
+    for index, uri in enumerate(said.assets):
+        try:
+            Asset(uri)
+        except (TypeError, ValueError) as error:
+            yield f"assets[{index}]", f"assets[{index}]: {uri!r} is no asset's URI: {error}"
+    try:
+        _timetable(said)
+    except ValueError as error:
+        yield "timetable", str(error)
+
+
+def _timetable(said: RetrainingFile) -> BaseTimetable | None:
+    """Return the timetable that a file names, None without one. Raises ValueError."""
+    named_by = said.timetable
+    return named.make(named_by, BaseTimetable, f"timetable: {named_by}") if named_by else None
 
 
 def _broken(faults: Iterable[str]) -> list[DAG]:
@@ -85,6 +115,8 @@ def _dag(path: Path, said: RetrainingFile) -> DAG:
 def _schedule(said: RetrainingFile, policy: Policy | None) -> Any:
     if said.assets:
         return [Asset(uri) for uri in said.assets]
+    if (timetable := _timetable(said)) is not None:
+        return timetable
     schedule = said.parsed_schedule()
     if schedule is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable
+from airflow.sdk import CronTriggerTimetable, DeltaTriggerTimetable, MultipleCronTriggerTimetable
 from kaito.operators.candidate import PlanCandidateOperator
 
 from include.retraining.files import examine
@@ -53,6 +53,47 @@ def test_each_file_is_a_dag_with_its_own_schedule(folder: Path) -> None:
     assert weekly.get_task("retrain.plan_candidate").workspace == "phi"
 
 
+def test_a_file_may_name_a_timetable_of_somebody_s_own(folder: Path) -> None:
+    shutil.copy(PROJECT / "examples" / "retraining" / "weekly.yaml", folder / "retraining")
+    text = (folder / "retraining" / "weekly.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith(("schedule", "timezone"))]
+    written = "\n".join(line.removeprefix("# ") if "timetables" in line else line for line in lines)
+    (folder / "retraining" / "weekly.yaml").write_text(written)
+    found = bag(folder)
+    assert found.import_errors == {}
+    timetable = found.dags["kaito_retrain__weekly"].timetable
+    assert isinstance(timetable, MultipleCronTriggerTimetable)
+    assert len(timetable.timetables) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("timetable: 'examples.timetables.working_days:timetabel'", "cannot be made: "),
+        ("timetable: 'pathlib:Path'", "must make an airflow.sdk.BaseTimetable, and made PosixPath"),
+        ("assets: ['x://ok', '   ']", "assets[1]: '   ' is no asset's URI"),
+    ],
+)
+def test_what_airflow_will_not_take_of_a_file_is_told_with_its_line(
+    folder: Path, line: str, told: str
+) -> None:
+    (folder / "retraining" / "good.yaml").write_text(GOOD)
+    (folder / "retraining" / "bad.yaml").write_text(f"workspace: phi\n{line}\n")
+    found = bag(folder)
+    assert set(found.dags) == {"kaito_retrain__good"}
+    [said] = found.import_errors.values()
+    assert "retraining/bad.yaml:2: " in said
+    assert told in said
+
+
+def test_a_file_that_airflow_makes_no_dag_of_leaves_the_others(folder: Path) -> None:
+    (folder / "retraining" / "good.yaml").write_text(GOOD)
+    (folder / "retraining" / "bad.yaml").write_text(f"workspace: phi\ntags: ['{'x' * 101}']\n")
+    found = bag(folder)
+    assert set(found.dags) == {"kaito_retrain__good"}
+    assert "retraining/bad.yaml:1: Airflow cannot make a DAG of it" in " ".join(found.import_errors.values())
+
+
 def test_a_file_may_name_its_data_by_the_date_of_each_run(folder: Path) -> None:
     text = "workspace: phi\nschedule: '@daily'\nurls: ['https://data.example.com/{{ ds }}.parquet']\n"
     (folder / "retraining" / "daily.yaml").write_text(text)
@@ -88,6 +129,12 @@ def test_the_example_is_a_dag(folder: Path) -> None:
         ("workspace: a\nschedule: 0 0 30 2 *\n", "x.yaml:2: schedule: never fires"),
         ("workspace: a\ntimezone: Europe/Berln\n", "did you mean Europe/Berlin?"),
         ("workspace: a\nschedule: '@daily'\nassets: [x]\n", "x.yaml:3: assets: exclude a schedule"),
+        (
+            "workspace: a\nschedule: '@daily'\ntimetable: 'a:b'\nassets: [x]\n",
+            "x.yaml:3: timetable: excludes a schedule",
+        ),
+        ("workspace: a\ntimetable: a.b.c\n", "x.yaml:2: timetable: String should match"),
+        ("workspace: a\ntimetable: 'a:b'\ntimezone: UTC\n", "x.yaml:3: timezone: goes with a schedule"),
         ("workspace: a\npolicy:\n  when: always\n  coolDwn: 1h\n", "x.yaml:4: policy.coolDwn"),
         (
             "workspace: a\npolicy:\n  evaluation: {}\n  gate:\n  - candidate.perplexty < 3\n",

@@ -66,7 +66,7 @@ def test_what_is_missing_and_what_is_of_the_wrong_kind_is_named_with_its_namespa
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        ("evaluation: {heldOut: 1}", "evaluation.heldOut: should be less than or equal to 0.9"),
+        ("evaluation: {heldOut: 1}", "evaluation.heldOut: leaves too little to train on"),
         ("{evaluation: {}, gate: [candidate.perplexty < 3]}", "did you mean perplexity"),
         ("evaluation: {lmEval: {tasks: [a], limit: 0}}", "evaluation.lmEval.limit"),
         ("coolDwon: 6h", "did you mean coolDown"),
