@@ -142,6 +142,7 @@ def retrain(
     policy: Mapping[str, Any] | None = None,
     urls: Sequence[str] = (),
     form: Collection[str] | None = None,
+    watches: bool = False,
     group_id: str = "retrain",
 ) -> TaskGroup:
     """Train a new version of a Workspace's adapter beside its service, judge it, and have it served if it is good.
@@ -155,6 +156,7 @@ def retrain(
         that the Workspace's annotation kaito.sh/retrain-policy names.
     :param urls: where the dataset of this run lies, in place of the Workspace's own; no signed URLs. (templated)
     :param form: the fields of the DAG's form, where its conf may say nothing else.
+    :param watches: whether the DAG's schedule is that of looks at the dataset, no more often than the policy says.
     :param group_id: what stands before the ids of the steps.
     """
     with TaskGroup(
@@ -170,6 +172,7 @@ def retrain(
             policy=policy,
             urls=urls,
             form=form,
+            watches=watches,
         )
         check = CandidatePreflightOperator(task_id="preflight", purpose=Purpose.TUNING)
         fetch = FetchDatasetOperator(task_id="fetch_dataset")

@@ -88,7 +88,7 @@ def _broken(faults: Iterable[str]) -> list[DAG]:
 
 
 def _dag(path: Path, said: RetrainingFile) -> DAG:
-    policy = said.parsed_policy()
+    policy, schedule = said.parsed_policy(), said.parsed_schedule()
     doc = f"Retrains Workspace `{said.namespace}/{said.workspace}`; written in `{path.name}`. {said.description}"
     with DAG(
         f"{PREFIX}{path.stem}",
@@ -108,6 +108,8 @@ def _dag(path: Path, said: RetrainingFile) -> DAG:
             said.namespace,
             policy=None if policy is None else policy.as_dict(),
             urls=said.urls,
+            # Without a policy here, the Workspace's own says how often, which is not known yet.
+            watches=schedule is not None and schedule.on_data,
         )
     return dag
 

@@ -50,7 +50,9 @@ def test_each_file_is_a_dag_with_its_own_schedule(folder: Path) -> None:
     assert found.dags["kaito_retrain__by-hand"].schedule is None
     assert not weekly.catchup
     assert weekly.max_active_runs == 1
-    assert weekly.get_task("retrain.plan_candidate").workspace == "phi"
+    first = {name: dag.get_task("retrain.plan_candidate") for name, dag in found.dags.items()}
+    assert first["kaito_retrain__weekly"].workspace == "phi"
+    assert [name for name, step in first.items() if step.watches] == ["kaito_retrain__watch"]
 
 
 def test_a_file_may_name_a_timetable_of_somebody_s_own(folder: Path) -> None:

@@ -22,7 +22,7 @@ from include.contracts.row_changes import RowChanges
 from include.ledger import records
 from include.retraining import evaluation, versions
 from include.retraining import policy as policies
-from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down
+from include.retraining.dataset_watch import Mark, Rows, Seen, change, compare, cools_down, next_look
 from include.retraining.policy import Policy, PolicyInvalid, Start, When
 from include.retraining.schedule import DATA
 from include.retraining.versions import State
@@ -54,6 +54,10 @@ VERDICTS = frozenset(
 )
 #: How often a retraining that waits for another one of its Workspace asks whether that is over.
 WAIT = timedelta(seconds=30)
+#: What Airflow calls a run that a DAG's own schedule has made.
+SCHEDULED = "scheduled"
+#: How much sooner than planned a look of a DAG's own schedule may come, since the last one may have begun late.
+LATE = timedelta(minutes=1)
 
 
 class PlanCandidateOperator(RetrainTask, BaseOperator):
@@ -64,6 +68,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     :param policy: the policy, None for the ConfigMap that the Workspace's annotation names.
     :param urls: where the dataset of this run lies, in place of the Workspace's own. (templated)
     :param form: the fields of the DAG's form, whose conf may say nothing else; None where the DAG is somebody else's.
+    :param watches: whether the DAG's schedule is that of looks at the dataset, no more often than the policy says.
     :returns: as ``Retraining.to_xcom`` gives it.
     """
 
@@ -77,10 +82,12 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         policy: Mapping[str, Any] | None = None,
         urls: Sequence[str] = (),
         form: Collection[str] | None = None,
+        watches: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.form = form
+        self.watches = watches
         self.workspace = workspace
         self.namespace = namespace
         self.policy = policy
@@ -222,6 +229,11 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         if policy.when is When.ALWAYS and not watched:
             return []
         known = retraining.of(live.get("status")).get("dataset") or {}
+        if self.watches and context["dag_run"].run_type == SCHEDULED:
+            every = policy.watch.every
+            at = next_look(moment(known.get("checked")), every, now)
+            if at - now > min(LATE, every / 2):
+                raise self._not_now(live, context, f"Its server may be asked again at {timestamp(at)}")
         source = {**live, "tuning": {"input": {"urls": list(self.urls)}}} if self.urls else live
         seen = marks(source, lambda name: self.cluster.find(SECRET, name, self.namespace))
         said = compare([Mark.of(one) for one in known.get("marks") or ()], seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from uuid import UUID
@@ -24,6 +24,7 @@ from include.contracts.evaluation import AdapterIdentity, GoldenCount, Interval,
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
 from include.workspace.status import retraining
+from include.workspace.status.conditions import timestamp
 from include.workspace.status.kept_adapter import KeptAdapter, State
 from tests.support.fake_cluster import FakeCluster
 
@@ -166,6 +167,47 @@ def test_the_dataset_that_has_not_changed_ends_the_run_and_is_asked_again_as_the
     assert found["run"]["state"] == "success"
     assert found["next"] > found["dataset"]["checked"]
     assert ready(cluster)[:2] == ("True", "DatasetUnchanged")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "watches", "run_type", "asks"),
+    [
+        (59, True, "scheduled", False),
+        (355, True, "scheduled", False),
+        (359.5, True, "scheduled", True),  # the last look began late
+        (361, True, "scheduled", True),
+        (59, True, "manual", True),
+        (59, False, "scheduled", True),
+    ],
+)
+def test_a_dag_that_watches_asks_no_sooner_than_the_policy_says(
+    cluster: FakeCluster,
+    context: dict[str, Any],
+    tuned: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float,
+    watches: bool,
+    run_type: str,
+    asks: bool,
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(steps, "marks", lambda document, secret: asked.append(document) or [Mark(etag='"2"')])
+    checked = datetime.now(UTC) - timedelta(minutes=minutes)
+    known = {"checked": timestamp(checked), "marks": [{"etag": '"1"'}]}
+    tuned["status"]["retrain"] = {"dataset": known}
+    tuned["metadata"]["annotations"] = {names.RETRAIN_POLICY: "rules"}
+    rules = {"retrain_policy.yaml": "watch: {every: 6h}"}
+    cluster.add(CONFIG_MAP, {"metadata": {"name": "rules"}, "data": rules})
+    context["dag_run"].run_type = run_type
+    step = plan_step(cluster)
+    step.watches = watches
+    if asks:
+        assert step.execute(context)["version"]
+    else:
+        with pytest.raises(AirflowSkipException, match="may be asked again at"):
+            step.execute(context)
+        assert retrain(cluster)["dataset"] == known
+    assert bool(asked) is asks
 
 
 @pytest.mark.parametrize("reason", ["Promoted", "CandidateRefused", "RolledBack", "RetrainFailed"])
