@@ -313,6 +313,13 @@ class Summary(_Part):
         columns = {"metrics": self.metrics, "differences": self.differences}
         return document | {name: _compact(found, self.subjects) for name, found in columns.items()}
 
+    def values(self) -> dict[str, dict[str, float]]:
+        """What was measured by subject and metric, without the noise."""
+        return {
+            str(subject): {str(metric): interval.value for metric, interval in found.items()}
+            for subject, found in self.metrics.items()
+        }
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Summary:
         """The summary that `to_json` wrote. Raises ValueError where it is none."""

@@ -17,6 +17,7 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.timezone import utcnow
 
 from include.contracts import golden_set
+from include.contracts.evaluation import Summary
 from include.contracts.golden_set import GoldenPrompt
 from include.contracts.results import EvaluationResult, PublishedAdapter
 from include.retraining import gate, live_questions, report_text, versions
@@ -79,7 +80,8 @@ class GateOperator(RetrainTask, BaseOperator):
             **adapter,
         }
         self._record(plan, entry, data)
-        self._emit(context, plan, adapter, data, verdict)
+        extra = {"dataset": data.get("digest"), "verdict": verdict.to_json() if verdict else None}
+        self._emit(context, plan, {**adapter, "metrics": _metrics(report), **extra})
         if not passed:
             told = f"Version {plan.version} ({adapter.get('digest', '')[:19]}) is refused. {why}"
             self.tell(plan, False, Reason.CANDIDATE_REFUSED, told)
@@ -93,23 +95,15 @@ class GateOperator(RetrainTask, BaseOperator):
         learnt = {key: data[key] for key in ("digest", "rows") if data.get(key) is not None}
         self.tell(plan, entry=entry, dataset={**known, **learnt})
 
-    def _emit(
-        self,
-        context: Context,
-        plan: Retraining,
-        adapter: Mapping[str, Any],
-        data: Mapping[str, Any],
-        verdict: gate.Verdict | None,
-    ) -> None:
-        extra = {
-            **adapter,
-            "version": plan.version,
-            "run": context["run_id"],
-            "dataset": data.get("digest"),
-            "verdict": verdict.to_json() if verdict else None,
-        }
+    def _emit(self, context: Context, plan: Retraining, extra: Mapping[str, Any]) -> None:
         outlets = context["outlet_events"]
-        outlets[assets.ADAPTERS].add(assets.adapter(plan.namespace, plan.workspace), extra=extra)
+        told = {**extra, "version": plan.version, "run": context["run_id"]}
+        outlets[assets.ADAPTERS].add(assets.adapter(plan.namespace, plan.workspace), extra=told)
+
+
+def _metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return what was measured, by subject and metric, {} where nothing was."""
+    return Summary.from_json(report).values() if report else {}
 
 
 def _unmeasured(plan: Retraining) -> tuple[bool, str]:
@@ -286,7 +280,12 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
         if event.get("baking"):
             self._ask(context, plan)
             self._wait(plan, until_it_bakes=False)
-        extra: dict[str, Any] = {"version": plan.version, "run": context["run_id"]}
+        report = self.pull(context, self.evaluation_task_id, EvaluationResult).to_xcom()
+        extra: dict[str, Any] = {
+            "version": plan.version,
+            "run": context["run_id"],
+            "metrics": _metrics(report),
+        }
         extra |= {key: part for key in retraining.ADAPTER if (part := getattr(candidate, key))}
         outlets = context["outlet_events"]
         outlets[assets.SERVED].add(assets.served(plan.namespace, plan.workspace), extra=extra)

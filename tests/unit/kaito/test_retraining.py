@@ -582,15 +582,13 @@ def test_a_candidate_that_should_have_been_measured_and_was_not_is_refused(
     assert status(cluster)["adapter"] == ADAPTER
 
 
-def test_a_candidate_that_is_as_good_and_slower_is_refused_for_that_alone(
-    cluster: FakeCluster, context: dict[str, Any]
-) -> None:
-    def one(value: float) -> Interval:
-        return Interval(value=value, low=value - 0.01, high=value + 0.01, n=50)
+def one(value: float) -> Interval:
+    return Interval(value=value, low=value - 0.01, high=value + 0.01, n=50)
 
-    planned(cluster, context, evaluation={"heldOut": 0.2})
-    changed(cluster, context)
-    context["ti"].xcoms[f"{AT}evaluate"] = Summary(
+
+def slower() -> dict[str, Any]:
+    """What is measured of a candidate that is as good as what answers, and takes twice as long."""
+    return Summary(
         report_digest="sha256:0",
         subjects=[Subject.CURRENT, Subject.CANDIDATE],
         candidate=AdapterIdentity(weights_sha256="0"),
@@ -601,6 +599,28 @@ def test_a_candidate_that_is_as_good_and_slower_is_refused_for_that_alone(
         differences={Subject.CURRENT: {Metric.PERPLEXITY: one(0), Metric.P50_TTFT: one(0.5)}},
         seconds=1,
     ).to_json()
+
+
+def test_what_was_measured_goes_with_both_assets(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    context["ti"].xcoms[f"{AT}evaluate"] = slower()
+    plan = gated(cluster, context, evaluation={"heldOut": 0.2}, gate=["candidate.perplexity < 3"])
+    promote_step(cluster).promoted(context, {"ready": True, "message": "ok"})
+    measured = {
+        "current": {"perplexity": 2, "p50_ttft": 0.4},
+        "candidate": {"perplexity": 2, "p50_ttft": 0.9},
+    }
+    for asset in (assets.ADAPTERS, assets.SERVED):
+        [(_, extra)] = context["outlet_events"][asset].events
+        assert extra["metrics"] == measured
+        assert (extra["digest"], extra["version"], extra["run"]) == (NEW, plan.version, RUN)
+
+
+def test_a_candidate_that_is_as_good_and_slower_is_refused_for_that_alone(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    planned(cluster, context, evaluation={"heldOut": 0.2})
+    changed(cluster, context)
+    context["ti"].xcoms[f"{AT}evaluate"] = slower()
     with pytest.raises(AirflowSkipException) as refused:
         gate_step(cluster).execute(context)
     assert "not slower than current: not met (candidate.p50_ttft 0.9" in str(refused.value)
