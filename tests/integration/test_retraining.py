@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from demo.airflow_api import TERMINAL_RUN_STATES
 from include.workspace.api import names
 from tests.support.airflow_run import dataset_server, wait, write_sums
 from tests.support.reconciled import ReconciledStack, reconciled_stack
+from tests.support.retrained import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -73,6 +76,11 @@ def pods(stack: ReconciledStack) -> set[str]:
     return {pod["metadata"]["uid"] for pod in stack.pods(NAME, "serving")}
 
 
+def marks(stack: ReconciledStack) -> Any:
+    """What the dataset's server said of the rows that were looked at last."""
+    return status(stack)["retrain"]["dataset"].get("marks")
+
+
 def action(stack: ReconciledStack, run: dict[str, Any]) -> dict[str, Any] | None:
     """What the run asks a person."""
     return stack.api.required_action(run["dag"], run["id"], APPROVE)
@@ -102,6 +110,13 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         # The first look finds the rows that the Workspace was tuned with: nothing is trained.
         told = reaches(stack, "DatasetUnchanged")
         assert "the same 24 rows" in told["message"]
+        assert "versions" not in status(stack)["retrain"]
+
+        # Its server calls it another file, and it is not: it is fetched once more, and nothing is trained.
+        known = marks(stack)
+        os.utime(tmp_path / "data" / "train.parquet", (0, 0))
+        wait(lambda: marks(stack) != known, PATIENCE, "a look at the rows behind the new mark")
+        assert "the same 24 rows" in stack.condition(NAME, "RetrainReady")["message"]
         assert "versions" not in status(stack)["retrain"]
 
         # New rows: a version is trained beside the service, pushed, rolled out, and answers.
@@ -183,6 +198,48 @@ def test_a_candidate_that_nobody_answers_for_is_refused_when_the_time_is_over(
         assert found["chosen_options"] == ["Reject"]
         assert found["responded_by_user"] is None
         assert status(stack, name)["retrain"]["versions"][-1]["state"] == "refused"
+
+
+def test_a_time_of_a_cron_is_one_run_and_those_that_were_missed_meanwhile_are_one_more(
+    stack: ReconciledStack,
+) -> None:
+    name = "punctual"
+    waits = {
+        "required": True,
+        "timeout": "90s",
+        "onTimeout": "refuse",
+    }  # longer than the time between two times
+    rules(stack, when="always", coolDown="1h", approval=waits)
+    document = stack.tuning(name, roll_out=False)
+    document["metadata"]["annotations"] |= {
+        names.RETRAIN_SCHEDULE: "* * * * *",
+        names.RETRAIN_POLICY: RULES,
+    }
+    stack.kubectl.apply(document)
+    told = reaches(stack, "CandidateRefused", PATIENCE, name=name)
+    assert "nobody answered in time" in told["message"]
+    wait(lambda: len(times(stack, name)) > 2, PATIENCE, "the times after it")
+    stack.kubectl("annotate", "workspace", name, f"{names.RETRAIN_SCHEDULE}-")
+    first, second, third = sorted(times(stack, name).items())[:3]
+    [version] = status(stack, name)["retrain"]["versions"]  # the cool-down ended the other runs
+    assert version["run"] == first[1]["dag_run_id"]
+    assert [due.second for due, _ in (first, second, third)] == [0, 0, 0]
+    missed = (second[0] - first[0]).total_seconds() / 60 - 1
+    assert missed >= 1, "it took longer than until the next time"
+    ended = datetime.fromisoformat(first[1]["end_date"])
+    assert 0 <= (ended - second[0]).total_seconds() < 90, "the last one of them is made up for"
+    assert datetime.fromisoformat(second[1]["start_date"]) >= ended
+    assert (third[0] - second[0]).total_seconds() == 60
+
+
+def times(stack: ReconciledStack, name: str) -> dict[datetime, dict[str, Any]]:
+    """The runs that the reconciler has started for a schedule, by the times that they are named after."""
+    reply = stack.api._http.get("/api/v2/dags/kaito_retrain/dagRuns", params={"limit": 100})
+    runs = reply.raise_for_status().json()["dag_runs"]
+    mine = [run for run in runs if run["dag_run_id"].startswith(f"default.{name}.")]
+    found = {datetime.fromisoformat(run["dag_run_id"].rpartition(".")[2]): run for run in mine}
+    assert len(found) == len(mine), "one time is one run"
+    return found
 
 
 def terminal(state: str) -> str | None:
