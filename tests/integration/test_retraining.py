@@ -147,6 +147,7 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         }
         assert version["digest"] == status(stack)["adapter"]["digest"] == served(stack) != first
         assert stack.registry_digest(NAME, f"0.0.1-{version['version']}") == version["digest"]
+        assert str(version["digest"]) in stack.kubectl("get", "workspace", NAME, "-o", "wide")
         assert answers(stack)
         wait(lambda: stack.get("workspace", candidate["metadata"]["name"]) is None, 90, "the candidate's end")
         assert not stack.children(candidate["metadata"]["name"])
