@@ -43,12 +43,16 @@ class Snapshot:
     notice: str | None = None  # what a person should know about this run, such as that memory ran out
 
     def line(self) -> str:
-        """`step 12/60 | loss 1.234 | 205 tok/s | ETA 1m40s`"""
+        """`step 12/60 | loss 1.234 | 205 tok/s | lr 0.0002 | 3.4 GiB | ETA 1m40s`: `include.views.curve` reads it."""
         parts = [f"step {self.step}/{self.total}"]
         if self.loss is not None:
             parts.append(f"loss {self.loss:.3f}")
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:.0f} tok/s")
+        if self.learning_rate is not None:
+            parts.append(f"lr {self.learning_rate:.3g}")
+        if self.memory_bytes is not None:
+            parts.append(f"{self.memory_bytes / 2**30:.3g} GiB")
         if self.eta_seconds is not None:
             parts.append(f"ETA {duration(self.eta_seconds)}")
         return " | ".join(parts)

@@ -205,6 +205,20 @@ def test_the_curve_of_a_training_that_resumed() -> None:
     loss, speed = curve.charts(found)
     assert (loss.first, loss.last, speed.title) == ("2", "1.4", "Tokens per second")
     assert curve.charts(curve.points(["nothing"])) == []
+    assert curve.points([f"step {'9' * 9999}/2 | loss 1"]) == []
+
+
+def test_everything_that_a_line_tells_is_a_chart() -> None:
+    lines = [
+        f"step {n}/9 | loss {9 - n}.5 | {n}0 tok/s | lr {n}e-05 | {n}.25 GiB | ETA 9s" for n in (1, 2, 3)
+    ]
+    found = curve.charts(curve.points(lines))
+    assert [(one.title, one.first, one.last) for one in found] == [
+        ("Loss", "8.5", "6.5"),
+        ("Tokens per second", "10", "30"),
+        ("Learning rate", "1e-05", "3e-05"),
+        ("Memory at its peak, GiB", "1.25", "3.25"),
+    ]
 
 
 def test_a_long_training_is_drawn_with_few_points() -> None:

@@ -5,10 +5,12 @@ import logging
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from include.views.curve import points
 from include.workloads.tuning.progress import Progress, Snapshot, duration, serve
 
 
@@ -22,6 +24,17 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 def test_the_line_is_the_contract_s() -> None:
     snapshot = Snapshot("training", 12, 60, 0.5, 1.234, 900, 205.2, 100)
     assert snapshot.line() == "step 12/60 | loss 1.234 | 205 tok/s | ETA 1m40s"
+    more = replace(snapshot, learning_rate=2e-4, memory_bytes=3 << 30)
+    assert more.line() == "step 12/60 | loss 1.234 | 205 tok/s | lr 0.0002 | 3 GiB | ETA 1m40s"
+
+
+@pytest.mark.parametrize(("rate", "memory"), [(2e-4, 123 << 20), (1.25e-5, 80 << 30), (0.0, 1 << 20)])
+def test_the_page_of_a_workspace_reads_the_line(rate: float, memory: int) -> None:
+    snapshot = Snapshot("training", 12, 60, 0.5, 1.234, 900, 205.2, 100, rate, memory_bytes=memory)
+    [point] = points([f"2026-11-29 INFO {snapshot.line()}"])
+    assert (point.step, point.total, point.loss, point.tokens_per_second) == (12, 60, 1.234, 205)
+    assert point.learning_rate == pytest.approx(rate)
+    assert point.memory_gib == pytest.approx(memory / 2**30, rel=0.01)
 
 
 def test_speed_and_eta_count_from_where_this_attempt_began(
