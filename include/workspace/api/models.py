@@ -1,4 +1,4 @@
-"""The Workspace of kaito.sh/v1alpha1 and v1beta1 as pydantic models: the shape, and nothing of its meaning.
+"""The Workspace of kaito.sh/v1alpha1 and v1beta1 as strict models: the shape, and nothing of its meaning.
 
 One set of models serves both versions, since they differ by a few fields only (`BETA_ONLY`). A model keeps what the
 author wrote: it must never default, canonicalise or drop anything, so that parse -> to_dict gives the same document.
@@ -7,9 +7,6 @@ author wrote: it must never default, canonicalise or drop anything, so that pars
 from __future__ import annotations
 
 from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from include.contracts.methods import Objective
 from include.workspace.api import names
@@ -20,6 +17,7 @@ from include.workspace.api.dialect import (
     dialect,
     rolls_out,
 )
+from include.workspace.api.strict_model import SchemaKey, StrictModel
 
 __all__ = ["API_VERSIONS", "V1ALPHA1", "V1BETA1", "Workspace"]
 
@@ -30,18 +28,10 @@ BETA_ONLY = ("resource.partition", "inference.preset.presetOptions.modelAccessSe
 BETA_ONLY_TUNING = ("tuning.preset.presetOptions.modelAccessSecret",)
 
 # Kubernetes' own types, kept exactly as written; the API server does not look inside them either.
-Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+Opaque = Annotated[dict[str, Any], SchemaKey("x-kubernetes-preserve-unknown-fields", True)]
 
 
-class ApiModel(BaseModel):
-    """A strict model in the API's spelling: camelCase only, no unknown fields, no conversions such as "1" to 1."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", strict=True, validate_by_alias=True, frozen=True
-    )
-
-
-class ObjectMeta(ApiModel):
+class ObjectMeta(StrictModel):
     """Kubernetes' object metadata; what the cluster sets (managedFields ...) is carried along unread."""
 
     name: str | None = None
@@ -61,52 +51,50 @@ class ObjectMeta(ApiModel):
     managed_fields: list[dict[str, Any]] | None = None
 
 
-class LabelSelectorRequirement(ApiModel):
+class LabelSelectorRequirement(StrictModel):
     key: str
     operator: str
     values: list[str] | None = None
 
 
-class LabelSelector(ApiModel):
+class LabelSelector(StrictModel):
     match_labels: dict[str, str] | None = None
     match_expressions: list[LabelSelectorRequirement] | None = None
 
 
-class Partition(ApiModel):
+class Partition(StrictModel):
     """A slice of bring-your-own GPU nodes (v1beta1)."""
 
-    mode: str = Field(description="mig or accelerator")
-    profile: str | None = Field(None, description="MIG profile such as 1g.10gb")
-    count: int | None = Field(None, description="GPUs of a node to use, in accelerator mode")
+    mode: Annotated[str, "mig or accelerator"]
+    profile: Annotated[str | None, "MIG profile such as 1g.10gb"] = None
+    count: Annotated[int | None, "GPUs of a node to use, in accelerator mode"] = None
 
 
-class Resource(ApiModel):
+class Resource(StrictModel):
     """The machines that the workload needs."""
 
-    count: int | None = Field(None, description="Number of nodes. Tuning uses one.")
-    instance_type: str | None = Field(None, description="The cloud's GPU machine type.")
-    label_selector: LabelSelector = Field(description="Labels that the nodes get.")
-    preferred_nodes: list[str] | None = Field(None, description="Deprecated; not used.")
+    count: Annotated[int | None, "Number of nodes. Tuning uses one."] = None
+    instance_type: Annotated[str | None, "The cloud's GPU machine type."] = None
+    label_selector: Annotated[LabelSelector, "Labels that the nodes get."]
+    preferred_nodes: Annotated[list[str] | None, "Deprecated; not used."] = None
     partition: Partition | None = None
 
 
-class PresetOptions(ApiModel):
+class PresetOptions(StrictModel):
     image: str | None = None
     image_pull_secrets: list[str] | None = None
-    model_access_secret: str | None = Field(
-        None, description="Secret whose key HF_TOKEN opens a gated model."
-    )
+    model_access_secret: Annotated[str | None, "Secret whose key HF_TOKEN opens a gated model."] = None
 
 
-class PresetSpec(ApiModel):
+class PresetSpec(StrictModel):
     """A model of the catalogue."""
 
-    name: str = Field(description="Preset name, alias or hub id, in any letter case.")
-    access_mode: str | None = Field(None, description="Deprecated: public or private.")
+    name: Annotated[str, "Preset name, alias or hub id, in any letter case."]
+    access_mode: Annotated[str | None, "Deprecated: public or private."] = None
     preset_options: PresetOptions | None = None
 
 
-class DataSource(ApiModel):
+class DataSource(StrictModel):
     """Where data comes from: exactly one of urls, image, volumeSource."""
 
     name: str | None = None
@@ -116,39 +104,39 @@ class DataSource(ApiModel):
     image_pull_secrets: list[str] | None = None
 
 
-class DataDestination(ApiModel):
+class DataDestination(StrictModel):
     """Where the adapter goes: exactly one of image, volumeSource."""
 
     volume_source: Opaque | None = None
     image: str | None = None
-    image_push_secret: str | None = Field(None, description="dockerconfigjson secret; needed with image.")
+    image_push_secret: Annotated[str | None, "dockerconfigjson secret; needed with image."] = None
 
 
-class AdapterSpec(ApiModel):
+class AdapterSpec(StrictModel):
     source: DataSource | None = None
-    strength: str | None = Field(None, description="Weight of the adapter, a number from 0 to 1 as text.")
+    strength: Annotated[str | None, "Weight of the adapter, a number from 0 to 1 as text."] = None
 
 
-class InferenceSpec(ApiModel):
+class InferenceSpec(StrictModel):
     """A model to serve: exactly one of preset, template."""
 
     preset: PresetSpec | None = None
-    template: Opaque | None = Field(None, description="A pod template, used as it is.")
-    config: str | None = Field(None, description="ConfigMap with key inference_config.yaml.")
+    template: Annotated[Opaque | None, "A pod template, used as it is."] = None
+    config: Annotated[str | None, "ConfigMap with key inference_config.yaml."] = None
     adapters: list[AdapterSpec] | None = None
 
 
-class TuningSpec(ApiModel):
+class TuningSpec(StrictModel):
     """A model to tune."""
 
     preset: PresetSpec | None = None
-    method: str | None = Field(None, description="lora or qlora, in any letter case.")
-    config: str | None = Field(None, description="ConfigMap with key training_config.yaml.")
+    method: Annotated[str | None, "lora or qlora, in any letter case."] = None
+    config: Annotated[str | None, "ConfigMap with key training_config.yaml."] = None
     input: DataSource
     output: DataDestination
 
 
-class Workspace(ApiModel):
+class Workspace(StrictModel):
     """A model workload: tuning or inference of a preset on GPU machines."""
 
     api_version: str
@@ -232,7 +220,3 @@ class Workspace(ApiModel):
     def model_access_secret(self) -> str | None:
         options = self.preset.preset_options if self.preset else None
         return options.model_access_secret if options else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """KAITO's JSON: exactly the fields that were given, in the API's spelling."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
