@@ -211,7 +211,7 @@ def retrain(
             change_task_id="judge_change",
             evaluation_task_id="evaluate",
         )
-        approve = ApproveOperator(task_id="approve", retries=0)
+        approve = ApproveOperator(task_id="approve")
         promote = PromoteOperator(task_id="promote")
         steps: list[Any] = [check, fetch, judge, pool, nodes, tune, evaluate, publish]
         needed = tuple(step.task_id for step in steps)

@@ -57,6 +57,10 @@ def test_nothing_costs_money_before_the_data_is_known_to_be_new(dag: DAG) -> Non
     assert {"retrain.judge_change", "retrain.plan_candidate"} <= before
 
 
+def test_a_step_that_is_lost_with_its_worker_is_tried_again(dag: DAG) -> None:
+    assert [task.task_id for task in dag.tasks if task.retries < 5] == []
+
+
 def test_the_last_task_alone_decides_the_state_of_the_run(dag: DAG) -> None:
     assert {task.task_id: task.on_failure_fail_dagrun for task in dag.leaves} == {
         "retrain.record": True,

@@ -7,7 +7,7 @@ in the status and carried out by the reconciler, which also takes it back when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
@@ -26,7 +26,7 @@ from include.retraining.versions import State
 from include.workspace.api import names
 from include.workspace.api.dialect import as_written
 from include.workspace.status import retraining
-from include.workspace.status.conditions import ConditionType, Reason, condition, timestamp
+from include.workspace.status.conditions import ConditionType, Reason, condition, moment, timestamp
 from include.workspace.status.runs import RunCause
 from kaito import assets
 from kaito.hooks.api import CONFIG_MAP, WORKSPACE
@@ -134,7 +134,7 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
             self.log.info("The policy asks for nobody's approval.")
             return {"by": "the policy"}
         rule, digest = plan.policy.approval, str(candidate.digest)
-        until = utcnow() + rule.timeout if rule.timeout else None
+        until = self._asked_until(plan) or (utcnow() + rule.timeout if rule.timeout else None)
         default = self.APPROVE if rule.on_timeout is OnTimeout.PROMOTE else self.REJECT
         upsert_hitl_detail(
             ti_id=context["ti"].id,
@@ -167,6 +167,12 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
             ),
             method_name="execute_complete",
         )
+
+    def _asked_until(self, plan: Retraining) -> datetime | None:
+        """Return when the time is over that an earlier try gave: a try that is lost with its worker adds none."""
+        live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
+        waits = retraining.of(live.get("status")).get("approval") or {}
+        return moment(waits.get("until")) if waits.get("version") == plan.version else None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back with an answer."""

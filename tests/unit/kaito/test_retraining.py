@@ -652,6 +652,20 @@ def test_without_an_evaluation_a_person_is_asked(
     assert retrain(cluster)["approval"]["version"] == plan.version
 
 
+def test_who_asks_again_after_a_lost_try_gives_no_more_time(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "upsert_hitl_detail", lambda **_: None)
+    plan = gated(cluster, context, approval={"timeout": "1d"})
+    until = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    for version, same in ((plan.version, True), ("20200101.1", False)):
+        waits = {"version": version, "digest": NEW, "until": timestamp(until)}
+        status(cluster)["retrain"]["approval"] = waits
+        with pytest.raises(TaskDeferred) as deferred:
+            approve_step(cluster).execute(context)
+        assert (deferred.value.trigger.timeout_datetime == until) is same
+
+
 def test_nobody_is_asked_where_the_policy_decides(cluster: FakeCluster, context: dict[str, Any]) -> None:
     gated(cluster, context, approval={"required": False})
     assert approve_step(cluster).execute(context) == {"by": "the policy"}
