@@ -141,6 +141,7 @@ SENTENCES: Mapping[str, str] = {
     "F46": "The GPUs of the machine can share the model's attention heads evenly.",
     "F48": "Annotation kaito.sh/model-image names an image, of a preset, and without kaito.sh/use-local-weights.",
     "F54": "Annotation kaito.sh/model-volume is CLAIM or CLAIM/FOLDER, of a preset, and no other place is named.",
+    "F55": "Annotation kaito.sh/model-cache is CLAIM or CLAIM/FOLDER, of a preset that comes from the hub.",
     "F53": "Annotation kaito.sh/model-revision is a commit, branch or tag, of a preset that comes from the hub.",
     "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all of one host and none that "
     "would get its keys in the clear.",
@@ -171,7 +172,8 @@ SENTENCES: Mapping[str, str] = {
     "P13": "The image that kaito.sh/model-image (or the preset) names is there and holds a model's files.",
     "P14": "What kaito.sh/rerun: exact asks to do again is what the Workspace's volume has the record of.",
     "P15": "The hub has the revision that kaito.sh/model-revision names, where it can be asked.",
-    "P16": "The claim that kaito.sh/model-volume names is there, and can be mounted by as many nodes as need it.",
+    "P16": "The claim that kaito.sh/model-volume or kaito.sh/model-cache names is there, and as many nodes as need it "
+    "can mount it.",
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
     "P49": "The Secret that kaito.sh/dataset-secret names exists and has the keys that the dataset's URLs need.",
     "P52": "The Secret that kaito.sh/tracking-secret names exists and has MLFLOW_TRACKING_URI or WANDB_API_KEY.",

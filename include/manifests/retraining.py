@@ -27,6 +27,7 @@ TAKEN_OVER = (
     names.MODEL_IMAGE,
     names.MODEL_REVISION,
     names.MODEL_VOLUME,
+    names.MODEL_CACHE,
     names.MODEL_STREAMING,
     names.MANAGED_BY,
     names.RUNTIME,

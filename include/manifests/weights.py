@@ -16,9 +16,9 @@ from include.contracts.purpose import Purpose
 from include.manifests.pods import (
     WEIGHTS_PATH,
     Manifest,
-    RegistryAccess,
     container,
     env,
+    env_from_field,
     env_from_secret,
     mount,
     registry_access,
@@ -29,6 +29,7 @@ from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
+from include.workspace.status.base_model import is_commit
 from include.workspace.validation import model_volume
 from include.workspace.validation.model_volume import ModelVolume
 
@@ -36,6 +37,7 @@ LOCAL_MODELS = "/opt/kaito/models"  # where KAITO expects the models of kaito.sh
 #: Disk for what is under way beside the weights, in GiB.
 SPARE_DISK = 16
 TOKENIZER_DISK = "2Gi"
+CACHE_PATH = "/workspace/cache"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
         return Weights([image], [_look(plan, settings)], ws.model_pull_secrets)
     if settings.weights_mirror and not plan.model_image:
         return Weights([_on_node(_mirrored(plan, settings))])
+    cache = model_volume.named(ws.annotations, names.MODEL_CACHE)
+    if cache and not plan.model_image and is_commit(plan.revision):
+        return _kept(ws, plan, settings, cache)
     # Twice from the hub, since a file is whole before it takes its place, and a GGUF file is converted.
     times = 1 if plan.model_image else 2
     disk = math.ceil(times * plan.weights_bytes / GIB) + SPARE_DISK
@@ -110,29 +115,60 @@ def _downloaded(
     ws: Workspace, plan: Plan, settings: ManifestSettings, disk: str, parts: str | None = None
 ) -> Weights:
     """A volume of the pod's own and what fills it; `parts` is "tokenizer" for that alone."""
-    image, access = plan.model_image, RegistryAccess([], [], [])
-    if image:
-        secrets = [*ws.model_pull_secrets, *settings.image_pull_secrets]
-        access = registry_access(settings, "model-registry", secrets)
-    variables = env(
-        WEIGHTS_SOURCE="image" if image else "hub",
-        WEIGHTS_PARTS=parts or plan.weights_format or None,
-        MODEL_IMAGE=image or None,
-        MODEL_ID=None if image else plan.model_id,
-        MODEL_REVISION=None if image else plan.revision,
-        WEIGHTS_PATH=WEIGHTS_PATH,
-    )
-    if ws.model_access_secret and not image:
+    if not plan.model_image:
+        filling = _from_hub(ws, plan, settings, mount("weights", WEIGHTS_PATH), WEIGHTS_PATH, parts)
+        return Weights([scratch("weights", disk)], [filling])
+    secrets = [*ws.model_pull_secrets, *settings.image_pull_secrets]
+    access = registry_access(settings, "model-registry", secrets)
+    variables = [*env(WEIGHTS_SOURCE="image", MODEL_IMAGE=plan.model_image), *access.variables]
+    mounts = [mount("weights", WEIGHTS_PATH), *access.mounts]
+    filling = _filling(plan, settings, variables, mounts, WEIGHTS_PATH, parts)
+    return Weights([scratch("weights", disk), *access.volumes], [filling])
+
+
+def _kept(ws: Workspace, plan: Plan, settings: ManifestSettings, cache: ModelVolume) -> Weights:
+    """A folder of a shared volume, by the model's name and commit, and what fills it where no pod has yet."""
+    name = f"{plan.model_id.replace('/', '--')}/{plan.revision}"
+    within = f"{name}-{plan.weights_format}" if plan.weights_format else name
+    folder = f"{cache.folder}/{within}" if cache.folder else within
+    whole = mount("weights", CACHE_PATH)
+    filling = _from_hub(ws, plan, settings, whole, f"{CACHE_PATH}/{folder}")
+    filling["env"].append(env_from_field("WEIGHTS_SHARED", "metadata.uid"))
+    claim = {"claimName": cache.claim}
+    return Weights([{"name": "weights", "persistentVolumeClaim": claim}], [filling], folder=folder)
+
+
+def _from_hub(
+    ws: Workspace,
+    plan: Plan,
+    settings: ManifestSettings,
+    volume: Manifest,
+    path: str,
+    parts: str | None = None,
+) -> Manifest:
+    variables = env(WEIGHTS_SOURCE="hub", MODEL_ID=plan.model_id, MODEL_REVISION=plan.revision)
+    if ws.model_access_secret:
         variables.append(env_from_secret("HF_TOKEN", ws.model_access_secret, "HF_TOKEN"))
-    filling = container(
+    return _filling(plan, settings, variables, [volume], path, parts)
+
+
+def _filling(
+    plan: Plan,
+    settings: ManifestSettings,
+    variables: Sequence[Manifest],
+    mounts: Sequence[Manifest],
+    path: str,
+    parts: str | None,
+) -> Manifest:
+    more = env(WEIGHTS_PARTS=parts or plan.weights_format or None, WEIGHTS_PATH=path)
+    return container(
         "weights",
         "weights",
         settings,
-        variables=[*variables, *access.variables],
-        mounts=[mount("weights", WEIGHTS_PATH), *access.mounts],
+        variables=[*variables, *more],
+        mounts=mounts,
         memory_limit=None if parts else weights_memory_limit(plan, settings),
     )
-    return Weights([scratch("weights", disk), *access.volumes], [filling])
 
 
 def _look(plan: Plan, settings: ManifestSettings, folder: str = "") -> Manifest:

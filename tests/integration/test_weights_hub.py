@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,7 +127,7 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def fetch(hub: Hub, tmp_path: Path):
     def run(**env: str) -> tuple[int, dict, str]:
-        log = tmp_path / "log"
+        log = tmp_path / f"log-{env.get('WEIGHTS_SHARED', '')}"
         done = subprocess.run(
             [sys.executable, "-m", "include.workloads.weights"],
             cwd=PROJECT_ROOT,
@@ -177,6 +178,19 @@ def test_only_harmless_files_are_fetched_once(hub: Hub, fetch, tmp_path: Path):
     code, result, _ = fetch()
     assert (code, result["downloaded"]) == (0, False)
     assert hub.asked == [], "a pinned revision that is here needs no hub"
+
+
+def test_two_pods_that_start_at_once_share_one_download(hub: Hub, fetch, tmp_path: Path):
+    folder = tmp_path / "cache" / "team--tiny" / COMMIT
+    with ThreadPoolExecutor() as pods:
+        ends = list(pods.map(lambda pod: fetch(WEIGHTS_PATH=str(folder), WEIGHTS_SHARED=pod), ("a", "b")))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == [COMMIT]
+    whole = [one for one in hub.asked if one == f"GET /{MODEL}/resolve/{COMMIT}/model.safetensors"]
+    assert len(whole) == 1, "the other one has waited for it"
+    code, _, output = fetch(WEIGHTS_PATH=str(folder), WEIGHTS_SHARED="c", MODEL_REVISION="main")
+    assert (code, "is for a commit" in output) == (64, True)
 
 
 def test_a_download_that_breaks_off_ends_whole(hub: Hub, fetch, tmp_path: Path):

@@ -1,5 +1,6 @@
 """The init container's job: fill $WEIGHTS_PATH from the hub, a model image or a folder, once; or judge what it holds.
 
+Where WEIGHTS_SHARED names this pod, $WEIGHTS_PATH is on a volume that others fill too, each once for all.
 With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template; with
 WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those.
 """
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from include.workloads.contract import UserConfigError, file_write_error, required
-from include.workloads.weights import from_image, hub
+from include.workloads.weights import from_image, hub, shared
 from include.workloads.weights.folder import (
     PARTS,
     Parts,
@@ -29,6 +30,7 @@ from include.workloads.weights.folder import (
 
 log = logging.getLogger("weights")
 
+SHARED = "WEIGHTS_SHARED"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -40,7 +42,7 @@ def fetch_weights() -> dict[str, Any]:
     target = Path(os.environ.get("WEIGHTS_PATH") or "/workspace/weights")
     started = time.monotonic()
     try:
-        if source != "mounted":
+        if source != "mounted" and not os.environ.get(SHARED):
             target.mkdir(parents=True, exist_ok=True)
         if source == "hub":
             identity, files, fresh = _from_hub(target, name)
@@ -79,11 +81,22 @@ def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], 
     identity = {"source": "hub", "model_id": model_id, "revision": revision} | (
         {"parts": name} if name else {}
     )
+
+    def make(folder: Path) -> dict[str, int]:
+        hub.download(model_id, revision, folder, parts)
+        return complete(folder, identity, parts)
+
+    if os.environ.get(SHARED):
+        if not pinned:
+            raise UserConfigError(
+                f"{SHARED} is for a commit: {revision} may mean other files for the next pod."
+            )
+        fresh = shared.fill(target, identity, make, required(SHARED))
+        return identity, _sizes(target, parts), fresh
     # A name may mean another commit by now: only the hub knows, and it sends nothing that is already here.
     if pinned and is_complete(target, identity):
         return identity, _sizes(target, parts), False
-    hub.download(model_id, revision, target, parts)
-    return identity, complete(target, identity, parts), True
+    return identity, make(target), True
 
 
 def _from_image(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], bool]:

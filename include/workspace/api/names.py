@@ -38,6 +38,9 @@ DISABLE_BENCHMARK = "kaito.sh/disable-benchmark"
 USE_LOCAL_WEIGHTS = "kaito.sh/use-local-weights"
 MODEL_IMAGE = "kaito.sh/model-image"  # a container image with the model's files, in place of the hub
 MODEL_VOLUME = "kaito.sh/model-volume"  # CLAIM or CLAIM/FOLDER: a volume with the model's files
+MODEL_CACHE = (
+    "kaito.sh/model-cache"  # CLAIM or CLAIM/FOLDER: a volume that keeps what is downloaded from the hub
+)
 MODEL_REVISION = "kaito.sh/model-revision"  # a commit, branch or tag of the model's repository on the hub
 RERUN = "kaito.sh/rerun"  # a new value starts a finished Workspace once more
 STARTED_BY = (

@@ -1,4 +1,4 @@
-"""The volumes of a user's own that hold a model's files: which claim, and which folder of it.
+"""The volumes of a user's own that hold a model's files, or keep what is downloaded: which claim, and which folder.
 
 Admission, the manifests and the preflight read them here, so that they cannot disagree.
 """
@@ -40,9 +40,12 @@ def read(text: str) -> ModelVolume:
     return ModelVolume(claim, folder)
 
 
-def named(annotations: Mapping[str, str]) -> ModelVolume | None:
-    """The volume that a Workspace names for its model, None where it names none that can be read."""
+def named(annotations: Mapping[str, str], annotation: str = names.MODEL_VOLUME) -> ModelVolume | None:
+    """The volume that a Workspace names for its model, None where it names none that can be read.
+
+    :param annotation: MODEL_VOLUME, or MODEL_CACHE for the volume that keeps what is downloaded.
+    """
     try:
-        return read(annotations[names.MODEL_VOLUME])
+        return read(annotations[annotation])
     except (KeyError, ValueError):
         return None

@@ -26,6 +26,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.MODEL_IMAGE,
         names.MODEL_REVISION,
         names.MODEL_VOLUME,
+        names.MODEL_CACHE,
         names.DISABLE_BENCHMARK,
         names.MODEL_STREAMING,
         names.CONVERSION_DATA,

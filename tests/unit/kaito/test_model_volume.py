@@ -70,9 +70,29 @@ def test_one_node_at_a_time_is_not_enough_for_several(
     told = model_volume.faults(cluster, parse_workspace(document), nodes)
     assert bool(told) is refused
     if told:
-        assert "2 nodes need it at a time, and one can have it" in str(told[0])
+        assert "2 nodes need it at a time, and it has" in str(told[0])
 
 
 def _document(cluster: FakeCluster) -> dict[str, Any]:
     found: dict[str, Any] = cluster.objects["workspaces", "default", NAME]
     return {key: value for key, value in found.items() if key != "status"}
+
+
+@pytest.mark.parametrize(
+    ("modes", "nodes", "told"),
+    [
+        (["ReadOnlyMany"], 1, "nothing can be kept on it"),
+        (["ReadWriteOnce", "ReadOnlyMany"], 2, "use a volume whose claim has ReadWriteMany"),
+        (["ReadWriteOnce"], 1, ""),
+        (["ReadWriteMany"], 2, ""),
+    ],
+)
+def test_a_cache_must_be_written_by_all_that_need_it(
+    cluster: FakeCluster, modes: list[str], nodes: int, told: str
+) -> None:
+    claim(cluster, *modes)
+    document = _document(cluster)
+    document["metadata"]["annotations"] = {"kaito.sh/model-cache": "models"}
+    found = model_volume.faults(cluster, parse_workspace(document), nodes)
+    assert told in str(found)
+    assert bool(found) is bool(told)

@@ -116,8 +116,12 @@ def test_a_candidate_of_a_retraining_takes_the_model_from_the_same_image() -> No
 VOLUME = {"kaito.sh/model-volume": "models/org/phi"}
 
 
-def on_a_volume(document: dict[str, Any], **notes: str) -> Workspace:
-    metadata = {**document["metadata"], "annotations": {**VOLUME, **notes}}
+def on_a_volume(document: dict[str, Any]) -> Workspace:
+    return annotated(document, VOLUME)
+
+
+def annotated(document: dict[str, Any], notes: dict[str, str]) -> Workspace:
+    metadata = {**document["metadata"], "annotations": notes}
     return parse_workspace({**document, "metadata": metadata})
 
 
@@ -167,3 +171,31 @@ def test_a_volume_that_is_named_comes_before_the_presets_image_and_a_mirror() ->
 def test_a_candidate_of_a_retraining_takes_the_model_from_the_same_volume() -> None:
     made = manifests.candidate(on_a_volume(TUNED.to_dict()).to_dict(), "20261129.1")
     assert made["metadata"]["annotations"]["kaito.sh/model-volume"] == "models/org/phi"
+
+
+def test_a_cache_is_filled_as_a_whole_volume_and_read_by_the_models_folder_in_it() -> None:
+    ws = annotated(SERVE, {"kaito.sh/model-cache": "cache/models"})
+    made = replace(plan(ws, CATALOG), revision="c" * 40)
+    spec = spec_of(serving(ws, made))
+    folder = f"models/{made.model_id.replace('/', '--')}/{'c' * 40}"
+    assert volumes_of(spec)["weights"] == {
+        "name": "weights",
+        "persistentVolumeClaim": {"claimName": "cache"},
+    }
+    filling = spec["initContainers"][0]
+    values = env_of(filling)
+    assert values["WEIGHTS_PATH"] == f"/workspace/cache/{folder}"
+    assert weights_mount(filling) == {"name": "weights", "mountPath": "/workspace/cache"}
+    assert {"fieldRef": {"fieldPath": "metadata.uid"}} in [
+        one.get("valueFrom") for one in filling["env"] if one["name"] == "WEIGHTS_SHARED"
+    ]
+    assert weights_mount(spec["containers"][0]) == {
+        "name": "weights", "mountPath": "/workspace/weights", "subPath": folder, "readOnly": True,
+    }  # fmt: skip
+
+
+def test_a_model_that_is_not_pinned_is_not_kept_for_the_next_pod() -> None:
+    ws = annotated(SERVE, {"kaito.sh/model-cache": "cache"})
+    spec = spec_of(serving(ws, replace(plan(ws, CATALOG), revision="main")))
+    assert "emptyDir" in volumes_of(spec)["weights"]
+    assert "WEIGHTS_SHARED" not in env_of(spec["initContainers"][0])

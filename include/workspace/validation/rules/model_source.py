@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from include.catalog.hub import is_revision
 from include.workspace.api import names
@@ -39,20 +39,26 @@ def _alone(context: Context, path: str, rule: str, *others: str) -> Iterator[Fau
             yield Fault(path, None, rule, message, f"remove it, or {other}")
 
 
-def volume_can_be_taken(context: Context) -> Iterator[Fault]:
-    """F54: the volume that the model's files lie on, in a Workspace that loads them."""
-    given = context.ws.annotations.get(names.MODEL_VOLUME)
+def volumes_can_be_taken(context: Context) -> Iterator[Fault]:
+    """F54, F55: the volume that the model's files lie on or are kept on, in a Workspace that loads them."""
+    places = (names.USE_LOCAL_WEIGHTS, names.MODEL_IMAGE)
+    yield from _volume_faults(context, "F54", names.MODEL_VOLUME, places)
+    yield from _volume_faults(context, "F55", names.MODEL_CACHE, (*places, names.MODEL_VOLUME))
+
+
+def _volume_faults(context: Context, rule: str, annotation: str, others: Sequence[str]) -> Iterator[Fault]:
+    given = context.ws.annotations.get(annotation)
     if given is None:
         return
-    path = f"metadata.annotations[{names.MODEL_VOLUME}]"
+    path = f"metadata.annotations[{annotation}]"
     if context.ws.preset is None:
-        yield Fault(path, None, "F54", "is for presets, and this Workspace has none", "remove it")
+        yield Fault(path, None, rule, "is for presets, and this Workspace has none", "remove it")
         return
     try:
         model_volume.read(given)
     except ValueError as error:
-        yield Fault(path, given, "F54", f"names no volume: {error}", model_volume.ALLOWED)
-    yield from _alone(context, path, "F54", names.USE_LOCAL_WEIGHTS, names.MODEL_IMAGE)
+        yield Fault(path, given, rule, f"names no volume: {error}", model_volume.ALLOWED)
+    yield from _alone(context, path, rule, *others)
 
 
 def revision_can_be_taken(context: Context) -> Iterator[Fault]:
@@ -77,4 +83,4 @@ def revision_can_be_taken(context: Context) -> Iterator[Fault]:
         yield Fault(path, given, "F53", message, "remove it")
 
 
-RULES: tuple[Rule, ...] = (model_image_can_be_taken, volume_can_be_taken, revision_can_be_taken)
+RULES: tuple[Rule, ...] = (model_image_can_be_taken, volumes_can_be_taken, revision_can_be_taken)
