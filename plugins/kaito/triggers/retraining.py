@@ -52,7 +52,7 @@ class ApprovalTrigger(HITLTrigger):
         hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
         while True:
             late = self.timeout_datetime is not None and self.timeout_datetime < utcnow()
-            event = await (self._handle_timeout() if late else self._answer())
+            event = await self._in_airflow(late)
             if event is None and (annotation := await self._annotated(hook)):
                 self.log.info("Answered by the annotation %s of the Workspace.", annotation)
                 option = self.options[0 if annotation == names.APPROVE else 1]
@@ -61,6 +61,14 @@ class ApprovalTrigger(HITLTrigger):
                 yield event
                 return
             await asyncio.sleep(self.poke_interval)
+
+    async def _in_airflow(self, late: bool) -> TriggerEvent | None:
+        """Return the answer that Airflow has, or its default when it is late; None where it cannot be asked for now."""
+        try:
+            return await (self._handle_timeout() if late else self._answer())
+        except Exception as error:  # its database may be away for a while, and an answer stays in it
+            self.log.warning("Airflow cannot be asked for an answer: %s", error)
+            return None
 
     async def _answer(self) -> TriggerEvent | None:
         result: TriggerEvent | None = await self._handle_response()  # type: ignore[no-untyped-call]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from uuid import UUID
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.triggers.base import TriggerEvent
 from kaito import assets
 from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE, ClusterError
 from kaito.operators import candidate as steps
@@ -726,6 +727,22 @@ def test_an_annotation_means_the_digest_that_it_names(given: str | None, yes: bo
     assert means(given, NEW) is yes
 
 
+def approval_trigger(until: datetime | None = None) -> ApprovalTrigger:
+    return ApprovalTrigger(
+        ti_id=UUID(int=1),
+        options=["Approve", "Reject"],
+        params={},
+        defaults=None,
+        multiple=False,
+        timeout_datetime=until,
+        poke_interval=0.01,
+        workspace=NAME,
+        namespace="default",
+        digest=NEW,
+        kubernetes_conn_id="kubernetes_default",
+    )
+
+
 @pytest.mark.parametrize(
     ("annotations", "option"),
     [
@@ -740,19 +757,7 @@ def test_an_annotation_means_the_digest_that_it_names(given: str | None, yes: bo
 async def test_an_annotation_answers_for_its_candidate_alone(
     monkeypatch: pytest.MonkeyPatch, annotations: dict[str, str], option: str | None
 ) -> None:
-    made = ApprovalTrigger(
-        ti_id=UUID(int=1),
-        options=["Approve", "Reject"],
-        params={},
-        defaults=None,
-        multiple=False,
-        timeout_datetime=None,
-        poke_interval=0.01,
-        workspace=NAME,
-        namespace="default",
-        digest=NEW,
-        kubernetes_conn_id="kubernetes_default",
-    )
+    made = approval_trigger()
 
     class Hook:
         looks = 0
@@ -774,6 +779,28 @@ async def test_an_annotation_answers_for_its_candidate_alone(
     event = await anext(made.run())
     assert event.payload["chosen_options"] == [option or "Approve"]
     assert (Hook.looks > 3) is (option is None)
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_an_answer_is_waited_for_while_airflow_s_database_is_away(
+    monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    made = approval_trigger(datetime(2020, 1, 1, tzinfo=UTC) if late else None)
+    answer = TriggerEvent({"chosen_options": ["Approve"]})
+    looks: list[Any] = [OSError("database is locked"), answer]
+
+    async def look() -> TriggerEvent:
+        found = looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return cast(TriggerEvent, found)
+
+    async def nobody(_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(made, "_handle_timeout" if late else "_answer", look)
+    monkeypatch.setattr(made, "_annotated", nobody)
+    assert await anext(made.run()) is answer
 
 
 # -- the promotion -------------------------------------------------------------------------------------------------
