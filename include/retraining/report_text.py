@@ -32,8 +32,8 @@ def _lines(summary: Summary) -> Iterator[str]:
     subjects = [one for one in Subject if one in summary.subjects]
     yield f"| measured | {' | '.join(TITLES[one] for one in subjects)} |"
     yield f"|---|{'---|' * len(subjects)}"
-    for metric in _measured(summary):
-        cells = (_cell(metric, summary.metrics.get(one, {}).get(metric)) for one in subjects)
+    for metric in measured(summary):
+        cells = (cell(metric, summary.metrics.get(one, {}).get(metric)) for one in subjects)
         yield f"| {METRICS[metric].title} | {' | '.join(cells)} |"
     yield ""
     if summary.golden is not None and summary.golden.failed:
@@ -44,12 +44,14 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield f"Brackets are 95% confidence intervals. The whole report is `{summary.report_digest}`, beside the image."
 
 
-def _measured(summary: Summary) -> list[Metric]:
+def measured(summary: Summary) -> list[Metric]:
+    """What was measured of anybody, in the order of a report."""
     found = {metric for metrics in summary.metrics.values() for metric in metrics}
     return [metric for metric in Metric if metric in found]
 
 
-def _cell(metric: Metric, interval: Interval | None) -> str:
+def cell(metric: Metric, interval: Interval | None) -> str:
+    """One value with its confidence interval, a dash where it was not measured."""
     if interval is None:
         return "-"
     if METRICS[metric].unit == "share":

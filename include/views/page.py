@@ -14,6 +14,7 @@ from include.contracts.row_changes import RowChanges
 from include.ledger import records
 from include.views import actions, commands, fleet, state
 from include.views.registry_page import registry_page
+from include.views.versions import Version, versions
 from include.views.words import NONE, due, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
 from include.workspace.status.conditions import condition, moment
@@ -56,6 +57,8 @@ class Page:
     """What the page of a Workspace shows, apart from its runs.
 
     :param registry: the address of its adapter's page in the registry, "" for none.
+    :param versions: of its adapter, the youngest first.
+    :param retraining: how its retraining stands otherwise, as labels and texts.
     """
 
     row: fleet.Row
@@ -68,7 +71,8 @@ class Page:
     machines: Sequence[MachineLine]
     lineage: Sequence[tuple[str, str]]
     registry: str
-    evaluation: Sequence[tuple[str, str]]
+    versions: Sequence[Version]
+    retraining: Sequence[tuple[str, str]]
     yaml: str
     commands: Sequence[commands.Command]
     offers: Sequence[actions.OfferedAction]
@@ -97,7 +101,8 @@ def page(
         machines=_machines(status, now),
         lineage=_lineage(status),
         registry=registry_page(str((status.get("adapter") or {}).get("reference") or "")),
-        evaluation=_flat(status.get("retrain")) if isinstance(status.get("retrain"), Mapping) else (),
+        versions=versions(status),
+        retraining=_retraining(status.get("retrain")),
         yaml=as_yaml(workspace),
         commands=commands.commands(workspace),
         offers=actions.offers(workspace),
@@ -204,6 +209,12 @@ def _rows_changed(status: Object) -> str:
         return ""
     moved = RowChanges.of(data.get("added"), data.get("removed"))
     return f"{moved} (version {last.get('version')})" if moved else ""
+
+
+def _retraining(told: object) -> Sequence[tuple[str, str]]:
+    if not isinstance(told, Mapping):
+        return ()
+    return _flat({key: one for key, one in told.items() if key != "versions"})
 
 
 def _flat(value: object, path: str = "") -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ MOST_RUNS = 5
 MOST_LINES = 200_000
 TUNING_TASK = "tune"
 DATASET_TASK = "fetch_dataset"
+EVALUATION_TASK = "evaluate"
+RETURNED = "return_value"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,11 @@ def runs_of(workspace: Mapping[str, Any]) -> list[Run]:
     meta = workspace["metadata"]
     prefix = f"{meta.get('namespace') or 'default'}.{meta['name']}.{str(meta.get('uid') or '')[:8]}."
     wanted = [DagRun.run_id.startswith(prefix, autoescape=True)]
-    if run_id := ((workspace.get("status") or {}).get("run") or {}).get("id"):
-        wanted.append(DagRun.run_id == run_id)
+    status = workspace.get("status") or {}
+    for part in (status, status.get("retrain")):
+        run = part.get("run") if isinstance(part, Mapping) else None
+        if isinstance(run, Mapping) and run.get("id"):
+            wanted.append(DagRun.run_id == str(run["id"]))
     query = (
         select(DagRun)
         .where(DagRun.dag_id.startswith("kaito_", autoescape=True), or_(*wanted))
@@ -84,23 +89,44 @@ def conf_of(dag_id: str, run_id: str) -> Mapping[str, Any] | None:
         return None if found is None else dict(found.conf or {})
 
 
-def dataset_result(found: Sequence[Run]) -> tuple[Any, Any]:
-    """Return what the dataset step of the latest of these runs with one has told, and the rows that it showed.
+@dataclass(frozen=True)
+class Told:
+    """What steps have told of themselves: each None where none has."""
 
-    Each is None where there is none. A run that trains nothing anew tells of its dataset what was kept: then the run
-    before it that has told all is taken, if it is of the same data.
+    dataset: Any = None
+    samples: Any = None
+    evaluation: Any = None
+
+
+def told(found: Sequence[Run]) -> Told:
+    """Return what the latest of these runs' steps have told.
+
+    A run that trains nothing anew tells of its dataset what was kept: then the run before it that has told all is
+    taken, if it is of the same data.
     """
+    dataset, samples = _dataset(found)
+    measured = (_xcom(run, task, RETURNED) for run, task in _ended(found, EVALUATION_TASK))
+    return Told(dataset, samples, next((one for one in measured if one), None))
+
+
+def _dataset(found: Sequence[Run]) -> tuple[Any, Any]:
     latest: Any = None
+    for run, task in _ended(found, DATASET_TASK):
+        given = _xcom(run, task, RETURNED)
+        latest = given if latest is None else latest
+        if _digest(given) != _digest(latest):
+            break
+        if isinstance(given, Mapping) and "sentence" in given:
+            return given, _xcom(run, task, dataset_samples.KEY)
+    return latest, None
+
+
+def _ended(found: Sequence[Run], task_id: str) -> Iterator[tuple[Run, TaskRun]]:
+    """The tasks of a name, in whatever group, that have succeeded."""
     for run in found:
         for task in run.tasks:
-            if task.task_id.rpartition(".")[2] == DATASET_TASK and task.state == "success":
-                told, shown = (_xcom(run, task, key) for key in ("return_value", dataset_samples.KEY))
-                latest = told if latest is None else latest
-                if _digest(told) != _digest(latest):
-                    return latest, None
-                if isinstance(told, Mapping) and "sentence" in told:
-                    return told, shown
-    return latest, None
+            if task.task_id.rpartition(".")[2] == task_id and task.state == "success":
+                yield run, task
 
 
 def _digest(told: Any) -> Any:

@@ -16,6 +16,7 @@ from include.ledger.books import Book, Entry, entries, of_event, of_workspace
 from include.ledger.sources import ASSET
 from include.views import curve, fleet
 from include.views.data_report import DataReport, data_report
+from include.views.evaluation import Evaluation, evaluation
 from include.views.page import Page, page
 from include.views.timeline import Bar, bars
 from include.workspace.api import names
@@ -50,6 +51,7 @@ class Shown:
     page: Page
     stages: Sequence[Stages]
     data: DataReport | None
+    evaluation: Evaluation | None
 
 
 def cluster_of(request: Request) -> Cluster:
@@ -84,7 +86,7 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
     uid = live["metadata"].get("uid")
     own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
     found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_INSTANCE)
-    told, samples = await asyncio.to_thread(_dataset, found, user)
+    told = await asyncio.to_thread(_told, found, user)
     now = datetime.now(UTC)
     claims = ((live.get("status") or {}).get("cost") or {}).get("claims") or []
     stages = []
@@ -93,13 +95,14 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
         stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
     meter = meter_of(request)
     meter.look_at(live)
-    return Shown(live, page(live, own, now, meter.rate(_key(live))), stages, data_report(told, samples))
+    seen = page(live, own, now, meter.rate(_key(live)))
+    return Shown(live, seen, stages, data_report(told.dataset, told.samples), evaluation(told.evaluation))
 
 
-def _dataset(found: Sequence[runs.Run], user: BaseUser) -> tuple[Any, Any]:
-    """What the latest dataset step has told and the rows that it showed, as far as the user may see XComs."""
+def _told(found: Sequence[runs.Run], user: BaseUser) -> runs.Told:
+    """What the steps of these runs have told, as far as the user may see XComs."""
     allowed = {dag for dag in {run.dag_id for run in found} if may(user, "GET", dag, DagAccessEntity.XCOM)}
-    return runs.dataset_result([run for run in found if run.dag_id in allowed])
+    return runs.told([run for run in found if run.dag_id in allowed])
 
 
 def _runs(live: Object, user: BaseUser, entity: DagAccessEntity) -> list[runs.Run]:
@@ -158,7 +161,9 @@ def to_dict(shown: Shown) -> dict[str, Any]:
         "machines": [vars_of(one) for one in seen.machines],
         "lineage": dict(seen.lineage),
         "data": asdict(shown.data) if shown.data else None,
-        "evaluation": dict(seen.evaluation),
+        "evaluation": asdict(shown.evaluation) if shown.evaluation else None,
+        "versions": [vars_of(one) for one in seen.versions],
+        "retraining": dict(seen.retraining),
         "yaml": seen.yaml,
         "commands": [vars_of(one) for one in seen.commands],
         "actions": [vars_of(one) for one in seen.offers],

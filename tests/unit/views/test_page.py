@@ -81,7 +81,7 @@ def test_conditions_and_events_come_in_order_and_bad_news_is_marked() -> None:
 def test_whatever_a_retraining_says_is_shown_as_lines(told: Any) -> None:
     found = ended()
     found["status"]["retrain"] = told
-    for name, text in page(found, [], NOW).evaluation:
+    for name, text in page(found, [], NOW).retraining:
         assert isinstance(name, str)
         assert isinstance(text, str)
 

@@ -77,9 +77,11 @@ class Part {
     this.tag = answer.headers.get("ETag") || "";
     const focus = document.activeElement && this.element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     const scrolled = [...this.element.querySelectorAll(".wide")].map((one) => one.scrollLeft);
+    const open = [...this.element.querySelectorAll("details")].map((one) => one.open);
     this.element.innerHTML = text; // made by our templates, which escape everything
     renewOffers().catch(() => {}); // then the buttons are those of before, and the next poll tries again
     this.element.querySelectorAll(".wide").forEach((one, index) => { one.scrollLeft = scrolled[index] || 0; });
+    this.element.querySelectorAll("details").forEach((one, index) => { one.open = open[index] || false; });
     if (focus) [...this.element.querySelectorAll("a[href]")].find((one) => one.getAttribute("href") === focus)?.focus();
   }
 }

@@ -1,4 +1,4 @@
-"""The data report on a Workspace's page: whole, escaped, and only for whoever may see XComs."""
+"""What steps have told of data and evaluation on a page: whole, escaped, and only for whoever may see XComs."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def fetched(airflow: Any, database: Any) -> Iterator[Fetched]:
     """Make a run whose dataset step has told something."""
     from airflow.models.xcom import XComModel
 
-    def made(run_id: str, number: int, **told: Any) -> runs.Run:
-        which = {"dag_run_id": number, "dag_id": "kaito_tune", "run_id": run_id, "task_id": "fetch_dataset"}
+    def made(run_id: str, number: int, step: str = "fetch_dataset", **told: Any) -> runs.Run:
+        which = {"dag_run_id": number, "dag_id": "kaito_tune", "run_id": run_id, "task_id": step}
         with database.begin() as connection:
             for key, value in told.items():
                 row = {**which, "key": key, "value": value, "timestamp": NOW, "map_index": -1}
                 connection.execute(insert(XComModel).values(**row))
-        task = TaskRun("fetch_dataset", "success", NOW, NOW)
+        task = TaskRun(step, "success", NOW, NOW)
         return runs.Run("kaito_tune", run_id, "success", NOW, NOW, NOW, (task,))
 
     yield made
@@ -115,3 +115,27 @@ def test_a_run_without_rows_says_where_they_are(page: Any, fetched: Fetched) -> 
     text = page(fetched("r", 77, return_value=TOLD))
     assert "First rows" not in text
     assert "data/report.html" in text
+
+
+def test_the_last_evaluation_that_measured_something_is_a_table(
+    page: Any, fetched: Fetched, client: TestClient, viewer: dict[str, str]
+) -> None:
+    value = [0.5, 0.4, 0.6, 10]
+    told = {
+        "report_digest": "sha256:0",
+        "subjects": ["base", "current", "candidate"],
+        "candidate": {"weights_sha256": "0"},
+        "metrics": {"golden": [value, value, value]},
+        "differences": {"golden": [None, [0.1, 0.05, 0.2, 10]]},
+        "golden": {"total": 9, "failed": 1, "failed_ids": [SCRIPT]},
+        "seconds": 1,
+    }
+    nothing = fetched("later", 80, "retrain.evaluate", return_value={})
+    text = page(nothing, fetched("r", 77, "retrain.evaluate", return_value=told))
+    assert "<script>alert" not in text
+    assert "answers today" in text
+    assert '<span class="state good">better</span>' in text
+    assert text.count("50% [40% to 60%], n=10") == 3
+    measured = client.get(f"{PREFIX}/api/workspaces/team/phi", headers=viewer).json()["evaluation"]
+    assert measured["rows"][0]["verdict"] == "better"
+    assert "answers today" not in page(nothing)
