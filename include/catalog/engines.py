@@ -60,11 +60,15 @@ QUANTISED_SINCE: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class VllmFacts:
-    """The content of presets/vllm.yaml. `arguments` are those of `vllm serve` with the kind of their value."""
+    """The content of presets/vllm.yaml. `arguments` are those of `vllm serve` with the kind of their value.
+
+    `architectures` write text; those of `pooling` embed, rank or score it, and of these `encoders` keep no KV cache.
+    """
 
     version: str
     architectures: frozenset[str]
     pooling: frozenset[str]
+    encoders: frozenset[str]
     config_types: frozenset[str]
     quantizations: frozenset[str]
     arguments: Mapping[str, str]
@@ -79,11 +83,17 @@ def vllm_facts() -> VllmFacts:
         version=str(loaded["version"]),
         architectures=frozenset(loaded["architectures"].split()),
         pooling=frozenset(loaded["pooling"].split()),
+        encoders=frozenset(loaded["encoders"].split()),
         config_types=frozenset(loaded["config_types"].split()),
         quantizations=frozenset(loaded["quantizations"].split()),
         arguments={name: kind for kind, names in loaded["arguments"].items() for name in names.split()},
         choices=loaded["choices"],
     )
+
+
+def pools(model: Model) -> bool:
+    """Whether a model embeds, ranks or scores texts (vLLM: a pooling model) and writes none."""
+    return model.pooling or model.architecture in vllm_facts().pooling
 
 
 def why_not(model: Model, runtime: str) -> str:
@@ -103,12 +113,7 @@ def loads(model: Model, runtime: str) -> bool:
 
 def _vllm(model: Model) -> str:
     facts = vllm_facts()
-    if model.architecture in facts.pooling:
-        return (
-            f"vLLM {facts.version} embeds, ranks or scores texts with {model.architecture}, and a service of a "
-            "Workspace writes them: it is asked at /chat before it counts as ready"
-        )
-    if model.architecture not in facts.architectures:
+    if model.architecture not in facts.architectures | facts.pooling:
         return f"vLLM {facts.version} has no model class for {model.architecture}"
     if model.quantization and _vllm_method(model.quantization) not in facts.quantizations:
         return f"vLLM {facts.version} has no kernels for {model.quantization} weights"
@@ -121,6 +126,8 @@ def _vllm_method(quantization: str) -> str:
 
 
 def _transformers(model: Model) -> str:
+    if pools(model):
+        return f"{model.architecture} embeds, ranks or scores texts, and this runtime only writes them"
     # AutoModelForCausalLM goes by the model type, and takes the language part of a model with more than text.
     text_part = model.architecture.replace("ForConditionalGeneration", "ForCausalLM")
     if not {model.architecture, text_part} & set(loadable().values()):

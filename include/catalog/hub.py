@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -35,6 +36,8 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 REVISION = re.compile(r"[\w][\w./-]{0,99}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT_NAME = 63  # it becomes a label's value and a folder
+# What sentence-transformers adds to a model: how its tokens become one vector, and how many it reads at most.
+POOLING_MODULE, SENTENCES = re.compile(r"[^/]+_Pooling/config\.json"), "sentence_bert_config.json"
 BYTES = {"F64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
 
 __all__ = [
@@ -97,11 +100,33 @@ def resolve(
     hub = _hub(name, revision, token, endpoint, fetch)
     info = hub.info(revision, "?blobs=true")
     commit, hf_id = str(info.get("sha")), str(info.get("id"))
-    files = _weight_files(info, hf_id)
-    config = hub.json(f"{hf_id}/resolve/{commit}/config.json", CONFIG_MAX, commit)
+    listed = _listed(info)
+    files = _weight_files(listed, hf_id)
+    place = f"{hf_id}/resolve/{commit}"
+    config = hub.json(f"{place}/config.json", CONFIG_MAX, commit)
     facts = _facts(config, hf_id)
-    size = _size(info, files, hub, f"{hf_id}/resolve/{commit}/model.safetensors.index.json")
-    return _model(name, hf_id, commit, info, facts, size)
+    if pools := facts.architecture in vllm_facts().pooling or _has_pooling_module(listed):
+        facts = replace(facts, **_of_pooling(facts, listed, hub, place))
+    size = _size(info, files, hub, f"{place}/model.safetensors.index.json")
+    model = _model(name, hf_id, commit, info, facts, size)
+    return replace(model, pooling=True, tuning=Tuning()) if pools else model
+
+
+def _has_pooling_module(listed: Iterable[str]) -> bool:
+    """Whether vLLM takes the model for a sentence embedding, whatever its class (its get_pooling_config)."""
+    return "modules.json" in listed and any(POOLING_MODULE.fullmatch(name) for name in listed)
+
+
+def _of_pooling(facts: Facts, listed: Container[str], hub: _Hub, place: str) -> dict[str, Any]:
+    """What is otherwise with a model that embeds: an encoder has no KV cache, and a file may say a shorter context."""
+    found: dict[str, Any] = {}
+    if facts.architecture in vllm_facts().encoders:
+        found["kv_bytes_per_token"] = 0
+    if SENTENCES in listed:
+        longest = hub.json(f"{place}/{SENTENCES}", CONFIG_MAX, "").get("max_seq_length")
+        if isinstance(longest, int) and 0 < longest <= facts.context:
+            found["context"] = longest
+    return found
 
 
 def commit_of(
@@ -176,14 +201,18 @@ class _Hub:
         return HubUnreachable(f"The hub answered {answer.status} when asked for {self.name}.")
 
 
-def _weight_files(info: Mapping[str, Any], hf_id: str) -> dict[str, int | None]:
-    """The safetensors files that are loaded, with their bytes where the hub says them."""
+def _listed(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of a repository, with their bytes where the hub says them."""
     siblings = info.get("siblings")
-    listed = {
+    return {
         str(file.get("rfilename")): file.get("size")
         for file in (siblings if isinstance(siblings, list) else [])
         if isinstance(file, Mapping)
     }
+
+
+def _weight_files(listed: Mapping[str, Any], hf_id: str) -> dict[str, int | None]:
+    """The safetensors files that are loaded, with their bytes where the hub says them."""
     result = {
         name: size if isinstance(size, int) and size > 0 else None
         for name, size in listed.items()
@@ -210,7 +239,7 @@ def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:
     named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
     kind = named[:100] or model_type[:100] or "of no known kind"
     architecture = _first_architecture(config)
-    known_to_vllm = architecture in vllm_facts().architectures
+    known_to_vllm = architecture in vllm_facts().architectures | vllm_facts().pooling
     if model_type not in loadable() and not (known_to_vllm and model_type in vllm_facts().config_types):
         if known_to_vllm or config.get("auto_map"):
             raise NeedsRemoteCode(
@@ -218,7 +247,8 @@ def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:
             )
         raise UnsupportedArchitecture(
             f"{hf_id} is {kind}, which no runtime serves: vLLM {vllm_facts().version} has "
-            f"{len(vllm_facts().architectures)} architectures that write text{_like(architecture)}."
+            f"{len(vllm_facts().architectures)} architectures that write text and {len(vllm_facts().pooling)} that "
+            f"embed, rank or score it{_like(architecture)}."
         )
     try:
         return read_config(config)
@@ -236,7 +266,8 @@ def _first_architecture(config: Mapping[str, Any]) -> str:
 def _like(architecture: str) -> str:
     """Architectures of the same family, for a refusal."""
     family = re.match(r"[A-Z][a-z]{2,}", architecture)
-    same = sorted(name for name in vllm_facts().architectures if family and name.startswith(family[0]))
+    known = vllm_facts().architectures | vllm_facts().pooling
+    same = sorted(name for name in known if family and name.startswith(family[0]))
     return f", of this family {', '.join(same[:LISTED])}" if same else ""
 
 
@@ -264,7 +295,8 @@ def _by_type(info: Mapping[str, Any]) -> int | None:
 
 
 def _model(name: str, hf_id: str, commit: str, info: Mapping[str, Any], facts: Facts, size: int) -> Model:
-    known = facts.architecture in TARGET_MODULES or facts.architecture in vllm_facts().architectures
+    served = vllm_facts().architectures | vllm_facts().pooling
+    known = facts.architecture in TARGET_MODULES or facts.architecture in served
     architecture = facts.architecture if known else loadable()[facts.model_type]
     modules = TARGET_MODULES.get(architecture, ()) if facts.shape and not facts.quantization else ()
     safetensors = info.get("safetensors")

@@ -54,7 +54,8 @@ class Model:
     `image` is a container image with the model's files, "" for those of the hub.
     `load_format`, `tokenizer_mode` and `vllm_args` are for KAITO's vLLM server: the first two name a format of files
     ("auto" or "mistral"), the last holds flags without their dashes, a bare flag with the value "". `remote_code` says
-    that nothing but Python code of its repository can load the model.
+    that nothing but Python code of its repository can load the model. `pooling` says that it embeds, ranks or scores
+    texts and writes none, `kv_bytes_per_token` is 0 where such a model keeps no KV cache.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = STRICT
@@ -80,6 +81,7 @@ class Model:
     load_format: Literal["auto", "mistral"] = "auto"
     tokenizer_mode: str = "auto"
     remote_code: bool = False
+    pooling: bool = False
     vllm_args: Mapping[str, str] = field(default_factory=dict, hash=False)
     last_release: str | None = None
     shape: ModelShape | None = None

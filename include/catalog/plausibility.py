@@ -34,6 +34,7 @@ BITS: dict[str | None, tuple[float, float]] = {
     "mxfp4": (4.0, 6.0),
 }
 OTHER_BITS = (3.0, 11.0)
+POOLING_BITS = 33.0  # most models that embed are published in 32 bits
 
 
 def model_faults(model: Model) -> Iterator[str]:
@@ -71,7 +72,8 @@ def _ranges(model: Model) -> Iterator[str]:
         yield f"weights_gib {model.weights_gib} must be from 0.05 to 4096 GiB"
     if not 256 <= model.context <= 2**24:
         yield f"context {model.context} must be from 256 to {2**24} tokens"
-    if not 256 <= model.kv_bytes_per_token <= 2**24:
+    without_cache = model.pooling and model.kv_bytes_per_token == 0
+    if not 256 <= model.kv_bytes_per_token <= 2**24 and not without_cache:
         yield f"kv_bytes_per_token {model.kv_bytes_per_token} must be from 256 to {2**24}"
 
 
@@ -86,6 +88,7 @@ def _weights(model: Model) -> Iterator[str]:
     if stated and "effective" not in (model.parameters or ""):
         bits = model.weights_bytes * 8 / (float(stated[1]) * UNITS[stated[2]])
         low, high = BITS.get(model.quantization, OTHER_BITS)
+        high = max(high, POOLING_BITS) if model.pooling else high
         if not low <= bits <= high:
             yield (
                 f"weights_gib {model.weights_gib} is {bits:.1f} bits for each of {model.parameters} parameters; "
@@ -99,7 +102,7 @@ def _shape(model: Model) -> Iterator[str]:
     shape = model.shape
     if shape is None:
         return
-    if shape.kv_bytes_per_token != model.kv_bytes_per_token:
+    if shape.kv_bytes_per_token != model.kv_bytes_per_token and model.kv_bytes_per_token:
         yield f"kv_bytes_per_token {model.kv_bytes_per_token} is {shape.kv_bytes_per_token} by its shape"
     kind = "MHA" if shape.heads == shape.kv_heads else "MQA" if shape.kv_heads == 1 else "GQA"
     if model.attention != kind:

@@ -147,6 +147,8 @@ def kv_cache_tokens(model: Model, machine: Machine, nodes: int = 1, split: Split
 
 def max_model_len(model: Model, machine: Machine, nodes: int = 1, split: Split = "layers") -> int:
     """The longest context in tokens that fits, up to the model's window; rounded down to a multiple of 256."""
+    if not model.kv_bytes_per_token:  # a text is read at once and nothing of it is kept
+        return model.context
     tokens = kv_cache_tokens(model, machine, nodes, split)
     if model.context and tokens >= model.context:
         return model.context

@@ -6,6 +6,7 @@ It must never say no by itself.
 
 from __future__ import annotations
 
+from include.catalog import engines
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.models import Model
 
@@ -14,6 +15,8 @@ def why_not(model: Model) -> str:
     """The first reason that holds, as the end of a sentence about the model; "" for a model that can be tuned."""
     if model.tuning.supported:
         return ""
+    if engines.pools(model):
+        return "it embeds, ranks or scores texts, and a tuning teaches a model to write them"
     if model.quantization is not None:
         return (
             f"its weights are quantised ({model.quantization}), and an adapter is trained on 16-bit weights"

@@ -129,7 +129,7 @@ def _downloaded(
 def _kept(ws: Workspace, plan: Plan, settings: ManifestSettings, cache: ModelVolume) -> Weights:
     """A folder of a shared volume, by the model's name and commit, and what fills it where no pod has yet."""
     name = f"{plan.model_id.replace('/', '--')}/{plan.revision}"
-    within = f"{name}-{plan.weights_format}" if plan.weights_format else name
+    within = f"{name}-{plan.weights_parts}" if plan.weights_parts else name
     folder = f"{cache.folder}/{within}" if cache.folder else within
     whole = mount("weights", CACHE_PATH)
     filling = _from_hub(ws, plan, settings, whole, f"{CACHE_PATH}/{folder}")
@@ -160,7 +160,7 @@ def _filling(
     path: str,
     parts: str | None,
 ) -> Manifest:
-    more = env(WEIGHTS_PARTS=parts or plan.weights_format or None, WEIGHTS_PATH=path)
+    more = env(WEIGHTS_PARTS=parts or plan.weights_parts or None, WEIGHTS_PATH=path)
     return container(
         "weights",
         "weights",
@@ -174,7 +174,7 @@ def _filling(
 def _look(plan: Plan, settings: ManifestSettings, folder: str = "") -> Manifest:
     """The container that judges what somebody else has put there."""
     variables = env(
-        WEIGHTS_SOURCE="mounted", WEIGHTS_PARTS=plan.weights_format or None, WEIGHTS_PATH=WEIGHTS_PATH
+        WEIGHTS_SOURCE="mounted", WEIGHTS_PARTS=plan.weights_parts or None, WEIGHTS_PATH=WEIGHTS_PATH
     )
     mounts = [mount("weights", WEIGHTS_PATH, sub_path=folder, read_only=True)]
     return container("weights", "weights", settings, variables=variables, mounts=mounts)

@@ -31,6 +31,8 @@ def _what(plan: Plan) -> str:
     work = (
         f"tune {plan.model} with {plan.method}" if plan.purpose == Purpose.TUNING else f"serve {plan.model}"
     )
+    if plan.pooling:
+        work += " (which embeds, ranks or scores texts and writes none)"
     each = f" ({plan.gpus_per_node} {plan.gpu or 'GPU'} each)" if plan.gpus_per_node else ""
     server = f", by {plan.runtime}," if plan.runtime else ""
     return f"The plan is to {work}{server} on {nodes}{each} in {plan.dtype}."
@@ -62,6 +64,8 @@ def _settings(plan: Plan) -> str:
 def _context(plan: Plan) -> str:
     if not plan.max_model_len:
         return ""
+    if not plan.kv_cache_tokens:
+        return f"A text may be up to {plan.max_model_len:,} tokens long; nothing of it is kept in a cache."
     whole = plan.kv_cache_tokens // plan.max_model_len
     many = f"{whole} requests of that length" if whole > 1 else "one request of that length"
     return (

@@ -35,6 +35,15 @@ def asked_context(config: Mapping[str, Any] | None) -> int | None:
     return whole(server_flags(config).get("max-model-len"), 1)
 
 
+def asked_pooling(config: Mapping[str, Any] | None) -> bool | None:
+    """Whether an inference config makes vLLM embed, rank or score; False where it makes it write, None for neither."""
+    flags = server_flags(config)
+    runner, convert = str(flags.get("runner") or "auto"), str(flags.get("convert") or "auto")
+    if runner != "auto":
+        return runner == "pooling"
+    return True if convert not in ("auto", "none") else None
+
+
 def server_arguments(flags: Mapping[str, Any]) -> list[str]:
     """What `server_flags` gave as arguments of `vllm serve`.
 

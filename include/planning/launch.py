@@ -81,6 +81,8 @@ def launch_arguments(
         "gpu-memory-utilization": _utilisation(plan),
         # As in KAITO. vLLM dies of a length that its cache does not hold, and alone knows how large that will be.
         "max-model-len": "auto",
+        # vLLM takes a MistralModel for a writer where its folder lacks the files of sentence-transformers.
+        "runner": "pooling" if plan.pooling else None,
         **_layout(plan),
         **_lora(adapters),
         "performance-mode": performance_mode if performance_mode in PERFORMANCE_MODES else None,

@@ -15,7 +15,7 @@ from include.catalog.machines import unlisted
 from include.contracts.methods import TuningMethod
 from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
-from include.planning.inference_config import asked_context
+from include.planning.inference_config import asked_context, asked_pooling
 from include.planning.pool_plan import TEMPLATE, Plan
 from include.planning.runtimes import RUNTIMES, VLLM, choose_runtime
 from include.workspace.api import names
@@ -90,6 +90,7 @@ def plan_serving(
         made = replace(
             _serving(model, found, wanted, strategy, trusted, runtime, notes),
             model_image=model_image(ws, model),
+            pooling=_pools(model, config),
         )
     if ws.preset is not None and ws.node_count > made.node_count:
         told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
@@ -168,13 +169,20 @@ def _serving(
         dtype=dtype,
         memory=tuple(memory),
         max_model_len=min(longest, context) if wanted else longest,
-        kv_cache_tokens=max(sizing.kv_cache_tokens(model, machine, nodes), context),
+        kv_cache_tokens=max(sizing.kv_cache_tokens(model, machine, nodes), context)
+        if model.kv_bytes_per_token
+        else 0,
         why=why,
         runtime=runtime,
         weights_format=model.load_format if runtime == VLLM and model.load_format != "auto" else "",
         warnings=(*doubts, *warnings, *_room(memory, machine, "a shorter context"), *notes),
         **_common(model, machine, nodes),
     )
+
+
+def _pools(model: Model, config: Mapping[str, Any] | None) -> bool:
+    asked = asked_pooling(config)
+    return engines.pools(model) if asked is None else asked
 
 
 def _nodes(

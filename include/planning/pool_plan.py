@@ -26,7 +26,9 @@ class Plan:
     all requests together may hold. `own_nodes`: they are BYO, so nothing marks them as this Workspace's.
     `zone` and `capacity_type` ("spot", "on-demand") are what an alternative asks for, "" what the settings say.
     `runtime` ("vllm", "transformers") is the server of a serving plan, "" for a template and for tunings.
-    `weights_format` is "mistral" where that server reads Mistral's own files rather than the hub's usual ones.
+    `weights_format` is "mistral" where that server reads Mistral's own files rather than the hub's usual ones, and
+    `pooling` says that it embeds, ranks or scores texts instead of writing them; `kv_cache_tokens` is then 0 where
+    nothing of a text is kept.
     `model_image` is the container image that the model's files come from, "" for another source; `image_volume` says
     that nodes mount it, so that pods do not download it.
     """
@@ -58,6 +60,7 @@ class Plan:
     capacity_type: str = ""
     runtime: str = ""
     weights_format: str = ""
+    pooling: bool = False
     model_image: str = ""
     image_volume: bool = False
 
@@ -65,6 +68,11 @@ class Plan:
     def offer(self) -> str:
         """What the cloud is asked for, as one word (see include.workspace.api.offers)."""
         return str(Offer(self.instance_type, self.zone, self.capacity_type))
+
+    @property
+    def weights_parts(self) -> str:
+        """Which of the model's files are taken, as WEIGHTS_PARTS says it; "" for the usual ones."""
+        return self.weights_format or ("pooling" if self.pooling else "")
 
     @property
     def memory_bytes(self) -> int:

@@ -9,7 +9,7 @@ It must never choose a machine.
 from __future__ import annotations
 
 from include.catalog import Machine, Model
-from include.catalog.engines import kernels_too_old
+from include.catalog.engines import kernels_too_old, pools
 
 TENSOR_CORES = (7, 0)
 
@@ -17,8 +17,11 @@ TENSOR_CORES = (7, 0)
 def dtype(model: Model, machine: Machine) -> tuple[str, list[str]]:
     """The format of compute ("bfloat16", "float16" or "auto") and a warning where the GPU decides it.
 
-    "auto" is for weights that are quantised in their files: the runtime reads the format there.
+    "auto" is for weights that are quantised in their files, where the runtime reads the format, and for models that
+    embed, rank or score: vLLM computes those in float16 where it can, which is nearer to the weights' 32 bits.
     """
+    if pools(model):
+        return "auto", _old_kernels(model, machine)
     warnings = _old_kernels(model, machine)
     if model.dtype == "float16" or machine.bf16:
         return model.dtype, warnings

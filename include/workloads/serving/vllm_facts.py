@@ -19,8 +19,8 @@ import yaml
 
 HEADER = """\
 # What vLLM takes, asked of vLLM itself: model architectures that write text, those that only embed, rank or score it
-# (pooling), model types whose config.json it reads without code of the repository, methods of quantisation, arguments
-# of `vllm serve` by the kind of their value.
+# (pooling; encoders are those of them that keep no KV cache), model types whose config.json it reads without code of
+# the repository, methods of quantisation, arguments of `vllm serve` by the kind of their value.
 # Made by: make vllm-facts. Not edited by hand; read by include/catalog/engines.py.
 """
 WIDTH = 120
@@ -30,16 +30,26 @@ NUMBERS = {
     "human_readable_int": "int",
     "human_readable_int_or_auto": "int",
 }
+# Pooling models that take no plain text (images, sound), or only with a package that the images lack.
+NO_TEXT = frozenset({"Qwen3ASRForcedAlignerForTokenClassification", "Terratorch"})
+# transformers' tables of the classes that vLLM turns into pooling models where it has the writer of the same family.
+CONVERTED = (
+    "MODEL_MAPPING_NAMES",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+)
 STRUCTURED = ("loads", "parse_dataclass", "union_dict_and_str", "dict", "json_dict")
 
 
 def facts() -> dict[str, Any]:
     """Everything that presets/vllm.yaml holds."""
     arguments, choices = _arguments()
+    pooling = (_pooling() | _converted()) - _architectures() - NO_TEXT
     return {
         "version": version("vllm").partition("+")[0],
         "architectures": _text(_architectures()),
-        "pooling": _text(_pooling() - _architectures()),
+        "pooling": _text(pooling),
+        "encoders": _text(_encoders(pooling)),
         "config_types": _text(_config_types()),
         "quantizations": _text(_quantizations()),
         "arguments": {kind: _text(names) for kind, names in sorted(arguments.items())},
@@ -80,6 +90,39 @@ def _pooling() -> set[str]:
     ):
         found |= set(table)
     return found & set(registry.ModelRegistry.get_supported_archs())
+
+
+def _converted() -> set[str]:
+    """Classes without an entry of their own that become pooling models: Qwen3ForSequenceClassification, say."""
+    from transformers.models.auto import modeling_auto
+    from vllm.config.model import try_match_architecture_defaults
+    from vllm.model_executor.models import registry
+
+    found = set()
+    for table in CONVERTED:
+        for entry in getattr(modeling_auto, table).values():
+            for name in [entry] if isinstance(entry, str) else entry:
+                match = try_match_architecture_defaults(name)
+                base = registry.ModelRegistry._normalize_arch(name, None)
+                if match and match[1][0] == "pooling" and base in registry._TEXT_GENERATION_MODELS:
+                    found.add(name)
+    return found
+
+
+def _encoders(names: Iterable[str]) -> set[str]:
+    """Those that read a text at once, as vLLM judges it (ModelConfig.attn_type), and so have no KV cache."""
+    from vllm.model_executor.models.registry import ModelRegistry, _ModelInfo
+
+    found = set()
+    for name in set(names) & set(ModelRegistry.models):
+        try:
+            model = _ModelInfo.from_model_cls(ModelRegistry.models[name].load_model_cls())
+        except ImportError:  # of a package for images: what is not known to have no cache is planned with one
+            continue
+        whole = model.attn_type == "encoder_only" or model.default_seq_pooling_type == "CLS"
+        if whole and not model.is_hybrid and not model.supports_multimodal:
+            found.add(name)
+    return found
 
 
 def _config_types() -> set[str]:

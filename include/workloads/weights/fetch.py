@@ -2,7 +2,8 @@
 
 Where WEIGHTS_SHARED names this pod, $WEIGHTS_PATH is on a volume that others fill too, each once for all.
 With WEIGHTS_PARTS=tokenizer only what is read without a model is fetched: the dataset step asks the chat template; with
-WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those.
+WEIGHTS_PARTS=mistral the files are Mistral's own, for a server that reads those; with WEIGHTS_PARTS=pooling those of
+sentence-transformers come too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def fetch_weights() -> dict[str, Any]:
         elif source == "mounted":
             check_harmless(target)
             check(target, PARTS[name])
-            identity, files, fresh = {"source": source}, _sizes(target, PARTS[name]), False
+            identity, files, fresh = {"source": source}, PARTS[name].sizes(target), False
         else:
             identity, files, fresh = _from_folder(source, target, PARTS[name])
     except OSError as error:
@@ -74,7 +75,7 @@ def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], 
     if name == "tokenizer":
         hub.download(model_id, revision, target, parts)
         make_harmless(target)
-        return {"source": "hub", "model_id": model_id, "revision": revision}, _sizes(target, parts), True
+        return {"source": "hub", "model_id": model_id, "revision": revision}, parts.sizes(target), True
     pinned = _COMMIT.fullmatch(revision) is not None
     if not pinned:
         log.warning("warning: revision %s of %s may change; pin a commit", revision, model_id)
@@ -92,10 +93,10 @@ def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], 
                 f"{SHARED} is for a commit: {revision} may mean other files for the next pod."
             )
         fresh = shared.fill(target, identity, make, required(SHARED))
-        return identity, _sizes(target, parts), fresh
+        return identity, parts.sizes(target), fresh
     # A name may mean another commit by now: only the hub knows, and it sends nothing that is already here.
     if pinned and is_complete(target, identity):
-        return identity, _sizes(target, parts), False
+        return identity, parts.sizes(target), False
     return identity, make(target), True
 
 
@@ -104,11 +105,11 @@ def _from_image(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int]
     client, digest, wanted = from_image.look_up(image, parts)
     identity = {"source": "image", "image": image, "digest": digest} | ({"parts": name} if name else {})
     if is_complete(target, identity):
-        return identity, _sizes(target, parts), False
+        return identity, parts.sizes(target), False
     from_image.pull_files(client, wanted, target)
     if name == "tokenizer":
         make_harmless(target)
-        return identity, _sizes(target, parts), True
+        return identity, parts.sizes(target), True
     return identity, complete(target, identity, parts), True
 
 
@@ -121,18 +122,16 @@ def _from_folder(source: str, target: Path, wanted: Parts) -> tuple[dict[str, An
         )
     if not folder.is_dir():
         raise UserConfigError(f"WEIGHTS_SOURCE names {folder}, which is not a folder in this pod.")
-    names = {path.name: path.stat() for path in sorted(folder.iterdir()) if wanted.belongs(path.name)}
-    versions = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in names.items()}
+    names = wanted.sizes(folder)
+    versions = {name: [size, (folder / name).stat().st_mtime_ns] for name, size in names.items()}
     identity = {"source": source}
     if is_complete(target, identity | {"versions": versions}):
-        return identity, _sizes(target, wanted), False
+        return identity, wanted.sizes(target), False
     for name in names:
         log.info("copying %s", name)
-        temporary = target / f".{name}.part"
+        final = target / name
+        final.parent.mkdir(exist_ok=True)
+        temporary = final.with_name(f".{final.name}.part")
         shutil.copyfile(folder / name, temporary)
-        temporary.replace(target / name)
+        temporary.replace(final)
     return identity, complete(target, identity | {"versions": versions}, wanted), True
-
-
-def _sizes(folder: Path, parts: Parts) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in folder.iterdir() if parts.belongs(path.name)}

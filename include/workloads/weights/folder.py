@@ -53,6 +53,11 @@ MISTRAL = (
     "SYSTEM_PROMPT.txt",
 )
 FOLDERS = ("*/*",)
+# What sentence-transformers adds to a model that embeds: how its tokens become one vector, layers behind that, and how
+# many tokens it reads. A layer is a folder such as 1_Pooling; without it vLLM computes other vectors and says nothing.
+SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "*_*/config.json")
+NO_MODULES = ("[!1-9]*/*", "[1-9][!_]*/*", "[1-9]/*", "[1-9]_[!A-Z]*/*", "*/*/*", "consolidated*")
+MODULES = "[1-9]_[A-Z]*"
 # What the dataset step needs to ask the model's chat template; config.json says which tokenizer it is.
 TOKENIZER = tuple(pattern for pattern in ALLOWED if "safetensors" not in pattern)
 # Files of data, not of settings: big, and never read as a configuration.
@@ -85,12 +90,22 @@ class Parts:
             fnmatch(name, pattern) for pattern in self.ignored
         )
 
+    def sizes(self, folder: Path) -> dict[str, int]:
+        """The files of a folder that we take, by their paths in it, with their bytes."""
+        found = {
+            path.relative_to(folder).as_posix(): path
+            for pattern in ("*", f"{MODULES}/*")
+            for path in folder.glob(pattern)
+        }
+        return {name: path.stat().st_size for name, path in sorted(found.items()) if self.belongs(name)}
+
 
 # By the name in WEIGHTS_PARTS.
 PARTS: Mapping[str, Parts] = {
     "": Parts(),
     "tokenizer": Parts(TOKENIZER),
     "mistral": Parts(MISTRAL, FOLDERS, "params.json"),
+    "pooling": Parts((*ALLOWED, *SENTENCES), NO_MODULES),
 }
 
 
@@ -108,7 +123,7 @@ def complete(folder: Path, identity: Mapping[str, Any], parts: Parts = PARTS[""]
     """Make a filled folder harmless, check it, mark it; its files with their bytes. UserDataError when unusable."""
     make_harmless(folder)
     check(folder, parts)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if parts.belongs(path.name)}
+    files = parts.sizes(folder)
     atomic_write(folder / MARK, json.dumps({"identity": dict(identity), "files": files}).encode())
     return files
 
@@ -121,7 +136,7 @@ def make_harmless(folder: Path) -> None:
 
 def check_harmless(folder: Path) -> None:
     """UserDataError where `strip_code` would change something, of a folder that cannot be written."""
-    for path in sorted(folder.glob("*.json")):
+    for path in _settings_files(folder):
         if (document := _settings(path)) is not None and _without(document) != document:
             raise UserDataError(
                 f"{path.name} of the model asks for code of its own ({', '.join(sorted(CODE_KEYS))}), which is not run."
@@ -130,15 +145,19 @@ def check_harmless(folder: Path) -> None:
 
 def strip_code(folder: Path) -> None:
     """Take out of the settings what would make a library run or download code. UserDataError for no JSON."""
-    for path in sorted(folder.glob("*.json")):
+    for path in _settings_files(folder):
         _strip_code_keys(path)
+
+
+def _settings_files(folder: Path) -> list[Path]:
+    return [*sorted(folder.glob("*.json")), *sorted(folder.glob(f"{MODULES}/*.json"))]
 
 
 def _open_to_readers(folder: Path) -> None:
     """Whoever fills the folder, the pods that mount it read it as another user."""
     folder.chmod(folder.stat().st_mode | 0o555)
-    for path in folder.iterdir():
-        path.chmod(path.stat().st_mode | 0o444)
+    for path in [*folder.iterdir(), *folder.glob(f"{MODULES}/*")]:
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def check(folder: Path, parts: Parts = PARTS[""]) -> None:
@@ -160,8 +179,25 @@ def check(folder: Path, parts: Parts = PARTS[""]) -> None:
             raise UserDataError(
                 f"The model is incomplete: {index.name} lists {missing[0]}, which is not there."
             )
-    for path in weights:
+    for path in [*weights, *sorted(folder.glob(f"{MODULES}/*.safetensors"))]:
         read_header(path)
+    _check_modules(folder)
+
+
+def _check_modules(folder: Path) -> None:
+    """UserDataError where a layer that modules.json names is not there: vLLM would leave it out without a word."""
+    if not (folder / "modules.json").is_file():
+        return
+    try:
+        modules = [(str(one["type"]), str(one["path"])) for one in _settings(folder / "modules.json")]
+    except (KeyError, TypeError):
+        raise UserDataError("modules.json of the model is not a list of modules.") from None
+    for kind, path in modules:
+        needed = {"Pooling": "config.json", "Dense": "model.safetensors"}.get(kind.rpartition(".")[2])
+        if needed and path and not (folder / path / needed).is_file():
+            raise UserDataError(
+                f"The model is incomplete: modules.json names {path}, and {path}/{needed} is not there."
+            )
 
 
 def _shards(index: Path) -> set[str]:

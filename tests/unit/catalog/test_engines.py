@@ -49,10 +49,28 @@ def test_transformers_loads_the_text_part(name: str) -> None:
     assert engines.loads(CATALOG.model(name), "transformers")
 
 
-@pytest.mark.parametrize("name", ["BertModel", "Qwen3VLNemotronEmbedModel", "JambaForSequenceClassification"])
-def test_a_model_that_writes_no_text_is_no_service(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(engines.vllm_facts().pooling))
+def test_a_model_that_writes_no_text_is_vllm_s_alone(name: str) -> None:
     embedding = replace(CATALOG.model("phi-4"), architecture=name)
-    assert f"embeds, ranks or scores texts with {name}" in engines.why_not(embedding, "vllm")
+    assert engines.pools(embedding)
+    assert engines.loads(embedding, "vllm")
+    told = f"{name} embeds, ranks or scores texts, and this runtime only writes them"
+    assert engines.why_not(embedding, "transformers") == told
+
+
+def test_a_writer_that_its_repository_makes_embed_is_vllm_s_alone() -> None:
+    model = replace(CATALOG.model("qwen3-8b-awq"), quantization=None, architecture="Qwen3ForCausalLM")
+    assert engines.loads(model, "transformers")
+    assert not engines.loads(replace(model, pooling=True), "transformers")
+    assert engines.loads(replace(model, pooling=True), "vllm")
+
+
+def test_the_lists_of_vllm_are_what_they_say() -> None:
+    facts = engines.vllm_facts()
+    assert not facts.pooling & facts.architectures
+    assert facts.encoders < facts.pooling
+    assert {"BertModel", "XLMRobertaForSequenceClassification", "ModernBertModel"} <= facts.encoders
+    assert {"MistralModel", "Qwen3ForSequenceClassification"} <= facts.pooling - facts.encoders
 
 
 def test_what_no_runtime_knows() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.catalog import engines, hub_http, load_catalog, sizing
+from include.catalog import engines, hub_http, load_catalog, sizing, tunability
 from include.catalog import hub as hubs
 from include.catalog.hub import HubError, resolve
 from include.catalog.loading import PRESETS
@@ -116,6 +116,66 @@ class TestRecord:
         assert not resolve(NAME, endpoint=hub.endpoint).tuning.supported
 
 
+MINILM: dict[str, Any] = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "vocab_size": 30522,
+}
+SENTENCE_FILES = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+
+
+def embedder(hub: HubServer, config: dict[str, Any], *files: str) -> None:
+    """A model of the hub with 90 MB of weights and these files beside them."""
+    listed = [{"rfilename": "model.safetensors", "size": 90868376}]
+    listed += [{"rfilename": name, "size": 99} for name in files]
+    hub.model(NAME, config, siblings=listed, safetensors=None)
+    hub.answer(f"/{NAME}/resolve/{COMMIT}/sentence_bert_config.json", {"max_seq_length": 256})
+
+
+class TestModelsThatEmbed:
+    def test_an_encoder_keeps_no_cache_and_reads_what_its_files_say(self, hub: HubServer) -> None:
+        embedder(hub, MINILM, *SENTENCE_FILES)
+        model = resolve(NAME, endpoint=hub.endpoint)
+        assert (model.architecture, model.pooling) == ("BertModel", True)
+        assert (model.kv_bytes_per_token, model.context) == (0, 256)
+        assert not model.tuning.supported
+        assert "a tuning teaches a model to write" in tunability.why_not(model)
+        assert list(model_faults(model)) == []
+
+    def test_without_the_files_of_sentences_its_window_is_the_config_s(self, hub: HubServer) -> None:
+        embedder(hub, MINILM)
+        assert resolve(NAME, endpoint=hub.endpoint).context == 512
+
+    def test_a_writer_with_a_pooling_module_embeds(self, hub: HubServer) -> None:
+        config = CONFIG | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+        embedder(hub, config, "modules.json", "1_Pooling/config.json")
+        model = resolve(NAME, endpoint=hub.endpoint)
+        assert (model.pooling, model.kv_bytes_per_token) == (True, 32768)
+        assert not model.tuning.supported
+
+    @pytest.mark.parametrize("files", [(), ("modules.json",), ("1_Pooling/config.json",)])
+    def test_a_writer_without_one_writes(self, hub: HubServer, files: tuple[str, ...]) -> None:
+        embedder(hub, CONFIG, *files)
+        assert not resolve(NAME, endpoint=hub.endpoint).pooling
+
+    @pytest.mark.parametrize(
+        ("model_type", "architecture"),
+        [("qwen3", "Qwen3ForSequenceClassification"), ("xlm-roberta", "XLMRobertaForSequenceClassification")],
+    )
+    def test_one_that_ranks_or_judges_is_taken(
+        self, hub: HubServer, model_type: str, architecture: str
+    ) -> None:
+        embedder(hub, CONFIG | {"architectures": [architecture], "model_type": model_type})
+        model = resolve(NAME, endpoint=hub.endpoint)
+        assert (model.architecture, model.pooling) == (architecture, True)
+        assert engines.loads(model, "vllm")
+
+
 REFUSALS: list[tuple[str, dict[str, Any], type[HubError], str]] = [
     ("no such model", {}, hubs.ModelNotFound, r"has no model acme/.*or it is private and no token was given"),
     (
@@ -197,9 +257,10 @@ class TestRefusal:
         ("config", "kind", "said"),
         [
             (
-                {"model_type": "bert", "architectures": ["BertModel"]},
+                {"model_type": "mpnet", "architectures": ["MPNetForMaskedLM"]},
                 hubs.UnsupportedArchitecture,
-                r"which no runtime serves: vLLM \S+ has \d+ architectures that write text\.",
+                r"which no runtime serves: vLLM \S+ has \d+ architectures that write text and \d+ that embed, rank or "
+                r"score it\.",
             ),
             (
                 {"model_type": "phi9", "architectures": ["Phi9ForCausalLM"]},

@@ -56,7 +56,7 @@ def test_without_params_it_is_no_mistral_model(
 
 
 def test_another_word_is_refused(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserConfigError, match="must be one of tokenizer, mistral"):
+    with pytest.raises(UserConfigError, match="must be one of tokenizer, mistral, pooling"):
         fetched(repository, tmp_path / "a", "gguf", monkeypatch)
 
 

@@ -38,6 +38,72 @@ def test_code_pickles_and_copies_do_not(name):
     assert not PARTS[""].belongs(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
+     "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"],
+)  # fmt: skip
+def test_the_layers_behind_a_model_that_embeds_belong(name):
+    assert PARTS["pooling"].belongs(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["onnx/model.safetensors", "16bit/model.safetensors", "1/model.safetensors", "4_bit/model.safetensors",
+     "0_Transformer/model.safetensors", "1_Pooling/old/config.json", "2_Dense/pytorch_model.bin",
+     "1_Pooling/pooling.py", "consolidated.safetensors"],
+)  # fmt: skip
+def test_other_copies_do_not(name):
+    assert not PARTS["pooling"].belongs(name)
+
+
+def sentence_model(folder: Path) -> Path:
+    """A model with two layers behind it."""
+    model(folder)
+    for name in ("1_Pooling", "2_Dense"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"word_embedding_dimension": 8}))
+    (folder / "2_Dense" / "config.json").write_text(json.dumps({"auto_map": {"A": "b.C"}}))
+    save_file({"linear.weight": np.zeros((8, 8))}, folder / "2_Dense" / "model.safetensors")
+    kinds = ["Transformer", "Pooling", "Dense", "Normalize"]
+    paths = ["", "1_Pooling", "2_Dense", "3_Normalize"]
+    modules = [
+        {"idx": place, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def test_a_model_that_embeds_comes_with_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, target = sentence_model(tmp_path / "m"), tmp_path / "w"
+    for name, value in {"SOURCE": f"file://{folder}", "PATH": str(target), "PARTS": "pooling"}.items():
+        monkeypatch.setenv(f"WEIGHTS_{name}", value)
+    fetched = fetch_weights()
+    assert fetched["files"] == 8
+    assert fetched["downloaded"]
+    assert json.loads((target / "2_Dense" / "config.json").read_text()) == {}, "code keys are gone"
+    assert (target / "2_Dense" / "model.safetensors").stat().st_mode & 0o444 == 0o444
+    assert fetch_weights() == {**fetched, "downloaded": False, "seconds": 0.0}
+    (target / "1_Pooling" / "config.json").unlink()
+    assert fetch_weights()["downloaded"], "what lacks a layer is not complete"
+
+
+@pytest.mark.parametrize("lost", ["1_Pooling/config.json", "2_Dense/model.safetensors"])
+def test_a_model_without_one_of_its_layers_is_incomplete(tmp_path: Path, lost: str) -> None:
+    folder = sentence_model(tmp_path / "m")
+    (folder / lost).unlink()
+    with pytest.raises(UserDataError, match=f"modules.json names {lost[:5]}.*{lost} is not there"):
+        complete(folder, {}, PARTS["pooling"])
+
+
+def test_modules_that_are_none_are_refused(tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "m")
+    (folder / "modules.json").write_text('{"0": "Transformer"}')
+    with pytest.raises(UserDataError, match="not a list of modules"):
+        complete(folder, {}, PARTS["pooling"])
+
+
 def model(folder: Path, shards: int = 1) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "auto_map": {"A": "b.C"}}))
