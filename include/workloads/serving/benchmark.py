@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from include.contracts import pooling
 from include.workloads.contract import atomic_write
 
 log = logging.getLogger("workload")
@@ -248,6 +249,10 @@ def run(server: Server, environment: Mapping[str, str]) -> dict[str, Any]:
     load, result = None, Result()
     try:
         listed = json.loads(server.get("/v1/models")[1])["data"][0]
+        if task := pooling.task_of(listed):
+            raise Unmeasurable(
+                f"There are no written tokens to count: {pooling.told(task, str(listed['id']))}"
+            )
         longest = int(listed.get("max_model_len") or INPUT + OUTPUT)
         load = load_of(server.get("/metrics")[1], longest, float(environment.get(SECONDS) or DURATION))
         _line("CONFIG", asdict(load))

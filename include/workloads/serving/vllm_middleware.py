@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
+from include.contracts import pooling
 from include.workloads.serving.gateway.asgi import App, Receive, Scope, Send
 from include.workloads.serving.gateway.environment import parts_of
 from include.workloads.serving.gateway.gateway import Gateway
@@ -27,12 +28,14 @@ class KaitoMiddleware:
 
     def __init__(self, app: App) -> None:
         self._most: int | None = None
+        self._task = ""
         guard = QueueGuard(lambda: self._most, kept(waiting, GAUGE_SECONDS))
-        self._gateway = Gateway(app, parts_of(os.environ, guard=guard, translates_chat=True))
+        parts = parts_of(os.environ, guard=guard, translates_chat=True, task=lambda: self._task)
+        self._gateway = Gateway(app, parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._most is None and scope["type"] == "http":
-            self._most = sequences(scope.get("app"))
+            self._most, self._task = sequences(scope.get("app")), task(scope.get("app"))
         await self._gateway(scope, receive, send)
 
 
@@ -47,6 +50,17 @@ def sequences(application: Any) -> int | None:
     if not isinstance(found, int) or found <= 0:
         return None
     return found * copies if isinstance(copies, int) and copies > 0 else found
+
+
+def task(application: Any) -> str:
+    """What a model that writes no text does here; "" for one that writes, and before the engine is up."""
+    state = getattr(application, "state", None)
+    model = getattr(getattr(state, "vllm_config", None), "model_config", None)
+    if getattr(model, "runner_type", None) != "pooling":
+        return ""
+    if getattr(state, "serving_embedding", None) is not None:
+        return pooling.EMBED
+    return pooling.POOLING if getattr(state, "serving_classification", None) is None else pooling.CLASSIFY
 
 
 def waiting() -> float:

@@ -25,7 +25,11 @@ from include.workloads.serving.gateway.walls import BODY_SECONDS, MAX_BODY, Inta
 
 
 def parts_of(
-    environment: Mapping[str, str], *, guard: QueueGuard | None = None, translates_chat: bool = False
+    environment: Mapping[str, str],
+    *,
+    guard: QueueGuard | None = None,
+    translates_chat: bool = False,
+    task: Callable[[], str] = lambda: "",
 ) -> Parts:
     """The gateway's parts. Raises UserConfigError for an environment that cannot be meant."""
     get = environment.get
@@ -43,6 +47,7 @@ def parts_of(
         translates_chat=translates_chat,
         performance=_performance(get("KAITO_BENCHMARK_FILE")),
         chat_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
+        task=task,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from include.contracts import canary
+from include.contracts import canary, pooling
 from include.workloads.serving.gateway.aliases import Adapter, Aliases
 from include.workloads.serving.gateway.asgi import (
     App,
@@ -70,6 +70,8 @@ ADAPTER_HEADER = b"x-kaito-adapter-digest"
 # Where a server with a /chat of its own finds the adapter to ask: KAITO's body has no field for it.
 CHOSEN_ADAPTER = "kaito.adapter"
 BODIES = ("POST", "PUT", "PATCH")
+# Questions for text, which a model that embeds, ranks or scores has no answer to.
+WRITING = (KAITO_CHAT, "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 LEAVING = "This server is being stopped and takes no new requests; ask again."
 
 
@@ -87,6 +89,7 @@ class Parts:
     performance: Callable[[], Mapping[str, Any]] = lambda: {"state": "off"}  # what the benchmark says
     chat_adapter: str | None = None  # the public name that /chat asks, where there is one
     leaving: Callable[[], bool] = lambda: False  # whether the server is on its way out
+    task: Callable[[], str] = lambda: ""  # of a model that writes no text (include/contracts/pooling.py)
 
 
 class Gateway:
@@ -156,6 +159,8 @@ class Gateway:
         body = await self._parts.intake.read(scope, receive)
         if body is None:
             return None
+        if (task := self._parts.task()) and path.startswith(WRITING):
+            raise Refusal(404, pooling.told(task, "This model"), param="model", code="model_not_supported")
         if not guarded(path):
             return await self._app(scope, given_again(body, receive), send)
         return await self._generate(scope, receive, send, body)
@@ -230,6 +235,8 @@ class Gateway:
         if caught.status != 200 or not isinstance(found, Mapping):
             return await caught.send_on(send)
         listed = self._parts.aliases.public(list(found.get("data") or []))
+        if task := self._parts.task():
+            listed = [{**entry, pooling.KEY: task} for entry in listed]
         if scope["path"] == MODELS:
             return await answer(send, 200, {**found, "data": listed})
         name = unquote(scope["path"][len(MODELS) + 1 :])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY, Gauge
 
-from include.workloads.serving.vllm_middleware import KaitoMiddleware, sequences, waiting
+from include.workloads.serving.vllm_middleware import KaitoMiddleware, sequences, task, waiting
 from tests.support.model_server import Below
 
 CHAT = "/v1/chat/completions"
@@ -39,6 +39,47 @@ def vllm(most: Any = 2, copies: Any = 1) -> Any:
 )
 def test_each_copy_of_the_model_runs_its_own_number(application: Any, most: int | None) -> None:
     assert sequences(application) == most
+
+
+@pytest.mark.parametrize(
+    ("runner", "handlers", "found"),
+    [
+        ("generate", {}, ""),
+        ("pooling", {"serving_embedding": object(), "serving_classification": None}, "embed"),
+        ("pooling", {"serving_embedding": None, "serving_classification": object()}, "classify"),
+        ("pooling", {"serving_embedding": None, "serving_classification": None}, "pooling"),
+        (None, {}, ""),
+    ],
+)
+def test_what_a_model_does_that_writes_nothing(runner: str | None, handlers: Any, found: str) -> None:
+    application = vllm()
+    application.state.vllm_config.model_config = SimpleNamespace(runner_type=runner)
+    vars(application.state).update(handlers)
+    assert task(application) == found
+    assert task(None) == ""
+
+
+async def test_the_list_says_what_it_does_and_a_question_for_text_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("API_KEY", raising=False)
+    below, application = Below(v1__models=lambda _: (200, {"data": [{"id": "m"}]})), vllm()
+    application.state.vllm_config.model_config = SimpleNamespace(runner_type="pooling")
+    application.state.serving_embedding = object()
+    middleware = KaitoMiddleware(below)
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await middleware({**scope, "app": application}, receive, send)
+
+    transport = httpx.ASGITransport(app=served)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as ask:
+        listed = (await ask.get("/v1/models")).json()
+        assert {one["task"] for one in listed["data"]} == {"embed"}
+        for path in (CHAT, "/chat", "/v1/completions", "/v1/responses"):
+            refused = await ask.post(path, json={"messages": []})
+            assert refused.status_code == 404
+            assert "ask it at POST /v1/embeddings" in refused.json()["error"]["message"]
+        assert (await ask.post("/v1/embeddings", json={"input": "x"})).status_code == 200
 
 
 async def test_as_many_as_run_may_wait_and_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
