@@ -143,6 +143,7 @@ SENTENCES: Mapping[str, str] = {
     "F54": "Annotation kaito.sh/model-volume is CLAIM or CLAIM/FOLDER, of a preset, and no other place is named.",
     "F55": "Annotation kaito.sh/model-cache is CLAIM or CLAIM/FOLDER, of a preset that comes from the hub.",
     "F53": "Annotation kaito.sh/model-revision is a commit, branch or tag, of a preset that comes from the hub.",
+    "F60": "A model that embeds, ranks or scores texts is served without adapters, and not out of a model image.",
     "F49": "Annotation kaito.sh/dataset-secret is a Secret's name; the dataset has URLs, all of one host and none that "
     "would get its keys in the clear.",
     "F50": "Annotation kaito.sh/dataset-identity is a ServiceAccount that [kaito] dataset_identities names; the "

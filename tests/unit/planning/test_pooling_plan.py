@@ -12,7 +12,8 @@ from include.catalog.models import Model, ModelShape, Tuning
 from include.catalog.sizing import DoesNotFit
 from include.planning import Plan, launch_arguments, plan_serving
 from include.planning.explain import sentences
-from include.workspace import validate
+from include.workspace import parse_workspace, validate
+from include.workspace.api import names
 from tests.support.plans import serving, tuning
 
 MINILM = Model(
@@ -115,3 +116,13 @@ def test_a_workspace_with_it_passes_and_one_that_cannot_be_is_told_all() -> None
     assert validate(serving(MINILM.hf_id, T4), CATALOG) == []
     [fault] = validate(tuning(MINILM.hf_id, "Standard_NC6s_v3"), CATALOG)
     assert "a tuning teaches a model to write them" in str(fault)
+
+
+def test_adapters_and_a_model_image_are_refused_with_it() -> None:
+    document = serving(MINILM.hf_id, T4).to_dict()
+    document["inference"]["adapters"] = [{"source": {"name": "a", "image": "r.example.com/a:1"}}]
+    document["metadata"]["annotations"] = {names.MODEL_IMAGE: "r.example.com/kaito-minilm:1"}
+    told = {fault.path: str(fault) for fault in validate(parse_workspace(document), CATALOG)}
+    assert set(told) == {"inference.adapters", f"metadata.annotations[{names.MODEL_IMAGE}]"}
+    assert "are for models that write text, and all-minilm-l6-v2 embeds" in told["inference.adapters"]
+    assert "kaito.sh/model-volume" in told[f"metadata.annotations[{names.MODEL_IMAGE}]"]

@@ -97,6 +97,21 @@ def runtime_loads_the_model(context: Context) -> Iterator[Fault]:
         )
 
 
+def what_embeds_is_served_whole(context: Context) -> Iterator[Fault]:
+    """F60: what a model that embeds, ranks or scores cannot have beside it or come from."""
+    ws, model = context.ws, context.model
+    if model is None or ws.inference is None or not engines.pools(model):
+        return
+    does = f"{model.name} embeds, ranks or scores texts"
+    if ws.inference.adapters:
+        message = f"are for models that write text, and {does}"
+        yield Fault("inference.adapters", len(ws.inference.adapters), "F60", message, "remove them")
+    if ws.annotations.get(names.MODEL_IMAGE):
+        message = f"cannot hold the folders of sentence-transformers, and {does}"
+        hint = f"remove it, or put the files on a volume ({names.MODEL_VOLUME})"
+        yield Fault(f"metadata.annotations[{names.MODEL_IMAGE}]", None, "F60", message, hint)
+
+
 def heads_can_be_shared(context: Context) -> Iterator[Fault]:
     """F46: for the layout that the plan chooses. With a config of the user's the layout may be another (F13)."""
     ws, model, machine = context.ws, context.model, context.machine
@@ -191,6 +206,7 @@ RULES: tuple[Rule, ...] = (
     template_is_safe,
     preset_is_known,
     runtime_loads_the_model,
+    what_embeds_is_served_whole,
     heads_can_be_shared,
     config_is_a_name,
     adapters_are_few_and_named_once,
