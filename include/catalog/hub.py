@@ -302,7 +302,7 @@ def _model(name: str, hf_id: str, commit: str, info: Mapping[str, Any], facts: F
     safetensors = info.get("safetensors")
     total = safetensors.get("total") if isinstance(safetensors, Mapping) else None
     return Model(
-        name=_short_name(hf_id),
+        name=short_name(hf_id),
         hf_id=hf_id,
         revision=commit,
         status="current",
@@ -322,7 +322,7 @@ def _model(name: str, hf_id: str, commit: str, info: Mapping[str, Any], facts: F
     )
 
 
-def _short_name(hf_id: str) -> str:
+def short_name(hf_id: str) -> str:
     """The end of the hub id as KAITO takes it, fit for a label's value and a folder."""
     short = re.sub(r"[^a-z0-9.-]", "-", hf_id.rpartition("/")[2].lower())
     return short[:SHORT_NAME].strip("-.") or "model"

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from include.cli.arguments import command
 from include.cli.cluster import Cluster
+from include.contracts import pooling
 from include.ledger.sources import SourceError
 from include.views.state import served_since
 
@@ -63,12 +64,16 @@ def main(
             )
             return 1
         key = cluster.service_key(live)
-        models = _models("\n".join(cluster.ask_service(live, "v1/models", None, key, SECONDS)))
+        listed = _listed("\n".join(cluster.ask_service(live, "v1/models", None, key, SECONDS)))
+        models = [str(one["id"]) for one in listed]
         model = asked.model or _preferred(models, asked.name)
         if model not in models:
             print(
                 f"The service has no model {model}; it has: {', '.join(models) or 'none'}.", file=sys.stderr
             )
+            return 1
+        if task := pooling.task_of(listed[0]):
+            print(pooling.told(task, model), file=sys.stderr)
             return 1
         talk = Conversation(cluster, live, key, model, asked.max_tokens, asked.system)
         if asked.question:
@@ -136,11 +141,14 @@ def delta(line: str) -> str:
         raise SourceError(f"The service answered, but not as the OpenAI API does: {data[:200]}") from None
 
 
-def _models(text: str) -> list[str]:
+def _listed(text: str) -> list[Mapping[str, Any]]:
     try:
-        return [str(one["id"]) for one in json.loads(text)["data"]]
+        listed = list(json.loads(text)["data"])
+        if all(one["id"] for one in listed):
+            return listed
     except (ValueError, KeyError, TypeError):
-        raise SourceError(f"The service named no models at /v1/models: {text[:200]}") from None
+        pass
+    raise SourceError(f"The service named no models at /v1/models: {text[:200]}") from None
 
 
 def _preferred(models: Sequence[str], workspace: str) -> str:

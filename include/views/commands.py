@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.catalog import load_catalog
+from include.catalog.hub import short_name
+from include.contracts import pooling
 from include.views import fleet
 from include.workspace.api import access, names
 from include.workspace.api.dialect import as_written, serves
@@ -41,27 +44,50 @@ def commands(workspace: Object) -> list[Command]:
     ]
     if not serves(workspace):
         return result
-    served = name if workspace.get("tuning") is not None else fleet.model(workspace)
-    body = json.dumps({"model": served, "messages": [{"role": "user", "content": QUESTION}]})
+    served = name if workspace.get("tuning") is not None else _served(fleet.model(workspace))
+    path, body, python = _question(served, pooling.task_of(workspace.get("status")))
     key = _key(workspace, space)
     header = ' -H "Authorization: Bearer $KEY"' if key else ""
-    return [
+    found = [
         *result,
         Command("Reach its service from here", f"kubectl port-forward -n {space} service/{name} 8000:80"),
         Command(
             "Ask it with curl",
-            f"{key}curl http://127.0.0.1:8000/v1/chat/completions{header} -H 'Content-Type: application/json' "
-            f"-d {shlex.quote(body)}",
-        ),
-        Command(
-            "Ask it with Python",
-            "from openai import OpenAI\n\n"
-            f"client = OpenAI(base_url='http://127.0.0.1:8000/v1', api_key={'KEY' if key else 'none'!r})\n"
-            "answer = client.chat.completions.create(\n"
-            f"    model={served!r}, messages=[{{'role': 'user', 'content': {QUESTION!r}}}]\n"
-            ")\nprint(answer.choices[0].message.content)",
+            f"{key}curl http://127.0.0.1:8000{path}{header} -H 'Content-Type: application/json' "
+            f"-d {shlex.quote(json.dumps(body))}",
         ),
     ]
+    if python:
+        begin = (
+            "from openai import OpenAI\n\n"
+            f"client = OpenAI(base_url='http://127.0.0.1:8000/v1', api_key={'KEY' if key else 'none'!r})\n"
+        )
+        found.append(Command("Ask it with Python", begin + python))
+    return found
+
+
+def _served(model: str) -> str:
+    """The name that a service has for a model, which may be named by its hub id."""
+    catalog = load_catalog()
+    return catalog.model(model).name if catalog.has_model(model) else short_name(model)
+
+
+def _question(model: str, task: str) -> tuple[str, dict[str, Any], str]:
+    """Path and body of a question, and the lines of OpenAI's client for it; "" for what that client does not know."""
+    if task:
+        path, body = pooling.question(task, model, QUESTION)
+        lines = (
+            f"answer = client.embeddings.create(model={model!r}, input={QUESTION!r})\n"
+            "print(answer.data[0].embedding)"
+        )
+        return path, body, lines if task == pooling.EMBED else ""
+    message = {"role": "user", "content": QUESTION}
+    lines = (
+        "answer = client.chat.completions.create(\n"
+        f"    model={model!r}, messages=[{message}]\n"
+        ")\nprint(answer.choices[0].message.content)"
+    )
+    return "/v1/chat/completions", {"model": model, "messages": [message]}, lines
 
 
 def _key(workspace: Object, space: str) -> str:

@@ -23,6 +23,7 @@ class FakeHook:
         self.lists = 0
         self.told: list[dict[str, Any]] = []
         self.models = ["base", "served"]
+        self.task = ""
         self.broken = ""
         self.last = b"data: [DONE]\n"
 
@@ -55,7 +56,8 @@ class FakeHook:
     def _served(self, request: Request) -> dict[str, Any]:
         """What a service says, with two models of which one is broken where `broken` names it."""
         if request.path.endswith("/v1/models"):
-            return {"data": [{"id": name} for name in self.models]}
+            more = {"task": self.task} if self.task else {}
+            return {"data": [{"id": name, **more} for name in self.models]}
         raise AssertionError(f"nobody answers {request.path} at once")
 
     @asynccontextmanager

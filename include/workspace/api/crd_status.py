@@ -146,6 +146,9 @@ OURS: dict[str, Schema] = {
         volume=_text("The PersistentVolumeClaim, and the folder in it, with its files."),
         generation=_integer("The generation for which that was decided."),
     ),
+    "task": _text(
+        "What a service does whose model writes no text: embed, classify or pooling; not in KAITO's own definition."
+    ),
     "progress": _object(
         "What the running tuning, or the starting server, said last; not in KAITO's own definition.",
         stage=_text("What it is doing: loading, training, saving, downloading the weights and so on."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from include.contracts import pooling
 from include.contracts.redaction import redact
 from include.views.state import served_since
 from include.workspace.api.dialect import as_written
@@ -98,6 +99,8 @@ class AskServiceOperator(WorkspaceTask, BaseOperator):
         names = served_adapters.models(told)
         if not names:
             raise AirflowException("The service names no model at /v1/models.")
+        if task := pooling.first_task(told):
+            raise AirflowFailException(f"It cannot be asked a question: {pooling.told(task, names[0])}")
         return names[:MOST_MODELS]
 
     def _answer(self, model: str, headers: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
+from include.contracts import pooling
 from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
 from include.workspace.api import access, names
@@ -173,10 +174,10 @@ def unrolled(
     return wanted
 
 
-def _with(status: dict[str, Any], adapters: list[dict[str, str]]) -> dict[str, Any]:
-    """The status with the adapters that answer; without the part where a service has none that change."""
-    rest = {key: value for key, value in status.items() if key != "adapters"}
-    return {**rest, "adapters": adapters} if adapters else rest
+def _with(status: dict[str, Any], **parts: object) -> dict[str, Any]:
+    """The status with what answers (adapters that change, the task of a model that writes no text), where it is any."""
+    rest = {key: value for key, value in status.items() if key not in parts}
+    return rest | {key: value for key, value in parts.items() if value}
 
 
 class AskOperator(WorkspaceTask, BaseOperator):
@@ -203,17 +204,27 @@ class AskOperator(WorkspaceTask, BaseOperator):
         headers = key_header(self.cluster, run.document)
         adapters = self._adapters(run, headers, context)
         try:
-            self._check_models(run, headers)
-            text = self._answer(run, headers)
+            listed = self._check_models(run, headers)
+            task = pooling.first_task(listed)
+            text = self._numbers(run, headers, task, listed) if task else self._answer(run, headers)
         except (ClusterError, AirflowException) as error:
             message = f"The service is ready but does not answer: {error}"
             self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=tries_left(context))
             raise
         self.log.info("Q: %s", self.question)
         self.log.info("A: %s", text)
-        message = f"Service {run.name} answers on port {SERVICE_PORT}."
-        self.report(run, conditions.Phase.SUCCEEDED, message, edit=lambda status: _with(status, adapters))
-        self._measure(run, headers, message)
+        where = f", at POST {pooling.PATHS[task]}" if task else ""
+        message = f"Service {run.name} answers on port {SERVICE_PORT}{where}."
+        self.report(
+            run,
+            conditions.Phase.SUCCEEDED,
+            message,
+            edit=lambda status: _with(status, adapters=adapters, task=task),
+        )
+        if task:
+            self.log.info("No benchmark: what it counts are tokens that a model writes.")
+        else:
+            self._measure(run, headers, message)
         return {"question": self.question, "answer": text}
 
     def _answer(self, run: Run, headers: dict[str, str]) -> str:
@@ -236,19 +247,36 @@ class AskOperator(WorkspaceTask, BaseOperator):
             raise AirflowException(f"POST /chat answered without a Result: {str(answer)[:200]}")
         return text
 
-    def _check_models(self, run: Run, headers: dict[str, str]) -> None:
-        """Raise where the engine itself does not list the model and every adapter, from an image or a volume."""
+    def _numbers(self, run: Run, headers: dict[str, str], task: str, listed: object) -> str:
+        """What a model says that embeds, ranks or scores: how many numbers."""
+        path, body = pooling.question(task, served_adapters.models(listed)[0], self.question)
+        answer = self.cluster.post_to_service(
+            run.name,
+            run.namespace,
+            path.removeprefix("/"),
+            body,
+            port=SERVICE_PORT,
+            timeout=ANSWER_SECONDS,
+            headers=headers,
+        )
+        try:
+            return pooling.answer_of(task, answer)
+        except ValueError as error:
+            raise AirflowException(str(error)) from None
+
+    def _check_models(self, run: Run, headers: dict[str, str]) -> object:
+        """Return what the engine lists. Raise where that lacks the model or an adapter, from an image or a volume."""
         images = served_adapters.wanted(self.cluster, run)
         own = [str(one["name"]) for one in adapters_of(run.workspace)]
         if run.workspace.tuning is not None and not images:
             own = [run.name]
+        said = self._get(run, served_adapters.MODELS, headers)
         try:
-            listed = served_adapters.check_listed(
-                self._get(run, served_adapters.MODELS, headers), dict.fromkeys([*images, *own])
-            )
+            listed = served_adapters.check_listed(said, dict.fromkeys([*images, *own]))
         except served_adapters.NotServed as error:
             raise AirflowException(str(error)) from None
         self.log.info("Models: %s", ", ".join(listed))
+        return said
 
     def _adapters(self, run: Run, headers: dict[str, str], context: Context) -> list[dict[str, str]]:
         """Wait until the sidecar's adapters answer; what served before goes on where they cannot."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from include.cli.chat import delta
+from include.contracts import pooling
 from include.contracts.redaction import hide, redact
 from include.ledger.sources import SourceError
 from include.views.state import served_since
@@ -69,9 +70,12 @@ async def ready(cluster: Cluster, live: Mapping[str, Any]) -> Asking:
     asked = api.service_get(
         *which, served_adapters.MODELS, port=PORT, timeout=ANSWER_SECONDS, headers=headers
     )
-    models = served_adapters.models(await cluster.send(asked, ANSWER_SECONDS))
+    told = await cluster.send(asked, ANSWER_SECONDS)
+    models = served_adapters.models(told)
     if not models:
         raise Problem(502, "The service names no model at /v1/models.")
+    if task := pooling.first_task(told):
+        raise Problem(409, f"It cannot be asked a question: {pooling.told(task, models[0])}")
     return Asking(which, models[:MOST_MODELS], headers)
 
 

@@ -66,6 +66,15 @@ def test_what_cannot_be_asked_is_refused_in_words_and_unasked(
     assert len(cluster.answers) == 2
 
 
+def test_a_model_that_embeds_is_asked_no_question_and_said_where_it_answers(cluster: FakeCluster) -> None:
+    cluster.models = {"data": [{"id": "minilm", "task": "embed"}]}
+    with pytest.raises(
+        AirflowFailException, match="minilm embeds texts and writes none: ask it at POST /v1/emb"
+    ):
+        ask(cluster)
+    assert len(cluster.answers) == 2
+
+
 def test_the_setting_turns_it_off(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__KAITO__UI_ASK", "false")
     with pytest.raises(AirflowFailException, match="ui_ask"):

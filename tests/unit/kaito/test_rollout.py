@@ -285,6 +285,40 @@ def test_an_answer_makes_the_workspace_ready(cluster: FakeCluster, context: dict
     assert cluster.condition(NAME, "WorkspaceSucceeded")["status"] == "True"
 
 
+EMBEDS = {"data": [{"id": "minilm", "task": "embed"}, {"id": NAME, "task": "embed"}]}
+
+
+def test_a_vector_makes_a_workspace_ready_whose_model_embeds(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    cluster.models, cluster.said = EMBEDS, [MEASURED]
+    sent: list[Any] = []
+
+    def post(*asked: Any, **_: Any) -> dict[str, Any]:
+        sent.append(asked)
+        return {"data": [{"embedding": [0.25, 0.5]}]}
+
+    cluster.post_to_service = post  # type: ignore[method-assign]
+    assert ask(cluster).execute(context)["answer"] == "2 numbers, the first is 0.25"
+    assert sent == [(NAME, "default", "v1/embeddings", {"model": "minilm", "input": "What is KAITO?"})]
+    status = cluster.find(WORKSPACE, NAME, "default")["status"]
+    assert status["task"] == "embed"
+    assert "performance" not in status, "what is measured are written tokens"
+    assert "at POST /v1/embeddings" in cluster.condition(NAME, "WorkspaceSucceeded")["message"]
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "True"
+    cluster.models, cluster.answers = None, [{"Result": "It writes again."}]
+    cluster.post_to_service = lambda *_, **__: cluster.answers.pop(0)  # type: ignore[method-assign]
+    ask(cluster).execute(context)
+    assert "task" not in cluster.find(WORKSPACE, NAME, "default")["status"]
+
+
+def test_text_from_a_model_that_embeds_is_no_answer(cluster: FakeCluster, context: dict[str, Any]) -> None:
+    cluster.models, cluster.answers = EMBEDS, [{"Result": "Hello"}]
+    with pytest.raises(AirflowException, match="POST /v1/embeddings answered without numbers"):
+        ask(cluster).execute(context)
+    assert cluster.condition(NAME, "WorkspaceReady")["status"] == "False"
+
+
 @pytest.mark.parametrize(
     "answer", [{"error": "busy"}, "plain", ClusterError(503, "ServiceUnavailable", "no endpoints")]
 )

@@ -236,6 +236,20 @@ def test_commands_quote_what_they_are_given() -> None:
     assert "kubectl get secret phi-api-key -n team" in str(commands.commands(beta))
 
 
+def test_commands_for_a_model_that_embeds_ask_for_its_vector() -> None:
+    found = workspace() | {"inference": {"preset": {"name": "sentence-transformers/all-MiniLM-L6-v2"}}}
+    found.pop("tuning")
+    for task, path, titles in (
+        ("embed", "/v1/embeddings", {"Ask it with curl", "Ask it with Python"}),
+        ("classify", "/classify", {"Ask it with curl"}),
+    ):
+        asked = {one.title: one.text for one in commands.commands(found | {"status": {"task": task}})}
+        assert {title for title in asked if title.startswith("Ask")} == titles
+        assert f"http://127.0.0.1:8000{path}" in asked["Ask it with curl"]
+        assert '"model": "all-minilm-l6-v2"' in asked["Ask it with curl"], "the name that the service lists"
+        assert "client.embeddings.create" in asked.get("Ask it with Python", "client.embeddings.create")
+
+
 def entry(since: datetime | None, until: datetime | None, usd: float, **more: Any) -> Entry:
     seconds = (until - since).total_seconds() if since and until else 3600.0
     known = {

@@ -39,6 +39,7 @@ class FakeCluster:
         self, live: dict[str, Any], *answers: list[str], pods: Mapping[str, str] | None = None
     ) -> None:
         self.live, self.answers = live, list(answers)
+        self.models: list[dict[str, str]] = [{"id": "base"}, {"id": "phi"}]
         self.asked: list[dict[str, Any]] = []
         self._pods = pods or {}
 
@@ -54,7 +55,7 @@ class FakeCluster:
     def ask_service(self, live: Any, path: str, body: Any, key: str, seconds: float) -> Iterator[str]:
         assert key == KEY
         if path == "v1/models":
-            return iter([json.dumps({"data": [{"id": "base"}, {"id": "phi"}]})])
+            return iter([json.dumps({"data": self.models})])
         self.asked.append(body)
         return iter(self.answers.pop(0))
 
@@ -97,6 +98,14 @@ def test_a_service_that_is_not_ready_or_lacks_the_model(capsys: pytest.CaptureFi
     assert "no service that is ready" in capsys.readouterr().err
     assert ask(FakeCluster(SERVED), "Hello?", "--model", "phii")[0] == 1
     assert "no model phii; it has: base, phi" in capsys.readouterr().err
+
+
+def test_a_model_that_embeds_has_no_conversation(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeCluster(SERVED)
+    cluster.models = [{"id": "phi", "task": "embed"}]
+    assert ask(cluster, "Hello?")[0] == 1
+    assert "phi embeds texts and writes none: ask it at POST /v1/embeddings" in capsys.readouterr().err
+    assert cluster.asked == []
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def test_what_cannot_be_asked_is_a_sentence(
 ) -> None:
     asked = client.post(f"{PREFIX}/api/workspaces/team/phi/ask", json={"question": "x"}, headers=user)
     assert (asked.status_code, "not ready" in asked.json()["detail"]) == (409, True)
+    hook.task = "classify"
+    assert "base scores texts and writes none: ask it at POST /classify" in ask(client, user).json()["detail"]
     hook.models = []
     assert "names no model" in ask(client, user).json()["detail"]
     assert ask(client, user, question="").status_code == 422
