@@ -13,7 +13,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-import requests.adapters
+import urllib3
 import urllib3.connection
 
 _active = threading.local()
@@ -118,16 +118,3 @@ class HTTPSPool(urllib3.HTTPSConnectionPool):
     """urllib3's pool with connections that keep to the deadlines."""
 
     ConnectionCls = _HTTPSConnection
-
-
-class DeadlineAdapter(requests.adapters.HTTPAdapter):
-    """For `requests` sessions: the same connections, also through a proxy."""
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
-
-    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **options)
-        manager.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
-        return manager

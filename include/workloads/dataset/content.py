@@ -11,17 +11,20 @@ import sys
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from include.contracts import held_out
 from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
-from include.workloads.dataset.languages import LOOKED_AT, languages
-from include.workloads.dataset.personal import KINDS, kinds_in
+from include.workloads.dataset.languages import LOOKED_AT, language_model, languages
+from include.workloads.dataset.personal import KINDS, kinds_in, may_hold
 from include.workloads.tuning import preferences
 from include.workloads.tuning import rows as tuning_rows
 from include.workloads.tuning.rows import IGNORE
@@ -69,46 +72,82 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
+    with (
+        pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file,
+        ThreadPoolExecutor(1, "languages") as beside,
+    ):
+        model = beside.submit(language_model)
         total = file.metadata.num_rows
         found, scanned, tokenised = _Found(), 0, 0
         stride, token_stride = (max(1, -(-total // most)) for most in (SCANNED_ROWS, TOKENISED_ROWS))
-        for index, value in _rows(file, stride, token_stride):
-            first, chosen = index < SAMPLES, index % stride == 0
-            if chosen:
-                scanned += 1
-                _scan(value, look, found)
-            if index % token_stride == 0:
-                found.begins.append("\n".join(text[:LOOKED_AT] for text in _texts(value))[:LOOKED_AT])
-            if look.tokenizer is not None and index % token_stride == 0:
-                tokenised += _measure(value, index, look, found)
-            if first:
-                found.samples.append(_sample(value, look))
-    pa.default_memory_pool().release_unused()  # it would stand beside the model that knows the languages
+        for rows in _rows(file, stride, token_stride):
+            chosen = [value for index, value in rows if index % stride == 0]
+            scanned += len(chosen)
+            _scan(chosen, look, found)
+            for index, value in rows:
+                if index % token_stride == 0:
+                    found.begins.append("\n".join(text[:LOOKED_AT] for text in _texts(value))[:LOOKED_AT])
+                    if look.tokenizer is not None:
+                        tokenised += _measure(value, index, look, found)
+                if index < SAMPLES:
+                    found.samples.append(_sample(value, look))
+    pa.default_memory_pool().release_unused()
     return {
         "rows": total,
         "scanned_rows": scanned,
         "tokens": _tokens(found, tokenised, look) if tokenised else None,
         "scripts": _shares(found.scripts, scanned),
-        "languages": _shares(languages(found.begins), len(found.begins)),
+        "languages": _shares(languages(model.result(), found.begins), len(found.begins)),
         "personal": {name: found.personal.get(name, 0) for name in KINDS},
         "held_out": _overlap(found, look, scanned == total) if look.held_out_share > 0 else None,
         "samples": found.samples,
     }
 
 
-def _rows(file: Any, *strides: int) -> Iterator[tuple[int, str | Conversation]]:
-    """The first rows, and each of these strides' rows, with their places. Only those leave Arrow's memory."""
-    start = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-        places = range(start, start + batch.num_rows)
-        wanted = [n for n in places if n < SAMPLES or any(n % stride == 0 for stride in strides)]
-        start += batch.num_rows
-        for index, row in zip(
-            wanted, batch.take([n - places.start for n in wanted]).to_pylist(), strict=True
-        ):
-            text = row.get("text")
-            yield index, text if text is not None else chat.from_row(row)
+def _rows(file: Any, *strides: int) -> Iterator[list[tuple[int, str | Conversation]]]:
+    """The first rows, and each of these strides' rows, with their places. Only those leave Arrow's memory.
+
+    The next batch is read in a thread while the one before it is looked at.
+    """
+    batches = file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+    with ThreadPoolExecutor(1, "parquet") as ahead:
+        coming, start = ahead.submit(next, batches, None), 0
+        while (batch := coming.result()) is not None:
+            coming = ahead.submit(next, batches, None)
+            end = start + batch.num_rows
+            wanted = {*range(start, min(end, SAMPLES))}
+            wanted.update(*(range(-(-start // stride) * stride, end, stride) for stride in strides))
+            if places := sorted(wanted):
+                rows = _said(batch.take([place - start for place in places])).to_pylist()
+                yield [(place, _value(row)) for place, row in zip(places, rows, strict=True)]
+            start = end
+
+
+def _said(batch: Any) -> Any:
+    """The batch without the fields of messages that nobody uses in it: most of what Python would be given."""
+    import pyarrow as pa
+
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_list(column.type) and not column.null_count:
+            messages = column.flatten()
+            used = {
+                field.name: values
+                for field, values in zip(messages.type, messages.flatten(), strict=True)
+                if values.null_count < len(values)
+            }
+            sizes = column.value_lengths().to_numpy(zero_copy_only=False)
+            starts = pa.py_buffer(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32))
+            inner = pa.StructArray.from_arrays(list(used.values()), names=list(used))
+            kind = pa.list_(inner.type)
+            column = pa.Array.from_buffers(kind, len(column), [None, starts], children=[inner])
+        columns[name] = column
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _value(row: dict[str, Any]) -> str | Conversation:
+    text = row.get("text")
+    return chat.from_row(row) if text is None else str(text)
 
 
 def _texts(value: str | Conversation) -> list[str]:
@@ -117,20 +156,26 @@ def _texts(value: str | Conversation) -> list[str]:
     return [str(message["content"]) for message in value.messages]
 
 
-def _scan(value: str | Conversation, look: Look, found: _Found) -> None:
+def _scan(values: Sequence[str | Conversation], look: Look, found: _Found) -> None:
+    searched = [_searched(value) for value in values]
+    for value, text, suspicious in zip(values, searched, may_hold(searched), strict=True):
+        if suspicious:
+            found.personal.update(kinds_in(text))
+        found.scripts[script_of(text)] += 1
+        if look.held_out_share > 0:
+            [digest] = tuning_rows.digests([value])
+            key = question_key(value)
+            if held_out.is_held_out(digest, look.held_out_share):
+                found.held.append(key)
+            else:
+                found.trained.add(key)
+
+
+def _searched(value: str | Conversation) -> str:
     texts = _texts(value)
     if isinstance(value, chat.Pair):
         texts += _texts(value.worse)[len(value.prompt) :]
-    text = "\n".join(texts)[:SEARCHED_CHARS]
-    found.personal.update(kinds_in(text))
-    found.scripts[script_of(text)] += 1
-    if look.held_out_share > 0:
-        [digest] = tuning_rows.digests([value])
-        key = question_key(value)
-        if held_out.is_held_out(digest, look.held_out_share):
-            found.held.append(key)
-        else:
-            found.trained.add(key)
+    return "\n".join(texts)[:SEARCHED_CHARS]
 
 
 def question_key(value: str | Conversation) -> bytes:

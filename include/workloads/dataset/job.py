@@ -37,7 +37,6 @@ from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.description import PAGE, PARQUET, REPORT, SAMPLES, describe, read_samples
 from include.workloads.dataset.fetch import Fetcher, sha256_of
-from include.workloads.dataset.image import pull_data, resolve_digest
 from include.workloads.dataset.preferences import compared, one_sided
 from include.workloads.dataset.readers import Names, read_parts
 from include.workloads.dataset.request import Request
@@ -141,6 +140,8 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
             for url, source in zip(urls, sources, strict=True)
         )
     if request.image:
+        from include.workloads.dataset.image import resolve_digest
+
         return bool(report.get("image_digest") == resolve_digest(request.image))
     files = _folder_files(request)
     return [file.sha256 for file in files] == [source["sha256"] for source in sources]
@@ -157,6 +158,8 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
     if request.urls:
         return download(named_files(request.urls, fetcher), request.expected_sha256, fetcher, work)
     if request.image:
+        from include.workloads.dataset.image import pull_data
+
         pulled = pull_data(request.image, work / "image", request.limits.max_bytes)
         extra["image_digest"] = pulled.digest
         return walk(pulled.folder, request.limits.max_bytes, pulled.reference)

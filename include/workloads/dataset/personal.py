@@ -6,7 +6,7 @@ What is found is counted, or masked where a row is shown. Names and addresses of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _SEPARATED = r"(?:\(\d{2,4}\)[ .-]?|\d{2,4}[ .-])\d{3,4}[ .-]\d{3,4}"
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
@@ -53,6 +53,21 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "bank account numbers (IBAN)": _has_iban,
     "keys and tokens": lambda text: any(mark in text for mark in _MARKS) and _SECRET.search(text) is not None,
 }
+
+
+#: In the syntax of RE2, which searches twenty times as fast: one of these is in every text that has something of KINDS.
+_ANYTHING = r"@|\p{Nd}[\p{Nd} ().+-]{6,}\p{Nd}|[A-Z]{2}\p{Nd}{2}|" + "|".join(_MARKS)
+
+
+def may_hold(texts: Sequence[str]) -> list[bool]:
+    """Whether `kinds_in` has to be asked of each text: False where it surely finds nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return list(pc.match_substring_regex(pa.array(texts, pa.large_string()), _ANYTHING).to_pylist())
+    except UnicodeEncodeError:
+        return [True] * len(texts)
 
 
 def kinds_in(text: str) -> list[str]:

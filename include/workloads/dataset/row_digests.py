@@ -19,8 +19,6 @@ import numpy as np
 from include.contracts import adapter_record
 from include.contracts.row_changes import RowChanges
 from include.workloads.contract import UserDataError, WorkloadError
-from include.workloads.oci.manifests import digest_in, find_manifest
-from include.workloads.oci.session import connect, read_reference
 
 log = logging.getLogger("dataset")
 
@@ -87,6 +85,10 @@ def changes_since(known: str, now: Path, most_rows: int) -> RowChanges | None:
     :param now: the digests of the rows as they are.
     :param most_rows: how many rows a dataset may have.
     """
+    # Only here is a registry asked: its client takes as long to import as all the rest.
+    from include.workloads.oci.manifests import digest_in, find_manifest
+    from include.workloads.oci.session import connect, read_reference
+
     try:
         client = connect(read_reference(known))
         document = find_manifest(client).document

@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
-from include.workloads.deadline import Deadline, DeadlineAdapter
+from include.workloads.deadline import Deadline, HTTPPool, HTTPSPool
 
 CHUNK = 1 << 20
 # One connect, and one wait for bytes.
@@ -37,6 +37,19 @@ class TooBig(Exception):
 
 class TooSlow(requests.Timeout):
     """The deadline ended an exchange; what arrived may be cut short."""
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """Connections that keep to the deadlines, also through a proxy."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **options)
+        manager.pool_classes_by_scheme = {"http": HTTPPool, "https": HTTPSPool}
+        return manager
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +23,10 @@ from include.workloads.contract import UserDataError
 from include.workloads.dataset import content, job, layouts
 from include.workloads.dataset.content import Look, look_at, question_key, script_of
 from include.workloads.dataset.job import run_job
-from include.workloads.dataset.languages import languages
+from include.workloads.dataset.languages import language_model, languages
 from include.workloads.dataset.options import Options, options_of
 from include.workloads.dataset.page import page
-from include.workloads.dataset.personal import kinds_in
+from include.workloads.dataset.personal import kinds_in, may_hold
 from include.workloads.dataset.request import Request
 from include.workloads.tuning.standin import TEMPLATE, _tokenizer
 from tests.support.dataset_server import LOOPBACK, Web, send
@@ -95,25 +100,26 @@ def test_a_held_out_question_that_is_trained_on_is_counted(tmp_path: Path) -> No
     assert other["asked_in_training"] == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("write to jane.doe+x@mail.example.org today", ["email addresses"]),
-        ("user@host", []),
-        ("call +49 30 1234 5678 or (030) 123-4567", ["phone numbers"]),
-        ("+4930123456789", ["phone numbers"]),
-        ("in 2024-11-29 12:30 we had 1234567 rows", []),
-        ("version 1.2.3 of 10.0.0.1, 3.1415926535897932", []),
-        ("4111 1111 1111 1111", ["payment card numbers"]),
-        ("4111 1111 1111 1112", []),
-        ("0000000000000000", []),
-        ("DE89 3704 0044 0532 0130 00", ["bank account numbers (IBAN)"]),
-        ("DE88 3704 0044 0532 0130 00", []),
-        ("AKIAIOSFODNN7EXAMPLE", ["keys and tokens"]),
-        ("-----BEGIN RSA PRIVATE KEY-----", ["keys and tokens"]),
-        ("hf_" + "a" * 34, ["keys and tokens"]),
-    ],
-)
+FINDINGS = [
+    ("write to jane.doe+x@mail.example.org today", ["email addresses"]),
+    ("user@host", []),
+    ("call +49 30 1234 5678 or (030) 123-4567", ["phone numbers"]),
+    ("+4930123456789", ["phone numbers"]),
+    ("in 2024-11-29 12:30 we had 1234567 rows", []),
+    ("version 1.2.3 of 10.0.0.1, 3.1415926535897932", []),
+    ("4111 1111 1111 1111", ["payment card numbers"]),
+    ("4111 1111 1111 1112", []),
+    ("0000000000000000", []),
+    ("DE89 3704 0044 0532 0130 00", ["bank account numbers (IBAN)"]),
+    ("DE88 3704 0044 0532 0130 00", []),
+    ("AKIAIOSFODNN7EXAMPLE", ["keys and tokens"]),
+    ("-----BEGIN RSA PRIVATE KEY-----", ["keys and tokens"]),
+    ("hf_" + "a" * 34, ["keys and tokens"]),
+]
+PERSONAL = [text for text, kinds in FINDINGS if kinds]
+
+
+@pytest.mark.parametrize(("text", "kinds"), FINDINGS)
 def test_what_may_be_personal(text: str, kinds: list[str]) -> None:
     assert kinds_in(text) == kinds
 
@@ -141,8 +147,9 @@ def test_languages_are_named_where_they_can_be_told() -> None:
         "2 + 2 = 4",
         "",
     ]
-    assert languages(texts) == {"en": 1, "de": 1, "ru": 1, "unknown": 3}
-    assert languages([]) == {}
+    model = language_model()
+    assert languages(model, texts) == {"en": 1, "de": 1, "ru": 1, "unknown": 3}
+    assert languages(model, []) == {}
 
 
 def test_the_report_tells_the_languages_of_rows(tmp_path: Path) -> None:
@@ -247,9 +254,40 @@ def test_a_page_of_a_report_without_anything_is_a_page() -> None:
 
 @given(st.integers(0, 200), st.integers(1, 60), st.integers(1, 60))
 def test_only_the_rows_that_are_looked_at_are_read(count: int, first: int, second: int) -> None:
+    """In batches of which some have none of these."""
     out = pa.BufferOutputStream()
     pq.write_table(pa.table({"text": [f"row {n}" for n in range(count)]}), out, row_group_size=37)
-    with pq.ParquetFile(pa.BufferReader(out.getvalue())) as file:
-        read = dict(content._rows(file, first, second))
+    with pq.ParquetFile(pa.BufferReader(out.getvalue())) as file, mock.patch.object(content, "BATCH_ROWS", 7):
+        read: dict[int, Any] = dict(chain.from_iterable(content._rows(file, first, second)))
     assert sorted(read) == [n for n in range(count) if n < 3 or n % first == 0 or n % second == 0]
     assert all(text == f"row {n}" for n, text in read.items())
+
+
+@given(st.lists(st.text(max_size=30) | st.sampled_from(PERSONAL), max_size=6))
+def test_a_text_that_is_passed_over_holds_nothing_personal(texts: list[str]) -> None:
+    for text, asked in zip(texts, may_hold(texts), strict=True):
+        assert asked or not kinds_in(text)
+        assert asked or text not in PERSONAL
+
+
+def test_half_of_a_surrogate_pair_is_searched_as_well() -> None:
+    assert may_hold(["\ud800 a@example.com"]) == [True]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_the_pod_imports_neither_pandas_nor_a_registry_client(tmp_path: Path, form: str) -> None:
+    """Both together took as long as the start of all the rest, and 60 MB."""
+    rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * 3
+    (tmp_path / "in").mkdir()
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "rows.parquet")
+    else:
+        (tmp_path / "in" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = (
+        "import sys; from include.workloads.dataset import __main__ as pod; pod.hide_pandas_from_arrow();"
+        "found = pod.run_job(pod.from_environment()); assert found['rows'] == 3;"
+        "print(sorted({'pandas', 'oras', 'requests'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "DATASET_PATH": str(tmp_path / "in"), "DATASET_OUTPUT": str(tmp_path / "out")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
