@@ -96,6 +96,7 @@ def running() -> Iterator[HubServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            """Answer; a HEAD is answered alike, without the body."""
             hub.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             unknown = (401, {"x-error-code": "RepoNotFound"}, b'{"error":"Invalid username or password."}')
             status, headers, body = hub.answers.get(urlsplit(self.path).path, unknown)
@@ -103,7 +104,10 @@ def running() -> Iterator[HubServer]:
             for name, value in {"content-length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
 
         def log_message(self, *args: object) -> None:
             pass
