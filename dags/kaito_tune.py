@@ -8,6 +8,7 @@ cost, finish
 from __future__ import annotations
 
 from airflow.sdk import DAG
+from kaito import assets
 from kaito.alerts import on_failure
 from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.hand_over import HandOverGpuPoolOperator
@@ -81,7 +82,10 @@ with DAG(
     )
     as_teardown(release_gpu_pool, as_setup(create_gpu_pool), fails_the_run=True)
     publish_adapter = PublishAdapterOperator(
-        task_id="publish_adapter", dataset_task_id="fetch_dataset", tuning_task_id="tune"
+        task_id="publish_adapter",
+        dataset_task_id="fetch_dataset",
+        tuning_task_id="tune",
+        outlets=[assets.ADAPTERS],
     )
     service = serve(adapter_task_id="publish_adapter", tuned_on=TuningPool(create_gpu_pool, release_gpu_pool))
     needed = ("fetch_dataset", "create_gpu_pool", "wait_for_nodes", "tune", "publish_adapter")

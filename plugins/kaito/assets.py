@@ -7,7 +7,7 @@ from airflow.sdk import Asset, AssetAlias
 #: An event of it for each run that ended: what the run's machines have cost (`include.ledger`).
 LEDGER = Asset(name="kaito_ledger", uri="kaito://ledger/runs")
 
-#: What a retraining's steps tell through: their events are those of `adapter` and `served` below.
+#: What the steps of a tuning and of a retraining tell through: their events are those of `adapter` and `served` below.
 ADAPTERS = AssetAlias(name="kaito_adapters", group="kaito")
 SERVED = AssetAlias(name="kaito_served", group="kaito")
 

@@ -8,6 +8,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
+from kaito import assets
 from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.pipelines import retrain
 from kaito.sensors.workspace import CandidatePoolReadySensor
@@ -59,6 +60,12 @@ def test_nothing_costs_money_before_the_data_is_known_to_be_new(dag: DAG) -> Non
 
 def test_a_step_that_is_lost_with_its_worker_is_tried_again(dag: DAG) -> None:
     assert [task.task_id for task in dag.tasks if task.retries < 5] == []
+
+
+def test_the_tuning_s_own_adapter_is_told_as_its_versions_are(dag: DAG) -> None:
+    first = DagBag().dags["kaito_tune"].get_task("publish_adapter")
+    assert first.outlets == dag.get_task("retrain.gate").outlets == [assets.ADAPTERS]
+    assert dag.get_task("retrain.publish_adapter").outlets == []
 
 
 def test_the_last_task_alone_decides_the_state_of_the_run(dag: DAG) -> None:

@@ -76,6 +76,15 @@ def pods(stack: ReconciledStack) -> set[str]:
     return {pod["metadata"]["uid"] for pod in stack.pods(NAME, "serving")}
 
 
+def asset_events(stack: ReconciledStack) -> set[tuple[str, str]]:
+    """(which asset, which version) of what other DAGs were told."""
+    reply = stack.api._http.get("/api/v2/assets/events", params={"limit": 100}).raise_for_status().json()
+    pairs = [(one["uri"], one["extra"]) for one in reply["asset_events"]]
+    mine = [(uri, extra) for uri, extra in pairs if uri.endswith(f"/default/{NAME}")]
+    assert all(extra["digest"] and extra["run"] for _, extra in mine), mine
+    return {(uri.split("/")[2], extra["version"]) for uri, extra in mine}
+
+
 def marks(stack: ReconciledStack) -> Any:
     """What the dataset's server said of the rows that were looked at last."""
     return status(stack)["retrain"]["dataset"].get("marks")
@@ -148,6 +157,8 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         assert version["digest"] == status(stack)["adapter"]["digest"] == served(stack) != first
         assert stack.registry_digest(NAME, f"0.0.1-{version['version']}") == version["digest"]
         assert str(version["digest"]) in stack.kubectl("get", "workspace", NAME, "-o", "wide")
+        made = {("adapters", "original"), ("adapters", version["version"]), ("served", version["version"])}
+        assert asset_events(stack) == made
         assert answers(stack)
         wait(lambda: stack.get("workspace", candidate["metadata"]["name"]) is None, 90, "the candidate's end")
         assert not stack.children(candidate["metadata"]["name"])

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from include import manifests
 from include.contracts.results import DatasetResult, EvaluationResult, PublishedAdapter, TuningResult
+from include.retraining.versions import ORIGINAL
 from include.workspace.api import names
 from include.workspace.status import conditions
 from include.workspace.status.kept_adapter import State
+from kaito import assets
 from kaito.operators import kept_adapter
 from kaito.operators.workload import WAITING, WorkloadPodOperator
 from kaito.settings import manifest_settings, step_timeout
@@ -46,6 +48,8 @@ def provenance(run: Run, dataset: DatasetResult, tuning: TuningResult) -> dict[s
 class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter]):
     """Pushes the adapter as an OCI image and returns its digest.
 
+    With the outlet `assets.ADAPTERS`, what was pushed is an event of the Workspace's asset.
+
     :param dataset_task_id: the task whose result says what was learnt from.
     :param tuning_task_id: the task whose result says how.
     :param evaluation_task_id: the task whose result is the report that is pushed beside it; None for none.
@@ -79,7 +83,7 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
         self._check_the_volume(run)
         output = run.workspace.tuning.output if run.workspace.tuning else None
         if run.adapter is None and (output is None or output.image):
-            return super().execute(context)
+            return self._told(context, super().execute(context))
         result = run.adapter or PublishedAdapter(volume=True)
         self.log.info("%s", self.summary(result))
         self.finished(run, result)
@@ -88,7 +92,18 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back when the pod has ended."""
         self._look_up_the_dataset(context)
-        return super().trigger_reentry(context, event)
+        return self._told(context, super().trigger_reentry(context, event))
+
+    def _told(self, context: Context, value: Any) -> Any:
+        """Tell the DAGs that follow the adapters of this Workspace, and return what was pushed."""
+        pushed = PublishedAdapter.read(value)
+        if pushed.digest and assets.ADAPTERS in self.outlets:
+            run = self.this_run(context)
+            extra = {**pushed.to_xcom(), "version": ORIGINAL, "run": context["run_id"]}
+            extra |= {"dataset": self._learnt_from, "metrics": {}, "verdict": None}
+            outlets = context["outlet_events"]
+            outlets[assets.ADAPTERS].add(assets.adapter(run.namespace, run.name), extra=extra)
+        return value
 
     def _look_up_the_dataset(self, context: Context) -> None:
         fetched = DatasetResult.read(context["ti"].xcom_pull(task_ids=self.dataset_task_id))

@@ -13,6 +13,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from kaito import assets
 from kaito.hooks.api import CONFIG_MAP, POD, ClusterError
 from kaito.hooks.api import EVENT as KUBERNETES_EVENT
 from kaito.operators.dataset import FetchDatasetOperator
@@ -460,6 +461,22 @@ def test_the_pushed_digest_reaches_the_status(
     context["ti"].xcoms["preflight"]["serving_plan"] = None
     publish.trigger_reentry(context, EVENT)
     assert cluster.condition(NAME, "WorkspaceSucceeded")["status"] == "True"
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_who_follows_the_adapters_is_told_of_the_first_one(
+    publish: PublishAdapterOperator, comes_back: Any, context: dict[str, Any], follows: bool
+) -> None:
+    publish.outlets = [assets.ADAPTERS] if follows else []
+    told: list[tuple[str, Any]] = []
+    context["outlet_events"][assets.ADAPTERS].add = lambda asset, extra: told.append((asset.uri, extra))
+    context["ti"].xcoms["fetch_dataset"] = {"digest": "sha256:d", "rows": 9}
+    comes_back(publish, ended_pod(0, json.dumps({"image": "r/a:1", "digest": "sha256:1"})))
+    publish.trigger_reentry(context, EVENT)
+    assert [uri for uri, _ in told] == [f"x-kaito://adapters/default/{NAME}"] * follows
+    for _, extra in told:
+        assert (extra["digest"], extra["version"], extra["run"]) == ("sha256:1", "original", RUN_ID)
+        assert extra["dataset"] == "sha256:d"
 
 
 def test_an_adapter_for_a_volume_is_not_pushed(
