@@ -27,21 +27,21 @@ router = APIRouter(include_in_schema=False)
 FILES = {"kaito.js": "text/javascript", "kaito.css": "text/css"}
 #: How often pages look again, in seconds.
 LIST_SECONDS, PAGE_SECONDS, CURVE_SECONDS = 10, 5, 15
+#: The columns of the table, each with what it can be sorted by: two short texts share one, so that all fit a screen.
 COLUMNS = (
-    ("name", "Name"),
-    ("state", "State"),
-    ("namespace", "Namespace"),
-    ("model", "Model"),
-    ("kind", "For"),
-    ("machine", "Machine"),
-    ("progress", "Progress"),
-    ("", "Adapter"),
-    ("served", "Served since"),
-    ("requests", "Requests/s"),
-    ("cost", "Cost"),
-    ("rate", "Per hour"),
-    ("retraining", "Next retraining"),
+    (("name", "Name"), ("namespace", "Namespace")),
+    (("state", "State"),),
+    (("model", "Model"), ("kind", "For")),
+    (("machine", "Machine"),),
+    (("progress", "Progress"),),
+    (("", "Adapter"),),
+    (("served", "Served since"),),
+    (("requests", "Requests/s"),),
+    (("cost", "Cost"),),
+    (("rate", "Per hour"),),
+    (("retraining", "Next retraining"),),
 )
+NUMBERS = ("requests", "cost", "rate")
 
 
 @router.get("/static/{name}")
@@ -97,14 +97,15 @@ async def _table(request: Request, q: str, sort: str, desc: bool) -> dict[str, A
         "requests": any(one.served_since for one in found),
         "retraining": any(one.next_retraining for one in found),
     }
-    columns = [one for one in COLUMNS if wanted.get(one[0], True)]
+    columns = [one for one in COLUMNS if wanted.get(one[0][0], True)]
     return {
         "total": len(every),
         "summary": fleet.summary(every),
         "rows": [(one, fleet.cells(one, now)) for one in found[: shown.MOST_ROWS]],
         "left_out": max(0, len(found) - shown.MOST_ROWS),
         "columns": columns,
-        "shown": {key for key, _ in columns},
+        "shown": {key for column in columns for key, _ in column},
+        "numbers": NUMBERS,
         "q": q,
         "sort": sort,
         "desc": desc,

@@ -48,6 +48,7 @@ def version() -> str:
 def render(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a page, or a part of one."""
     common = {"root": root(request), "airflow": base_url(), "version": version(), "now": datetime.now(UTC)}
+    common["here"] = request.url.path.removeprefix(root(request))
     text = environment().get_template(name).render(**common, **values)
     return HTMLResponse(text, status)
 

@@ -16,6 +16,7 @@ from kaito.ui.app import create_app
 from kaito.ui.cluster import Cluster
 from kaito.ui.mount import FASTAPI_APPS, PREFIX
 
+from include.views.fleet import SORTS
 from include.views.timeline import TaskRun
 from include.workspace.status.conditions import Phase
 from tests.support.fake_pages import FakeHook
@@ -255,3 +256,25 @@ def test_a_part_says_what_may_be_done_so_that_buttons_can_follow(
     assert offered("served").split()[-2:] == ["delete", "ask"]
     hook.objects[("team", "phi")] = workspace("phi", annotations={"kaito.sh/paused": "true"})
     assert offered("phi") == "resume delete"
+
+
+def test_every_column_sorts_and_the_sorted_one_is_marked(client: TestClient, viewer: dict[str, str]) -> None:
+    for sort in SORTS:
+        text = client.get(f"{PREFIX}/workspaces?sort={sort}&desc=true", headers=viewer).text
+        marked = re.findall(r'aria-sort="descending">\s*(.*?)</th>', text, re.DOTALL)
+        there = f"sort={sort}&" in text or f'sort={sort}"' in text
+        assert there == bool(marked), sort
+        if there:
+            assert re.search(rf'sort={sort}" class="sorted"', marked[0]), sort
+
+
+def test_the_page_that_is_open_is_marked_and_its_sections_can_be_reached(
+    client: TestClient, viewer: dict[str, str]
+) -> None:
+    for path in ("/workspaces", "/new", "/cost"):
+        text = client.get(PREFIX + path, headers=viewer).text
+        assert re.findall(r'<a href="([^"]+)" aria-current="page">(?!namespace)', text) == [PREFIX + path]
+    text = client.get(f"{PREFIX}/workspaces/team/served", headers=viewer).text
+    targets = re.findall(r'<a href="#([\w-]+)">', text)
+    assert len(targets) > 5
+    assert all(f'id="{one}"' in text for one in targets)
