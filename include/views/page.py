@@ -14,6 +14,7 @@ from include.contracts.row_changes import RowChanges
 from include.ledger import records
 from include.views import actions, commands, fleet, state
 from include.views.registry_page import registry_page
+from include.views.spending import budget_left
 from include.views.versions import Version, versions
 from include.views.words import NONE, due, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
@@ -119,8 +120,8 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
         if cost.get("wastedUsd") is not None
         else ""
     )
-    budget = cost.get("budgetUsd")
-    left = f"{usd(max(0.0, float(budget) - row.usd))} of {usd(float(budget))}" if budget else ""
+    unspent = budget_left(workspace, now)
+    left = f"{usd(unspent)} of {usd(float(cost['budgetUsd']))}" if unspent is not None else ""
     eta = row.progress.eta_seconds if row.progress else None
     told = [
         ("Model", row.model),

@@ -1,14 +1,18 @@
-"""What machines have cost, grouped for the cost page: by namespace, Workspace, run, machine type, model or month."""
+"""What machines have cost, grouped for the cost page: by namespace, Workspace, run, machine type, model or month.
+
+A Workspace may have a budget; what is left of it stands in its row.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
-from include.ledger import report
+from include.ledger import records, report
 from include.ledger.books import Entry, within
 
 #: What a row stands for, and the heads of its key's columns.
@@ -25,7 +29,10 @@ UNKNOWN, NO_TIME = "(unknown)", "(earlier)"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row: `key` as `HEADS` names its columns; hours of machines, and US dollars at list prices."""
+    """One row: `key` as `HEADS` names its columns; hours of machines, and US dollars at list prices.
+
+    `left_usd` is what is left of the budgets in it, None where none of its Workspaces has one.
+    """
 
     key: tuple[str, ...]
     machines: int
@@ -35,16 +42,34 @@ class Line:
     wasted_usd: float
     unpriced: bool
     open: bool
+    left_usd: float | None = None
 
 
-def lines(found: Iterable[Entry], by: str, models: Mapping[tuple[str, str], str]) -> list[Line]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What Workspaces that are there add to what was spent, by (namespace, name): models, and US dollars of budgets
+    that are left.
+    """
+
+    models: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    left: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+def budget_left(workspace: Mapping[str, Any], now: datetime) -> float | None:
+    """US dollars that a Workspace may still spend, None where it has no budget."""
+    cost = (workspace.get("status") or {}).get("cost") or {}
+    budget = cost.get("budgetUsd")
+    return max(0.0, float(budget) - records.spent(cost, now)) if budget else None
+
+
+def lines(found: Iterable[Entry], by: str, known: Known) -> list[Line]:
     """The rows of a grouping, the dearest first; months in their order.
 
     :param by: a key of `HEADS`.
-    :param models: the model of each (namespace, Workspace) that is known.
+    :param known: the models and budgets of the Workspaces that are there.
     """
     keys: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
-        "model": lambda one: (models.get((one.namespace, one.workspace), UNKNOWN),),
+        "model": lambda one: (known.models.get((one.namespace, one.workspace), UNKNOWN),),
         "month": lambda one: (one.since.strftime("%Y-%m") if one.since else NO_TIME,),
     }
     if by in keys:
@@ -54,7 +79,16 @@ def lines(found: Iterable[Entry], by: str, models: Mapping[tuple[str, str], str]
             groups.setdefault(keys[by](entry), []).append(entry)
         made = [_line(replace(report.total(group), key=key)) for key, group in groups.items()]
         return sorted(made, key=lambda one: one.key if by == "month" else (-one.usd, one.key))
-    return [_line(row) for row in report.grouped(found, by)]
+    rows = [_line(row) for row in report.grouped(found, by)]
+    return [replace(row, left_usd=_left(row.key, by, known)) for row in rows]
+
+
+def _left(key: tuple[str, ...], by: str, known: Known) -> float | None:
+    """What is left of a Workspace's budget, or of those of a namespace together."""
+    if by not in ("namespace", "workspace"):
+        return None
+    amounts = [usd for which, usd in known.left.items() if which[: len(key)] == key]
+    return sum(amounts) if amounts else None
 
 
 def total(found: Iterable[Entry]) -> Line:
@@ -89,11 +123,21 @@ def as_csv(found: Sequence[Line], by: str) -> str:
     """A head and a line for each row. A text that a spreadsheet would take for a formula is quoted for it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    numbers = ("machines", "hours", "useful_share", "usd", "wasted_usd", "unpriced", "open")
+    numbers = (
+        "machines",
+        "hours",
+        "useful_share",
+        "usd",
+        "wasted_usd",
+        "unpriced",
+        "open",
+        "budget_left_usd",
+    )
     writer.writerow([*(head.lower() for head in HEADS[by]), *numbers])
     for line in found:
         amounts = f"{line.hours:.4f}", f"{line.useful_share:.4f}", f"{line.usd:.4f}", f"{line.wasted_usd:.4f}"
-        marks = str(line.unpriced).lower(), str(line.open).lower()
+        left = "" if line.left_usd is None else f"{line.left_usd:.4f}"
+        marks = str(line.unpriced).lower(), str(line.open).lower(), left
         writer.writerow([*map(_plain, line.key), line.machines, *amounts, *marks])
     return out.getvalue()
 

@@ -258,17 +258,17 @@ def _report(text: str) -> Mapping[str, Any]:
 @router.get("/cost", dependencies=READ)
 async def cost(request: Request, by: str = Query("namespace", enum=list(spending.HEADS))) -> dict[str, Any]:
     """Return what machines have cost at list prices, the Workspaces that are gone included."""
-    found, models = await shown.spending(request)
+    found, known = await shown.spending(request)
     by = by if by in spending.HEADS else "namespace"
-    lines = [shown.vars_of(one) for one in spending.lines(found, by, models)]
+    lines = [shown.vars_of(one) for one in spending.lines(found, by, known)]
     return {"by": by, "rows": lines, "total": shown.vars_of(spending.total(found))}
 
 
 @router.get("/cost.csv", dependencies=READ)
 async def cost_csv(request: Request, by: str = Query("namespace", enum=list(spending.HEADS))) -> Response:
     """Return the same for a spreadsheet."""
-    found, models = await shown.spending(request)
+    found, known = await shown.spending(request)
     by = by if by in spending.HEADS else "namespace"
-    text = spending.as_csv(spending.lines(found, by, models), by)
+    text = spending.as_csv(spending.lines(found, by, known), by)
     headers = {"Content-Disposition": f'attachment; filename="kaito-cost-by-{by}.csv"'}
     return PlainTextResponse(text, headers=headers, media_type="text/csv")

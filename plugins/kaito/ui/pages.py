@@ -197,8 +197,8 @@ async def cost(request: Request, by: str = "namespace") -> Response:
     """What machines have cost."""
     if by not in spending.HEADS:
         raise Problem(422, f"Cost can be shown by {', '.join(spending.HEADS)}, not by {by!r}.")
-    found, models = await shown.spending(request)
-    lines = spending.lines(found, by, models)
+    found, known = await shown.spending(request)
+    lines = spending.lines(found, by, known)
     return render(request, "cost.html", by=by, heads=spending.HEADS, lines=lines, total=spending.total(found))
 
 

@@ -18,6 +18,7 @@ from include.views import curve, fleet
 from include.views.data_report import DataReport, data_report
 from include.views.evaluation import Evaluation, evaluation
 from include.views.page import Page, page
+from include.views.spending import Known, budget_left
 from include.views.timeline import Bar, bars
 from include.workspace.api import names
 from kaito.ui import runs
@@ -120,14 +121,15 @@ async def charts(request: Request, user: BaseUser, namespace: str, name: str) ->
     return curve.charts(curve.points(lines))
 
 
-async def spending(request: Request) -> tuple[list[Entry], dict[tuple[str, str], str]]:
-    """Return what machines have cost, deleted Workspaces' included, and the models that are known."""
+async def spending(request: Request) -> tuple[list[Entry], Known]:
+    """Return what machines have cost, deleted Workspaces' included, and what is known of those that are there."""
     now = datetime.now(UTC).replace(microsecond=0)
     live = await cluster_of(request).fleet()
     books = [book for one in live if (book := of_workspace(one, now))]
     told = await asyncio.to_thread(_told_books)
     models = {_key(one): fleet.model(one) for one in live}
-    return entries([*books, *told]), models
+    left = {_key(one): usd for one in live if (usd := budget_left(one, now)) is not None}
+    return entries([*books, *told]), Known(models, left)
 
 
 def _told_books() -> list[Book]:

@@ -14,6 +14,7 @@ from include.ledger.books import Entry
 from include.views import actions, commands, curve, spending
 from include.views.actions import Action, ActionRefused
 from include.views.page import LONGEST, page
+from include.views.spending import Known
 from include.views.timeline import QUEUED, TaskRun, bars, label
 from include.workspace.api import names
 from include.workspace.status.conditions import Phase, timestamp
@@ -266,7 +267,7 @@ def entry(since: datetime | None, until: datetime | None, usd: float, **more: An
 
 def test_cost_by_month_cuts_where_a_month_ends_and_loses_nothing() -> None:
     crossing = entry(datetime(2026, 11, 30, 12, tzinfo=UTC), datetime(2027, 1, 1, 12, tzinfo=UTC), 32.0)
-    found = spending.lines([crossing, entry(None, None, 5.0)], "month", {})
+    found = spending.lines([crossing, entry(None, None, 5.0)], "month", Known())
     assert [one.key[0] for one in found] == ["(earlier)", "2026-11", "2026-12", "2027-01"]
     assert [round(one.usd, 2) for one in found] == [5.0, 0.5, 31.0, 0.5]
 
@@ -276,14 +277,39 @@ def test_cost_by_model_and_csv_without_formulas() -> None:
         entry(NOW, NOW + timedelta(hours=1), 3.0),
         entry(NOW, NOW + timedelta(hours=1), 1.0, workspace="x"),
     )
-    found = spending.lines([one, other], "model", {("team", "phi"): "=HYPERLINK(1)"})
+    found = spending.lines([one, other], "model", Known({("team", "phi"): "=HYPERLINK(1)"}))
     assert [line.key for line in found] == [("=HYPERLINK(1)",), ("(unknown)",)]
-    assert "\n'=HYPERLINK(1),1,1.0000,0.5000,3.0000,1.5000,false,false\n" in spending.as_csv(found, "model")
+    assert "\n'=HYPERLINK(1),1,1.0000,0.5000,3.0000,1.5000,false,false,\n" in spending.as_csv(found, "model")
+
+
+def test_what_is_left_of_budgets_stands_in_the_row_of_a_workspace_and_of_its_namespace() -> None:
+    spent = [
+        entry(NOW, NOW + timedelta(hours=1), 3.0, workspace=one, uid=one, namespace=space)
+        for one, space in (("phi", "team"), ("x", "team"), ("y", "other"))
+    ]
+    left = {("team", "phi"): 7.0, ("team", "x"): 1.5}
+    for by, expected in (
+        ("workspace", {("team", "phi"): 7.0, ("team", "x"): 1.5, ("other", "y"): None}),
+        ("namespace", {("team",): 8.5, ("other",): None}),
+        ("month", {("2026-11",): None}),
+    ):
+        found = spending.lines(spent, by, Known(left=left))
+        assert {one.key: one.left_usd for one in found} == expected
+    assert "false,7.0000\n" in spending.as_csv(
+        spending.lines(spent, "workspace", Known(left=left)), "workspace"
+    )
+
+
+def test_a_budget_that_is_overspent_has_nothing_left() -> None:
+    claim = {"uid": "1", "since": timestamp(NOW - timedelta(hours=2)), "usdPerHour": 3.0}
+    for budget, left in ((10, 4.0), (5, 0.0), (None, None)):
+        cost = {"claims": [claim], "budgetUsd": budget}
+        assert spending.budget_left({"status": {"cost": cost}}, NOW) == left
 
 
 @pytest.mark.parametrize("by", spending.HEADS)
 def test_every_grouping_has_a_key_for_each_head(by: str) -> None:
-    for line in spending.lines([entry(NOW, NOW + timedelta(hours=1), 3.0)], by, {}):
+    for line in spending.lines([entry(NOW, NOW + timedelta(hours=1), 3.0)], by, Known()):
         assert len(line.key) == len(spending.HEADS[by])
 
 
