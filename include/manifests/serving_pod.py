@@ -49,11 +49,10 @@ def is_group(plan: Plan) -> bool:
 def is_benchmarked(ws: Workspace, plan: Plan) -> bool:
     """Whether what the server can do is measured after its start, as KAITO does for its default runtime.
 
-    Not of a group: what starts there with the first pod would hold up its restarts. Not of a model that writes no
-    text either: what is measured are tokens that a server writes.
+    Not of a model that writes no text: what is measured are tokens that a server writes.
     """
     disabled = ws.annotations.get(names.DISABLE_BENCHMARK, "").strip().lower() == "true"
-    return plan.runtime == VLLM and plan.node_count == 1 and not plan.pooling and not disabled
+    return plan.runtime == VLLM and not plan.pooling and not disabled
 
 
 def grace_seconds(plan: Plan, settings: ManifestSettings) -> int:

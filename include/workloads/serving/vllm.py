@@ -223,16 +223,18 @@ def have_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _measure_once(cpu: bool) -> None:
-    """Start the benchmark beside the server, which this process becomes; not again when the container is restarted.
+def _measure_once(cpu: bool, rank: int) -> subprocess.Popen[bytes] | None:
+    """Start the benchmark beside the server, in a group's first pod; not again when the container is restarted.
 
     On processors it says nothing worth a minute of them, unless it is asked for by its seconds.
     """
     file = os.environ.get(benchmark.FILE)
-    if not file or (cpu and benchmark.SECONDS not in os.environ):
+    if not file or rank or (cpu and benchmark.SECONDS not in os.environ):
         os.environ.pop(benchmark.FILE, None)
-    elif not Path(file).exists():
-        subprocess.Popen([sys.executable, "-m", "include.workloads.serving.benchmark"])
+        return None
+    if Path(file).exists():
+        return None
+    return subprocess.Popen([sys.executable, "-m", "include.workloads.serving.benchmark"])
 
 
 def main() -> None:
@@ -248,6 +250,7 @@ def main() -> None:
     contract.log.info("%s", " ".join(line))
     nodes = int(value_of(line, "nnodes") or 1)
     sys.stdout.flush()
+    measuring = _measure_once(cpu, pod.rank if nodes > 1 else 0)
     if nodes > 1:
         from include.workloads.serving.group import Member
 
@@ -259,8 +262,11 @@ def main() -> None:
             health_port=pod.port,
             drain_seconds=pod.drain_seconds,
         )
-        member.run([program, *line[1:]])
-    _measure_once(cpu)
+        try:
+            member.run([program, *line[1:]])
+        finally:
+            if measuring is not None:  # a group that has died must not wait for it before it starts again
+                measuring.kill()
     os.execv(program, line)  # noqa: S606 - this process becomes the server: no shell between
 
 

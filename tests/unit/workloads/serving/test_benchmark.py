@@ -49,7 +49,7 @@ class _Vllm(BaseHTTPRequestHandler):
         content = {
             "/health": "ok",
             "/version": '{"version": "0.32.0"}',
-            "/v1/models": '{"data": [{"id": "m", "max_model_len": 64}]}',
+            "/v1/models": json.dumps({"data": [{"id": "m", "max_model_len": 64, **state["more"]}]}),
             "/metrics": CACHE % 8
             + f"vllm:prompt_tokens_total {state['prompt']}\nvllm:generation_tokens_total {state['out']}\n",
         }[self.path]
@@ -89,6 +89,7 @@ def vllm() -> Iterator[tuple[Server, dict[str, Any]]]:
     state: dict[str, Any] = {
         "lock": threading.Lock(),
         "bodies": [],
+        "more": {},
         "keys": set(),
         "prompt": 0,
         "out": 0,
@@ -136,6 +137,15 @@ def test_a_server_that_answers_nothing_is_a_failure_with_one_result_line(
     assert found["state"] == "failed"
     assert "was answered" in found["message"]
     assert '"vllm_total_tpm": -1' in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_model_that_embeds_is_not_measured(vllm: tuple[Server, dict[str, Any]]) -> None:
+    server, state = vllm
+    state["more"] = {"task": "embed"}
+    found = benchmark.run(server, {benchmark.SECONDS: "0.2"})
+    assert found["state"] == "failed"
+    assert "m embeds texts and writes none" in found["message"]
+    assert state["bodies"] == []
 
 
 def test_a_server_that_runs_fewer_at_once_is_measured_with_so_many(
