@@ -20,6 +20,7 @@ STORES = (S3, GS, ABFS)
 ALL_SCHEMES = (*SCHEMES, HF, *STORES)
 #: Other spellings that people's tools take.
 _ALSO = {"abfss": ABFS, "gcs": GS, "s3a": S3, "s3n": S3}
+WILDCARD = "*"
 HUB = "https://huggingface.co"
 GOOGLE = "https://storage.googleapis.com"
 DEFAULT_REGION = "us-east-1"
@@ -35,6 +36,7 @@ _REGION = re.compile(r"[a-z0-9-]{2,40}", re.ASCII)
 _DATASET = re.compile(r"[A-Za-z0-9_.-]{1,96}(?:/[A-Za-z0-9_.-]{1,96})?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,200}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_DOUBLE = ("has **, which is not read", "a / at the end means all files below, and a * any part of one name")
 _EXAMPLES = {
     HF: "write hf://datasets/ORG/NAME@REVISION, with ?split=train where it has several",
     S3: "write s3://BUCKET/KEY?region=REGION",
@@ -43,9 +45,31 @@ _EXAMPLES = {
 }
 
 
+class _Listing:
+    """What names one file, or means several by a pattern: a folder with a slash at its end, or a `*`."""
+
+    __slots__ = ()
+
+    @property
+    def pattern(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it means files that it does not name."""
+        return not self.pattern or self.pattern.endswith("/") or WILDCARD in self.pattern
+
+    def means(self, name: str) -> bool:
+        """Whether the pattern means the file of this name; a `*` stands for any characters but a slash."""
+        if WILDCARD not in self.pattern:
+            return name.startswith(self.pattern)
+        names = "" if not self.pattern.endswith("/") else ".*"
+        return bool(re.fullmatch("[^/]*".join(map(re.escape, self.pattern.split(WILDCARD))) + names, name))
+
+
 @dataclass(frozen=True, slots=True)
-class HubDataset:
-    """A dataset on a hub, or one file of it where `path` is set; revision "main" where none is given."""
+class HubDataset(_Listing):
+    """A dataset on a hub, or files of it where `path` is set; revision "main" where none is given."""
 
     endpoint: str
     name: str
@@ -53,6 +77,10 @@ class HubDataset:
     path: str = ""
     split: str = ""
     subset: str = ""
+
+    @property
+    def pattern(self) -> str:
+        return self.path
 
     @property
     def is_pinned(self) -> bool:
@@ -63,7 +91,7 @@ class HubDataset:
     def plain(self) -> str:
         """The https URL of the file, or of what the hub says about the dataset."""
         revision = quote(self.revision, safe="")
-        if self.path:
+        if not self.is_listing:
             return f"{self.endpoint}/datasets/{self.name}/resolve/{revision}/{quote(self.path)}"
         return f"{self.endpoint}/api/datasets/{self.name}/revision/{revision}"
 
@@ -74,8 +102,11 @@ class HubDataset:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredObject:
-    """One object of a store; `base` is the https URL of the store, to which bucket (or container) and key are added."""
+class StoredObject(_Listing):
+    """One object of a store; `base` is the https URL of the store, to which bucket (or container) and key are added.
+
+    A key that ends with a slash, or has a `*`, means all objects below it, or of such names (`is_listing`).
+    """
 
     scheme: str
     base: str
@@ -89,6 +120,15 @@ class StoredObject:
     def plain(self) -> str:
         """The https URL of the object, without a signature."""
         return f"{self.base}/{self.bucket}/{quote(self.key, safe='/~')}"
+
+    @property
+    def pattern(self) -> str:
+        return self.key
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all objects that a listing means begin with."""
+        return self.key.partition(WILDCARD)[0]
 
 
 def scheme_of(url: str) -> str:
@@ -126,12 +166,12 @@ def plain_url(url: str) -> str:
 
 
 def is_whole_dataset(url: str) -> bool:
-    """Whether a URL means files of a hub's dataset that it does not name."""
+    """Whether a URL means files that it does not name: of a hub's dataset, or below a folder of a store."""
     try:
         found = parse_url(url)
     except Refused:
         return False
-    return isinstance(found, HubDataset) and not found.path
+    return found is not None and found.is_listing
 
 
 def check_url(policy: NetworkPolicy, url: str) -> Place:
@@ -180,7 +220,9 @@ def _hub(parts: SplitResult, given: Mapping[str, str]) -> HubDataset:
         raise Refused("names no dataset of a hub", example)
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise Refused("its revision is not a commit, a branch or a tag", example)
-    if not _is_clean(file, empty=True):
+    if "**" in file:
+        raise Refused(*_DOUBLE)
+    if not _is_clean(file.removesuffix("/"), empty=True):
         raise Refused("its path is not one of a file", example)
     split, subset = given.get(SPLIT, ""), given.get(SUBSET, "")
     if file and (split or subset):
@@ -190,7 +232,11 @@ def _hub(parts: SplitResult, given: Mapping[str, str]) -> HubDataset:
 
 def _stored(scheme: str, parts: SplitResult, given: Mapping[str, str]) -> StoredObject:
     example, key, endpoint = _EXAMPLES[scheme], unquote(parts.path.removeprefix("/")), _endpoint(given)
-    if not _is_clean(key):
+    if "**" in key:
+        raise Refused(
+            "has **, which is not read", "a / at the end means all files below, a * any name of a file"
+        )
+    if not _is_clean(key.removesuffix("/"), empty=parts.path == "/"):
         raise Refused("names no object: a key without empty, . or .. parts", example)
     if scheme == ABFS:
         return _blob(parts.netloc, key, endpoint)

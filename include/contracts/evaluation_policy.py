@@ -61,7 +61,7 @@ class GoldenSource(BaseModel):
                 "is no URL of a file without a query or a password, such as https://example.com/golden.yaml"
             )
         if is_whole_dataset(url):
-            raise ValueError("names a whole dataset: add the path of the file that has the golden set")
+            raise ValueError("names more than one file: give the path of the one that has the golden set")
         return url
 
     @field_validator("image")

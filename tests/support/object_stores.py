@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 from tests.support.dataset_server import Answer, send
 
@@ -42,9 +44,60 @@ def s3_object(body: bytes, region: str = "us-east-1") -> Answer:
     return answer
 
 
+def s3_list(objects: Mapping[str, bytes], region: str = "us-east-1", page: int = 2) -> Answer:
+    """A bucket that lists its objects (ListObjectsV2), `page` at a time, to requests with a signature of these keys."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if not _is_signed_for_s3(handler, region):
+            send(handler, b"<Error><Code>AccessDenied</Code></Error>", 403)
+            return
+        query = dict(parse_qsl(urlsplit(handler.path).query, keep_blank_values=True))
+        keys = sorted(key for key in objects if key.startswith(query["prefix"]))
+        begin = int(query.get("continuation-token", "0"))
+        text = "".join(
+            f"<Contents><Key>{escape(key)}</Key><ETag>&quot;{hashlib.md5(objects[key]).hexdigest()}&quot;</ETag>"
+            f"<Size>{len(objects[key])}</Size></Contents>"
+            for key in keys[begin : begin + page]
+        )
+        more = begin + page < len(keys)
+        token = f"<NextContinuationToken>{begin + page}</NextContinuationToken>" if more else ""
+        named = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+        send(
+            handler,
+            f"<?xml version='1.0'?><ListBucketResult {named}>{token}{text}</ListBucketResult>".encode(),
+        )
+
+    return answer
+
+
+def azure_list(objects: Mapping[str, bytes], account: str) -> Answer:
+    """A container that lists its blobs to requests with a service SAS of the account's key for that."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        query = dict(parse_qsl(parts.query))
+        if not is_signed_for_azure(parts.path, query, account, listing=True):
+            send(handler, b"<Error><Code>AuthorizationPermissionMismatch</Code></Error>", 403)
+            return
+        names = sorted(name for name in objects if name.startswith(query["prefix"]))
+        begin = int(query.get("marker", "0"))
+        text = "".join(
+            f"<Blob><Name>{escape(name)}</Name><Properties><Etag>0x{len(objects[name])}</Etag>"
+            f"<Content-Length>{len(objects[name])}</Content-Length></Properties></Blob>"
+            for name in names[begin : begin + 1]
+        )
+        after = str(begin + 1) if begin + 1 < len(names) else ""
+        body = (
+            f"<EnumerationResults><Blobs>{text}</Blobs><NextMarker>{after}</NextMarker></EnumerationResults>"
+        )
+        send(handler, body.encode())
+
+    return answer
+
+
 def _is_signed_for_s3(handler: BaseHTTPRequestHandler, region: str) -> bool:
     parts = urlsplit(handler.path)
-    query = dict(parse_qsl(parts.query))
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
     signature = query.pop("X-Amz-Signature", "")
     date = query.get("X-Amz-Date", "")
     scope = f"{date[:8]}/{region}/s3/aws4_request"
@@ -80,13 +133,11 @@ def blob(body: bytes, account: str, sas: str = "") -> Answer:
     return answer
 
 
-def is_signed_for_azure(path: str, query: dict[str, str], account: str) -> bool:
-    """By the string to sign of a service SAS since version 2020-12-06, for reading one blob."""
-    if (
-        query.get("sr") != "b"
-        or query.get("sp") != "r"
-        or query.get("se", "") < f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    ):
+def is_signed_for_azure(path: str, query: dict[str, str], account: str, listing: bool = False) -> bool:
+    """By the string to sign of a service SAS since version 2020-12-06, to read one blob or to list its container."""
+    if (query.get("sr"), query.get("sp")) != (("c", "l") if listing else ("b", "r")) or query.get(
+        "se", ""
+    ) < f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}":
         return False
     resource = f"/blob/{account}{unquote(path).removeprefix(f'/{account}')}"
     lines = [
@@ -98,7 +149,7 @@ def is_signed_for_azure(path: str, query: dict[str, str], account: str) -> bool:
         "",
         "",
         query["sv"],
-        "b",
+        query["sr"],
         "",
         "",
         "",

@@ -12,6 +12,7 @@ from include.workloads.dataset import layouts
 from include.workloads.dataset.columnar import MAX_CHILD_BYTES
 from include.workloads.dataset.content import SAMPLES, SCANNED_ROWS, TOKENISED_ROWS
 from include.workloads.dataset.fetch import Limits
+from include.workloads.dataset.hub_files import MAX_FILES
 from include.workloads.dataset.job import MAX_EXPANSION, MAX_ROWS
 from include.workloads.dataset.ranges import AT_ONCE, PART_BYTES
 from include.workloads.dataset.text import MAX_ROW_CHARS
@@ -57,6 +58,14 @@ Every address is judged by the [same policy](security.md), whatever the scheme; 
 `allowed_networks`. Write `@COMMIT` to learn from the same files for good; a branch is looked up when the run starts,
 and all its files are read at the commit that it had then. Files of more than {split} MiB come over {connections}
 connections at once where their server takes ranges, and a download that broke off goes on where it ended.
+
+A URL of a store or a hub that ends with a slash means all files below it whose names end as one of the formats above
+does (also `.gz`, `.zst`); a `*` stands for any part of one name. They are read in the order of their names, as one
+dataset: up to {files} files, and no more bytes than the limit below, which is judged before the first is fetched.
+Hidden files (`.`), tools' own and empty ones are left out. A store's key must be allowed to list (`s3:ListBucket`, a
+SAS with `l`); a folder of `gs://` is listed for `kaito.sh/dataset-identity` or where it is public, not with the key of
+a service account. Plain `https` has no such list: name each file. A retraining that watches its data sees a new,
+changed or vanished file in the list.
 
 ## Layouts
 
@@ -158,6 +167,7 @@ def page() -> str:
                 sources=_sources(),
                 split=2 * PART_BYTES >> 20,
                 connections=AT_ONCE,
+                files=f"{MAX_FILES:,}",
             ),
             _layouts(),
             _MIDDLE.format(system=_code(layouts.SYSTEM[1:])),
@@ -194,6 +204,8 @@ _SOURCES = (
     ("s3://BUCKET/KEY?region=eu-west-1", "an object of S3, or of what speaks S3 at `endpoint=https://HOST`"),
     ("gs://BUCKET/KEY", "an object of Google Cloud Storage; the key is the JSON of a service account's"),
     ("abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH", "a blob of Azure Storage"),
+    ("s3://BUCKET/FOLDER/", "all files below a folder; so of `gs://`, `abfs://` and `hf://` too"),
+    ("s3://BUCKET/FOLDER/part-*.parquet", "files by a pattern; so of `gs://`, `abfs://` and `hf://` too"),
 )
 
 

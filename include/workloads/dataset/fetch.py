@@ -26,7 +26,7 @@ from include.workloads.contract import (
 )
 from include.workloads.dataset import ranges
 from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
-from include.workloads.dataset.hub_files import expand
+from include.workloads.dataset.listing import expand
 from include.workloads.dataset.ranges import (
     ANOTHER_PART,
     Parts,
@@ -113,8 +113,11 @@ class Fetcher:
         return fetched
 
     def files(self, url: str) -> list[str]:
-        """The URLs of the files that a URL means: more than itself for a hub's dataset. Raises as `fetch`."""
-        return self._tried(url, lambda: expand(self.client, url))
+        """The URLs of the files that a URL means: more than itself for a hub's dataset and a folder of a store.
+
+        Raises as `fetch`.
+        """
+        return self._tried(url, lambda: expand(self.client, url, self.limits.max_bytes))
 
     def _tried(self, url: str, work: Callable[[], Result]) -> Result:
         """What `work` gives, tried again while its faults pass."""

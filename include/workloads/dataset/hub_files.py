@@ -35,7 +35,7 @@ def expand(client: Opens, url: str) -> list[str]:
     Raises PassingFault, UserConfigError or UserDataError.
     """
     found = parse_url(url)
-    if not isinstance(found, HubDataset) or found.path:
+    if not isinstance(found, HubDataset) or not found.is_listing:
         return [url]
     info = _info(client, url)
     commit = str(info.get("sha") or found.revision)
@@ -66,13 +66,15 @@ def _info(client: Opens, url: str) -> Mapping[str, Any]:
 
 
 def chosen(found: HubDataset, names: Sequence[str], card: Any, asked: str) -> list[str]:
-    """The files of the split and subset that a URL asks for, in the order of their names.
+    """The files of the folder, pattern, or split and subset that a URL asks for, in the order of their names.
 
     :param names: of all files of the dataset.
     :param card: what the dataset's card says, as the hub gives it.
     :param asked: the URL for messages.
     """
-    usable = sorted(name for name in names if _is_data(name))
+    usable = sorted(name for name in names if is_data(name))
+    if found.path:
+        return _some([name for name in usable if found.means(name)], asked)
     subsets = _subsets(card, usable)
     subset = _one_of(subsets, found.subset, _default(subsets, card), "subset", asked)
     splits = subsets[subset]
@@ -80,6 +82,12 @@ def chosen(found: HubDataset, names: Sequence[str], card: Any, asked: str) -> li
     files = splits[split]
     if not files:
         raise UserDataError(f"{asked} has no file in {ACCEPTED} for its split {split!r}.")
+    return _some(files, asked)
+
+
+def _some(files: list[str], asked: str) -> list[str]:
+    if not files:
+        raise UserDataError(f"{asked} means no file in {ACCEPTED}.")
     if len(files) > MAX_FILES:
         raise UserDataError(f"{asked} is more than {MAX_FILES} files; name those that are wanted.")
     return files
@@ -177,7 +185,8 @@ def _split_of(name: str) -> str:
     return next((split for split, words in _WORDS.items() if parts & set(words)), "")
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
+    """Whether a file of this name is one of a dataset: by its suffix, not hidden, and not a tool's."""
     path = PurePosixPath(name)
     if any(part.startswith(".") for part in path.parts) or path.name in METADATA:
         return False

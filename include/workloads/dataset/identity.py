@@ -23,7 +23,7 @@ from include.contracts.redaction import hide
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.credentials import Credentials
-from include.workloads.dataset.signing import Request, signed, with_token
+from include.workloads.dataset.signing import Query, Request, signed, with_token
 from include.workloads.network import AddressPolicy
 
 GOOGLE_METADATA = "http://169.254.169.254"
@@ -57,18 +57,21 @@ class Identity:
     def __post_init__(self) -> None:
         self._kept: dict[tuple[str, str], tuple[float, Credentials]] = {}
 
-    def request(self, found: StoredObject) -> Request:
-        """The request for an object. Raises PassingFault, or UserConfigError where the pod has no identity."""
+    def request(self, found: StoredObject, listing: Query = None) -> Request:
+        """The request for an object, or a listing.
+
+        Raises PassingFault, or UserConfigError where the pod has no identity.
+        """
         if found.own_endpoint:
             raise UserConfigError(
                 f"{found.plain} is not of a cloud, and an identity goes to its own cloud only."
             )
         if found.scheme == S3:
-            return signed(found, self._cached(found.scheme, found.region, lambda: self._aws(found.region)))
+            credentials = self._cached(found.scheme, found.region, lambda: self._aws(found.region))
+            return signed(found, credentials, listing)
         ask = self._google_token if found.scheme == GS else self._azure_token
-        return with_token(
-            found, self._cached(found.scheme, "", lambda: Credentials({"token": ask()})).get("token")
-        )
+        token = self._cached(found.scheme, "", lambda: Credentials({"token": ask()})).get("token")
+        return with_token(found, token, listing)
 
     def _cached(self, scheme: str, region: str, ask: Callable[[], Credentials]) -> Credentials:
         known = self._kept.get((scheme, region))

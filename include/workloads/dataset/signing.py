@@ -1,4 +1,4 @@
-"""Turns an object of a store into a request that the store lets pass: a signed URL, or a token in a header.
+"""Turns an object of a store, or a listing, into a request that the store lets pass: a signed URL, or a token.
 
 obstore only computes the signature, from keys that are here; it opens no connection. The request itself goes the way of
 every other one, by a `PinnedClient`, so that an object store is no way around the network policy.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, urlencode, urlsplit
 
 from include.contracts.dataset_keys import AWS_ID, AWS_SECRET, AWS_SESSION, AZURE_KEY, AZURE_SAS, GOOGLE_KEY
 from include.contracts.dataset_urls import ABFS, GS, S3, StoredObject
-from include.contracts.redaction import redact
+from include.contracts.redaction import hide, redact
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.credentials import Credentials
 
@@ -38,21 +39,70 @@ class Request:
     headers: Mapping[str, str]
 
 
-def signed(found: StoredObject, credentials: Credentials) -> Request:
+#: What a listing asks the bucket (or container) for; None: the object itself.
+Query: TypeAlias = Mapping[str, str] | None
+
+
+def signed(found: StoredObject, credentials: Credentials, listing: Query = None) -> Request:
     """The request with the Secret's keys, or the plain one where it has none. Raises UserConfigError."""
+    plain = _address(found, listing)
     if found.scheme == ABFS:
-        if key := credentials.get(AZURE_KEY):
-            return Request(f"{found.plain}?{_sas(found, key, datetime.now(UTC))}", {})
         token = credentials.get(AZURE_SAS).lstrip("?")
-        return Request(f"{found.plain}?{token}" if token else found.plain, {})
+        if key := credentials.get(AZURE_KEY):
+            token = _sas(found, key, datetime.now(UTC), listing is not None)
+        return Request(f"{plain}{'?' if listing is None else '&'}{token}" if token else plain, {})
+    if listing is not None:
+        if found.scheme == S3 and credentials.get(AWS_ID):
+            return Request(_signed_listing(found, credentials, listing, datetime.now(UTC)), {})
+        return Request(plain, {})
     store = _STORES[found.scheme](found, credentials)
     return Request(_sign(store, found) if store else found.plain, {})
 
 
-def with_token(found: StoredObject, token: str) -> Request:
+def with_token(found: StoredObject, token: str, listing: Query = None) -> Request:
     """The request with the token of an identity."""
     version = {"x-ms-version": _AZURE_API} if found.scheme == ABFS else {}
-    return Request(found.plain, {"Authorization": f"Bearer {token}", **version})
+    return Request(_address(found, listing), {"Authorization": f"Bearer {token}", **version})
+
+
+def _address(found: StoredObject, listing: Query) -> str:
+    return found.plain if listing is None else f"{found.base}/{found.bucket}?{_canonical(listing)}"
+
+
+def _canonical(query: Mapping[str, str]) -> str:
+    return "&".join(
+        f"{quote(key, safe='~')}={quote(value, safe='~')}" for key, value in sorted(query.items())
+    )
+
+
+def _signed_listing(
+    found: StoredObject, credentials: Credentials, listing: Mapping[str, str], now: datetime
+) -> str:
+    """The URL of a listing with AWS Signature Version 4 in its query; obstore signs objects only.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+    """
+    hide(secret := credentials.get(AWS_SECRET))
+    place = urlsplit(f"{found.base}/{found.bucket}")
+    scope = (f"{now:%Y%m%d}", found.region, "s3", "aws4_request")
+    query = {
+        **listing,
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": "/".join((credentials.get(AWS_ID), *scope)),
+        "X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}",
+        "X-Amz-Expires": str(int(VALID.total_seconds())),
+        "X-Amz-SignedHeaders": "host",
+    }
+    if session := credentials.get(AWS_SESSION):
+        query["X-Amz-Security-Token"] = session
+    asked = _canonical(query)
+    request = f"GET\n{quote(place.path, safe='/~')}\n{asked}\nhost:{place.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    key = f"AWS4{secret}".encode()
+    for part in scope:
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = "\n".join((query["X-Amz-Algorithm"], query["X-Amz-Date"], "/".join(scope), digest))
+    return f"{place.geturl()}?{asked}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
 
 
 def _sign(store: Callable[[], Any], found: StoredObject) -> str:
@@ -74,15 +124,16 @@ def _sign(store: Callable[[], Any], found: StoredObject) -> str:
     return url
 
 
-def _sas(found: StoredObject, key: str, now: datetime) -> str:
-    """The query of a service SAS that reads one blob.
+def _sas(found: StoredObject, key: str, now: datetime, listing: bool = False) -> str:
+    """The query of a service SAS that reads one blob, or lists its container.
 
     https://learn.microsoft.com/rest/api/storageservices/create-service-sas, for versions since 2020-12-06. obstore 0.12
     signs the encoded name of a blob, where that page asks for the decoded one.
     """
     signed_at, end = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (now - VALID, now + VALID))
-    resource = f"/blob/{found.account}/{found.bucket}/{found.key}"
-    lines = ["r", signed_at, end, resource, "", "", "", _AZURE_API, "b", *[""] * 7]
+    permission, kind = ("l", "c") if listing else ("r", "b")
+    resource = f"/blob/{found.account}/{found.bucket}" + ("" if listing else f"/{found.key}")
+    lines = [permission, signed_at, end, resource, "", "", "", _AZURE_API, kind, *[""] * 7]
     try:
         secret = base64.b64decode(key, validate=True)
     except binascii.Error:
@@ -90,7 +141,9 @@ def _sas(found: StoredObject, key: str, now: datetime) -> str:
             f"{found.plain} cannot be signed with the Secret of kaito.sh/dataset-secret: its {AZURE_KEY} is not base64."
         ) from None
     signature = base64.b64encode(hmac.digest(secret, "\n".join(lines).encode(), "sha256")).decode()
-    return urlencode({"sv": _AZURE_API, "sr": "b", "sp": "r", "st": signed_at, "se": end, "sig": signature})
+    return urlencode(
+        {"sv": _AZURE_API, "sr": kind, "sp": permission, "st": signed_at, "se": end, "sig": signature}
+    )
 
 
 def _s3(found: StoredObject, credentials: Credentials) -> Callable[[], Any] | None:

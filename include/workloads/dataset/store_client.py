@@ -12,14 +12,14 @@ from typing import Protocol
 
 import urllib3
 
-from include.contracts.dataset_keys import HUB_TOKEN, keys_of
-from include.contracts.dataset_urls import HubDataset, StoredObject, parse_url
+from include.contracts.dataset_keys import GOOGLE_KEY, HUB_TOKEN, keys_of
+from include.contracts.dataset_urls import GS, HubDataset, StoredObject, parse_url
 from include.contracts.network_policy import Refused
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.connection import PinnedClient, shown
 from include.workloads.dataset.credentials import Credentials
 from include.workloads.dataset.identity import Identity
-from include.workloads.dataset.signing import signed
+from include.workloads.dataset.signing import Query, signed
 
 
 class Opens(Protocol):
@@ -55,10 +55,24 @@ class StoreClient:
             return self._hub(found, headers)
         return self.client.open(url, headers)
 
-    def _stored(self, found: StoredObject, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        asked = self.identity.request(found) if self.identity else signed(found, self.credentials)
+    def listing(self, found: StoredObject, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """The unread answer of a store that is asked which objects it has. Raises as `open`."""
+        if found.scheme == GS and self.credentials.get(GOOGLE_KEY):
+            raise UserConfigError(
+                f"{GOOGLE_KEY} opens objects of gs:// and does not list them; name each object, or read them as a "
+                "ServiceAccount (kaito.sh/dataset-identity)."
+            )
+        return self._stored(found, {}, query)
+
+    def _stored(
+        self, found: StoredObject, headers: Mapping[str, str], listing: Query = None
+    ) -> urllib3.BaseHTTPResponse:
+        mine = self.identity
+        asked = mine.request(found, listing) if mine else signed(found, self.credentials, listing)
         client = replace(self.client, authorization="")
-        denied = self._denied(found.scheme)
+        denied = self._denied(found.scheme) + (
+            "" if listing is None else "; to list objects is a right of its own"
+        )
         return client.open(asked.url, {**headers, **asked.headers}, denied=denied, redirects=0)
 
     def _hub(self, found: HubDataset, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:

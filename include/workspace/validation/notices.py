@@ -150,6 +150,11 @@ def _odd_values(context: Context) -> list[str]:
         found.append(
             f"annotation {names.USE_LOCAL_WEIGHTS} is for services: the tuning itself downloads the model."
         )
+    if names.DATASET_IDENTITY in notes and names.RETRAIN_POLICY in notes:
+        found.append(
+            f"annotation {names.DATASET_IDENTITY}: only the dataset's pod has this identity, so whether there is new "
+            "data cannot be asked before: each look of a retraining reads the whole dataset."
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include.contracts.dataset_keys import misuse
-from include.contracts.dataset_urls import is_whole_dataset
+from include.contracts.dataset_urls import HF, is_whole_dataset, scheme_of
 from include.contracts.image_reference import InvalidReference, parse_reference
 from include.retraining.dataset_watch import Mark
 from include.workspace.api import names
@@ -117,10 +117,13 @@ def _mark(url: str, credentials: Credentials) -> Mark:
 
 
 def _whole(client: StoreClient, url: str) -> Mark:
-    """A hub's dataset without a file's name: its commit stands for all its files."""
+    """A hub's dataset without a file's name: its commit stands for all its files. Of a store, what it lists does."""
     from include.workloads.dataset.hub_files import commit_of
+    from include.workloads.dataset.listing import mark_of
 
-    return Mark(commit=commit_of(client, url))
+    if scheme_of(url) == HF:
+        return Mark(commit=commit_of(client, url))
+    return Mark(etag=mark_of(client, url))
 
 
 def _mark_of(last: Mapping[str, str], hops: Sequence[Mapping[str, str]]) -> Mark:

@@ -17,10 +17,18 @@ from include.retraining.dataset_watch import Mark, Seen, compare
 from include.workloads.dataset.connection import PassingFault, PinnedClient
 from include.workloads.oci.credentials import Credentials
 from tests.support.dataset_server import Web, folder_server, running
-from tests.support.object_stores import AWS_ID, AWS_SECRET, s3_object
+from tests.support.object_stores import AWS_ID, AWS_SECRET, s3_list, s3_object
 from tests.support.registry_server import Handler, Registry, digest_of, registry
 
 __all__ = ["registry"]
+KEYS = {
+    "mine": {
+        "data": {
+            key: base64.b64encode(value.encode()).decode()
+            for key, value in (("AWS_ACCESS_KEY_ID", AWS_ID), ("AWS_SECRET_ACCESS_KEY", AWS_SECRET))
+        }
+    }
+}
 RIGHT = Credentials("entry", "reader", "CANARY-password")
 
 
@@ -198,11 +206,9 @@ def test_a_volume_says_nothing() -> None:
 
 def test_an_object_of_a_store_is_asked_with_a_signature(web: Web) -> None:
     web.routes["/rows/a.jsonl"] = s3_object(b"rows")
-    keys = {"AWS_ACCESS_KEY_ID": AWS_ID, "AWS_SECRET_ACCESS_KEY": AWS_SECRET}
-    held = {"data": {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}}
     named = {"metadata": {"annotations": {"kaito.sh/dataset-secret": "mine"}}}
     document = {**named, **urls(f"s3://rows/a.jsonl?endpoint={web.url('')}")}
-    assert marks(document, {"mine": held}.get) == [Mark(etag='"v1"', size="4", version="3")]
+    assert marks(document, KEYS.get) == [Mark(etag='"v1"', size="4", version="3")]
     assert marks(document) == [Mark()], "without the Secret the store refuses"
 
 
@@ -223,3 +229,22 @@ def test_a_dataset_of_a_hub_is_known_by_its_commit(web: Web) -> None:
     assert compare(first, marks(document)) is Seen.CHANGED
     web.serve(path, b"<html>")
     assert marks(document) == [Mark()]
+
+
+def test_a_folder_of_a_store_is_known_by_what_it_lists(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    objects = {f"train/{number}.jsonl": b"{}" for number in range(3)}
+    web.routes["/rows"] = s3_list(objects)
+    document = urls(f"s3://rows/train/?endpoint={web.url('')}")
+    document["metadata"] = {"annotations": {"kaito.sh/dataset-secret": "mine"}}
+    before = marks(document, KEYS.get)
+    assert before[0].etag
+    assert compare(before, marks(document, KEYS.get)) is Seen.SAME
+    for change in ({"train/3.jsonl": b"{}"}, {"train/0.jsonl": b"[]"}):
+        objects |= change
+        now = marks(document, KEYS.get)
+        assert compare(before, now) is Seen.CHANGED
+        before = now
+    del objects["train/2.jsonl"]
+    assert compare(before, marks(document, KEYS.get)) is Seen.CHANGED
+    assert marks(document) == [Mark()]
+    assert "CANARY" not in caplog.text

@@ -32,6 +32,7 @@ CATALOG = load_catalog()
         ({"metadata.annotations": {"kaito.sh/disable-benchmark": "yes"}}, "only 'true' turns the benchmark off"),
         ({"metadata.annotations": {"kaito.sh/enablelb": "true"}}, "only 'True', spelled so"),
         ({"metadata.annotations": {"kaito.sh/use-local-weights": "true"}}, "the tuning itself downloads the model"),
+        ({"metadata.annotations": {"kaito.sh/dataset-identity": "kaito-dataset", "kaito.sh/retrain-policy": "weekly"}}, "each look of a retraining reads the whole dataset"),
     ],
 )  # fmt: skip
 def test_a_notice(changes: dict[str, Any], words: str) -> None:
