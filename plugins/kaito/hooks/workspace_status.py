@@ -24,6 +24,7 @@ OURS = frozenset(
         "machines",
         "run",
         "model",
+        "task",
         "progress",
         "adapter",
         "adapters",
