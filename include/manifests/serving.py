@@ -83,6 +83,7 @@ def stateful_set(
             "replicas": plan.node_count,
             "serviceName": names.headless_service(document),
             "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
             "selector": {"matchLabels": selector(workspace)},
             "template": template,
         },

@@ -62,7 +62,7 @@ def rollout_status(
     if len(pods) < wanted and (refused := _refused(stateful_set, events)):
         return RolloutStatus(False, "ContainerStartError", f"No pod can be created: {refused}")
     if pods:  # the counters of the StatefulSet are a moment older
-        ready = min(ready, sum(map(_is_ready, standing)))
+        ready = min(ready, sum(map(is_ready, standing)))
     sentence = f"{ready} of {wanted} replica(s) ready"
     if ready >= wanted:
         late = (
@@ -86,7 +86,7 @@ def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]
     return str(told[-1].get("message") or "") if told else ""
 
 
-def _is_ready(pod: Mapping[str, Any]) -> bool:
+def is_ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod counts as ready, or its containers do where nobody has said it of the pod."""
     status = pod.get("status") or {}
     told = next((one for one in status.get("conditions") or () if one.get("type") == "Ready"), None)
@@ -100,7 +100,7 @@ def _stage(pods: Sequence[Mapping[str, Any]]) -> str:
     """Say in a few words what the first pod that is not ready is doing."""
     if not pods:
         return "the pod is being made"
-    pod = next((pod for pod in pods if not _is_ready(pod)), pods[0])
+    pod = next((pod for pod in pods if not is_ready(pod)), pods[0])
     name, node = pod["metadata"].get("name"), (pod.get("spec") or {}).get("nodeName")
     if pod["metadata"].get("deletionTimestamp"):
         return f"pod {name} is being deleted"
@@ -111,6 +111,6 @@ def _stage(pods: Sequence[Mapping[str, Any]]) -> str:
         if "waiting" in state:
             return f"{container.get('name')} waits ({(state['waiting'] or {}).get('reason') or 'starting'})"
     phase = (pod.get("status") or {}).get("phase")
-    if phase == "Running" and not _is_ready(pod):
+    if phase == "Running" and not is_ready(pod):
         return f"pod {name} runs on Node {node}, which does not report on it"
     return f"pod {name} is {'starting on Node ' + str(node) if node else 'waiting for the scheduler'}"

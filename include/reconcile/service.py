@@ -12,6 +12,7 @@ from typing import Any
 from include.pools import lost_nodes as lost
 from include.pools.observed import PoolMachine, group_status, shortfall
 from include.pools.status import PoolStatus, node_problem
+from include.reconcile import surge
 from include.reconcile.case import SERVING, TUNING, Case, ended, label
 from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
@@ -171,7 +172,8 @@ def mark_not_ready(builder: DecisionBuilder, *, under_way: bool = False) -> None
     """
     case = builder.case
     verdict = rollout_status(case.stateful_set, case.serving_pods)
-    if not verdict.ready:
+    planned = int(case.status.get("targetNodeCount") or 0)
+    if not verdict.ready and not (under_way and surge.keeps_answering(case.stateful_set, planned)):
         for kind in (T.INFERENCE_READY, T.WORKSPACE_READY):
             if builder.says(kind) and (kind == T.INFERENCE_READY or case.serves):
                 builder.condition(

@@ -15,6 +15,8 @@ from include import manifests
 from include.contracts import pooling
 from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
+from include.reconcile import surge
+from include.reconcile.surge import Stage
 from include.workspace.api import access, names
 from include.workspace.status import conditions, retraining
 from include.workspace.status.adapter import published
@@ -30,7 +32,8 @@ from kaito.hooks.api import (
     ClusterError,
 )
 from kaito.hooks.kubernetes import StaleWorkspace
-from kaito.settings import manifest_settings
+from kaito.operators import surge as second_pod
+from kaito.settings import connection_id, manifest_settings
 from kaito.tasks import earlier_service, performance, served_adapters
 from kaito.tasks.base import Run, WorkspaceTask, tries_left
 from kaito.tasks.earlier_service import TEMPLATE_DIGEST
@@ -62,6 +65,68 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
         self.adapter_task_id = adapter_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
+        run, plan, adapters = self._read(context)
+        for adapter in adapters:
+            self.log.info("Adapter %s: %s", adapter["name"], adapter.get("image") or "from its volume")
+        told = f"Rolling out {plan.model} with {len(adapters)} adapter(s)"
+        try:
+            live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
+            stateful_set = self._stateful_set(run, plan, adapters, live)
+            stage, how = second_pod.begins(plan, live, stateful_set)
+            phase = conditions.Phase.INFERENCE_READY if stage else conditions.Phase.ROLLING_OUT
+            self.report(run, phase, f"{told}; {how}" if how else told)
+            self._make_key(run)
+            for service in manifests.services(run.workspace, plan):
+                self.cluster.apply(SERVICE, service)
+            self.cluster.apply(NETWORK_POLICY, manifests.network_policy(run.workspace, plan))
+            self.cluster.apply(DISRUPTION_BUDGET, manifests.disruption_budget(run.workspace))
+            served_adapters.write(self.cluster, run, adapters, manifests.are_followed(plan, adapters))
+            self.cluster.apply(STATEFUL_SET, surge.at(stateful_set, stage) if stage else stateful_set)
+        except ClusterError as error:
+            raise self._refused(run, error, context) from None
+        if stage:
+            self._wait_for(run, stage)
+        return self._end(run, plan, adapters)
+
+    def go_on(self, context: Context, event: Mapping[str, Any], stage: str) -> dict[str, Any]:
+        """Come back from the wait for a pod beside the one that answers, or in its place."""
+        run, plan, adapters = self._read(context)
+        message = str(event.get("message") or "")
+        if event.get("stale"):
+            raise AirflowFailException(message)
+        ready, first, following = (
+            bool(event.get("ready")),
+            Stage(stage) is Stage.BESIDE,
+            Stage(stage).following,
+        )
+        full = first and event.get("room") is False
+        if not ready and not first:  # the second pod is as wanted, and goes on answering
+            raise self._given_up(run, f"{message}. Pod {run.name}-1 answers meanwhile.")
+        try:
+            live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
+            stateful_set = self._stateful_set(run, plan, adapters, live)
+            if ready and following:
+                stateful_set = surge.at(stateful_set, following)
+            elif not ready and not full:
+                stateful_set = surge.withdrawn(stateful_set)
+            self.cluster.apply(STATEFUL_SET, stateful_set)
+        except ClusterError as error:
+            raise self._refused(run, error, context) from None
+        self.log.info("%s", message)
+        if ready and following:
+            self._wait_for(run, following)
+        if full:
+            told = f"No Node has room for a second pod, so the one that answers is replaced: {message}"
+            self.report(run, conditions.Phase.ROLLING_OUT, told)
+        elif not ready:
+            raise self._given_up(run, f"{message}. The earlier pod still answers.")
+        return self._end(run, plan, adapters)
+
+    def _given_up(self, run: Run, message: str) -> AirflowFailException:
+        self.report(run, conditions.Phase.INFERENCE_FAILED, message)
+        return AirflowFailException(message)
+
+    def _read(self, context: Context) -> tuple[Run, Plan, list[dict[str, Any]]]:
         run = self.this_run(context)
         fail_if_stopped(self, context)
         try:
@@ -71,35 +136,25 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
         plan = run.serving_plan
         if plan is None:
             raise RuntimeError("A run without a serving plan came to the rollout.")
-        adapters = self._adapters(run, live, context)
-        for adapter in adapters:
-            self.log.info("Adapter %s: %s", adapter["name"], adapter.get("image") or "from its volume")
-        self.report(
-            run, conditions.Phase.ROLLING_OUT, f"Rolling out {plan.model} with {len(adapters)} adapter(s)"
-        )
-        try:
-            self._make_key(run)
-            for service in manifests.services(run.workspace, plan):
-                self.cluster.apply(SERVICE, service)
-            self.cluster.apply(NETWORK_POLICY, manifests.network_policy(run.workspace, plan))
-            self.cluster.apply(DISRUPTION_BUDGET, manifests.disruption_budget(run.workspace))
-            followed = manifests.are_followed(plan, adapters)
-            stateful_set = self._stateful_set(run, plan, adapters)
-            served_adapters.write(self.cluster, run, adapters, followed)
-            made = self.cluster.apply(STATEFUL_SET, stateful_set)
-            if followed:
-                served_adapters.look_now(self.cluster, run, adapters)
-        except ClusterError as error:
-            message = f"The rollout was refused: {error}"
-            again = error.transient and tries_left(context)
-            self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=again)
-            if error.transient:
-                raise
-            raise AirflowFailException(message) from None
+        return run, plan, self._adapters(run, live, context)
+
+    def _wait_for(self, run: Run, stage: Stage) -> None:
+        arguments = second_pod.wait(run, stage, self.kubernetes_conn_id or connection_id())
+        self.defer(method_name="go_on", **arguments)
+
+    def _refused(self, run: Run, error: ClusterError, context: Context) -> Exception:
+        message = f"The rollout was refused: {error}"
+        again = error.transient and tries_left(context)
+        self.report(run, conditions.Phase.INFERENCE_FAILED, message, again=again)
+        return error if error.transient else AirflowFailException(message)
+
+    def _end(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
+        if manifests.are_followed(plan, adapters):
+            served_adapters.look_now(self.cluster, run, adapters)
         images = [place for one in adapters for place in adapter_place(one.get("image"), None)]
         served = images[0].version if len(images) == 1 else None
         self.tell_lineage(images, [service_place(run.namespace, run.name, served)])
-        return {"stateful_set": made["metadata"]["name"], "adapters": adapters}
+        return {"stateful_set": run.name, "adapters": adapters}
 
     def _make_key(self, run: Run) -> None:
         """Make the service's key where it is ours and absent; a key of the user's own must be there."""
@@ -122,13 +177,14 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
             self.report(run, conditions.Phase.INFERENCE_FAILED, message)
             raise AirflowFailException(message)
 
-    def _stateful_set(self, run: Run, plan: Plan, adapters: list[dict[str, Any]]) -> dict[str, Any]:
+    def _stateful_set(
+        self, run: Run, plan: Plan, adapters: list[dict[str, Any]], live: dict[str, Any] | None
+    ) -> dict[str, Any]:
         inference = run.workspace.inference
         config = inference.config if inference else None
         data = (self.cluster.find(CONFIG_MAP, config, run.namespace) or {}).get("data") if config else None
         flags = references.parsed((data or {}).get(INFERENCE_KEY))
         wanted = manifests.stateful_set(run.workspace, plan, manifest_settings(), run.run_id, adapters, flags)
-        live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
         result = unrolled(wanted, live, data)
         earlier_service.note(self.cluster, run, result, live)
         return result

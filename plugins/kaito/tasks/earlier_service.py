@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from include.reconcile import surge
 from include.workspace.api import names
 from kaito.hooks.api import CONFIG_MAP, STATEFUL_SET
 
@@ -71,6 +72,7 @@ def put_back(cluster: KaitoClusterHook, run: Run, live: Object) -> bool:
         if key in live["metadata"]
     }
     spec = {key: live["spec"][key] for key in _SPEC if key in live["spec"]}
+    spec["updateStrategy"] = surge.up_to(0)
     if kept["adapters"]:
         name = names.adapters_config_map(run.document)
         labels = {key: value for key, value in kept["labels"].items() if key != names.RUN_ID}

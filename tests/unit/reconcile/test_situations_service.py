@@ -97,6 +97,21 @@ def test_a_node_that_is_not_ready_gets_a_minute_and_then_a_successor() -> None:
     story.lives(ready)
 
 
+@pytest.mark.parametrize(("answering", "said"), [(1, "True"), (0, "False")])
+def test_a_second_pod_that_starts_beside_the_one_that_answers_takes_nothing_back(
+    answering: int, said: str
+) -> None:
+    story = Story("inference").lives(ready)
+    story.shell.config = "digest-1"
+    story.reconcile()
+    found = story.cluster.find("StatefulSet", NAME)
+    assert found is not None
+    found["spec"]["replicas"] = 2
+    story.cluster.change("StatefulSet", found, status={"readyReplicas": answering})
+    assert story.reconcile().situation == "running"
+    assert story.condition("InferenceReady")[0] == said
+
+
 def test_a_changed_inference_config_rolls_the_live_service() -> None:
     story = Story("inference").lives(ready)
     story.shell.config = "digest-1"
