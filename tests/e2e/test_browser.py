@@ -73,6 +73,8 @@ def test_the_form_shows_machines_a_plan_and_faults(
     page.locator("select[name=machine]").select_option("Standard_NC24ads_A100_v4")
     page.locator("#report", has_text="USD").wait_for()
     assert "name: from-the-form" in page.locator("#yaml").input_value()
+    page.locator("select[name=objective]").select_option("dpo")
+    page.wait_for_function("document.getElementById('yaml').value.includes('kaito.sh/tuning-objective: dpo')")
     assert page.locator("#apply").is_enabled()
     picture(page, "new")
     assert complaints == []
@@ -141,6 +143,25 @@ def test_search_dark_and_a_phone(
     assert complaints == []
 
 
+@pytest.mark.usefixtures("broken")
+def test_the_keyboard_is_enough(stack: ReconciledStack, open_browser: Open, complaints: list[str]) -> None:
+    page = open_browser()
+    page.goto(pages(stack, f"/default/{BROKEN}"))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.open") == "act-pause"
+    page.keyboard.press("Enter")
+    page.locator("dialog[open]").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("dialog[open]").wait_for(state="detached")
+    assert page.evaluate("document.activeElement.dataset.open") == "act-pause", "the focus comes back"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert complaints == []
+
+
 def _fits(page: Any) -> None:
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert wide <= 0, f"{page.url} is {wide} px wider than a phone"
@@ -172,6 +193,20 @@ def test_a_tuned_workspace_shows_stages_curve_cost_and_commands(
         assert word in shown, word
     assert page.locator(".stages .bar").count() > 8
     picture(page, "workspace")
+    data = page.locator("section", has=page.locator("#data"))
+    assert data.locator(".count").count() > 0
+    assert data.locator(".sample").count() == 3
+    for row in data.locator(".sample").all():
+        assert row.locator("mark.learnt").count() > 0, (
+            "the tokenizer is on this machine, so the mask is known"
+        )
+    page.get_by_role("navigation", name="On this page").get_by_role("link", name="Data").click()
+    picture(page, "data")
+    titles = page.locator("#training figcaption").all_inner_texts()
+    assert [one.partition(":")[0] for one in titles] == [
+        *("Loss", "Tokens per second", "Learning rate"),
+        "Memory at its peak, GiB",
+    ]
     page.locator("#training").scroll_into_view_if_needed()
     picture(page, "training")
     page.locator("#question").fill("What is 1 plus 1?")
@@ -184,6 +219,23 @@ def test_a_tuned_workspace_shows_stages_curve_cost_and_commands(
     page.goto(f"{stack.api.server.url}/kaito/cost?by=workspace")
     assert TUNED in page.inner_text("main")
     picture(page, "cost")
+    assert complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tuned")
+def test_all_of_a_tuned_workspace_fits_a_phone(
+    stack: ReconciledStack, open_browser: Open, picture: Picture, complaints: list[str]
+) -> None:
+    page = open_browser(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(pages(stack, f"/default/{TUNED}"))
+    page.locator("#training polyline").first.wait_for()
+    _fits(page)
+    picture(page, "phone-tuned")
+    page.locator("#data").scroll_into_view_if_needed()
+    picture(page, "phone-data")
+    page.goto(f"{stack.api.server.url}/kaito/cost?by=workspace")
+    _fits(page)
     assert complaints == []
 
 
