@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 Open = Callable[..., Any]
 Picture = Callable[[Any, str], None]
+#: Let the page believe that nobody sees it, or that somebody does again.
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 TUNED, BROKEN = "support-answers", "broken-registry"
 
 
@@ -73,9 +79,15 @@ def test_the_form_shows_machines_a_plan_and_faults(
     page.locator("select[name=machine]").select_option("Standard_NC24ads_A100_v4")
     page.locator("#report", has_text="USD").wait_for()
     assert "name: from-the-form" in page.locator("#yaml").input_value()
-    page.locator("select[name=objective]").select_option("dpo")
-    page.wait_for_function("document.getElementById('yaml').value.includes('kaito.sh/tuning-objective: dpo')")
+    with page.expect_response("**/kaito/api/draft") as drawn:
+        page.locator("select[name=objective]").select_option("dpo")
+    assert f"{names.TUNING_OBJECTIVE}: dpo" in drawn.value.json()["yaml"]
+    page.locator("#apply:enabled").wait_for()
     assert page.locator("#apply").is_enabled()
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    assert download.value.suggested_filename == "workspace.yaml"
+    assert "name: from-the-form" in Path(download.value.path()).read_text()
     picture(page, "new")
     assert complaints == []
 
@@ -159,6 +171,43 @@ def test_the_keyboard_is_enough(stack: ReconciledStack, open_browser: Open, comp
     page.locator("dialog[open]").wait_for(state="detached")
     assert page.evaluate("document.activeElement.dataset.open") == "act-pause", "the focus comes back"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_page_rests_while_it_is_hidden_and_says_when_nobody_answers(
+    stack: ReconciledStack, open_browser: Open, complaints: list[str]
+) -> None:
+    page = open_browser()
+    page.clock.install()
+    page.goto(pages(stack, f"/default/{BROKEN}"))
+    page.locator("#live", has_text="Up to date").wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(HIDE, True)
+    page.clock.run_for(120_000)
+    assert asked == []
+    with page.expect_request("**/part/workspaces/**"):
+        page.evaluate(HIDE, False)
+    page.locator("#live", has_text="Up to date").wait_for()
+    page.route("**/part/workspaces/**", lambda route: route.abort())
+    page.clock.run_for(10_000)
+    page.locator("#live", has_text="Not up to date: Airflow does not answer").wait_for()
+    assert page.locator("#seen .state", has_text="Failed").count(), "what was seen stays"
+    assert complaints == []
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_yaml_and_the_commands_can_be_copied(
+    stack: ReconciledStack, open_browser: Open, complaints: list[str]
+) -> None:
+    page = open_browser(permissions=["clipboard-read", "clipboard-write"])
+    page.goto(pages(stack, f"/default/{BROKEN}"))
+    for which, text in (("yaml", "kind: Workspace"), ("command-1", f"kubectl get workspace {BROKEN}")):
+        button = page.locator(f"[data-copy={which}]")
+        button.click()
+        page.locator(f"[data-copy={which}]", has_text="Copied").wait_for()
+        assert text in page.evaluate("navigator.clipboard.readText()")
     assert complaints == []
 
 
