@@ -11,6 +11,9 @@ from kaito.operators.finish import shortfall
 from kaito.operators.hand_over import HandOverGpuPoolOperator
 from kaito.sensors.base import WorkspaceSensor
 from kaito.sensors.workspace import CandidatePoolReadySensor, GpuPoolReadySensor
+from kaito.settings import base_url
+
+from include.views.timeline import label
 
 SENTENCE = [
     "preflight",
@@ -243,3 +246,15 @@ def test_the_step_that_a_user_stopped_is_named_also_when_it_waited_for_a_worker(
             step: "success" if at < before else "skipped" for at, step in enumerate(needed)
         }
         assert shortfall(states, needed) == f"stopped before {stopped} was done"
+
+
+def test_every_dag_has_a_name_a_page_of_words_and_a_way_to_all_workspaces(bag: DagBag) -> None:
+    for dag in bag.dags.values():
+        assert dag.dag_display_name.startswith("KAITO: "), dag.dag_id
+        assert dag.doc_md, dag.dag_id
+        assert dag.owner_links == {"kaito": f"{base_url()}/kaito/workspaces"}, dag.dag_id
+
+
+def test_every_step_of_a_workspace_has_words_on_its_page(bag: DagBag) -> None:
+    for name in ("kaito_tune", "kaito_serve", "kaito_retrain"):
+        assert [one for one in bag.dags[name].task_ids if label(one) == one] == [], name
