@@ -126,3 +126,6 @@ def test_adapters_and_a_model_image_are_refused_with_it() -> None:
     assert set(told) == {"inference.adapters", f"metadata.annotations[{names.MODEL_IMAGE}]"}
     assert "are for models that write text, and all-minilm-l6-v2 embeds" in told["inference.adapters"]
     assert "kaito.sh/model-volume" in told[f"metadata.annotations[{names.MODEL_IMAGE}]"]
+    boxed = replace(MINILM, name="boxed", hf_id="acme/boxed", image="r.example.com/kaito-boxed:1")
+    [fault] = validate(serving(boxed.hf_id, T4), CATALOG.with_hub_model(boxed))
+    assert (fault.rule, fault.path) == ("F60", "inference.preset.name")

@@ -106,10 +106,12 @@ def what_embeds_is_served_whole(context: Context) -> Iterator[Fault]:
     if ws.inference.adapters:
         message = f"are for models that write text, and {does}"
         yield Fault("inference.adapters", len(ws.inference.adapters), "F60", message, "remove them")
-    if ws.annotations.get(names.MODEL_IMAGE):
-        message = f"cannot hold the folders of sentence-transformers, and {does}"
-        hint = f"remove it, or put the files on a volume ({names.MODEL_VOLUME})"
-        yield Fault(f"metadata.annotations[{names.MODEL_IMAGE}]", None, "F60", message, hint)
+    noted = ws.annotations.get(names.MODEL_IMAGE)
+    if noted or model.image:
+        path = f"metadata.annotations[{names.MODEL_IMAGE}]" if noted else "inference.preset.name"
+        message = f"cannot come from a model image, which has no room for 1_Pooling and the like: {does}"
+        hint = f"put its files on a volume ({names.MODEL_VOLUME})"
+        yield Fault(path, noted or model.name, "F60", message, hint)
 
 
 def heads_can_be_shared(context: Context) -> Iterator[Fault]:
