@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics import stats_utils
 from kaito import metrics
 from kaito.controller.reconciler import Outcome
 from kaito.operators import ledger, reconcile
@@ -39,6 +43,11 @@ class Sent:
     def timing(self, name: str, spent: timedelta, tags: dict[str, str]) -> None:
         self.found.append(("timing", name, spent.total_seconds(), tags))
 
+    def stand_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Take the place of Airflow's functions."""
+        for kind in ("gauge", "incr", "timing"):
+            patch.setattr(metrics, kind, getattr(self, kind))
+
     @property
     def names(self) -> set[str]:
         return {name for _, name, _, _ in self.found}
@@ -47,8 +56,7 @@ class Sent:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     found = Sent()
-    for kind in ("gauge", "incr", "timing"):
-        monkeypatch.setattr(metrics, kind, getattr(found, kind))
+    found.stand_in(monkeypatch)
     monkeypatch.setattr(metrics, "_loses_tags", lambda: False)
     return found
 
@@ -138,3 +146,54 @@ def test_the_deployment_s_exporter_has_labels_and_our_names(sent: Sent) -> None:
     everything(sent)
     for name in sent.names:
         assert re.fullmatch(mapping["match"], f"airflow.{name}")
+
+
+def parsed(line: str) -> tuple[str, str, float, dict[str, str]]:
+    """A line of StatsD, with labels as InfluxDB has them: `name,label=value:1|c`."""
+    found = re.fullmatch(r"([\w.]+)((?:,\w+=[^,:|]+)*):([\d.]+)\|(c|g|ms)", line)
+    assert found, line
+    labels = dict(pair.split("=") for pair in found[2].split(",")[1:])
+    value = float(found[3]) / (1000 if found[4] == "ms" else 1)
+    return {"c": "counter", "g": "gauge", "ms": "timing"}[found[4]], found[1], value, labels
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A StatsD server that Airflow's own client sends to, set up as a task sets it up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        told = {"on": "True", "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        for key, value in {**told, "influxdb_enabled": "True"}.items():
+            monkeypatch.setenv(f"AIRFLOW__METRICS__STATSD_{key.upper()}", value)
+        stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
+        yield server
+        stats.initialize(factory=NoStatsLogger, export_legacy_names=True)
+
+
+def lines(collector: socket.socket, count: int) -> list[tuple[str, str, float, dict[str, str]]]:
+    return [parsed(line) for _ in range(count) for line in collector.recv(4096).decode().splitlines()]
+
+
+def test_airflow_s_client_sends_all_of_them_over_the_wire(collector: socket.socket) -> None:
+    asked = Sent()
+    with pytest.MonkeyPatch.context() as patch:
+        asked.stand_in(patch)
+        everything(asked)
+    everything(asked)
+    got = lines(collector, len(asked.found))
+    assert [(kind, name, labels) for kind, name, _, labels in got] == [
+        (kind, f"airflow.{name}", labels) for kind, name, _, labels in asked.found
+    ]
+    values = {name: value for kind, name, value, _ in got if kind != "timing"}
+    assert values == {f"airflow.{name}": value for kind, name, value, _ in asked.found if kind != "timing"}
+    assert next(value for _, name, value, _ in got if name == "airflow.kaito_run_queue") == 600
+
+
+def test_plain_statsd_has_the_labels_in_the_name(
+    collector: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "False")
+    stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
+    metrics.tell_gauges([Gauge("kaito_workspace_count", 3, {"phase": "pending"})])
+    assert lines(collector, 1) == [("gauge", "airflow.kaito_workspace_count.pending", 3, {})]
