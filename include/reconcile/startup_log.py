@@ -1,4 +1,4 @@
-"""How far a server that starts has come, by the last lines of its log: weights that arrive, weights that are read.
+"""How far a pod that starts has come, by the last lines of its log: weights that arrive, weights that are read.
 
 A pod that downloads 60 GiB is Running and not Ready for half an hour; its log alone says that it gets on.
 """
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from include.workspace.status.startup import DOWNLOADING, LOADING, share
+from include.workspace.status.startup import DOWNLOADING, LOADING, STEP_PERCENT, share
 
 #: What `include.workloads.weights.pace` writes of a download, and vLLM of the files that it reads.
 _DOWNLOAD = re.compile(
@@ -38,6 +38,11 @@ class Startup:
     @property
     def percent(self) -> int:
         return share(self.step, self.total)
+
+    @property
+    def step_of_it(self) -> str:
+        """The same for as long as it has not moved by a step that is worth a write of the status."""
+        return f"{self.stage} {self.percent // STEP_PERCENT}"
 
     def status(self) -> dict[str, Any]:
         """The status' `progress`, in the shape that a training's has."""

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 class Logger(Protocol):
     """The calls that ``logging.Logger`` and Airflow's structured logger have alike."""
 
+    def debug(self, event: object, /, *args: Any) -> Any:
+        """Log what only somebody asks for who looks for a cause."""
+
     def info(self, event: object, /, *args: Any) -> Any:
         """Log what happens."""
 

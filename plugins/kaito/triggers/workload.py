@@ -23,10 +23,12 @@ from airflow.triggers.base import TriggerEvent
 
 from include.pools import lost_nodes as lost
 from include.reconcile.pod_problems import StartWatch
-from include.workspace.status import conditions
+from include.reconcile.startup_log import Startup
+from include.workspace.status import conditions, startup
 from kaito.hooks.api import NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
 from kaito.triggers.base import FENCE_SECONDS, Served, write_status
+from kaito.triggers.startup import StartupLog
 
 #: The provider's label of a pod: the try that made it; here, that took it up last.
 TRY_LABEL = "try_number"
@@ -179,7 +181,7 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
     async def _until_stuck(self) -> str:
         """Return why the pod cannot start, as soon as that is sure; tell the Workspace's author what it waits for."""
         hook, watch = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id), StartWatch(self.holds_machines)
-        said = ""
+        log, told = StartupLog(self.log), ""
         while True:
             try:
                 pod = await hook.find(POD, self.pod_name, self.pod_namespace)
@@ -189,14 +191,20 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
             seen = watch.look(pod, time.monotonic()) if pod else None
             if seen and seen.hopeless:
                 return seen.message
-            if seen and seen.message != said:
-                said = seen.message
-                await self._tell(hook, self.working if seen.running else self.pending, said)
+            if pod and seen:
+                said = None if seen.running else await log.read(hook, self.pod_namespace, [pod])
+                news = f"{seen.message} {said.step_of_it if said else ''}"
+                if news != told:
+                    told = news
+                    phase, message = self.working if seen.running else self.pending, seen.message
+                    await self._tell(hook, phase, f"{message}, {said}" if said else message, said)
             if seen and seen.running:
                 await asyncio.Event().wait()
             await asyncio.sleep(START_SECONDS)
 
-    async def _tell(self, hook: AsyncKaitoClusterHook, phase: str, message: str) -> None:
+    async def _tell(
+        self, hook: AsyncKaitoClusterHook, phase: str, message: str, said: Startup | None = None
+    ) -> None:
         """Put what the pod does into the Workspace's conditions; what cannot be written is no failure of the pod."""
         self.log.info("%s", message)
         if not phase:
@@ -204,7 +212,8 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
 
         def next_status(live: dict[str, Any]) -> dict[str, Any]:
             now = datetime.now(UTC)
-            return conditions.progress(live, phase, message=message, generation=self.generation, now=now)
+            found = conditions.progress(live, phase, message=message, generation=self.generation, now=now)
+            return startup.written(found, said.status() if said else None)
 
         mine = Served(self.workspace_uid, self.generation)
         await write_status(hook, (self.workspace, self.pod_namespace), mine, next_status, self.log)

@@ -155,7 +155,7 @@ async def test_a_server_that_downloads_says_how_far_it_is(
 async def test_the_status_shows_a_download_and_is_written_only_when_it_has_moved(
     cluster: FakeCluster, logs: tuple[list[str], list[Request]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kaito.triggers.rollout.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("kaito.triggers.startup.LOG_SECONDS", 0.0)
     percents = [*range(20, 35), 34]
     logs[0].extend(f"{p} of 100 MiB ({p}%), {p} MiB/s, about {100 - p} s left" for p in percents)
     written: list[Any] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -268,5 +270,48 @@ async def test_the_condition_says_when_the_pod_runs_and_where(
         while cluster.condition(NAME, "JobStarted").get("status") != "True":
             await asyncio.sleep(0.005)
     assert "gpu-0" in cluster.condition(NAME, "JobStarted")["message"]
+    ends.set()
+    assert await waiting == [{"status": "success"}]
+
+
+async def test_a_pod_that_downloads_its_model_first_says_how_far_it_is(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event
+) -> None:
+    monkeypatch.setattr(workload, "START_SECONDS", 0.001)
+    monkeypatch.setattr("kaito.triggers.startup.LOG_SECONDS", 0.0)
+    percents = iter([*range(20, 31), 30])
+    told: list[int] = []
+
+    @asynccontextmanager
+    async def stream(_: FakeCalls, request: Any) -> AsyncIterator[SimpleNamespace]:
+        now = next(percents, 30)
+
+        async def text(errors: str) -> str:
+            return f"  {now} of 100 MiB ({now}%), 1 MiB/s\n"
+
+        yield SimpleNamespace(text=text)
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = cluster.objects["workspaces", "default", NAME].get("status") or {}
+        if (said := found.get("progress")) and [said["percent"]] != told[-1:]:
+            told.append(said["percent"])
+        return found
+
+    monkeypatch.setattr(FakeCalls, "stream", stream, raising=False)
+    trigger = make_trigger(cluster, workspace, monkeypatch, pending="TuningPending", working="Tuning")
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
+    loading = {"name": "weights", "ready": False, "state": {"running": {}}}
+    cluster.add(POD, {**PENDING, "status": {"phase": "Pending", "initContainerStatuses": [loading]}})
+    waiting = asyncio.create_task(events(trigger))
+    async with asyncio.timeout(5):
+        while told[-1:] != [30]:
+            status()
+            await asyncio.sleep(0)
+        message = cluster.condition(NAME, "JobStarted")["message"]
+        cluster.add(POD, {**PENDING, "spec": {"nodeName": "gpu-0"}, "status": {"phase": "Running"}})
+        while "progress" in status():
+            await asyncio.sleep(0)
+    assert told == [20, 25, 30], "only what has moved by a step is written"
+    assert "downloading the weights: 30 of 100 MiB" in message
     ends.set()
     assert await waiting == [{"status": "success"}]
