@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.triggers.hitl import HITLTrigger
@@ -18,6 +19,9 @@ from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 POKE_SECONDS = 5.0
+#: Airflow itself resumes the task when somebody answers: only an answer that came just before the task was deferred has
+#: to be asked for. The first question builds a whole API in the triggerer, which holds up all its triggers meanwhile.
+ASKED_EVERY = timedelta(minutes=1)
 DIGITS = 12
 
 
@@ -49,10 +53,12 @@ class ApprovalTrigger(HITLTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        hook = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id)
+        hook, asked = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id), utcnow()
         while True:
-            late = self.timeout_datetime is not None and self.timeout_datetime < utcnow()
-            event = await self._in_airflow(late)
+            now, event = utcnow(), None
+            late = self.timeout_datetime is not None and self.timeout_datetime < now
+            if late or now - asked >= ASKED_EVERY:
+                event, asked = await self._in_airflow(late), now
             if event is None and (annotation := await self._annotated(hook)):
                 self.log.info("Answered by the annotation %s of the Workspace.", annotation)
                 option = self.options[0 if annotation == names.APPROVE else 1]

@@ -771,11 +771,12 @@ async def test_an_annotation_answers_for_its_candidate_alone(
             late = {names.APPROVE: NEW} if option is None and Hook.looks > 3 else annotations
             return {"metadata": {"annotations": late}}
 
-    async def nobody() -> None:
-        return None
+    async def too_soon() -> NoReturn:
+        raise AssertionError("Airflow resumes the task by itself")
 
     monkeypatch.setattr(retraining_triggers, "AsyncKaitoClusterHook", Hook)
-    monkeypatch.setattr(made, "_answer", nobody)
+    monkeypatch.setattr(made, "_answer", too_soon)
+    monkeypatch.setattr(made, "_in_airflow", lambda _: too_soon())
     event = await anext(made.run())
     assert event.payload["chosen_options"] == [option or "Approve"]
     assert (Hook.looks > 3) is (option is None)
@@ -798,6 +799,7 @@ async def test_an_answer_is_waited_for_while_airflow_s_database_is_away(
     async def nobody(_: Any) -> None:
         return None
 
+    monkeypatch.setattr(retraining_triggers, "ASKED_EVERY", timedelta())
     monkeypatch.setattr(made, "_handle_timeout" if late else "_answer", look)
     monkeypatch.setattr(made, "_annotated", nobody)
     assert await anext(made.run()) is answer
