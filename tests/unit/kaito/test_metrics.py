@@ -187,7 +187,8 @@ def test_airflow_s_client_sends_all_of_them_over_the_wire(collector: socket.sock
     ]
     values = {name: value for kind, name, value, _ in got if kind != "timing"}
     assert values == {f"airflow.{name}": value for kind, name, value, _ in asked.found if kind != "timing"}
-    assert next(value for _, name, value, _ in got if name == "airflow.kaito_run_queue") == 600
+    assert ("timing", "airflow.kaito_run_queue", 600, {"dag": "kaito_tune"}) in got
+    assert ("counter", "airflow.kaito_run_count", 1, {"dag": "kaito_tune", "outcome": "success"}) in got
 
 
 def test_plain_statsd_has_the_labels_in_the_name(
