@@ -45,6 +45,11 @@ class DataReport:
     scripts: Sequence[tuple[str, str]]
     samples: Sequence[Sequence[tuple[str, bool]]]
 
+    @property
+    def masked(self) -> bool:
+        """Whether the rows tell what is learnt of them: they do where the model's tokenizer was at hand."""
+        return any(learnt for row in self.samples for _, learnt in row)
+
 
 def data_report(told: object, samples: object = None) -> DataReport | None:
     """The report of a dataset step's result, None where it has none.

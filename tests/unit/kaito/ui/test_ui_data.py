@@ -111,6 +111,12 @@ def test_a_run_that_trained_nothing_anew_shows_the_report_of_the_run_that_fetche
     assert 'id="data"' in page(other, first)
 
 
+def test_rows_whose_mask_is_not_known_say_so(page: Any, fetched: Fetched) -> None:
+    text = page(fetched("r", 77, return_value=TOLD, samples=[[["Who? I.", False]]]))
+    assert "What the loss is on is not known here" in text
+    assert "learnt" not in text
+
+
 def test_a_run_without_rows_says_where_they_are(page: Any, fetched: Fetched) -> None:
     text = page(fetched("r", 77, return_value=TOLD))
     assert "First rows" not in text
