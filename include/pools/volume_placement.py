@@ -40,6 +40,12 @@ class VolumePlacement:
         """The zones to ask for, where the volume is in some and not outside all of them."""
         return tuple(sorted(self.zones)) if self.zones and "" not in self.zones else ()
 
+    def and_also(self, other: VolumePlacement) -> VolumePlacement:
+        """Where both can be mounted."""
+        if self.zones is None or other.zones is None:
+            return VolumePlacement(other.zones if self.zones is None else self.zones)
+        return VolumePlacement(self.zones & other.zones)
+
     def holds(self, zone: str) -> bool:
         """Whether a machine in this zone, as a Workspace writes it (`2` or `westeurope-2`), can mount it."""
         return self.zones is None or any(_same(zone, one) for one in self.zones if one)

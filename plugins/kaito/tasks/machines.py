@@ -131,30 +131,37 @@ class MachineAsking(PoolTask):
         plans = run.candidates(self.purpose)
         begin = self._after(run, machines, plans, refusal) if refusal else self._begin(run, machines, plans)
         characters = self._characters(context)
-        volume = self._volume(run, machines)
+        mounted = work_volume.mounted(run.document, self.purpose)
+        volume = self._volume(run, machines, mounted)
         for number, plan in enumerate(plans[begin:], begin):
             try:
                 self._keep_within_budget(run, plan, characters)
                 if plan.zone and not volume.holds(plan.zone) and (volume.named_zones or machines.keeps_zones):
                     where = ", ".join(volume.named_zones) or "no zone"
-                    raise Unavailable(f"the work volume is in {where} and cannot be mounted in {plan.zone}")
+                    raise Unavailable(
+                        f"{work_volume.whose(mounted, run.document)} in {where} and cannot be mounted in {plan.zone}"
+                    )
                 self._volume_zones = volume.named_zones
                 return self._ask_for(run, machines, plan, number, len(plans))
             except Unavailable as error:
                 self._note_refusal(run, plan.offer, str(error))
         raise self._exhausted(run, plans)
 
-    def _volume(self, run: Run, machines: BlockingProvider) -> VolumePlacement:
-        """Return where the run's volume can be mounted; a machine that never could is not asked for.
+    def _volume(self, run: Run, machines: BlockingProvider, mounted: Sequence[str]) -> VolumePlacement:
+        """Return where the run's volumes can be mounted; a machine that never could is not asked for.
 
-        :raises AirflowFailException: no new machine can, since the volume belongs to one node.
+        :raises AirflowFailException: no new machine can, since one belongs to a node, or they are in several zones.
         """
-        if self.purpose != Purpose.TUNING or not machines.makes_machines:
-            return VolumePlacement()
-        volume = work_volume.placed(self.cluster, run.document)
-        if volume.nodes:
-            raise self._refused(run, ValueError(work_volume.beyond_reach(run.document, volume)))
-        return volume
+        found = VolumePlacement()
+        for claim in mounted if machines.makes_machines else ():
+            volume = work_volume.placed(self.cluster, run.document, claim)
+            if volume.nodes:
+                raise self._refused(run, ValueError(work_volume.beyond_reach(run.document, claim, volume)))
+            found = found.and_also(volume)
+        if found.zones is not None and not found.zones:
+            told = f"The volumes of {' and '.join(mounted)} are in different zones, so no machine can mount them all."
+            raise self._refused(run, ValueError(told))
+        return found
 
     def _characters(self, context: Context | None) -> int:
         if context is None or self.dataset_task_id is None:

@@ -1,4 +1,4 @@
-"""Looks at what a Workspace's work volume is or will be made of, before money is spent on machines for it.
+"""Looks at what a Workspace's volumes are or will be made of, before money is spent on machines for them.
 
 A role without the rights for this (storageclasses, persistentvolumes) is no fault: then the scheduler says it later.
 """
@@ -6,7 +6,7 @@ A role without the rights for this (storageclasses, persistentvolumes) is no fau
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from include.contracts.purpose import Purpose
@@ -14,6 +14,7 @@ from include.pools.volume_placement import VolumePlacement, missing_class, place
 from include.workspace import Fault
 from include.workspace.api import names
 from include.workspace.api.selector import node_labels
+from include.workspace.validation import model_volume
 from kaito.hooks.api import NODE, STORAGE_CLASS, VOLUME, VOLUME_CLAIM, ClusterError
 from kaito.hooks.kubernetes import KaitoClusterHook
 from kaito.tasks.base import Run
@@ -46,16 +47,38 @@ def faults(cluster: KaitoClusterHook, document: Mapping[str, Any], storage_class
     return [Fault("tuning", None, RULE, *fault)] if fault else []
 
 
-def placed(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePlacement:
-    """Return where the Workspace's work volume can be mounted, as far as that is settled and may be seen."""
+def mounted(document: Mapping[str, Any], purpose: Purpose) -> list[str]:
+    """Return the claims that the machines of a purpose mount: of the work volume and of the model's files."""
+    notes = document["metadata"].get("annotations") or {}
+    own = [names.work_volume(document)] if purpose == Purpose.TUNING else []
+    named = [model_volume.named(notes, one) for one in (names.MODEL_VOLUME, names.MODEL_CACHE)]
+    return [*own, *(volume.claim for volume in named if volume)]
+
+
+def whose(claims: Sequence[str], document: Mapping[str, Any]) -> str:
+    """Return how a sentence about the volumes of these claims begins, with its verb."""
+    if len(claims) > 1:
+        return "the run's volumes are"
+    return (
+        "the work volume is" if claims[0] == names.work_volume(document) else f"the volume of {claims[0]} is"
+    )
+
+
+def placed(cluster: KaitoClusterHook, document: Mapping[str, Any], claim: str) -> VolumePlacement:
+    """Return where the volume of a claim can be mounted, as far as that is settled and may be seen."""
     try:
-        name = (_claim(cluster, document).get("spec") or {}).get("volumeName")
-        return placement(cluster.find(VOLUME, name) if name else None)
+        return _placed(cluster, document, claim)
     except ClusterError as error:
         if error.transient:
             raise
-        log.info("Where the work volume is cannot be seen: %s", error)
+        log.info("Where the volume of %s is cannot be seen: %s", claim, error)
         return VolumePlacement()
+
+
+def _placed(cluster: KaitoClusterHook, document: Mapping[str, Any], claim: str) -> VolumePlacement:
+    found = cluster.find(VOLUME_CLAIM, claim, names.namespace(document)) or {}
+    volume = (found.get("spec") or {}).get("volumeName")
+    return placement(cluster.find(VOLUME, volume) if volume else None)
 
 
 def zones_to_write_in(cluster: KaitoClusterHook, run: Run) -> tuple[str, ...]:
@@ -84,15 +107,17 @@ def _source(cluster: KaitoClusterHook, document: Mapping[str, Any]) -> VolumePla
     """Where the volume with the dataset can be mounted, if there is one."""
     source = ((document.get("tuning") or {}).get("input") or {}).get("volumeSource") or {}
     name = (source.get("persistentVolumeClaim") or {}).get("claimName")
-    claim = cluster.find(VOLUME_CLAIM, name, names.namespace(document)) if name else None
-    volume = ((claim or {}).get("spec") or {}).get("volumeName")
-    return placement(cluster.find(VOLUME, volume) if volume else None)
+    return _placed(cluster, document, name) if name else VolumePlacement()
 
 
-def beyond_reach(document: Mapping[str, Any], volume: VolumePlacement) -> str:
+def beyond_reach(document: Mapping[str, Any], claim: str, volume: VolumePlacement) -> str:
     """Return what is said of a volume that no new machine can mount."""
-    return (
-        f"The work volume {names.work_volume(document)} belongs to Node {', '.join(sorted(volume.nodes or ()))}, so no "
-        "new machine can mount it: set [kaito] storage_class to a class whose volumes every node can mount, delete "
-        f"that PersistentVolumeClaim, and give {names.RERUN} a new value."
+    own = claim == names.work_volume(document)
+    remedy = (
+        "set [kaito] storage_class to a class whose volumes every node can mount, delete that "
+        f"PersistentVolumeClaim, and give {names.RERUN} a new value."
+        if own
+        else "name one that every node can mount."
     )
+    which = f"The {'work volume' if own else 'volume of PersistentVolumeClaim'} {claim}"
+    return f"{which} belongs to Node {', '.join(sorted(volume.nodes or ()))}, so no new machine can mount it: {remedy}"

@@ -125,6 +125,57 @@ def test_no_machine_is_bought_in_another_zone(cluster: FakeCluster, context: dic
     assert claims(cluster) == []
 
 
+def with_model(cluster: FakeCluster, context: dict[str, Any], **affinity: list[str]) -> None:
+    """The model's files lie on a volume of their own."""
+    context["ti"].xcoms["preflight"]["workspace"]["metadata"]["annotations"] = {
+        "kaito.sh/model-volume": "models/phi"
+    }
+    cluster.add(VOLUME_CLAIM, {"metadata": {"name": "models"}, "spec": {"volumeName": "pv-2"}})
+    keys = {"zone": AZURE, "host": HOST}
+    found = volume({keys[key]: values for key, values in affinity.items()})
+    cluster.add(VOLUME, {**found, "metadata": {"name": "pv-2"}})
+
+
+@pytest.mark.parametrize("purpose", ["tuning", "serving"])
+def test_machines_are_asked_for_where_the_models_volume_is(
+    cluster: FakeCluster, context: dict[str, Any], purpose: str
+) -> None:
+    with_model(cluster, context, zone=["westeurope-2"])
+    bind(cluster, zone=["westeurope-1", "westeurope-2"])
+    create(cluster, purpose).execute(context)
+    [claim] = cluster.list(NODE_CLAIM)
+    asked = [r["values"] for r in claim["spec"]["requirements"] if r["key"] == ZONE]
+    assert asked == [["westeurope-2"]]
+
+
+@pytest.mark.parametrize(
+    ("affinity", "words"),
+    [
+        ({"zone": ["westeurope-1"]}, "volumes of .*-work and models are in different zones"),
+        ({"host": ["n"]}, "volume of PersistentVolumeClaim models belongs to Node n"),
+    ],
+)
+def test_no_machine_is_bought_that_cannot_mount_the_models_volume(
+    cluster: FakeCluster, context: dict[str, Any], affinity: dict[str, list[str]], words: str
+) -> None:
+    with_model(cluster, context, **affinity)
+    bind(cluster, zone=["westeurope-2"])
+    with pytest.raises(AirflowFailException, match=words):
+        create(cluster).execute(context)
+    assert claims(cluster) == []
+
+
+def test_no_serving_machine_is_bought_in_another_zone_than_the_models(
+    cluster: FakeCluster, context: dict[str, Any]
+) -> None:
+    with_model(cluster, context, zone=["westeurope-2"])
+    context["ti"].xcoms["preflight"]["serving_plan"] |= {"zone": "1"}
+    with pytest.raises(
+        AirflowFailException, match="the volume of models is in westeurope-2 and cannot be mounted"
+    ):
+        create(cluster, "serving").execute(context)
+
+
 def test_a_role_that_may_not_look_stops_nothing(cluster: FakeCluster, context: dict[str, Any]) -> None:
     bind(cluster, zone=["westeurope-2"])
     cluster.refuse["get", "persistentvolumes"] = ClusterError(403, "Forbidden", "no")
