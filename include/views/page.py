@@ -18,6 +18,7 @@ from include.views.spending import budget_left
 from include.views.versions import Version, versions
 from include.views.words import NONE, due, duration, per_second, until, usd
 from include.workspace.api.dialect import as_written
+from include.workspace.status import base_model
 from include.workspace.status.conditions import condition, moment
 from include.workspace.status.phases import ConditionType
 from include.workspace.status.transitions import CALM_REASONS, WARNING
@@ -125,6 +126,7 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
     eta = row.progress.eta_seconds if row.progress else None
     told = [
         ("Model", row.model),
+        ("Weights", base_model.in_words(status)),
         ("For", row.kind),
         ("Machine", row.machine),
         ("Nodes", ", ".join(map(str, status.get("workerNodes") or ()))),

@@ -53,6 +53,17 @@ def noted(document: Mapping[str, Any], hf_id: str, source: Mapping[str, str]) ->
     return {**about, **source, **({"asked": wanted} if wanted else {})}
 
 
+def in_words(status: Mapping[str, Any]) -> str:
+    """Where the status says that the model's files come from, "" where it does not say."""
+    found = _of({"status": status})
+    if image := found.get("image"):
+        return str(image)
+    if volume := found.get("volume"):
+        return f"volume {volume}"
+    revision = str(found.get("revision") or "")
+    return f"{found.get('id')} at {revision[:12] if is_commit(revision) else revision}" if revision else ""
+
+
 def preset_of(document: Mapping[str, Any]) -> tuple[str, str]:
     """The path and the value of the preset's name, as far as a document of any shape has one."""
     for section in ("tuning", "inference"):

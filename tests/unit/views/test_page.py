@@ -46,6 +46,22 @@ def test_the_yaml_is_what_may_be_applied_again() -> None:
     assert written["tuning"]["method"] == "qlora"
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"id": "org/m", "revision": "9e3f5a1c" * 5}, "org/m at 9e3f5a1c9e3f"),
+        ({"id": "org/m", "revision": "main"}, "org/m at main"),
+        ({"id": "org/m", "image": "r.example.com/m@sha256:1"}, "r.example.com/m@sha256:1"),
+        ({"id": "org/m", "volume": "models/m"}, "volume models/m"),
+        ({}, None),
+    ],
+)
+def test_the_facts_say_which_weights_it_works_with(said: dict[str, Any], words: str | None) -> None:
+    found = ended()
+    found["status"]["model"] = said
+    assert dict(page(found, [], NOW).facts).get("Weights") == words
+
+
 def test_a_megabyte_in_an_annotation_is_cut() -> None:
     found = workspace(annotations={"note": "x" * 1_000_000})
     assert len(page(found, [], NOW).yaml) < 2 * LONGEST
