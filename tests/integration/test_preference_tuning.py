@@ -9,13 +9,15 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from include.contracts.exit_codes import ExitCode
-from tests.support.tuning_runs import ROOT, environment, make_inputs
+from include.contracts.sharding import VARIABLE
+from tests.support.tuning_runs import ALONE, ROOT, TOGETHER, environment, losses, make_inputs
 
 pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
 
@@ -76,9 +78,9 @@ def prepare(folder: Path, rows: list[dict[str, Any]], objective: str, config: st
     return common
 
 
-def tune(common: dict[str, str]) -> subprocess.Popen[str]:
+def tune(common: dict[str, str], command: Sequence[str] = ALONE) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "include.workloads.tuning"],
+        [sys.executable, *command],
         cwd=ROOT,
         env=common,
         text=True,
@@ -121,6 +123,20 @@ def test_the_better_answer_is_learnt_from_pairs_and_a_killed_training_goes_on(tm
     card = (tmp_path / "out" / "record" / "README.md").read_text()
     assert "| Reward accuracy on held-out rows | 1.0 |" in card
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_size > 0
+
+
+def test_sharded_over_two_processes_pairs_are_learnt_as_by_one(tmp_path: Path) -> None:
+    found = []
+    for command, accumulation in ((ALONE, 4), (TOGETHER, 2)):
+        folder = tmp_path / str(accumulation)
+        sizes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
+        common = prepare(folder, PAIRS, "dpo", text(max_steps=6, eval_steps=6, **sizes))
+        training = tune(common | {"DTYPE": "float32", VARIABLE: "true"}, command)
+        log, _ = training.communicate(timeout=200)
+        assert training.returncode == 0, log
+        found.append(losses(folder / "out"))
+    assert found[1] == pytest.approx(found[0], abs=2e-3)
+    assert found[0][-1] < 0.1
 
 
 def test_good_answers_are_told_from_bad_ones_by_their_labels(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class Job:
     identity: str
     start: Start | None = None
     former: Mapping[str, Any] | None = None  # the record that an exact rerun must come to again
+    sharded: bool = False  # the base model is too large for one GPU
 
 
 def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -108,7 +109,8 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if early:
         log.info("After step %s of %s: %s.", state.global_step, state.max_steps, patience.sentence())
     job.progress.stage("saving", f"the adapter to {job.output / 'adapter'}")
-    adapter = save_adapter(job, trainer) if trainer.is_world_process_zero() else {}
+    weights = trainer.adapter_weights()
+    adapter = save_adapter(job, trainer, weights) if trainer.is_world_process_zero() else {}
     trainer.accelerator.wait_for_everyone()
     job.progress.stage("done", f"{state.global_step} steps in {seconds:.0f} s")
     trained = [round(loss, 4) for loss in losses.training_losses(state.log_history)]
@@ -207,6 +209,8 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise UserConfigError(f"The libraries refuse the training configuration: {error}") from error
     trainer.keep_adapter_in_float32()
+    if job.sharded:
+        trainer.shard()
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -226,17 +230,19 @@ def _classes(objective: str) -> tuple[Any, Any]:
     return preference_trainer.MarkedTrainer, trl.KTOConfig
 
 
-def save_adapter(job: Job, trainer: Any) -> dict[str, Any]:
+def save_adapter(job: Job, trainer: Any, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write adapter_config.json and adapter_model.safetensors, nothing else; returns path, sha256 and bytes.
 
     The configuration names the model and its revision instead of a path in this pod, its lists are sorted, and it says
     what is not a default, so that the same adapter always gives the same bytes and older versions of PEFT read it.
+
+    :param trained: the whole weights of an adapter that is sharded; None where the model has them.
     """
     final = job.output / "adapter"
     draft = job.output / ".adapter.new"
     shutil.rmtree(draft, ignore_errors=True)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
-        draft, save_embedding_layers=False, **beginning.conversion(job.output, job.recipe)
+        draft, state_dict=trained, save_embedding_layers=False, **beginning.conversion(job.output, job.recipe)
     )
     config = lean(json.loads((draft / CONFIG).read_text()), _defaults())
     config["base_model_name_or_path"] = job.model_id or None

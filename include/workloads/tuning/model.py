@@ -59,28 +59,39 @@ def load_tokenizer(weights: Path, chat_template: str | None) -> Any:
 
 
 def load_model(
-    weights: Path, quantization: Mapping[str, Any] | None, hardware: Hardware, precision: Precision
+    weights: Path,
+    quantization: Mapping[str, Any] | None,
+    hardware: Hardware,
+    precision: Precision,
+    *,
+    sharded: bool = False,
 ) -> Any:
-    """The base model, quantised when `quantization` (the user's keys over NF4 with double quantisation) is given."""
+    """The base model, quantised when `quantization` (the user's keys over NF4 with double quantisation) is given.
+
+    :param sharded: it is to be sharded over the processes, and is what `sharding.load` gives.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {}
-    if quantization is not None:
-        options["quantization_config"] = _bits_and_bytes(quantization, precision)
-    if hardware.device == "cuda":
-        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-    model = AutoModelForCausalLM.from_pretrained(
-        weights,
-        dtype=getattr(torch, precision.dtype),
-        local_files_only=True,
-        use_safetensors=True,
-        attn_implementation="sdpa",
-        **options,
-    )
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, precision.dtype),
+        "local_files_only": True,
+        "attn_implementation": "sdpa",
+    }
+    bits = None if quantization is None else _bits_and_bytes(quantization, precision)
+    if sharded:
+        from include.workloads.tuning import sharding
+
+        model = sharding.load(weights, options, bits)
+    else:
+        if bits is not None:
+            options["quantization_config"] = bits
+        if hardware.device == "cuda":
+            options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True, **options)
     if quantization is not None and hardware.device == "cpu":
         _keep_layout(model)
-        model = _decode_once(model, hardware, precision)
+        model = model if sharded else _decode_once(model, hardware, precision)
     model.config.use_cache = False
     return model
 

@@ -31,6 +31,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def is_chief() -> bool:
+    """Whether this is the first process, which speaks and writes for all of them."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
 def sequences(training: Mapping[str, Any], processes: int) -> int:
     """Sequences that one update takes, over all processes."""
     batch, accumulation = _sizes(training)

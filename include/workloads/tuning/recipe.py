@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.contracts import principal_start
+from include.contracts import principal_start, sharding
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
@@ -24,6 +24,7 @@ from include.contracts.training_defaults import (
     TRAINING_DEFAULTS,
     default_optimizer,
 )
+from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.config import TuningConfig
 
@@ -74,10 +75,13 @@ def decide(
     data: DataFacts,
     model: ModelFacts,
     target_modules: Sequence[str] = (),
+    *,
+    sharded: bool = False,
 ) -> Recipe:
     """The recipe for one run; what the user set stays as it is.
 
-    `target_modules` comes from the preset and gives way to LoraConfig.target_modules.
+    `target_modules` comes from the preset and gives way to LoraConfig.target_modules. `sharded`: the model is split
+    over the processes, which some optimizers cannot follow.
     """
     asked = dict(config.training)
     reasons = [precision.sentence]
@@ -114,13 +118,16 @@ def decide(
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
     # An adapter has no parameter that a step leaves out: to look for some costs a walk over the graph each step.
     training.setdefault("ddp_find_unused_parameters", False)
-    training.setdefault("optim", default_optimizer(config.method, cpu=hardware.device == "cpu"))
+    _settle_optimizer(training, config.method, hardware, reasons, sharded)
     training.update(_precision_flags(asked, hardware, precision, reasons))
     _settle_best(training, reasons)
     _settle_saving(training, reasons)
     lora = {**LORA_DEFAULTS, **config.lora}
     lora.setdefault("target_modules", list(target_modules) or "all-linear")
     lora["task_type"] = "CAUSAL_LM"
+    if sharded:
+        _check_shardable(config, lora)
+        reasons.append("The model and its training are sharded over the processes (FSDP).")
     if principal_start.is_asked(lora):
         reasons.append(
             "The adapter begins with the base model's principal components (PiSSA); published is the difference to "
@@ -186,6 +193,29 @@ def needs_checkpointing(
     tokens = sequences * int(training["max_length"])
     activations = tokens * model.layers * model.hidden * BYTES_PER_ACTIVATION
     return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
+
+
+def _check_shardable(config: TuningConfig, lora: Mapping[str, Any]) -> None:
+    """The plan shards no such training; one that was made for another config would train something else."""
+    for key, asked in (
+        ("QuantizationConfig.load_in_8bit", config.quantization.get("load_in_8bit")),
+        ("LoraConfig.init_lora_weights", principal_start.is_asked(lora)),
+    ):
+        if asked:
+            raise UserConfigError(f"{key} keeps the model from being sharded over the GPUs: leave it out.")
+
+
+def _settle_optimizer(
+    training: dict[str, Any], method: str, hardware: Hardware, reasons: list[str], sharded: bool
+) -> None:
+    cpu = hardware.device == "cpu"
+    if not sharded:
+        training.setdefault("optim", default_optimizer(method, cpu=cpu))
+        return
+    asked = training.get("optim") or ""
+    training["optim"] = sharding.optimizer(asked, cpu=cpu)
+    if asked and asked != training["optim"]:
+        reasons.append(sharding.replaced(asked, training["optim"]))
 
 
 def _precision_flags(

@@ -108,6 +108,8 @@ def _device(job: Job) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "processes": processes.count(),
         }
+    if job.sharded:
+        found["sharded"] = True  # sums come in another order than with the whole model in each process
     return found
 
 

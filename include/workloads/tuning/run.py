@@ -17,6 +17,7 @@ from typing import Any
 from include.contracts.evaluation import HELD_OUT_ROWS_FILE, TRAINED_ROWS_FILE
 from include.contracts.held_out import MAX_SHARE, set_digest
 from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
+from include.contracts.sharding import VARIABLE as SHARDED
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
@@ -56,6 +57,7 @@ class Environment:
     held_out_share: float
     start: Start | None
     exact: str
+    sharded: bool
     host: str
     port: int
 
@@ -76,6 +78,7 @@ class Environment:
             held_out_share=contract.number("HELD_OUT_SHARE", 0.0, MAX_SHARE),
             start=_start(get("START_ADAPTER_DIR"), get("START_ADAPTER_DIGEST")),
             exact=get("EXACT_RERUN", ""),
+            sharded=get(SHARDED, "") == "true" and processes.count() > 1,
             host=get("HOST", "0.0.0.0"),  # noqa: S104 - a pod listens on its own address
             port=int(get("METRICS_PORT", "5000")),
         )
@@ -89,7 +92,7 @@ def main() -> dict[str, Any] | None:
     """Train one adapter. Returns the termination result; None on the helper processes of a multi-GPU run."""
     started = time.monotonic()
     env = Environment.read()
-    chief = int(os.environ.get("RANK", "0")) == 0
+    chief = processes.is_chief()
     if not chief:
         log.setLevel(logging.WARNING)  # one voice is enough
     config = _read_config(env)
@@ -143,7 +146,11 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
         progress.stage("quantising", "the base model to 4 bits while loading")
     try:
         base = model.load_model(
-            env.weights, config.quantization if quantised else None, hardware, job.precision
+            env.weights,
+            config.quantization if quantised else None,
+            hardware,
+            job.precision,
+            sharded=job.sharded,
         )
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -235,6 +242,7 @@ def _prepare(
         recipe.DataFacts([found.length(row) for row in train]),
         facts,
         env.target_modules,
+        sharded=env.sharded,
     )
     if env.start is not None:
         check(env.start, env.model_id, chosen.lora)
@@ -263,6 +271,7 @@ def _prepare(
         revision=env.revision,
         identity=identity,
         start=env.start,
+        sharded=env.sharded,
     )
     return job, told
 
@@ -277,7 +286,7 @@ def _split(
     parts = rows.split(tokenised, rows.digests(values), 1 - share, shuffle, seed)
     if parts.held_out:
         log.info("%d of %d rows are held out, by their content.", len(parts.held_out), len(tokenised))
-    if int(os.environ.get("RANK", "0")) == 0:
+    if processes.is_chief():
         sides = {TRAINED_ROWS_FILE: parts.trained_digests, HELD_OUT_ROWS_FILE: parts.held_out_digests}
         for name, digests in sides.items():
             lines = "".join(f"{digest}\n" for digest in sorted(set(digests)))
@@ -291,7 +300,7 @@ def _as_before(env: Environment, config: TuningConfig, chosen: recipe.Recipe) ->
     run = _identity(env, config, chosen)
     training, told = processes.as_before(chosen.training, count, processes.noted(env.output, run))
     total = processes.sequences(training, count)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if processes.is_chief():
         processes.note(env.output, run, total)
     reasons = [*chosen.reasons, *([told] if told else [])]
     settled = dataclasses.replace(chosen, training=training, reasons=reasons)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import TrainerCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
 
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
-from include.workloads.tuning import checkpoints, losses
+from include.workloads.tuning import checkpoints, losses, sharding
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
@@ -28,14 +30,61 @@ class AdapterTraining:
     """What the trainers of all objectives have."""
 
     tokens = 0
+    sharded = False
     model: Any
     args: Any
+    optimizer: Any
+    lr_scheduler: Any
 
     def keep_adapter_in_float32(self) -> None:
         """TRL rounds a QLoRA adapter to bfloat16, which a V100 and most CPUs lack; its updates need float32 too."""
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        if not getattr(model, sharding.WAITING, False):
+            super()._move_model_to_device(model, device)  # type: ignore[misc]
+
+    def shard(self) -> None:
+        """Shard the model over all processes, before there is an optimizer; each of them must call this."""
+        sharding.shard(self.model, self.args.device)
+        self.sharded = True
+        # The Trainer's word for a model that has its own placement and gradient reduction: no DDP around it.
+        self.is_distributed_loading_by_transformers = True
+
+    def _defer_fsdp_gradient_reduction(self) -> Any:
+        """Gradients are reduced after every piece of an update: kept back, each GPU would hold them whole."""
+        return nullcontext()
+
+    def adapter_weights(self) -> dict[str, Any] | None:
+        """The whole adapter of a sharded model, else None; every process must call this."""
+        return sharding.whole_adapter(self.model) if self.sharded else None
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The optimizer; that of a sharded model takes its slices of a state that was saved whole."""
+        made = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        if self.sharded:
+            made.register_load_state_dict_pre_hook(sharding.slice_state)
+        return made
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The adapter of a checkpoint, in one piece whatever the number of processes."""
+        if not self.sharded:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+            return
+        weights = self.adapter_weights()
+        if self.args.should_save:
+            self._save(output_dir, state_dict=weights)  # type: ignore[attr-defined]
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+            return
+        state = sharding.whole_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule, whose warm-up ends before the last step: else one step learns nothing, and some divide by 0."""

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from include.contracts.training_defaults import default_optimizer
+from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.recipe import (
     DataFacts,
     ModelFacts,
+    Recipe,
     choose_batch,
     choose_max_length,
     decide,
@@ -154,6 +157,32 @@ def test_activations_are_recomputed_only_where_memory_is_short() -> None:
 def test_optimizer_by_hardware() -> None:
     assert default_optimizer("qlora", cpu=True) == "adamw_torch"
     assert default_optimizer("lora") == "adamw_torch_fused"
+
+
+def test_a_sharded_training_has_an_optimizer_that_follows() -> None:
+    def chosen(hardware: Hardware, **training: Any) -> Recipe:
+        asked, precision = config(training=training), Precision("bfloat16", "")
+        return decide(asked, hardware, precision, DataFacts([400] * 99), PHI3, sharded=True)
+
+    assert chosen(H100).training["optim"] == "adamw_torch_fused"
+    assert chosen(CPU).training["optim"] == "adamw_torch"
+    assert chosen(H100, optim="sgd").training["optim"] == "sgd"
+    other = chosen(H100, optim="lion_8bit")
+    assert other.training["optim"] == "adamw_torch_fused"
+    assert any("optim lion_8bit is read as adamw_torch_fused" in reason for reason in other.reasons)
+
+
+@pytest.mark.parametrize(
+    ("key", "sections"),
+    [
+        ("QuantizationConfig.load_in_8bit", {"quantization": {"load_in_8bit": True}}),
+        ("LoraConfig.init_lora_weights", {"lora": {"r": 4, "init_lora_weights": "pissa_niter_4"}}),
+    ],
+)
+def test_what_needs_the_whole_model_is_not_sharded(key: str, sections: dict[str, Any]) -> None:
+    asked = dataclasses.replace(config("lora"), **sections)
+    with pytest.raises(UserConfigError, match=f"{key} keeps the model from being sharded"):
+        decide(asked, H100, Precision("bfloat16", ""), DataFacts([400] * 99), PHI3, sharded=True)
 
 
 @pytest.mark.parametrize(
