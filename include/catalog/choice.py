@@ -35,11 +35,14 @@ class Machines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One machine type for one piece of work: the estimate for one GPU, and why it does not fit ("" when it does)."""
+    """One machine type for one piece of work: the estimate for one GPU, why it does not fit ("" when it does), and
+    whether a tuning's model is sharded over its GPUs.
+    """
 
     machine: Machine
     memory_bytes: int
     why_not: str = ""
+    sharded: bool = False
 
     @property
     def fits(self) -> bool:
@@ -63,7 +66,8 @@ def recommend(
 ) -> list[Choice]:
     """Every machine (of `cloud`, when given) with its verdict: those that fit first, then the others with the reason.
 
-    Among those that fit: current before deprecated, then the price an hour (unknown last), fewer GPUs, name.
+    Among those that fit: current before deprecated, then those whose GPUs hold a whole model each, then the price an
+    hour (unknown last), fewer GPUs, name.
     `shape` are the tuning's settings; without them the least that a run without settings is worth.
     Raises ValueError for a tuning whose model has no shape.
     """
@@ -81,19 +85,21 @@ def judge(
     """The verdict on one machine. Raises ValueError for a tuning whose model has no shape."""
     if not machine.nvidia:
         return Choice(machine, 0, f"has no NVIDIA GPU but {machine.gpu}")
+    sharded = False
     if purpose == Purpose.SERVING:
         needed = total(serving_memory.serving_memory(model, machine, serving_memory.context_of(model)))
         most, has = serving_memory.usable(machine), serving_memory.room(machine)
     else:
-        training = (shape or TrainingShape.modest()).settled(model, method, machine)
+        training = tuning_memory.placed(model, method, shape or TrainingShape.modest(), machine)
         if too_old := kernels_missing(method, machine, training.load_in_8bit):
             return Choice(machine, 0, too_old)
         needed = total(tuning_memory.tuning_memory(model, method, training))
+        sharded = training.sharded
         most, has = machine.gpu_memory_bytes, gib(machine.gpu_memory_bytes)
     if needed > most:
         short = f"needs {gib(needed)} on each GPU, but one {machine.gpu} has {has}"
-        return Choice(machine, needed, short)
-    return Choice(machine, needed)
+        return Choice(machine, needed, short, sharded)
+    return Choice(machine, needed, sharded=sharded)
 
 
 def kernels_missing(method: str, machine: Machine, eight_bit: bool = False) -> str:
@@ -117,10 +123,10 @@ def would_do(choices: Sequence[Choice], most: int = 2) -> str:
     return f"{' or '.join(names)} would do" if names else "choose a smaller preset"
 
 
-def _order(choice: Choice) -> tuple[bool, bool, float, int, str]:
+def _order(choice: Choice) -> tuple[bool, bool, bool, float, int, str]:
     machine = choice.machine
     price = math.inf if machine.usd_per_hour is None else machine.usd_per_hour
-    return (not choice.fits, machine.deprecated, price, machine.gpus, machine.name)
+    return (not choice.fits, machine.deprecated, choice.sharded, price, machine.gpus, machine.name)
 
 
 __all__ = ["Choice", "Purpose", "judge", "kernels_missing", "recommend", "would_do"]

@@ -28,7 +28,7 @@ from include.catalog.serving_memory import (
     usable,
 )
 from include.catalog.training_shape import TrainingShape
-from include.catalog.tuning_memory import base_weights, trained_parameters, tuning_memory
+from include.catalog.tuning_memory import base_weights, placed, trained_parameters, tuning_memory
 
 __all__ = [
     "BASE_OVERHEAD",
@@ -53,6 +53,7 @@ __all__ = [
     "kv_cache_tokens",
     "linear_layers",
     "max_model_len",
+    "placed",
     "quantisable",
     "recommend",
     "room",

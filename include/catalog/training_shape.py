@@ -12,6 +12,7 @@ from typing import Any
 
 from include.catalog.machines import Machine
 from include.catalog.models import Model
+from include.contracts import principal_start, sharding
 from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.training_config import examine_config
 from include.contracts.training_defaults import (
@@ -31,8 +32,9 @@ class TrainingShape:
 
     The defaults are the most that the trainer chooses by itself: packed sequences, several at a time.
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
-    `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU. `batch_size` are
-    rows: with the objective dpo each is two sequences, the better and the worse answer.
+    `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU, each with the whole
+    model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo each is two sequences, the
+    better and the worse answer. `principal_start` is an adapter that begins with the weights' principal components.
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -48,6 +50,8 @@ class TrainingShape:
     epochs: float = float(TRAINING_DEFAULTS["num_train_epochs"])
     processes: int = 1
     objective: str = Objective.SFT
+    sharded: bool = False
+    principal_start: bool = False
 
     @classmethod
     def modest(cls, objective: str = Objective.SFT) -> TrainingShape:
@@ -89,12 +93,18 @@ class TrainingShape:
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
+            principal_start=principal_start.is_asked(lora),
         )
 
     @property
     def sequences(self) -> int:
         """Sequences in one forward pass of one process."""
         return self.batch_size * (2 if self.objective == Objective.DPO else 1)
+
+    @property
+    def shardable(self) -> bool:
+        """Whether the trainer can shard the model over processes: not in 8 bits, nor where it takes weights apart."""
+        return not self.load_in_8bit and not self.principal_start
 
     @property
     def tokens(self) -> int:
@@ -118,6 +128,10 @@ class TrainingShape:
             optimizer=optimizer,
             processes=machine.gpus,
         )
+
+    def over_gpus(self) -> TrainingShape:
+        """The same settled training with its model sharded over its processes, and an optimizer that follows."""
+        return replace(self, sharded=True, optimizer=sharding.optimizer(self.optimizer))
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the defaults, for JSON."""

@@ -2,15 +2,18 @@
 
 The activation terms count what autograd keeps in this project's trainer (transformers' blocks with sdpa, peft, TRL
 under 16-bit autocast); tests/bench/plan_memory.py holds each term against the real trainer. Data-parallel training
-keeps a full copy on each GPU. It must never read a Workspace, and every constant names its source.
+keeps a full copy on each GPU; a model that one GPU does not hold is sharded over all of them (PyTorch's FSDP2). It must
+never read a Workspace, and every constant names its source.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from include.catalog import layers
-from include.catalog.memory import CUDA_CONTEXT, Terms
+from include.catalog.machines import Machine
+from include.catalog.memory import CUDA_CONTEXT, Terms, total
 from include.catalog.models import Model, ModelShape
 from include.catalog.training_shape import TrainingShape
 from include.contracts.methods import Objective, TuningMethod
@@ -29,6 +32,9 @@ INNER_VALUES = {"FalconForCausalLM": 1, "PhiForCausalLM": 4}  # kept by the feed
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # Of a trainer that keeps all logits: the 16-bit value 2; log-softmax, its gradient and the loss's gradient 4 each.
 LOGIT_BYTES = 14
+# FSDP2 (torch.distributed.fsdp.fully_shard): the layer that computes, the one that is fetched meanwhile, and the buffer
+# that it arrives in.
+GATHERED_LAYERS = 3
 # Of what comes and goes: gaps of PyTorch's caching allocator, with expandable segments at most that.
 FRAGMENTATION = 0.1
 
@@ -46,11 +52,9 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
         raise ValueError(f"{model.name} has no shape in presets/models, so its tuning memory is unknown")
     trained = trained_parameters(model, training)
     largest = max(inputs * outputs for inputs, outputs in layers.linear_layers(model).values())
+    state = trained * optimizer_bytes(training.optimizer or default_optimizer(method))
     terms = [
-        ("base weights", base_weights(model, method, training)),
-        ("adapter", trained * ADAPTER_BYTES),
-        ("gradients", trained * GRADIENT_BYTES * (2 if training.processes > 1 else 1)),  # DDP's buckets
-        ("optimizer", round(trained * optimizer_bytes(training.optimizer or default_optimizer(method)))),
+        *(_sharded if training.sharded else _whole)(model, method, training, trained, state),
         ("activations", activations(model, training)),
         ("logits and loss", logits(shape, training)),
         ("reference pass", reference_pass(model, training)),
@@ -63,6 +67,56 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
     lasting = ("base weights", "CUDA context")  # allocated once, so they leave no gaps
     fragmentation = round(FRAGMENTATION * sum(size for term, size in terms if term not in lasting))
     return [(term, size) for term, size in [*terms, ("fragmentation", fragmentation)] if size]
+
+
+def placed(model: Model, method: str, training: TrainingShape, machine: Machine) -> TrainingShape:
+    """The training with the trainer's choices for a machine made, sharded over its GPUs where only that fits one.
+
+    A whole copy on each GPU (DDP) is faster, so it comes first. Raises ValueError as `tuning_memory`.
+    """
+    whole = training.settled(model, method, machine)
+    if whole.processes == 1 or not whole.shardable:
+        return whole
+    if total(tuning_memory(model, method, whole)) <= machine.gpu_memory_bytes:
+        return whole
+    return whole.over_gpus()
+
+
+def _whole(model: Model, method: str, training: TrainingShape, trained: int, state: float) -> Terms:
+    """What a process with the whole model holds of weights and their training."""
+    return [
+        ("base weights", base_weights(model, method, training)),
+        ("adapter", trained * ADAPTER_BYTES),
+        ("gradients", trained * GRADIENT_BYTES * (2 if training.processes > 1 else 1)),  # DDP's buckets
+        ("optimizer", round(state)),
+    ]
+
+
+def _sharded(model: Model, method: str, training: TrainingShape, trained: int, state: float) -> Terms:
+    """What each of several processes holds: its slices, and whole what computes just now.
+
+    The scales of quantised weights are whole in each (bitsandbytes keeps them beside the parameter), and so is
+    autocast's copy of the adapter. Embeddings and output head are whole one after the other, or both where they are
+    one; while the first arrives there is a second copy of it, and no layer yet.
+    """
+    shape = model.shape
+    if shape is None:
+        return []
+    block = layers.block_parameters(model)
+    each, own = math.ceil(trained / shape.layers), training.processes
+    quantised = method == TuningMethod.QLORA and layers.quantisable(model)
+    packed = block // 2 if quantised else 2 * block
+    rest = max(model.weights_bytes - 2 * block * shape.layers, 0)
+    scales = base_weights(model, method, training) - packed * shape.layers - rest if quantised else 0
+    head = 2 * shape.vocab * shape.hidden
+    gathered = head + max(head, GATHERED_LAYERS * packed)
+    return [
+        ("base weights", scales + math.ceil((packed * shape.layers + rest) / own)),
+        ("gathered weights", gathered),
+        ("adapter", math.ceil(trained * 4 / own) + trained * 2 + GATHERED_LAYERS * each * 4),
+        ("gradients", math.ceil(trained * GRADIENT_BYTES / own) + GATHERED_LAYERS * each * GRADIENT_BYTES),
+        ("optimizer", math.ceil(state / own)),
+    ]
 
 
 def base_weights(model: Model, method: str, training: TrainingShape | None = None) -> int:

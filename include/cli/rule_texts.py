@@ -118,7 +118,8 @@ SENTENCES: Mapping[str, str] = {
     "F6": "The labels of labelSelector are labels that a node can carry.",
     "F7": "resource.count is at least 1 and at most 1000.",
     "F8": "The machine type has NVIDIA GPUs.",
-    "F9": "The model fits one GPU of the machine type in this tuning method.",
+    "F9": "The model fits one GPU of the machine type in this tuning method, or all of them together, and no config "
+    "keeps it from being sharded over them.",
     "F10": "The preset can be tuned.",
     "F11": "A config file holds only keys that the trainer or the server takes.",
     "F12": "A value of a config file is one that its key can have.",

@@ -120,6 +120,10 @@ _LOFTQ = (
 _COMPILER = "compiling needs a C compiler, which the pod image does not have"
 _LIGER = "the pod image does not have liger-kernel"
 
+_PARALLEL = (
+    "how the GPUs of a machine share a training is the plan's to choose: data parallel, or sharded (FSDP)"
+)
+
 # Section.key -> why not. A neutral value (false, empty) of such a key is fine.
 REFUSED: Mapping[str, str] = {
     "ModelConfig.trust_remote_code": "code that comes with a model is never run; choose a preset without it",
@@ -127,13 +131,13 @@ REFUSED: Mapping[str, str] = {
     "ModelConfig.proxies": "nothing is downloaded here, so there is no proxy to use",
     "TrainingArguments.trust_remote_code": "code that comes with a model is never run",
     "TrainingArguments.hub_token": "secrets do not belong in a ConfigMap; take it out and revoke it",
-    "TrainingArguments.deepspeed": "only data parallel training on one machine is supported",
-    "TrainingArguments.fsdp": "only data parallel training on one machine is supported",
-    "TrainingArguments.fsdp_config": "only data parallel training on one machine is supported",
-    "TrainingArguments.parallelism_config": "only data parallel training on one machine is supported",
+    "TrainingArguments.deepspeed": _PARALLEL,
+    "TrainingArguments.fsdp": _PARALLEL,
+    "TrainingArguments.fsdp_config": _PARALLEL,
+    "TrainingArguments.parallelism_config": _PARALLEL,
     "TrainingArguments.model_init_kwargs": "set ModelConfig keys instead",
     "TrainingArguments.dataset_kwargs": "set DatasetConfig keys instead",
-    "TrainingArguments.accelerator_config": "only data parallel training on one machine is supported",
+    "TrainingArguments.accelerator_config": _PARALLEL,
     "TrainingArguments.activation_offloading": "use gradient_checkpointing, which saves the same memory",
     "TrainingArguments.optim_target_modules": "none of the optimizers here takes it",
     "TrainingArguments.debug": "a loss that is not a number stops the run anyway",

@@ -165,6 +165,7 @@ def tuning_pod(ws: Subject, plan: Plan, settings: ManifestSettings, run_id: str)
             MODEL_ID=plan.model_id,
             MODEL_REVISION=plan.revision,
             DTYPE=plan.dtype,
+            SHARD_WEIGHTS="true" if plan.training and plan.training.sharded else None,
             TUNING_TARGET_MODULES=",".join(plan.target_modules) or None,
             HELD_OUT_SHARE=workspace.annotations.get(names.HELD_OUT),
             TUNING_OBJECTIVE=workspace.objective,

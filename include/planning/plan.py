@@ -12,6 +12,7 @@ from typing import Any
 
 from include.catalog import Catalog, Machine, Model, engines, mig, sizing
 from include.catalog.machines import unlisted
+from include.contracts import sharding
 from include.contracts.methods import TuningMethod
 from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
@@ -122,16 +123,15 @@ def _part(ws: Workspace, machine: Machine) -> Machine:
 def _tuning(
     model: Model, machine: Machine, method: str, asked: sizing.TrainingShape, notes: Sequence[str]
 ) -> Plan:
-    training = asked.settled(model, method, machine)
+    training = sizing.placed(model, method, asked, machine)
     memory = sizing.tuning_memory(model, method, training)
     dtype, warnings = precision.dtype(model, machine)
+    if training.sharded and asked.optimizer not in ("", training.optimizer):
+        warnings.append(sharding.replaced(asked.optimizer, training.optimizer))
     if old := sizing.kernels_missing(method, machine, training.load_in_8bit):
         warnings.append(f"{machine.name} {old}.")
     if method == TuningMethod.QLORA and not sizing.quantisable(model):
         warnings.append(f"the layers of {model.name} cannot be quantised, so qlora takes the memory of lora.")
-    many = (
-        f" Each of its {machine.gpus} GPUs trains on its own share of the rows." if machine.gpus > 1 else ""
-    )
     return Plan(
         purpose=Purpose.TUNING,
         method=method,
@@ -141,9 +141,29 @@ def _tuning(
         memory=tuple(memory),
         training=training,
         tokens_per_second=round(throughput.training_tokens_per_second(model, machine, method, training), 1),
-        why=f"A tuning runs on one machine.{many}",
+        why=f"A tuning runs on one machine.{_over_gpus(model, machine, method, asked, training)}",
         warnings=(*warnings, *_room(memory, machine, "shorter sequences"), *notes),
         **_common(model, machine, 1),
+    )
+
+
+def _over_gpus(
+    model: Model,
+    machine: Machine,
+    method: str,
+    asked: sizing.TrainingShape,
+    training: sizing.TrainingShape,
+) -> str:
+    """How the GPUs of a machine share a tuning, and why so."""
+    if machine.gpus == 1:
+        return ""
+    rows = f"Each of its {machine.gpus} GPUs trains on its own share of the rows"
+    if not training.sharded:
+        return f" {rows}, with the whole model."
+    whole = sizing.total(sizing.tuning_memory(model, method, asked.settled(model, method, machine)))
+    return (
+        f" {rows}, and the model is sharded over them (FSDP), a layer at a time whole on each: a GPU with the whole "
+        f"model would need {sizing.gib(whole)}, and one {machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}."
     )
 
 

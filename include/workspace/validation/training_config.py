@@ -5,12 +5,16 @@ The rules are the trainer's own (include.contracts.training_config).
 
 from __future__ import annotations
 
-from include.catalog import Catalog
+from collections.abc import Iterator
+
+from include.catalog import Catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.layers import ALL_LINEAR
+from include.contracts import principal_start
 from include.contracts.faults import Fault
-from include.contracts.methods import Objective
-from include.contracts.training_config import KEY, read_config
+from include.contracts.methods import Objective, TuningMethod
+from include.contracts.training_config import KEY, TrainingConfig, read_config
+from include.workspace.api import names
 from include.workspace.api.models import Workspace
 from include.workspace.validation.rules.context import Context, Policy
 
@@ -31,15 +35,39 @@ def config_notices(text: str, objective: str = Objective.SFT) -> list[str]:
 
 
 def check_training_config(ws: Workspace, text: str, catalog: Catalog) -> list[Fault]:
-    """`config_faults` of a Workspace's own method and objective, and F12 for layers that its model lacks.
+    """`config_faults` of a Workspace's own method and objective, F12 for layers that its model lacks, and F9 for what
+    keeps a model whole that one GPU of its machine does not hold.
 
     LoraConfig.target_modules as a list of names is judged here; a pattern is judged by the dataset step.
     """
-    found, model = config_faults(text, ws.method, ws.objective), Context(ws, catalog, Policy()).model
+    context, read = Context(ws, catalog, Policy()), read_config(text, objective=ws.objective)
+    found = [*config_faults(text, ws.method, ws.objective), *_too_large_as_one(context, read)]
+    model = context.model
     layers = TARGET_MODULES.get(model.architecture) if model else None
-    asked = read_config(text, objective=ws.objective).section("LoraConfig").get("target_modules")
+    asked = read.section("LoraConfig").get("target_modules")
     if model is None or layers is None or not isinstance(asked, list):
         return found
     lacking = [name for name in asked if name.rpartition(".")[2] not in {*layers, *_AROUND, ALL_LINEAR}]
     path, hint = "training_config.LoraConfig.target_modules", f"it has {', '.join(layers)}"
     return [*found, *(Fault(path, name, "F12", f"is no layer of {model.name}", hint) for name in lacking)]
+
+
+def _too_large_as_one(context: Context, read: TrainingConfig) -> Iterator[Fault]:
+    model, machine, method = context.model, context.machine, context.ws.method
+    if model is None or machine is None or machine.gpus == 1 or not model.tuning.supported:
+        return
+    if names.BYPASS_RESOURCE_CHECKS in context.ws.annotations:
+        return
+    lora, bits = read.section("LoraConfig"), read.section("QuantizationConfig")
+    least = sizing.TrainingShape(load_in_8bit=method == TuningMethod.QLORA and bool(bits.get("load_in_8bit")))
+    if (needed := sizing.base_weights(model, method, least)) <= machine.gpu_memory_bytes:
+        return
+    told = (
+        f"keeps {model.name} from being sharded over GPUs, and its weights alone take {sizing.gib(needed)}, but one "
+        f"{machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
+    )
+    if least.load_in_8bit:
+        yield Fault("training_config.QuantizationConfig.load_in_8bit", True, "F9", told, "use load_in_4bit")
+    if principal_start.is_asked(lora):
+        path = "training_config.LoraConfig.init_lora_weights"
+        yield Fault(path, lora["init_lora_weights"], "F9", told, "leave it out")

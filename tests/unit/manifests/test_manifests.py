@@ -14,6 +14,8 @@ from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from include import manifests
+from include.catalog.models import GIB
+from include.contracts import sharding
 from include.contracts.evaluation_policy import EvaluationPolicy, JudgePolicy
 from include.manifests import Evaluated, ManifestSettings, pods
 from include.manifests.serving import adapters_of
@@ -381,6 +383,18 @@ def test_the_tuning_pod() -> None:
     assert volumes["dshm"]["emptyDir"]["medium"] == "Memory"
     assert volumes["weights"]["hostPath"]["path"] == "/srv/weights/phi-3-mini-128k-instruct"
     assert "initContainers" not in spec
+    assert "SHARD_WEIGHTS" not in values
+
+
+def test_the_tuning_pod_shards_what_the_plan_shards() -> None:
+    large = with_(QUICK, "tuning", preset={"name": "llama-3.3-70b-instruct"})
+    made = plan(large, CATALOG, machine=CATALOG.machine("g5.48xlarge"))
+    main = manifests.tuning_pod(large, made, SETTINGS, RUN)["spec"]["containers"][0]
+    assert env_of(main)[sharding.VARIABLE] == "true"
+    limit = int(main["resources"]["limits"]["memory"].removesuffix("Gi"))
+    assert (
+        limit > made.weights_bytes / GIB + 8 * 8
+    )  # the first process reads all weights, all have their own needs
 
 
 def test_a_training_that_goes_on_from_an_adapter_pulls_it_by_digest_with_the_push_secret() -> None:

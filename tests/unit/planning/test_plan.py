@@ -70,7 +70,24 @@ def test_tuning_takes_one_node_and_all_its_gpus() -> None:
     assert (made.node_count, made.gpus_per_node) == (1, 2)
     assert made.training is not None
     assert made.training.processes == 2
-    assert "Each of its 2 GPUs trains on its own share of the rows." in made.why
+    assert "Each of its 2 GPUs trains on its own share of the rows, with the whole model." in made.why
+
+
+def test_a_model_that_one_gpu_does_not_hold_is_sharded_over_all_and_the_plan_says_why() -> None:
+    workspace = tuning("llama-3.3-70b-instruct", "Standard_ND96asr_A100_v4")
+    made = plan(workspace, CATALOG)
+    assert made.training is not None
+    assert (made.training.sharded, made.training.processes) == (True, 8)
+    assert made.memory_bytes < made.gpu_memory_bytes
+    assert "the model is sharded over them (FSDP), a layer at a time whole on each" in made.why
+    assert "GiB, and one NVIDIA A100 has 40.0 GiB" in made.why
+    assert made.warnings == ()
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    config = {"training_config": {"TrainingArguments": {"optim": "paged_adamw_8bit"}}}
+    assert "paged_adamw_8bit is read as adamw_torch_fused" in plan(workspace, CATALOG, config).warnings[0]
+    large = plan(tuning("llama-3.3-70b-instruct", "Standard_ND96isr_H100_v5"), CATALOG)
+    assert large.training is not None
+    assert not large.training.sharded
 
 
 def test_the_user_s_training_config_decides_the_memory() -> None:

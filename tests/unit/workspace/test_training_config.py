@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from include.catalog import load_catalog
@@ -13,6 +15,7 @@ from include.workspace.validation.training_config import (
     config_faults,
     config_notices,
 )
+from tests.support.plans import tuning
 
 QLORA = "training_config:\n  QuantizationConfig: {load_in_4bit: true}\n"
 
@@ -155,6 +158,27 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_rented(
     found = check_training_config(parse_workspace(workspace), text, load_catalog())
     assert [(fault.rule, fault.value) for fault in found] == [("F12", name) for name in lacking]
     assert all("it has qkv_proj, o_proj, gate_up_proj, down_proj" in str(fault) for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("machine", "config", "refused"),
+    [
+        ("Standard_ND96asr_v4", {"QuantizationConfig": {"load_in_8bit": True}}, "QuantizationConfig.load_in_8bit"),
+        ("Standard_ND96isr_H100_v5", {"QuantizationConfig": {"load_in_8bit": True}}, ""),  # 66 of 80 GiB
+        ("Standard_ND96asr_v4", {"QuantizationConfig": {"load_in_4bit": True}}, ""),
+        ("Standard_ND96isr_H100_v5", {"LoraConfig": {"init_lora_weights": "pissa_niter_4"}},
+         "LoraConfig.init_lora_weights"),
+        ("Standard_ND96isr_H100_v5", {"LoraConfig": {"init_lora_weights": "gaussian"}}, ""),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_model_whole_that_no_gpu_holds_is_refused(
+    machine: str, config: dict[str, object], refused: str
+) -> None:
+    method = "qlora" if "QuantizationConfig" in config else "lora"
+    workspace = tuning("llama-3.3-70b-instruct", machine, method=method)
+    found = check_training_config(workspace, json.dumps({"training_config": config}), load_catalog())
+    assert [fault.path for fault in found] == ([f"training_config.{refused}"] if refused else [])
+    assert all("keeps llama-3.3-70b-instruct from being sharded" in str(fault) for fault in found)
 
 
 @pytest.mark.parametrize("text", ["true", "'true'", "'True'", "TRUE"])

@@ -194,6 +194,18 @@ def test_defect_8_a_preset_that_cannot_be_tuned_or_does_not_fit_is_refused() -> 
     assert faults_of(changed(TUNING, small)) == ["F9"]
 
 
+def test_a_model_that_one_gpu_does_not_hold_is_tuned_on_several() -> None:
+    def told(machine: str) -> list[str]:
+        preset = {"name": "llama-3.3-70b-instruct", "presetOptions": {"modelAccessSecret": "hub"}}
+        asked = {"tuning.preset": preset, "resource.instanceType": machine}
+        return [str(fault) for fault in examine_workspace(changed(TUNING, asked), CATALOG)[1]]
+
+    assert told("Standard_ND96asr_v4") == []
+    (fault,) = told("Standard_NV72ads_A10_v5")
+    assert "qlora tuning of llama-3.3-70b-instruct, sharded over 2 GPUs, needs about" in fault
+    assert "Standard_NC" in fault
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://2130706433/a", "http://0x7f.1/a", "http://[::ffff:10.0.0.1]/a", "http://metadata.google.internal./a",

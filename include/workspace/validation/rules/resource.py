@@ -130,11 +130,13 @@ def tuning_fits(context: Context) -> Iterator[Fault]:
         yield Fault("resource.instanceType", ws.instance_type, "F9", too_old, _hint(context, training))
     if names.BYPASS_RESOURCE_CHECKS in ws.annotations:
         return
-    needed = sizing.total(sizing.tuning_memory(model, ws.method, training))
+    placed = sizing.placed(model, ws.method, training, machine)
+    needed = sizing.total(sizing.tuning_memory(model, ws.method, placed))
     if needed > machine.gpu_memory_bytes:
+        over = f", sharded over {machine.gpus} GPUs," if placed.sharded else ""
         message = (
-            f"{ws.method} tuning of {model.name} needs about {sizing.gib(needed)} on a GPU, but one {machine.gpu} "
-            f"has {sizing.gib(machine.gpu_memory_bytes)}"
+            f"{ws.method} tuning of {model.name}{over} needs about {sizing.gib(needed)} on a GPU, but one "
+            f"{machine.gpu} has {sizing.gib(machine.gpu_memory_bytes)}"
         )
         yield Fault("resource.instanceType", ws.instance_type, "F9", message, _hint(context, training))
 
