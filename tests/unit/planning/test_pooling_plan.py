@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from include import manifests
-from include.catalog import load_catalog
+from include.catalog import load_catalog, records
+from include.catalog.checking import check
+from include.catalog.hub_check import as_yaml
 from include.catalog.models import Model, ModelShape, Tuning
 from include.catalog.sizing import DoesNotFit
 from include.planning import Plan, launch_arguments, plan_serving
@@ -129,3 +132,11 @@ def test_adapters_and_a_model_image_are_refused_with_it() -> None:
     boxed = replace(MINILM, name="boxed", hf_id="acme/boxed", image="r.example.com/kaito-boxed:1")
     [fault] = validate(serving(boxed.hf_id, T4), CATALOG.with_hub_model(boxed))
     assert (fault.rule, fault.path) == ("F60", "inference.preset.name")
+
+
+def test_its_record_is_sound_in_a_presets_folder(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for model in (MINILM, QWEN):
+        (tmp_path / "models" / f"{model.name}.yaml").write_text(as_yaml(model))
+    assert list(check((records.PRESETS, tmp_path))) == []
+    assert load_catalog(records.PRESETS, tmp_path).model(MINILM.name).pooling
