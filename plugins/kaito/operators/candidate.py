@@ -107,8 +107,9 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         now = datetime.now(UTC)
         known = retraining.of(status)
         if until := cools_down(moment(known.get("trained")), policy.cool_down, now):
+            told = f"The last training was lately: the next may begin at {timestamp(until)}"
             raise self._not_now(
-                live, context, f"The last training was lately: the next may begin at {timestamp(until)}"
+                live, context, told, **({"next": timestamp(until)} if _is_watched(live) else {})
             )
         seen = self._look_at_the_data(live, policy, context, now)
         plan = self._plan(live, policy, seen, context["run_id"], now)
@@ -195,7 +196,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         if state_of(str(run["dag"]), str(run["id"])) not in ALIVE:
             return False
         self.log.info(
-            "Run %s of DAG %s retrains this Workspace: waiting until it is over.", run["id"], run["dag"]
+            "Waiting until run %s of DAG %s is over: it retrains this Workspace.", run["id"], run["dag"]
         )
         return True
 
@@ -213,9 +214,8 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     ) -> AirflowSkipException:
         told = condition(live.get("status"), ConditionType.RETRAIN_READY) or {}
         fields |= self._run_is_over(live, context["run_id"])
-        if (
-            told.get("reason") in VERDICTS
-        ):  # what the last training came to is worth more than that nothing is new
+        # What the last training came to is worth more than that nothing is new.
+        if told.get("reason") in VERDICTS:
             self.tell(self._retraining(live, Policy(), "", []), **fields)
         else:
             self._told(live, True, Reason.DATASET_UNCHANGED, message, **fields)
@@ -225,7 +225,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         self, live: Mapping[str, Any], policy: Policy, context: Context, now: datetime
     ) -> list[dict[str, str]]:
         """Ask its servers, where that matters; returns what they said. Raises AirflowSkipException: nothing is new."""
-        watched = (live["metadata"].get("annotations") or {}).get(names.RETRAIN_SCHEDULE) == DATA
+        watched = _is_watched(live)
         if policy.when is When.ALWAYS and not watched:
             return []
         known = retraining.of(live.get("status")).get("dataset") or {}
@@ -306,6 +306,11 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
             if metadata["name"] != plan.candidate and not metadata.get("deletionTimestamp"):
                 self.log.info("Candidate %s of an earlier run is let go.", metadata["name"])
                 self.cluster.delete(WORKSPACE, metadata["name"], plan.namespace, uid=metadata["uid"])
+
+
+def _is_watched(live: Mapping[str, Any]) -> bool:
+    """Whether the Workspace's schedule is that of looks at its dataset."""
+    return (live["metadata"].get("annotations") or {}).get(names.RETRAIN_SCHEDULE) == DATA
 
 
 def _origin(plan: Retraining) -> dict[str, Any]:

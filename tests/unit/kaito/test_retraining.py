@@ -260,6 +260,17 @@ def test_no_training_begins_before_the_cool_down_or_beyond_the_budget(
     assert ready(cluster)[:2] == ("False", "BudgetExceeded")
 
 
+@pytest.mark.parametrize(("schedule", "looks"), [("@data", "2999-01-01T06:00:00Z"), ("@daily", "soon")])
+def test_a_watch_rests_until_the_cool_down_is_over(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], schedule: str, looks: str
+) -> None:
+    tuned["metadata"]["annotations"] = {names.RETRAIN_SCHEDULE: schedule}
+    tuned["status"]["retrain"] = {"trained": "2999-01-01T00:00:00Z", "next": "soon"}
+    with pytest.raises(AirflowSkipException, match="may begin at"):
+        plan_step(cluster, {"coolDown": "6h", "watch": {"every": "10m"}}).execute(context)
+    assert retrain(cluster)["next"] == looks
+
+
 def test_a_policy_with_faults_is_refused_with_all_of_them(
     cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any]
 ) -> None:
