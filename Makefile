@@ -131,6 +131,10 @@ test-slow: setup ## The tests that take minutes each, left out of `make test`
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
 	@$(PY) -m pytest -m reliability tests/integration/test_reliability.py tests/integration/test_reliability_retraining.py
 
+.PHONY: bench-tuning
+bench-tuning: setup ## Tokens/s and loss of this project's tuning, of plain TRL and of TRL as KAITO sets it, in one run (12 min)
+	@$(PY) -m tests.bench.tuning_throughput
+
 .PHONY: bench-serving
 bench-serving: vllm ## Tokens/s and time to first token of this project's server, transformers serve and vLLM, in one run
 	@$(PY) -m tests.bench.serving_throughput --goals
