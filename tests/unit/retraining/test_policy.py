@@ -157,7 +157,7 @@ def test_a_golden_set_may_lie_elsewhere_and_is_written_as_it_was_read(source: ob
         ({"url": "ftp://example.com/a"}, r"evaluation\.goldenSet\.url"),
         ({"url": "https://huggingface.co/datasets/a/b"}, "a page about a dataset"),
         ({"url": "http://example.com/a", "secret": "s"}, "not sent in the clear"),
-        ({"url": "hf://datasets/org/name"}, "add the path of the file"),
+        ({"url": "hf://datasets/org/name"}, "give the path of the one that has the golden set"),
         ({"url": "s3:///golden.yaml"}, "its bucket is not the name of one"),
         ({"url": "https://a:b@example.com/a"}, "without a query or a password"),
         ({"configMap": "a", "secret": "s"}, "has a secret"),
