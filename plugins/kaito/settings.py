@@ -212,7 +212,7 @@ def lease_namespace() -> str:
 
 
 def hub_lookup() -> bool:
-    """Return whether models that are no presets are looked up on the hub (``[kaito] hub_lookup``, default true)."""
+    """Return whether the hub is asked for models and their commits (``[kaito] hub_lookup``, default true)."""
     text = _text("hub_lookup")
     return _switch("hub_lookup", text) if text else True
 
