@@ -12,3 +12,6 @@ TRAINING_STOP_SECONDS = 60.0
 TUNING_GRACE_SECONDS = 90
 #: What the transformers server takes at most to finish the answers that are under way, in seconds.
 SERVING_DRAIN_SECONDS = 25
+#: In a serving pod: it is there as soon as the pod is told to go. Its server still answers for a while, and closes each
+#: connection after the answer, so that clients which keep theirs open come to another pod before it ends.
+LEAVING_FILE = "/tmp/kaito-leaving"  # noqa: S108 - the pod's own emptyDir

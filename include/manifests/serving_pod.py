@@ -12,7 +12,7 @@ from typing import Any
 
 from include.catalog import Catalog
 from include.catalog.models import GIB
-from include.contracts.grace import SERVING_DRAIN_SECONDS
+from include.contracts.grace import LEAVING_FILE, SERVING_DRAIN_SECONDS
 from include.manifests import pods
 from include.manifests.pods import Manifest, env, env_from_field, mount
 from include.manifests.serving_adapters import ADAPTERS_PATH, are_followed
@@ -129,7 +129,7 @@ def server(
     main["resources"] = _on_slices(ws, main["resources"])
     main["ports"] = _ports(plan)
     if settings.endpoint_delay_seconds:
-        wait = ["sleep", str(settings.endpoint_delay_seconds)]
+        wait = ["sh", "-c", f"touch {LEAVING_FILE}; sleep {settings.endpoint_delay_seconds}"]
         main["lifecycle"] = {"preStop": {"exec": {"command": wait}}}
     return main | _probes(plan)
 

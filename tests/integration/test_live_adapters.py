@@ -6,6 +6,7 @@ The sandbox alone, without Airflow: what a rollout writes (the ConfigMap, the po
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from include.catalog import load_catalog
 from include.contracts import canary
 from include.manifests.settings import ManifestSettings
 from include.planning import plan_serving
-from include.reconcile import Activity, activity
+from include.reconcile import Activity, activity, surge
 from include.reconcile.decision import Answers
+from include.reconcile.surge import Stage
 from include.workloads.tuning.standin import make_standin
 from include.workspace import parse_workspace
 
@@ -69,6 +71,7 @@ class Service:
     kubectl: Kubectl
     workspace: dict[str, Any]
     images: list[str]
+    stateful_set: dict[str, Any] = field(default_factory=dict)
 
     def want(self, image: str, canary: str = "", percent: float = 0.0) -> None:
         """What a rollout does for another adapter of a service that stands, and the reconciler for a canary."""
@@ -147,7 +150,7 @@ def serve(service: Service, weights: Path, folder: Path) -> Service:
         weights_mirror=str(weights),
         insecure_registries=(service.sandbox.registry,),
         bind_pod_ip=True,
-        endpoint_delay_seconds=0,
+        endpoint_delay_seconds=2,
     )
     plan = plan_serving(workspace, catalog, runtimes=["transformers"])
     adapters = [{"name": "mine", "image": service.images[0], "secrets": [SECRET]}]
@@ -171,6 +174,7 @@ def serve(service: Service, weights: Path, folder: Path) -> Service:
         f"--from-file=.dockerconfigjson={config}",
         "--type=kubernetes.io/dockerconfigjson",
     )
+    service.stateful_set = stateful_set
     kubectl.apply(wanted, main, headless, stateful_set)
     kubectl("wait", f"pod/{NAME}-0", "--for=create", "--timeout=60s")
     kubectl("wait", f"pod/{NAME}-0", "--for=condition=Ready", "--timeout=300s")
@@ -178,20 +182,27 @@ def serve(service: Service, weights: Path, folder: Path) -> Service:
 
 
 @contextmanager
-def asking(service: Service, clients: int = 2) -> Iterator[list[Answered]]:
-    """Clients that ask without a pause for as long as the block runs."""
+def asking(service: Service, clients: int = 2, url: str = "") -> Iterator[list[Answered]]:
+    """Clients that ask without a pause for as long as the block runs; a connection that fails has the status 0.
+
+    :param url: where, in place of the pod itself.
+    """
     question = {
         "model": "mine",
         "max_tokens": 8,
         "messages": [{"role": "user", "content": "What is 2 plus 2?"}],
     }
     found: list[Answered] = []
-    over, url = threading.Event(), service.url
+    over, url = threading.Event(), url or service.url
 
     def client() -> None:
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
             while not over.is_set():
-                reply = http.post("/v1/chat/completions", json=question)
+                try:
+                    reply = http.post("/v1/chat/completions", json=question)
+                except httpx.HTTPError as error:
+                    found.append(Answered(0, "", repr(error), time.monotonic()))
+                    continue
                 text = (
                     reply.json()["choices"][0]["message"]["content"]
                     if reply.status_code == 200
@@ -296,3 +307,36 @@ def test_a_version_that_cannot_be_had_leaves_the_old_one(service: Service) -> No
     with asking(service) as answers:
         until(lambda: len(answers) > 3, 60, "answers")
     assert {(one.status, one.digest) for one in answers} == {(200, before["mine"]["digest"])}
+
+
+def test_a_change_that_needs_a_new_pod_takes_no_answer_away(service: Service) -> None:
+    kubectl = service.kubectl
+    address = kubectl("get", "svc", NAME, "-o", "jsonpath={.spec.clusterIPs[0]}")
+    before = kubectl("get", "pod", f"{NAME}-0", "-o", "jsonpath={.metadata.uid}")
+    digest = service.images[1].partition("@")[2]
+    service.want(service.images[1])
+    until(lambda: shown(service) == digest, 60, "the adapter that both pods have")
+    wanted = copy.deepcopy(service.stateful_set)
+    main = next(one for one in wanted["spec"]["template"]["spec"]["containers"] if one["name"] == "serving")
+    main["env"].append({"name": "CHANGED", "value": "yes"})
+
+    def found(kind: str, *which: str) -> Any:
+        return json.loads(kubectl("get", kind, *which, "-o", "json"))
+
+    with asking(service, clients=1, url=f"http://{address}") as answers:
+        for stage in (Stage.BESIDE, Stage.REPLACED):
+            kubectl.apply(surge.at(wanted, stage))
+            until(
+                lambda number=stage.ordinal: (
+                    surge.status(found("statefulset", NAME), found("pods")["items"], number).ready
+                ),
+                240,
+                f"pod {stage.ordinal}",
+            )
+        kubectl.apply(wanted)
+        kubectl("wait", f"pod/{NAME}-1", "--for=delete", "--timeout=90s")
+        last = len(answers)
+        until(lambda: len(answers) > last + 4, 60, "answers of the one that is left")
+    assert [one for one in answers if (one.status, one.digest) != (200, digest)] == []
+    print(f"{len(answers)} answers, none failed")
+    assert kubectl("get", "pod", f"{NAME}-0", "-o", "jsonpath={.metadata.uid}") != before

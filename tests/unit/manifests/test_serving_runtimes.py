@@ -122,7 +122,9 @@ def test_the_performance_mode_reaches_vllm() -> None:
 def test_the_grace_holds_the_delay_and_the_drain(runtime: str) -> None:
     spec = pod(annotated(SERVE, runtime=runtime))
     main = spec["containers"][0]
-    assert main["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+    assert main["lifecycle"]["preStop"]["exec"]["command"] == [
+        "sh", "-c", "touch /tmp/kaito-leaving; sleep 5",
+    ]  # fmt: skip
     drain = int(env_of(main)["DRAIN_SECONDS"]) if runtime == "vllm" else SERVING_DRAIN_SECONDS
     assert spec["terminationGracePeriodSeconds"] >= 5 + drain + 5
     settings = replace(SETTINGS, endpoint_delay_seconds=0)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts.grace import LEAVING_FILE
 from include.contracts.redaction import hide
 from include.workloads.contract import UserConfigError
 from include.workloads.serving.gateway.aliases import Adapter, Aliases
@@ -47,8 +48,16 @@ def parts_of(
         translates_chat=translates_chat,
         performance=_performance(get("KAITO_BENCHMARK_FILE")),
         chat_adapter=get("KAITO_DEFAULT_ADAPTER") or None,
+        told_to_go=_told_to_go(),
         task=task,
     )
+
+
+def _told_to_go() -> Callable[[], bool]:
+    """Whether the pod's end has begun; a container that was only started again has its predecessor's file."""
+    file = Path(LEAVING_FILE)
+    file.unlink(missing_ok=True)
+    return file.exists
 
 
 def _key(environment: Mapping[str, str]) -> Callable[[], str] | None:

@@ -89,6 +89,7 @@ class Parts:
     performance: Callable[[], Mapping[str, Any]] = lambda: {"state": "off"}  # what the benchmark says
     chat_adapter: str | None = None  # the public name that /chat asks, where there is one
     leaving: Callable[[], bool] = lambda: False  # whether the server is on its way out
+    told_to_go: Callable[[], bool] = lambda: False  # whether its pod is, and it still answers
     task: Callable[[], str] = lambda: ""  # of a model that writes no text (include/contracts/pooling.py)
 
 
@@ -181,6 +182,8 @@ class Gateway:
         value, adapter = self._question(scope, body, request_id)
         with parts.use.watched(endpoint(path), send, adapter.digest if adapter else "") as answering:
             answering.headers.append((canary.HEADER.encode(), request_id.encode("latin-1")))
+            if parts.told_to_go():
+                answering.headers.append((b"connection", b"close"))
             receive = answering.hearing(receive)
             if parts.guard is not None:
                 try:

@@ -97,6 +97,15 @@ async def test_in_flight_while_it_is_answered() -> None:
     assert value_of(use.text().decode(), "kaito_serving_requests_in_flight") == 0
 
 
+async def test_a_pod_that_is_told_to_go_answers_and_keeps_no_connection() -> None:
+    going: list[bool] = []
+    async with client(Below(), told_to_go=lambda: bool(going)) as ask:
+        assert "connection" not in (await ask.post(CHAT, json={})).headers
+        going.append(True)
+        answer = await ask.post(CHAT, json={})
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 async def test_a_refusal_is_no_use() -> None:
     use = Use()
     async with client(Below(v1__completions=lambda _: (404, {})), use=use) as ask:
