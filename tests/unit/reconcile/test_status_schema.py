@@ -15,7 +15,7 @@ from tests.support.reconcile.cluster import Obj
 from tests.support.reconcile.story import Story, ready, run_ended
 
 #: What these lives do not write: tasks of a run do, retraining, a service that is to sleep, a cloud without machines.
-ELSEWHERE = (".adapter", ".model", ".machines", ".idle", ".retry.reason", ".retrain")
+ELSEWHERE = (".adapter", ".model", ".task", ".machines", ".idle", ".retry.reason", ".retrain")
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
