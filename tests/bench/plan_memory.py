@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from include.catalog import tuning_memory
+from include.contracts.methods import Objective
 from tests.bench.small_models import CASES, Case, build_trainer, make_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,11 +43,13 @@ def estimate(case: Case, weights_bytes: int) -> dict[str, int]:
         found["kept block inputs"] = saved
         del found["activations"]
         found["adapter"] = trained * 4  # autocast's copies are dropped after each block
-    found["all logits kept"] = training.tokens * case.vocab * tuning_memory.LOGIT_BYTES
     of_gpu = ("CUDA context", "fragmentation")
+    found["peak of a step"] = sum(size for term, size in terms.items() if term not in of_gpu)
+    if case.objective != Objective.SFT:
+        return found
+    found["all logits kept"] = training.tokens * case.vocab * tuning_memory.LOGIT_BYTES
     apart = (*of_gpu, "optimizer", "logits and loss")
     found["peak of the blocks"] = sum(size for term, size in terms.items() if term not in apart)
-    found["peak of a step"] = sum(size for term, size in terms.items() if term not in of_gpu)
     return found
 
 
@@ -115,12 +118,13 @@ def measure(case: Case) -> dict[str, int]:
     found["adapter"] += 0 if case.checkpointing else sum(n for shape, n in saved if shape in copies)
     kept = sum(n for shape, n in saved if shape not in copies)
     if case.checkpointing:
-        found["kept block inputs"] = kept - case.tokens * case.batch * case.hidden * 6
+        found["kept block inputs"] = kept - case.training().tokens * case.hidden * 6
     else:
         found["activations"] = kept
-    found["peak of the blocks"] = _peak_of_blocks(trainer, batch, device)
     found |= _step(trainer, optimizer, batch, trained, device)
-    found["all logits kept"] = _all_logits(model, batch)
+    if case.objective == Objective.SFT:
+        found["peak of the blocks"] = _peak_of_blocks(trainer, batch, device)
+        found["all logits kept"] = _all_logits(model, batch)
     return found
 
 
@@ -180,6 +184,8 @@ def _loss(trainer: Any, batch: dict[str, Any]) -> Any:
     from trl import SFTTrainer
 
     trainer.model.train()
+    if not isinstance(trainer, SFTTrainer):
+        return trainer.compute_loss(trainer.model, dict(batch))
     return SFTTrainer.compute_loss(
         trainer, trainer.model, dict(batch), num_items_in_batch=torch.tensor(batch["labels"].numel())
     )

@@ -13,6 +13,8 @@ from typing import Any
 from include.catalog import Model, ModelShape, layers
 from include.catalog.models import GIB, Tuning
 from include.catalog.training_shape import TrainingShape
+from include.contracts.methods import Objective
+from include.workloads.tuning import preferences
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Case:
     tokens: int = 512
     batch: int = 1
     rank: int = 16
+    objective: str = Objective.SFT
 
     def training(self) -> TrainingShape:
         """What the plan would read from this case's config."""
@@ -45,6 +48,8 @@ class Case:
             load_in_8bit=self.eight_bit,
             double_quant=self.double_quant,
             optimizer="adamw_torch",
+            packing=self.objective == Objective.SFT,
+            objective=self.objective,
         )
 
     def model(self, weights_bytes: int) -> Model:
@@ -81,6 +86,10 @@ CASES = (
     Case("qwen2-lora-long", QWEN, "lora", inner=1376, tokens=1024),
     Case("falcon-qlora", "FalconForCausalLM", kv_heads=1, inner=1024),
     Case("phi2-qlora", "PhiForCausalLM", kv_heads=8, inner=1024),
+    Case("llama-lora-dpo", LLAMA, "lora", objective=Objective.DPO),
+    Case("phi3-qlora-dpo", PHI3, kv_heads=8, objective=Objective.DPO),
+    Case("llama-qlora-dpo-checkpointing", LLAMA, checkpointing=True, count=12, objective=Objective.DPO),
+    Case("llama-qlora-kto", LLAMA, batch=2, objective=Objective.KTO),
 )
 
 
@@ -136,12 +145,11 @@ def build_trainer(case: Case, weights: Path, folder: Path) -> Any:
         device, device, int(device == "cuda"), 1, True, 2
     )  # one byte: quantised weights stay so
     precision = Precision("bfloat16", "")
-    config = parse_config(_config(case), case.method)
-    half = [5] * (case.tokens // 2)  # two rows fill a packed sequence
-    rows = [{"input_ids": half, "labels": half}] * (4 * case.batch)
+    config = parse_config(_config(case), case.method, case.objective)
+    rows = _rows(case)
     facts = model_facts(weights)
     targets = list(layers.linear_layers(case.model(facts.weight_bytes)))
-    lengths = recipe.DataFacts([len(row["input_ids"]) for row in rows])
+    lengths = recipe.DataFacts([case.tokens if "input_ids" not in row else case.tokens // 2 for row in rows])
     chosen = recipe.decide(config, hardware, precision, lengths, facts, targets)
     tokenizer = load_tokenizer(weights, None)
     progress = Progress(None)
@@ -153,6 +161,19 @@ def build_trainer(case: Case, weights: Path, folder: Path) -> Any:
     if case.checkpointing:
         trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     return trainer
+
+
+def _rows(case: Case) -> list[dict[str, Any]]:
+    """Rows that fill the batch: two in a packed sequence, or an answer as long as what was asked."""
+    half, other = [5] * (case.tokens // 2), [6] * (case.tokens // 2)
+    if case.objective == Objective.SFT:
+        return [{"input_ids": half, "labels": half}] * (4 * case.batch)
+    if case.objective == Objective.DPO:
+        return [{preferences.PROMPT: half, preferences.CHOSEN: half, preferences.REJECTED: other}] * (
+            4 * case.batch
+        )
+    marked = {preferences.PROMPT: half, preferences.COMPLETION: other}
+    return [{**marked, preferences.LABEL: number % 2 == 0} for number in range(4 * case.batch)]
 
 
 def _config(case: Case) -> str:

@@ -12,7 +12,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.slow, py
 BY_NAME = {case.name: case for case in CASES}
 
 
-@pytest.mark.parametrize("name", ["llama-qlora", "phi3-qlora-checkpointing"])
+@pytest.mark.parametrize(
+    "name", ["llama-qlora", "phi3-qlora-checkpointing", "phi3-qlora-dpo", "llama-qlora-kto"]
+)
 def test_each_term_is_what_the_trainer_takes(name: str) -> None:
     case = BY_NAME[name]
     measured = measured_apart(case)
