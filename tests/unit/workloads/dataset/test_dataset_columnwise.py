@@ -350,3 +350,13 @@ def test_the_digest_is_over_all_rows_in_their_order_however_they_came(tmp_path: 
         found = run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
     wanted = hashlib.sha256("".join(f'"{"x" * number}"\n' for number in range(1, 40)).encode()).hexdigest()
     assert found["digest"] == f"sha256:{wanted}"
+
+
+@pytest.mark.parametrize(
+    ("said", "doubtful"), [("<think>x</think>", True), ("a <", True), ("a < b / c", False)]
+)
+def test_texts_that_a_template_may_cut_are_looked_at_one_by_one(said: str, doubtful: bool) -> None:
+    messages = [{"role": "user", "content": said}, {"role": "assistant", "content": "/b"}]
+    rows = usable_rows(pa.Table.from_pylist([{"messages": messages}]))
+    assert rows is not None
+    assert (rows.shapes() is None) is doubtful
