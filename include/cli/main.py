@@ -47,9 +47,9 @@ def main(
     if options.verb == "crd":
         out.write(crd_text())
         return FINE
-    from include.workspace.api.json_schema import json_schema
+    from include.workspace.api.models import Workspace
 
-    out.write(json.dumps(json_schema(), indent=2) + "\n")
+    out.write(json.dumps(Workspace.model_json_schema(by_alias=True), indent=2) + "\n")
     return FINE
 
 

@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from include.contracts import preference_keys, principal_start
 from include.contracts import training_keys as keys
@@ -28,9 +30,6 @@ from include.contracts.training_defaults import (
 )
 from include.contracts.training_keys import SECTIONS
 from include.contracts.yaml_documents import reader as documents
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 KEY = "training_config.yaml"
 ROOT = "training_config"
@@ -167,7 +166,7 @@ class _Examiner:
             raw = "no"  # an unquoted `no` is false to YAML
         try:
             value = _converted(raw, kind)
-        except ValueError:
+        except ValidationError:
             words = " or ".join(_WORDS[word] for word in kind.split("|") if word in _WORDS)
             self.faults.append(Fault(path, raw, "F12", f"must be {words}"))
             return
@@ -364,10 +363,6 @@ def _word(value: object) -> str:
 
 @cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
-    from pydantic import (
-        TypeAdapter,  # a tenth of a second, which `check` of a Workspace without a config does not have
-    )
-
     hint: Any = None
     for index, word in enumerate(kind.split("|")):
         hint = _TYPES[word] if index == 0 else hint | _TYPES[word]

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition of Workspaces, generated from the models of a Workspace.
+"""The CustomResourceDefinition of Workspaces, generated from the pydantic models.
 
 kubectl asks for a CRD's preferred version, which is v1beta1 whatever the order in the manifest, so the columns of the
 quick start must stand there: both versions show INSTANCE RESOURCEREADY INFERENCEREADY WORKSPACEREADY AGE, and KAITO's
@@ -13,7 +13,7 @@ from typing import Any
 
 from include.workspace.api import crd_rules
 from include.workspace.api.crd_status import status_schema
-from include.workspace.api.json_schema import json_schema
+from include.workspace.api.models import Workspace
 from include.workspace.api.names import (
     GROUP,
     KIND,
@@ -81,7 +81,7 @@ def printer_columns() -> list[dict[str, Any]]:
 
 
 def _workspace_schema(alpha: bool) -> Schema:
-    source = json_schema()
+    source = Workspace.model_json_schema(by_alias=True)
     schema = _Structural(source.get("$defs", {}), alpha).schema(source, "")
     schema["description"] = (
         "Workspace describes a model workload: tuning or inference of a preset on GPU machines."

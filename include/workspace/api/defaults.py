@@ -46,7 +46,7 @@ def with_defaults(ws: Workspace, catalog: Catalog | None = None) -> Workspace:
         )
         if ws.method:
             document["tuning"]["method"] = ws.method
-    return Workspace.read(document)
+    return Workspace.model_validate(document)
 
 
 def _with_preset(preset: Json | None, context: Context) -> None:

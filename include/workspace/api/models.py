@@ -1,4 +1,4 @@
-"""The Workspace of kaito.sh/v1alpha1 and v1beta1 as strict models: the shape, and nothing of its meaning.
+"""The Workspace of kaito.sh/v1alpha1 and v1beta1 as pydantic models: the shape, and nothing of its meaning.
 
 One set of models serves both versions, since they differ by a few fields only (`BETA_ONLY`). A model keeps what the
 author wrote: it must never default, canonicalise or drop anything, so that parse -> to_dict gives the same document.
@@ -7,6 +7,9 @@ author wrote: it must never default, canonicalise or drop anything, so that pars
 from __future__ import annotations
 
 from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from include.contracts.methods import Objective
 from include.workspace.api import names
@@ -17,7 +20,6 @@ from include.workspace.api.dialect import (
     dialect,
     rolls_out,
 )
-from include.workspace.api.strict_model import SchemaKey, StrictModel
 
 __all__ = ["API_VERSIONS", "V1ALPHA1", "V1BETA1", "Workspace"]
 
@@ -28,10 +30,18 @@ BETA_ONLY = ("resource.partition", "inference.preset.presetOptions.modelAccessSe
 BETA_ONLY_TUNING = ("tuning.preset.presetOptions.modelAccessSecret",)
 
 # Kubernetes' own types, kept exactly as written; the API server does not look inside them either.
-Opaque = Annotated[dict[str, Any], SchemaKey("x-kubernetes-preserve-unknown-fields", True)]
+Opaque = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
-class ObjectMeta(StrictModel):
+class ApiModel(BaseModel):
+    """A strict model in the API's spelling: camelCase only, no unknown fields, no conversions such as "1" to 1."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", strict=True, validate_by_alias=True, frozen=True
+    )
+
+
+class ObjectMeta(ApiModel):
     """Kubernetes' object metadata; what the cluster sets (managedFields ...) is carried along unread."""
 
     name: str | None = None
@@ -51,50 +61,52 @@ class ObjectMeta(StrictModel):
     managed_fields: list[dict[str, Any]] | None = None
 
 
-class LabelSelectorRequirement(StrictModel):
+class LabelSelectorRequirement(ApiModel):
     key: str
     operator: str
     values: list[str] | None = None
 
 
-class LabelSelector(StrictModel):
+class LabelSelector(ApiModel):
     match_labels: dict[str, str] | None = None
     match_expressions: list[LabelSelectorRequirement] | None = None
 
 
-class Partition(StrictModel):
+class Partition(ApiModel):
     """A slice of bring-your-own GPU nodes (v1beta1)."""
 
-    mode: Annotated[str, "mig or accelerator"]
-    profile: Annotated[str | None, "MIG profile such as 1g.10gb"] = None
-    count: Annotated[int | None, "GPUs of a node to use, in accelerator mode"] = None
+    mode: str = Field(description="mig or accelerator")
+    profile: str | None = Field(None, description="MIG profile such as 1g.10gb")
+    count: int | None = Field(None, description="GPUs of a node to use, in accelerator mode")
 
 
-class Resource(StrictModel):
+class Resource(ApiModel):
     """The machines that the workload needs."""
 
-    count: Annotated[int | None, "Number of nodes. Tuning uses one."] = None
-    instance_type: Annotated[str | None, "The cloud's GPU machine type."] = None
-    label_selector: Annotated[LabelSelector, "Labels that the nodes get."]
-    preferred_nodes: Annotated[list[str] | None, "Deprecated; not used."] = None
+    count: int | None = Field(None, description="Number of nodes. Tuning uses one.")
+    instance_type: str | None = Field(None, description="The cloud's GPU machine type.")
+    label_selector: LabelSelector = Field(description="Labels that the nodes get.")
+    preferred_nodes: list[str] | None = Field(None, description="Deprecated; not used.")
     partition: Partition | None = None
 
 
-class PresetOptions(StrictModel):
+class PresetOptions(ApiModel):
     image: str | None = None
     image_pull_secrets: list[str] | None = None
-    model_access_secret: Annotated[str | None, "Secret whose key HF_TOKEN opens a gated model."] = None
+    model_access_secret: str | None = Field(
+        None, description="Secret whose key HF_TOKEN opens a gated model."
+    )
 
 
-class PresetSpec(StrictModel):
+class PresetSpec(ApiModel):
     """A model of the catalogue."""
 
-    name: Annotated[str, "Preset name, alias or hub id, in any letter case."]
-    access_mode: Annotated[str | None, "Deprecated: public or private."] = None
+    name: str = Field(description="Preset name, alias or hub id, in any letter case.")
+    access_mode: str | None = Field(None, description="Deprecated: public or private.")
     preset_options: PresetOptions | None = None
 
 
-class DataSource(StrictModel):
+class DataSource(ApiModel):
     """Where data comes from: exactly one of urls, image, volumeSource."""
 
     name: str | None = None
@@ -104,39 +116,39 @@ class DataSource(StrictModel):
     image_pull_secrets: list[str] | None = None
 
 
-class DataDestination(StrictModel):
+class DataDestination(ApiModel):
     """Where the adapter goes: exactly one of image, volumeSource."""
 
     volume_source: Opaque | None = None
     image: str | None = None
-    image_push_secret: Annotated[str | None, "dockerconfigjson secret; needed with image."] = None
+    image_push_secret: str | None = Field(None, description="dockerconfigjson secret; needed with image.")
 
 
-class AdapterSpec(StrictModel):
+class AdapterSpec(ApiModel):
     source: DataSource | None = None
-    strength: Annotated[str | None, "Weight of the adapter, a number from 0 to 1 as text."] = None
+    strength: str | None = Field(None, description="Weight of the adapter, a number from 0 to 1 as text.")
 
 
-class InferenceSpec(StrictModel):
+class InferenceSpec(ApiModel):
     """A model to serve: exactly one of preset, template."""
 
     preset: PresetSpec | None = None
-    template: Annotated[Opaque | None, "A pod template, used as it is."] = None
-    config: Annotated[str | None, "ConfigMap with key inference_config.yaml."] = None
+    template: Opaque | None = Field(None, description="A pod template, used as it is.")
+    config: str | None = Field(None, description="ConfigMap with key inference_config.yaml.")
     adapters: list[AdapterSpec] | None = None
 
 
-class TuningSpec(StrictModel):
+class TuningSpec(ApiModel):
     """A model to tune."""
 
     preset: PresetSpec | None = None
-    method: Annotated[str | None, "lora or qlora, in any letter case."] = None
-    config: Annotated[str | None, "ConfigMap with key training_config.yaml."] = None
+    method: str | None = Field(None, description="lora or qlora, in any letter case.")
+    config: str | None = Field(None, description="ConfigMap with key training_config.yaml.")
     input: DataSource
     output: DataDestination
 
 
-class Workspace(StrictModel):
+class Workspace(ApiModel):
     """A model workload: tuning or inference of a preset on GPU machines."""
 
     api_version: str
@@ -220,3 +232,7 @@ class Workspace(StrictModel):
     def model_access_secret(self) -> str | None:
         options = self.preset.preset_options if self.preset else None
         return options.model_access_secret if options else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """KAITO's JSON: exactly the fields that were given, in the API's spelling."""
+        return self.model_dump(by_alias=True, exclude_unset=True)

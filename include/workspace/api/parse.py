@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
 
 from include.catalog import Catalog
 from include.contracts.yaml_documents import reader as documents
@@ -21,7 +22,6 @@ from include.workspace.api.models import (
     Workspace,
 )
 from include.workspace.api.names import KIND
-from include.workspace.api.strict_model import Problem, StrictModel, Unreadable, fields, models_in
 from include.workspace.validation.faults import Fault, Hints, WorkspaceInvalid
 from include.workspace.validation.rules import Policy, update_faults, validate
 
@@ -83,8 +83,8 @@ def _previous(before: object, new: Workspace) -> Workspace | None:
     frame = {key: before.get(key) or like[key] for key in ("apiVersion", "kind", "metadata")}
     halves = {key: before[key] for key in ("resource", "inference", "tuning") if before.get(key) is not None}
     try:
-        return Workspace.read(frame | halves)
-    except Unreadable:
+        return Workspace.model_validate(frame | halves)
+    except ValidationError:
         return _partial(frame | halves)
 
 
@@ -111,10 +111,10 @@ def _read(data: Mapping[str, Any] | str | bytes) -> tuple[Workspace | None, list
         ]
     faults = [*_identity(loaded), *_beta_only(loaded)]
     try:
-        return Workspace.read(dict(loaded)), faults
-    except Unreadable as error:
+        return Workspace.model_validate(dict(loaded)), faults
+    except ValidationError as error:
         hints = Hints()
-        faults += [_fault(detail, hints) for detail in error.problems]
+        faults += [_fault(detail, hints) for detail in error.errors(include_url=False)]
     return _partial(loaded), faults
 
 
@@ -151,19 +151,19 @@ _MESSAGES = {
     "missing": ("S4", "is required"),
     "string_type": ("S5", "must be text"),
     "int_type": ("S5", "must be a whole number"),
+    "bool_type": ("S5", "must be true or false"),
     "list_type": ("S5", "must be a list"),
     "dict_type": ("S5", "must be a mapping"),
     "model_type": ("S5", "must be a mapping"),
-    "invalid_key": ("S5", "must be text"),
 }
 
 
-def _fault(detail: Problem, hints: Hints) -> Fault:
-    """A problem of the schema in our terms."""
-    path, value = _path(detail.loc), detail.input
-    if detail.type == "extra_forbidden":
-        return Fault(path, None, "S6", "is not a field of a Workspace", _field_hint(detail.loc, hints))
-    rule, message = _MESSAGES[detail.type]
+def _fault(detail: Any, hints: Hints) -> Fault:
+    """A pydantic error in our terms."""
+    path, value = _path(detail["loc"]), detail["input"]
+    if detail["type"] == "extra_forbidden":
+        return Fault(path, None, "S6", "is not a field of a Workspace", _field_hint(detail["loc"], hints))
+    rule, message = _MESSAGES.get(detail["type"], ("S5", detail["msg"]))
     hint = ""
     if rule == "S5" and message == "must be text" and isinstance(value, bool | int | float):
         hint = f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
@@ -173,16 +173,29 @@ def _fault(detail: Problem, hints: Hints) -> Fault:
 
 def _field_hint(loc: Path, hints: Hints) -> str:
     """The nearest field at the same place of the schema."""
-    model: type[StrictModel] | None = Workspace
+    model: Any = Workspace
     for step in loc[:-1]:
-        if model is not None and isinstance(step, str):
-            inside = (models_in(one.kind) for one in fields(model) if one.alias == step)
-            model = next(chain.from_iterable(inside), None)
-    if model is None:
-        return ""
+        if isinstance(step, str):
+            model = _child_model(model, step)
+        if model is None:
+            return ""
+    known = [info.alias or name for name, info in model.model_fields.items()]
     if str(loc[-1]) == "spec":
         return "a Workspace has no spec: resource, tuning and inference stand beside metadata"
-    return hints.did_you_mean(str(loc[-1]), [one.alias for one in fields(model)])
+    return hints.did_you_mean(str(loc[-1]), known)
+
+
+def _child_model(model: type[BaseModel], alias: str) -> type[BaseModel] | None:
+    for name, info in model.model_fields.items():
+        if (info.alias or name) == alias:
+            return _model_in(info.annotation)
+    return None
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _path(loc: Path) -> str:
@@ -201,11 +214,11 @@ def _partial(data: Mapping[str, Any], attempts: int = 8) -> Workspace | None:
     rest: Any = copy.deepcopy(dict(data))
     for _ in range(attempts):
         try:
-            return Workspace.read(rest)
-        except Unreadable as error:
-            for detail in error.problems:
-                missing = detail.type == "missing"
-                loc: Path = tuple(detail.loc)
+            return Workspace.model_validate(rest)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                missing = detail["type"] == "missing"
+                loc: Path = tuple(detail["loc"])
                 if missing and loc[-1] in PLACEHOLDERS:
                     _get(rest, loc[:-1])[loc[-1]] = {}
                 elif not _remove(rest, loc[:-1] if missing else loc):

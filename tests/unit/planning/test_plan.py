@@ -347,8 +347,11 @@ def test_more_memory_never_needs_more_nodes_nor_shortens_the_context(
 
 def test_a_plan_for_preferences_says_that_a_row_is_two_answers() -> None:
     asked = tuning(machine="Standard_NC24ads_A100_v4")
-    metadata = asked.metadata.changed(annotations={names.TUNING_OBJECTIVE: "dpo"})
-    asked = asked.changed(metadata=metadata)
+    asked = asked.model_copy(
+        update={
+            "metadata": asked.metadata.model_copy(update={"annotations": {names.TUNING_OBJECTIVE: "dpo"}})
+        }
+    )
     made = plan(asked, CATALOG)
     assert made.training is not None
     assert (made.training.objective, made.training.sequences) == ("dpo", 2)

@@ -70,8 +70,8 @@ def _of_the_machine(context: Context, one: Offer) -> Iterator[Fault]:
     resource = context.ws.resource
     if resource is None:
         return
-    own = resource.changed(instance_type=one.instance_type)
-    other = Context(context.ws.changed(resource=own), context.catalog, context.policy)
+    own = resource.model_copy(update={"instance_type": one.instance_type})
+    other = Context(context.ws.model_copy(update={"resource": own}), context.catalog, context.policy)
     for rule in _ITS_OWN:
         for fault in rule(other):
             yield replace(fault, path=PATH, value=one.instance_type)

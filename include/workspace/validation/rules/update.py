@@ -8,7 +8,7 @@ out a default. Like every rule, these never do I/O and never raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from include.workspace.api import names
 from include.workspace.api.dialect import V1ALPHA1
 from include.workspace.api.models import PresetSpec, Workspace
 from include.workspace.api.selector import asked_labels
-from include.workspace.api.strict_model import StrictModel
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Policy
 
@@ -163,9 +162,12 @@ def _preset(preset: PresetSpec | None) -> dict[str, Any]:
     return found | {f"presetOptions.{key}": value for key, value in options.items() if value}
 
 
-def _plain(part: StrictModel | None) -> dict[str, Any]:
+def _plain(value: Any) -> dict[str, Any]:
     """A part of a Workspace as a mapping without what was left out."""
-    return {key: value for key, value in part.to_dict().items() if value is not None} if part else {}
+    if value is None:
+        return {}
+    result: Mapping[str, Any] = value.model_dump(by_alias=True, exclude_none=True)
+    return dict(result)
 
 
 def _machine(ws: Workspace) -> str:
