@@ -1,16 +1,27 @@
-"""A small web server whose answers a test decides, and a fetcher that may reach it and never sleeps."""
+"""A small web server whose answers a test decides, a fetcher that may reach it and never sleeps, one language model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from include.workloads.dataset import content
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, Limits
+from include.workloads.dataset.languages import language_model
 from include.workloads.network import AddressPolicy
 from tests.support.dataset_server import LOOPBACK, Web, running
+
+kept_model = cache(language_model)
+
+
+@pytest.fixture(autouse=True)
+def one_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To unpack it for each run of a job takes longer than all else in it."""
+    monkeypatch.setattr(content, "language_model", kept_model)
 
 
 @pytest.fixture
