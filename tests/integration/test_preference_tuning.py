@@ -125,6 +125,7 @@ def test_the_better_answer_is_learnt_from_pairs_and_a_killed_training_goes_on(tm
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_sharded_over_two_processes_pairs_are_learnt_as_by_one(tmp_path: Path) -> None:
     found = []
     for command, accumulation in ((ALONE, 4), (TOGETHER, 2)):

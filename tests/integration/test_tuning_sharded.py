@@ -50,7 +50,7 @@ def device(output: Path) -> dict[str, Any]:
     return made
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=["qlora", pytest.param("lora", marks=pytest.mark.slow)])
 def alone(request: pytest.FixtureRequest, inputs: Path) -> tuple[str, Path]:
     """A method, and what one process has learnt with it."""
     output = inputs.parent / f"alone-{request.param}"
