@@ -26,6 +26,7 @@ PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600
 #: A reconciler that has something in flight runs a task at least every ten seconds.
 WORK_SECONDS = 45
+COMMAND_TRIES = 10
 #: How soon a deployment notices that a part of it died; the defaults take minutes, which is not what is tested.
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
@@ -71,11 +72,18 @@ class AirflowParts:
         subprocess.run(command, cwd=PROJECT_ROOT, env=self.environment, check=True, capture_output=True)
 
     def command(self, *arguments: str) -> str:
-        """Run `airflow <arguments>` in this deployment and return what it prints; a failure is shown and raised."""
+        """Run `airflow <arguments>` in this deployment and return what it prints; a failure is shown and raised.
+
+        SQLite refuses a transaction at once that has read and would write after somebody else has written, however long
+        it may wait for a lock. Nothing is left of it then, so it is tried again.
+        """
         command = [str(Path(sys.executable).with_name("airflow")), *arguments]
-        done = subprocess.run(
-            command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, check=False
-        )
+        for _ in range(COMMAND_TRIES):
+            done = subprocess.run(
+                command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, check=False
+            )
+            if "database is locked" not in done.stderr:
+                break
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout
 
