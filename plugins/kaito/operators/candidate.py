@@ -101,8 +101,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         live = self._find()
         policy = self._policy(live)
         status = live.get("status") or {}
-        if self._another_works(status, context["run_id"]):
-            self.defer(trigger=TimeDeltaTrigger(WAIT), method_name="waited")
+        self._wait_for_another(status, context["run_id"])
         self._is_affordable(live, context["run_id"])
         now = datetime.now(UTC)
         known = retraining.of(status)
@@ -189,16 +188,14 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
     def _told(self, live: Mapping[str, Any], ok: bool, reason: Reason, message: str, **fields: Any) -> None:
         self.tell(self._retraining(live, Policy(), "", []), ok, reason, message, **fields)
 
-    def _another_works(self, status: Mapping[str, Any], run_id: str) -> bool:
+    def _wait_for_another(self, status: Mapping[str, Any], run_id: str) -> None:
+        """Defer this task while another run retrains the Workspace."""
         run = retraining.working(status)
-        if not run or run["id"] == run_id:
-            return False
-        if state_of(str(run["dag"]), str(run["id"])) not in ALIVE:
-            return False
-        self.log.info(
-            "Waiting until run %s of DAG %s is over: it retrains this Workspace.", run["id"], run["dag"]
-        )
-        return True
+        if not run or run["id"] == run_id or state_of(str(run["dag"]), str(run["id"])) not in ALIVE:
+            return
+        told = "Waiting until run %s of DAG %s is over: it retrains this Workspace."
+        self.log.info(told, run["id"], run["dag"])
+        self.defer(trigger=TimeDeltaTrigger(WAIT), method_name="waited")
 
     def _is_affordable(self, live: Mapping[str, Any], run_id: str) -> None:
         """A budget counts all that was spent on a Workspace, retraining included; the preflight plans the next."""
@@ -286,10 +283,7 @@ class PlanCandidateOperator(RetrainTask, BaseOperator):
         def edit(status: dict[str, Any]) -> dict[str, Any]:
             known = retraining.of(status)
             run = known.get("run") or {}
-            if self._another_works(status, run_id):
-                raise AirflowFailException(
-                    f"Run {run['id']} was quicker: two retrainings never work at once."
-                )
+            self._wait_for_another(status, run_id)  # one that was quicker
             mine = run if run.get("id") == run_id else {"id": run_id, "dag": dag_id, "since": timestamp(now)}
             known["run"] = {**mine, "state": RunState.STARTED, "version": plan.version}
             message = f"Version {plan.version} is being made by run {run_id}, beside the service"

@@ -260,6 +260,22 @@ def test_no_training_begins_before_the_cool_down_or_beyond_the_budget(
     assert ready(cluster)[:2] == ("False", "BudgetExceeded")
 
 
+def test_of_two_retrainings_that_begin_at_once_the_slower_one_waits(
+    cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"id": "other", "dag": "weekly", "state": "started", "version": "20261128.1"}
+
+    def begins_meanwhile(document: Any, secret: Any) -> list[Mark]:
+        status(cluster)["retrain"] = {"run": dict(other)}
+        return [Mark(etag='"1"')]
+
+    monkeypatch.setattr(steps, "marks", begins_meanwhile)
+    with pytest.raises(TaskDeferred) as deferred:
+        plan_step(cluster).execute(context)
+    assert deferred.value.method_name == "waited"
+    assert retrain(cluster)["run"] == other
+
+
 @pytest.mark.parametrize(("schedule", "looks"), [("@data", "2999-01-01T06:00:00Z"), ("@daily", "soon")])
 def test_a_watch_rests_until_the_cool_down_is_over(
     cluster: FakeCluster, context: dict[str, Any], tuned: dict[str, Any], schedule: str, looks: str
