@@ -74,6 +74,11 @@ class VllmFacts:
     arguments: Mapping[str, str]
     choices: Mapping[str, list[str]]
 
+    @property
+    def served(self) -> frozenset[str]:
+        """All architectures that it serves."""
+        return self.architectures | self.pooling
+
 
 @cache
 def vllm_facts() -> VllmFacts:
@@ -113,7 +118,7 @@ def loads(model: Model, runtime: str) -> bool:
 
 def _vllm(model: Model) -> str:
     facts = vllm_facts()
-    if model.architecture not in facts.architectures | facts.pooling:
+    if model.architecture not in facts.served:
         return f"vLLM {facts.version} has no model class for {model.architecture}"
     if model.quantization and _vllm_method(model.quantization) not in facts.quantizations:
         return f"vLLM {facts.version} has no kernels for {model.quantization} weights"

@@ -28,13 +28,12 @@ from include.catalog.hub_http import (
     http_fetch,
 )
 from include.catalog.models import GIB, Model, Tuning
+from include.contracts.revisions import is_commit, is_revision
 
 HUB = "https://huggingface.co"
 INFO_MAX, CONFIG_MAX, INDEX_MAX = 16 << 20, 4 << 20, 64 << 20  # bytes
 LISTED = 12  # architectures that a refusal names
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-REVISION = re.compile(r"[\w][\w./-]{0,99}", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}")
 SHORT_NAME = 63  # it becomes a label's value and a folder
 # What sentence-transformers adds to a model: how its tokens become one vector, and how many it reads at most.
 POOLING_MODULE, SENTENCES = re.compile(r"[^/]+_Pooling/config\.json"), "sentence_bert_config.json"
@@ -141,11 +140,6 @@ def commit_of(
     return str(_hub(name, revision, token, endpoint, fetch).info(revision)["sha"])
 
 
-def is_revision(text: str) -> bool:
-    """Whether a text could be a commit, a branch or a tag of a repository."""
-    return REVISION.fullmatch(text) is not None and ".." not in text
-
-
 def _hub(name: str, revision: str, token: str | None, endpoint: str | None, fetch: Fetch) -> _Hub:
     if not could_be_on_the_hub(name) or not is_revision(revision):
         raise ModelNotFound(f"{name!r} at {revision!r} is not a hub id like org/model with a revision.")
@@ -163,7 +157,7 @@ class _Hub:
         found = self.json(
             f"api/models/{self.name}/revision/{quote(revision, safe='')}{query}", INFO_MAX, revision
         )
-        if not COMMIT.fullmatch(str(found.get("sha"))) or not could_be_on_the_hub(str(found.get("id"))):
+        if not is_commit(str(found.get("sha"))) or not could_be_on_the_hub(str(found.get("id"))):
             raise HubAnswerRefused(f"The hub's answer about {self.name} has no commit or no model id.")
         return found
 
@@ -239,7 +233,7 @@ def _facts(config: Mapping[str, Any], hf_id: str) -> Facts:
     named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
     kind = named[:100] or model_type[:100] or "of no known kind"
     architecture = _first_architecture(config)
-    known_to_vllm = architecture in vllm_facts().architectures | vllm_facts().pooling
+    known_to_vllm = architecture in vllm_facts().served
     if model_type not in loadable() and not (known_to_vllm and model_type in vllm_facts().config_types):
         if known_to_vllm or config.get("auto_map"):
             raise NeedsRemoteCode(
@@ -266,8 +260,7 @@ def _first_architecture(config: Mapping[str, Any]) -> str:
 def _like(architecture: str) -> str:
     """Architectures of the same family, for a refusal."""
     family = re.match(r"[A-Z][a-z]{2,}", architecture)
-    known = vllm_facts().architectures | vllm_facts().pooling
-    same = sorted(name for name in known if family and name.startswith(family[0]))
+    same = sorted(name for name in vllm_facts().served if family and name.startswith(family[0]))
     return f", of this family {', '.join(same[:LISTED])}" if same else ""
 
 
@@ -295,8 +288,7 @@ def _by_type(info: Mapping[str, Any]) -> int | None:
 
 
 def _model(name: str, hf_id: str, commit: str, info: Mapping[str, Any], facts: Facts, size: int) -> Model:
-    served = vllm_facts().architectures | vllm_facts().pooling
-    known = facts.architecture in TARGET_MODULES or facts.architecture in served
+    known = facts.architecture in TARGET_MODULES or facts.architecture in vllm_facts().served
     architecture = facts.architecture if known else loadable()[facts.model_type]
     modules = TARGET_MODULES.get(architecture, ()) if facts.shape and not facts.quantization else ()
     safetensors = info.get("safetensors")

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 from include.contracts.faults import did_you_mean
 from include.contracts.network_policy import SCHEMES, NetworkPolicy, Place, Refused
 from include.contracts.redaction import CUT
+from include.contracts.revisions import is_commit
 
 HF, S3, GS, ABFS = "hf", "s3", "gs", "abfs"
 STORES = (S3, GS, ABFS)
@@ -35,7 +36,6 @@ _CONTAINER = re.compile(r"\$(?:root|web)|[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII
 _REGION = re.compile(r"[a-z0-9-]{2,40}", re.ASCII)
 _DATASET = re.compile(r"[A-Za-z0-9_.-]{1,96}(?:/[A-Za-z0-9_.-]{1,96})?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,200}", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DOUBLE = ("has **, which is not read", "a / at the end means all files below, and a * any part of one name")
 _EXAMPLES = {
     HF: "write hf://datasets/ORG/NAME@REVISION, with ?split=train where it has several",
@@ -85,7 +85,7 @@ class HubDataset(_Listing):
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, which stands for the same files for good."""
-        return bool(_COMMIT.fullmatch(self.revision))
+        return is_commit(self.revision)
 
     @property
     def plain(self) -> str:
@@ -233,9 +233,7 @@ def _hub(parts: SplitResult, given: Mapping[str, str]) -> HubDataset:
 def _stored(scheme: str, parts: SplitResult, given: Mapping[str, str]) -> StoredObject:
     example, key, endpoint = _EXAMPLES[scheme], unquote(parts.path.removeprefix("/")), _endpoint(given)
     if "**" in key:
-        raise Refused(
-            "has **, which is not read", "a / at the end means all files below, a * any name of a file"
-        )
+        raise Refused(*_DOUBLE)
     if not _is_clean(key.removesuffix("/"), empty=parts.path == "/"):
         raise Refused("names no object: a key without empty, . or .. parts", example)
     if scheme == ABFS:

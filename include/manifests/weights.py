@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from include.catalog.models import GIB
 from include.contracts.purpose import Purpose
+from include.contracts.revisions import is_commit
 from include.manifests.pods import (
     WEIGHTS_PATH,
     Manifest,
@@ -29,7 +30,6 @@ from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import names
-from include.workspace.status.base_model import is_commit
 from include.workspace.validation import model_volume
 from include.workspace.validation.model_volume import ModelVolume
 

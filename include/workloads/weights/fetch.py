@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from include.contracts.revisions import is_commit
 from include.workloads.contract import UserConfigError, file_write_error, required
 from include.workloads.weights import from_image, hub, shared
 from include.workloads.weights.folder import (
@@ -32,7 +32,6 @@ from include.workloads.weights.folder import (
 log = logging.getLogger("weights")
 
 SHARED = "WEIGHTS_SHARED"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def fetch_weights() -> dict[str, Any]:
@@ -76,7 +75,7 @@ def _from_hub(target: Path, name: str) -> tuple[dict[str, Any], dict[str, int], 
         hub.download(model_id, revision, target, parts)
         make_harmless(target)
         return {"source": "hub", "model_id": model_id, "revision": revision}, parts.sizes(target), True
-    pinned = _COMMIT.fullmatch(revision) is not None
+    pinned = is_commit(revision)
     if not pinned:
         log.warning("warning: revision %s of %s may change; pin a commit", revision, model_id)
     identity = {"source": "hub", "model_id": model_id, "revision": revision} | (

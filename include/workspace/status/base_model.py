@@ -7,19 +7,13 @@ must never guess a commit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from include.contracts.revisions import is_commit
 from include.workspace.api import names
 
 FIELD = "model"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def is_commit(revision: str) -> bool:
-    """Whether a revision stands for the same files for good."""
-    return _COMMIT.fullmatch(revision) is not None
 
 
 def asked(document: Mapping[str, Any]) -> str:

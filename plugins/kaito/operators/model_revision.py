@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from include.catalog import Catalog
+from include.contracts.revisions import is_commit
 from include.planning import Plan
 from include.workspace import Fault
 from include.workspace.api import names
@@ -34,7 +35,7 @@ def pin(
     model = catalog.model(base_model.preset_of(document)[1])
     before, asked = base_model.stays(document), base_model.asked(document)
     revision = before or asked or model.revision
-    if not before and not base_model.is_commit(revision) and hub_lookup():
+    if not before and not is_commit(revision) and hub_lookup():
         from include.catalog.hub import HubError, ModelNotFound, commit_of
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from include.catalog.hub import is_revision
+from include.contracts.revisions import is_revision
 from include.workspace.api import names
 from include.workspace.validation import model_volume
 from include.workspace.validation.faults import Fault
