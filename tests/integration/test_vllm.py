@@ -30,7 +30,8 @@ from tests.support.vllm_pod import (
     SMALL,
     Pod,
     ask,
-    free_port,
+    openai_client,
+    serving,
     user,
 )
 
@@ -87,17 +88,13 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     }
     flags = [f"--served-model-name={MODEL}", "--enable-lora", "--max-loras=1", "--max-cpu-loras=3"]
     flags += ["--enable-auto-tool-choice", "--tool-call-parser=hermes", "--", *SMALL]
-    made = Pod(folder, ADDRESS, free_port(ADDRESS), flags, environment)
-    made.start()
-    made.wait_healthy()
-    yield made
-    made.kill()
+    with serving(folder, ADDRESS, flags, environment) as made:
+        yield made
 
 
 @pytest.fixture
 def openai(pod: Pod) -> Any:
-    package = pytest.importorskip("openai")
-    return package.OpenAI(base_url=f"{pod.url}/v1", api_key=KEY, max_retries=0, timeout=300)
+    return openai_client(pod, KEY)
 
 
 # --- OpenAI's own client ----------------------------------------------------------------------------------------------

