@@ -12,7 +12,7 @@ from typing import Any
 
 from include.contracts.redaction import redact, redact_url
 from include.contracts.results import DatasetResult
-from include.views.histogram import Histogram, histogram
+from include.contracts.token_histogram import Histogram, histogram
 
 #: Files, findings and reasons that are shown; the page of the report has all.
 MOST_LINES = 20

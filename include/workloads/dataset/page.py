@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from include.contracts.token_histogram import Histogram, histogram
+
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1d2126}
 table{border-collapse:collapse;margin:.6rem 0 1.6rem}td,th{border:1px solid #d6d9de;padding:.3rem .5rem;text-align:left;
@@ -97,33 +99,24 @@ def _tokens(content: Mapping[str, Any]) -> str:
     if not found:
         note = "The model's tokenizer is not on this machine: lengths are found when the training starts."
         return f'<h2>Tokens</h2><p class="note">{note}</p>'
-    facts = (
-        f"median {found['p50']:,}, 95th percentile {found['p95']:,}, longest {found['max']:,} tokens "
-        f"(of {found['rows']:,} rows)"
-    )
-    if found["max_length"]:
-        facts += (
-            f"; {found['cut_share']:.1%} are longer than {found['max_length']:,} and cut, {found['lost_share']:.1%} "
-            "lose their whole answer"
-        )
-    return f"<h2>Tokens a row</h2><p>{facts}.</p>{_histogram(found)}"
+    drawn = histogram(found, (_WIDTH, _HEIGHT))
+    if drawn is None:
+        return ""
+    return f"<h2>Tokens a row</h2><p>{drawn.sentence}</p>{_bars(drawn, found['max_length'])}"
 
 
-def _histogram(found: Mapping[str, Any]) -> str:
-    counts, width = found["histogram"]["rows"], found["histogram"]["width"]
-    top, step = max(counts), _WIDTH / len(counts)
+def _bars(drawn: Histogram, most: int) -> str:
     bars = "".join(
-        f'<rect x="{place * step:.1f}" y="{_HEIGHT - count / top * _HEIGHT:.1f}" width="{max(1.0, step - 1):.1f}" '
-        f'height="{count / top * _HEIGHT:.1f}" fill="#3b6fb6"><title>{place * width} to {(place + 1) * width - 1}: '
-        f"{count}</title></rect>"
-        for place, count in enumerate(counts)
+        f'<rect x="{bar.x}" y="{bar.y}" width="{bar.width}" height="{bar.height}" fill="#3b6fb6">'
+        f"<title>{bar.title}</title></rect>"
+        for bar in drawn.bars
     )
-    limit, end = found["max_length"], len(counts) * width
     mark = ""
-    if limit and limit < end:
-        x = limit / end * _WIDTH
-        mark = f'<path d="M{x:.1f} 0V{_HEIGHT}" stroke="#a8201a"/><text x="{x + 4:.1f}" y="12">cut at {limit}</text>'
-    axis = f'<text x="0" y="{_HEIGHT + 14}">0</text><text x="{_WIDTH - 40}" y="{_HEIGHT + 14}">{end}</text>'
+    if (x := drawn.limit) is not None:
+        mark = (
+            f'<path d="M{x} 0V{_HEIGHT}" stroke="#a8201a"/><text x="{x + 4:.1f}" y="12">cut at {most}</text>'
+        )
+    axis = f'<text x="0" y="{_HEIGHT + 14}">0</text><text x="{_WIDTH - 40}" y="{_HEIGHT + 14}">{drawn.end}</text>'
     size = f'width="{_WIDTH}" height="{_HEIGHT + 18}" viewBox="0 0 {_WIDTH} {_HEIGHT + 18}"'
     return f'<svg role="img" aria-label="rows by tokens" {size}>{bars}{mark}{axis}</svg>'
 

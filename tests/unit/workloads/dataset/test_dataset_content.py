@@ -291,3 +291,33 @@ def test_the_pod_imports_neither_pandas_nor_a_registry_client(tmp_path: Path, fo
     env = {**os.environ, "DATASET_PATH": str(tmp_path / "in"), "DATASET_OUTPUT": str(tmp_path / "out")}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_page_draws_the_lengths_of_rows() -> None:
+    tokens = {
+        "rows": 6,
+        "p50": 12,
+        "p95": 31,
+        "max": 39,
+        "max_length": 20,
+        "cut_share": 0.5,
+        "lost_share": 0.0,
+    }
+    tokens |= {"histogram": {"width": 10, "rows": [1, 2, 0, 3]}}
+    report = {
+        "sentence": "six rows",
+        "sources": [],
+        "dropped": {},
+        "digest": "sha256:1",
+        "bytes": 1,
+        "rows": 6,
+    }
+    drawn = page(report | {"content": {"tokens": tokens}})
+    assert (
+        "Median 12, 95th percentile 31, longest 39 tokens, of 6 rows. 50.0% are longer than 20 and cut"
+        in drawn
+    )
+    assert drawn.count("<rect ") == 4
+    assert "<title>30 to 39 tokens: 3 rows</title>" in drawn
+    assert 'd="M320.0 0V160"' in drawn, "the line is in the middle of 40 tokens"
+    assert ">cut at 20</text>" in drawn

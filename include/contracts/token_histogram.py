@@ -1,4 +1,4 @@
-"""How many tokens the rows of a dataset have, as bars to draw: read from what its step told."""
+"""How many tokens the rows of a dataset have, as bars to draw: for the step's own report and the Workspace's page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBERS = ("rows", "p50", "p95", "max")
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar in a box of `WIDTH` x `HEIGHT`, and what it stands for."""
+    """One bar in the box, and what it stands for."""
 
     x: float
     y: float
@@ -38,8 +38,11 @@ class Histogram:
     limit: float | None
 
 
-def histogram(told: object) -> Histogram | None:
-    """The bars in the `tokens` of a dataset's result, None where it tells no (whole) histogram."""
+def histogram(told: object, box: tuple[int, int] = (WIDTH, HEIGHT)) -> Histogram | None:
+    """The bars in the `tokens` of a dataset's result, None where it tells no (whole) histogram.
+
+    :param box: width and height of what is drawn in.
+    """
     found: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
     drawn = found.get("histogram")
     counts, width = (drawn.get("rows"), drawn.get("width")) if isinstance(drawn, Mapping) else (None, None)
@@ -47,19 +50,20 @@ def histogram(told: object) -> Histogram | None:
         return None
     if not _is_number(width) or not all(_is_number(found.get(key)) for key in _NUMBERS) or not max(counts):
         return None
-    top, step = max(counts), WIDTH / len(counts)
+    across, high = box
+    top, step = max(counts), across / len(counts)
     bars = [
         Bar(
             x=round(at * step, 1),
-            y=round(HEIGHT - HEIGHT * count / top, 1),
+            y=round(high - high * count / top, 1),
             width=round(max(1.0, step - 1), 1),
-            height=round(HEIGHT * count / top, 1),
+            height=round(high * count / top, 1),
             title=f"{at * width:,} to {(at + 1) * width - 1:,} tokens: {count:,} rows",
         )
         for at, count in enumerate(counts)
     ]
     end, limit = len(counts) * width, found.get("max_length")
-    place = round(WIDTH * limit / end, 1) if _is_number(limit) and 0 < limit < end else None
+    place = round(across * limit / end, 1) if _is_number(limit) and 0 < limit < end else None
     return Histogram(bars, f"{end:,}", f"{top:,}", _sentence(found), place)
 
 
