@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 
-from include.catalog import parsed_files
-
 PRESETS = Path(__file__).resolve().parents[2] / "presets"
 EXTRA = "KAITO_PRESETS"  # environment: further folders, separated as in PATH; a later one overrides by name
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml: all presets in a tenth of the time
@@ -54,12 +52,7 @@ def yaml_files(folder: Path) -> list[Path]:
 def read(path: Path, loader: Any = _Loader) -> dict[str, Any]:
     """The mapping in a YAML file. Raises PresetsError when there is none."""
     try:
-        text = path.read_bytes()
-        content = parsed_files.kept(path, text) if loader is _Loader else None
-        if content is None:
-            content = yaml.load(text.decode(), Loader=loader)  # noqa: S506 - a safe loader
-            if loader is _Loader:
-                parsed_files.keep(path, text, content)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise PresetsError(f"{path}: this is not YAML ({' '.join(str(error).split())})") from None
     except OSError as error:

@@ -34,9 +34,8 @@ def plan_for(
 
 def run(words: Sequence[str] | None = None) -> int:
     """The exit code, also when the reader of a pipe has gone (`| head`) or the user interrupts."""
-    gc.set_threshold(
-        100_000, 50, 50
-    )  # nothing that a start makes is garbage, and looking for it takes a tenth of it
+    # Nothing that a start makes is garbage, and looking for it takes a tenth of the start.
+    gc.set_threshold(100_000, 50, 50)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
