@@ -50,7 +50,7 @@ def _told(
     except ClusterError as error:
         if error.transient:
             raise
-        log.info("The claim %s cannot be seen: %s", name, error)
+        log.info("PersistentVolumeClaim %s cannot be read: %s", name, error)
         return None
     if claim is None:
         return (

@@ -71,7 +71,7 @@ def placed(cluster: KaitoClusterHook, document: Mapping[str, Any], claim: str) -
     except ClusterError as error:
         if error.transient:
             raise
-        log.info("Where the volume of %s is cannot be seen: %s", claim, error)
+        log.info("Where the volume of PersistentVolumeClaim %s is cannot be read: %s", claim, error)
         return VolumePlacement()
 
 
