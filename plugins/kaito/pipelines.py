@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from airflow.sdk import BaseOperator, TaskGroup
 
 from include.contracts.purpose import Purpose
+from kaito.operators.approval import ApproveOperator
 from kaito.operators.candidate import CandidatePreflightOperator, JudgeChangeOperator, PlanCandidateOperator
 from kaito.operators.dataset import FetchDatasetOperator
 from kaito.operators.evaluation import EvaluateOperator
@@ -17,7 +18,7 @@ from kaito.operators.finish import FinishOperator
 from kaito.operators.ledger import RecordCostOperator
 from kaito.operators.pool import CreateGpuPoolOperator, ReleaseGpuPoolOperator
 from kaito.operators.preflight import PreflightOperator
-from kaito.operators.promotion import ApproveOperator, GateOperator, PromoteOperator
+from kaito.operators.promotion import GateOperator, PromoteOperator
 from kaito.operators.publishing import PublishAdapterOperator
 from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.operators.rollout import AskOperator, RollOutOperator

@@ -246,7 +246,7 @@ class FakeTaskInstance:
     dag_id, run_id, task_id = "kaito_tune", RUN_ID, "finish"
 
     def __init__(self, xcoms: dict[str, Any], states: dict[str, str | None]) -> None:
-        self.try_number = 1
+        self.try_number, self.max_tries = 1, 0
         self.xcoms, self.states = xcoms, states
 
     def xcom_pull(self, task_ids: str) -> Any:

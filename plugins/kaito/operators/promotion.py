@@ -7,26 +7,22 @@ in the status and carried out by the reconciler, which also takes it back when i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from airflow.sdk.execution_time.hitl import upsert_hitl_detail
-from airflow.sdk.timezone import utcnow
 
 from include.contracts import golden_set
 from include.contracts.evaluation import Summary
 from include.contracts.golden_set import GoldenPrompt
 from include.contracts.results import EvaluationResult, PublishedAdapter
-from include.retraining import gate, live_questions, report_text, versions
-from include.retraining.policy import OnTimeout
+from include.retraining import gate, live_questions, versions
 from include.retraining.versions import State
 from include.workspace.api import names
 from include.workspace.api.dialect import as_written
 from include.workspace.status import retraining
-from include.workspace.status.conditions import ConditionType, Reason, condition, moment, timestamp
+from include.workspace.status.conditions import ConditionType, Reason, condition
 from include.workspace.status.runs import RunCause
 from kaito import assets
 from kaito.hooks.api import CONFIG_MAP, WORKSPACE
@@ -36,7 +32,7 @@ from kaito.tasks import golden_questions
 from kaito.tasks.open_lineage import LineageTask, adapter_place, service_place
 from kaito.tasks.results import Candidate, ChangeJudged
 from kaito.tasks.retraining import Retraining, RetrainTask
-from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger, PromotionTrigger
+from kaito.triggers.retraining import PromotionTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -111,104 +107,6 @@ def _unmeasured(plan: Retraining) -> tuple[bool, str]:
     if plan.policy.evaluation is None:
         return True, "Nothing was measured, as the policy has no evaluation"
     return False, "The candidate is refused: it was not measured"
-
-
-class ApproveOperator(RetrainTask, ApprovalOperator):
-    """Waits for a person, where the policy wants one: in Airflow's UI, by its API, or by an annotation.
-
-    :param gate_task_id: the task whose result is the candidate.
-    :param evaluation_task_id: the task that measured it.
-    """
-
-    def __init__(
-        self, *, gate_task_id: str = "gate", evaluation_task_id: str = "evaluate", **kwargs: Any
-    ) -> None:
-        kwargs.setdefault("subject", "Promote a new version of the adapter?")
-        super().__init__(**kwargs)
-        self.gate_task_id = gate_task_id
-        self.evaluation_task_id = evaluation_task_id
-
-    def execute(self, context: Context) -> Any:
-        plan, candidate = self.retraining(context), self.pull(context, self.gate_task_id, Candidate)
-        if not plan.policy.needs_approval:
-            self.log.info("The policy asks for nobody's approval.")
-            return {"by": "the policy"}
-        rule, digest = plan.policy.approval, str(candidate.digest)
-        until = self._asked_until(plan) or (utcnow() + rule.timeout if rule.timeout else None)
-        default = self.APPROVE if rule.on_timeout is OnTimeout.PROMOTE else self.REJECT
-        upsert_hitl_detail(
-            ti_id=context["ti"].id,
-            options=self.options,
-            subject=f"Serve version {plan.version} of {plan.namespace}/{plan.workspace}?",
-            body=_body(plan, candidate, self.pull(context, self.evaluation_task_id, EvaluationResult)),
-            defaults=[default],
-            multiple=False,
-            params={},
-            assigned_users=[{"id": one, "name": one} for one in rule.by] or None,
-        )
-        waits = {"version": plan.version, "digest": digest, "until": timestamp(until) if until else None}
-        which = f"{plan.workspace} -n {plan.namespace}"
-        command = f"kubectl annotate workspace {which} --overwrite {names.APPROVE}={digest}"
-        message = f"Version {plan.version} waits for approval in Airflow (Required actions), or by: {command}"
-        self.tell(plan, False, Reason.AWAITING_APPROVAL, message, approval=waits)
-        self.defer(
-            trigger=ApprovalTrigger(
-                ti_id=context["ti"].id,
-                options=self.options,
-                params={},
-                defaults=[default],
-                multiple=False,
-                timeout_datetime=until,
-                poke_interval=POKE_SECONDS,
-                workspace=plan.workspace,
-                namespace=plan.namespace,
-                digest=digest,
-                kubernetes_conn_id=self.kubernetes_conn_id or connection_id(),
-            ),
-            method_name="execute_complete",
-        )
-
-    def _asked_until(self, plan: Retraining) -> datetime | None:
-        """Return when the time is over that an earlier try gave: a try that is lost with its worker adds none."""
-        live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
-        waits = retraining.of(live.get("status")).get("approval") or {}
-        return moment(waits.get("until")) if waits.get("version") == plan.version else None
-
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Come back with an answer."""
-        plan = self.retraining(context)
-        if "error" in event:
-            raise AirflowFailException(f"Nobody could be asked: {event['error']}")
-        approved = list(event["chosen_options"]) == [self.APPROVE]
-        who = (event.get("responded_by_user") or {}).get("name")
-        annotation = event.get("annotation")
-        by = f"annotation {annotation}" if annotation else who or "nobody in time"
-        if approved:
-            self.log.info("Approved by %s.", by)
-            self.tell(plan, approval=None, entry={"approvedBy": by})
-            return {"by": by}
-        why = f"rejected by {by}" if who or annotation else "nobody answered in time"
-        told = f"Version {plan.version} is not promoted: {why}"
-        self.tell(
-            plan,
-            False,
-            Reason.CANDIDATE_REFUSED,
-            told,
-            approval=None,
-            entry={"state": State.REFUSED, "reason": told},
-        )
-        raise AirflowSkipException(told)
-
-
-def _body(plan: Retraining, candidate: Candidate, report: EvaluationResult) -> str:
-    """What a person sees before deciding, as Markdown."""
-    lines = [
-        f"* candidate `{candidate.reference}`",
-        f"* answers today `{plan.current.reference or 'nothing'}`",
-        f"* learnt from {candidate.rows} rows",
-        f"* {candidate.verdict}",
-    ]
-    return "\n".join([*lines, "", *report_text.markdown(report.to_xcom())]).rstrip()
 
 
 class PromoteOperator(LineageTask, RetrainTask, BaseOperator):

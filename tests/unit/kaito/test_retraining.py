@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -12,8 +14,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from airflow.triggers.base import TriggerEvent
 from kaito import assets
 from kaito.hooks.api import CONFIG_MAP, VOLUME_CLAIM, WORKSPACE, ClusterError
+from kaito.operators import approval, promotion
 from kaito.operators import candidate as steps
-from kaito.operators import promotion
 from kaito.operators.retraining_end import RecordRetrainingOperator
 from kaito.tasks import golden_sets
 from kaito.tasks.retraining import Retraining
@@ -658,14 +660,14 @@ def test_a_candidate_that_is_as_good_and_slower_is_refused_for_that_alone(
 
 
 def approve_step(cluster: FakeCluster) -> Any:
-    return at(promotion.ApproveOperator(task_id="approve"), cluster)
+    return at(approval.ApproveOperator(task_id="approve"), cluster)
 
 
 def test_without_an_evaluation_a_person_is_asked(
     cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(promotion, "upsert_hitl_detail", lambda **given: asked.update(given))
+    monkeypatch.setattr(approval, "upsert_hitl_detail", lambda **given: asked.update(given))
     plan = gated(cluster, context, approval={"by": ["alice"], "timeout": "1d", "onTimeout": "promote"})
     with pytest.raises(TaskDeferred) as deferred:
         approve_step(cluster).execute(context)
@@ -683,7 +685,7 @@ def test_without_an_evaluation_a_person_is_asked(
 def test_who_asks_again_after_a_lost_try_gives_no_more_time(
     cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "upsert_hitl_detail", lambda **_: None)
+    monkeypatch.setattr(approval, "upsert_hitl_detail", lambda **_: None)
     plan = gated(cluster, context, approval={"timeout": "1d"})
     until = datetime(2026, 11, 28, 12, tzinfo=UTC)
     for version, same in ((plan.version, True), ("20200101.1", False)):
@@ -692,6 +694,35 @@ def test_who_asks_again_after_a_lost_try_gives_no_more_time(
         with pytest.raises(TaskDeferred) as deferred:
             approve_step(cluster).execute(context)
         assert (deferred.value.trigger.timeout_datetime == until) is same
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_who_has_answered_is_not_asked_again_until_the_task_is_cleared(
+    cluster: FakeCluster, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, yes: bool
+) -> None:
+    """Airflow may run a task again that has ended; who clears it gives it more tries."""
+    monkeypatch.setattr(approval, "upsert_hitl_detail", lambda **_: None)
+    gated(cluster, context)
+    event = {"chosen_options": ["Approve" if yes else "Reject"], "responded_by_user": {"name": "bob"}}
+
+    def ends(act: Callable[[], Any]) -> str:
+        try:
+            return str(act())
+        except AirflowSkipException as skipped:
+            return str(skipped)
+
+    first = ends(lambda: approve_step(cluster).execute_complete(context, event))
+    before = copy.deepcopy(status(cluster))
+    assert ends(lambda: approve_step(cluster).execute(context)) == first
+    assert status(cluster) == before
+
+    context["ti"].max_tries += 6
+    with pytest.raises(TaskDeferred):
+        approve_step(cluster).execute(context)
+    said_yes = {"chosen_options": ["Approve"], "responded_by_user": {"name": "eve"}}
+    assert approve_step(cluster).execute_complete(context, said_yes) == {"by": "eve"}
+    [entry] = retrain(cluster)["versions"]
+    assert (entry["state"], entry["approvedBy"], entry.get("reason")) == ("candidate", "eve", None)
 
 
 def test_nobody_is_asked_where_the_policy_decides(cluster: FakeCluster, context: dict[str, Any]) -> None:
