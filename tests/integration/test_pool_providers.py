@@ -17,6 +17,7 @@ from include.workspace.api import names
 from sandbox.cloud.ledger import Ledger
 from tests.support.airflow_run import wait
 from tests.support.reconciled import ReconciledStack
+from tests.support.retrained import Retrained
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -130,6 +131,40 @@ def test_byo_nodes_are_used_and_stay(reconciled_stack: ReconciledStack, azure: A
         stack.gone(name)
         assert _nodes(stack, name, 2) == own
         assert pools(azure) == ["mine"]
+
+
+def test_a_service_on_own_nodes_answers_while_its_pod_is_replaced(
+    reconciled_stack: ReconciledStack, azure: AksHook
+) -> None:
+    stack, name, config = reconciled_stack, "moves-over", "moves-over-config"
+    settings = {"inference_config.yaml": "vllm: {max-model-len: 1024}\n"}
+    changed = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": config}, "data": settings}
+    stack.kubectl.apply(changed)
+    document = stack.service(name, machine="")
+    document["metadata"]["annotations"] = {names.POOL_PROVIDER: "byo"}
+    with standing_nodes(stack, azure, name) as own:
+        stack.kubectl("label", "nodes", *own, *(f"{key}={value}" for key, value in GPUS.items()))
+        stack.kubectl.apply(document)
+        stack.reaches(name, "WorkspaceReady")
+        (before,) = stack.pods(name, "serving")
+        service = Retrained(stack, name)
+        with service.load() as found:
+            wait(lambda: found.answers or None, 60, "a first answer")
+            stack.kubectl.apply({**document, "inference": {**document["inference"], "config": config}})
+            run = stack.run_id(name)
+            wait(lambda: len(stack.pods(name, "serving")) == 2 or None, 240, "a second pod")
+            wait(lambda: stack.run_states().get(run), 60, f"run {run}")
+            assert service.ended(run, "kaito_serve") == "success"
+            wait(lambda: len(stack.pods(name, "serving")) == 1 or None, 60, "the end of the second pod")
+            quiet = len(found.answers)
+            wait(lambda: len(found.answers) > quiet + 5 or None, 60, "answers of the one that is left")
+        (after,) = stack.pods(name, "serving")
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        assert {one.status for one in found.answers} == {200}
+        print(f"a new pod on another Node: {len(found.answers)} answers, none failed")
+        stack.kubectl("delete", "workspace", name, "--wait=false")
+        stack.gone(name)
+        assert _nodes(stack, name, 2) == own
 
 
 def test_a_tuning_on_machines_of_an_added_provider_gives_them_back(

@@ -158,7 +158,8 @@ def test_a_service_is_renewed_when_its_data_changes_and_keeps_answering(
         assert stack.registry_digest(NAME, f"0.0.1-{version['version']}") == version["digest"]
         assert str(version["digest"]) in stack.kubectl("get", "workspace", NAME, "-o", "wide")
         made = {("adapters", "original"), ("adapters", version["version"]), ("served", version["version"])}
-        assert asset_events(stack) == made
+        # They are told when the task ends, which is after the status says so.
+        wait(lambda: asset_events(stack) == made, 60, f"what other DAGs are told: {made}")
         assert answers(stack)
         wait(lambda: stack.get("workspace", candidate["metadata"]["name"]) is None, 90, "the candidate's end")
         assert not stack.children(candidate["metadata"]["name"])

@@ -24,7 +24,7 @@ PATIENCE = 420.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What one question got, and when (seconds of a monotonic clock)."""
+    """What one question got, and when (seconds of a monotonic clock); a connection that fails has the status 0."""
 
     status: int
     digest: str
@@ -135,7 +135,11 @@ class Retrained:
         def client() -> None:
             with httpx.Client(timeout=60, trust_env=False) as http:
                 while not over.wait(0.05):
-                    reply = http.post(f"http://{address}/chat", json=body)
+                    try:
+                        reply = http.post(f"http://{address}/chat", json=body)
+                    except httpx.TransportError:
+                        found.answers.append(Answer(0, "", "", time.monotonic()))
+                        continue
                     digest = reply.headers.get("x-kaito-adapter-digest", "")
                     name = reply.headers.get(canary.HEADER, "")
                     found.answers.append(Answer(reply.status_code, digest, name, time.monotonic()))
