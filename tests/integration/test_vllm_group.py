@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from demo.scenario import prepare_weights
+from include.workloads.serving import benchmark
 from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, serving, user
 
 pytestmark = [
@@ -103,6 +105,11 @@ class Kubelet:
             pod.kill()
 
 
+def measured(folder: Path, rank: int) -> Path:
+    """The file of a pod's benchmark."""
+    return folder / f"benchmark-{rank}.json"
+
+
 @pytest.fixture(scope="module")
 def group(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
     folder = tmp_path_factory.mktemp("two")
@@ -113,6 +120,8 @@ def group(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kub
             "WEIGHTS_PATH": str(model),
             "POD_NAME": f"phi-{rank}",
             "LEADER_ADDRESS": "127.80.0.1",
+            benchmark.FILE: str(measured(folder, rank)),
+            benchmark.SECONDS: "15",
         }
         pods.append(Pod(folder, f"127.80.0.{rank + 1}", port, FLAGS, environment))
     kubelet = Kubelet(pods)
@@ -128,6 +137,17 @@ def test_two_pods_answer_as_one_and_come_back_whole(alone: list[str], group: Kub
     assert all(alone)
     assert answers(leader.url) == alone, "the same greedy tokens"
 
+    # The group is measured once, through its first pod, beside which it answered.
+    files = [measured(leader.log.parent, rank) for rank in range(2)]
+    began = time.monotonic()
+    while not files[0].exists():
+        assert time.monotonic() - began < 300, leader.tail()
+        time.sleep(0.2)
+    told = json.loads(files[0].read_text())
+    assert told["state"] == "done", told
+    assert float(told["metrics"]["peakTokensPerMinute"]["value"]) > 0
+    assert not files[1].exists()
+
     worker.kill()
     began = time.monotonic()
     while leader.address not in dict(group.ends):
@@ -136,3 +156,5 @@ def test_two_pods_answer_as_one_and_come_back_whole(alone: list[str], group: Kub
     assert [address for address, _ in group.ends] == [worker.address, leader.address], "each once"
     leader.wait_healthy(600)
     assert answers(leader.url) == alone
+    assert leader.log.read_text().count("KAITO_BENCHMARK_RESULT") == 1
+    assert not files[1].exists()

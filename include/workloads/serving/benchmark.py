@@ -26,6 +26,7 @@ from typing import Any
 
 from include.contracts import pooling
 from include.workloads.contract import atomic_write
+from include.workloads.serving.gateway.use import RUNNING_LIMIT
 
 log = logging.getLogger("workload")
 
@@ -161,17 +162,22 @@ def cache_tokens(text: str) -> int:
 
 
 def load_of(metrics: str, longest: int, seconds: float) -> Load:
-    """The load for a server of this cache and context: KAITO's, shorter where the context is."""
+    """The load for a server of this cache and context: KAITO's, shorter where the context is.
+
+    It fills the places where requests are worked on and none of those where they wait, so that the service goes on
+    answering its users.
+    """
     whole = min(INPUT + OUTPUT, longest)
     output = max(1, whole * OUTPUT // (INPUT + OUTPUT))
     at_once = cache_tokens(metrics) // whole
     if at_once < 1:
         raise Unmeasurable(f"The cache holds no request of {whole} tokens.")
-    return Load(whole - output, output, min(at_once, MOST_AT_ONCE), seconds)
+    limit = int(samples(metrics).get(RUNNING_LIMIT, 0)) or MOST_AT_ONCE
+    return Load(whole - output, output, min(at_once, limit, MOST_AT_ONCE), seconds)
 
 
 def measure(server: Server, model: str, load: Load, clock: Callable[[], float] = time.monotonic) -> Result:
-    """Send the load. Raises Unmeasurable when no request succeeds."""
+    """Send the load. Raises Unmeasurable when no request succeeds, or none gets on."""
     result, lock = Result(), threading.Lock()
     begun = clock()
     before = samples(server.get("/metrics")[1])
@@ -203,8 +209,10 @@ def measure(server: Server, model: str, load: Load, clock: Callable[[], float] =
     for thread in threads:
         thread.join(DRAIN_SECONDS)
     tokens = sum(after.get(name, 0.0) - before.get(name, 0.0) for name in COUNTERS)
-    if not result.firsts or tokens <= 0:
+    if not result.firsts:
         raise Unmeasurable(f"None of {result.requests} requests was answered.")
+    if tokens <= 0:
+        raise Unmeasurable(f"The server counted no token in the first {result.seconds:.1f} s of the load.")
     result.tokens_per_minute = tokens * 60 / result.seconds
     result.first_token_ms = 1000 * fmean(result.firsts)
     return result

@@ -132,9 +132,12 @@ class Gateway:
         plain = asked(scope, scope["method"], "/metrics", without=["accept-encoding", "accept"])
         plain["query_string"] = scope.get("query_string", b"")
         caught = await catch(self._app, plain, receive)
-        aliases = self._parts.aliases
-        told = self._parts.use.text(aliases.canaries(), aliases.refused()) if caught.status == 200 else b""
-        await caught.send_on(send, caught.body + told)
+        await caught.send_on(send, caught.body + (self._told() if caught.status == 200 else b""))
+
+    def _told(self) -> bytes:
+        parts = self._parts
+        limit = parts.guard.limit if parts.guard is not None else None
+        return parts.use.text(parts.aliases.canaries(), parts.aliases.refused(), limit)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

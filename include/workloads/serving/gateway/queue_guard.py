@@ -61,6 +61,11 @@ class QueueGuard:
         """`running` gives T, None before the engine is up (then nothing is refused); `waiting` the engine's gauge."""
         self._running, self._waiting = running, waiting
 
+    @property
+    def limit(self) -> int | None:
+        """How many run together, None before the engine is up."""
+        return self._running()
+
     def check(self, in_flight: int) -> None:
         """Raises Refusal 429 when one more would only wait; `in_flight` counts this request too."""
         most = self._running()

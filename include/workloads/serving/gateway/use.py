@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, genera
 
 from include.workloads.serving.gateway.asgi import Message, Receive, Refusal, Send
 
+RUNNING_LIMIT = "kaito_serving_requests_running_limit"
 SEND_SECONDS = 60.0
 FAILURES = 5  # answers that failed one after the other, with none between that did not
 NOT_IMPLEMENTED = (
@@ -66,6 +67,11 @@ class Use:
             "When the last answer ended, in unix seconds; 0 before the first.",
             registry=self.registry,
         )
+        self._limit_gauge = Gauge(
+            RUNNING_LIMIT,
+            "Requests that the engine works on together; as many again may wait. 0 before it is up.",
+            registry=self.registry,
+        )
         self._canary = Gauge(
             "kaito_serving_canary_percent",
             "The share of its name's requests that a canary answers.",
@@ -80,12 +86,19 @@ class Use:
         )
         self.current = 0
 
-    def text(self, canaries: Mapping[str, float] | None = None, refused: Iterable[str] = ()) -> bytes:
+    def text(
+        self,
+        canaries: Mapping[str, float] | None = None,
+        refused: Iterable[str] = (),
+        running_limit: int | None = None,
+    ) -> bytes:
         """Prometheus' text format.
 
         :param canaries: the share of each canary in percent, by its digest.
         :param refused: digests of the versions that the server does not take.
+        :param running_limit: how many requests the engine works on together, None where nobody knows.
         """
+        self._limit_gauge.set(running_limit or 0)
         self._canary.clear()
         self._refused.clear()
         for digest, percent in (canaries or {}).items():

@@ -15,6 +15,7 @@ import pytest
 from include.workloads.serving import benchmark
 from include.workloads.serving.benchmark import Load, Server, Unmeasurable, load_of
 from include.workloads.serving.gateway.environment import parts_of
+from include.workloads.serving.gateway.use import RUNNING_LIMIT
 
 CACHE = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="%d",engine="0"} 1.0\n'
 
@@ -70,8 +71,9 @@ class _Vllm(BaseHTTPRequestHandler):
             state["running"] -= 1
             state["bodies"].append(body)
             state["keys"].add(self.headers.get("X-Api-Key"))
-            state["prompt"] += len(body["prompt"])
-            state["out"] += body["max_tokens"]
+            if state["counts"]:
+                state["prompt"] += len(body["prompt"])
+                state["out"] += body["max_tokens"]
         return self._answer(state["status"], 'data: {"choices": []}\n\ndata: [DONE]\n\n')
 
     def _answer(self, status: int, content: str) -> None:
@@ -96,6 +98,7 @@ def vllm() -> Iterator[tuple[Server, dict[str, Any]]]:
         "status": 200,
         "running": 0,
         "most": 99,
+        "counts": True,
     }
     handler = type("Handler", (_Vllm,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -103,6 +106,11 @@ def vllm() -> Iterator[tuple[Server, dict[str, Any]]]:
     yield Server("127.0.0.1", server.server_port, "key"), state
     server.shutdown()
     server.server_close()
+
+
+def test_the_places_where_requests_wait_are_left_to_the_users() -> None:
+    told = f"{RUNNING_LIMIT} 4.0\n"
+    assert load_of(CACHE % 8000 + told, 64, 60.0).at_once == 4
 
 
 def test_a_run_gives_kaito_s_metric_lines_and_config(
@@ -137,6 +145,18 @@ def test_a_server_that_answers_nothing_is_a_failure_with_one_result_line(
     assert found["state"] == "failed"
     assert "was answered" in found["message"]
     assert '"vllm_total_tpm": -1' in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_server_too_slow_for_the_time_given_is_not_called_one_that_answers_nothing(
+    vllm: tuple[Server, dict[str, Any]],
+) -> None:
+    server, state = vllm
+    state["counts"] = False
+    found = benchmark.run(server, {benchmark.SECONDS: "0.2"})
+    assert found == {
+        "state": "failed",
+        "message": "The server counted no token in the first 0.2 s of the load.",
+    }
 
 
 def test_a_model_that_embeds_is_not_measured(vllm: tuple[Server, dict[str, Any]]) -> None:
