@@ -73,6 +73,8 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from include.workloads.tuning import packed_attention
+
     options: dict[str, Any] = {
         "dtype": getattr(torch, precision.dtype),
         "local_files_only": True,
@@ -93,6 +95,8 @@ def load_model(
         _keep_layout(model)
         model = model if sharded else _decode_once(model, hardware, precision)
     model.config.use_cache = False
+    if hardware.device == "cpu" and not sharded:
+        packed_attention.use(model)
     return model
 
 

@@ -25,6 +25,9 @@ from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
 
+#: The last says where packed rows begin (packed_attention.py).
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q")
+
 
 class AdapterTraining:
     """What the trainers of all objectives have."""
@@ -116,8 +119,7 @@ class AdapterTrainer(AdapterTraining, SFTTrainer):  # type: ignore[misc]
 
 
 def _model_inputs(inputs: Any) -> dict[str, Any]:
-    # The collator's cu_seq_lens are for FlashAttention kernels; sdpa reads packing from position_ids.
-    return {key: inputs[key] for key in ("input_ids", "attention_mask", "position_ids") if key in inputs}
+    return {key: inputs[key] for key in MODEL_INPUTS if key in inputs}
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,110 @@
+"""Attention over packed rows on a CPU: each row by itself, in place of one square over all of them with a mask.
+
+Rows that are packed stand one behind the other in a single sequence, and none may look at another. PyTorch's attention
+without a mask for that has to work through the whole square, most of which is masked: of 16 rows of 128 tokens, fifteen
+sixteenths, which was more than half of a step of SmolLM2-135M on two cores. FlashAttention's kernels for GPUs take the
+rows' lengths instead (`cu_seq_lens_q`, as the collator gives them); so does this.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+log = logging.getLogger("workload")
+
+NAME, USUAL = "kaito_rows", "sdpa"
+#: Kinds of layers that look at the tokens of their own row alone, by their keys.
+KINDS = {"full_attention", "sliding_attention"}
+#: Of each call of `attend`, whether it was told the bounds; None while nobody asks.
+_told: list[bool] | None = None
+
+
+def use(model: Any) -> bool:
+    """Let a model attend so, where it can; whether it does.
+
+    A model that does not hand the rows' lengths on to its layers is left as it is, and so is one whose layers carry
+    something from token to token (recurrent and chunked ones).
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    chunked = getattr(config, "attention_chunk_size", None)
+    if config._attn_implementation != USUAL or not kinds <= KINDS or chunked:
+        return False
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, mask)
+    model.set_attn_implementation(NAME)
+    if _hands_on(model):
+        return True
+    model.set_attn_implementation(USUAL)
+    log.info("Rows are packed with a mask: this model's layers are not told where a row ends.")
+    return False
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers' `sdpa`, row by row where there is no mask and the rows' bounds are told.
+
+    :param query: batch x heads x tokens x size, and so `key` and `value`.
+    :param kwargs: `cu_seq_lens_q`, the places in the sequence where rows begin, and its end.
+    :returns: batch x tokens x heads x size.
+    """
+    bounds = kwargs.pop("cu_seq_lens_q", None)
+    if _told is not None:
+        _told.append(bounds is not None)
+    if attention_mask is not None or query.shape[0] != 1:
+        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **kwargs
+        )
+        return found
+    lengths = [query.shape[2]] if bounds is None else bounds.diff().tolist()
+    rows = [one.split(lengths, dim=2) for one in (query, key, value)]  # one gradient each, not one a row
+    window = kwargs.get("sliding_window")
+    answers = [
+        sdpa_attention_forward(module, *row, _window(length, window, query.device), **kwargs)[0]
+        for length, *row in zip(lengths, *rows, strict=True)
+    ]
+    return torch.cat(answers, dim=1), None
+
+
+def mask(batch_size: int, *args: Any, attention_mask: Any = None, **kwargs: Any) -> torch.Tensor | None:
+    """The mask of padded rows; packed ones, which have no padding, need none."""
+    if batch_size == 1 and attention_mask is None:
+        return None
+    made: torch.Tensor | None = sdpa_mask(batch_size, *args, attention_mask=attention_mask, **kwargs)
+    return made
+
+
+def _window(length: int, window: int | None, device: Any) -> torch.Tensor | None:
+    """The mask of a row that is longer than the layer looks back, None for the usual causal one."""
+    if not window or length <= window:
+        return None
+    places = torch.arange(length, device=device)
+    back = places[:, None] - places[None, :]
+    return ((back >= 0) & (back < window))[None, None]
+
+
+def _hands_on(model: Any) -> bool:
+    """Whether all of the model's layers are told where rows end, by a pass over two rows of one token."""
+    global _told
+    ids = torch.zeros((1, 2), dtype=torch.long)
+    bounds = torch.tensor([0, 1, 2], dtype=torch.int32)
+    told: list[bool] = []
+    _told = told
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False, cu_seq_lens_q=bounds)
+    finally:
+        _told = None
+    return bool(told) and all(told)

@@ -1,0 +1,132 @@
+"""Rows that are packed and attended to one by one: the same losses and gradients as with one mask over them all."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    Qwen3NextConfig,
+)
+
+from include.workloads.tuning import packed_attention
+
+pytestmark = pytest.mark.weights
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "mistral, whose layers look 5 tokens back": MistralConfig(**SIZES, sliding_window=5),
+    "qwen3": Qwen3Config(**SIZES),
+    "gemma 3, where one layer of two looks 5 tokens back": Gemma3TextConfig(
+        **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
+    ),
+    "qwen3 with experts": Qwen3MoeConfig(
+        **SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=1
+    ),
+}
+LENGTHS = (9, 1, 17, 3, 6)
+
+
+def model_of(config: Any) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa").train()
+
+
+def packed() -> dict[str, Any]:
+    """Five rows behind one another, as the collator gives them."""
+    torch.manual_seed(1)
+    ends = list(itertools.accumulate(LENGTHS, initial=0))
+    return {
+        "input_ids": torch.randint(1, 64, (1, sum(LENGTHS))),
+        "position_ids": torch.cat([torch.arange(length) for length in LENGTHS])[None],
+        "cu_seq_lens_q": torch.tensor(ends, dtype=torch.int32),
+    }
+
+
+def learnt(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Every position's scores, and the gradient of each weight of a loss that looks at them all."""
+    model.zero_grad()
+    logits = model(**batch, use_cache=False).logits
+    (logits.float() ** 2).mean().backward()
+    found = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    return logits.detach(), found
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("which", CONFIGS)
+def test_rows_by_themselves_are_what_a_mask_makes_of_them(which: str, checkpointing: bool) -> None:
+    model, batch = model_of(CONFIGS[which]), packed()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    logits, gradients = learnt(model, {key: batch[key] for key in ("input_ids", "position_ids")})
+    assert packed_attention.use(model)
+    assert model.config._attn_implementation == packed_attention.NAME
+    same, again = learnt(model, batch)
+    torch.testing.assert_close(same, logits, rtol=1e-4, atol=1e-5)
+    assert again.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("which", CONFIGS)
+def test_rows_with_padding_are_read_as_ever(which: str) -> None:
+    model = model_of(CONFIGS[which])
+    ids = torch.randint(1, 64, (3, 20), generator=torch.Generator().manual_seed(2))
+    seen = (torch.arange(20)[None] < torch.tensor([[20], [7], [1]])).long()
+    before = model(input_ids=ids, attention_mask=seen).logits[seen.bool()]
+    one = model(input_ids=ids[:1]).logits
+    assert packed_attention.use(model)
+    torch.testing.assert_close(model(input_ids=ids, attention_mask=seen).logits[seen.bool()], before)
+    torch.testing.assert_close(model(input_ids=ids[:1]).logits, one)
+
+
+def test_layers_that_carry_something_from_token_to_token_keep_their_own_way() -> None:
+    config = Qwen3NextConfig(
+        **SIZES,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    )
+    model = model_of(config)
+    assert not packed_attention.use(model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_whose_layers_are_not_told_where_rows_end_keeps_its_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of(CONFIGS["llama"])
+    forward = type(model.model).forward
+
+    def forgetful(self: Any, *args: Any, cu_seq_lens_q: Any = None, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "forward", forgetful)
+    logits = model(**packed()).logits
+    assert not packed_attention.use(model)
+    torch.testing.assert_close(model(**packed()).logits, logits)
