@@ -95,7 +95,7 @@ def load_model(
         _keep_layout(model)
         model = model if sharded else _decode_once(model, hardware, precision)
     model.config.use_cache = False
-    if hardware.device == "cpu" and not sharded:
+    if not sharded:  # its weights are not all here yet
         packed_attention.use(model)
     return model
 

@@ -1,9 +1,9 @@
-"""Attention over packed rows on a CPU: each row by itself, in place of one square over all of them with a mask.
+"""Attention over packed rows: each row by itself, in place of one square over all of them with a mask.
 
 Rows that are packed stand one behind the other in a single sequence, and none may look at another. PyTorch's attention
 without a mask for that has to work through the whole square, most of which is masked: of 16 rows of 128 tokens, fifteen
-sixteenths, which was more than half of a step of SmolLM2-135M on two cores. FlashAttention's kernels for GPUs take the
-rows' lengths instead (`cu_seq_lens_q`, as the collator gives them); so does this.
+sixteenths, which was more than half of a step of SmolLM2-135M on two cores. FlashAttention's own kernels take the
+rows' bounds instead (`cu_seq_lens_q`, as the collator gives them); so does this, with PyTorch's on any device.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ NAME, USUAL = "kaito_rows", "sdpa"
 KINDS = {"full_attention", "sliding_attention"}
 #: Of each call of `attend`, whether it was told the bounds; None while nobody asks.
 _told: list[bool] | None = None
+_read: tuple[torch.Tensor, list[int]] | None = None
 
 
 def use(model: Any) -> bool:
@@ -68,7 +69,7 @@ def attend(
             module, query, key, value, attention_mask, **kwargs
         )
         return found
-    lengths = [query.shape[2]] if bounds is None else bounds.diff().tolist()
+    lengths = [query.shape[2]] if bounds is None else _lengths(bounds)
     rows = [one.split(lengths, dim=2) for one in (query, key, value)]  # one gradient each, not one a row
     window = kwargs.get("sliding_window")
     answers = [
@@ -76,6 +77,14 @@ def attend(
         for length, *row in zip(lengths, *rows, strict=True)
     ]
     return torch.cat(answers, dim=1), None
+
+
+def _lengths(bounds: torch.Tensor) -> list[int]:
+    """The rows' lengths, read from a GPU once a step: all layers are given the same tensor."""
+    global _read
+    if _read is None or _read[0] is not bounds:
+        _read = bounds, bounds.diff().tolist()
+    return _read[1]
 
 
 def mask(batch_size: int, *args: Any, attention_mask: Any = None, **kwargs: Any) -> torch.Tensor | None:
@@ -98,8 +107,8 @@ def _window(length: int, window: int | None, device: Any) -> torch.Tensor | None
 def _hands_on(model: Any) -> bool:
     """Whether all of the model's layers are told where rows end, by a pass over two rows of one token."""
     global _told
-    ids = torch.zeros((1, 2), dtype=torch.long)
-    bounds = torch.tensor([0, 1, 2], dtype=torch.int32)
+    ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
+    bounds = torch.tensor([0, 1, 2], dtype=torch.int32, device=model.device)
     told: list[bool] = []
     _told = told
     try:
