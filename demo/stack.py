@@ -14,9 +14,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -71,6 +73,9 @@ def stop_sandbox(state_dir: Path) -> None:
     subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
 
 
+WORKERS_API = "CORE__EXECUTION_API_SERVER_URL"
+
+
 def database(home: Path) -> str:
     """Return the SQLAlchemy URL of Airflow's SQLite database in this folder, made if missing.
 
@@ -99,7 +104,7 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
         # Four workers are plenty where all waiting is done in the triggerer; 32 would cost 3 GB of address space.
         "CORE__PARALLELISM": 4,
         "DATABASE__SQL_ALCHEMY_CONN": database(home),
-        "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+        WORKERS_API: f"http://127.0.0.1:{free_port()}/execution/",
         "API__HOST": "127.0.0.1",
         "API__PORT": port,
         "API__BASE_URL": f"http://127.0.0.1:{port}",
@@ -133,6 +138,24 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
     }
 
 
+def with_workers_api(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the command that runs an API server, or what starts one, and the workers' API in a process of its own.
+
+    On SQLite one process for both stands still until the wait for the database is over: Airflow writes its audit log in
+    the event loop, which then waits for a worker's transaction, whose commit waits for the event loop.
+    """
+    url = urlsplit(environment[f"AIRFLOW__{WORKERS_API}"])
+    serve = f"{airflow()} api-server --apps execution --port {url.port}"
+    # Another process may be making the database, and an API server without one ends.
+    workers = f"{airflow()} db check-migrations --migration-wait-timeout 120 && exec {serve}"
+    return [sys.executable, "-m", "demo.together", json.dumps([list(command), ["sh", "-c", workers]])]
+
+
+def airflow() -> str:
+    """Return the path of the command line."""
+    return str(Path(sys.executable).with_name("airflow"))
+
+
 def azure_connection(state_dir: Path) -> str:
     """Return the Airflow connection to the sandbox's Azure, as JSON; its token stays in its file."""
     described = json.loads((state_dir / "sandbox.json").read_text()).get("azure") or {}
@@ -163,17 +186,23 @@ def start_airflow(cluster: TargetCluster, weights: Path, port: int | None = None
     if running is not None:
         return _server(home, running)
     port = port or free_port()
+    environment = airflow_environment(home, cluster, port, weights)
     with (home / "standalone.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("airflow")), "standalone"],
+            with_workers_api([airflow(), "standalone"], environment),
             cwd=PROJECT_ROOT,
-            env=airflow_environment(home, cluster, port, weights),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "port": port}
+    record = {
+        "pid": process.pid,
+        "started": psutil.Process(process.pid).create_time(),
+        "port": port,
+        "workersApi": environment[f"AIRFLOW__{WORKERS_API}"],
+    }
     (home / "airflow.pid").write_text(json.dumps(record))
     return _server(home, record)
 
@@ -197,17 +226,17 @@ def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> A
         if record is None:
             raise DemoError(f"Airflow stopped while starting: see {log}")
         server = _server(home, record)
-        if server.password and _healthy(server) and dags <= _known_dags(server):
+        if server.password and _healthy(server, record["workersApi"]) and dags <= _known_dags(server):
             return server
         time.sleep(0.5)
     raise DemoError(f"Airflow was not ready within {seconds:.0f} s: see {log}")
 
 
-def _healthy(server: AirflowServer) -> bool:
+def _healthy(server: AirflowServer, workers_api: str) -> bool:
     try:
         health = httpx.get(f"{server.url}/api/v2/monitor/health", timeout=5, trust_env=False).json()
-        # The API server builds the API of the workers at its first request, which takes seconds: now, not in a run.
-        warm = httpx.get(f"{server.url}/execution/health", timeout=60, trust_env=False).is_success
+        # The API of the workers is built at its first request, which takes seconds: now, not in a run.
+        warm = httpx.get(f"{workers_api}health", timeout=60, trust_env=False).is_success
     except (httpx.HTTPError, json.JSONDecodeError):
         return False
     parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")

@@ -20,7 +20,7 @@ import psutil
 
 from demo.airflow_api import AirflowApi, AirflowServer
 from demo.processes import PROJECT_ROOT, free_port
-from demo.stack import Sandbox, airflow_environment, database
+from demo.stack import WORKERS_API, Sandbox, airflow, airflow_environment, database, with_workers_api
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600
@@ -91,8 +91,11 @@ class AirflowParts:
         """Start parts in the background, each in a session of its own; ``settings``: environment of these alone."""
         for part in parts or PARTS:
             with (self.home / f"{part}.log").open("ab") as log:
+                command = [airflow(), *part.split()]
+                if part == "api-server":
+                    command = with_workers_api(command, self.environment)
                 self._running[part] = psutil.Popen(
-                    [str(Path(sys.executable).with_name("airflow")), *part.split()],
+                    command,
                     cwd=PROJECT_ROOT,
                     env={**self.environment, **settings},
                     stdin=subprocess.DEVNULL,
@@ -113,9 +116,8 @@ class AirflowParts:
                 health = httpx.get(
                     f"http://127.0.0.1:{self.port}/api/v2/monitor/health", timeout=30, trust_env=False
                 ).json()
-                warm = httpx.get(
-                    f"http://127.0.0.1:{self.port}/execution/health", timeout=60, trust_env=False
-                ).is_success
+                workers = self.environment[f"AIRFLOW__{WORKERS_API}"]
+                warm = httpx.get(f"{workers}health", timeout=60, trust_env=False).is_success
                 parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
                 if warm and all((health.get(part) or {}).get("status") == "healthy" for part in parts):
                     with AirflowApi(self.server) as api:
