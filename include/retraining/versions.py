@@ -99,6 +99,11 @@ def _goes(history: Sequence[Entry], index: int, keep: int, served: str) -> bool:
     return one.get("state") not in (State.TRAINING, State.CANDIDATE)
 
 
+def entry_of(history: Iterable[Entry] | None, version: str) -> dict[str, Any]:
+    """What the history says of one version, {} where it does not know it."""
+    return next((dict(one) for one in history or () if one.get("version") == version), {})
+
+
 def find(history: Sequence[Entry], wanted: str, served: str) -> dict[str, Any] | None:
     """The version that a rollback means, None where there is none.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.timezone import utcnow
 
 from include.contracts.results import EvaluationResult
-from include.retraining import report_text
+from include.retraining import report_text, versions
 from include.retraining.policy import OnTimeout
 from include.retraining.versions import State
 from include.workspace.api import names
@@ -27,6 +26,12 @@ from kaito.triggers.retraining import POKE_SECONDS, ApprovalTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+#: With a version: how often the task might be tried that got its answer. Airflow may run a task again that has ended
+#: (a worker that is lost at its end; a trigger that fires before the scheduler has heard of the deferral), and nobody
+#: is to be asked twice. Who clears the task is asked anew: that gives it more tries.
+ANSWERED = "answeredWithin"
 
 
 class ApproveOperator(RetrainTask, ApprovalOperator):
@@ -49,14 +54,13 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
         if not plan.policy.needs_approval:
             self.log.info("The policy asks for nobody's approval.")
             return {"by": "the policy"}
-        given = _Answer.of(self._entry(plan))
-        if given and given.tries == context["ti"].max_tries:
-            self.log.info(
-                "Version %s has its answer; an earlier try of this task was lost after it.", plan.version
-            )
-            return given.end()
+        known = self._known(plan)
+        entry = versions.entry_of(known.get("versions"), plan.version)
+        if entry.get(ANSWERED) == context["ti"].max_tries:
+            self.log.info("Version %s has its answer: an earlier try was lost after it.", plan.version)
+            return _end(entry)
         rule, digest = plan.policy.approval, str(candidate.digest)
-        until = self._asked_until(plan) or (utcnow() + rule.timeout if rule.timeout else None)
+        until = _asked_until(known, plan) or (utcnow() + rule.timeout if rule.timeout else None)
         default = self.APPROVE if rule.on_timeout is OnTimeout.PROMOTE else self.REJECT
         upsert_hitl_detail(
             ti_id=context["ti"].id,
@@ -90,12 +94,6 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
             method_name="execute_complete",
         )
 
-    def _asked_until(self, plan: Retraining) -> datetime | None:
-        """Return when the time is over that an earlier try gave: a try that is lost with its worker adds none."""
-        live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
-        waits = retraining.of(live.get("status")).get("approval") or {}
-        return moment(waits.get("until")) if waits.get("version") == plan.version else None
-
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Come back with an answer."""
         plan = self.retraining(context)
@@ -105,59 +103,37 @@ class ApproveOperator(RetrainTask, ApprovalOperator):
         who = (event.get("responded_by_user") or {}).get("name")
         annotation = event.get("annotation")
         by = f"annotation {annotation}" if annotation else who or "nobody in time"
+        entry: dict[str, Any] = {ANSWERED: context["ti"].max_tries}
         if approved:
             self.log.info("Approved by %s.", by)
-            answer = _Answer(context["ti"].max_tries, by=by)
+            before = versions.entry_of(self._known(plan).get("versions"), plan.version).get("state")
             # A person who cleared this task after a no may say yes now.
-            again = self._entry(plan).get("state") == State.REFUSED
-            state = {"state": State.CANDIDATE, "reason": None} if again else {}
-            self.tell(plan, approval=None, entry={"approvedBy": by, **answer.entry(), **state})
-            return answer.end()
+            again = {"state": State.CANDIDATE, "reason": None} if before == State.REFUSED else {}
+            self.tell(plan, approval=None, entry={**entry, "approvedBy": by, **again})
+            return {"by": by}
         why = f"rejected by {by}" if who or annotation else "nobody answered in time"
         told = f"Version {plan.version} is not promoted: {why}"
-        answer = _Answer(context["ti"].max_tries, refused=told)
-        entry = {"state": State.REFUSED, "reason": told, **answer.entry()}
+        entry |= {"state": State.REFUSED, "reason": told}
         self.tell(plan, False, Reason.CANDIDATE_REFUSED, told, approval=None, entry=entry)
-        return answer.end()
+        return _end(entry)
 
-    def _entry(self, plan: Retraining) -> Mapping[str, Any]:
-        """Return what is written of this version."""
+    def _known(self, plan: Retraining) -> dict[str, Any]:
+        """Return what the status says of the Workspace's retrainings."""
         live = self.cluster.find(WORKSPACE, plan.workspace, plan.namespace) or {}
-        known = retraining.of(live.get("status")).get("versions") or ()
-        return next((one for one in known if one.get("version") == plan.version), {})
+        return retraining.of(live.get("status"))
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """An answer to the question whether to promote, as it is kept with the version.
+def _asked_until(known: Mapping[str, Any], plan: Retraining) -> datetime | None:
+    """When the time is over that an earlier try gave: a try that is lost with its worker adds none."""
+    waits = known.get("approval") or {}
+    return moment(waits.get("until")) if waits.get("version") == plan.version else None
 
-    A question is not asked twice: Airflow may run a task again that has ended (a worker that is lost at its end; a
-    trigger that fires before the scheduler has heard of the deferral). A person who clears the task is asked anew:
-    that gives a task more tries, so `tries` differs.
 
-    :param tries: how often the task that was answered might be tried.
-    :param by: who approved, None for a no.
-    :param refused: the sentence of a no.
-    """
-
-    tries: int
-    by: str | None = None
-    refused: str | None = None
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> _Answer | None:
-        kept = entry.get("answer") or {}
-        return cls(kept["tries"], kept.get("by"), kept.get("refused")) if "tries" in kept else None
-
-    def entry(self) -> dict[str, Any]:
-        kept = {"tries": self.tries, "by": self.by, "refused": self.refused}
-        return {"answer": {key: value for key, value in kept.items() if value is not None}}
-
-    def end(self) -> dict[str, Any]:
-        """Return the task's result, or skip what comes after it."""
-        if self.refused is not None:
-            raise AirflowSkipException(self.refused)
-        return {"by": self.by}
+def _end(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task's result for a version that has its answer; a no skips what comes after."""
+    if entry["state"] == State.REFUSED:
+        raise AirflowSkipException(entry["reason"])
+    return {"by": entry["approvedBy"]}
 
 
 def _body(plan: Retraining, candidate: Candidate, report: EvaluationResult) -> str:

@@ -133,9 +133,7 @@ class PromoteOperator(LineageTask, RetrainTask, BaseOperator):
 
         def edit(status: dict[str, Any]) -> dict[str, Any]:
             known = retraining.of(status)
-            entry: dict[str, Any] = next(
-                (e for e in known.get("versions") or () if e.get("version") == plan.version), {}
-            )
+            entry = versions.entry_of(known.get("versions"), plan.version)
             if (known.get("promotion") or {}).get("version") == plan.version or entry.get(
                 "state"
             ) != State.CANDIDATE:

@@ -61,10 +61,10 @@ class RecordRetrainingOperator(RetrainTask, FinishOperator):
         def edit(status: dict[str, Any]) -> dict[str, Any]:
             known = self.over(status, run_id, RunState.FAILED if cause else RunState.SUCCESS)
             history = known.get("versions") or []
-            entry = next((dict(one) for one in history if one.get("version") == plan.version), None)
+            entry = versions.entry_of(history, plan.version)
             counted = float((entry or known.get("run") or {}).get("usd") or 0.0)
             known["usd"] = round(float(known.get("usd") or 0.0) + usd - counted, 6) or None
-            if entry is not None:
+            if entry:
                 open_state = entry.get("state") in (State.TRAINING, State.CANDIDATE)
                 failed = {"state": State.FAILED, "reason": message} if cause and open_state else {}
                 known["versions"] = versions.with_entry(history, {**entry, **failed, "usd": usd})

@@ -11,6 +11,7 @@ from airflow.providers.standard.triggers.hitl import HITLTrigger
 from airflow.sdk.timezone import utcnow
 from airflow.triggers.base import TriggerEvent
 
+from include.retraining import versions
 from include.retraining.versions import State
 from include.workspace.api import names
 from include.workspace.status import retraining
@@ -115,9 +116,7 @@ class PromotionTrigger(WorkspaceTrigger):
 
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         known = (self.live.get("status") or {}).get("retrain") or {}
-        entry: dict[str, Any] = next(
-            (one for one in known.get("versions") or () if one.get("version") == self.version), {}
-        )
+        entry = versions.entry_of(known.get("versions"), self.version)
         on_its_way = (known.get("promotion") or {}).get("version") == self.version
         state = entry.get("state")
         if state == State.PROMOTED and not on_its_way:
