@@ -21,8 +21,7 @@ log = logging.getLogger("workload")
 NAME, USUAL = "kaito_rows", "sdpa"
 #: Kinds of layers that look at the tokens of their own row alone, by their keys.
 KINDS = {"full_attention", "sliding_attention"}
-#: Of each call of `attend`, whether it was told the bounds; None while nobody asks.
-_told: list[bool] | None = None
+#: The bounds that were asked for last, and what they said.
 _read: tuple[torch.Tensor, list[int]] | None = None
 
 
@@ -37,7 +36,7 @@ def use(model: Any) -> bool:
     chunked = getattr(config, "attention_chunk_size", None)
     if config._attn_implementation != USUAL or not kinds <= KINDS or chunked:
         return False
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, attend)  # set_attn_implementation wants to know it
     AttentionMaskInterface.register(NAME, mask)
     model.set_attn_implementation(NAME)
     if _hands_on(model):
@@ -62,8 +61,6 @@ def attend(
     :returns: batch x tokens x heads x size.
     """
     bounds = kwargs.pop("cu_seq_lens_q", None)
-    if _told is not None:
-        _told.append(bounds is not None)
     if attention_mask is not None or query.shape[0] != 1:
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
@@ -106,14 +103,18 @@ def _window(length: int, window: int | None, device: Any) -> torch.Tensor | None
 
 def _hands_on(model: Any) -> bool:
     """Whether all of the model's layers are told where rows end, by a pass over two rows of one token."""
-    global _told
+    told: list[bool] = []
+
+    def probe(module: torch.nn.Module, *states: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        told.append(kwargs.get("cu_seq_lens_q") is not None)
+        return attend(module, *states, **kwargs)
+
     ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
     bounds = torch.tensor([0, 1, 2], dtype=torch.int32, device=model.device)
-    told: list[bool] = []
-    _told = told
+    AttentionInterface.register(NAME, probe)
     try:
         with torch.no_grad():
             model(input_ids=ids, position_ids=torch.zeros_like(ids), use_cache=False, cu_seq_lens_q=bounds)
     finally:
-        _told = None
+        AttentionInterface.register(NAME, attend)
     return bool(told) and all(told)
