@@ -14,7 +14,7 @@ from include.reconcile import activity
 from include.workloads.serving.gateway.aliases import Adapter, Aliases, immutable_name, read_aliases
 from include.workloads.serving.gateway.gateway import Gateway, Parts
 from include.workloads.serving.gateway.queue_guard import QueueGuard
-from include.workloads.serving.gateway.use import ClientStalled, Use
+from include.workloads.serving.gateway.use import RUNNING_LIMIT, ClientStalled, Use
 from tests.support.model_server import Below, client, value_of
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -52,6 +52,13 @@ async def test_t_running_and_t_waiting_pass_and_the_next_is_refused_though_the_g
         below.go_on.set()
         assert [answer.status_code for answer in await asyncio.gather(*running)] == [200] * 4
         assert (await ask.post(CHAT, json={})).status_code == 200
+
+
+@pytest.mark.parametrize(("running", "told"), [(4, 4.0), (None, 0.0)])
+async def test_the_metrics_say_how_many_requests_run_together(running: int | None, told: float) -> None:
+    async with client(Below(), guard=QueueGuard(lambda: running, lambda: 0)) as ask:
+        text = (await ask.get("/metrics")).text
+    assert f"{RUNNING_LIMIT} {told}" in text.splitlines()
 
 
 async def test_nothing_is_refused_before_the_engine_says_how_much_it_can() -> None:
