@@ -28,6 +28,9 @@ from demo.cluster import airflow_kubeconfig
 from demo.processes import PROJECT_ROOT, DemoError, free_port, read_pid, stop_process_tree
 from demo.target import PRODUCT, TargetCluster
 
+#: Airflow's setting of where workers find their API.
+WORKERS_API = "CORE__EXECUTION_API_SERVER_URL"
+
 
 @dataclass(frozen=True)
 class Sandbox(TargetCluster):
@@ -71,9 +74,6 @@ def stop_sandbox(state_dir: Path) -> None:
     """Stop the sandbox, its pods and its registry; quiet when none runs."""
     command = [sys.executable, "-m", "sandbox", "down", "--state-dir", str(state_dir)]
     subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-
-
-WORKERS_API = "CORE__EXECUTION_API_SERVER_URL"
 
 
 def database(home: Path) -> str:
@@ -226,15 +226,19 @@ def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> A
         if record is None:
             raise DemoError(f"Airflow stopped while starting: see {log}")
         server = _server(home, record)
-        if server.password and _healthy(server, record["workersApi"]) and dags <= _known_dags(server):
+        if server.password and healthy(server.url, record["workersApi"]) and dags <= _known_dags(server):
             return server
         time.sleep(0.5)
     raise DemoError(f"Airflow was not ready within {seconds:.0f} s: see {log}")
 
 
-def _healthy(server: AirflowServer, workers_api: str) -> bool:
+def healthy(url: str, workers_api: str, seconds: float = 5) -> bool:
+    """Return whether all of Airflow's parts are, by the API server's word and that of the API that workers ask.
+
+    :param seconds: how long the API server may take to answer.
+    """
     try:
-        health = httpx.get(f"{server.url}/api/v2/monitor/health", timeout=5, trust_env=False).json()
+        health = httpx.get(f"{url}/api/v2/monitor/health", timeout=seconds, trust_env=False).json()
         # The API of the workers is built at its first request, which takes seconds: now, not in a run.
         warm = httpx.get(f"{workers_api}health", timeout=60, trust_env=False).is_success
     except (httpx.HTTPError, json.JSONDecodeError):

@@ -20,7 +20,15 @@ import psutil
 
 from demo.airflow_api import AirflowApi, AirflowServer
 from demo.processes import PROJECT_ROOT, free_port
-from demo.stack import WORKERS_API, Sandbox, airflow, airflow_environment, database, with_workers_api
+from demo.stack import (
+    WORKERS_API,
+    Sandbox,
+    airflow,
+    airflow_environment,
+    database,
+    healthy,
+    with_workers_api,
+)
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 START_SECONDS = 600
@@ -113,13 +121,8 @@ class AirflowParts:
         while time.monotonic() < deadline:
             self._remember()
             with contextlib.suppress(OSError, httpx.HTTPError, ValueError, KeyError):
-                health = httpx.get(
-                    f"http://127.0.0.1:{self.port}/api/v2/monitor/health", timeout=30, trust_env=False
-                ).json()
                 workers = self.environment[f"AIRFLOW__{WORKERS_API}"]
-                warm = httpx.get(f"{workers}health", timeout=60, trust_env=False).is_success
-                parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-                if warm and all((health.get(part) or {}).get("status") == "healthy" for part in parts):
+                if healthy(f"http://127.0.0.1:{self.port}", workers, seconds=30):
                     with AirflowApi(self.server) as api:
                         if dags <= all_dags(api):
                             return self.server
