@@ -24,9 +24,9 @@ from include.reconcile import activity
 from include.workloads.adapter.engine import VllmEngine
 from include.workloads.adapter.follow import Follower
 from tests.support.vllm_pod import (
+    MARKS,
     MODEL,
     PROJECT_ROOT,
-    PYTHON,
     SMALL,
     Pod,
     ask,
@@ -35,13 +35,7 @@ from tests.support.vllm_pod import (
     user,
 )
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.slow,
-    pytest.mark.weights,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not PYTHON.exists(), reason="make vllm has not been run"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(1200)]
 
 KEY, TOKEN = "s3cret-key", "inside-the-pod"
 AUTH = {"Authorization": f"bearer {KEY}"}

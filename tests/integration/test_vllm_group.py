@@ -14,15 +14,9 @@ import pytest
 
 from demo.scenario import prepare_weights
 from include.workloads.serving import benchmark
-from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, Pod, ask, serving, user
+from tests.support.vllm_pod import MARKS, MODEL, PROJECT_ROOT, SMALL, Pod, ask, serving, user
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.slow,
-    pytest.mark.weights,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(not PYTHON.exists(), reason="make vllm has not been run"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(1800)]
 
 QUESTIONS = ["What is the capital of France?", "Name three colours.", "Write one sentence about the sea."]
 # What the plan says for two machines with one GPU each; on processors the pod splits every layer instead.

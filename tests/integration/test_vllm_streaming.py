@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo.scenario import prepare_weights
 from include.workloads.serving import streaming
-from tests.support.vllm_pod import MODEL, PROJECT_ROOT, PYTHON, SMALL, ask, serving, user
+from tests.support.vllm_pod import MARKS, MODEL, PROJECT_ROOT, SMALL, ask, serving, user
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.slow,
-    pytest.mark.weights,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not PYTHON.exists(), reason="make vllm has not been run"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(1200)]
 
 QUESTION = {"messages": user("What is the capital of France?"), "max_tokens": 24}
 
 
 def in_shards(base: Path, target: Path) -> Path:
-    """The model's folder with its weights in two files and an index, as a large one comes."""
-    for file in base.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            (target / file.name).write_bytes(file.read_bytes())
-    with safe_open(base / "model.safetensors", "pt") as weights:
-        names = sorted(weights.keys())
-        shards = {
-            "model-00001-of-00002.safetensors": names[::2],
-            "model-00002-of-00002.safetensors": names[1::2],
-        }
-        for shard, held in shards.items():
-            tensors = {name: weights.get_tensor(name) for name in held}
-            save_file(tensors, target / shard, {"format": "pt"})
-    weight_map = {name: shard for shard, held in shards.items() for name in held}
-    (target / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    """The model's folder with its weights in several files and an index, as a large one comes."""
+    AutoTokenizer.from_pretrained(base).save_pretrained(target)
+    AutoModelForCausalLM.from_pretrained(base, dtype="auto").save_pretrained(target, max_shard_size="150MB")
+    assert (target / "model.safetensors.index.json").exists()
     return target
 
 

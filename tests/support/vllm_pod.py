@@ -20,6 +20,13 @@ MODEL = "smollm2-135m-instruct"
 # Greedy tokens of one engine and of two are only the same in the format that loses least; compiling takes minutes here.
 SMALL = ("--enforce-eager", "--dtype=float32", "--max-model-len=1024", "--max-num-seqs=4")
 START_SECONDS = 420
+#: Of a file of tests of the real vLLM; each says for itself how long they may take.
+MARKS = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.weights,
+    pytest.mark.skipif(not PYTHON.exists(), reason="make vllm has not been run"),
+]
 
 
 def free_port(address: str) -> int:
