@@ -28,8 +28,8 @@ from demo.cluster import airflow_kubeconfig
 from demo.processes import PROJECT_ROOT, DemoError, free_port, read_pid, stop_process_tree
 from demo.target import PRODUCT, TargetCluster
 
-#: Airflow's setting of where workers find their API.
-WORKERS_API = "CORE__EXECUTION_API_SERVER_URL"
+#: Airflow's setting of where workers find the execution API server.
+EXECUTION_API = "CORE__EXECUTION_API_SERVER_URL"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
         # Four workers are plenty where all waiting is done in the triggerer; 32 would cost 3 GB of address space.
         "CORE__PARALLELISM": 4,
         "DATABASE__SQL_ALCHEMY_CONN": database(home),
-        WORKERS_API: f"http://127.0.0.1:{free_port()}/execution/",
+        EXECUTION_API: f"http://127.0.0.1:{free_port()}/execution/",
         "API__HOST": "127.0.0.1",
         "API__PORT": port,
         "API__BASE_URL": f"http://127.0.0.1:{port}",
@@ -138,13 +138,13 @@ def airflow_environment(home: Path, cluster: TargetCluster, port: int, weights: 
     }
 
 
-def with_workers_api(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Return the command that runs an API server, or what starts one, and the workers' API in a process of its own.
+def with_execution_api(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the command that runs an API server, or what starts one, and an execution API server of its own.
 
     On SQLite one process for both stands still until the wait for the database is over: Airflow writes its audit log in
     the event loop, which then waits for a worker's transaction, whose commit waits for the event loop.
     """
-    url = urlsplit(environment[f"AIRFLOW__{WORKERS_API}"])
+    url = urlsplit(environment[f"AIRFLOW__{EXECUTION_API}"])
     serve = f"{airflow()} api-server --apps execution --port {url.port}"
     # Another process may be making the database, and an API server without one ends.
     workers = f"{airflow()} db check-migrations --migration-wait-timeout 120 && exec {serve}"
@@ -189,7 +189,7 @@ def start_airflow(cluster: TargetCluster, weights: Path, port: int | None = None
     environment = airflow_environment(home, cluster, port, weights)
     with (home / "standalone.log").open("ab") as log:
         process = subprocess.Popen(
-            with_workers_api([airflow(), "standalone"], environment),
+            with_execution_api([airflow(), "standalone"], environment),
             cwd=PROJECT_ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -201,7 +201,7 @@ def start_airflow(cluster: TargetCluster, weights: Path, port: int | None = None
         "pid": process.pid,
         "started": psutil.Process(process.pid).create_time(),
         "port": port,
-        "workersApi": environment[f"AIRFLOW__{WORKERS_API}"],
+        "executionApi": environment[f"AIRFLOW__{EXECUTION_API}"],
     }
     (home / "airflow.pid").write_text(json.dumps(record))
     return _server(home, record)
@@ -226,21 +226,21 @@ def wait_for_airflow(state_dir: Path, dags: set[str], seconds: float = 240) -> A
         if record is None:
             raise DemoError(f"Airflow stopped while starting: see {log}")
         server = _server(home, record)
-        if server.password and healthy(server.url, record["workersApi"]) and dags <= _known_dags(server):
+        if server.password and healthy(server.url, record["executionApi"]) and dags <= _known_dags(server):
             return server
         time.sleep(0.5)
     raise DemoError(f"Airflow was not ready within {seconds:.0f} s: see {log}")
 
 
-def healthy(url: str, workers_api: str, seconds: float = 5) -> bool:
-    """Return whether all of Airflow's parts are, by the API server's word and that of the API that workers ask.
+def healthy(url: str, execution_api: str, seconds: float = 5) -> bool:
+    """Return whether all of Airflow's parts are, by the API server's word and the execution API server's.
 
     :param seconds: how long the API server may take to answer.
     """
     try:
         health = httpx.get(f"{url}/api/v2/monitor/health", timeout=seconds, trust_env=False).json()
-        # The API of the workers is built at its first request, which takes seconds: now, not in a run.
-        warm = httpx.get(f"{workers_api}health", timeout=60, trust_env=False).is_success
+        # The execution API is built at its first request, which takes seconds: now, not in a run.
+        warm = httpx.get(f"{execution_api}health", timeout=60, trust_env=False).is_success
     except (httpx.HTTPError, json.JSONDecodeError):
         return False
     parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")

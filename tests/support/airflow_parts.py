@@ -21,13 +21,13 @@ import psutil
 from demo.airflow_api import AirflowApi, AirflowServer
 from demo.processes import PROJECT_ROOT, free_port
 from demo.stack import (
-    WORKERS_API,
+    EXECUTION_API,
     Sandbox,
     airflow,
     airflow_environment,
     database,
     healthy,
-    with_workers_api,
+    with_execution_api,
 )
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -101,7 +101,7 @@ class AirflowParts:
             with (self.home / f"{part}.log").open("ab") as log:
                 command = [airflow(), *part.split()]
                 if part == "api-server":
-                    command = with_workers_api(command, self.environment)
+                    command = with_execution_api(command, self.environment)
                 self._running[part] = psutil.Popen(
                     command,
                     cwd=PROJECT_ROOT,
@@ -121,7 +121,7 @@ class AirflowParts:
         while time.monotonic() < deadline:
             self._remember()
             with contextlib.suppress(OSError, httpx.HTTPError, ValueError, KeyError):
-                workers = self.environment[f"AIRFLOW__{WORKERS_API}"]
+                workers = self.environment[f"AIRFLOW__{EXECUTION_API}"]
                 if healthy(f"http://127.0.0.1:{self.port}", workers, seconds=30):
                     with AirflowApi(self.server) as api:
                         if dags <= all_dags(api):

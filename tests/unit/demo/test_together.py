@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from demo.processes import PROJECT_ROOT
-from demo.stack import WORKERS_API, with_workers_api
+from demo.stack import EXECUTION_API, with_execution_api
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(60)"]
 SAYS_UP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -47,8 +47,8 @@ def test_the_first_that_ends_ends_all_and_is_what_is_told() -> None:
 
 
 def test_the_workers_ask_another_process_than_people_do() -> None:
-    environment = {f"AIRFLOW__{WORKERS_API}": "http://127.0.0.1:4321/execution/"}
-    command = with_workers_api(["airflow", "standalone"], environment)
+    environment = {f"AIRFLOW__{EXECUTION_API}": "http://127.0.0.1:4321/execution/"}
+    command = with_execution_api(["airflow", "standalone"], environment)
     assert command[1:3] == ["-m", "demo.together"]
     first, second = json.loads(command[3])
     assert first == ["airflow", "standalone"]
