@@ -73,7 +73,7 @@ def json_table(block: bytes) -> Parsed | None:
     lines = [line for line in map(bytes.strip, block.split(b"\n")) if line]
     if not lines or not all(line[0] == 123 and line[-1] == 125 for line in lines):
         return None
-    if block.count(b"\r") != block.count(b"\r\n"):
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return None
     schema = _schema(lines[0])
     if schema is None:

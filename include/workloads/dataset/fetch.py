@@ -25,6 +25,7 @@ from include.workloads.contract import (
     file_write_error,
 )
 from include.workloads.dataset import ranges
+from include.workloads.dataset.beside import Beside
 from include.workloads.dataset.connection import PassingFault, PinnedClient, shown
 from include.workloads.dataset.listing import expand
 from include.workloads.dataset.ranges import (
@@ -226,13 +227,17 @@ class Fetcher:
         size, said = start, self.clock()
         digest = _digest_of(part) if start else hashlib.sha256()
         try:
-            with part.open("ab" if start else "wb") as file, contextlib.closing(chunks) as arriving:
+            with (
+                part.open("ab" if start else "wb") as file,
+                contextlib.closing(chunks) as arriving,
+                Beside("sha256") as hashing,
+            ):
                 for data in arriving:
                     size += len(data)
                     if size > room:
                         raise self._too_big(url)
+                    hashing.do(digest.update, data)
                     file.write(data)
-                    digest.update(data)
                     said = self._tick(url, size, expected, said)
         except OSError as error:
             raise file_write_error(error, "the download", part.parent) from None
