@@ -7,6 +7,8 @@ ours      this project's tuning workload, as a pod runs it
 ours-all  the same with `assistant_only_loss: false`: it learns the questions too, as the others do
 trl       TRL's SFTTrainer with the same adapter, packing, batch and learning rate
 upstream  TRL's SFTTrainer as KAITO v0.12's qlora template sets it: one row a step, no packing, rank 8, `bf16`
+kaito     KAITO's own trainer: `--kaito` names a checkout of KAITO, `--kaito-python` the Python of an environment
+          with its pins (docs/testing.md)
 
 All tune SmolLM2-135M-Instruct in NF4 with double quantisation on the same rows, once, one after the other in a cycle.
 The rows are mixed: half are short facts, half are what Python's own modules say of their functions. Tokens are those of
@@ -30,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +91,7 @@ def mixed_rows() -> tuple[Rows, Rows]:
         for asked, answer in documented()
     ]
     facts = dataset.rows((*dataset.TAUGHT, *dataset.JOINING))
-    kinds = [[row for _, row in zip(range(ROWS + HELD_OUT), kind, strict=False)] for kind in (texts, facts)]
+    kinds = [list(islice(kind, ROWS + HELD_OUT)) for kind in (texts, facts)]
     cut = [len(kind) - HELD_OUT for kind in kinds]
     learnt = [row for kind, at in zip(kinds, cut, strict=True) for row in kind[:at]]
     return learnt, [row for kind, at in zip(kinds, cut, strict=True) for row in kind[at:]]
@@ -273,18 +276,35 @@ PARTS: Mapping[str, Callable[[Path, Path, Path], Mapping[str, float]]] = {
 }
 OURS = {"ours": True, "ours-all": False}
 TRAINERS = (*OURS, "trl", "upstream")
+#: KAITO's own: a checkout, and the Python of an environment with its pins.
+KAITO = "kaito"
+Kaito = tuple[Path, Path]
 
 
-def part(name: str, folder: Path, weights: Path, output: Path) -> dict[str, float]:
+def run_kaito(kaito: Kaito, folder: Path, weights: Path, output: Path) -> dict[str, float]:
+    """KAITO's own trainer in its own environment."""
+    checkout, python = kaito
+    command = [python, ROOT / "tests" / "bench" / "kaito_trainer.py", checkout, folder, weights, output]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def part(
+    name: str, folder: Path, weights: Path, output: Path, kaito: Kaito | None = None
+) -> dict[str, float]:
     if name in OURS:
         return run_ours(name, folder, weights, output)
+    if name == KAITO and kaito is not None:
+        return run_kaito(kaito, folder, weights, output)
     places = [item for path in (folder, weights, output) for item in ("--place", str(path))]
     command = [sys.executable, "-m", "tests.bench.tuning_throughput", "--part", name, *places]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def cycle(trainers: Sequence[str], folder: Path, weights: Path) -> dict[str, dict[str, float]]:
+def cycle(
+    trainers: Sequence[str], folder: Path, weights: Path, kaito: Kaito | None
+) -> dict[str, dict[str, float]]:
     """Print a row for each trainer; give what each of them told, and what the machine can do at most."""
     limit = part("limit", folder, weights, folder)
     reached = ", ".join(f"{kind} {limit[kind] / 1e9:.0f} GFLOP/s" for kind in ("bfloat16", "float32"))
@@ -292,7 +312,7 @@ def cycle(trainers: Sequence[str], folder: Path, weights: Path) -> dict[str, dic
     found = {}
     for name in trainers:
         output = Path(tempfile.mkdtemp(dir=folder, prefix=f"{name}-"))
-        told = part(name, folder, weights, output)
+        told = part(name, folder, weights, output, kaito)
         told |= part("losses", folder, weights, output)
         told["share"] = told["speed"] * OPERATIONS * limit["parameters"] / limit["limit"]
         print(
@@ -315,7 +335,7 @@ def print_goals(cycles: Sequence[Mapping[str, Mapping[str, float]]]) -> None:
         print(f"{words}: {found:.2f} (goal {sign} {goal:g}: {'met' if met else 'NOT met'})")
 
     told("ours, share of the matrix limit", lambda one: one["ours"]["share"], ">=", 0.35)
-    for peer, goal in (("trl", 1.5), ("upstream", 10.0)):
+    for peer, goal in (("trl", 1.5), ("upstream", 10.0), (KAITO, 10.0)):
         if peer not in cycles[0]:
             continue
         told(
@@ -341,6 +361,8 @@ def main() -> None:
     )
     parser.add_argument("--cycles", type=int, default=2, help="how often all are run, one after the other")
     parser.add_argument("--trainers", default=",".join(TRAINERS))
+    parser.add_argument("--kaito", type=Path, help="a checkout of KAITO, for its own trainer")
+    parser.add_argument("--kaito-python", type=Path, help="the Python of an environment with KAITO's pins")
     parser.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -348,8 +370,14 @@ def main() -> None:
         folder, weights, output = arguments.place
         print(json.dumps(PARTS[arguments.part](folder, weights, output)))
         return
+    if (arguments.kaito is None) != (arguments.kaito_python is None):
+        parser.error("--kaito and --kaito-python belong together")
+    kaito = None
     trainers = arguments.trainers.split(",")
-    if unknown := set(trainers) - set(TRAINERS):
+    if arguments.kaito is not None:
+        kaito = (arguments.kaito.resolve(), arguments.kaito_python.absolute())
+        trainers.append(KAITO)
+    if unknown := set(trainers) - {*TRAINERS, KAITO}:
         parser.error(f"--trainers knows {', '.join(TRAINERS)}, not {', '.join(sorted(unknown))}")
     weights = arguments.weights.resolve()
     with tempfile.TemporaryDirectory() as name:
@@ -362,7 +390,7 @@ def main() -> None:
             )
         )
         print(f"{'no tuning':<10}{'':>32}{base['answers']:>12.3f}{base['all']:>12.3f}", flush=True)
-        cycles = [cycle(trainers, folder, weights) for _ in range(arguments.cycles)]
+        cycles = [cycle(trainers, folder, weights, kaito) for _ in range(arguments.cycles)]
     if "ours" in trainers:
         print_goals(cycles)
 
