@@ -1,26 +1,31 @@
-"""An adapter of ours loads in the PEFT that KAITO v0.12 pins, in an environment of its own (900 MB, kept)."""
+"""An adapter that a training of ours wrote loads in the PEFT that KAITO v0.12 pins, in an environment of its own.
+
+The environment takes 900 MB and is kept.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.tuning_runs import ALONE, ROOT, make_inputs, start
+
 PYTHON = ROOT / ".venv-peft-0.11.1" / "bin" / "python"
 PACKAGES = ("peft==0.11.1", "transformers==4.41.2", "accelerate<1", "numpy<2.3")
 LOAD = """
 import sys, torch, peft
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
-model = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                                     num_attention_heads=2))
-tuned = peft.PeftModel.from_pretrained(model, sys.argv[1])
-saved = load_file(sys.argv[1] + "/adapter_model.safetensors")
+from transformers import AutoConfig, AutoModelForCausalLM
+weights, adapter = sys.argv[1:]
+model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(weights))
+tuned = peft.PeftModel.from_pretrained(model, adapter)
+saved = load_file(adapter + "/adapter_model.safetensors")
 loaded = peft.get_peft_model_state_dict(tuned)
 assert sorted(saved) == sorted(loaded) and all(torch.equal(saved[name], loaded[name]) for name in saved)
 print(peft.__version__, len(saved), tuned.peft_config["default"].use_rslora)
@@ -43,29 +48,34 @@ def old_python() -> Path:
     return PYTHON
 
 
-@pytest.mark.parametrize("asked", [{}, {"use_rslora": True, "rank_pattern": {"v_proj": 2}}])
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"use_rslora": True, "rank_pattern": {"o_proj": 2}}, {"init_lora_weights": "pissa_niter_4"}],
+    ids=["plain", "rsLoRA", "PiSSA"],
+)
 def test_an_adapter_loads_in_the_peft_of_kaito(
-    asked: dict[str, object], old_python: Path, tmp_path: Path
+    asked: dict[str, Any], old_python: Path, inputs: Path, tmp_path: Path
 ) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from include.workloads.tuning.fit import save_adapter
-
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2))
-    tuned = get_peft_model(
-        model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **asked)
-    )
-    trainer = SimpleNamespace(model=tuned, accelerator=SimpleNamespace(unwrap_model=lambda one: one))
-    job = SimpleNamespace(output=tmp_path, model_id="stand-in/llama", revision="abc")
-    saved = save_adapter(job, trainer)  # type: ignore[arg-type]
+    config = {
+        "LoraConfig": {"r": 4, "target_modules": ["qkv_proj", "o_proj"], **asked},
+        "TrainingArguments": {"max_steps": 2, "max_length": 64},
+    }
+    training = start(inputs, tmp_path / "out", json.dumps({"training_config": config}), *ALONE)
+    log, _ = training.communicate(timeout=300)
+    assert training.returncode == 0, log
     done = subprocess.run(
-        [old_python, "-c", LOAD, saved["path"]],
+        [old_python, "-c", LOAD, inputs / "weights", tmp_path / "out" / "adapter"],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["0.11.1", "8", str(bool(asked))]
+    version, tensors, scaled = done.stdout.split()
+    assert (version, scaled) == ("0.11.1", str("use_rslora" in asked))
+    assert int(tensors) >= 4
