@@ -123,9 +123,19 @@ test-browser: setup ## The pages in a browser, in some two minutes; as root it i
 	|| $(MAKE) -s system MORE_PACKAGES="chromium fonts-dejavu-core"
 	@KAITO_SCREENSHOTS=$(STATE)/screenshots $(PY) -m pytest tests/e2e && echo "Screenshots: $(STATE)/screenshots"
 
+# What CI runs of the slow tests: those that need neither vLLM nor a browser, and end within some ten minutes together.
+SLOW_IN_CI := $(addprefix tests/integration/test_,installed_cli.py old_peft.py tuning_failures.py tuning_sharded.py \
+  preference_tuning.py weights_gguf.py evaluation.py production_setups.py)
+
 .PHONY: test-slow
-test-slow: setup ## The tests that take minutes each, left out of `make test`
-	@$(PY) -m pytest -m slow tests
+test-slow: setup ## The tests that take minutes each, left out of `make test` (SLOW=path: some of them)
+	@$(PY) -m pytest -m slow $(or $(SLOW),tests)
+
+.PHONY: test-slow-ci
+test-slow-ci: setup ## Those of them that CI runs; as root it installs PostgreSQL and Redis where there are none
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql >/dev/null 2>&1 \
+	|| $(MAKE) -s system MORE_PACKAGES="postgresql redis-server"
+	@$(PY) -m pytest -m slow -n 2 --dist loadfile $(SLOW_IN_CI)
 
 .PHONY: test-reliability
 test-reliability: setup ## Kill every part of Airflow and of the cluster in every phase (about an hour)
