@@ -21,6 +21,7 @@ STORES = (S3, GS, ABFS)
 ALL_SCHEMES = (*SCHEMES, HF, *STORES)
 #: Other spellings that people's tools take.
 _ALSO = {"abfss": ABFS, "gcs": GS, "s3a": S3, "s3n": S3}
+SPELLINGS = (*ALL_SCHEMES, *_ALSO)
 WILDCARD = "*"
 HUB = "https://huggingface.co"
 GOOGLE = "https://storage.googleapis.com"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from include.contracts.dataset_urls import SPELLINGS
 from include.workspace.api.models import V1ALPHA1_INSTANCE_TYPE
 
 Schema = dict[str, Any]
@@ -19,6 +20,10 @@ METHOD_PATTERN = "^([lL][oO][rR][aA]|[qQ][lL][oO][rR][aA])$"
 # As upstream's schema, it takes the quick start as printed: what is to be filled in there is said by the condition.
 PUSH_CREDENTIAL = "^$|^[A-Z][A-Z0-9_]*_HERE$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 OBJECT_NAME = "^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"  # a Secret or ConfigMap; empty counts as not given
+# In any letter case, without (?i), which JSON Schema's own regular expressions do not have.
+DATA_URL = (
+    f"^({'|'.join(''.join(f'[{c}{c.upper()}]' if c.isalpha() else c for c in one) for one in SPELLINGS)})://"
+)
 NUMBER = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 NO_SPACES = r"^[^\s]*$"
 NAME_LENGTH, IMAGE_LENGTH, URL_LENGTH = 253, 512, 4096
@@ -179,7 +184,7 @@ def _source_extras(path: str) -> dict[str, Schema]:
     return {
         f"{path}.name": {"maxLength": NAME_LENGTH},
         f"{path}.urls": {"maxItems": 64},
-        f"{path}.urls[]": {"pattern": "^[hH][tT][tT][pP][sS]?://", "maxLength": URL_LENGTH},
+        f"{path}.urls[]": {"pattern": DATA_URL, "maxLength": URL_LENGTH},
         f"{path}.image": {"pattern": NO_SPACES, "maxLength": IMAGE_LENGTH},
         f"{path}.imagePullSecrets": {"maxItems": 16},
         f"{path}.imagePullSecrets[]": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},

@@ -12,8 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from include.catalog import load_catalog
 from include.cli.main import CRD_FILE, crd_text
-from include.workspace import parse_workspace, workspace_crd
+from include.workspace import examine_workspace, parse_workspace, workspace_crd
 from include.workspace.api.names import STORED_VERSION
 from sandbox.api.crd import cel_rules, structural_schema
 from tests.support.quick_start import QUICK_START
@@ -146,12 +147,36 @@ def test_good_workspaces_pass_the_schema(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/train.parquet",
+        "HTTPS://example.com/train.parquet",
+        "hf://datasets/org/name@main/train.parquet",
+        "s3://bucket/train.jsonl?region=eu-west-1",
+        "s3a://bucket/train.jsonl",
+        "gs://bucket/folder/",
+        "GCS://bucket/part-*.parquet",
+        "abfs://container@account.dfs.core.windows.net/train.csv",
+        "abfss://container@account.dfs.core.windows.net/train.csv",
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_schema_takes_data_from_wherever_the_rules_do(version: str, url: str) -> None:
+    document = changed(TUNING, {"apiVersion": f"kaito.sh/{version}", "tuning.input.urls": [url]})
+    _, faults = examine_workspace(document, load_catalog())
+    assert faults == []
+    assert accepts(version, document)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"tuning.method": "dora"},
         {"tuning.input": REMOVE},
         {"tuning.preset": {}},
         {"tuning.input.urls": ["ftp://example.com"]},
+        {"tuning.input.urls": ["file:///etc/passwd"]},
+        {"tuning.input.urls": ["s3:/bucket/rows"]},
         {"resource.count": "1"},
         {"resource.count": 0},
         {"resource.labelSelector": REMOVE},
