@@ -159,6 +159,47 @@ def test_a_training_that_diverges_ends_with_a_sentence(inputs: Path, tmp_path: P
     assert "Set TrainingArguments.learning_rate lower (it is 0.0002)" in result["error"]
 
 
+@pytest.mark.parametrize(
+    ("step", "training", "told"),
+    [
+        (0, {}, "The loss is not a number after step 2"),
+        (1, {"logging_strategy": "no"}, "The loss is not a number after step 4"),
+        (1, {"logging_strategy": "no", "save_strategy": "steps", "save_steps": 3}, "The weights"),
+        (3, {}, "The weights of the adapter are not numbers after step 4"),
+    ],
+    ids=["told", "never-told", "in-a-checkpoint", "last-update"],
+)
+def test_an_adapter_that_is_no_number_is_never_kept(
+    inputs: Path, tmp_path: Path, step: int, training: dict[str, Any], told: str
+) -> None:
+    """Whenever it comes, and however seldom the config lets the losses be told."""
+    config = {"LoraConfig": {"r": 4}, "TrainingArguments": {"max_steps": 4, "max_length": 64, **training}}
+    lost = FAULTY.format(step=step, error="None").replace(
+        "raise None",
+        "for one in filter(lambda one: one.requires_grad, self.model.parameters()):\n"
+        "            one.register_hook(lambda slope: slope * float('nan'))",
+    )
+    code, result, log = tune(inputs, tmp_path / "lost", config, lost)
+    assert code == 64, log
+    assert told in result["error"]
+    assert "set TrainingArguments.learning_rate lower (it is 0.0002)" in result["error"]
+    assert not (tmp_path / "lost" / "adapter").exists()
+    assert not list((tmp_path / "lost").glob("checkpoints/*/complete.json"))
+
+
+def test_a_step_is_reported_whether_its_loss_is_told_or_not(inputs: Path, tmp_path: Path) -> None:
+    config = {
+        "LoraConfig": {"r": 4},
+        "TrainingArguments": {"max_steps": 3, "max_length": 64, "logging_strategy": "no"},
+    }
+    code, _, log = tune(inputs, tmp_path / "quiet", config)
+    assert code == 0, log
+    progress = json.loads((tmp_path / "quiet" / "progress.json").read_text())
+    assert (progress["step"], progress["loss"]) == (3, None)
+    assert progress["tokens_per_second"] > 0
+    assert progress["eta_seconds"] == 0
+
+
 def test_a_full_volume_is_named_with_its_size(inputs: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()

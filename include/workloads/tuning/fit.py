@@ -106,6 +106,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"Stopped at step {state.global_step} of {state.max_steps}; a checkpoint is saved and the next attempt "
             "resumes there."
         )
+    trainer.require_numbers(state.global_step)
     if early:
         log.info("After step %s of %s: %s.", state.global_step, state.max_steps, patience.sentence())
     job.progress.stage("saving", f"the adapter to {job.output / 'adapter'}")

@@ -127,6 +127,11 @@ def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {**found, "state": state}
 
 
+def own_part(parameter: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a parameter: all of it, unless it is sharded."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
 def _whole(value: Any) -> Any:
     return value.full_tensor().detach().cpu() if isinstance(value, DTensor) else value
 

@@ -60,6 +60,17 @@ class AdapterTraining:
         """Gradients are reduced after every piece of an update: kept back, each GPU would hold them whole."""
         return nullcontext()
 
+    def require_numbers(self, step: int) -> None:
+        """UserConfigError when a weight of the adapter is no number, whether a loss has told so or not.
+
+        The losses are only told as often as the config says, and never of the last update; every process must call
+        this.
+        """
+        weights = (one.detach() for one in self.model.parameters() if one.requires_grad)
+        whole = all(torch.isfinite(sharding.own_part(one)).all() for one in weights)
+        if _any_rank(not whole):
+            raise _not_a_number("The weights of the adapter are not numbers", step, self.args)
+
     def adapter_weights(self) -> dict[str, Any] | None:
         """The whole adapter of a sharded model, else None; every process must call this."""
         return sharding.whole_adapter(self.model) if self.sharded else None
@@ -136,6 +147,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.stopped = False
         self._saved_at = time.monotonic()
         self._logged_loss: float | None = None
+        self._learning_rate: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
@@ -144,24 +156,22 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         logged = logs or {}
-        if "eval_loss" in logged and state.is_world_process_zero:
-            self.progress.evaluated(float(logged["eval_loss"]), losses.rewards(logged))
-        loss = logged.get("loss")
-        if loss is None:
+        evaluated = float(logged.get("eval_loss", math.nan))
+        if math.isfinite(evaluated) and state.is_world_process_zero:
+            self.progress.evaluated(evaluated, losses.rewards(logged))
+        # The mean of all, told once at the end, has a fault in it of a step whose own loss was never told.
+        if not all(math.isfinite(logged.get(key, 0.0)) for key in ("loss", "train_loss")):
+            raise _not_a_number("The loss is not a number", state.global_step, args)
+        if "loss" not in logged:
             return
-        self._logged_loss = float(loss)
-        if not math.isfinite(self._logged_loss):
-            raise UserConfigError(
-                f"The loss is not a number after step {state.global_step}: set TrainingArguments.learning_rate "
-                f"lower (it is {args.learning_rate:g}), or warmup_steps higher."
-            )
+        self._logged_loss, self._learning_rate = float(logged["loss"]), logged.get("learning_rate")
         if grown := losses.diverged(state.log_history):
             raise UserConfigError(
                 f"The training has diverged: the loss was {grown[0]:.2f} at the start and is {grown[1]:.2f} over the "
                 f"last {losses.WINDOW} reports, at step {state.global_step}. Set TrainingArguments.learning_rate lower "
                 f"(it is {args.learning_rate:g}), or warmup_steps higher."
             )
-        self._report(state, logged.get("learning_rate"))
+        self._report(state)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         if not math.isfinite(float((metrics or {}).get("eval_loss", 0.0))):
@@ -176,23 +186,34 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if _any_rank(contract.stop_requested()):
             self.stopped = True
             control.should_training_stop = True
+        if not control.should_log:  # else the step is reported with its loss
+            self._report(state)
         due = time.monotonic() - self._saved_at > self.save_every_seconds
         if self.stopped or (_any_rank(due) and state.global_step < state.max_steps):
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
+        if self.trainer is not None:
+            self.trainer.require_numbers(state.global_step)  # a retry must not go on from others
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             checkpoints.mark_complete(folder, self.identity)
 
-    def _report(self, state: Any, learning_rate: float | None) -> None:
+    def _report(self, state: Any) -> None:
         if state.is_world_process_zero and self.trainer is not None:
             tokens = self.trainer.tokens * max(1, self.trainer.args.world_size)
             memory = peak_memory_bytes(self.trainer.args.device.type)
             self.progress.update(
-                state.global_step, self._logged_loss, tokens, state.epoch or 0.0, learning_rate, memory
+                state.global_step, self._logged_loss, tokens, state.epoch or 0.0, self._learning_rate, memory
             )
+
+
+def _not_a_number(what: str, step: int, args: Any) -> UserConfigError:
+    return UserConfigError(
+        f"{what} after step {step}: set TrainingArguments.learning_rate lower (it is {args.learning_rate:g}), or "
+        "warmup_steps higher."
+    )
 
 
 def _any_rank(flag: bool) -> bool:
