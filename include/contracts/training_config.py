@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from include.contracts import preference_keys, principal_start
+from include.contracts import optimizers, preference_keys, principal_start
 from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MAX_RANK, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
@@ -56,6 +56,7 @@ _WORDS = {
     "list[int]": "a list of whole numbers",
     "list[float]": "a list of numbers",
 }
+_SCHEDULE_WORDS = frozenset({"warmup_type", "decay_type"})
 # Judged by rules of their own: M5 wants true or false itself, M9 is about a path.
 _OWN_RULES = frozenset({*(f"QuantizationConfig.{flag}" for flag in _FLAGS), "TrainingArguments.output_dir"})
 
@@ -186,16 +187,17 @@ class _Examiner:
     def together(self) -> None:
         """F12: values that each are right and exclude each other."""
         training = self.sections.get("TrainingArguments", {})
-        if training.get("bf16") and training.get("fp16"):
-            path = f"{ROOT}.TrainingArguments.fp16"
-            self.faults.append(Fault(path, True, "F12", "bf16 and fp16 cannot both be true"))
+        for one, other in (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")):
+            if training.get(one) and training.get(other):
+                path = f"{ROOT}.TrainingArguments.{other}"
+                self.faults.append(Fault(path, True, "F12", f"{one} and {other} cannot both be true"))
+        if training.get("padding_free") and training.get("packing") is False:
+            path = f"{ROOT}.TrainingArguments.padding_free"
+            self.faults.append(Fault(path, True, "F12", "needs packing, which is false"))
         self._schedule(training)
         self._best(training, self.sections.get("DatasetConfig", {}))
         self._columns(self.sections.get("DatasetConfig", {}))
-        arguments = training.get("optim_args") or ""
-        if any("=" not in part for part in arguments.split(",") if part.strip()):
-            path, told = f"{ROOT}.TrainingArguments.optim_args", "must be key=value pairs with commas between"
-            self.faults.append(Fault(path, arguments, "F12", told))
+        self.faults += optimizers.faults(training)
         self._lora(self.sections.get("LoraConfig", {}))
         self._preference(training)
         template = self.sections.get("ModelConfig", {}).get("chat_template")
@@ -281,6 +283,9 @@ class _Examiner:
         for key in sorted(set(given) - known.takes):
             hint = f"it takes {', '.join(sorted(known.takes))}" if known.takes else "leave it out"
             self.faults.append(Fault(f"{path}.{key}", None, "F12", f"is no setting of {schedule}", hint))
+        for key in sorted(set(given) & known.takes - _SCHEDULE_WORDS):
+            if isinstance(given[key], bool) or not isinstance(given[key], int | float):
+                self.faults.append(Fault(f"{path}.{key}", given[key], "F12", "must be a number"))
         if known.needs and not known.needs & set(given):
             told = f"{schedule} needs {' or '.join(sorted(known.needs))} in it"
             self.faults.append(Fault(path, None, "F12", told))

@@ -20,6 +20,7 @@ import yaml
 from include.contracts import preference_keys, principal_start
 from include.contracts.adapter_keys import INITS, MAX_RANK, MUST_BE_NEUTRAL
 from include.contracts.methods import OBJECTIVES, Objective
+from include.contracts.optimizers import OPTIMIZERS
 
 FILE = Path(__file__).with_name("training_keys.yaml")
 SECTIONS = (
@@ -166,30 +167,6 @@ RENAMED: Mapping[str, str] = {
 _FLOATS = ("bfloat16", "float16", "float32")
 _STRATEGY = ("epoch", "no", "steps")
 _LOG_LEVELS = ("critical", "debug", "error", "info", "passive", "warning")
-# Those of the libraries' that need no package beyond the pod image's.
-_OPTIMIZERS = (
-    "adafactor",
-    "adagrad",
-    "adamw_8bit",
-    "adamw_bnb_8bit",
-    "adamw_torch",
-    "adamw_torch_fused",
-    "ademamix",
-    "ademamix_8bit",
-    "lion_32bit",
-    "lion_8bit",
-    "paged_adamw_32bit",
-    "paged_adamw_8bit",
-    "paged_ademamix_32bit",
-    "paged_ademamix_8bit",
-    "paged_lion_32bit",
-    "paged_lion_8bit",
-    "rmsprop",
-    "rmsprop_bnb",
-    "rmsprop_bnb_32bit",
-    "rmsprop_bnb_8bit",
-    "sgd",
-)
 
 
 @dataclass(frozen=True)
@@ -233,7 +210,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
         "uint8",
     ),
     "LoraConfig.init_lora_weights": tuple(sorted(INITS | principal_start.INITS)),
-    "TrainingArguments.optim": _OPTIMIZERS,
+    "TrainingArguments.optim": tuple(OPTIMIZERS),
     "TrainingArguments.lr_scheduler_type": tuple(SCHEDULERS),
     "TrainingArguments.log_level": _LOG_LEVELS,
     "TrainingArguments.log_level_replica": _LOG_LEVELS,
@@ -252,7 +229,10 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a setting takes: from `low` to `high`, with or without the ends, and `also`."""
+    """The numbers that a setting takes: from `low` to `high`, with or without the ends, and `also`.
+
+    Those above `whole_above` must be whole.
+    """
 
     words: str
     low: float = -math.inf
@@ -260,6 +240,7 @@ class Range:
     open_low: bool = False
     open_high: bool = False
     also: tuple[float, ...] = ()
+    whole_above: float = math.inf
 
     def holds(self, value: object) -> bool:
         """Whether a value is in range; what is no number is not judged here."""
@@ -267,13 +248,19 @@ class Range:
             return True
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below
+        return above and below and (value <= self.whole_above or value == int(value))
 
 
 _POSITIVE = Range("must be above 0", 0, open_low=True)
 _AT_LEAST_ONE = Range("must be 1 or more", 1)
 _NOT_NEGATIVE = Range("must be 0 or more", 0)
 _SHARE = Range("must be at least 0 and below 1", 0, 1, open_high=True)
+_STEPS = Range(
+    "must be above 0: below 1 a share of all steps, else a whole number of them",
+    0,
+    open_low=True,
+    whole_above=1,
+)
 
 LIMITS: Mapping[str, Range] = {
     "LoraConfig.r": Range(f"must be from 1 to {MAX_RANK}, the largest rank that can be served", 1, MAX_RANK),
@@ -307,9 +294,15 @@ LIMITS: Mapping[str, Range] = {
     "TrainingArguments.adam_epsilon": _NOT_NEGATIVE,
     "TrainingArguments.max_length": Range("must be 16 tokens or more", 16),
     "TrainingArguments.save_total_limit": _AT_LEAST_ONE,
-    "TrainingArguments.save_steps": _POSITIVE,
-    "TrainingArguments.logging_steps": _POSITIVE,
-    "TrainingArguments.seed": _NOT_NEGATIVE,
+    "TrainingArguments.save_steps": _STEPS,
+    "TrainingArguments.logging_steps": _STEPS,
+    "TrainingArguments.eval_steps": _STEPS,
+    "TrainingArguments.eval_delay": _NOT_NEGATIVE,
+    "TrainingArguments.eval_accumulation_steps": _AT_LEAST_ONE,
+    "TrainingArguments.torch_empty_cache_steps": _AT_LEAST_ONE,
+    "TrainingArguments.label_smoothing_factor": _SHARE,
+    "TrainingArguments.neftune_noise_alpha": _NOT_NEGATIVE,
+    "TrainingArguments.seed": Range("must be from 0 to 4294967295", 0, 2**32 - 1),
     "TrainingArguments.early_stopping_patience": _AT_LEAST_ONE,
     "TrainingArguments.early_stopping_threshold": _NOT_NEGATIVE,
     "TrainingArguments.beta": _POSITIVE,

@@ -209,6 +209,31 @@ training_config:
         ("TrainingArguments", {"gradient_checkpointing_kwargs": "x"}, "must be a mapping"),
         ("TrainingArguments", {"weight_decay": "inf"}, "must be a finite number"),
         ("TrainingArguments", {"bf16": True, "fp16": True}, "cannot both be true"),
+        ("TrainingArguments", {"bf16_full_eval": True, "fp16_full_eval": True}, "cannot both be true"),
+        ("TrainingArguments", {"padding_free": True, "packing": False}, "needs packing, which is false"),
+        ("TrainingArguments", {"eval_steps": -3}, "must be above 0"),
+        ("TrainingArguments", {"save_steps": 1.5}, "a whole number of them"),
+        ("TrainingArguments", {"logging_steps": 2.5}, "a whole number of them"),
+        ("TrainingArguments", {"eval_accumulation_steps": 0}, "must be 1 or more"),
+        ("TrainingArguments", {"torch_empty_cache_steps": 0}, "must be 1 or more"),
+        ("TrainingArguments", {"label_smoothing_factor": 3}, "must be at least 0 and below 1"),
+        ("TrainingArguments", {"neftune_noise_alpha": -5}, "must be 0 or more"),
+        ("TrainingArguments", {"seed": 2**32}, "must be from 0 to 4294967295"),
+        ("TrainingArguments", {"optim": "sgd", "optim_args": "momentum=x"}, "momentum must be a number"),
+        ("TrainingArguments", {"optim": "sgd", "optim_args": "nesterov=x"}, "nesterov must be true or false"),
+        (
+            "TrainingArguments",
+            {"optim": "ademamix", "optim_args": "t_alpha=1.5"},
+            "t_alpha must be a whole number",
+        ),
+        (
+            "TrainingArguments",
+            {"optim": "adamw_torch", "optim_args": "eps=1"},
+            "eps is no setting of adamw_torch",
+        ),
+        ("TrainingArguments", {"optim_args": "eps=1"}, "eps is no setting of adamw"),
+        ("TrainingArguments", {"optim_args": "eps"}, "must be key=value pairs"),
+        ("TrainingArguments", {"lr_scheduler_kwargs": {"num_cycles": "x"}}, "num_cycles: must be a number"),
         ("LoraConfig", {"layers_to_transform": [1]}, "needs target_modules beside it"),
         (
             "LoraConfig",
@@ -247,3 +272,17 @@ def test_what_the_libraries_or_serving_refused_on_the_gpu(
 def test_a_mapping_may_be_written_as_json_text() -> None:
     text = config("TrainingArguments", "gradient_checkpointing_kwargs", '{"use_reentrant": false}')
     assert parse_config(text, "lora").training == {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+
+
+def test_numbers_at_the_edge_of_what_the_libraries_take_are_let_through() -> None:
+    edges = {
+        "save_steps": 0.5,
+        "eval_steps": 7.0,
+        "logging_steps": 1,
+        "seed": 2**32 - 1,
+        "neftune_noise_alpha": 0,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9, nesterov=True",
+        "lr_scheduler_kwargs": {"num_cycles": 0.5},
+    }
+    assert read_config(json.dumps({"training_config": {"TrainingArguments": edges}}), "lora").faults == ()
