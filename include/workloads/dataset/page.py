@@ -151,5 +151,7 @@ def _samples(samples: Iterable[Sample], masked: bool) -> str:
 
 
 def _piece(piece: tuple[str, bool]) -> str:
+    """Apart from its neighbours, so that text from right to left does not change their order."""
     text, learnt = piece
-    return f'<span class="learnt">{escape(text)}</span>' if learnt else escape(text)
+    kind = ' class="learnt"' if learnt else ""
+    return f"<bdi{kind}>{escape(text)}</bdi>"
