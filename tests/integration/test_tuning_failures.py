@@ -187,6 +187,33 @@ def test_an_adapter_that_is_no_number_is_never_kept(
     assert not list((tmp_path / "lost").glob("checkpoints/*/complete.json"))
 
 
+def test_rows_that_fill_no_batch_are_no_training(inputs: Path, tmp_path: Path) -> None:
+    """They gave an adapter that had learnt nothing, or an internal fault."""
+    training = {
+        "max_steps": 2,
+        "max_length": 64,
+        "per_device_train_batch_size": 64,
+        "dataloader_drop_last": True,
+    }
+    code, result, log = tune(
+        inputs, tmp_path / "small", {"LoraConfig": {"r": 4}, "TrainingArguments": training}
+    )
+    assert code == 65, log
+    assert "fewer than the 64 of one batch, and TrainingArguments.dataloader_drop_last" in result["error"]
+    assert not (tmp_path / "small" / "adapter").exists()
+
+
+def test_settings_that_only_the_optimizer_refuses_are_the_config_s_fault(
+    inputs: Path, tmp_path: Path
+) -> None:
+    training = {"max_steps": 2, "max_length": 64, "optim": "sgd", "optim_args": "nesterov=true"}
+    code, result, log = tune(
+        inputs, tmp_path / "sgd", {"LoraConfig": {"r": 4}, "TrainingArguments": training}
+    )
+    assert code == 64, log
+    assert result["error"].startswith("The libraries refuse the training configuration: Nesterov momentum")
+
+
 def test_a_step_is_reported_whether_its_loss_is_told_or_not(inputs: Path, tmp_path: Path) -> None:
     config = {
         "LoraConfig": {"r": 4},

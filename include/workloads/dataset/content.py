@@ -7,6 +7,7 @@ the whole, and the report says how many rows that were. Nothing here changes the
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import unicodedata
 from array import array
@@ -62,8 +63,7 @@ class _Found:
     scripts: Counter[str] = field(default_factory=Counter)
     begins: list[str] = field(default_factory=list)
     personal: Counter[str] = field(default_factory=Counter)
-    trained: set[bytes] = field(default_factory=set)
-    held: list[bytes] = field(default_factory=list)
+    questions: list[tuple[str, bytes]] = field(default_factory=list)  # each row's digest, and what it asks
     samples: list[list[tuple[str, bool]]] = field(default_factory=list)
 
 
@@ -90,7 +90,7 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
                     if look.tokenizer is not None:
                         tokenised += _measure(value, index, look, found)
                 if index < SAMPLES:
-                    found.samples.append(_sample(value, look))
+                    found.samples.append([(visible(text), learnt) for text, learnt in _sample(value, look)])
     pa.default_memory_pool().release_unused()
     return {
         "rows": total,
@@ -164,18 +164,25 @@ def _scan(values: Sequence[str | Conversation], look: Look, found: _Found) -> No
         found.scripts[script_of(text)] += 1
         if look.held_out_share > 0:
             [digest] = tuning_rows.digests([value])
-            key = question_key(value)
-            if held_out.is_held_out(digest, look.held_out_share):
-                found.held.append(key)
-            else:
-                found.trained.add(key)
+            found.questions.append((digest, question_key(value)))
 
 
 def _searched(value: str | Conversation) -> str:
-    texts = _texts(value)
+    """All that is learnt or learnt from, thoughts and what tools are called with among it."""
+    if isinstance(value, str):
+        return value[:SEARCHED_CHARS]
+    messages = list(value.messages)
     if isinstance(value, chat.Pair):
-        texts += _texts(value.worse)[len(value.prompt) :]
-    return "\n".join(texts)[:SEARCHED_CHARS]
+        messages += value.rejected[len(value.prompt) :]
+    return "\n".join(text for message in messages for text in _said_in(message))[:SEARCHED_CHARS]
+
+
+def _said_in(message: Mapping[str, Any]) -> Iterator[str]:
+    yield str(message["content"])
+    if thought := message.get("reasoning_content"):
+        yield str(thought)
+    for call in message.get("tool_calls") or ():
+        yield json.dumps(call["function"]["arguments"], ensure_ascii=False)
 
 
 def question_key(value: str | Conversation) -> bytes:
@@ -216,6 +223,18 @@ def _size(value: str | Conversation, index: int, look: Look) -> tuple[int, bool]
         return preferences.length(compared), preferences.is_lost(compared, look.max_length or sys.maxsize)
     row = tuning_rows.tokenised_row(look.tokenizer, value, index + 1, look.answers_only)
     return len(row["input_ids"]), all(label == IGNORE for label in row["labels"][1 : look.max_length])
+
+
+#: What turns the direction of the text after it, so that a page shows another order than the model reads.
+_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_VISIBLE = {ord(one): f"[U+{ord(one):04X}]" for one in [*_TURNING, *map(chr, range(0x7F, 0xA0))]} | {
+    code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"
+}
+
+
+def visible(text: str) -> str:
+    """The text with a sign in place of each character that controls how a text is shown (Unicode TR36)."""
+    return text.translate(_VISIBLE)
 
 
 def _sample(value: str | Conversation, look: Look) -> list[tuple[str, bool]]:
@@ -281,8 +300,15 @@ def _tokens(found: _Found, tokenised: int, look: Look) -> dict[str, Any]:
 
 
 def _overlap(found: _Found, look: Look, whole: bool) -> dict[str, Any]:
-    same = sum(key in found.trained for key in found.held)
-    return {"share": look.held_out_share, "rows": len(found.held), "asked_in_training": same, "whole": whole}
+    digests, share = [digest for digest, _ in found.questions], look.held_out_share
+    # What holds for the whole of a small dataset cannot be told from a part of a large one.
+    sides = (
+        held_out.held_out(digests, share) if whole else [held_out.is_held_out(one, share) for one in digests]
+    )
+    trained = {key for (_, key), out in zip(found.questions, sides, strict=True) if not out}
+    held = [key for (_, key), out in zip(found.questions, sides, strict=True) if out]
+    same = sum(key in trained for key in held)
+    return {"share": share, "rows": len(held), "asked_in_training": same, "whole": whole}
 
 
 def _shares(counts: Mapping[str, int], total: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ from include.workloads.contract import UserDataError, atomic_write
 from include.workloads.dataset.content import look_at
 from include.workloads.dataset.page import page
 from include.workloads.dataset.request import Request
+from include.workloads.tuning.rows import nothing_held_out
 
 log = logging.getLogger("dataset")
 
@@ -82,6 +83,8 @@ def findings(report: dict[str, Any]) -> list[str]:
 
 def _check_limits(request: Request, report: dict[str, Any]) -> None:
     options, rows, repeated = request.options, report["rows"], report["duplicate_rows"]
+    if options.held_out_share > 0 and rows - repeated < 2:
+        raise UserDataError(nothing_held_out(rows))
     faults = []
     if options.max_duplicate_share is not None and repeated > options.max_duplicate_share * rows:
         faults.append(

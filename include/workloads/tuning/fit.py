@@ -77,6 +77,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     watch = Watch(job.progress, job.identity, job.recipe.save_every_seconds, patience)
     trainer = build_trainer(job, base, watch)
     watch.trainer = trainer
+    trainer.require_a_batch()
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     log.info("%s trainable parameters in the adapter (rank %s).", f"{trainable:,}", job.recipe.lora["r"])
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)

@@ -254,16 +254,28 @@ def digests(values: Iterable[str | Conversation]) -> list[str]:
     ]
 
 
+def nothing_held_out(count: int) -> str:
+    """Why no row of a dataset of so many can be held out."""
+    rows = "there is 1 row" if count == 1 else f"all {count} rows are the same"
+    return (
+        f"Rows are to be held out (DatasetConfig.train_test_split, or the evaluation of a retraining), but {rows}: "
+        "none would be left to train on. Give more rows, or hold none out."
+    )
+
+
 def split(rows: Sequence[Row], row_digests: Sequence[str], share: float, shuffle: bool, seed: int) -> Split:
     """Hold rows out by their content, and order the rest.
 
     :param rows: tokenised, one for each digest.
     :param share: of the rows that train; 1 means all.
     :param shuffle: whether the rest is shuffled; the same seed gives the same order.
+    :raises UserDataError: rows are to be held out, and equal rows are on one side, which leaves none for the other.
     """
     import random
 
     sides = held_out.held_out(row_digests, 1 - share)
+    if share < 1 and not any(sides):
+        raise UserDataError(nothing_held_out(len(rows)))
     kept = [(row, digest) for row, digest, out in zip(rows, row_digests, sides, strict=True) if not out]
     if shuffle:
         random.Random(seed).shuffle(kept)  # noqa: S311 - an order, not a secret

@@ -19,7 +19,7 @@ from include.contracts.held_out import MAX_SHARE, set_digest
 from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
 from include.contracts.sharding import VARIABLE as SHARDED
 from include.workloads import contract
-from include.workloads.contract import TryAgain, UserConfigError
+from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.hardware import Hardware, choose_precision, detect, use_threads
 from include.workloads.tuning import (
     checkpoints,
@@ -248,7 +248,11 @@ def _prepare(
         check(env.start, env.model_id, chosen.lora)
     chosen, identity = _as_before(env, config, chosen)
     train, shortened, dropped = found.cut(train, chosen.max_length)
-    evaluation = found.cut(evaluation, chosen.max_length)[0] if evaluation else []
+    if evaluation:
+        try:
+            evaluation = found.cut(evaluation, chosen.max_length)[0]
+        except UserDataError as error:
+            raise UserDataError(f"Of the {len(evaluation)} rows that are held out: {error}") from error
     count = len(found.rows)
     log.info("%s", found.sentence(shortened, dropped, chosen.max_length))
     rows.check_cut(count, shortened, chosen.max_length, data.get("max_cut_share"))

@@ -19,7 +19,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
 
 from include.workloads import contract
-from include.workloads.contract import UserConfigError
+from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.tuning import checkpoints, losses, sharding
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
@@ -38,6 +38,7 @@ class AdapterTraining:
     args: Any
     optimizer: Any
     lr_scheduler: Any
+    train_dataset: Any
 
     def keep_adapter_in_float32(self) -> None:
         """TRL rounds a QLoRA adapter to bfloat16, which a V100 and most CPUs lack; its updates need float32 too."""
@@ -60,6 +61,17 @@ class AdapterTraining:
         """Gradients are reduced after every piece of an update: kept back, each GPU would hold them whole."""
         return nullcontext()
 
+    def require_a_batch(self) -> None:
+        """UserDataError when the rows fill no batch and such a batch is left out: nothing would be trained."""
+        sequences = len(self.train_dataset)
+        batch = self.args.per_device_train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and sequences < batch:
+            raise UserDataError(
+                f"The rows make {sequences} {'sequence' if sequences == 1 else 'sequences'}, fewer than the {batch} of "
+                "one batch, and TrainingArguments.dataloader_drop_last leaves out a batch that is not full: set it to "
+                "false, or per_device_train_batch_size lower."
+            )
+
     def require_numbers(self, step: int) -> None:
         """UserConfigError when a weight of the adapter is no number, whether a loss has told so or not.
 
@@ -77,7 +89,10 @@ class AdapterTraining:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """The optimizer; that of a sharded model takes its slices of a state that was saved whole."""
-        made = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        try:
+            made = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+        except (ValueError, TypeError) as error:
+            raise _refused(error) from error
         if self.sharded:
             made.register_load_state_dict_pre_hook(sharding.slice_state)
         return made
@@ -104,7 +119,10 @@ class AdapterTraining:
         """The schedule, whose warm-up ends before the last step: else one step learns nothing, and some divide by 0."""
         if self.args.get_warmup_steps(num_training_steps) >= num_training_steps:
             self.args.warmup_steps = num_training_steps - 1
-        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+        except (ValueError, TypeError) as error:
+            raise _refused(error) from error
 
 
 class AdapterTrainer(AdapterTraining, SFTTrainer):  # type: ignore[misc]
@@ -207,6 +225,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.progress.update(
                 state.global_step, self._logged_loss, tokens, state.epoch or 0.0, self._learning_rate, memory
             )
+
+
+def _refused(error: Exception) -> UserConfigError:
+    return UserConfigError(f"The libraries refuse the training configuration: {error}")
 
 
 def _not_a_number(what: str, step: int, args: Any) -> UserConfigError:

@@ -28,6 +28,7 @@ from include.workloads.dataset.options import Options, options_of
 from include.workloads.dataset.page import page
 from include.workloads.dataset.personal import kinds_in, may_hold
 from include.workloads.dataset.request import Request
+from include.workloads.tuning import rows as tuning_rows
 from include.workloads.tuning.standin import TEMPLATE, _tokenizer
 from tests.support.dataset_server import LOOPBACK, Web, send
 
@@ -89,6 +90,42 @@ def test_long_datasets_are_looked_at_evenly(
     assert found["held_out"]["whole"] is False
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+def test_of_a_small_dataset_as_many_rows_are_told_as_the_training_holds_out(
+    share: float, tmp_path: Path
+) -> None:
+    pairs = [(f"{n}", "a") for n in range(3)]
+    told = look_at(write(tmp_path, *pairs), Look(held_out_share=share))["held_out"]
+    _, values = tuning_rows.read_table(tmp_path)
+    parts = tuning_rows.split([{}] * 3, tuning_rows.digests(values), 1 - share, False, 1)
+    assert told["rows"] == len(parts.held_out) > 0
+
+
+def test_personal_data_is_found_in_thoughts_and_in_what_tools_are_called_with(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "send", "arguments": {"to": "eve@example.com"}}}
+    answers: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "sent", "reasoning_content": "bob@example.com asks"},
+        {"role": "assistant", "content": "", "tool_calls": json.dumps([call])},
+    ]
+    kind = pa.struct({name: pa.string() for name in ("role", "content", "reasoning_content", "tool_calls")})
+    asked = {"role": "user", "content": "send it"}
+    table = pa.table({"messages": pa.array([[asked, one] for one in answers], pa.list_(kind))})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert look_at(tmp_path / "train.parquet", Look())["personal"]["email addresses"] == 2
+
+
+def test_a_row_cannot_turn_or_hide_what_the_page_shows(tokenizer: Any, tmp_path: Path) -> None:
+    odd = "\u202ednoces \x1b[8mhidden\x00\x85 \u2067\u05d0"
+    found = look_at(write(tmp_path, (odd, "a\tb\nc")), Look(tokenizer))
+    shown = page(REPORT, found["samples"])
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+    assert "[U+202E]dnoces \u241b[8mhidden\u2400[U+0085] [U+2067]\u05d0" in shown
+    assert "a\tb\nc" in shown
+    pieces = re.search("<pre>(.*?)</pre>", shown, re.DOTALL)
+    assert pieces
+    assert re.sub("<bdi[^>]*>[^<]*</bdi>", "", pieces[1]) == "", "each piece is apart from the others"
+
+
 def test_a_held_out_question_that_is_trained_on_is_counted(tmp_path: Path) -> None:
     same = [(" What is  it?" if n % 2 else "what is it?", f"answer {n}") for n in range(20)]
     held = look_at(write(tmp_path, *same), Look(held_out_share=0.5))["held_out"]
@@ -100,6 +137,7 @@ def test_a_held_out_question_that_is_trained_on_is_counted(tmp_path: Path) -> No
     assert other["asked_in_training"] == 0
 
 
+REPORT = {"sentence": "<i>", "sources": [], "dropped": {}, "digest": "sha256:0", "content": {}}
 FINDINGS = [
     ("write to jane.doe+x@mail.example.org today", ["email addresses"]),
     ("user@host", []),
@@ -189,7 +227,7 @@ def test_the_report_and_its_page_lie_beside_the_rows(web: Web, model: Path, tmp_
     assert report["content"]["personal"]["email addresses"] == 8
     assert "samples" not in report["content"]
     html = (tmp_path / "report.html").read_text()
-    assert '<span class="learnt">mail &lt;b&gt;me@example.org&lt;/b&gt;' in html
+    assert '<bdi class="learnt">mail &lt;b&gt;me@example.org&lt;/b&gt;' in html
     assert "<b>me@" not in html
     assert re.findall(r"\s(?:src|href)=|url\(", html) == []
     assert "<script" not in html
@@ -225,6 +263,14 @@ def test_a_limit_stops_the_run_and_the_page_shows_why(
     assert run_job(ask(web, tmp_path, body, loose))["rows"] == 8
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "there is 1 row"), (5, "all 5 rows are the same")])
+def test_nothing_to_hold_out_is_told_on_a_cpu(web: Web, tmp_path: Path, count: int, told: str) -> None:
+    body = b"\n".join([b'{"question": "q", "answer": "a"}'] * count)
+    with pytest.raises(UserDataError, match=f"Rows are to be held out .*, but {told}: none would be left"):
+        run_job(ask(web, tmp_path, body, Options(held_out_share=0.1)))
+    assert run_job(ask(web, tmp_path, body, Options()))["rows"] == count
+
+
 def test_another_length_is_looked_at_again_and_nothing_is_fetched(
     web: Web, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,8 +294,7 @@ def test_the_limits_are_keys_of_the_training_config() -> None:
 
 
 def test_a_page_of_a_report_without_anything_is_a_page() -> None:
-    report = {"sentence": "<i>", "sources": [], "dropped": {}, "digest": "sha256:0", "content": {}}
-    assert "&lt;i&gt;" in page(report)
+    assert "&lt;i&gt;" in page(REPORT)
 
 
 @given(st.integers(0, 200), st.integers(1, 60), st.integers(1, 60))

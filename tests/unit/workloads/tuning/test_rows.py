@@ -140,6 +140,17 @@ def test_the_split_keeps_every_row_once_and_repeats_with_its_seed() -> None:
     assert (len(few.train), len(few.held_out)) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("texts", "told"), [(["a"], "there is 1 row"), (["a"] * 5, "all 5 rows are the same")]
+)
+def test_a_share_that_can_hold_nothing_out_is_no_training(texts: list[str], told: str) -> None:
+    """What was asked for, such as stopping early by those rows, would not be done, without a word."""
+    rows = [{"input_ids": [1], "labels": [1]} for _ in texts]
+    with pytest.raises(UserDataError, match=f"Rows are to be held out .*, but {told}: none would be left"):
+        split(rows, digests(texts), 0.5, True, 1)
+    assert split(rows, digests(texts), 1.0, True, 1).train == rows
+
+
 def test_no_held_out_row_is_trained_on_however_often_it_comes() -> None:
     texts = [str(index % 20) for index in range(100)]
     rows = [{"input_ids": [int(text)], "labels": [int(text)]} for text in texts]
