@@ -16,6 +16,10 @@ class DoesNotFit(ValueError):
     """A machine that cannot hold the model; the text says by how much it is too small, and what would do."""
 
 
+class NotLoadable(DoesNotFit):
+    """No machine helps: the runtime that serves cannot load the model."""
+
+
 def total(terms: Terms) -> int:
     """Sum of a memory estimate in bytes."""
     return sum(size for _, size in terms)

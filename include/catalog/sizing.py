@@ -7,7 +7,7 @@ Workspace. A memory estimate is a list of (term, bytes) for ONE GPU.
 
 from include.catalog.choice import Choice, judge, kernels_missing, recommend, would_do
 from include.catalog.layers import adapter_parameters, linear_layers, quantisable
-from include.catalog.memory import CUDA_CONTEXT, DoesNotFit, Terms, gib, total
+from include.catalog.memory import CUDA_CONTEXT, DoesNotFit, NotLoadable, Terms, gib, total
 from include.catalog.serving_memory import (
     BASE_OVERHEAD,
     DEFAULT_CONTEXT,
@@ -39,6 +39,7 @@ __all__ = [
     "UTILISATION",
     "Choice",
     "DoesNotFit",
+    "NotLoadable",
     "Strategy",
     "Terms",
     "TrainingShape",

@@ -177,7 +177,7 @@ def _serving(
     notes: Sequence[str],
 ) -> Plan:
     if not trusted and (unloadable := engines.why_not(model, runtime)):
-        raise sizing.DoesNotFit(f"{model.name} cannot be served by the runtime {runtime}: {unloadable}")
+        raise sizing.NotLoadable(f"{model.name} cannot be served by the runtime {runtime}: {unloadable}")
     context = sizing.context_of(model, wanted)
     nodes, why, doubts = _nodes(model, machine, context, wanted, strategy, trusted, runtime)
     memory = sizing.serving_memory(model, machine, context, nodes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.catalog import Machine, NodeLabelsIncomplete
+from include.catalog import Machine, NodeLabelsIncomplete, sizing
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
 from include.manifests.weights import is_downloaded
@@ -48,7 +48,7 @@ from kaito.operators import (
     push_trial,
 )
 from kaito.operators.crd import need_crd
-from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults
+from kaito.operators.preflight_faults import difference_faults, fit_faults, purpose_faults, unplanned
 from kaito.operators.resumed import cleared, under_way
 from kaito.params import Requested, requested, serving_params, tuning_params
 from kaito.providers.availability import not_offered
@@ -260,17 +260,10 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
     def _accept(
         self, workspace: Workspace, document: dict[str, Any], wanted: Requested, run_id: str
     ) -> dict[str, Any]:
-        catalog = self.lookup.catalog
-        first = workspace.tuning and self.purpose == Purpose.TUNING
-        serves = workspace.rollout or not workspace.tuning
-        tuning = candidates(workspace, catalog, self.config, self.machine) if first else None
-        serving = None
-        if serves:
-            runtimes = manifest_settings().serving_runtimes
-            config = None if workspace.tuning else self.config
-            serving = candidates(
-                workspace, catalog, config, self.machine, serving=bool(workspace.tuning), runtimes=runtimes
-            )
+        try:
+            tuning, serving = self._plans(workspace)
+        except sizing.DoesNotFit as error:  # by a runtime that stands in, say; no later try can help
+            raise self._refusal(wanted, document, [unplanned(workspace, error)], run_id) from None
         tuning, serving = self.source.used_by(tuning), self.source.used_by(serving)
         nodes = max(plan.node_count for found in (tuning, serving) if found for plan in found.plans)
         if faults := model_volume.faults(self.cluster, workspace, nodes):
@@ -298,6 +291,22 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
                 serving = self._left_in_budget(wanted, document, serving, other, refused, run_id)
             self._take_a_dry_run(wanted, document, tuning, serving, run_id, trained)
         return self._record(document, tuning, serving, run_id, trained)
+
+    def _plans(self, workspace: Workspace) -> tuple[Candidates | None, Candidates | None]:
+        """What this run tunes on and what it serves on. Raises DoesNotFit."""
+        catalog, tunes = self.lookup.catalog, workspace.tuning and self.purpose == Purpose.TUNING
+        tuning = candidates(workspace, catalog, self.config, self.machine) if tunes else None
+        serving = None
+        if workspace.rollout or not workspace.tuning:
+            serving = candidates(
+                workspace,
+                catalog,
+                None if workspace.tuning else self.config,
+                self.machine,
+                serving=bool(workspace.tuning),
+                runtimes=manifest_settings().serving_runtimes,
+            )
+        return tuning, serving
 
     def _take_a_dry_run(
         self,

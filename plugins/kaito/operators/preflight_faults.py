@@ -68,3 +68,16 @@ def fit_faults(
     except sizing.DoesNotFit as error:
         faults.append(Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes"))
     return faults
+
+
+def unplanned(workspace: Workspace, error: sizing.DoesNotFit) -> Fault:
+    """F45, R16: what passes the rules and yet has no plan, such as where another runtime than the asked one serves."""
+    preset = workspace.preset
+    if isinstance(error, sizing.NotLoadable) and preset:
+        path = f"{'tuning' if workspace.is_tuning else 'inference'}.preset.name"
+        return Fault(path, preset.name, "F45", str(error), "choose another model")
+    if workspace.instance_type:
+        return Fault(
+            "resource.instanceType", workspace.instance_type, "R16", str(error), "name a larger machine"
+        )
+    return Fault("resource.labelSelector", None, "R16", str(error), "select larger nodes")

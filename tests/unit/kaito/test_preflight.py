@@ -233,6 +233,50 @@ def test_a_good_inference_config_is_accepted(cluster: FakeCluster) -> None:
     assert preflight(cluster, {"workspace": document}, purpose="serving")["plan"]
 
 
+@pytest.mark.parametrize(
+    ("part", "preset", "words"),
+    [
+        (
+            "tuning",
+            "phi-4",
+            r"resource.instanceType: .*the runtime transformers runs on one machine.*\[R16\]",
+        ),
+        (
+            "inference",
+            "phi-4",
+            r"resource.instanceType: .*the runtime transformers runs on one machine.*\[R16\]",
+        ),
+        (
+            "inference",
+            "gpt-oss-20b",
+            r"inference.preset.name: .*cannot be served by the runtime transf.*\[F45\]",
+        ),
+    ],
+)
+def test_what_the_runtime_that_stands_in_cannot_serve_is_a_fault(
+    cluster: FakeCluster,
+    workspace: dict[str, Any],
+    part: str,
+    preset: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__KAITO__SERVING_RUNTIMES", "transformers")
+    live = cluster.objects["workspaces", "default", "workspace-tuning-phi-3"]
+    live["resource"]["instanceType"] = "Standard_NC6s_v3" if preset == "phi-4" else "Standard_NV36ads_A10_v5"
+    if part == "inference":
+        live["inference"] = {}
+        del live["tuning"]
+    live[part]["preset"] = {"name": preset}
+    with pytest.raises(AirflowFailException, match=words):
+        preflight(
+            cluster, {"name": "workspace-tuning-phi-3"}, purpose="tuning" if part == "tuning" else "serving"
+        )
+    told = cluster.condition("workspace-tuning-phi-3", "WorkspaceReady")
+    assert told["reason"] == "workspaceFailed"
+    assert "the runtime transformers" in told["message"]
+
+
 @pytest.mark.usefixtures("workspace")
 def test_a_broken_setting_of_the_hand_over_is_told_before_anything_costs_money(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
