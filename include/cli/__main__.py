@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 # pydantic looks through every installed package for plugins of its own, which costs a tenth of a start; none is used.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from include.cli.arguments import COMPLETE
-from include.cli.main import main
-
 if TYPE_CHECKING:
     from include.catalog import Catalog
     from include.planning.candidates import Candidates
@@ -34,13 +31,23 @@ def plan_for(
 
 def run(words: Sequence[str] | None = None) -> int:
     """The exit code, also when the reader of a pipe has gone (`| head`) or the user interrupts."""
-    # Nothing that a start makes is garbage, and looking for it takes a tenth of the start.
+    # Nothing that a start makes is garbage, and looking for it takes a tenth of the start; at its end Python would
+    # look through all of it once more, which takes a sixth.
     gc.set_threshold(100_000, 50, 50)
+    try:
+        return _run(words)
+    finally:
+        gc.freeze()
+
+
+def _run(words: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still gets every line
     try:
+        from include.cli.main import main  # after the threshold is set: importing is most of a start
+
         code = main(words, planner=plan_for)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -53,6 +60,8 @@ def run(words: Sequence[str] | None = None) -> int:
 
 def complete() -> int:
     """What kubectl runs for completion, as the script `kubectl_complete-kaito`."""
+    from include.cli.arguments import COMPLETE
+
     return run([COMPLETE, *sys.argv[1:]])
 
 
