@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from include.catalog import load_catalog
+from include.catalog import load_catalog, records
 from include.catalog.loading import PRESETS, PresetsError, UnknownName
 
 OWN_MODEL = """
@@ -100,3 +101,15 @@ def test_a_name_of_another_preset_may_not_be_taken(folder: Path) -> None:
         PresetsError, match=r"ours\.yaml: our-model: the name phi-4 belongs to .*phi\.yaml: phi-4"
     ):
         load_catalog(PRESETS, folder)
+
+
+def test_what_is_read_is_what_pyyaml_reads(folder: Path) -> None:
+    every_kind = (
+        "[text, '5', !!str 5, 5, 1e3, 1.5, yes, ~, 2024-01-31, 0x1f, &it {a: b}, *it, {<<: *it, c: d}, '']"
+    )
+    (folder / "kinds.yaml").write_text(f"kinds: {every_kind}\n")
+    for path in (folder / "kinds.yaml", *PRESETS.rglob("models/*.yaml"), PRESETS / "vllm.yaml"):
+        assert repr(records.read(path)) == repr(yaml.safe_load(path.read_text()))
+    (folder / "kinds.yaml").write_text("kinds: !!str [a, b]\n")
+    with pytest.raises(PresetsError, match="expected a scalar node, but found sequence"):
+        records.read(folder / "kinds.yaml")
