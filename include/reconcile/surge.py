@@ -52,6 +52,14 @@ def begins(live: Object | None, rolls: bool) -> Stage | None:
     return Stage.BESIDE if replicas == 1 and answers and (rolls or held) else None
 
 
+def stays(live: Object, wanted: Object) -> bool:
+    """Whether all pods answer and none of them is on its way to another template or number."""
+    status, replicas = live.get("status") or {}, live["spec"].get("replicas", 1)
+    settled = status.get("currentRevision") == status.get("updateRevision") and not partition(live)
+    ready = int(status.get("readyReplicas") or 0)
+    return settled and 0 < replicas == wanted["spec"].get("replicas", 1) and ready >= replicas
+
+
 def keeps_answering(live: Object | None, planned: int) -> bool:
     """Whether a service of one pod has two for a while, of which one answers."""
     if live is None or planned != 1 or live["spec"].get("replicas") != 2:

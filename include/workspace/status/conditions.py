@@ -20,6 +20,7 @@ from include.workspace.status.phases import (
     ENDED_BADLY,
     FINISHED,
     INFERENCE_STATES,
+    MACHINES,
     NEXT,
     STEPS,
     TRAINING_OVER,
@@ -137,10 +138,9 @@ def progress(
     if begun is not None:
         status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
     repair = repairs(status, run_for)
-    answers = (condition(status, T.INFERENCE_READY) or {}).get("status") == "True"
-    left = _left_alone(phase, tuning, serves(workspace), repair, answers)
+    left = _left_alone(phase, tuning, serves(workspace), repair, status)
     if phase == Phase.RELEASED and _without_machines(status, run_for):
-        left |= {T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY}  # why there are none is the news
+        left |= set(MACHINES)  # why there are none is the news
     conditions = list(status.get("conditions") or ())
     by_itself = again or reason == R.CAPACITY_UNAVAILABLE  # it is tried again, and says when
     cause, message = message, message if by_itself else with_next_step(message, phase)
@@ -266,17 +266,22 @@ def _recorded(
     }
 
 
-def _left_alone(phase: Phase, tuning: bool, served: bool, repair: bool, answers: bool) -> set[ConditionType]:
+def _left_alone(
+    phase: Phase, tuning: bool, served: bool, repair: bool, status: Mapping[str, Any]
+) -> set[ConditionType]:
     """The condition types that a phase does not write for this Workspace.
 
     A repair concerns the service only: what the tuning has reached stays reached. A service that still answers while a
-    run for it (a repair, or a newer generation) is prepared says so until it is rolled.
+    run for it (a repair, or a newer generation) is prepared says so until it is rolled, and so do its machines.
     """
+    answers, machines = (_is_true(status, kind) for kind in (T.INFERENCE_READY, T.RESOURCE_READY))
     left: set[ConditionType] = set()
     if not tuning or repair:
         left |= set(TUNING_ONLY)
     if not served or (phase == Phase.ACCEPTED and (repair or answers)):
         left.add(T.INFERENCE_READY)
+    if phase == Phase.ACCEPTED and repair and answers and machines:
+        left |= set(MACHINES)
     if repair and tuning:
         left.add(T.WORKSPACE_SUCCEEDED)
     return left
@@ -304,7 +309,7 @@ def _observe(
     """Fills the parts of the status that are not conditions."""
     if nodes is not None:
         status["workerNodes"] = sorted(nodes)
-    elif phase in (Phase.RELEASED, Phase.ACCEPTED):
+    elif phase in (Phase.RELEASED, Phase.ACCEPTED) and not _is_true(status, T.RESOURCE_READY):
         status["workerNodes"] = []
     if target_nodes is not None:
         status["targetNodeCount"] = target_nodes
@@ -322,6 +327,10 @@ def condition(status: Mapping[str, Any] | None, kind: ConditionType | str) -> di
     """The condition of this type, or None."""
     found = (c for c in (status or {}).get("conditions") or () if c.get("type") == str(kind))
     return next((dict(c) for c in found), None)
+
+
+def _is_true(status: Mapping[str, Any], kind: ConditionType) -> bool:
+    return (condition(status, kind) or {}).get("status") == "True"
 
 
 def timestamp(now: datetime) -> str:

@@ -259,5 +259,6 @@ STEPS: Mapping[Phase, Step] = {
 }
 
 # Conditions that only make sense for a tuning, or only when something is served.
+MACHINES = (T.NODE_CLAIM_READY, T.NODES_READY, T.RESOURCE_READY)
 TUNING_ONLY = (T.DATASET_READY, T.JOB_STARTED, T.ADAPTER_PUBLISHED)
 INFERENCE_STATES = {"Succeeded": "Ready", "Running": "Pending", "Failed": "NotReady"}

@@ -73,7 +73,8 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
             live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
             stateful_set = self._stateful_set(run, plan, adapters, live)
             stage, how = second_pod.begins(plan, live, stateful_set)
-            phase = conditions.Phase.INFERENCE_READY if stage else conditions.Phase.ROLLING_OUT
+            answers = stage or how == second_pod.STAYS
+            phase = conditions.Phase.INFERENCE_READY if answers else conditions.Phase.ROLLING_OUT
             self.report(run, phase, f"{told}; {how}" if how else told)
             self._make_key(run)
             for service in manifests.services(run.workspace, plan):

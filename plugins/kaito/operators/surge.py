@@ -19,15 +19,19 @@ POLL_SECONDS = 0.5
 #: How long the new pod may take, and what is left to the wait to end by itself.
 WITHIN, BACKSTOP = timedelta(minutes=60), timedelta(minutes=1)
 BESIDE = "a new pod starts beside the one that answers, which goes when the new one is ready"
+STAYS = "no pod changes, and it answers meanwhile"
 IN_PLACE = "its pod is replaced and answers again when it has started: its machine has GPUs for one"
 
 
 def begins(plan: Plan, live: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> tuple[Stage | None, str]:
     """Return where a change begins that lets the present pod answer, None where it does not; and that in words.
 
+    What needs no other pod begins nowhere and is `STAYS`.
     A machine that was made for this service has no room for a second pod; one of the user's own may have.
     """
     rolls = live is not None and _digest(live) != _digest(wanted)
+    if live is not None and not rolls and surge.stays(live, wanted):
+        return None, STAYS
     stage = surge.begins(live, rolls) if plan.node_count == 1 else None
     if stage and not plan.own_nodes:
         return None, IN_PLACE if rolls else ""

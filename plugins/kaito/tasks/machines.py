@@ -215,10 +215,14 @@ class MachineAsking(PoolTask):
         what = f"{plan.node_count} x {plan.offer if many > 1 else plan.instance_type}"
         self.log.info("%s: %s", what, ", ".join(pool.names) or "BYO (bring your own)")
         which = f" (choice {number + 1} of {many})" if many > 1 else ""
+        # Those of a service, or handed over by the tuning, have been there all along: they are not waited for.
+        there = None if made else machines.observe(pool.key, plan.node_count)
+        ready = there is not None and there.ready
         self.report(
             run,
-            conditions.Phase.NODES_PENDING,
-            f"Waiting for {what}{which}",
+            conditions.Phase.NODES_READY if ready else conditions.Phase.NODES_PENDING,
+            there.message if there and ready else f"Waiting for {what}{which}",
+            nodes=there.nodes if there and ready else None,
             target_nodes=plan.node_count,
             edit=self._editing(notes.asked, run, plan.offer) if many > 1 else None,
         )

@@ -53,6 +53,16 @@ def tuned(cluster: FakeCluster, context: Context) -> Context:
     return context
 
 
+def test_machines_that_serve_next_are_not_waited_for(cluster: FakeCluster, tuned: Context) -> None:
+    hand_over(cluster).execute(tuned)
+    before = cluster.condition(NAME, "ResourceReady")
+    create(cluster, "serving").execute(tuned)
+    after = cluster.condition(NAME, "ResourceReady")
+    assert (before["status"], after["status"]) == ("True", "True")
+    assert "ready" in after["message"]
+    assert cluster.objects["workspaces", "default", NAME]["status"]["workerNodes"], "they are still there"
+
+
 def nodes_go_with_their_claims(cluster: FakeCluster) -> None:
     deletes = cluster.delete
 

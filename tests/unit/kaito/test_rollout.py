@@ -79,6 +79,24 @@ def test_another_adapter_changes_the_list_and_no_pod(cluster: FakeCluster, conte
     assert marks[0] != marks[1], "so that the kubelet looks at once"
 
 
+@pytest.mark.parametrize(
+    ("ready", "revision", "answers"), [(1, "a", "True"), (0, "a", "False"), (1, "b", "False")]
+)
+def test_a_service_that_answers_while_its_adapter_changes_is_ready_meanwhile(
+    cluster: FakeCluster, context: dict[str, Any], ready: int, revision: str, answers: str
+) -> None:
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE}
+    roll_out(cluster).execute(context)
+    assert cluster.condition(NAME, "InferenceReady")["status"] == "False", "nothing answered before"
+    live = cluster.objects["statefulsets", "default", NAME]
+    live["status"] = {"readyReplicas": ready, "currentRevision": "a", "updateRevision": revision}
+    context["ti"].xcoms["publish_adapter"] = {"reference": REFERENCE[:-64] + "2" * 64}
+    roll_out(cluster).execute(context)
+    told = cluster.condition(NAME, "InferenceReady")
+    assert told["status"] == answers
+    assert ("no pod changes" in told["message"]) == (answers == "True")
+
+
 def test_a_pod_that_cannot_be_marked_is_no_failure(cluster: FakeCluster, context: dict[str, Any]) -> None:
     live_pod(cluster)
     cluster.refuse["apply", "pods"] = ClusterError(403, "Forbidden", "no")

@@ -227,6 +227,20 @@ def test_a_repair_leaves_what_the_tuning_has_reached() -> None:
     assert [table(status)["InferenceReady"] for status in statuses] == ["True", "True", "False"]
 
 
+MACHINES = ("NodeClaimReady", "NodesReady", "ResourceReady")
+
+
+@pytest.mark.parametrize("lost", [None, Phase.NODES_PENDING, Phase.ROLLING_OUT])
+def test_a_version_that_is_rolled_out_finds_the_machines_of_the_service_ready(lost: Phase | None) -> None:
+    done = run(QUICK, [*TO_THE_END, *([lost] if lost else [])], nodes=["gpu-0"])[-1]
+    record = {"id": "x.r2", "cause": "promote", "generation": 1}
+    status = run({**QUICK, "status": {**done, "run": record}}, [Phase.ACCEPTED])[-1]
+    told = table(status)
+    assert {told[kind] for kind in MACHINES} == {"False" if lost else "True"}
+    assert status["workerNodes"] == ([] if lost else ["gpu-0"])
+    assert told["WorkspaceReady"] == "False", "the run is under way"
+
+
 def test_an_inference_workspace_in_repair_is_not_ready_rather_than_pending() -> None:
     states = [s["state"] for s in repairing(SERVING, [Phase.ACCEPTED, Phase.ROLLING_OUT, Phase.SUCCEEDED])]
     assert states == ["NotReady", "NotReady", "Ready"]
