@@ -39,6 +39,8 @@ DATA_PARALLEL_SHARE = (
 # transformers' own loaders that need no package besides those of the workloads image. Without the package `kernels`
 # it writes mxfp4 out to 16 bits, which takes four times the memory.
 TRANSFORMERS_METHODS = frozenset({"fp8", "bitsandbytes"})
+# What it does as well as vLLM of the arguments in an inference_config.yaml; include/planning/launch.py hands it over.
+TRANSFORMERS_ARGUMENTS = ("dtype", "max-model-len", "max-num-seqs", "seed", "served-model-name")
 PACKAGES: Mapping[str, str] = {
     "awq": "gptqmodel",
     "gptq": "gptqmodel",

@@ -7,7 +7,6 @@ It must never guess: an unknown name is a KeyError whose text says which known n
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -117,6 +116,8 @@ class Catalog:
 
 
 def _nearest(name: str, known: Iterable[str], spell: Callable[[str], str]) -> str | None:
+    import difflib  # a name that is known needs none
+
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return spell(close[0]) if close else None
 

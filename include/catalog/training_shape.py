@@ -14,7 +14,6 @@ from include.catalog.machines import Machine
 from include.catalog.models import Model
 from include.contracts import principal_start, sharding
 from include.contracts.methods import OBJECTIVES, Objective
-from include.contracts.training_config import examine_config
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
@@ -73,9 +72,9 @@ class TrainingShape:
     def from_config(cls, config: Mapping[str, Any], objective: str = Objective.SFT) -> TrainingShape:
         """Reads a parsed `training_config.yaml`; a missing or unusable value keeps the default."""
         objective = objective if objective in OBJECTIVES else Objective.SFT
-        read = examine_config(config, objective=objective)
-        training, lora = read.section("TrainingArguments"), read.section("LoraConfig")
-        quantization, own = read.section("QuantizationConfig"), cls()
+        sections, own = _sections(config, objective) if config else {}, cls()
+        training, lora = sections.get("TrainingArguments", {}), sections.get("LoraConfig", {})
+        quantization = sections.get("QuantizationConfig", {})
         # The trainer's rule: who sets the accumulation alone has a total in mind and gets one sequence at a time.
         free_batch = 1 if "gradient_accumulation_steps" in training else own.batch_size
         if objective != Objective.SFT:
@@ -150,6 +149,13 @@ class TrainingShape:
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def _sections(config: Mapping[str, Any], objective: str) -> Mapping[str, Mapping[str, Any]]:
+    """The right values of a config. Its reader knows every key of four libraries: loaded for who has a config."""
+    from include.contracts.training_config import examine_config
+
+    return examine_config(config, objective=objective).sections
 
 
 def _rows(objective: str, usual: int) -> int:

@@ -6,7 +6,6 @@ every text in it is redacted when it is made, whoever prints it later and howeve
 
 from __future__ import annotations
 
-import difflib
 import heapq
 from collections import Counter
 from collections.abc import Iterable
@@ -88,6 +87,8 @@ def nearest(name: str, known: frozenset[str]) -> str | None:
     Only the few that share most pairs of letters are compared closely: a hundred Workspaces with a hundred misspelt
     names are checked in a fraction of a second.
     """
+    import difflib  # a Workspace without a fault needs none
+
     wanted = name[:NAME_LENGTH].lower()
     by_pair = _by_pair(known)
     shared = Counter(candidate for pair in _pairs(wanted) for candidate in by_pair.get(pair, ()))

@@ -31,7 +31,7 @@ def server_environment(
     """Environment of this project's server (include/workloads/serving): name, precision, the adapter of /chat.
 
     `config` is the parsed inference_config.yaml: what this server can do of its `vllm` mapping is done
-    (include.workspace.validation.inference_config.APPLIED), the rest has no effect.
+    (include.catalog.engines.TRANSFORMERS_ARGUMENTS), the rest has no effect.
     """
     found = {"SERVED_MODEL_NAME": plan.model, "DTYPE": plan.dtype}
     if len(adapters) == 1:

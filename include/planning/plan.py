@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from include.catalog import Catalog, Machine, Model, engines, mig, sizing
+from include.catalog import Catalog, Machine, Model, engines, sizing
 from include.catalog.machines import unlisted
 from include.contracts import sharding
 from include.contracts.methods import TuningMethod
@@ -116,6 +116,8 @@ def _part(ws: Workspace, machine: Machine) -> Machine:
     if partition is None:
         return machine
     if partition.mode == "mig":
+        from include.catalog import mig  # few Workspaces have a partition
+
         return mig.slice_of(machine, partition.profile or "")
     return replace(machine, gpus=min(partition.count or machine.gpus, machine.gpus))
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from include.catalog.engines import TRANSFORMERS_ARGUMENTS
 from include.workspace.api import names
 from include.workspace.api.models import Workspace
-from include.workspace.validation.inference_config import APPLIED
 
 VLLM, TRANSFORMERS = "vllm", "transformers"
 RUNTIMES = (VLLM, TRANSFORMERS)
@@ -32,6 +32,6 @@ def choose_runtime(ws: Workspace, available: Sequence[str] = RUNTIMES) -> tuple[
 
 
 def _of_the_config(runtime: str) -> str:
-    return (
-        f" and applies only {', '.join(APPLIED)} of inference_config.yaml" if runtime == TRANSFORMERS else ""
-    )
+    if runtime != TRANSFORMERS:
+        return ""
+    return f" and applies only {', '.join(TRANSFORMERS_ARGUMENTS)} of inference_config.yaml"

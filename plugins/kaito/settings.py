@@ -157,7 +157,7 @@ def _walls() -> dict[str, Any]:
 
     :raises ValueError: a setting is not what it must be.
     """
-    from include.workspace.validation.pod_security import POLICIES
+    from include.workspace.api.names import TEMPLATE_POLICIES
 
     given: dict[str, Any] = {}
     if patterns := _namespace_patterns():
@@ -169,9 +169,10 @@ def _walls() -> dict[str, Any]:
     if accounts := _items(_text("dataset_identities")):
         given["dataset_identities"] = () if accounts == ("none",) else accounts
     if profile := _text("template_policy").lower():
-        if profile not in POLICIES:
+        if profile not in TEMPLATE_POLICIES:
             raise ValueError(
-                f"Airflow setting [{SECTION}] template_policy must be one of {', '.join(POLICIES)}, not {profile!r}."
+                f"Airflow setting [{SECTION}] template_policy must be one of {', '.join(TEMPLATE_POLICIES)}, "
+                f"not {profile!r}."
             )
         given["template_policy"] = profile
     return given

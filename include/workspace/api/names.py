@@ -122,6 +122,10 @@ POOL_PROVIDERS = (*ProviderName, AUTO_PROVIDER)
 #: The clouds of which a provider has machines, where it does not have all.
 PROVIDER_CLOUDS: Mapping[str, tuple[str, ...]] = {ProviderName.AKS: ("azure",)}
 
+#: The Pod Security Standards' profiles, to which pod templates may be held (validation/pod_security.py).
+BASELINE, RESTRICTED, PRIVILEGED = "baseline", "restricted", "privileged"
+TEMPLATE_POLICIES = (BASELINE, RESTRICTED, PRIVILEGED)
+
 LABEL_VALUE_MAX = 63
 _RUN_ID_END = re.compile(r"\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r\d+)?$")
 _ATTEMPT = re.compile(r"(?P<name>.+)\.(?P<uid>[0-9a-f]{8})\.g(?P<generation>\d+)(?:\.r(?P<attempt>\d+))?")

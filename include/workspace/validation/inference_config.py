@@ -3,7 +3,7 @@
 KAITO appends every key below `vllm:` to the server's command line and checks one of them; the rest shows when the
 server dies at its start, on machines that are already paid for. As with training_config.py, the content is only known
 once somebody has read the ConfigMap, so these rules take its text, and must never raise. vLLM gets them all; where
-the runtime transformers stands in for it, `APPLIED` of them are applied.
+the runtime transformers stands in for it, only `engines.TRANSFORMERS_ARGUMENTS` are applied.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ KEY = "inference_config.yaml"
 ROOT = "vllm"
 OFFLOAD = "kv_cache_cpu_memory_utilization"
 ROOT_KEYS = frozenset({ROOT, OFFLOAD, "max_probe_steps"})
-# What the runtime transformers does as well as vLLM; include/planning/launch.py hands it over.
-APPLIED = ("dtype", "max-model-len", "max-num-seqs", "seed", "served-model-name")
 IDLE = {
     "max_probe_steps": "max_probe_steps (not used by KAITO v0.12 either)",
     OFFLOAD: f"{OFFLOAD} (use kv-offloading-size below {ROOT}, in GiB)",

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.workspace.api.names import BASELINE, PRIVILEGED, RESTRICTED
 from include.workspace.validation.faults import Fault
 
-BASELINE, RESTRICTED, PRIVILEGED = "baseline", "restricted", "privileged"
-POLICIES = (BASELINE, RESTRICTED, PRIVILEGED)
 RULE = "F32"
 
 CAPABILITIES = frozenset(
@@ -332,7 +331,7 @@ def template_faults(template: Object, path: str, policy: str) -> list[Fault]:
 
     :param template: a PodTemplateSpec as it was written.
     :param path: where it stands in its document.
-    :param policy: one of `POLICIES`.
+    :param policy: one of `include.workspace.api.names.TEMPLATE_POLICIES`.
     """
     subject = Template(Part(path, template))
     return [fault for control in CONTROLS[policy] for fault in control(subject)]

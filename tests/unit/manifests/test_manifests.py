@@ -25,7 +25,8 @@ from include.planning.runtimes import RUNTIMES
 from include.pools import nodeclaim
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
-from include.workspace.validation.pod_security import RESTRICTED, template_faults
+from include.workspace.api.names import RESTRICTED
+from include.workspace.validation.pod_security import template_faults
 from tests.support.manifests import CATALOG, DIGEST, QUICK, RUN, SERVE, SETTINGS, env_of, mounts_of, with_
 
 SANDBOX = ManifestSettings(

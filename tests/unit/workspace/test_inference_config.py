@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.catalog import load_catalog
+from include.catalog.engines import TRANSFORMERS_ARGUMENTS
 from include.contracts.faults import CLOSE_LOOKS, HINTS
 from include.planning import plan_serving, server_environment
 from include.workspace import parse_workspace
 from include.workspace.api.dialect import V1ALPHA1
 from include.workspace.validation.inference_config import (
-    APPLIED,
     FILE,
     KINDS,
     LIMITS,
@@ -197,12 +197,12 @@ def test_what_is_said_to_be_applied_is_handed_to_the_server() -> None:
         "seed": 7,
         "served-model-name": "phi",
     }
-    assert set(values) == set(APPLIED)
+    assert set(values) == set(TRANSFORMERS_ARGUMENTS)
     plain = server_environment(made)
     for name, value in values.items():
         assert server_environment(made, config={"vllm": {name: value}}) != plain, name
     known = _arguments()
-    for name in {*known.kinds} - set(APPLIED):
+    for name in {*known.kinds} - set(TRANSFORMERS_ARGUMENTS):
         assert server_environment(made, config={"vllm": {name: "1"}}) == plain, name
 
 

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from include.catalog import load_catalog
 from include.workspace import Policy, examine_workspace
+from include.workspace.api.names import BASELINE, PRIVILEGED, RESTRICTED
 from include.workspace.validation.pod_security import (
-    BASELINE,
     CAPABILITIES,
     CONTROLS,
-    PRIVILEGED,
-    RESTRICTED,
     template_faults,
 )
 from tests.support.workspaces import SERVING, changed

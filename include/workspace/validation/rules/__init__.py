@@ -4,6 +4,9 @@ KAITO stops at the first fault in places, checks others on update only, and forg
 all rules run on every request and all faults come back at once. A rule must never do I/O and never raise: what it
 cannot judge it leaves to the rule that can. Facts about a cluster (secrets, ConfigMaps) are checked by the
 preflight task.
+
+A rule whose annotation or field few Workspaces have imports what judges it when it meets one: `check` is started for
+one file at a time, and importing is most of what it costs (tests/unit/workspace/test_check_start.py).
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ from include.workspace.validation.rules import (
 )
 from include.workspace.validation.rules.byo import byo_faults
 from include.workspace.validation.rules.context import Context, Policy, Rule
-from include.workspace.validation.rules.update import still_allowed, transition_faults
 
 RULES: tuple[Rule, ...] = (
     *whole.RULES,
@@ -60,6 +62,8 @@ def update_faults(
     `old` is the Workspace as it was last accepted (its annotations count for X15 and X16). KAITO re-checks little on
     update; here nothing that create refuses can be edited in.
     """
+    from include.workspace.validation.rules.update import still_allowed, transition_faults
+
     settings = (policy or Policy()).of(new)
     found = transition_faults(old, new, settings)
     told = {fault.path for fault in found}
@@ -70,4 +74,4 @@ def update_faults(
     ]
 
 
-__all__ = ["RULES", "Policy", "byo_faults", "transition_faults", "update_faults", "validate"]
+__all__ = ["RULES", "Policy", "byo_faults", "update_faults", "validate"]

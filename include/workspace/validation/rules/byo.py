@@ -16,7 +16,6 @@ from include.catalog import (
     NodeLabelsIncomplete,
     engines,
     machine_from_labels,
-    mig,
     sizing,
 )
 from include.catalog.models import GIB
@@ -54,6 +53,8 @@ def _slice_faults(context: Context, partition: Partition) -> Iterator[Fault]:
     if partition.count is not None:
         hint = "remove it: a pod gets one slice"
         yield Fault(f"{PARTITION}.count", partition.count, "R6", "belongs to mode accelerator", hint)
+    from include.catalog import mig
+
     try:
         profile = mig.parse_profile(partition.profile or "")
     except mig.UnknownProfile as error:

@@ -10,8 +10,15 @@ from include.catalog import Catalog, Machine, Model
 from include.catalog.machines import unlisted
 from include.contracts.network_policy import NetworkPolicy
 from include.workspace.api.models import Workspace
-from include.workspace.api.names import AUTO_PROVIDER, POOL_PROVIDER, POOL_PROVIDERS, RUNTIME, ProviderName
-from include.workspace.validation import identity, pod_security
+from include.workspace.api.names import (
+    AUTO_PROVIDER,
+    BASELINE,
+    POOL_PROVIDER,
+    POOL_PROVIDERS,
+    RUNTIME,
+    ProviderName,
+)
+from include.workspace.validation import identity
 from include.workspace.validation.faults import Fault
 
 
@@ -28,7 +35,7 @@ class Policy:
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
     allowed_volume_sources: tuple[str, ...] = ()  # kinds of volumes besides those that need no setting
     dataset_identities: tuple[str, ...] = ("kaito-dataset",)  # ServiceAccounts that datasets may be read as
-    template_policy: str = pod_security.BASELINE  # the profile that pod templates must keep
+    template_policy: str = BASELINE  # the profile that pod templates must keep
     byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
     auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)
     pool_providers: tuple[str, ...] = POOL_PROVIDERS  # who may be chosen to make machines

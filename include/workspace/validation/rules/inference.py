@@ -9,7 +9,6 @@ from include.workspace.api import names
 from include.workspace.api.models import V1BETA1, AdapterSpec, PresetSpec
 from include.workspace.validation.faults import Fault, did_you_mean
 from include.workspace.validation.identity import is_object_name
-from include.workspace.validation.pod_security import template_faults
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.sources import image_faults, source_faults
 
@@ -31,6 +30,8 @@ def template_is_safe(context: Context) -> Iterator[Fault]:
     """F32: what the cluster's administrators let pod templates do."""
     inference = context.ws.inference
     if inference and inference.template is not None:
+        from include.workspace.validation.pod_security import template_faults
+
         yield from template_faults(inference.template, "inference.template", context.policy.template_policy)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from include.contracts.revisions import is_revision
 from include.workspace.api import names
-from include.workspace.validation import model_volume
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
 from include.workspace.validation.rules.sources import image_faults
@@ -54,6 +53,8 @@ def _volume_faults(context: Context, rule: str, annotation: str, others: Sequenc
     if context.ws.preset is None:
         yield Fault(path, None, rule, "is for presets, and this Workspace has none", "remove it")
         return
+    from include.workspace.validation import model_volume
+
     try:
         model_volume.read(given)
     except ValueError as error:

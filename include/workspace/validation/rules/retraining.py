@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from include.contracts.held_out import MAX_SHARE
-from include.retraining.schedule import BadSchedule, parse, zone_of
 from include.workspace.api import names
 from include.workspace.validation.faults import Fault
 from include.workspace.validation.rules.context import Context, Rule, secret_name_fault
@@ -16,6 +15,8 @@ def schedule_fires(context: Context) -> Iterator[Fault]:
     given = context.ws.annotations.get(names.RETRAIN_SCHEDULE)
     if given is None:
         return
+    from include.retraining.schedule import BadSchedule, parse
+
     path = f"metadata.annotations[{names.RETRAIN_SCHEDULE}]"
     try:
         schedule = parse(given)
@@ -33,6 +34,8 @@ def time_zone_exists(context: Context) -> Iterator[Fault]:
     given = context.ws.annotations.get(names.RETRAIN_TIMEZONE)
     if given is None:
         return
+    from include.retraining.schedule import BadSchedule, zone_of
+
     path = f"metadata.annotations[{names.RETRAIN_TIMEZONE}]"
     try:
         zone_of(given)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from include.catalog.tunability import why_not
-from include.contracts.dataset_keys import misuse
 from include.contracts.dataset_urls import STORES, StoredObject, parse_url
 from include.contracts.methods import METHODS, OBJECTIVES
 from include.contracts.network_policy import Refused
@@ -84,6 +83,8 @@ def dataset_secret_has_one_reader(context: Context) -> Iterator[Fault]:
     given = context.ws.annotations.get(names.DATASET_CREDENTIALS)
     if given is None:
         return
+    from include.contracts.dataset_keys import misuse
+
     path = f"metadata.annotations[{names.DATASET_CREDENTIALS}]"
     yield from secret_name_fault(path, given, "F49")
     urls = _urls(context)
