@@ -22,6 +22,7 @@ from tests.support.rule_cases import ADAPTER, BETA_TEMPLATE, SERVING_RULES, TUNI
 from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
+EXAMPLE = "ACR_REPO_HERE.azurecr.io/ADAPTER_HERE:0.0.1"  # KAITO's examples of adapters
 
 
 def broken(document: dict[str, Any], policy: Policy | None = None) -> list[tuple[str, str]]:
@@ -50,6 +51,26 @@ def test_full_strength_is_what_vllm_does_with_an_adapter(strength: str) -> None:
     """KAITO's own example of adapters says it, on the default runtime."""
     changes = {"inference.adapters": [{**ADAPTER, "strength": strength}]}
     assert broken(changed(SERVING, changes)) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "changes", "path"),
+    [
+        (
+            SERVING,
+            {"inference.adapters": [{"source": {"name": "a", "image": EXAMPLE}}]},
+            "adapters[0].source",
+        ),
+        (TUNING, {"tuning.input": {"image": EXAMPLE}}, "tuning.input"),
+        (TUNING, {"tuning.output.image": EXAMPLE}, "tuning.output"),
+    ],
+)
+def test_what_an_example_leaves_to_be_filled_in_is_told_as_that(
+    document: Any, changes: dict[str, Any], path: str
+) -> None:
+    _, [fault] = examine_workspace(changed(document, changes), CATALOG)
+    assert fault.path.endswith(f"{path}.image")
+    assert "still has the example's ACR_REPO_HERE and ADAPTER_HERE" in str(fault)
 
 
 def test_rules_of_clusters_with_byo_nodes() -> None:

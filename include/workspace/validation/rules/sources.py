@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from include.contracts.dataset_links import page_fault
@@ -38,7 +38,9 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
         yield Fault(path, None, "U5", f"needs exactly one of urls, image and volumeSource; {message}")
     for index, url in enumerate(source.urls or ()):
         yield from url_faults(f"{path}.urls[{index}]", url, context.policy.network)
-    if source.image:
+    if source.image and (left := PLACEHOLDER.findall(source.image)):
+        yield _not_filled_in(f"{path}.image", source.image, "U6", left)
+    elif source.image:
         yield from image_faults(context, f"{path}.image", source.image, "U6")
     if source.volume_source is not None:
         allowed = (*DATA_VOLUMES, *context.policy.allowed_volume_sources)
@@ -47,15 +49,19 @@ def source_faults(context: Context, path: str, source: DataSource) -> Iterator[F
         yield from secret_name_fault(f"{path}.imagePullSecrets[{index}]", secret, "F5")
 
 
+def _not_filled_in(path: str, image: str, rule: str, left: Sequence[str]) -> Fault:
+    message = f"still has the example's {' and '.join(left)}"
+    hint = "put your registry and repository there, such as myregistry.azurecr.io/phi-3-adapter:0.0.1"
+    return Fault(path, redact_url(image), rule, message, hint)
+
+
 def destination_faults(context: Context, path: str, output: DataDestination) -> Iterator[Fault]:
     """U8, U9, U10, F4, F5: exactly one destination, and one that can be pushed to."""
     if bool(output.image) == (output.volume_source is not None):
         sentence = "it has both" if output.image else "it has neither"
         yield Fault(path, None, "U8", f"needs exactly one of image and volumeSource; {sentence}")
     if output.image and (left := PLACEHOLDER.findall(output.image)):
-        message = f"still has the example's {' and '.join(left)}"
-        hint = "put your registry and repository there, such as myregistry.azurecr.io/phi-3-adapter:0.0.1"
-        yield Fault(f"{path}.image", redact_url(output.image), "U9", message, hint)
+        yield _not_filled_in(f"{path}.image", output.image, "U9", left)
     elif output.image:
         yield from image_faults(context, f"{path}.image", output.image, "U9", pushed=True)
     if output.image and not output.image_push_secret:
