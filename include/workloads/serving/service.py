@@ -134,9 +134,12 @@ class Service:
             return None
         if model in self.adapters:
             return model
+        public = dict.fromkeys(
+            name.partition("@")[0] for name in self.models
+        )  # a version's name goes with it
         raise ApiError(
             404,
-            f"There is no model {model!r} here; there are {', '.join(self.models)}.",
+            f"There is no model {model!r} here; there are {', '.join(public)}.",
             param="model",
             code="model_not_found",
         )

@@ -351,6 +351,8 @@ def test_an_adapter_comes_and_goes_while_the_server_answers(tmp_path: Path, mode
         assert completion(client, model="mine").json()["choices"][0]["message"]["content"] == EIGHT
         assert client.post("/chat", json={"prompt": "?", "return_full_text": False}).json()["Result"] == EIGHT
         assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["phi", "mine"]
+        wrong = completion(client, model="gpt-4").json()["error"]["message"]
+        assert wrong == "There is no model 'gpt-4' here; there are phi, mine.", "names that /v1/models lists"
         nothing = {"lora_name": "mine@2", "lora_path": str(tmp_path / "nothing")}
         refused = client.post("/v1/load_lora_adapter", json=nothing, headers=ADMIN)
         assert (refused.status_code, "adapter_config.json" in refused.text) == (400, True)
