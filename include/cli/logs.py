@@ -98,9 +98,9 @@ def _newest(pods: Sequence[Mapping[str, Any]], step: str | None) -> Mapping[str,
 def _none(live: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], step: str | None) -> str:
     """Why there is no such pod, and where its log may be."""
     name = live["metadata"]["name"]
-    if pods:
-        there = ", ".join(sorted({_step(pod) for pod in pods}))
-        return f"Workspace {name} has no pod of step {step}; it has of: {there}."
     run = (live.get("status") or {}).get("run") or {}
     where = f" Airflow has the logs of its run {run['id']} of {run.get('dag', '?')}." if run.get("id") else ""
+    if pods:
+        there = ", ".join(sorted({_step(pod) for pod in pods}))
+        return f"Workspace {name} has no pod of step {step} now; it has of: {there}.{where}"
     return f"Workspace {name} has no pod now.{where}"

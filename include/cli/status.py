@@ -73,18 +73,20 @@ def lines(seen: Page, losses: Sequence[float], now: datetime) -> Iterator[str]:
     if len(losses) > 1:
         yield f"  loss {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}"
     yield ""
-    for label, text in seen.facts:
-        yield f"  {label + ':':18}{text}"
-    if seen.run:
-        yield f"  {'Run:':18}{' '.join(seen.run[key] for key in ('dag', 'id', 'state') if key in seen.run)}"
+    run = " ".join(seen.run[key] for key in ("dag", "id", "state") if key in seen.run)
+    facts = [*seen.facts, *([("Run", run)] if run else [])]
+    width = max((len(label) for label, _ in facts), default=0) + 2
+    for label, text in facts:
+        yield f"  {label + ':':{width}}{text}"
     for title, found in (("Conditions", seen.conditions), ("Events", seen.events[-8:])):
         if found:
             yield ""
             yield title
+        width = max((len(one.what) for one in found), default=0)
         for one in found:
             at = one.at.astimezone(UTC).strftime("%H:%M:%S") if one.at else "        "
             mark = "!" if one.bad else " "
-            yield f" {mark}{at}  {one.what:20} {one.status:7} {one.message or one.reason}"
+            yield f" {mark}{at}  {one.what:{width}}  {one.status:7} {one.message or one.reason}"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -112,6 +112,13 @@ def page(
     )
 
 
+def _rate(row: fleet.Row, status: Object) -> str:
+    """What its machines cost an hour, as far as that is known: own nodes and new ones have no price (yet)."""
+    if row.usd_per_hour:
+        return usd(row.usd_per_hour)
+    return "not known of its nodes" if status.get("workerNodes") else "nothing, it holds no machines"
+
+
 def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, str]]:
     status, meta = workspace.get("status") or {}, workspace["metadata"]
     cost = status.get("cost") or {}
@@ -139,7 +146,7 @@ def _facts(workspace: Object, row: fleet.Row, now: datetime) -> list[tuple[str, 
         ("Served since", until(row.served_since, now) if row.served_since else ""),
         ("Requests a second", per_second(row.requests_per_second) if row.served_since else ""),
         ("Cost so far", "; ".join(filter(None, (spent, wasted)))),
-        ("Cost an hour", usd(row.usd_per_hour) if row.usd_per_hour else "nothing, it holds no machines"),
+        ("Cost an hour", _rate(row, status)),
         ("Budget left", left),
         (
             "Retraining",

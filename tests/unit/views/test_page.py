@@ -47,6 +47,22 @@ def test_the_yaml_is_what_may_be_applied_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "claims", "told"),
+    [
+        ([], [], "nothing, it holds no machines"),
+        (["own-0"], [], "not known of its nodes"),
+        (["gpu-0"], [{"usdPerHour": 3.06, "since": timestamp(NOW)}], "3.06 USD"),
+    ],
+)
+def test_what_machines_cost_an_hour_is_not_called_nothing_where_it_is_not_known(
+    nodes: list[str], claims: list[dict[str, Any]], told: str
+) -> None:
+    found = ended()
+    found["status"] |= {"workerNodes": nodes, "cost": {"claims": claims}}
+    assert dict(page(found, [], NOW).facts)["Cost an hour"] == told
+
+
+@pytest.mark.parametrize(
     ("said", "words"),
     [
         ({"id": "org/m", "revision": "9e3f5a1c" * 5}, "org/m at 9e3f5a1c9e3f"),

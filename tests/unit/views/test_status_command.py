@@ -60,6 +60,20 @@ def test_one_workspace_with_its_cause_and_events() -> None:
         assert words in text
 
 
+def test_columns_stand_one_below_the_other() -> None:
+    found = reached(*SERVED)
+    found["status"]["conditions"].append(
+        {**found["status"]["conditions"][0], "type": "AConditionWithALongName", "message": "Told."}
+    )
+    _, text = run(FakeCluster(found), "phi")
+    facts, _, conditions = text.partition("Conditions\n")
+    lines = [line for line in facts.splitlines() if line.startswith("  ") and ":" in line]
+    assert "Requests a second: " in facts
+    assert len({len(line) - len(line.split(":", 1)[1].lstrip()) for line in lines}) == 1
+    told = conditions.partition("\n\n")[0].splitlines()
+    assert len({line.index(word) for line in told for word in ("True", "False") if f" {word} " in line}) == 1
+
+
 @pytest.mark.parametrize(("last", "code"), [(SERVED, 0), (FAILED, 1)])
 def test_a_watch_ends_where_the_workspace_does(last: Any, code: int) -> None:
     looks = training(1, 2.0), training(2, 1.5), training(3, 1.0), reached(*last)

@@ -141,13 +141,20 @@ def test_the_log_of_the_newest_pod_or_of_a_step_without_secrets(words: tuple[str
 
 @pytest.mark.parametrize(
     ("pods", "sentence"),
-    [(PODS, "no pod of step dataset; it has of: serving, tuning"), ({}, "has no pod now.")],
+    [(PODS, "no pod of step dataset now; it has of: serving, tuning"), ({}, "has no pod now.")],
 )
 def test_a_log_that_is_not_there(
     pods: Mapping[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert logs.main(["phi", "-s", "dataset"], io.StringIO(), FakeCluster(SERVED, pods=pods)) == 1
     assert sentence in capsys.readouterr().err
+
+
+def test_where_the_log_of_a_step_is_whose_pod_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"id": "team.phi.uid-phi0.g1", "dag": "kaito_tune"}
+    live = {**SERVED, "status": {**SERVED["status"], "run": run}}
+    assert logs.main(["phi", "-s", "dataset"], io.StringIO(), FakeCluster(live, pods=PODS)) == 1
+    assert "Airflow has the logs of its run team.phi.uid-phi0.g1 of kaito_tune." in capsys.readouterr().err
 
 
 def test_a_container_that_is_not_there_is_answered_with_those_that_are(
