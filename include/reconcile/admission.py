@@ -86,7 +86,11 @@ def _invalid(builder: DecisionBuilder, found: Sequence[Fault], again: bool) -> N
         retry = backoff.failed(builder.retry if again else None, builder.case.now, "waiting for the cluster")
     else:
         after = timestamp(builder.case.now + timedelta(seconds=DOCUMENT_SECONDS))
-        retry = {"failures": 1, "after": after, "message": "waiting for an edit"}
+        retry = {
+            "failures": 1,
+            "after": after,
+            "message": "waiting for an edit; unedited, it is judged again then",
+        }
     builder.note(retry=retry)
 
 
