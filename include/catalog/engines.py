@@ -8,8 +8,8 @@ workloads image. It must never know a Workspace or read a model's files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from include.catalog import records
 from include.catalog.architectures import loadable
@@ -60,8 +60,7 @@ QUANTISED_SINCE: Mapping[str, tuple[int, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class VllmFacts:
+class VllmFacts(NamedTuple):
     """The content of presets/vllm.yaml. `arguments` are those of `vllm serve` with the kind of their value.
 
     `architectures` write text; those of `pooling` embed, rank or score it, and of these `encoders` keep no KV cache.

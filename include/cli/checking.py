@@ -7,8 +7,8 @@ never raise for what a text holds: everything wrong is in the report, and every 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 from include.catalog import Catalog, load_catalog
 from include.cli import config_maps
@@ -53,8 +53,7 @@ class Planner(Protocol):
     ) -> Plan | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Object:
+class _Object(NamedTuple):
     """One Kubernetes object of a file, on its own or in a List."""
 
     file: str

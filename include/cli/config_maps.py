@@ -7,8 +7,7 @@ given matches any. It must never fetch a ConfigMap from anywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from include.cli.report import Finding
 from include.contracts.yaml_documents.reader import (
@@ -22,8 +21,7 @@ from include.workspace.validation.faults import Fault, did_you_mean
 Check = Callable[[str], list[Fault]]  # the text of a config file -> everything that is wrong with it
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigMap:
+class ConfigMap(NamedTuple):
     """One ConfigMap of the files."""
 
     file: str

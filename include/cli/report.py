@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from include.workspace.validation.faults import Fault
 
 FINE, FAULTY, UNREADABLE = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One fault and where it is; `config_map` names the ConfigMap whose content it is about, "" for the Workspace."""
 
     file: str
@@ -25,8 +24,7 @@ class Finding:
     config_map: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Why a file, or one document of it, could not be read; line and column 0 when there is no such place."""
 
     file: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from include.contracts.yaml_documents.reader import MAX_BYTES
 
@@ -18,8 +18,7 @@ STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One text by the name that its author knows; `error` is a sentence when it could not be read.
 
     `walked` tells a file that was found in a folder from one that was asked for by name.

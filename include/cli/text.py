@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from include.cli.report import (
     DocumentReport,
@@ -21,8 +20,7 @@ SHOWN = 200  # faults of one Workspace; --format json has them all
 _CODES = {"good": "32", "bad": "31;1", "note": "33", "place": "1", "dim": "2"}
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """Colours, or none."""
 
     coloured: bool

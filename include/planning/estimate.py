@@ -6,7 +6,7 @@ estimate; it must never be used to refuse anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from include.catalog.models import GIB
 from include.contracts.purpose import Purpose
@@ -21,8 +21,7 @@ RELEASE_SECONDS = 60  # until the machines are gone and cost nothing
 CHARACTERS_PER_TOKEN = 4  # the usual figure for English with the tokenizers of these models
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """Seconds by phase and the price of all machines for their sum. `usd` is None when the price is unknown.
 
     `tokens` is what the tuning reads in all epochs together, 0 for serving.

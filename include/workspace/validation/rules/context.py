@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from include.catalog import Catalog, Machine, Model
 from include.catalog.machines import unlisted
@@ -73,8 +74,7 @@ class Policy:
         )
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """The names of a catalogue: as their owners spell them, and in lower case for looking up."""
 
     models: frozenset[str]
