@@ -49,13 +49,21 @@ def load_tokenizer(weights: Path, chat_template: str | None) -> Any:
             raise UserConfigError(
                 f"ModelConfig.chat_template is neither a template (no braces) nor a file here: {chat_template!r}."
             )
-        tokenizer.chat_template = (
-            chat_template.encode().decode("unicode_escape") if inline else path.read_text()
-        )
+        tokenizer.chat_template = _unescaped(chat_template) if inline else path.read_text()
         log.info("The chat template of ModelConfig.chat_template is used; serving uses the model's own.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _unescaped(template: str) -> str:
+    """The template with its escape sequences decoded, as KAITO does, and all other letters as they are."""
+    try:
+        return template.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise UserConfigError(
+            f"ModelConfig.chat_template has an escape sequence that is none: {error.reason}."
+        ) from error
 
 
 def load_model(
