@@ -109,6 +109,62 @@ def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(inputs: Path,
     assert card.startswith('---\nbase_model: "stand-in/phi-3"\nlibrary_name: peft\n')
 
 
+#: Asks the training to stop at a place of its own.
+STOPPED = """
+import os, signal
+from include.workloads import contract
+from include.workloads.tuning import __main__ as program, trainer
+place = trainer.AdapterTrainer.{place}
+def stopping(self, *args, **options):
+    if self.state.global_step == {step} and not contract.stop_requested():
+        os.kill(os.getpid(), signal.SIGTERM)
+    return place(self, *args, **options)
+trainer.AdapterTrainer.{place} = stopping
+contract.run(program._main, on_stop=lambda: None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "strategy"),
+    [
+        ("prediction_step", 4, {"eval_strategy": "steps", "eval_steps": 2}),
+        ("prediction_step", 8, {"eval_strategy": "steps", "eval_steps": 2}),
+        ("training_step", 3, {"eval_strategy": "steps", "eval_steps": 2}),
+        ("training_step", 2, {"eval_strategy": "epoch"}),
+        ("training_step", 3, {"eval_strategy": "epoch"}),
+    ],
+    ids=["while-evaluating", "at-the-end", "before-evaluating", "in-an-epoch", "at-an-epoch-s-end"],
+)
+def test_a_stop_waits_for_no_evaluation_and_changes_none(
+    inputs: Path, tmp_path: Path, place: str, step: int, strategy: dict[str, Any]
+) -> None:
+    """The pod has seconds left, and the held-out rows may take minutes: they are looked at by the next attempt."""
+    config = {
+        "LoraConfig": {"r": 4, "lora_dropout": 0.1},
+        "TrainingArguments": {
+            **strategy,
+            "max_steps": 8,
+            "max_length": 64,
+            "gradient_accumulation_steps": 3,
+            "learning_rate": 0.02,
+            "load_best_model_at_end": True,
+        },
+        "DatasetConfig": {"train_test_split": 0.7},
+    }
+    code, straight, log = tune(inputs, tmp_path / "straight", config)
+    assert code == 0, log
+    code, said, log = tune(inputs, tmp_path / "stopped", config, STOPPED.format(place=place, step=step))
+    assert code == 75, log
+    assert "a checkpoint is saved and the next attempt resumes there" in said["error"]
+    code, result, log = tune(inputs, tmp_path / "stopped", config)
+    assert code == 0, log
+    for key in ("steps", "best_step", "loss_evaluation"):
+        assert result[key] == straight[key], log
+    assert result["adapter"]["sha256"] == straight["adapter"]["sha256"]
+    records = [(tmp_path / run / "record" / "metrics.json").read_text() for run in ("straight", "stopped")]
+    assert records[0] == records[1]
+
+
 @pytest.mark.slow
 def test_the_best_adapter_by_the_held_out_rows_is_kept(inputs: Path, tmp_path: Path) -> None:
     config = {

@@ -19,7 +19,7 @@ from include.contracts.methods import Objective
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.tuning import beginning, checkpoints, exact, losses
+from include.workloads.tuning import beginning, checkpoints, exact, losses, owed
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
@@ -88,21 +88,14 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
     started = time.monotonic()
-    if choice.path is not None and _is_the_last(choice.path, patience):
-        log.info("All %s steps were done before: only what follows them is left.", choice.step)
-        _take(trainer, choice.path)
-        if trainer.is_world_process_zero():
-            job.progress.begin(trainer.state.global_step, trainer.state.max_steps)
-    else:
-        if choice.path is not None:
-            log.info("Resuming from step %s.", choice.step)
-        elif job.start is not None:
-            load(job.start, trainer.accelerator.unwrap_model(trainer.model))
-        trainer.train(resume_from_checkpoint=str(choice.path) if choice.path else None)
+    try:
+        _train(job, trainer, choice, patience)
+    except owed.EvaluationStopped as stop:
+        raise TryAgain("Stopped before the next step, while looking at the held-out rows.") from stop
     seconds = time.monotonic() - started
     state = trainer.state
     early = state.global_step < state.max_steps and patience.is_over(state.log_history)
-    if watch.stopped and state.global_step < state.max_steps and not early:
+    if watch.owes or (watch.stopped and state.global_step < state.max_steps and not early):
         raise TryAgain(
             f"Stopped at step {state.global_step} of {state.max_steps}; a checkpoint is saved and the next attempt "
             "resumes there."
@@ -136,6 +129,27 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return found, state.log_history
 
 
+def _train(job: Job, trainer: Any, choice: checkpoints.Choice, patience: losses.Patience) -> None:
+    """All steps that are left, from the checkpoint of an attempt before where there is one."""
+    path = choice.path
+    if path is not None:
+        trainer.args.eval_on_start = False  # it started before
+        if owed.is_owed(path):
+            _take(trainer, path, path)
+            owed.settle(trainer, path, job.identity)
+    if path is not None and _is_the_last(path, patience):
+        log.info("All %s steps were done before: only what follows them is left.", choice.step)
+        _take(trainer, path, _chosen(trainer, path))
+        if trainer.is_world_process_zero():
+            job.progress.begin(trainer.state.global_step, trainer.state.max_steps)
+        return
+    if path is not None:
+        log.info("Resuming from step %s.", choice.step)
+    elif job.start is not None:
+        load(job.start, trainer.accelerator.unwrap_model(trainer.model))
+    trainer.train(resume_from_checkpoint=str(path) if path else None)
+
+
 def _state(checkpoint: Path) -> Any:
     from transformers import TrainerState
 
@@ -148,15 +162,19 @@ def _is_the_last(checkpoint: Path, patience: losses.Patience) -> bool:
     return bool(state.global_step >= state.max_steps > 0) or patience.is_over(state.log_history)
 
 
-def _take(trainer: Any, checkpoint: Path) -> None:
-    """Give the trainer what it had at a checkpoint, without training."""
+def _chosen(trainer: Any, checkpoint: Path) -> Path:
+    """The checkpoint whose weights are kept at the end of a training that ended with this one."""
+    best = _state(checkpoint).best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    return Path(best) if best else checkpoint
+
+
+def _take(trainer: Any, checkpoint: Path, weights: Path) -> None:
+    """Give the trainer what it had at a checkpoint, with the weights of one, without training."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     trainer.state = _state(checkpoint)
-    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    weights = (Path(best) if best else checkpoint) / WEIGHTS
-    set_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model), load_file(weights))
+    set_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model), load_file(weights / WEIGHTS))
 
 
 def _evaluated(trainer: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from include.workloads import contract
 from include.workloads.contract import UserConfigError, UserDataError
-from include.workloads.tuning import checkpoints, losses, sharding
+from include.workloads.tuning import checkpoints, losses, owed, sharding
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
@@ -39,6 +39,9 @@ class AdapterTraining:
     optimizer: Any
     lr_scheduler: Any
     train_dataset: Any
+    state: Any
+    control: Any
+    callback_handler: Any
 
     def keep_adapter_in_float32(self) -> None:
         """TRL rounds a QLoRA adapter to bfloat16, which a V100 and most CPUs lack; its updates need float32 too."""
@@ -96,6 +99,16 @@ class AdapterTraining:
         if self.sharded:
             made.register_load_state_dict_pre_hook(sharding.slice_state)
         return made
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *others: Any, **options: Any
+    ) -> None:
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *others, **options)  # type: ignore[misc]
+        except owed.EvaluationStopped:
+            self._save_checkpoint(model, trial)  # type: ignore[attr-defined]
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            self.control.should_evaluate, self.control.should_training_stop = False, True
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter of a checkpoint, in one piece whatever the number of processes."""
@@ -163,6 +176,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.save_every_seconds = save_every_seconds
         self.trainer: AdapterTraining | None = None
         self.stopped = False
+        self.owes = False  # an evaluation, of the last checkpoint
         self._saved_at = time.monotonic()
         self._logged_loss: float | None = None
         self._learning_rate: float | None = None
@@ -210,12 +224,26 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self.stopped or (_any_rank(due) and state.global_step < state.max_steps):
             control.should_save = True
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A stop ends the epoch too, which is no reason to look at the held-out rows in its middle."""
+        if self.stopped:
+            whole = float(state.epoch or 0.0).is_integer()
+            control.should_evaluate, control.should_save = control.should_evaluate and whole, False
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After a stop an evaluation begins, which is all that later numbers of chance hang on, and goes no further."""
+        if _any_rank(contract.stop_requested()):
+            self.stopped = self.owes = True
+            raise owed.EvaluationStopped
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
         if self.trainer is not None:
             self.trainer.require_numbers(state.global_step)  # a retry must not go on from others
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
+            if self.owes:
+                owed.note(folder)
             checkpoints.mark_complete(folder, self.identity)
 
     def _report(self, state: Any) -> None:
