@@ -54,14 +54,14 @@ def links(workspaces: Iterable[Mapping[str, Any]]) -> Iterator[Link]:
     for one in workspaces:
         metadata, status = one["metadata"], one.get("status") or {}
         name = f"{metadata.get('namespace') or 'default'}/{metadata['name']}"
-        served = str((status.get("adapter") or {}).get("digest") or "")
+        adapter = status.get("adapter") or {}
+        served = str(adapter.get("digest") or "")
         known = (status.get("retrain") or {}).get("versions") or ()
         for entry in known:
             yield _link(name, entry, served)
         if served and not any(entry.get("digest") == served for entry in known):
-            yield Link(
-                name, ORIGINAL, served, "", None, SERVED, str((status.get("run") or {}).get("id") or "")
-            )
+            run = str((status.get("run") or {}).get("id") or "")
+            yield _link(name, {**adapter, "version": ORIGINAL, "run": run}, served)
 
 
 def _link(name: str, entry: Mapping[str, Any], served: str) -> Link:

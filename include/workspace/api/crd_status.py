@@ -123,6 +123,11 @@ OURS: dict[str, Schema] = {
         reference=_text("The image by digest: what the server pulls."),
         reproduce=_text("The record of the training by digest: model card, all that repeats it, metrics."),
         learnt=_text("The digests of the rows that it has learnt from, by digest: eight bytes of each row."),
+        dataset=_object(
+            "What the Workspace's own tuning has learnt from.",
+            digest=_text("sha256 of the rows."),
+            rows=_integer("How many there were."),
+        ),
     ),
     "adapters": {
         "type": "array",

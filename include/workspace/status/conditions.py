@@ -119,9 +119,9 @@ def progress(
 
     `generation` is the one that the run works for (default: the Workspace's own). `reason` replaces the reason of the
     phase's first condition, and of ResourceReady among its causes, such as a machine's own LaunchFailed. `nodes` are
-    node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}. `begun` is the
-    {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless another one is under way (but for
-    the one whose id is its "replaces", which Airflow says is over).
+    node names for status.workerNodes; `adapter` is the push's {"image", "digest", "reference"}, with the "dataset" that
+    it has learnt from. `begun` is the {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless
+    another one is under way (but for the one whose id is its "replaces", which Airflow says is over).
     `again`: a step has failed and is tried again, so its own condition says so and the Workspace has not failed.
     Raises StaleGeneration when the cluster has moved on to a newer generation.
     """
@@ -314,10 +314,13 @@ def _observe(
     if target_nodes is not None:
         status["targetNodeCount"] = target_nodes
     if adapter is not None:
+        before = status.get("adapter") or {}
+        same = adapter.get("digest") and before.get("digest") == adapter["digest"]
+        said = {**({"dataset": before.get("dataset")} if same else {}), **adapter}
         status["adapter"] = {
-            key: adapter[key]
-            for key in ("image", "digest", "reference", "reproduce", "learnt")
-            if adapter.get(key)
+            key: said[key]
+            for key in ("image", "digest", "reference", "reproduce", "learnt", "dataset")
+            if said.get(key)
         }
     elif phase == Phase.ACCEPTED and not keep_adapter:
         status.pop("adapter", None)

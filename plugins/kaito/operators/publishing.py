@@ -76,6 +76,7 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
         self.tuning_task_id = tuning_task_id
         self.evaluation_task_id = evaluation_task_id
         self._learnt_from: str | None = None
+        self._rows: int | None = None
 
     def execute(self, context: Context) -> Any:
         run = self.this_run(context)
@@ -107,7 +108,7 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
 
     def _look_up_the_dataset(self, context: Context) -> None:
         fetched = DatasetResult.read(context["ti"].xcom_pull(task_ids=self.dataset_task_id))
-        self._learnt_from = fetched.digest
+        self._learnt_from, self._rows = fetched.digest, fetched.rows
 
     def _check_the_volume(self, run: Run) -> None:
         """An adapter of an earlier run must still be the one that the preflight saw."""
@@ -145,6 +146,8 @@ class PublishAdapterOperator(LineageTask, WorkloadPodOperator[PublishedAdapter])
         if adapter:
             data = dataset_places(run.document, self._learnt_from)
             self.tell_lineage(data, adapter_place(result.image, result.digest))
+            if self._learnt_from:
+                adapter["dataset"] = {"digest": self._learnt_from, "rows": self._rows}
         self.report(run, self.done, self.summary(result), adapter=adapter)
         if run.serving_plan is None:
             self.report(run, conditions.Phase.SUCCEEDED, self.summary(result))

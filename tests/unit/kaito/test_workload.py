@@ -463,6 +463,21 @@ def test_the_pushed_digest_reaches_the_status(
     assert cluster.condition(NAME, "WorkspaceSucceeded")["status"] == "True"
 
 
+def test_what_the_adapter_has_learnt_from_reaches_the_status_and_stays(
+    publish: PublishAdapterOperator, comes_back: Any, context: dict[str, Any], cluster: FakeCluster
+) -> None:
+    context["ti"].xcoms["fetch_dataset"] = {"digest": "sha256:d", "rows": 9}
+    for _ in range(2):
+        comes_back(publish, ended_pod(0, json.dumps({"image": "r/a:1", "digest": "sha256:1"})))
+        publish.trigger_reentry(context, EVENT)
+        adapter = cluster.objects["workspaces", "default", NAME]["status"]["adapter"]
+        assert adapter["dataset"] == {"digest": "sha256:d", "rows": 9}
+        context["ti"].xcoms["fetch_dataset"] = {}  # of steps done again, the first ones have nothing to do
+    comes_back(publish, ended_pod(0, json.dumps({"image": "r/a:1", "digest": "sha256:2"})))
+    publish.trigger_reentry(context, EVENT)
+    assert "dataset" not in cluster.objects["workspaces", "default", NAME]["status"]["adapter"]
+
+
 @pytest.mark.parametrize("follows", [True, False])
 def test_who_follows_the_adapters_is_told_of_the_first_one(
     publish: PublishAdapterOperator, comes_back: Any, context: dict[str, Any], follows: bool

@@ -56,6 +56,16 @@ def test_a_word_leads_both_ways(what: str, expected: list[tuple[str, str]]) -> N
     assert [(link.version, link.state) for link in trace(links(KNOWN), what)] == expected
 
 
+def test_what_the_first_tuning_has_learnt_from_is_known() -> None:
+    first = workspace("phi", A)
+    first["status"]["adapter"]["dataset"] = {"digest": ROWS, "rows": 30}
+    [link] = trace(links([first]), ROWS)
+    assert (
+        link.sentence()
+        == f"dataset {ROWS} (30 rows) -> adapter {A} (version original) -> default/phi: served"
+    )
+
+
 def test_a_dataset_stands_behind_what_was_trained_on_from_its_adapter() -> None:
     chain = [
         {"version": "1", "digest": A, "state": "promoted", "dataset": {"digest": ROWS}},
