@@ -12,6 +12,7 @@ from rich.console import Console
 
 from demo import external, second_act, stack
 from demo.airflow_api import AirflowApi
+from demo.cluster import CRDS, Kubectl
 from demo.main_job import DAG_ID, DAGS, RECONCILER, MainJob
 from demo.preflight import Options
 from demo.processes import DemoError
@@ -29,8 +30,8 @@ def _parser() -> argparse.ArgumentParser:
         "--act",
         choices=["main", "retrain"],
         default="main",
-        help="retrain: new rows, a better version, a refused one; goes on from a main job that --keep has left up, and "
-        "runs that first where none is",
+        help="retrain: new rows, a better version, a refused one; goes on from a main job that --keep has left up and "
+        "leaves it up too, and runs that first where none is",
     )
     parser.add_argument(
         "--cluster",
@@ -70,6 +71,7 @@ def _run_demo(state_dir: Path, keep: bool, console: Console, cluster: Options | 
         raise DemoError("the second act runs in the sandbox only: leave CLUSTER out")
     finished = False
     passed = goes_on and second_act.is_kept(demo_dir)
+    keep = keep or passed  # whoever has left it up has it up still
     if not passed:
         _stop(demo_dir)
     try:
@@ -102,6 +104,7 @@ def _start_airflow(state_dir: Path, console: Console) -> int:
     sandbox = stack.start_sandbox(state_dir)
     stack.start_airflow(sandbox, state_dir / "weights")
     console.print("==> starting Airflow")
+    Kubectl(sandbox.kubeconfig)("apply", "-f", str(CRDS))
     server = stack.wait_for_airflow(state_dir, DAGS)
     with AirflowApi(server) as api:
         api.unpause(RECONCILER)

@@ -24,6 +24,7 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 # Whom Airflow is in the cluster: the service account of presets/rbac, never the administrator. So all that is shown
 # and tested here runs with the rights that a user is told to give, and no others.
 RIGHTS = PROJECT_ROOT / "presets" / "rbac"
+CRDS = PROJECT_ROOT / "presets" / "crds"
 ACCOUNT, NAMESPACE = "kaito-airflow", "kaito-system"
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from demo import dataset
-from demo.cluster import Kubectl, rights
+from demo.cluster import CRDS, Kubectl, rights
 from demo.preflight import Options, check_cluster, check_options, image_fault
-from demo.processes import PROJECT_ROOT, DemoError
+from demo.processes import DemoError
 from demo.target import PRODUCT, TargetCluster
 
 NAMESPACE = "kaito-demo"
@@ -30,7 +30,6 @@ DATASET = "demo-dataset"
 DATASET_PORT = 8000
 PULL_SECONDS = 900
 RELEASE_SECONDS = 300
-CRDS = PROJECT_ROOT / "presets" / "crds"
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from rich.markup import escape
 
 from demo import external, scenario, stack
 from demo.airflow_api import AirflowApi, AirflowServer, parse_time
-from demo.cluster import Kubectl, WorkClock, connect
+from demo.cluster import CRDS, Kubectl, WorkClock, connect
 from demo.live import LiveView
 from demo.preflight import Options
-from demo.processes import PROJECT_ROOT, DemoError, read_record
+from demo.processes import DemoError, read_record
 from demo.report import Answer, MemoryMeter, human_seconds, idle_seconds, write_summary
 from demo.target import TargetCluster
 
@@ -152,7 +152,7 @@ class MainJob:
         kubectl = Kubectl(cluster.kubeconfig)
         with self._timed("apply", "kubectl apply -f workspace.yaml"):
             self.console.print(escape(_indent(scenario.show_yaml(document))))
-            kubectl("apply", "-f", str(PROJECT_ROOT / "presets" / "crds"))
+            kubectl("apply", "-f", str(CRDS))
             kubectl("wait", "--for=condition=Established", "crd/workspaces.kaito.sh", "--timeout=10s")
             kubectl.apply(*scenario.surroundings(cluster))
             (self.state_dir / "workspace.yaml").write_text(scenario.show_yaml(document) + "\n")
