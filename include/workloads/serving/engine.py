@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
+from include.workloads import known_model
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.serving import fused, packed, sequences
@@ -50,7 +51,8 @@ class Engine:
             raise UserConfigError(
                 f"{weights} holds no *.safetensors; weights in other formats are not loaded."
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True, padding_side="left")
+        known_model.require_known(weights)
+        self.tokenizer = known_model.load_tokenizer(weights, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         model = AutoModelForCausalLM.from_pretrained(

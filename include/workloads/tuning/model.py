@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.workloads import known_model
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.recipe import ModelFacts
@@ -19,7 +20,7 @@ log = logging.getLogger("workload")
 def model_facts(weights: Path) -> ModelFacts:
     """Sizes from config.json and the files, before anything is loaded.
 
-    Raises UserConfigError when the folder does not hold a model in safetensors.
+    Raises UserConfigError when the folder does not hold a model in safetensors, or one that needs code of its own.
     """
     files = list(weights.glob("*.safetensors"))
     try:
@@ -28,6 +29,7 @@ def model_facts(weights: Path) -> ModelFacts:
         raise UserConfigError(f"{weights} holds no model: config.json cannot be read ({error}).") from error
     if not files:
         raise UserConfigError(f"{weights} holds no *.safetensors; weights in other formats are not loaded.")
+    known_model.require_known(weights)
     text = {**data, **(data.get("text_config") or {})}
     return ModelFacts(
         layers=int(text.get("num_hidden_layers") or 0),
@@ -39,9 +41,7 @@ def model_facts(weights: Path) -> ModelFacts:
 
 def load_tokenizer(weights: Path, chat_template: str | None) -> Any:
     """The model's tokenizer; a template from ModelConfig.chat_template (text, or a file's path) replaces its own."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
+    tokenizer = known_model.load_tokenizer(weights)
     if chat_template:
         inline = any(mark in chat_template for mark in "{}\n")
         path = Path(chat_template)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from include.workloads.contract import UserConfigError
-from include.workloads.tuning.model import load_tokenizer
+from include.workloads.tuning.model import load_tokenizer, model_facts
 from include.workloads.tuning.standin import _tokenizer
 
 MESSAGES = [{"role": "user", "content": "Wie groß?"}]
@@ -37,3 +39,47 @@ def test_a_template_s_letters_stay_and_its_escapes_are_decoded(
 def test_an_escape_that_is_none_is_the_config_s_fault(weights: Path) -> None:
     with pytest.raises(UserConfigError, match="escape sequence that is none"):
         load_tokenizer(weights, r"{{ '\xg' }}")
+
+
+CODE = {"AutoConfig": "modeling_own.C", "AutoModelForCausalLM": "modeling_own.M"}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "own", "auto_map": CODE}, "needs code of its own .*which is never run"),
+        ({"model_type": "own"}, "is of the type 'own', which transformers .* does not know"),
+        ({"model_type": "llama", "hidden_size": "many"}, r"config\.json of the model .* cannot be used"),
+    ],
+)
+def test_a_model_that_transformers_cannot_load_by_itself_is_named(
+    config: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """It was an internal fault, which a run tries again, with advice to install something."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('code of the model was run')")
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserConfigError, match=told):
+        model_facts(tmp_path)
+
+
+def test_code_beside_a_model_that_is_known_is_not_run(tmp_path: Path) -> None:
+    _tokenizer().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["auto_map"] = {"AutoTokenizer": ["modeling_own.T", None]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = {"model_type": "llama", "num_hidden_layers": 3, "auto_map": CODE}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('code of the model was run')")
+    (tmp_path / "model.safetensors").touch()
+    assert model_facts(tmp_path).layers == 3
+    assert load_tokenizer(tmp_path, None)
+
+
+def test_a_tokenizer_that_needs_code_is_named(tmp_path: Path) -> None:
+    settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["modeling_own.T", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": CODE}))
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('code of the model was run')")
+    with pytest.raises(UserConfigError, match=r"needs code of its own \(auto_map\), which is never run"):
+        load_tokenizer(tmp_path, None)
