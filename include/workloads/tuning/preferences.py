@@ -14,6 +14,7 @@ from include.workloads import chat
 from include.workloads.chat import Conversation, Marked, Pair
 from include.workloads.chat_template import TemplateCheck, renderer, shown
 from include.workloads.contract import UserDataError
+from include.workloads.dataset.preferences import one_sided
 from include.workloads.tuning import rows
 
 PROMPT, CHOSEN, REJECTED, COMPLETION, LABEL = (
@@ -72,6 +73,13 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     both = zip(first, second, strict=False)
     shorter = min(len(first), len(second))
     return next((place for place, (one, other) in enumerate(both) if one != other), shorter)
+
+
+def require_both(train: Sequence[ComparedRow]) -> None:
+    """UserDataError when marked answers that are trained on are all good, or all bad; rows are held out and cut."""
+    marks = [row[LABEL] for row in train if LABEL in row]
+    if marks and (told := one_sided(sum(marks), len(marks))):
+        raise UserDataError(f"Of the rows that are left to train on: {told}")
 
 
 def length(row: Mapping[str, Any]) -> int:

@@ -27,6 +27,7 @@ from include.workloads.tuning import (
     material,
     memory,
     model,
+    preferences,
     processes,
     recipe,
     record,
@@ -248,6 +249,7 @@ def _prepare(
         check(env.start, env.model_id, chosen.lora)
     chosen, identity = _as_before(env, config, chosen)
     train, shortened, dropped = found.cut(train, chosen.max_length)
+    preferences.require_both(train)
     if evaluation:
         try:
             evaluation = found.cut(evaluation, chosen.max_length)[0]

@@ -124,3 +124,13 @@ def test_rewards_of_an_evaluation() -> None:
     assert losses.rewards(entry) == {"reward_margin": 0.75}
     assert losses.rewards({**entry, "eval_rewards/accuracies": 0.875})["reward_accuracy"] == 0.875
     assert losses.rewards({"eval_loss": 1.0}) == {}
+
+
+@pytest.mark.parametrize(("good", "told"), [(True, "All 3 rows have label true"), (False, "label false")])
+def test_answers_that_are_all_good_or_all_bad_after_the_split_are_no_training(good: bool, told: str) -> None:
+    """The dataset has both, and what is held out may take the only one of a kind: the loss then stays where it is."""
+    row = {"prompt_ids": [1], "completion_ids": [2]}
+    with pytest.raises(UserDataError, match=f"Of the rows that are left to train on: .*{told}"):
+        preferences.require_both([{**row, "label": good}] * 3)
+    preferences.require_both([{**row, "label": good}, {**row, "label": not good}])
+    preferences.require_both([{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}])
