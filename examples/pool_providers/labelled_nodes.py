@@ -94,7 +94,7 @@ def _observed(node: Mapping[str, Any]) -> ObservedPool:
     """One Node that was taken, as a pool of one machine."""
     meta, machine = node["metadata"], node_machine(node)
     name, labels = str(meta["name"]), meta["labels"]
-    status = PoolStatus((name,), True, "NodesReady", f"1 GPU node(s) ready: {name}")
+    status = PoolStatus((name,), True, "NodesReady", f"1 GPU node ready: {name}")
     if problem := node_problem(node):
         status = PoolStatus(
             (name,), False, *problem, classify(*problem), stage=node_stage(problem[0]) or Stage.BOOT

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from include.catalog import records
 from include.cli.arguments import command
+from include.contracts.plural import plural
 
 
 def presets_parser() -> argparse.ArgumentParser:
@@ -61,11 +62,11 @@ def _check(folders: Sequence[Path], ask_hub: bool) -> int:
     for fault in faults:
         print(fault)
     if faults:
-        print(f"{len(faults)} fault(s)", file=sys.stderr)
+        print(plural(len(faults), "fault"), file=sys.stderr)
         return 1
     catalog = load_catalog(*places)
     print(
-        f"OK: {len(catalog.models)} models, {len(catalog.machines)} machines, {len(catalog.images)} image(s) "
+        f"OK: {len(catalog.models)} models, {len(catalog.machines)} machines, {plural(len(catalog.images), 'image')} "
         f"in {', '.join(map(str, places))}"
     )
     return 0

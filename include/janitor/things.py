@@ -76,9 +76,7 @@ def _item(kind: str, obj: Object) -> Item:
     deleting = ""
     if meta.get("deletionTimestamp"):
         held = ", ".join(meta.get("finalizers") or ())
-        deleting = f"since {meta['deletionTimestamp']}" + (
-            f", held by the finalizer(s) {held}" if held else ""
-        )
+        deleting = f"since {meta['deletionTimestamp']}" + (f", held by its finalizers {held}" if held else "")
     keep = (meta.get("annotations") or {}).get(names.KEEP) == "true"
     return Item(thing, obj, labels, keep, deleting, moment(meta.get("creationTimestamp")))
 

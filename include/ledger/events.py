@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.ledger import records
 from include.ledger.budget import dollars
 from include.workspace.status.conditions import timestamp
@@ -80,6 +81,6 @@ def sentence(event: Event) -> str:
     """An event for a log."""
     priced = " (machines without a price are left out)" if event.get("unpriced") else ""
     return (
-        f"{event['nodes']} machine(s), {event['nodeSeconds']} node-seconds, {event['wastedNodeSeconds']} of them "
-        f"wasted; {dollars(event['usd'])}{priced}."
+        f"{plural(event['nodes'], 'machine')}, {event['nodeSeconds']} node-seconds, "
+        f"{event['wastedNodeSeconds']} of them wasted; {dollars(event['usd'])}{priced}."
     )

@@ -9,6 +9,7 @@ from include.catalog import sizing
 from include.catalog.models import GIB
 from include.catalog.training_shape import TrainingShape
 from include.contracts.methods import Objective
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.planning.estimate import dollars, duration
 from include.planning.pool_plan import Plan
@@ -26,7 +27,7 @@ def sentences(plan: Plan) -> list[str]:
 
 def _what(plan: Plan) -> str:
     nodes = (
-        f"{plan.node_count} x {plan.instance_type}" if plan.instance_type else f"{plan.node_count} node(s)"
+        f"{plan.node_count} x {plan.instance_type}" if plan.instance_type else plural(plan.node_count, "node")
     )
     work = (
         f"tune {plan.model} with {plan.method}" if plan.purpose == Purpose.TUNING else f"serve {plan.model}"

@@ -94,7 +94,7 @@ def plan_serving(
             pooling=_pools(model, config),
         )
     if ws.preset is not None and ws.node_count > made.node_count:
-        told = f"resource.count is {ws.node_count}, but {made.node_count} hold(s) the model, so no more are made."
+        told = f"resource.count is {ws.node_count}, but {made.node_count} will do, so no more are made."
         made = replace(made, warnings=(*made.warnings, told))
     return replace(made, own_nodes=machine is not None)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.planning import Plan
 from include.pools.lost_nodes import standing
@@ -150,9 +151,7 @@ def _pool_problem(
         return classify(code, message), code, f"AgentPool {name}: {message}"
     members = nodes_of([pool], nodes)
     if len(members) < wanted:
-        sentence = (
-            f"AgentPool {name} is {state(pool)}: {len(members)} of {wanted} node(s) have joined the cluster"
-        )
+        sentence = f"AgentPool {name} is {state(pool)}: {len(members)} of {plural(wanted, 'node')} joined the cluster"
         return FailureClass.TRANSIENT, "NodeNotReady", sentence
     for node in members:
         if problem := node_problem(node):
@@ -211,7 +210,7 @@ def _status(pool: AgentPool, members: Sequence[Mapping[str, Any]]) -> PoolStatus
     names_ = tuple(sorted(node["metadata"]["name"] for node in members))
     problem = _pool_problem(pool, members)
     if problem is None:
-        sentence = f"{len(names_)} GPU node(s) ready: {', '.join(names_)}"
+        sentence = f"{plural(len(names_), 'GPU node')} ready: {', '.join(names_)}"
         return PoolStatus(names_, True, "NodesReady", sentence, offer=offer(pool))
     failed, reason, message = problem
     stage = node_stage(reason) if len(members) >= machines(pool) else Stage.LAUNCH

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from include.catalog.node_labels import NodeLabelsIncomplete, machine_from_labels
+from include.contracts.plural import plural
 from include.pools.status import (
     GPU_RESOURCE,
     FailureClass,
@@ -43,14 +44,16 @@ def own_nodes_status(ws: Workspace, nodes: Iterable[Node], wanted: int = 1) -> P
     troubled = {node["metadata"]["name"] for node, _ in problems}
     good = tuple(sorted(name for node in found if (name := node["metadata"]["name"]) not in troubled))
     if len(good) >= wanted:
-        return PoolStatus(good, True, "NodesReady", f"{len(good)} GPU node(s) ready: {', '.join(good)}")
+        return PoolStatus(
+            good, True, "NodesReady", f"{plural(len(good), 'GPU node')} ready: {', '.join(good)}"
+        )
     if problems:
         _, (reason, message) = problems[0]
         sentence = f"{message} ({len(good)} of {wanted} machines ready)"
         return PoolStatus(good, False, reason, sentence, FailureClass.TRANSIENT, stage=node_stage(reason))
     shown = ",".join(f"{key}={value}" for key, value in sorted(node_labels(ws).items())) or "any label"
     sentence = (
-        f"{len(found)} of {wanted} node(s) with {shown} are in the cluster: bring more of your own (BYO)"
+        f"{len(found)} of {plural(wanted, 'node')} with {shown} in the cluster: bring more of your own (BYO)"
     )
     return PoolStatus(good, False, "NodeNotReady", sentence, FailureClass.TRANSIENT, stage=Stage.LAUNCH)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.planning import Plan
 from include.pools.nodeclaim import storage_gib
@@ -32,7 +33,7 @@ class HandOverPlan:
         if not self.pools:
             return f"The tuning machines are let go: {self.why_not}."
         names = ", ".join(f"{pool.kind} {pool.name}" for pool in self.pools)
-        return f"{len(self.pools)} machine(s) handed over to serving: {names}."
+        return f"{plural(len(self.pools), 'machine')} handed over to serving: {names}."
 
 
 def plan_hand_over(
@@ -75,7 +76,7 @@ def _differs(tuned: Plan, serving: Plan) -> str:
             f"and it was made with {tuned.gpus_per_node} x {tuned.gpu}"
         )
     if serving.node_count != tuned.node_count:
-        return f"serving needs {serving.node_count} machine(s), and {tuned.node_count} tuned"
+        return f"serving needs {plural(serving.node_count, 'machine')}, and {tuned.node_count} tuned"
     if serving.zone and serving.zone != tuned.zone:
         return (
             f"serving asks for zone {serving.zone}, and the machines were asked for in {tuned.zone or 'any'}"
@@ -112,5 +113,5 @@ def _cannot(tuned: Plan, serving: Plan, mine: list[ObservedPool], provider: str)
         if not pool.status.ready or not pool.nodes:
             return f"{which} is not ready"
     if len(mine) != serving.node_count:
-        return f"serving needs {serving.node_count} machine(s), and {len(mine)} are there"
+        return f"serving needs {plural(serving.node_count, 'machine')}, and {len(mine)} are there"
     return ""

@@ -171,7 +171,7 @@ def observed(claim: Object, nodes: Mapping[str, Object]) -> ObservedPool:
     held = ", ".join(meta.get("finalizers") or ())
     going = f"since {meta['deletionTimestamp']}" if deleting(claim) else ""
     if going and held:
-        going += f", held by the finalizer(s) {held}"
+        going += f", held by its finalizers {held}"
     return ObservedPool(
         provider=names.ProviderName.NODE_CLAIM,
         kind=KIND,
@@ -253,7 +253,7 @@ def _status(claim: Object, nodes: Mapping[str, Object]) -> PoolStatus:
     members, offer = (node,) if node else (), offer_of(claim, instance_types(claim))
     problem = _claim_problem(claim) or _node_problem(claim, nodes)
     if problem is None:
-        return PoolStatus(members, True, "NodesReady", f"1 GPU node(s) ready: {node}", offer=offer)
+        return PoolStatus(members, True, "NodesReady", f"1 GPU node ready: {node}", offer=offer)
     stage, reason, message = problem
     return PoolStatus(members, False, reason, message, classify(reason, message), stage=stage, offer=offer)
 

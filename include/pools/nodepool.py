@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import ManifestSettings
@@ -233,7 +234,7 @@ def _judged(
         return refused
     if status is not None and len(own) >= wanted:
         return status
-    message = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {wanted} NodeClaim(s)"
+    message = f"NodePool {live[0]['metadata']['name']} has {len(own)} of {plural(wanted, 'NodeClaim')}"
     return PoolStatus(
         status.nodes if status else (),
         False,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.pools.status import FINAL_CLASSES, INSTANCE_TYPE_LABEL, FailureClass, PoolStatus, Stage
 from include.workspace.api import names
@@ -185,7 +186,7 @@ def node_machine(node: Object) -> PoolMachine:
 def shortfall(pools: Iterable[ObservedPool], wanted: int, kind: str) -> str:
     """What is missing of the machines that are needed, as a sentence without its full stop; "" if nothing."""
     have = sum(pool.size for pool in live(pools))
-    return f"{wanted - have} of {wanted} machine(s) are gone ({kind})" if have < wanted else ""
+    return f"{wanted - have} of {plural(wanted, 'machine')} gone ({kind})" if have < wanted else ""
 
 
 def group_status(pools: Iterable[ObservedPool], kind: str, wanted: int = 1) -> PoolStatus:
@@ -221,7 +222,7 @@ def together(statuses: Sequence[PoolStatus]) -> PoolStatus:
     nodes = tuple(sorted({node for status in statuses for node in status.nodes}))
     troubled = [status for status in statuses if not status.ready]
     if not troubled:
-        sentence = f"{len(nodes)} GPU node(s) ready: {', '.join(nodes)}"
+        sentence = f"{plural(len(nodes), 'GPU node')} ready: {', '.join(nodes)}"
         return PoolStatus(nodes, True, "NodesReady", sentence, offer=statuses[0].offer)
     worst = min(troubled, key=lambda s: (not s.ended, s.failure_class not in FINAL_CLASSES))
     message = worst.message

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from include.contracts.plural import plural
 from include.reconcile import bake as baking
 from include.reconcile import promotion, service
 from include.reconcile.backoff import moment
@@ -146,7 +147,7 @@ def _trouble(builder: DecisionBuilder, found: Mapping[str, Any]) -> str:
     if wrong := str(found.get("breach") or ""):
         return wrong
     if (more := promotion.restarts(builder) - int(found.get("restarts") or 0)) > 0:
-        return f"the server has restarted {more} time(s) since it came"
+        return f"the server has restarted {plural(more, 'time')} since it came"
     if activity is not None and digest in activity.refused:
         pod = builder.case.serving_pods[0]["metadata"]["name"] if builder.case.serving_pods else "its pod"
         return f"the server does not take it; `kubectl logs {pod} -c {names.ADAPTERS_SIDECAR}` says why"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from include.contracts.plural import plural
 from include.ledger import unregistered
 from include.reconcile import attempts, backoff, service
 from include.reconcile.case import SERVING, Case, ended
@@ -185,8 +186,8 @@ def keep_at_zero(builder: DecisionBuilder) -> Decision:
     """Take down what is still there of a service at zero, machines last."""
     case, idle = builder.case, builder.status["idle"]
     message = (
-        f"Nobody asked for {idle['minutes']} minute(s), so it is scaled to zero ({names.SCALE_TO_ZERO}). To start it "
-        "again, change or remove that annotation"
+        f"Nobody asked for {plural(idle['minutes'], 'minute')}, so it is scaled to zero ({names.SCALE_TO_ZERO}). "
+        "To start it again, change or remove that annotation"
     )
     summary = (T.WORKSPACE_READY,) if case.tunes else (T.WORKSPACE_READY, T.WORKSPACE_SUCCEEDED)
     for kind in (T.INFERENCE_READY, *summary):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from include.contracts.plural import plural
 from include.pools.observed import ObservedPool
 from include.reconcile.case import (
     SERVING,
@@ -129,4 +130,6 @@ def scale_down(builder: DecisionBuilder, wanted: int) -> None:
     idle = [pool for pool in pools if not pool.nodes & used]
     idle.sort(key=lambda pool: str(pool.created or ""))
     for pool in idle[: max(0, len(pools) - wanted)]:
-        builder.delete_pool(pool, f"the service needs {wanted} machine(s) and none of its pods is on it")
+        builder.delete_pool(
+            pool, f"the service needs {plural(wanted, 'machine')} and none of its pods is on it"
+        )

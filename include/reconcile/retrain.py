@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from include.contracts.plural import plural
 from include.reconcile import bake as baking
 from include.reconcile import canary, progress, promotion, service
 from include.reconcile.backoff import moment
@@ -259,7 +260,7 @@ def bake(builder: DecisionBuilder, gone: list[str]) -> str:
 def _trouble(builder: DecisionBuilder, found: Mapping[str, Any], counted: Mapping[str, float] | None) -> str:
     """What speaks against a version that is watched, "" for nothing."""
     if (more := promotion.restarts(builder) - int(found.get("restarts") or 0)) > 0:
-        return f"its server has restarted {more} time(s) within the bake time"
+        return f"its server has restarted {plural(more, 'time')} within the bake time"
     if not service.answers(builder.case):
         return "its server stopped being ready within the bake time"
     limits = baking.Limits.of(found.get("limits"))

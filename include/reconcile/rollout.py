@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from include.contracts.plural import plural
 from include.reconcile.pod_problems import container_statuses, problems
 
 
@@ -54,7 +55,9 @@ def rollout_status(
     standing = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     leaving = len(pods) - len(standing)
     if current and updated >= wanted and ready >= wanted and not (leaving and len(standing) < wanted):
-        return RolloutStatus(True, "WorkspaceInferenceStatusSuccess", f"{ready} of {wanted} replica(s) ready")
+        return RolloutStatus(
+            True, "WorkspaceInferenceStatusSuccess", f"{ready} of {plural(wanted, 'replica')} ready"
+        )
     found = [problem for pod in pods for problem in problems(pod)]
     if found:
         first = next((problem for problem in found if problem.failed), found[0])
@@ -63,7 +66,7 @@ def rollout_status(
         return RolloutStatus(False, "ContainerStartError", f"No pod can be created: {refused}")
     if pods:  # the counters of the StatefulSet are a moment older
         ready = min(ready, sum(map(is_ready, standing)))
-    sentence = f"{ready} of {wanted} replica(s) ready"
+    sentence = f"{ready} of {plural(wanted, 'replica')} ready"
     if ready >= wanted:
         late = (
             f"{updated} of them run what was asked for last"

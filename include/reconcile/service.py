@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from include.contracts.plural import plural
 from include.pools import lost_nodes as lost
 from include.pools.observed import PoolMachine, group_status, shortfall
 from include.pools.status import PoolStatus, node_problem
@@ -126,7 +127,8 @@ def scaled_by_hand(case: Case) -> str:
     asked, planned = replicas(case), int(case.status.get("targetNodeCount") or 0)
     if case.stateful_set is None or not case.counts_machines or not planned or asked in (0, planned):
         return ""
-    return f"StatefulSet {case.name} was scaled to {asked} replica(s), and its Workspace has machines for {planned}"
+    scaled = f"StatefulSet {case.name} was scaled to {plural(asked, 'replica')}"
+    return f"{scaled}, and its Workspace has machines for {planned}"
 
 
 def _look_at_machines_again(builder: DecisionBuilder) -> None:
@@ -255,7 +257,7 @@ def _own_nodes(builder: DecisionBuilder) -> None:
     if not wanted:
         return
     reason, message = (
-        troubled[0] if troubled else ("", f"{len(wanted)} GPU node(s) ready: {', '.join(wanted)}")
+        troubled[0] if troubled else ("", f"{plural(len(wanted), 'GPU node')} ready: {', '.join(wanted)}")
     )
     ready = not troubled
     builder.condition(T.NODES_READY, ready, R.NODES_READY if ready else reason, message)

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.contracts.plural import plural
 from include.contracts.redaction import is_signed, redact_url
 from include.workspace.validation.faults import did_you_mean
 
@@ -69,4 +70,6 @@ def refuse(faults: Collection[str]) -> None:
     """Raise with all of the faults, if there are any: before anything is looked up, written or made."""
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
-        raise AirflowFailException(f"This run's conf cannot be used, {len(faults)} fault(s):\n{lines}")
+        raise AirflowFailException(
+            f"This run's conf cannot be used, {plural(len(faults), 'fault')}:\n{lines}"
+        )

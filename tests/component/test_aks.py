@@ -506,7 +506,7 @@ def test_an_evicted_machine_makes_the_pool_unready(azure: AzureThread, machines:
     eventually(lambda: not azure.find(NODE, status.nodes[0]), "the Node is gone")
     unready = machines.observe(KEY)
     assert (unready.ready, unready.failed) == (False, False)
-    assert "1 of 2 node(s) have joined" in unready.message
+    assert "1 of 2 nodes joined" in unready.message
     assert machines.create(wanted(machines)) == wanted(machines).names, "the lost machine is asked for anew"
     eventually(lambda: len(machines.observe(KEY).nodes) == 2 and machines.observe(KEY).ready, "two again")
     assert machines.create(wanted(machines)) == []

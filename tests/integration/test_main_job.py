@@ -164,7 +164,7 @@ class TestQuickStart:
         assert rental.stopped is None
         tasks = {task["task_id"]: task for task in stack.api.tasks("kaito_tune", run_id)}
         assert tasks["release_gpu_pool"]["end_date"] < tasks["publish_adapter"]["start_date"]
-        assert "1 machine(s) handed over to serving" in stack.log(run_id, "release_gpu_pool")
+        assert "1 machine handed over to serving" in stack.log(run_id, "release_gpu_pool")
         assert stack.api.xcom("kaito_tune", run_id, "serve.create_gpu_pool")["made"] == []
         (claim,) = (stack.get(*name.split("/")) for name in stack.claims_of(NAME))
         assert claim["metadata"]["labels"]["kaito.sh/pool"] == "serving"

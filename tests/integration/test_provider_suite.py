@@ -264,7 +264,7 @@ def lose_and_replace(pool: Pool, dead: str) -> None:
     if pool.kind == "byo":
         seen = pool.observe(nodes=3)
         assert (seen.ready, seen.failed) == (False, False)
-        assert "2 of 3 node(s) with app=mine are in the cluster" in seen.message
+        assert "2 of 3 nodes with app=mine in the cluster" in seen.message
         return
     pool.create()
     fresh = until(lambda: s.nodes if (s := pool.observe()).ready else (), "another machine")

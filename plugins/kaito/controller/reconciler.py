@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.reconcile import AddFinalizer, Decision, ReconcileConfig, StartRun, decide
 from include.workspace import Fault
 from include.workspace.status import conditions
@@ -64,7 +65,7 @@ class Outcome:
     unreported: list[Key] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.looked} Workspace(s) looked at, {self.changed} changed, {self.troubled} in trouble"
+        return f"{plural(self.looked, 'Workspace')} looked at, {self.changed} changed, {self.troubled} in trouble"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from airflow.sdk import Asset, BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.observability import stats
 
+from include.contracts.plural import plural
 from include.janitor import Memory, OrphanAction, Rules, Verdict
 from include.workspace.api import names
 from include.workspace.status.transitions import NORMAL, Event
@@ -171,7 +172,7 @@ class SweepOperator(BaseAsyncOperator):
     def _summary(self, verdicts: Sequence[Verdict], done: Sequence[Deletion], *, delete: bool) -> None:
         orphans = [verdict for verdict in verdicts if verdict.orphan]
         ripe = sum(verdict.action == OrphanAction.DELETE for verdict in orphans)
-        message = f"{len(verdicts)} thing(s) looked at, {len(orphans)} orphan(s)"
+        message = f"{plural(len(verdicts), 'thing')} looked at, {plural(len(orphans), 'orphan')}"
         if not delete:
             self.log.info(
                 "%s, %s of them would be deleted now. Dry run: start with delete, or set [kaito] janitor_delete.",

@@ -15,6 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import Machine, NodeLabelsIncomplete, sizing
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.contracts.results import PublishedAdapter
 from include.manifests.weights import is_downloaded
@@ -243,7 +244,7 @@ class PreflightOperator(WorkspaceTask, BaseOperator):
             run = Run(dict(document), None, None, names.run_id_label(run_id))
             self.report(run, phase, verdict, edit=self._note_versions)
         return AirflowFailException(
-            f"Workspace {wanted.namespace}/{wanted.name} cannot run, {len(faults)} fault(s):\n{lines}"
+            f"Workspace {wanted.namespace}/{wanted.name} cannot run, {plural(len(faults), 'fault')}:\n{lines}"
         )
 
     def _apply(self, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseAsyncOperator
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 
+from include.contracts.plural import plural
 from include.workspace.status.gauges import gauges
 from kaito import metrics, settings
 from kaito.controller.dag_runs import AirflowRuns
@@ -98,7 +99,7 @@ def _tell(outcome: Outcome, began: float, handed_over: float) -> None:
 
 def _unreported(outcome: Outcome) -> str:
     some = ", ".join("/".join(key) for key in outcome.unreported[:10])
-    return f"{len(outcome.unreported)} Workspace(s) are looked at again soon: {some}"
+    return f"{plural(len(outcome.unreported), 'Workspace')} to be looked at again soon: {some}"
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.contracts import pooling
+from include.contracts.plural import plural
 from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
 from include.reconcile import surge
@@ -68,7 +69,7 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
         run, plan, adapters = self._read(context)
         for adapter in adapters:
             self.log.info("Adapter %s: %s", adapter["name"], adapter.get("image") or "from its volume")
-        told = f"Rolling out {plan.model} with {len(adapters)} adapter(s)"
+        told = f"Rolling out {plan.model} with {plural(len(adapters), 'adapter')}"
         try:
             live = self.cluster.find(STATEFUL_SET, run.name, run.namespace)
             stateful_set = self._stateful_set(run, plan, adapters, live)

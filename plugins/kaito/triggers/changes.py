@@ -18,6 +18,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 
+from include.contracts.plural import plural
 from include.reconcile import awaits_initial_status, due
 from include.workspace.api import names
 from include.workspace.status import conditions
@@ -287,7 +288,7 @@ class _Wait:
         token = uuid.uuid4().hex[:12]
         keys = None if due_keys is None else sorted(due_keys)
         if due_keys is None:
-            reason = f"{reason}, {len(self.view.workspaces)} Workspace(s)"
+            reason = f"{reason}, {plural(len(self.view.workspaces), 'Workspace')}"
         else:
             shown = [f"{ns}/{name} ({due_keys[ns, name]})" for ns, name in (keys or [])[:SHOWN]]
             reason = ", ".join(shown) + (

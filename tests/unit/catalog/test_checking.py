@@ -223,7 +223,7 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
 class TestCommand:
     def test_sound_presets_exit_with_0(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert command.main(["presets"]) == 0
-        assert capsys.readouterr().out.startswith("OK: 72 models, 116 machines, 3 image(s) in")
+        assert capsys.readouterr().out.startswith("OK: 72 models, 116 machines, 3 images in")
 
     @pytest.mark.parametrize("by", ["argument", "environment"])
     def test_all_faults_of_an_extra_folder_are_printed_and_exit_with_1(
@@ -234,7 +234,7 @@ class TestCommand:
         assert command.main(["presets", *([str(folder)] if by == "argument" else [])]) == 1
         printed = capsys.readouterr()
         assert len(printed.out.splitlines()) == 2
-        assert printed.err == "2 fault(s)\n"
+        assert printed.err == "2 faults\n"
 
     def test_a_wrong_command_line_exits_with_2(self) -> None:
         with pytest.raises(SystemExit) as ended:

@@ -281,7 +281,7 @@ def test_what_was_kept_on_request_stays() -> None:
 
 def test_what_is_going_is_left_to_go() -> None:
     going = {"deletionTimestamp": timestamp(LONG_AGO), "finalizers": ["karpenter.sh/termination"]}
-    assert "held by the finalizer(s) karpenter.sh/termination" in reason(node_claims=[claim(**going)])
+    assert "held by its finalizers karpenter.sh/termination" in reason(node_claims=[claim(**going)])
     assert "its state is Deleting" in reason(agent_pools=[agent_pool(state="Deleting")])
 
 

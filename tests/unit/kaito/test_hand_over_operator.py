@@ -87,7 +87,7 @@ def test_the_machine_that_tuned_is_the_one_that_serves(cluster: FakeCluster, tun
     (joined,) = cluster.list(NODE)
     assert joined["metadata"]["labels"]["kaito.sh/pool"] == "serving"
     told = cluster.condition(NAME, "ResourceReady")
-    sentence = f"1 machine(s) handed over to serving: NodeClaim {machine}."
+    sentence = f"1 machine handed over to serving: NodeClaim {machine}."
     assert (told["status"], told["message"], events(cluster)) == ("True", sentence, [sentence])
     assert create(cluster, "serving").execute(tuned)["made"] == []
 

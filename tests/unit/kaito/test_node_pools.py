@@ -69,7 +69,7 @@ def test_create_is_get_or_create_and_replicas_are_only_raised(cluster: FakeClust
 def test_a_pool_is_ready_when_all_replicas_have_gpus(cluster: FakeCluster) -> None:
     machines = blocking(NodePools, cluster)  # type: ignore[arg-type]
     (name,) = machines.create(wanted(machines, node_count=2))
-    assert machines.observe(KEY).message.endswith("has 0 of 2 NodeClaim(s)")
+    assert machines.observe(KEY).message.endswith("has 0 of 2 NodeClaims")
     ready = ("True", "Ready", "")
     for index in range(2):
         cluster.add(

@@ -92,7 +92,7 @@ class Azure:
 
 
 GAVE_UP = ((), False, "Canceled", "AgentPool p: Azure says Canceled", FailureClass.TRANSIENT, {"ended": True})
-READY = (("n",), True, "NodesReady", "1 GPU node(s) ready: n", {})
+READY = (("n",), True, "NodesReady", "1 GPU node ready: n", {})
 BUSY = AksError(503, "ServiceUnavailable", "try later")
 DENIED = AksError(403, "AuthorizationFailed", "Grant the role")
 
@@ -101,7 +101,7 @@ DENIED = AksError(403, "AuthorizationFailed", "Grant the role")
     ("script", "well", "words"),
     [
         ((GAVE_UP,), False, "AgentPool p: Azure says Canceled"),
-        ((BUSY, READY), True, "1 GPU node(s) ready"),
+        ((BUSY, READY), True, "1 GPU node ready"),
         ((DENIED,), False, "auth: AuthorizationFailed: Grant the role"),
     ],
 )

@@ -314,7 +314,7 @@ def test_byo_nodes_are_looked_at(cluster: FakeCluster, nodes: list[dict[str, Any
         cluster.add(NODE, one)
     with pytest.raises(AirflowFailException, match=words) as refused:
         preflight(cluster, {"name": "workspace-tuning-phi-3"})
-    assert "1 fault(s)" in str(refused.value)
+    assert "1 fault:" in str(refused.value)
 
 
 @pytest.mark.usefixtures("brought_along")

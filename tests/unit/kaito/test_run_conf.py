@@ -48,7 +48,7 @@ def test_a_run_without_a_workspace_says_how_to_name_one(params: dict[str, Any]) 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(AirflowFailException) as refused:
         refuse(["a: one", "b: two"])
-    assert "2 fault(s)" in str(refused.value)
+    assert "2 faults" in str(refused.value)
     assert "a: one" in str(refused.value)
     assert "b: two" in str(refused.value)
 

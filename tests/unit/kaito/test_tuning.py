@@ -59,7 +59,7 @@ def comes_up(cluster: FakeCluster) -> None:
 
 def comes_back_to_work(tune: TuneOperator, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: None)
-    tune.machines_came(context, {"ready": True, "message": "1 GPU node(s) ready: n1"})
+    tune.machines_came(context, {"ready": True, "message": "1 GPU node ready: n1"})
     assert tune.pod_template_dict is not None
 
 
@@ -216,7 +216,7 @@ async def test_the_wait_comes_back_to_its_task(
     assert (await ending(waits[1])).payload["missing"] is True
     have_machine(cluster)
     event = await ending(LostMachinesTrigger(**WHICH, purpose="tuning"))
-    assert event.payload == {"ready": True, "message": "1 GPU node(s) ready: n1", "offer": ""}
+    assert event.payload == {"ready": True, "message": "1 GPU node ready: n1", "offer": ""}
 
 
 # -- a machine that falls silent -------------------------------------------------------------------------------------

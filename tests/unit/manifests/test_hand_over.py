@@ -68,7 +68,7 @@ def decided(*pools: ObservedPool, tuned: dict[str, Any] | None = None, **serving
 def test_the_machine_that_serving_would_ask_for_goes_over() -> None:
     found = decided()
     assert [pool.name for pool in found.pools] == ["a"]
-    assert str(found) == "1 machine(s) handed over to serving: NodeClaim a."
+    assert str(found) == "1 machine handed over to serving: NodeClaim a."
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_it_fits(tuned: dict[str, Any], serving: dict[str, Any]) -> None:
         ({}, {"gpus_per_node": 2}, "serving uses 2 x NVIDIA A100"),
         ({"gpus_per_node": 2}, {}, "made with 2 x NVIDIA A100"),
         ({}, {"gpu": "NVIDIA A100 MIG 3g.40gb"}, "uses 1 x NVIDIA A100 MIG 3g.40gb"),
-        ({}, {"node_count": 2}, "needs 2 machine(s), and 1 tuned"),
+        ({}, {"node_count": 2}, "needs 2 machines, and 1 tuned"),
         ({}, {"zone": "1"}, "asks for zone 1, and the machines were asked for in any"),
         ({"zone": "2"}, {"zone": "1"}, "asks for zone 1, and the machines were asked for in 2"),
         ({"capacity_type": "spot"}, {}, "asks for the usual terms, and the machines came at spot terms"),
@@ -122,7 +122,7 @@ def test_machines_that_serving_would_not_ask_for_are_let_go(
         ([machine(offer="Standard_NC6s_v3")], "asked for as Standard_NC6s_v3"),
         ([machine(single=False, kind="NodePool")], "a NodePool cannot change its purpose"),
         ([machine(provider="aks", kind="agent pool")], "is of the provider aks"),
-        ([machine(), machine("b")], "needs 1 machine(s), and 2 are there"),
+        ([machine(), machine("b")], "needs 1 machine, and 2 are there"),
         ([machine(), machine("s", purpose="serving")], "there are serving machines already (NodeClaim s)"),
     ],
 )

@@ -189,7 +189,7 @@ def test_more_machines_than_the_model_takes_are_not_made_and_that_is_said() -> N
     document["resource"]["count"] = 3
     made = plan(parse_workspace(document), CATALOG)
     assert made.node_count == 1
-    assert any("resource.count is 3, but 1 hold(s) the model" in warning for warning in made.warnings)
+    assert any("resource.count is 3, but 1 will do" in warning for warning in made.warnings)
 
 
 def test_an_author_who_asks_for_trust_gets_one_machine_and_a_warning() -> None:

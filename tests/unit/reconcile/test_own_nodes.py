@@ -59,8 +59,8 @@ def test_enough_nodes_that_match_are_ready_whatever_the_others_are() -> None:
         (node("n", offers=1), Stage.DRIVER, "Node n has 2 GPUs by its labels and offers 1"),
         (node("n", **{"nvidia.com/gpu.memory": "?"}), Stage.DRIVER, "nvidia.com/gpu.memory"),
         ({**node("n"), "spec": {"unschedulable": True}}, Stage.BOOT, "kubectl uncordon n"),
-        (node("n", app="y"), Stage.LAUNCH, "0 of 1 node(s) with app=x"),
-        (node("n", **{names.WORKSPACE: "other"}), Stage.LAUNCH, "0 of 1 node(s)"),
+        (node("n", app="y"), Stage.LAUNCH, "0 of 1 node with app=x"),
+        (node("n", **{names.WORKSPACE: "other"}), Stage.LAUNCH, "0 of 1 node"),
     ],
 )
 def test_a_node_that_cannot_take_the_work_is_waited_for(one: Any, stage: Stage, words: str) -> None:

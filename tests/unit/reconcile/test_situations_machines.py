@@ -107,10 +107,10 @@ def pod(*, ready: str = "True", going: bool = False, node: str = "n", **status: 
         (
             [pod(ready="False")],
             {},
-            f"0 of 1 replica(s) ready: pod {NAME}-0 runs on Node n, which does not report",
+            f"0 of 1 replica ready: pod {NAME}-0 runs on Node n, which does not report",
         ),
-        ([pod(going=True)], {"readyReplicas": 1}, f"0 of 1 replica(s) ready: pod {NAME}-0 is being deleted"),
-        ([pod()], {"readyReplicas": 1, "updatedReplicas": 0}, "1 of 1 replica(s) ready, but 0 of them run"),
+        ([pod(going=True)], {"readyReplicas": 1}, f"0 of 1 replica ready: pod {NAME}-0 is being deleted"),
+        ([pod()], {"readyReplicas": 1, "updatedReplicas": 0}, "1 of 1 replica ready, but 0 of them run"),
         ([pod()], {"readyReplicas": 1, "observedGeneration": 0}, "but the change is not rolled out yet"),
         (
             [pod(ready="False", node="", phase="Pending", containerStatuses=[])],
@@ -120,9 +120,9 @@ def pod(*, ready: str = "True", going: bool = False, node: str = "n", **status: 
         (
             [pod(ready="False", phase="Pending", containerStatuses=[])],
             {"readyReplicas": 1, "updatedReplicas": 0},
-            f"0 of 1 replica(s) ready: pod {NAME}-0 is starting on Node n",
+            f"0 of 1 replica ready: pod {NAME}-0 is starting on Node n",
         ),
-        ([], {}, "0 of 1 replica(s) ready: the pod is being made"),
+        ([], {}, "0 of 1 replica ready: the pod is being made"),
     ],
 )
 def test_a_service_that_does_not_answer_says_what_its_pod_does(
@@ -148,7 +148,7 @@ def test_a_service_that_is_scaled_by_hand_goes_back_and_says_why() -> None:
     decision = story.reconcile()
     told = [event for event in decision.events if event.reason == "ScaledByHand"]
     assert [event.type for event in told] == ["Warning"]
-    assert "scaled to 2 replica(s), and its Workspace has machines for 1: it goes back" in told[0].message
+    assert "scaled to 2 replicas, and its Workspace has machines for 1: it goes back" in told[0].message
     assert told[0].once
     story.lives(lambda s: ready(s) and s.cluster.find("StatefulSet", NAME)["spec"]["replicas"] == 1)
     assert not [event for event in story.reconcile().events if event.reason == "ScaledByHand"]
@@ -163,7 +163,7 @@ def test_a_machine_that_is_lost_is_no_scaling_by_hand() -> None:
     assert "ScaledByHand" not in {event.reason for event in decision.events}
     told = condition(story.status, "WorkspaceReady")
     assert told is not None
-    assert "1 of 1 machine(s) are gone" in told["message"]
+    assert "1 of 1 machine gone" in told["message"]
 
 
 def test_a_broken_edit_leaves_no_promise_of_the_run_before() -> None:

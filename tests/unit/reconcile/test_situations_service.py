@@ -238,10 +238,10 @@ def node_pool(replicas: int = 1, purpose: str = "serving", **meta: Any) -> Obj:
 @pytest.mark.parametrize(
     ("pools", "told"),
     [
-        ([], "1 of 1 machine(s) are gone (NodePool)"),
-        ([node_pool(deletionTimestamp="2026-11-23T12:00:00Z")], "1 of 1 machine(s) are gone (NodePool)"),
-        ([node_pool(purpose="tuning")], "1 of 1 machine(s) are gone (NodePool)"),
-        ([node_pool(0)], "1 of 1 machine(s) are gone (NodePool)"),
+        ([], "1 of 1 machine gone (NodePool)"),
+        ([node_pool(deletionTimestamp="2026-11-23T12:00:00Z")], "1 of 1 machine gone (NodePool)"),
+        ([node_pool(purpose="tuning")], "1 of 1 machine gone (NodePool)"),
+        ([node_pool(0)], "1 of 1 machine gone (NodePool)"),
         ([node_pool()], ""),
         (None, ""),
     ],
@@ -272,7 +272,7 @@ def test_one_machine_of_two_is_not_all_of_them() -> None:
     story.cluster.put("Workspace", {**story.ws, "status": {**story.status, "targetNodeCount": 2}})
     look = story.look()
     builder = DecisionBuilder(Case(look.workspace, look.observed, look.now, RECONCILE_CONFIG))
-    assert service.observe(builder) == ["1 of 2 machine(s) are gone (NodeClaim)"]
+    assert service.observe(builder) == ["1 of 2 machines gone (NodeClaim)"]
     told = condition(builder.status, "ResourceReady")
     assert told is not None
     assert (told["status"], told["reason"]) == ("False", "NodeClaimMissing")

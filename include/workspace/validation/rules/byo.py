@@ -19,6 +19,7 @@ from include.catalog import (
     sizing,
 )
 from include.catalog.models import GIB
+from include.contracts.plural import plural
 from include.workspace.api import names
 from include.workspace.api.models import Partition, Workspace
 from include.workspace.api.selector import node_labels
@@ -143,7 +144,7 @@ def _fit(ws: Workspace, machine: Machine, nodes: int, catalog: Catalog, policy: 
     together = used * machine.gpus * machine.gpu_memory_bytes
     if model.weights_bytes > together:
         message = (
-            f"{model.name} has {sizing.gib(model.weights_bytes)} of weights, but {used} node(s) with "
+            f"{model.name} has {sizing.gib(model.weights_bytes)} of weights, but {plural(used, 'node')} with "
             f"{machine.gpus} x {machine.gpu} have {sizing.gib(together)}"
         )
         yield Fault(SELECTOR, None, "R15", message, "select larger nodes")

@@ -1,0 +1,34 @@
+"""Nothing that a person reads leaves the plural to the reader."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from include.contracts.plural import plural
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes"), ("1", "1 node"), ("0.5", "0.5 nodes")],
+)
+def test_one_is_one_and_more_are_more(number: object, words: str) -> None:
+    assert plural(number, "node") == words
+
+
+def test_no_sentence_of_ours_says_node_s_in_brackets() -> None:
+    """`fault(s)`, `node(s)`: the number is known wherever the sentence is made. http(s) is another matter."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("include", "plugins", "dags", "demo")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(?<=[a-z])(?<!http)\(s\)", node.value)
+    ]
+    assert found == []
