@@ -86,12 +86,14 @@ def page(
 ) -> Page:
     """The page of one Workspace as of `now`.
 
-    :param events: the Kubernetes Events about it.
+    :param events: the Kubernetes Events about it, or about an earlier Workspace of its name.
     :param requests_per_second: of its service, None where that is not known.
     """
     status, meta = workspace.get("status") or {}, workspace["metadata"]
     row = fleet.row(workspace, now, requests_per_second)
-    run = status.get("run") or {}
+    run, uid = status.get("run") or {}, meta.get("uid")
+    # Those of an earlier Workspace of its name are kept for an hour after it has gone.
+    events = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
     return Page(
         row=row,
         cells=fleet.cells(row, now),

@@ -84,8 +84,6 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
     """Return one Workspace, its Events, and those of its runs that the user may see."""
     cluster = cluster_of(request)
     live, events = await asyncio.gather(cluster.workspace(namespace, name), cluster.events(namespace, name))
-    uid = live["metadata"].get("uid")
-    own = [one for one in events if (one.get("involvedObject") or {}).get("uid", uid) == uid]
     found = await asyncio.to_thread(_runs, live, user, DagAccessEntity.TASK_INSTANCE)
     told = await asyncio.to_thread(_told, found, user)
     now = datetime.now(UTC)
@@ -96,7 +94,7 @@ async def workspace(request: Request, user: BaseUser, namespace: str, name: str)
         stages.append(Stages(run, bars(run.tasks, mine, now, run.queued)))
     meter = meter_of(request)
     meter.look_at(live)
-    seen = page(live, own, now, meter.rate(_key(live)))
+    seen = page(live, events, now, meter.rate(_key(live)))
     return Shown(live, seen, stages, data_report(told.dataset, told.samples), evaluation(told.evaluation))
 
 

@@ -46,6 +46,16 @@ def test_the_yaml_is_what_may_be_applied_again() -> None:
     assert written["tuning"]["method"] == "qlora"
 
 
+def test_events_of_an_earlier_workspace_of_the_name_are_not_its_own() -> None:
+    found = ended()
+    uid = found["metadata"]["uid"]
+    events = [
+        {"message": word, "reason": "R", "type": "Normal", "involvedObject": about}
+        for word, about in (("mine", {"uid": uid}), ("earlier", {"uid": "another"}), ("unnamed", {}))
+    ]
+    assert {one.message for one in page(found, events, NOW).events} == {"mine", "unnamed"}
+
+
 @pytest.mark.parametrize(
     ("nodes", "claims", "told"),
     [
