@@ -14,6 +14,7 @@ from include.catalog import Catalog, Machine, Model, engines, sizing
 from include.catalog.machines import unlisted
 from include.contracts import sharding
 from include.contracts.methods import TuningMethod
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.planning import precision, throughput
 from include.planning.inference_config import asked_context, asked_pooling
@@ -225,7 +226,7 @@ def _nodes(
     needed = sizing.total(sizing.serving_memory(model, machine, context))
     short = (
         f"serving {model.name} with a context of {context:,} tokens needs {sizing.gib(needed)} on each of "
-        f"{machine.gpus} GPU(s) of one {machine.name}, but one {machine.gpu} has {sizing.room(machine)}"
+        f"{plural(machine.gpus, 'GPU')} of one {machine.name}, but one {machine.gpu} has {sizing.room(machine)}"
     )
     count = sizing.group_nodes if runtime == VLLM else sizing.exact_nodes
     try:

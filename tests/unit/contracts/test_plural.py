@@ -29,6 +29,6 @@ def test_no_sentence_of_ours_says_node_s_in_brackets() -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if re.search(r"(?<=[a-z])(?<!http)\(s\)", node.value)
+        if re.search(r"(?<=[A-Za-z])(?<!http)\(s\)", node.value)
     ]
     assert found == []

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from include.catalog import sizing
 from include.contracts.methods import METHODS
+from include.contracts.plural import plural
 from include.contracts.purpose import Purpose
 from include.workspace.api import names
 from include.workspace.api.selector import as_label, asked_labels, node_labels
@@ -153,8 +154,8 @@ def serving_fits(context: Context) -> Iterator[Fault]:
         return
     needed = sizing.total(sizing.serving_memory(model, machine))
     message = (
-        f"serving {model.name} needs about {sizing.gib(needed)} on each of {machine.gpus} GPU(s) of one node, but "
-        f"one {machine.gpu} has {sizing.room(machine)}"
+        f"serving {model.name} needs about {sizing.gib(needed)} on each of "
+        f"{plural(machine.gpus, 'GPU')} of one node, but one {machine.gpu} has {sizing.room(machine)}"
     )
     if context.runtime == "vllm":
         try:
