@@ -144,7 +144,7 @@ async def test_a_dry_run_reports_and_deletes_nothing(
     assert {row["verdict"] for row in found["orphans"]} == {"delete"}
     assert await sweeper.left() == before
     assert "Workspace default/gone is gone" in log
-    assert "3 orphan(s), 3 of them would be deleted now. Dry run" in log
+    assert "3 orphans, 3 of them would be deleted now. Dry run" in log
     assert f"PersistentVolumeClaim default/{LIVE}-work" in log
     assert sweeper.metrics == []
 

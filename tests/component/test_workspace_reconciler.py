@@ -47,7 +47,7 @@ async def test_first_sight_of_a_workspace(cluster: Installed) -> None:
     outcome = await cluster.look()
     seen = await cluster.get()
     run_id = names.attempt_run_id(made, 1)
-    assert str(outcome) == "1 Workspace(s) looked at, 1 changed, 0 in trouble"
+    assert str(outcome) == "1 Workspace looked at, 1 changed, 0 in trouble"
     assert names.FINALIZER in seen["metadata"]["finalizers"]
     assert seen["status"]["run"]["id"] == run_id
     assert seen["status"]["state"] == "Pending"
