@@ -150,6 +150,8 @@ SENTENCES: Mapping[str, str] = {
     "F50": "Annotation kaito.sh/dataset-identity is a ServiceAccount that [kaito] dataset_identities names; the "
     "dataset is of s3, gs or abfs, without an endpoint and without kaito.sh/dataset-secret.",
     "F52": "Annotation kaito.sh/tracking-secret is a Secret's name, on a Workspace with a tuning.",
+    "F61": "Annotation kaito.sh/signing-secret is a Secret's name, on a tuning that pushes its adapter; it is there "
+    "where [kaito] adapter_public_keys lets signed adapters be served only.",
     "F51": "Annotation kaito.sh/tuning-objective is sft, dpo or kto, on a Workspace with a tuning.",
     "D1": "Annotation kaito.sh/retrain-schedule is a cron expression of five fields that fires some day, or @data.",
     "D2": "Annotation kaito.sh/retrain-timezone is a time zone of the IANA database, and there is a schedule.",
@@ -179,6 +181,7 @@ SENTENCES: Mapping[str, str] = {
     "P41": "The Secret that kaito.sh/api-key names exists and has the key API_KEY.",
     "P49": "The Secret that kaito.sh/dataset-secret names exists and has the keys that the dataset's URLs need.",
     "P52": "The Secret that kaito.sh/tracking-secret names exists and has MLFLOW_TRACKING_URI or WANDB_API_KEY.",
+    "P61": "The Secret that kaito.sh/signing-secret names exists and has cosign.key.",
     "P5": "ConfigMaps that a Workspace names exist and hold the config file.",
 }
 

@@ -98,6 +98,7 @@ class PublishedAdapter(Result):
     :param volume: whether it stays on its output volume, so that there is no image.
     :param reproduce: the record of the training, by its digest, where one was pushed beside the image.
     :param learnt: the digests of the rows that it has learnt from, likewise.
+    :param signature: the manifest of its signatures, by digest, where it was signed.
     """
 
     image: str | None = None
@@ -106,6 +107,7 @@ class PublishedAdapter(Result):
     volume: bool = False
     reproduce: str | None = None
     learnt: str | None = None
+    signature: str | None = None
 
 
 class EvaluationResult(Result):

@@ -69,6 +69,11 @@ def env(**values: str | int | None) -> list[Manifest]:
     return [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
 
 
+def trusted_keys(settings: ManifestSettings) -> list[Manifest]:
+    """The public keys of which one must have signed an adapter that is served, where the installation names any."""
+    return env(ADAPTER_PUBLIC_KEYS=settings.adapter_public_keys or None)
+
+
 def env_from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 

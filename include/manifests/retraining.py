@@ -34,6 +34,7 @@ TAKEN_OVER = (
     names.HELD_OUT,
     names.TUNING_OBJECTIVE,
     names.TRACKING,
+    names.SIGNING,
     names.DATASET_CREDENTIALS,
     names.DATASET_IDENTITY,
 )

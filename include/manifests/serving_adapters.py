@@ -138,7 +138,7 @@ def _pulled(
             f"adapter-{index}",
             "adapter",
             settings,
-            variables=[*variables, *access.variables],
+            variables=[*variables, *access.variables, *pods.trusted_keys(settings)],
             mounts=[mount("adapters", ADAPTERS_PATH), *access.mounts],
             arguments=["pull"],
         )
@@ -168,7 +168,12 @@ def _followed(found: Parts, ws: Workspace, settings: ManifestSettings, adapters:
             name,
             "adapter",
             settings,
-            variables=[*shared, *pods.listen(settings), *access.variables],
+            variables=[
+                *shared,
+                *pods.listen(settings),
+                *access.variables,
+                *pods.trusted_keys(settings),
+            ],
             mounts=mounts,
             arguments=[command],
         )

@@ -31,6 +31,7 @@ class ManifestSettings:
     for each further GPU, unless `gpu_pod_memory_limit` says otherwise. `tmp_size_limit` bounds a pod's /tmp;
     `step_timeout_minutes` the time of the steps that wait for others' servers, dataset and adapter.
     `dataset_samples` lets the first rows of a dataset go to whoever may see a run's XComs, masked and cut.
+    `adapter_public_keys` are public keys in PEM: an adapter is served when one of them has signed it ("": any is).
     `own_pool_only` keeps pods on the nodes made for their Workspace; off where nodes are BYO (bring your own).
     """
 
@@ -57,6 +58,7 @@ class ManifestSettings:
     pod_egress: str = "public"  # or "open": see include.manifests.egress
     dataset_max_bytes: int | None = None
     dataset_samples: bool = True
+    adapter_public_keys: str = ""
     gpu_image: str = ""
     tools_image: str = ""
     serving_runtimes: tuple[str, ...] = RUNTIMES

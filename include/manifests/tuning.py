@@ -285,7 +285,7 @@ def adapter_pod(
         EVALUATION_DIR=posixpath.dirname(f"{RESULTS_PATH}/{report[0]}") if report else None,
         EVALUATION_DIGEST=report[1] if report else None,
     )
-    variables += access.variables
+    variables += [*access.variables, *_signing(workspace, settings)]
     mounts = [mount("work", RESULTS_PATH, sub_path="results", read_only=True), *access.mounts]
     volumes = [work_of(workspace), *access.volumes]
     main = pods.container(
@@ -294,6 +294,18 @@ def adapter_pod(
     return step_pod(
         workspace, "adapter", run_id, _in_time(pods.pod_spec(settings, [main], volumes), settings)
     )
+
+
+def _signing(ws: Workspace, settings: ManifestSettings) -> list[Manifest]:
+    """The key that signs the adapter, where the Workspace names a Secret with one."""
+    secret = ws.annotations.get(names.SIGNING)
+    if not secret:
+        return []
+    return [
+        pods.env_from_secret("SIGNING_KEY", secret, access.SIGNING_KEY),
+        pods.env_from_secret("SIGNING_PASSWORD", secret, access.SIGNING_PASSWORD, optional=True),
+        *pods.trusted_keys(settings),
+    ]
 
 
 def _in_time(spec: Manifest, settings: ManifestSettings) -> Manifest:

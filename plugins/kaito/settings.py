@@ -11,6 +11,7 @@ import re
 import socket
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
@@ -142,6 +143,7 @@ def policy() -> Policy:
             )
         given["cloud"] = cloud
     return Policy(
+        signed_adapters=bool(made.adapter_public_keys),
         allowed_networks=made.allowed_networks,
         insecure_registries=made.insecure_registries,
         byo=_text("pool_provider").lower() == ProviderName.BYO,
@@ -296,6 +298,7 @@ def manifest_settings() -> ManifestSettings:
     for key in _SWITCHES:
         if text := _text(key):
             given[key] = _switch(key, text)
+    given |= _public_keys(_text("adapter_public_keys"))
     try:
         NetworkPolicy.of(given.get("allowed_networks", ()))
     except ValueError as error:
@@ -303,6 +306,26 @@ def manifest_settings() -> ManifestSettings:
     made = replace(ManifestSettings.defaults(load_catalog()), **_own_image(given), **given)
     _check_limits(made)
     return made
+
+
+def _public_keys(text: str) -> dict[str, str]:
+    """Return the setting with the keys in PEM, which it holds itself or names a file of; nothing where unset."""
+    if not text:
+        return {}
+    pem = text
+    if "-----BEGIN" not in text:
+        try:
+            pem = Path(text).read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"Airflow setting [{SECTION}] adapter_public_keys: the file {text!r} cannot be read: {error}."
+            ) from None
+    if "-----BEGIN PUBLIC KEY-----" not in pem:
+        raise ValueError(
+            f"Airflow setting [{SECTION}] adapter_public_keys must hold public keys in PEM, such as cosign.pub, or "
+            "name a file with them."
+        )
+    return {"adapter_public_keys": pem.strip() + "\n"}
 
 
 def _own_image(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from include.workloads.oci.registry import RegistryClient
 from include.workloads.oci.transfers import put_big_blob
 from include.workloads.oci.trial import PushRefused, try_push
 from tests.support.adapters import write_adapter
+from tests.support.cosign import key_pair
 from tests.support.real_registry import PASSWORD, USER, RealRegistry, running
 
 pytestmark = [
@@ -476,3 +477,44 @@ def until(met: Callable[[], bool], seconds: float = 60) -> None:
     while not met():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_signed_adapter_is_served_where_keys_are_named_and_no_other(
+    registry: RealRegistry, workload, adapter: Path, tmp_path: Path
+):
+    key, public = key_pair("its password")
+    _, stranger = key_pair()
+    image = f"{registry.host}/team/signed:0.0.1"
+    signing = {"SIGNING_KEY": key, "SIGNING_PASSWORD": "its password"}
+
+    def pull(reference: str, keys: str) -> Outcome:
+        return workload(
+            "include.workloads.adapter",
+            "pull",
+            ADAPTER_IMAGE=reference,
+            ADAPTER_NAME="phi",
+            ADAPTERS_DIR=str(tmp_path / "adapters"),
+            ADAPTER_PUBLIC_KEYS=keys,
+        )
+
+    untrusted = push(workload, adapter, image, **signing, ADAPTER_PUBLIC_KEYS=stranger)
+    assert (untrusted.code, "none of [kaito] adapter_public_keys" in untrusted.output) == (64, True)
+    unsigned = push(workload, adapter, f"{registry.host}/team/signed:unsigned")
+    refused = pull(unsigned.result["reference"], public)
+    assert (refused.code, "has no signature" in refused.output) == (65, True), refused.output
+    assert not (tmp_path / "adapters" / "phi").exists()
+
+    pushed = push(workload, adapter, image, **signing, ADAPTER_PUBLIC_KEYS=public)
+    assert pushed.code == 0, pushed.output
+    again = push(workload, adapter, image, **signing)
+    assert again.result == {**pushed.result, "pushed": False}
+    tag = pushed.result["digest"].replace(":", "-")
+    _, headers = registry.get(
+        f"team/signed/manifests/{tag}.sig", "application/vnd.oci.image.manifest.v1+json"
+    )
+    assert headers["Docker-Content-Digest"] == pushed.result["signature"]
+
+    assert pull(pushed.result["reference"], stranger).code == 65
+    pulled = pull(image, stranger + public)
+    assert pulled.code == 0, pulled.output
+    assert pulled.result["digest"] == pushed.result["digest"]

@@ -38,6 +38,7 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("U7", {"tuning.input.urls": ["s3://rows/x?endpoint=http://169.254.169.254"]}, "tuning.input.urls[0]"),
     ("U7", {"tuning.input.urls": ["hf://datasets/a/b/../c"]}, "tuning.input.urls[0]"),
     ("F52", {"metadata.annotations": {"kaito.sh/tracking-secret": "My Secret"}}, "metadata.annotations[kaito.sh/tracking-secret]"),
+    ("F61", {"metadata.annotations": {"kaito.sh/signing-secret": "My Secret"}}, "metadata.annotations[kaito.sh/signing-secret]"),
     ("F51", {"metadata.annotations": {"kaito.sh/tuning-objective": "ppo"}}, "metadata.annotations[kaito.sh/tuning-objective]"),
     ("F51", {"metadata.annotations": {"kaito.sh/tuning-objective": ""}}, "metadata.annotations[kaito.sh/tuning-objective]"),
     ("F18", {"metadata.annotations": {"kaito.sh/budget-usd": "lots"}}, "metadata.annotations[kaito.sh/budget-usd]"),

@@ -23,7 +23,7 @@ from typing import Any
 from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.engine import Engine, EngineAway, EngineRefused, VllmEngine
 from include.workloads.adapter.layout import FILES
-from include.workloads.adapter.pull import MAX_ADAPTER_BYTES, pull_image
+from include.workloads.adapter.pull import MAX_ADAPTER_BYTES, pull_image, trusted_keys
 from include.workloads.adapter.versions import (
     FAILED,
     LOADING,
@@ -53,7 +53,9 @@ Pull = Callable[[str, Path], str]
 def pull_version(image: str, folder: Path) -> str:
     """Fill an empty folder with an adapter image's files; returns the image's digest. Raises the contract's errors."""
     reference = read_reference(image)
-    pulled = pull_image(connect(reference), folder, lambda path: str(path) in FILES, MAX_ADAPTER_BYTES)
+    pulled = pull_image(
+        connect(reference), folder, lambda path: str(path) in FILES, MAX_ADAPTER_BYTES, trusted_keys()
+    )
     check_adapter(folder, f"The adapter image {reference}")
     return pulled.digest
 

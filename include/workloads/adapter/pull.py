@@ -18,7 +18,9 @@ from typing import Any
 
 from include.contracts.image_reference import ImageReference
 from include.workloads.adapter.check import check_adapter
+from include.workloads.adapter.cosign_keys import public_keys
 from include.workloads.adapter.layout import FILES
+from include.workloads.adapter.signing import PublicKeys, require_signature
 from include.workloads.contract import UserConfigError, UserDataError, file_write_error, required
 from include.workloads.oci.manifests import digest_in, find_manifest
 from include.workloads.oci.registry import RegistryClient
@@ -41,10 +43,23 @@ class Pulled:
     annotations: dict[str, Any]
 
 
-def pull_image(client: RegistryClient, target: Path, wanted: Wanted, max_bytes: int) -> Pulled:
-    """Unpack the wanted files under the image's /data into `target`, an existing folder."""
+def trusted_keys() -> PublicKeys:
+    """The keys of ADAPTER_PUBLIC_KEYS, one of which must have signed what is served; none where it is not set."""
+    pem = os.environ.get("ADAPTER_PUBLIC_KEYS", "")
+    return public_keys(pem) if pem else ()
+
+
+def pull_image(
+    client: RegistryClient, target: Path, wanted: Wanted, max_bytes: int, keys: PublicKeys = ()
+) -> Pulled:
+    """Unpack the wanted files under the image's /data into `target`, an existing folder.
+
+    :param keys: one of them must have signed the image; none: whether it is signed is not asked.
+    """
     reference = client.reference
     manifest = find_manifest(client)
+    if keys:
+        require_signature(client, manifest.digest, keys)
     document = manifest.document
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".layers-") as folder:
         diff_ids = _diff_ids(client, document, Path(folder))
@@ -115,7 +130,9 @@ def _pull_into(reference: ImageReference, name: str, adapters: Path, work: Path)
     log.info("pulling adapter %s from %s", name, reference)
     fresh = work / "new"
     fresh.mkdir()
-    pulled = pull_image(connect(reference), fresh, lambda path: str(path) in FILES, MAX_ADAPTER_BYTES)
+    pulled = pull_image(
+        connect(reference), fresh, lambda path: str(path) in FILES, MAX_ADAPTER_BYTES, trusted_keys()
+    )
     config = check_adapter(fresh, f"The adapter image {reference}")
     final = adapters / name
     if final.exists():

@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from include.contracts import adapter_record
 from include.workloads.adapter.check import check_adapter
+from include.workloads.adapter.cosign_keys import is_one_of, private_key
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
+from include.workloads.adapter.pull import trusted_keys
 from include.workloads.adapter.referrer import push_record, push_report
+from include.workloads.adapter.signing import provenance, sign_image
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
 from include.workloads.oci.media import OCI_MANIFEST, sha256
 from include.workloads.oci.registry import RegistryClient
@@ -31,16 +36,19 @@ def push_adapter() -> dict[str, Any]:
     reference = read_reference(required("ADAPTER_IMAGE"))
     if reference.digest:
         raise UserConfigError(f"{reference} names a digest; an image is pushed to a tag, such as :0.0.1.")
-    annotations = _annotations()
+    annotations, key = _annotations(), _signing_key()
     check_adapter(folder, f"The adapter folder {folder}")
     client = connect(reference)
     try:
         image = build_image(folder, annotations)
         _check_weights(folder, image)
         log.info("adapter image %s, %.1f MiB", image.digest, image.size / (1 << 20))
+        records = folder.parent / adapter_record.FOLDER
+        # Before the tag moves: whoever serves only what is signed must not meet it without.
+        signature = _sign(client, image, key, records, annotations) if key else None
         pushed = push_image(client, image)
         subject = {"mediaType": OCI_MANIFEST, "digest": image.digest, "size": len(image.manifest)}
-        record = push_record(client, folder.parent / adapter_record.FOLDER, subject, image.weights_sha256)
+        record = push_record(client, records, subject, image.weights_sha256)
         report = _report(client, subject)
     except OSError as error:
         raise file_write_error(error, f"the adapter in {folder}", folder) from None
@@ -52,11 +60,45 @@ def push_adapter() -> dict[str, Any]:
         "size": image.size,
         "layer_digest": image.layer.digest,
         "pushed": pushed,
+        **({"signature": signature} if signature else {}),
         **({"report": report} if report else {}),
         **({"reproduce": reference.by_digest(record["record"])} if record.get("record") else {}),
         **({"dataset_report": record["dataset_report"]} if record.get("dataset_report") else {}),
         **({"learnt": reference.by_digest(record["rows"])} if record.get("rows") else {}),
     }
+
+
+def _signing_key() -> ec.EllipticCurvePrivateKey | None:
+    """The key of SIGNING_KEY, where it is set. UserConfigError where those who serve would not trust it."""
+    pem = os.environ.get("SIGNING_KEY", "")
+    if not pem:
+        return None
+    key, trusted = private_key(pem, os.environ.get("SIGNING_PASSWORD", "")), trusted_keys()
+    if trusted and not is_one_of(key.public_key(), trusted):
+        raise UserConfigError(
+            "The key of kaito.sh/signing-secret is none of [kaito] adapter_public_keys: the adapter could not be "
+            "served. Name a Secret with a key that is trusted."
+        )
+    return key
+
+
+def _sign(
+    client: RegistryClient,
+    image: AdapterImage,
+    key: ec.EllipticCurvePrivateKey,
+    records: Path,
+    annotations: Mapping[str, str],
+) -> str:
+    """Sign the image and where it comes from, the latter as far as the record is of this adapter."""
+    try:
+        record = json.loads((records / adapter_record.REPRODUCE).read_text())
+        own = record[adapter_record.ADAPTER_SHA256] == image.weights_sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        record, own = None, False
+    statement = provenance(
+        client.reference, image.digest, record if own else None, annotations.get("sh.kaito.run-id", "")
+    )
+    return sign_image(client, image.digest, key, statement)
 
 
 def _report(client: RegistryClient, subject: dict[str, Any]) -> str | None:

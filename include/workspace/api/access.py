@@ -19,6 +19,8 @@ TRACKING_KEYS = (
 )
 #: One of these it must have: without it nothing is tracked.
 TRACKERS = ("MLFLOW_TRACKING_URI", "WANDB_API_KEY")
+#: Keys of the Secret that kaito.sh/signing-secret names, as `cosign generate-key-pair k8s://NAMESPACE/NAME` makes it.
+SIGNING_KEY, SIGNING_PASSWORD = "cosign.key", "cosign.password"
 NONE = "none"
 
 

@@ -122,6 +122,7 @@ OURS: dict[str, Schema] = {
         digest=_text("sha256 digest of the pushed manifest."),
         reference=_text("The image by digest: what the server pulls."),
         reproduce=_text("The record of the training by digest: model card, all that repeats it, metrics."),
+        signature=_text("The signature of the image, by digest; where kaito.sh/signing-secret names a key."),
         learnt=_text("The digests of the rows that it has learnt from, by digest: eight bytes of each row."),
         dataset=_object(
             "What the Workspace's own tuning has learnt from.",

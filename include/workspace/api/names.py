@@ -72,6 +72,7 @@ RETRAIN_OF = "kaito.sh/retrain-of"  # label on a candidate: the Workspace that i
 RETRAIN_VERSION = "kaito.sh/retrain-version"  # on a candidate: its version
 HELD_OUT = "kaito.sh/held-out-share"  # of a tuning's rows: the share that is kept for evaluation
 TRACKING = "kaito.sh/tracking-secret"  # a Secret with what MLflow or Weights & Biases reads
+SIGNING = "kaito.sh/signing-secret"  # a Secret with the key that signs the adapter
 TUNING_OBJECTIVE = "kaito.sh/tuning-objective"  # sft, dpo or kto: what the training learns from
 RETRAIN_FROM = (
     "kaito.sh/retrain-from"  # on a candidate: the adapter that its training goes on from, by digest

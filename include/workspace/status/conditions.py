@@ -319,7 +319,7 @@ def _observe(
         said = {**({"dataset": before.get("dataset")} if same else {}), **adapter}
         status["adapter"] = {
             key: said[key]
-            for key in ("image", "digest", "reference", "reproduce", "learnt", "dataset")
+            for key in ("image", "digest", "reference", "reproduce", "signature", "learnt", "dataset")
             if said.get(key)
         }
     elif phase == Phase.ACCEPTED and not keep_adapter:

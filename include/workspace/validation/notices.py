@@ -53,6 +53,7 @@ KNOWN_ANNOTATIONS = frozenset(
         names.HELD_OUT,
         names.TUNING_OBJECTIVE,
         names.TRACKING,
+        names.SIGNING,
         names.DATASET_CREDENTIALS,
         names.DATASET_IDENTITY,
         "kaito.sh/model-mirror-storage-class",

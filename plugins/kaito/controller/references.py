@@ -96,6 +96,9 @@ def references(document: Object) -> list[Reference]:
     if tuning and is_object_name(named := notes.get(names.TRACKING)):
         path, (key, *others) = f"metadata.annotations[{names.TRACKING}]", access.TRACKERS
         found.append(Reference(SECRET, path, str(named), key, tuple(others), "P52"))
+    if tuning and is_object_name(named := notes.get(names.SIGNING)):
+        path = f"metadata.annotations[{names.SIGNING}]"
+        found.append(Reference(SECRET, path, str(named), access.SIGNING_KEY, rule="P61"))
     for section, part, key in (("tuning", tuning, KEY), ("inference", inference, INFERENCE_KEY)):
         if is_object_name(part.get("config")):
             found.append(Reference(CONFIG_MAP, f"{section}.config", part["config"], key))

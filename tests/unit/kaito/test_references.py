@@ -202,6 +202,23 @@ def test_a_key_that_the_dataset_s_urls_need_is_named(url: str, has: list[str], s
     ("data", "words"),
     [
         (None, "there is no such Secret"),
+        ({"cosign.pub": "x"}, "has no key cosign.key"),
+        ({"cosign.key": "x"}, ""),
+    ],
+)
+def test_the_secret_that_signs_has_a_key(data: dict[str, str] | None, words: str) -> None:
+    notes = {"kaito.sh/signing-secret": "mine"}
+    document = {**DOCUMENT, "metadata": {**DOCUMENT["metadata"], "annotations": notes}}
+    seen = None if data is None else {"data": data}
+    found = references.faults(document, {("secrets", "mine"): seen}, None, load_catalog())
+    assert [fault.rule for fault in found] == (["P61"] if words else [])
+    assert words in " ".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "there is no such Secret"),
         ({"WANDB_PROJECT": "x"}, "has no key MLFLOW_TRACKING_URI and no key WANDB_API_KEY"),
         ({"WANDB_API_KEY": "x"}, ""),
         ({"MLFLOW_TRACKING_URI": "x"}, ""),

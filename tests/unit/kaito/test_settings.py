@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +159,19 @@ def test_one_image_of_one_s_own_is_for_all_steps(
     for key, value in given.items():
         monkeypatch.setenv(f"AIRFLOW__KAITO__{key.upper()}", value)
     assert manifest_settings().tools_image == tools
+
+
+def test_keys_of_signed_adapters_are_text_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (manifest_settings().adapter_public_keys, policy().signed_adapters) == ("", False)
+    pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
+    (tmp_path / "cosign.pub").write_text(pem)
+    for given in (pem, str(tmp_path / "cosign.pub")):
+        monkeypatch.setenv("AIRFLOW__KAITO__ADAPTER_PUBLIC_KEYS", given)
+        assert (manifest_settings().adapter_public_keys, policy().signed_adapters) == (pem, True)
+    for given, told in (
+        (str(tmp_path / "absent"), "cannot be read"),
+        ("-----BEGIN PRIVATE KEY-----", "public keys in PEM"),
+    ):
+        monkeypatch.setenv("AIRFLOW__KAITO__ADAPTER_PUBLIC_KEYS", given)
+        with pytest.raises(ValueError, match=rf"\[kaito\] adapter_public_keys.*{told}"):
+            manifest_settings()

@@ -730,3 +730,38 @@ def test_steps_without_a_gpu_run_in_the_small_image() -> None:
     for step in (manifests.dataset_pod, manifests.adapter_pod):
         spec = step(QUICK, PLAN, split, RUN)["spec"]
         assert {one["image"] for one in containers(spec)} == {"r/kaito-tools:1"}
+
+
+def test_the_key_that_signs_is_with_the_push_alone_and_those_that_are_trusted_with_who_pulls() -> None:
+    trusted = replace(SETTINGS, adapter_public_keys="-----BEGIN PUBLIC KEY-----\n")
+    signed = with_(QUICK, "metadata", annotations={"kaito.sh/signing-secret": "adapter-key"})
+    push = manifests.adapter_pod(signed, PLAN, trusted, RUN)["spec"]["containers"][0]
+    values = env_of(push)
+    assert values["SIGNING_KEY"] == {"secretKeyRef": {"name": "adapter-key", "key": "cosign.key"}}
+    password = {"name": "adapter-key", "key": "cosign.password", "optional": True}
+    assert values["SIGNING_PASSWORD"] == {"secretKeyRef": password}
+    assert "SIGNING_KEY" not in env_of(
+        manifests.adapter_pod(QUICK, PLAN, trusted, RUN)["spec"]["containers"][0]
+    )
+
+    made = manifests.stateful_set(signed, SERVING, trusted, RUN, [{"name": "phi", "image": DIGEST}])
+    spec = made["spec"]["template"]["spec"]
+    pulling = [
+        one
+        for one in (*spec["initContainers"], *spec["containers"])
+        if one["command"][3:] in (["prepare"], ["follow"])
+    ]
+    assert len(pulling) == 2
+    for container in pulling:
+        assert env_of(container)["ADAPTER_PUBLIC_KEYS"] == "-----BEGIN PUBLIC KEY-----\n"
+    light = manifests.stateful_set(signed, LIGHT, trusted, RUN, [{"name": "phi", "image": DIGEST}])
+    pulls = [
+        one
+        for one in light["spec"]["template"]["spec"]["initContainers"]
+        if one["command"][3:] in (["pull"], ["prepare"])
+    ]
+    assert pulls
+    assert all("ADAPTER_PUBLIC_KEYS" in env_of(one) for one in pulls)
+    assert "ADAPTER_PUBLIC_KEYS" not in str(manifests.stateful_set(signed, SERVING, SETTINGS, RUN, []))
+    for step in (manifests.dataset_pod, manifests.tuning_pod):
+        assert "adapter-key" not in str(step(signed, PLAN, trusted, RUN))

@@ -261,3 +261,18 @@ def test_the_quick_start_as_printed_says_what_to_fill_in() -> None:
     ]
     assert "put your registry and repository there" in str(faults[0])
     assert "name your own: kubectl create secret docker-registry" in str(faults[1])
+
+
+def test_where_signed_adapters_alone_are_served_a_tuning_names_its_key() -> None:
+    signing = "metadata.annotations[kaito.sh/signing-secret]"
+    policy = Policy(signed_adapters=True)
+    assert broken(TUNING, policy) == [("F61", signing)]
+    key = {"metadata.annotations": {"kaito.sh/signing-secret": "adapter-key"}}
+    assert broken(changed(TUNING, key), policy) == []
+    assert broken(changed(TUNING, key)) == [], "signed also where nobody asks for it"
+    assert broken(SERVING, policy) == [], "its adapters are judged by who serves them"
+    assert broken(changed(SERVING, key)) == [("F61", signing)]
+    volume = changed(
+        TUNING, {"tuning.output": {"volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}}}
+    )
+    assert broken(volume, policy) == [], "what stays on a volume has no signature"

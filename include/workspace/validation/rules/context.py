@@ -36,6 +36,7 @@ class Policy:
     allowed_namespaces: tuple[str, ...] = identity.ALL  # names and patterns; reserved ones by their name only
     allowed_volume_sources: tuple[str, ...] = ()  # kinds of volumes besides those that need no setting
     dataset_identities: tuple[str, ...] = ("kaito-dataset",)  # ServiceAccounts that datasets may be read as
+    signed_adapters: bool = False  # adapters are served when one of the installation's keys has signed them
     template_policy: str = BASELINE  # the profile that pod templates must keep
     byo: bool = False  # nodes are BYO (bring your own); nothing is provisioned
     auto: bool = False  # Workspaces that name no machine type bring their own nodes (BYO)

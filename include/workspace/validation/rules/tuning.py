@@ -138,6 +138,23 @@ def tracking_is_a_secret(context: Context) -> Iterator[Fault]:
         yield Fault(path, given, "F52", "has no tuning to apply to", "remove it, or set tuning")
 
 
+def signing_is_a_secret(context: Context) -> Iterator[Fault]:
+    """F61: an adapter that could not be served without a signature gets one."""
+    given = context.ws.annotations.get(names.SIGNING)
+    path, tuning = f"metadata.annotations[{names.SIGNING}]", context.ws.tuning
+    if given is not None:
+        yield from secret_name_fault(path, given, "F61")
+        if tuning is None or not tuning.output.image:
+            hint = "remove it, or set tuning.output.image"
+            yield Fault(path, given, "F61", "has no pushed adapter to apply to", hint)
+    elif tuning is not None and tuning.output.image and context.policy.signed_adapters:
+        message = (
+            "is missing, and this installation serves signed adapters only ([kaito] adapter_public_keys)"
+        )
+        hint = "name a Secret with cosign.key, as `cosign generate-key-pair k8s://NAMESPACE/NAME` makes it"
+        yield Fault(path, None, "F61", message, hint)
+
+
 RULES: tuple[Rule, ...] = (
     method_is_known,
     objective_is_known,
@@ -148,4 +165,5 @@ RULES: tuple[Rule, ...] = (
     dataset_secret_has_one_reader,
     dataset_identity_is_allowed,
     tracking_is_a_secret,
+    signing_is_a_secret,
 )
