@@ -35,6 +35,7 @@ from include.reconcile.decision import Answers
 from include.reconcile.surge import Stage
 from include.workloads.tuning.standin import make_standin
 from include.workspace import parse_workspace
+from tests.support.cosign import key_pair
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -71,6 +72,8 @@ class Service:
     kubectl: Kubectl
     workspace: dict[str, Any]
     images: list[str]
+    unsigned: str
+    trusted: str
     stateful_set: dict[str, Any] = field(default_factory=dict)
 
     def want(self, image: str, canary: str = "", percent: float = 0.0) -> None:
@@ -94,8 +97,8 @@ def until(met: Callable[[], Any], seconds: float, what: str) -> Any:
     return found
 
 
-def push(sandbox: Sandbox, folder: Path, tag: str, home: Path) -> str:
-    """Push an adapter as the product's own pod does; returns its reference by digest."""
+def push(sandbox: Sandbox, folder: Path, tag: str, home: Path, **more: str) -> str:
+    """Push an adapter as the product's own pod does; returns its reference by digest. `more` is environment."""
     login = f"{sandbox.registry_user}:{sandbox.registry_password}"
     auths = {"auths": {sandbox.registry: {"auth": base64.b64encode(login.encode()).decode()}}}
     (home / "config.json").write_text(json.dumps(auths))
@@ -107,6 +110,7 @@ def push(sandbox: Sandbox, folder: Path, tag: str, home: Path) -> str:
         "DOCKER_CONFIG": str(home),
         "INSECURE_REGISTRIES": sandbox.registry,
         "TERMINATION_LOG": str(home / "end"),
+        **more,
     }
     command = [sys.executable, "-m", "include.workloads.adapter", "push"]
     subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=True, capture_output=True, timeout=120)
@@ -127,9 +131,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     )
     sandbox = start_sandbox(folder / "state")
     try:
-        images = [push(sandbox, one, one.name, folder) for one in made]
+        key, trusted = key_pair()
+        images = [push(sandbox, one, one.name, folder, SIGNING_KEY=key) for one in made]
+        unsigned = push(sandbox, made[0], "unsigned", folder, ADAPTER_ANNOTATIONS='{"by": "a stranger"}')
         kubectl = Kubectl(sandbox.kubeconfig)
-        yield serve(Service(sandbox, kubectl, {}, images), weights, folder)
+        yield serve(Service(sandbox, kubectl, {}, images, unsigned, trusted), weights, folder)
     finally:
         stop_sandbox(folder / "state")
 
@@ -151,6 +157,7 @@ def serve(service: Service, weights: Path, folder: Path) -> Service:
         insecure_registries=(service.sandbox.registry,),
         bind_pod_ip=True,
         endpoint_delay_seconds=2,
+        adapter_public_keys=service.trusted,
     )
     plan = plan_serving(workspace, catalog, runtimes=["transformers"])
     adapters = [{"name": "mine", "image": service.images[0], "secrets": [SECRET]}]
@@ -293,9 +300,11 @@ def shown(service: Service) -> str:
     return str(found["adapters"]["mine"]["digest"])
 
 
-def test_a_version_that_cannot_be_had_leaves_the_old_one(service: Service) -> None:
+@pytest.mark.parametrize("why", ["absent", "has no signature"])
+def test_a_version_that_cannot_be_had_leaves_the_old_one(service: Service, why: str) -> None:
+    absent = f"{service.sandbox.registry}/team/absent@sha256:{'0' * 64}"
     before = httpx.get(f"{service.url}/kaito/adapters", timeout=10, trust_env=False).json()["adapters"]
-    service.want(f"{service.sandbox.registry}/team/absent@sha256:{'0' * 64}")
+    service.want(absent if why == "absent" else service.unsigned)
 
     def failed() -> dict[str, Any] | None:
         told = httpx.get(f"{service.url}/kaito/adapters", timeout=10, trust_env=False).json()
@@ -303,7 +312,7 @@ def test_a_version_that_cannot_be_had_leaves_the_old_one(service: Service) -> No
         pending: dict[str, Any] = told["pending"].get("mine") or {}
         return pending if pending.get("state") == "Failed" else None
 
-    assert "absent" in until(failed, 60, "the failure")["message"]
+    until(lambda: why in (failed() or {}).get("message", ""), 60, "the failure")
     with asking(service) as answers:
         until(lambda: len(answers) > 3, 60, "answers")
     assert {(one.status, one.digest) for one in answers} == {(200, before["mine"]["digest"])}
