@@ -84,7 +84,10 @@ def signed(stack: Stack, canaries: Canaries, name: str = NAME) -> dict[str, Any]
 def main_job(stack: Stack, canaries: Canaries) -> tuple[Stack, str]:
     """The quick start, applied and run to its end; returns the run's id."""
     document = signed(stack, canaries)
-    document["metadata"]["annotations"] = {"kaito.sh/api-key": "key"}
+    document["metadata"]["annotations"] = {
+        "kaito.sh/api-key": "key",
+        "kaito.sh/signing-secret": "adapter-key",
+    }
     stack.kubectl.apply(document)
     run_id = stack.start(NAME)
     state = stack.follow(run_id)
@@ -156,6 +159,13 @@ class TestQuickStart:
             "adapters"
         ]
         assert wanted["image"].endswith(f"@{digest}")
+
+    def test_the_adapter_and_its_origin_are_signed(self, main_job: tuple[Stack, str]) -> None:
+        stack, _ = main_job
+        adapter = stack.get("workspace", NAME)["status"]["adapter"]
+        tag = adapter["digest"].replace(":", "-")
+        assert stack.registry_digest(NAME, f"{tag}.sig") == adapter["signature"]
+        assert stack.registry_digest(NAME, f"{tag}.att").startswith("sha256:")
 
     def test_one_machine_was_made_to_tune_and_to_serve(self, main_job: tuple[Stack, str]) -> None:
         """The cloud's own bill: handed over before the push, the machine runs on and the service stands on it."""
@@ -400,7 +410,7 @@ class TestSecrets:
         """The eyes see a secret where it may be."""
         stack, _ = main_job
         written = stack.kubectl("get", "secrets,workspaces", "-o", "json").encode()
-        assert canaries.in_(written) == ["api_key", "hub_token", "password", "signature"]
+        assert canaries.in_(written) == ["api_key", "hub_token", "password", "signature", "signing_password"]
 
 
 def test_the_plugin_loads_without_errors(stack: Stack) -> None:

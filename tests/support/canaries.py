@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 
 from demo.cluster import connect
+from tests.support.cosign import key_pair
 
 #: Everything that a run makes or writes to, Secrets aside.
 WATCHED = (
@@ -57,6 +58,7 @@ class Canaries:
     signature: str = field(default_factory=lambda: f"canary{secrets.token_hex(12)}")
     hub_token: str = field(default_factory=lambda: f"hf_canary{secrets.token_hex(14)}")
     api_key: str = field(default_factory=lambda: f"canary-{secrets.token_hex(12)}")
+    signing_password: str = field(default_factory=lambda: f"canary{secrets.token_hex(13)}")
 
     @property
     def query(self) -> str:
@@ -64,8 +66,14 @@ class Canaries:
         return f"?sv=2026&sig={self.signature}"
 
     def objects(self) -> tuple[dict[str, Any], ...]:
-        """The Secrets `hub` and `key`."""
-        named = {"hub": {"HF_TOKEN": self.hub_token}, "key": {"API_KEY": self.api_key}}
+        """The Secrets `hub`, `key` and `adapter-key`."""
+        private, _ = key_pair(self.signing_password)
+        signing = {"cosign.key": private, "cosign.password": self.signing_password}
+        named = {
+            "hub": {"HF_TOKEN": self.hub_token},
+            "key": {"API_KEY": self.api_key},
+            "adapter-key": signing,
+        }
         return tuple(
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
             for name, data in named.items()
