@@ -19,7 +19,7 @@ from include.workloads.adapter.check import check_adapter
 from include.workloads.adapter.cosign_keys import is_one_of, private_key
 from include.workloads.adapter.layout import MODEL_FILE, AdapterImage, build_image
 from include.workloads.adapter.pull import trusted_keys
-from include.workloads.adapter.referrer import push_record, push_report
+from include.workloads.adapter.referrer import push_record, push_report, record_of
 from include.workloads.adapter.signing import provenance, sign_image
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError, file_write_error, required
 from include.workloads.oci.media import OCI_MANIFEST, sha256
@@ -90,14 +90,8 @@ def _sign(
     annotations: Mapping[str, str],
 ) -> str:
     """Sign the image and where it comes from, the latter as far as the record is of this adapter."""
-    try:
-        record = json.loads((records / adapter_record.REPRODUCE).read_text())
-        own = record[adapter_record.ADAPTER_SHA256] == image.weights_sha256
-    except (OSError, ValueError, KeyError, TypeError):
-        record, own = None, False
-    statement = provenance(
-        client.reference, image.digest, record if own else None, annotations.get("sh.kaito.run-id", "")
-    )
+    record = record_of(records, image.weights_sha256)
+    statement = provenance(client.reference, image.digest, record, annotations.get("sh.kaito.run-id", ""))
     return sign_image(client, image.digest, key, statement)
 
 

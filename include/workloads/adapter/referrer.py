@@ -56,6 +56,19 @@ def push_report(
     return push_files(client, subject, REPORT_ARTIFACT_TYPE, files)
 
 
+def record_of(folder: Path, weights_sha256: str) -> dict[str, Any] | None:
+    """What a training says is needed to repeat it; None where it left no record, or one of other weights."""
+    try:
+        record: dict[str, Any] = json.loads((folder / adapter_record.REPRODUCE).read_text())
+        known = record[adapter_record.ADAPTER_SHA256]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if known != weights_sha256:
+        log.info("the record in %s is of another adapter and is left alone", folder)
+        return None
+    return record
+
+
 def push_record(
     client: RegistryClient, folder: Path, subject: Descriptor, weights_sha256: str
 ) -> dict[str, str]:
@@ -63,12 +76,7 @@ def push_record(
 
     A record of other weights is none of this adapter's, and is left alone.
     """
-    try:
-        known = json.loads((folder / adapter_record.REPRODUCE).read_text())["adapter_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    if known != weights_sha256:
-        log.info("the record in %s is of another adapter and is not pushed", folder)
+    if record_of(folder, weights_sha256) is None:
         return {}
     pushed = {}
     parts = {
@@ -97,7 +105,7 @@ def push_files(
     :param files: media type and content by name; big content as a file, which is not read as a whole.
     """
     layers = [
-        _blob(client, content, media_type) | {"annotations": {TITLE: name}}
+        put_content(client, content, media_type) | {"annotations": {TITLE: name}}
         for name, (media_type, content) in files.items()
     ]
     manifest = json.dumps(
@@ -105,7 +113,7 @@ def push_files(
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "artifactType": artifact_type,
-            "config": _blob(client, EMPTY, EMPTY_TYPE),
+            "config": put_content(client, EMPTY, EMPTY_TYPE),
             "layers": layers,
             "subject": subject,
         },
@@ -136,7 +144,8 @@ def _names(headers: Mapping[str, str], subject: str) -> bool:
     return next((value for key, value in headers.items() if key.lower() == "oci-subject"), None) == subject
 
 
-def _blob(client: RegistryClient, content: bytes | Path, media_type: str) -> Descriptor:
+def put_content(client: RegistryClient, content: bytes | Path, media_type: str) -> Descriptor:
+    """Upload content unless it is there; its descriptor."""
     if isinstance(content, Path):
         return _big_blob(client, content, media_type)
     digest = sha256(content)

@@ -23,9 +23,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from include.contracts.image_reference import ImageReference
+from include.workloads.adapter.referrer import put_content
 from include.workloads.contract import UserDataError
+from include.workloads.oci.manifests import digest_in
 from include.workloads.oci.media import OCI_MANIFEST, sha256
-from include.workloads.oci.registry import RegistryClient
+from include.workloads.oci.registry import Manifest, RegistryClient
 
 log = logging.getLogger("adapter")
 
@@ -40,7 +42,7 @@ BUILD_TYPE, BUILDER = "https://kaito.sh/airflow/tuning/v1", "https://kaito.sh/ai
 MOST_SIGNATURES, MOST_BYTES = 32, 1 << 20
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
-_DIGEST, _COMMIT = re.compile(r"sha256:[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 PublicKeys = Sequence[ec.EllipticCurvePublicKey]
 Layer = dict[str, Any]
@@ -139,7 +141,7 @@ def require_signature(client: RegistryClient, digest: str, keys: PublicKeys) -> 
     :raises UserDataError: no signature of this very digest is by one of the keys.
     """
     if _signed_by(client, digest, keys) is None:
-        found = sum(1 for _ in _layers(client, tag_of(digest, "sig"), SIMPLE_SIGNING))
+        found = len(_entries(client.manifest(tag_of(digest, "sig")), SIMPLE_SIGNING))
         there = "has no signature" if not found else f"has {found} signature{'s' * (found > 1)}, none of them"
         by = " by one of the keys of [kaito] adapter_public_keys" if found else ""
         raise UserDataError(
@@ -151,11 +153,11 @@ def require_signature(client: RegistryClient, digest: str, keys: PublicKeys) -> 
 
 def _signed_by(client: RegistryClient, digest: str, keys: PublicKeys) -> str | None:
     """The manifest with a signature of a digest by one of the keys."""
-    tag = tag_of(digest, "sig")
-    for layer, payload in _layers(client, tag, SIMPLE_SIGNING):
+    manifest = client.manifest(tag_of(digest, "sig"))
+    for layer, payload in _layers(client, manifest, SIMPLE_SIGNING):
         signature = (layer.get("annotations") or {}).get(SIGNATURE)
         if _claims(payload) == digest and any(_verifies(one, signature, payload) for one in keys):
-            return client.reported_digest(tag)
+            return manifest.digest if manifest else None
     return None
 
 
@@ -176,7 +178,7 @@ def _verifies(key: ec.EllipticCurvePublicKey, signature: object, content: bytes)
 
 
 def _envelopes(client: RegistryClient, digest: str) -> Iterator[Mapping[str, Any]]:
-    for _, content in _layers(client, tag_of(digest, "att"), DSSE):
+    for _, content in _layers(client, client.manifest(tag_of(digest, "att")), DSSE):
         try:
             found = json.loads(content)
         except (ValueError, RecursionError):
@@ -207,18 +209,25 @@ def _pae(statement: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(IN_TOTO), IN_TOTO.encode(), len(statement), statement)
 
 
-def _layers(client: RegistryClient, tag: str, media_type: str) -> Iterator[tuple[Layer, bytes]]:
-    """The layers of this type under a tag with their contents, which are those of their digests."""
-    manifest = client.manifest(tag)
+def _entries(manifest: Manifest | None, media_type: str = "") -> list[Layer]:
+    """The layers of a manifest, all or those of one type."""
     layers = manifest.document.get("layers") if manifest else None
-    chosen = [one for one in layers if isinstance(one, dict)] if isinstance(layers, list) else []
-    chosen = [one for one in chosen if one.get("mediaType") == media_type]
+    found = [one for one in layers if isinstance(one, dict)] if isinstance(layers, list) else []
+    return [one for one in found if not media_type or one.get("mediaType") == media_type]
+
+
+def _layers(
+    client: RegistryClient, manifest: Manifest | None, media_type: str
+) -> Iterator[tuple[Layer, bytes]]:
+    """The layers of this type with their contents, which are those of their digests; one without is passed over."""
     with tempfile.TemporaryDirectory() as folder:
-        for layer in chosen[:MOST_SIGNATURES]:
-            if not _DIGEST.fullmatch(str(layer.get("digest"))):
+        target = Path(folder) / "blob"
+        for layer in _entries(manifest, media_type)[:MOST_SIGNATURES]:
+            try:
+                digest = digest_in(layer, client.reference)
+            except UserDataError:
                 continue
-            target = Path(folder) / "blob"
-            client.get_blob_into(str(layer.get("digest")), target, MOST_BYTES)
+            client.get_blob_into(digest, target, MOST_BYTES)
             yield layer, target.read_bytes()
 
 
@@ -226,17 +235,8 @@ def _add(
     client: RegistryClient, tag: str, content: bytes, media_type: str, annotations: Mapping[str, str]
 ) -> str:
     """Add a layer to the manifest of a tag; the digest of the new one."""
-    known = client.manifest(tag)
-    before = known.document.get("layers") if known else None
-    digest = sha256(content)
-    client.put_blob(digest, lambda: content)
-    layer = {
-        "mediaType": media_type,
-        "size": len(content),
-        "digest": digest,
-        "annotations": dict(annotations),
-    }
-    layers = [*(before if isinstance(before, list) else []), layer]
+    layer = put_content(client, content, media_type) | {"annotations": dict(annotations)}
+    layers = [*_entries(client.manifest(tag)), layer]
     config = _json(
         {
             "architecture": "",
@@ -247,12 +247,11 @@ def _add(
             "rootfs": {"type": "layers", "diff_ids": [one.get("digest") for one in layers]},
         }
     )
-    client.put_blob(sha256(config), lambda: config)
     manifest = _json(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": {"mediaType": _CONFIG_TYPE, "size": len(config), "digest": sha256(config)},
+            "config": put_content(client, config, _CONFIG_TYPE),
             "layers": layers,
         }
     )
