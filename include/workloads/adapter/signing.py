@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from include.contracts.image_reference import ImageReference
+from include.contracts.plural import plural
 from include.workloads.adapter.referrer import put_content
 from include.workloads.contract import UserDataError
 from include.workloads.oci.manifests import digest_in
@@ -142,7 +143,7 @@ def require_signature(client: RegistryClient, digest: str, keys: PublicKeys) -> 
     """
     if _signed_by(client, digest, keys) is None:
         found = len(_entries(client.manifest(tag_of(digest, "sig")), SIMPLE_SIGNING))
-        there = "has no signature" if not found else f"has {found} signature{'s' * (found > 1)}, none of them"
+        there = "has no signature" if not found else f"has {plural(found, 'signature')}, none of them"
         by = " by one of the keys of [kaito] adapter_public_keys" if found else ""
         raise UserDataError(
             f"The adapter image {client.reference.by_digest(digest)} {there}{by}. It is not served: sign it "

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
 
+from include.contracts.plural import plural
 from include.workloads import contract
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.tuning import checkpoints, losses, owed, sharding
@@ -70,7 +71,7 @@ class AdapterTraining:
         batch = self.args.per_device_train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and sequences < batch:
             raise UserDataError(
-                f"The rows make {sequences} {'sequence' if sequences == 1 else 'sequences'}, fewer than the {batch} of "
+                f"The rows make {plural(sequences, 'sequence')}, fewer than the {batch} of "
                 "one batch, and TrainingArguments.dataloader_drop_last leaves out a batch that is not full: set it to "
                 "false, or per_device_train_batch_size lower."
             )
