@@ -15,6 +15,7 @@ from include.cli.report import (
     Problem,
     Report,
 )
+from include.contracts.plural import plural
 
 SHOWN = 200  # faults of one Workspace; --format json has them all
 _CODES = {"good": "32", "bad": "31;1", "note": "33", "place": "1", "dim": "2"}
@@ -57,10 +58,10 @@ def summary(report: Report, style: Style) -> str:
     if counts["ok"]:
         parts.append(style("good", f"{counts['ok']} OK"))
     if counts["faulty"]:
-        parts.append(style("bad", f"{counts['faulty']} with {_many(counts['faults'], 'fault')}"))
-    message = f"{_many(counts['workspaces'], 'Workspace')}: {', '.join(parts)}" if parts else "No Workspace"
+        parts.append(style("bad", f"{counts['faulty']} with {plural(counts['faults'], 'fault')}"))
+    message = f"{plural(counts['workspaces'], 'Workspace')}: {', '.join(parts)}" if parts else "No Workspace"
     if counts["passedOver"]:
-        message += f"; {_many(counts['passedOver'], 'other document')} passed over"
+        message += f"; {plural(counts['passedOver'], 'other document')} passed over"
     if counts["unreadable"]:
         message += "; " + style("bad", f"{counts['unreadable']} unreadable")
     return message
@@ -75,7 +76,7 @@ def _workspace(document: DocumentReport, style: Style, quiet: bool) -> Iterator[
             yield from (f"    {_sentence(visible(line), style)}" for line in _explanation(document))
         return
     if not quiet:
-        yield f"{at} {title}: {style('bad', _many(len(document.faults), 'fault'))}"
+        yield f"{at} {title}: {style('bad', plural(len(document.faults), 'fault'))}"
     yield from (_fault(finding, style) for finding in document.faults[:SHOWN])
     if len(document.faults) > SHOWN:
         yield f"{at} {title}: and {len(document.faults) - SHOWN} more faults"
@@ -112,10 +113,6 @@ def _problem(problem: Problem, style: Style) -> str:
         else f"{visible(problem.file)}:"
     )
     return f"{style('place', where)} {style('bad', visible(problem.message))}"
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def visible(text: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.contracts.methods import METHODS, Objective, TuningMethod
+from include.contracts.plural import plural
 from include.contracts.training_config import KEY, TrainingConfig, read_config
 from include.workloads.contract import UserConfigError
 
@@ -68,6 +69,5 @@ def _read(text: str, method: str = "", objective: str = Objective.SFT) -> Traini
     read = read_config(text, method, objective)
     if read.faults:
         listing = "\n".join(f"- {fault}" for fault in read.faults)
-        faults = "1 fault" if len(read.faults) == 1 else f"{len(read.faults)} faults"
-        raise UserConfigError(f"{KEY} has {faults}:\n{listing}")
+        raise UserConfigError(f"{KEY} has {plural(len(read.faults), 'fault')}:\n{listing}")
     return read

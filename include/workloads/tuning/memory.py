@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from include.contracts.plural import plural
 from include.contracts.preference_keys import least_batch
 from include.workloads.contract import atomic_write
 from include.workloads.tuning.recipe import Recipe
@@ -63,7 +64,7 @@ def reduced(recipe: Recipe, chosen_by_user: Mapping[str, Any], times: int) -> tu
         return recipe, ""
     batch, accumulation = _sizes(training)
     told = (
-        f"Memory ran out before: {batch} {'sequence' if batch == 1 else 'sequences'} at a time now, one update every "
+        f"Memory ran out before: {plural(batch, 'sequence')} at a time now, one update every "
         f"{accumulation} (as many sequences an update as before)"
     )
     if training.get("gradient_checkpointing") != recipe.training.get("gradient_checkpointing"):
