@@ -37,6 +37,8 @@ SENTENCES: Mapping[str, str] = {
     "S4": "A required field is given.",
     "S5": "A value has its field's type: text, a whole number, true or false, a list, a mapping.",
     "S6": "Every field is one that a Workspace has.",
+    "S7": "A value is within its field's limits, which the CustomResourceDefinition has: length, number, look.",
+    "S8": "Labels and annotations are ones that an object can have; annotations have at most 256 KiB in all.",
     "G1": "metadata.name is a DNS label: at most 63 lower-case letters, digits and '-'.",
     "G2": "metadata.namespace is a DNS label, as metadata.name is.",
     "C1": "A Workspace has inference or tuning.",

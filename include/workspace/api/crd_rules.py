@@ -1,32 +1,21 @@
 """What the Workspace's schema can say about values and changes, so that the API server itself refuses them.
 
 Rules in CEL stand at the field that they judge, so that the server's error names it; `fieldPath` does where a rule must
-stand at the parent (a field that went missing has no place of its own). Everything has a limit of length, because the
-API server refuses rules whose cost it cannot bound. A schema sees one object: what needs the catalogue, the cluster or
-the author's dialect is in rules/ and runs in the preflight. Nothing here may refuse what those rules allow.
+stand at the parent (a field that went missing has no place of its own). What one value must be like is in limits.py,
+which `check` reads too. A schema sees one object: what needs the catalogue, the cluster or the author's dialect is in
+rules/ and runs in the preflight. Nothing here may refuse what those rules allow.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from include.contracts.dataset_urls import SPELLINGS
+from include.workspace.api.limits import BOUNDS, PATTERNS
 from include.workspace.api.models import V1ALPHA1_INSTANCE_TYPE
 
 Schema = dict[str, Any]
 Rule = dict[str, str]
 
-METHOD_PATTERN = "^([lL][oO][rR][aA]|[qQ][lL][oO][rR][aA])$"
-# As upstream's schema, it takes the quick start as printed: what is to be filled in there is said by the condition.
-PUSH_CREDENTIAL = "^$|^[A-Z][A-Z0-9_]*_HERE$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-OBJECT_NAME = "^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"  # a Secret or ConfigMap; empty counts as not given
-# In any letter case, without (?i), which JSON Schema's own regular expressions do not have.
-DATA_URL = (
-    f"^({'|'.join(''.join(f'[{c}{c.upper()}]' if c.isalpha() else c for c in one) for one in SPELLINGS)})://"
-)
-NUMBER = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
-NO_SPACES = r"^[^\s]*$"
-NAME_LENGTH, IMAGE_LENGTH, URL_LENGTH = 253, 512, 4096
 FIXED = "cannot be changed; make a new Workspace"
 
 
@@ -180,64 +169,17 @@ BETA_RULES: dict[str, list[Rule]] = {
 }
 
 
-def _source_extras(path: str) -> dict[str, Schema]:
-    return {
-        f"{path}.name": {"maxLength": NAME_LENGTH},
-        f"{path}.urls": {"maxItems": 64},
-        f"{path}.urls[]": {"pattern": DATA_URL, "maxLength": URL_LENGTH},
-        f"{path}.image": {"pattern": NO_SPACES, "maxLength": IMAGE_LENGTH},
-        f"{path}.imagePullSecrets": {"maxItems": 16},
-        f"{path}.imagePullSecrets[]": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
-    }
-
-
-def _preset_extras(path: str) -> dict[str, Schema]:
-    return {
-        f"{path}.name": {"minLength": 1, "maxLength": NAME_LENGTH},
-        f"{path}.accessMode": {"default": "public", "enum": ["public", "private"]},
-        f"{path}.presetOptions.image": {"pattern": NO_SPACES, "maxLength": IMAGE_LENGTH},
-        f"{path}.presetOptions.imagePullSecrets": {"maxItems": 16},
-        f"{path}.presetOptions.imagePullSecrets[]": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
-        f"{path}.presetOptions.modelAccessSecret": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
-    }
-
-
-# Bounds and defaults that the models leave to the API server.
-EXTRAS: dict[str, Schema] = {
-    "resource.count": {"default": 1, "minimum": 1},
-    "resource.instanceType": {"maxLength": 128},
-    "resource.preferredNodes": {"maxItems": 1000},
-    "resource.labelSelector.matchLabels": {"maxProperties": 64},
-    "resource.labelSelector.matchLabels{}": {"maxLength": 63},
-    "resource.labelSelector.matchExpressions": {"maxItems": 64},
-    "resource.labelSelector.matchExpressions[].key": {"maxLength": 317},
-    "resource.labelSelector.matchExpressions[].operator": {"maxLength": 16},
-    "resource.labelSelector.matchExpressions[].values": {"maxItems": 64},
-    "resource.labelSelector.matchExpressions[].values[]": {"maxLength": 63},
-    "inference.adapters": {"maxItems": 10},
-    "inference.adapters[].strength": {"pattern": NUMBER, "maxLength": 32},
-    "inference.config": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
-    "tuning.config": {"pattern": OBJECT_NAME, "maxLength": NAME_LENGTH},
-    "tuning.method": {"pattern": METHOD_PATTERN, "maxLength": 16},
-    "tuning.output.image": {"pattern": NO_SPACES, "maxLength": IMAGE_LENGTH},
-    "tuning.output.imagePushSecret": {"pattern": PUSH_CREDENTIAL, "maxLength": NAME_LENGTH},
-    **_source_extras("tuning.input"),
-    **_source_extras("inference.adapters[].source"),
-    **_preset_extras("tuning.preset"),
-    **_preset_extras("inference.preset"),
+# Defaults, which the models leave to the API server.
+DEFAULTS: dict[str, Schema] = {
+    "resource.count": {"default": 1},
+    "tuning.preset.accessMode": {"default": "public"},
+    "inference.preset.accessMode": {"default": "public"},
 }
-ALPHA_EXTRAS: dict[str, Schema] = {
-    "resource.instanceType": {"maxLength": 128, "default": V1ALPHA1_INSTANCE_TYPE}
-}
+ALPHA_DEFAULTS: dict[str, Schema] = {"resource.instanceType": {"default": V1ALPHA1_INSTANCE_TYPE}}
 ALPHA_LACKS = {
     "resource.partition",
     "tuning.preset.presetOptions.modelAccessSecret",
     "inference.preset.presetOptions.modelAccessSecret",
-}
-BETA_EXTRAS: dict[str, Schema] = {
-    "resource.partition.mode": {"enum": ["mig", "accelerator"]},
-    "resource.partition.profile": {"maxLength": 64},
-    "resource.partition.count": {"minimum": 1},
 }
 
 
@@ -252,5 +194,10 @@ def rules(alpha: bool) -> dict[str, list[Rule]]:
 
 
 def extras(alpha: bool) -> dict[str, Schema]:
-    """Bounds, patterns and defaults by place in one version."""
-    return EXTRAS | (ALPHA_EXTRAS if alpha else BETA_EXTRAS)
+    """Defaults, bounds and patterns by place in one version."""
+    defaults = DEFAULTS | (ALPHA_DEFAULTS if alpha else {})
+    patterns = {path: {"pattern": pattern.regex} for path, pattern in PATTERNS.items()}
+    return {
+        path: defaults.get(path, {}) | patterns.get(path, {}) | BOUNDS.get(path, {})
+        for path in (*defaults, *BOUNDS)
+    }

@@ -16,6 +16,7 @@ DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
 )
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 #: Namespaces of the cluster itself and of KAITO: only a setting that names one opens it, a pattern never does.
 RESERVED = ("kube-*", "kaito-system")
 ALL = ("*",)
@@ -25,6 +26,17 @@ _LABEL_HINT = "use at most 63 lower-case letters, digits and '-', with a letter 
 def is_object_name(name: object) -> bool:
     """Whether a Secret or a ConfigMap can have this name."""
     return isinstance(name, str) and bool(DNS_SUBDOMAIN.fullmatch(name))
+
+
+def is_label_key(key: str) -> bool:
+    """Whether a label can have this key: name or domain/name."""
+    prefix, slash, name = key.rpartition("/")
+    return bool(_LABEL_NAME.fullmatch(name)) and (not slash or bool(DNS_SUBDOMAIN.fullmatch(prefix)))
+
+
+def is_label_value(value: str) -> bool:
+    """Whether a label can have this value."""
+    return not value or bool(_LABEL_NAME.fullmatch(value))
 
 
 def is_namespace(name: object) -> bool:

@@ -327,6 +327,8 @@ def test_the_api_server_names_the_field(
     found = refusals(changed(document, changes))
     assert field in [name for name, _ in found]
     assert not caplog.records
+    _, faults = examine_workspace(changed(document, changes), load_catalog())
+    assert faults, "check refuses it too"
 
 
 def test_conditions_are_a_map_by_type() -> None:

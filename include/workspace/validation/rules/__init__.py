@@ -26,6 +26,7 @@ from include.workspace.validation.rules import (
     tuning,
     whole,
 )
+from include.workspace.validation.rules.admitted import admission_faults
 from include.workspace.validation.rules.byo import byo_faults
 from include.workspace.validation.rules.context import Context, Policy, Rule
 
@@ -51,7 +52,8 @@ def validate(
     """
     settings = (policy or Policy(allowed_networks=tuple(allowed_networks))).of(ws)
     context = Context(ws, catalog, settings)
-    return [fault for rule in RULES for fault in rule(context)]
+    found = [fault for rule in RULES for fault in rule(context)]
+    return found + admission_faults(ws, {fault.path for fault in found})
 
 
 def update_faults(

@@ -148,5 +148,5 @@ def secret_name_fault(path: str, name: str, rule: str) -> list[Fault]:
     """A fault when a name cannot be the name of a Secret or ConfigMap."""
     if identity.is_object_name(name):
         return []
-    hint = "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
+    hint = "use at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at both ends"
     return [Fault(path, name, rule, "is not a possible name of a Kubernetes object", hint)]

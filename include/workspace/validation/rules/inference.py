@@ -179,7 +179,7 @@ def _adapter_faults(context: Context, path: str, adapter: AdapterSpec) -> Iterat
         yield Fault(f"{path}.source", None, "A1", "is required", "give it an image or a volumeSource")
     else:
         if not is_object_name(source.name):
-            hint = "use lower-case letters, digits, '-' and '.'"
+            hint = "use at most 253 lower-case letters, digits, '-' and '.'"
             yield Fault(f"{path}.source.name", source.name, "A3", "a valid name is required", hint)
         if source.urls:
             yield Fault(f"{path}.source.urls", None, "A5", "adapters cannot come from URLs", "use an image")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from include.catalog import sizing
@@ -12,7 +11,7 @@ from include.contracts.purpose import Purpose
 from include.workspace.api import names
 from include.workspace.api.selector import as_label, asked_labels, node_labels
 from include.workspace.validation.faults import Fault, did_you_mean
-from include.workspace.validation.identity import DNS_SUBDOMAIN
+from include.workspace.validation.identity import is_label_key, is_label_value
 from include.workspace.validation.rules.context import Context, Rule
 
 #: The machines of one AKS agent pool.
@@ -28,7 +27,6 @@ _SAID_OF_EVERY_MACHINE = {
     "kubernetes.io/arch": "amd64",
     "kubernetes.azure.com/mode": "user",
 }
-_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 def selector_means_labels(context: Context) -> Iterator[Fault]:
@@ -54,12 +52,10 @@ def selector_leaves_a_label(context: Context) -> Iterator[Fault]:
 def labels_are_labels(context: Context) -> Iterator[Fault]:
     """F6: the API server does not look into a selector, and the NodeClaim would be refused later."""
     for key, value in asked_labels(context.ws).items():
-        prefix, slash, name = key.rpartition("/")
-        bad_key = not _LABEL_NAME.fullmatch(name) or (slash and not DNS_SUBDOMAIN.fullmatch(prefix))
         path = f"resource.labelSelector.matchLabels[{key}]"
-        if bad_key:
+        if not is_label_key(key):
             yield Fault(path, None, "F6", "is not a label key", "write name or domain/name")
-        if value and not _LABEL_NAME.fullmatch(value):
+        if not is_label_value(value):
             hint = "use at most 63 letters, digits, '-', '_' and '.'"
             yield Fault(path, value, "F6", "is not a label value", hint)
 
