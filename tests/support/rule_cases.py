@@ -17,7 +17,8 @@ Json = dict[str, Any]
 
 VOLUME = {"persistentVolumeClaim": {"claimName": "data"}}
 ADAPTER = {"source": {"name": "a", "image": "r.example.com/a:1"}}
-BETA_TEMPLATE = changed(SERVING, {"inference": {"template": {"spec": {"containers": []}}}})
+CONTAINER = {"name": "c", "image": "i"}
+BETA_TEMPLATE = changed(SERVING, {"inference": {"template": {"spec": {"containers": [CONTAINER]}}}})
 BYO_SERVING = changed(SERVING, {"resource.instanceType": REMOVE})
 BYO = Policy(byo=True)
 
@@ -144,7 +145,7 @@ TUNING_RULES: list[tuple[str, dict[str, Any], str]] = [
 
 SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("I1", {"inference": {}}, "inference"),
-    ("I2", {"inference.template": {"spec": {}}}, "inference"),
+    ("I2", {"inference.template": {"spec": {"containers": [CONTAINER]}}}, "inference"),
     ("I3", {"inference.preset.name": "phi-44"}, "inference.preset.name"),
     ("I8", {"inference.preset.name": "llama-3.1-8b-instruct"}, "inference.preset.presetOptions.modelAccessSecret"),
     ("V1", {"inference.config": "Not A Name"}, "inference.config"),
@@ -159,7 +160,7 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F48", {"metadata.annotations": {"kaito.sh/model-image": "R.example.com/Phi"}}, "metadata.annotations[kaito.sh/model-image]"),
     ("F48", {"metadata.annotations": {"kaito.sh/model-image": ""}}, "metadata.annotations[kaito.sh/model-image]"),
     ("F48", {"metadata.annotations": {"kaito.sh/model-image": "r.example.com/kaito-phi-4:1", "kaito.sh/use-local-weights": "true"}}, "metadata.annotations[kaito.sh/model-image]"),
-    ("F48", {"metadata.annotations": {"kaito.sh/model-image": "r.example.com/kaito-phi-4:1"}, "inference": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}, "metadata.annotations[kaito.sh/model-image]"),
+    ("F48", {"metadata.annotations": {"kaito.sh/model-image": "r.example.com/kaito-phi-4:1"}, "inference": {"template": {"spec": {"containers": [CONTAINER]}}}}, "metadata.annotations[kaito.sh/model-image]"),
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "My Models"}}, "metadata.annotations[kaito.sh/model-volume]"),
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": ""}}, "metadata.annotations[kaito.sh/model-volume]"),
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models/../etc"}}, "metadata.annotations[kaito.sh/model-volume]"),
@@ -167,7 +168,7 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models/"}}, "metadata.annotations[kaito.sh/model-volume]"),
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models", "kaito.sh/model-image": "r.example.com/kaito-phi-4:1"}}, "metadata.annotations[kaito.sh/model-volume]"),
     ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models", "kaito.sh/use-local-weights": "true"}}, "metadata.annotations[kaito.sh/model-volume]"),
-    ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models"}, "inference": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}, "metadata.annotations[kaito.sh/model-volume]"),
+    ("F54", {"metadata.annotations": {"kaito.sh/model-volume": "models"}, "inference": {"template": {"spec": {"containers": [CONTAINER]}}}}, "metadata.annotations[kaito.sh/model-volume]"),
     ("F53", {"metadata.annotations": {"kaito.sh/model-revision": "main", "kaito.sh/model-volume": "models"}}, "metadata.annotations[kaito.sh/model-revision]"),
     ("F55", {"metadata.annotations": {"kaito.sh/model-cache": "My Cache"}}, "metadata.annotations[kaito.sh/model-cache]"),
     ("F55", {"metadata.annotations": {"kaito.sh/model-cache": "cache/.."}}, "metadata.annotations[kaito.sh/model-cache]"),
@@ -176,7 +177,7 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("F53", {"metadata.annotations": {"kaito.sh/model-revision": "a..b"}}, "metadata.annotations[kaito.sh/model-revision]"),
     ("F53", {"metadata.annotations": {"kaito.sh/model-revision": ""}}, "metadata.annotations[kaito.sh/model-revision]"),
     ("F53", {"metadata.annotations": {"kaito.sh/model-revision": "main", "kaito.sh/model-image": "r.example.com/kaito-phi-4:1"}}, "metadata.annotations[kaito.sh/model-revision]"),
-    ("F53", {"metadata.annotations": {"kaito.sh/model-revision": "main"}, "inference": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}}, "metadata.annotations[kaito.sh/model-revision]"),
+    ("F53", {"metadata.annotations": {"kaito.sh/model-revision": "main"}, "inference": {"template": {"spec": {"containers": [CONTAINER]}}}}, "metadata.annotations[kaito.sh/model-revision]"),
     ("F5", {"metadata.annotations": {"kaito.sh/model-image": "r.example.com/kaito-phi-4:1"}, "inference.preset.presetOptions": {"imagePullSecrets": ["A B"]}}, "inference.preset.presetOptions.imagePullSecrets[0]"),
     ("R15", {"inference.preset.name": "deepseek-r1-0528", "resource.instanceType": "Standard_NV36ads_A10_v5"}, "resource.instanceType"),
     ("D3", {"metadata.annotations": {"kaito.sh/retrain-schedule": "@daily"}}, "metadata.annotations[kaito.sh/retrain-schedule]"),
@@ -194,7 +195,7 @@ SERVING_RULES: list[tuple[str, dict[str, Any], str]] = [
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "much"}]}, "inference.adapters[0].strength"),
     ("A6", {"inference.adapters": [{**ADAPTER, "strength": "1.5"}]}, "inference.adapters[0].strength"),
     ("F33", {"inference.adapters": [{"source": {"name": "a", "volumeSource": {"secret": {"secretName": "s"}}}}]}, "inference.adapters[0].source.volumeSource.secret"),
-    ("F32", {"inference": {"template": {"spec": {"hostPID": True}}}}, "inference.template.spec.hostPID"),
+    ("F32", {"inference": {"template": {"spec": {"hostPID": True, "containers": [CONTAINER]}}}}, "inference.template.spec.hostPID"),
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ NOT_FOR_A_PLAIN_TUNING = {
     "include.retraining.schedule",
     "include.workspace.validation.inference_config",
     "include.workspace.validation.model_volume",
+    "include.workspace.validation.pod_fields",
     "include.workspace.validation.pod_security",
     "include.workspace.validation.rules.update",
 }

@@ -41,7 +41,7 @@ def test_a_workspace_may_stay_as_it_is(document: Any) -> None:
         (TUNING, {"metadata.annotations": {"kaito.sh/rollout": "true"}}),
         (SERVING, {"inference.adapters": [{"source": {"name": "a", "image": "r.example.com/a:1"}}]}),
         (SERVING, {"inference.config": "mine"}),
-        (BETA_TEMPLATE, {"inference.template": {"spec": {"containers": []}}}),
+        (BETA_TEMPLATE, {"inference.template": {"spec": {"containers": [{"name": "b", "image": "j"}]}}}),
     ],
 )  # fmt: skip
 def test_what_may_change(document: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -26,6 +26,15 @@ def preset_or_template(context: Context) -> Iterator[Fault]:
         yield Fault("inference", None, "I2", "has preset and template", "keep one of them")
 
 
+def template_is_a_pod(context: Context) -> Iterator[Fault]:
+    """F62: Kubernetes can read it, or a run would find its fault with a machine beside it."""
+    inference = context.ws.inference
+    if inference and inference.template is not None:
+        from include.workspace.validation.pod_fields import template_faults
+
+        yield from template_faults(inference.template, "inference.template")
+
+
 def template_is_safe(context: Context) -> Iterator[Fault]:
     """F32: what the cluster's administrators let pod templates do."""
     inference = context.ws.inference
@@ -206,6 +215,7 @@ def _strength_faults(context: Context, path: str, strength: str) -> Iterator[Fau
 
 RULES: tuple[Rule, ...] = (
     preset_or_template,
+    template_is_a_pod,
     template_is_safe,
     preset_is_known,
     runtime_loads_the_model,

@@ -110,11 +110,13 @@ def image_faults(context: Context, path: str, image: str, rule: str, pushed: boo
 
 
 def volume_faults(path: str, volume: Mapping[str, Any], allowed: Collection[str]) -> Iterator[Fault]:
-    """F4, F33: a volume source names one kind of volume that is allowed here, and never the node's own disk.
+    """F4, F33, F62: a volume source names one kind of volume that is allowed here, and never the node's own disk.
 
     A run mounts it with the rights of Airflow's account, so that a Secret or a share that its author may not read would
     end in the data, and with it in the adapter.
     """
+    from include.workspace.validation.pod_fields import volume_source_faults
+
     kinds = [key for key in volume if key != "name"]
     if len(kinds) != 1:
         hint = "for example persistentVolumeClaim: {claimName: my-data}"
@@ -128,4 +130,7 @@ def volume_faults(path: str, volume: Mapping[str, Any], allowed: Collection[str]
     elif key := _NAMED_VOLUMES.get(kinds[0]):
         given = volume[kinds[0]]
         name = given.get(key) if isinstance(given, Mapping) else None
-        yield from secret_name_fault(f"{path}.{kinds[0]}.{key}", str(name or ""), "F4")
+        bad_name = secret_name_fault(f"{path}.{kinds[0]}.{key}", str(name or ""), "F4")
+        yield from bad_name or volume_source_faults(volume, path)
+    else:
+        yield from volume_source_faults(volume, path)
