@@ -12,7 +12,7 @@ from typing import Any
 
 from include.catalog.machines import Machine
 from include.catalog.models import Model
-from include.contracts import principal_start, sharding
+from include.contracts import sharding, weight_init
 from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
@@ -33,7 +33,7 @@ class TrainingShape:
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
     `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU, each with the whole
     model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo each is two sequences, the
-    better and the worse answer. `principal_start` is an adapter that begins with the weights' principal components.
+    better and the worse answer. `from_weights` is an adapter that begins with values from the weights (PiSSA, LoftQ).
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -50,7 +50,7 @@ class TrainingShape:
     processes: int = 1
     objective: str = Objective.SFT
     sharded: bool = False
-    principal_start: bool = False
+    from_weights: bool = False
 
     @classmethod
     def modest(cls, objective: str = Objective.SFT) -> TrainingShape:
@@ -92,7 +92,7 @@ class TrainingShape:
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
-            principal_start=principal_start.is_asked(lora),
+            from_weights=bool(weight_init.asked(lora)),
         )
 
     @property
@@ -102,8 +102,8 @@ class TrainingShape:
 
     @property
     def shardable(self) -> bool:
-        """Whether the trainer can shard the model over processes: not in 8 bits, nor where it takes weights apart."""
-        return not self.load_in_8bit and not self.principal_start
+        """Whether the trainer can shard the model over processes: not in 8 bits, nor where it needs weights whole."""
+        return not self.load_in_8bit and not self.from_weights
 
     @property
     def tokens(self) -> int:

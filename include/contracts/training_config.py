@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from include.contracts import optimizers, preference_keys, principal_start
+from include.contracts import optimizers, preference_keys, weight_init
 from include.contracts import training_keys as keys
 from include.contracts.adapter_keys import MAX_RANK, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
@@ -100,7 +100,8 @@ def examine_config(document: object, method: str = "", objective: str = Objectiv
     examiner.faults += [*_quantization(config, method), *_output_dir(config)]
     examiner.together()
     lora = examiner.sections.get("LoraConfig", {})
-    examiner.faults += principal_start.faults(lora, method, objective)
+    in_8_bits = bool(examiner.sections.get("QuantizationConfig", {}).get("load_in_8bit"))
+    examiner.faults += weight_init.faults(lora, method, objective, in_8_bits=in_8_bits)
     return TrainingConfig(examiner.sections, tuple(examiner.faults), tuple(examiner.notices))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from include.contracts import preference_keys, principal_start
+from include.contracts import preference_keys, weight_init
 from include.contracts.adapter_keys import INITS, MAX_RANK, MUST_BE_NEUTRAL
 from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.optimizers import OPTIMIZERS
@@ -115,9 +115,6 @@ _VARIANTS = (
     "velora_config",
 )
 
-_LOFTQ = (
-    "its adapter belongs to a base model that is quantised in a way of its own, not to the one that is served"
-)
 _COMPILER = "compiling needs a C compiler, which the pod image does not have"
 _LIGER = "the pod image does not have liger-kernel"
 
@@ -153,7 +150,6 @@ REFUSED: Mapping[str, str] = {
     "LoraConfig.inference_mode": "an adapter in inference mode does not learn",
     **{f"LoraConfig.{key}": why for key, why in MUST_BE_NEUTRAL.items()},
     **{f"LoraConfig.{key}": _VARIANT for key in _VARIANTS},
-    "LoraConfig.loftq_config": _LOFTQ,
 }
 
 RENAMED: Mapping[str, str] = {
@@ -209,7 +205,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
         "int8",
         "uint8",
     ),
-    "LoraConfig.init_lora_weights": tuple(sorted(INITS | principal_start.INITS)),
+    "LoraConfig.init_lora_weights": tuple(sorted(INITS | weight_init.INITS)),
     "TrainingArguments.optim": tuple(OPTIMIZERS),
     "TrainingArguments.lr_scheduler_type": tuple(SCHEDULERS),
     "TrainingArguments.log_level": _LOG_LEVELS,
@@ -322,7 +318,7 @@ def _described() -> dict[str, Any]:
 
 
 #: Narrower than the libraries' types, whose other values end in an error.
-_KINDS = {"TrainingArguments.pad_to_multiple_of": "int|null"}
+_KINDS = {"TrainingArguments.pad_to_multiple_of": "int|null", "LoraConfig.loftq_config": "dict|null"}
 
 
 @cache

@@ -14,41 +14,51 @@ from tests.support.tuning_runs import ROOT, environment, make_inputs
 
 pytestmark = [pytest.mark.integration, pytest.mark.weights, pytest.mark.timeout(300)]
 
-# It begins with PiSSA, whose decomposition has to come out the same too.
-CONFIG = json.dumps(
-    {
-        "training_config": {
-            "LoraConfig": {"r": 4, "init_lora_weights": "pissa_niter_4"},
-            "TrainingArguments": {"max_steps": 4, "max_length": 64},
-        }
+
+def config(init: str, **sections: object) -> str:
+    """It begins with PiSSA or LoftQ, whose decomposition has to come out the same too."""
+    training = {
+        "LoraConfig": {"r": 4, "init_lora_weights": init},
+        "TrainingArguments": {"max_steps": 4, "max_length": 64},
     }
-)
+    return json.dumps({"training_config": {**training, **sections}})
 
 
-def tune(inputs: Path, output: Path, **more: str) -> subprocess.CompletedProcess[str]:
+CONFIGS = {
+    "lora": config("pissa_niter_4"),
+    "qlora": config("loftq", QuantizationConfig={"load_in_4bit": True}),
+}
+
+
+def tune(inputs: Path, output: Path, method: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "include.workloads.tuning"],
         cwd=ROOT,
-        env=environment(inputs, output, CONFIG) | {"DTYPE": "float32"} | more,
+        env=environment(inputs, output, CONFIGS[method])
+        | {"DTYPE": "float32", "TUNING_METHOD": method}
+        | more,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_an_exact_rerun_gives_the_same_bytes_and_is_refused_with_other_threads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", CONFIGS)
+def test_an_exact_rerun_gives_the_same_bytes_and_is_refused_with_other_threads(
+    method: str, tmp_path: Path
+) -> None:
     inputs, output = make_inputs(tmp_path / "inputs"), tmp_path / "out"
-    first = tune(inputs, output)
+    first = tune(inputs, output, method)
     assert first.returncode == 0, first.stderr
     weights = output / "adapter" / "adapter_model.safetensors"
     assert json.loads((output / "adapter" / "adapter_config.json").read_text())["r"] == 8
     known, at = weights.read_bytes(), weights.stat().st_mtime_ns
     record = (output / "record" / "reproduce.json").read_text()
-    refused = tune(inputs, output, EXACT_RERUN="exact", OMP_NUM_THREADS="2")
+    refused = tune(inputs, output, method, EXACT_RERUN="exact", OMP_NUM_THREADS="2")
     assert refused.returncode == ExitCode.CONFIG
     assert "device.threads is 2 and was 1" in output.with_suffix(".json").read_text()
     assert weights.stat().st_mtime_ns == at
-    again = tune(inputs, output, EXACT_RERUN="exact")
+    again = tune(inputs, output, method, EXACT_RERUN="exact")
     assert again.returncode == 0, again.stdout + again.stderr
     result = json.loads(output.with_suffix(".json").read_text())
     assert result["resumed_from_step"] == 0

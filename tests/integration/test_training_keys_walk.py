@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.contracts import training_keys as keys
+from include.contracts import weight_init
 from include.contracts.methods import Objective
 from include.workloads.tuning.standin import make_standin
 from include.workspace.validation.training_config import config_faults
@@ -97,6 +98,9 @@ def _of_section(section: str, objective: str) -> Iterator[Any]:
         for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
             text = _config(section, {key: value})
             method = _method(section)
+            if name == "LoraConfig.init_lora_weights" and value in weight_init.INITS:
+                four = _config(section, {key: value}, {"load_in_4bit": True})
+                yield pytest.param(four, "qlora", objective, id=f"qlora {name}={value!r}")
             if config_faults(text, method, objective):
                 continue
             if value is False and not config_faults(_config(section, {**off, key: False}), method, objective):
@@ -112,10 +116,11 @@ def _method(section: str) -> str:
     return "qlora" if section == "QuantizationConfig" else "lora"
 
 
-def _config(section: str, given: dict[str, Any]) -> str:
+def _config(section: str, given: dict[str, Any], bits: dict[str, Any] | None = None) -> str:
     sections: dict[str, dict[str, Any]] = {
         "LoraConfig": {"r": 2},
         "TrainingArguments": {"max_steps": 1, "max_length": 64},
+        **({"QuantizationConfig": bits} if bits else {}),
     }
     if section == "QuantizationConfig" and "load_in_8bit" not in given:
         sections[section] = {"load_in_4bit": True}

@@ -1,46 +1,230 @@
-"""Keeps how an adapter began, where the published one is the difference to that (include.contracts.principal_start).
+"""Begins an adapter with values from the base model's weights, and publishes the difference to that (PiSSA, LoftQ).
 
-It is kept on the volume once for each training: an attempt on another machine may decompose the weights a little
-otherwise, and what is published has to be the difference to the beginning that was trained from. It is never published.
+The first values are kept on the volume once for each training: all its processes and all its attempts begin with them,
+on whatever machine, and what is published is the difference to the very beginning that was trained from. They are
+never published themselves. The sources of the formulas are in include.contracts.weight_init.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from include.contracts import principal_start
-from include.workloads.contract import atomic_write
-from include.workloads.tuning.recipe import Recipe
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from include.contracts import weight_init
+from include.workloads import contract
+from include.workloads.contract import TryAgain, UserConfigError
+
+log = logging.getLogger("workload")
 
 FOLDER, MARK = "beginning", "of.json"
+_PREFIX = "base_model.model."
+#: What rounding to 4 bits changes of a weight is a tenth; what is further off is another layer's weight.
+_ROUNDED = 0.3
 
 
-def keep(output: Path, identity: str, recipe: Recipe, model: Any) -> None:
-    """Write the untrained adapter down, unless an earlier attempt of this very training has.
+class Beginning:
+    """How the adapter of one training begins.
 
+    :param folder: where its first values are kept, of the training's output.
     :param identity: of the training, as its checkpoints have it.
-    :param model: the PeftModel, before its first step.
+    :param lora: the recipe's LoraConfig.
+    :param weights: the base model's files, where the weights are that a quantised model has no more; None where the
+        model has them itself.
+    :param rounding: for `Params4bit`, of a model in 4 bits.
     """
-    folder = output / FOLDER
-    if not principal_start.is_asked(recipe.lora) or _is_of(folder, identity):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder, save_embedding_layers=False)
-    atomic_write(folder / MARK, json.dumps({"identity": identity}).encode())
+
+    def __init__(
+        self,
+        output: Path,
+        identity: str,
+        lora: Mapping[str, Any],
+        weights: Path | None = None,
+        rounding: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self._identity = output / FOLDER, identity
+        self._lora, self._init = lora, weight_init.asked(lora)
+        self._files = _files_by_tensor(weights) if weights and self._init else None
+        self._rounding = rounding or {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether the adapter begins with such values at all."""
+        return bool(self._init)
+
+    def settle(self, model: Any, seed: int, chief: bool, wait: Callable[[], None]) -> None:
+        """Give an untrained adapter its first values, and take them out of the base weights where PiSSA says so.
+
+        :param model: the PeftModel before its first step, in all processes.
+        :param seed: of the randomised decomposition.
+        :param chief: whether this process computes them; the others read them after `wait`.
+        :raises UserConfigError: a layer's weights cannot be found, or it has none to decompose.
+        :raises TryAgain: after SIGTERM.
+        """
+        if not self.asked:
+            return
+        layers = list(_layers(model))
+        if chief and not self._is_kept():
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                self._compute(layers)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            model.save_pretrained(self.folder, save_embedding_layers=False)
+            contract.atomic_write(self.folder / MARK, json.dumps({"identity": self._identity}).encode())
+        wait()
+        self._read(model)
+        if self._init in weight_init.PISSA:
+            for name, layer in layers:
+                self._take_out(name, layer)
+
+    def difference(self, trained: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is published: B A - B0 A0 as one product, [B, -B0] [A; A0], of twice the rank.
+
+        With rsLoRA a product of twice the rank is scaled by the root of a half less, so B is made as much larger.
+        """
+        first = load_file(self.folder / "adapter_model.safetensors")
+        root = math.sqrt(0.5) if self._lora.get("use_rslora") else 1.0
+        return {
+            name: torch.cat([one, first[name]], dim=0).contiguous()
+            if "lora_A" in name
+            else (torch.cat([one, -first[name]], dim=1) * root).contiguous()
+            for name, one in trained.items()
+        }
+
+    @staticmethod
+    def converted(config: Mapping[str, Any]) -> dict[str, Any]:
+        """The adapter_config.json of the difference: twice the rank and twice alpha, which is the same scale."""
+        twice = {key: 2 * config[key] for key in ("r", "lora_alpha")}
+        twice |= {
+            key: {layer: 2 * value for layer, value in config[key].items()}
+            for key in ("rank_pattern", "alpha_pattern")
+            if config.get(key)
+        }
+        return {**config, **twice}
+
+    def _is_kept(self) -> bool:
+        try:
+            return bool(json.loads((self.folder / MARK).read_text())["identity"] == self._identity)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _read(self, model: Any) -> None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(self.folder / "adapter_model.safetensors"))
+
+    def _compute(self, layers: list[tuple[str, Any]]) -> None:
+        for done, (name, layer) in enumerate(layers):
+            if contract.stop_requested():
+                raise TryAgain(f"Stopped while the adapter was begun, after {done} of {len(layers)} layers.")
+            if done % 20 == 0:
+                log.info("The adapter's first values (%s): %d of %d layers.", self._init, done, len(layers))
+            weight = self._original(name, layer)
+            if self._init == weight_init.LOFTQ:
+                weight = weight - _as_it_is(layer)
+            a, b = _decomposed(weight, layer.r["default"], self._init)
+            root = math.sqrt(layer.scaling["default"])
+            layer.lora_A["default"].weight.data = (a / root).contiguous()
+            layer.lora_B["default"].weight.data = (b / root).contiguous()
+
+    def _take_out(self, name: str, layer: Any) -> None:
+        """PiSSA: the base weight is what the adapter has not; a quantised one is rounded anew."""
+        a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
+        rest = self._original(name, layer) - layer.scaling["default"] * (b @ a)
+        base = layer.get_base_layer()
+        if not self._rounding:
+            base.weight.data = _turned(rest, layer.fan_in_fan_out).to(base.weight.dtype).contiguous()
+            return
+        from bitsandbytes.functional import dequantize_4bit
+        from bitsandbytes.nn import Params4bit
+
+        dtype = self._rounding["dtype"]
+        options = {key: value for key, value in self._rounding.items() if key != "dtype"}
+        rounded = Params4bit(rest.to(dtype).cpu(), requires_grad=False, **options).to(rest.device)
+        if isinstance(base.weight, Params4bit):
+            base.weight = rounded
+            base.quant_state = rounded.quant_state
+        else:  # kept decoded, on a CPU
+            base.weight.data = dequantize_4bit(rounded.data, rounded.quant_state).to(base.weight.dtype)
+
+    def _original(self, name: str, layer: Any) -> torch.Tensor:
+        """A layer's weight as the model was published, out x in, float32."""
+        now = _as_it_is(layer)
+        if self._files is None:
+            return now
+        found = [one.to(now.device) for one in _stored(self._files, name)]
+        found = [turned for one in found for turned in (one, one.T) if turned.shape == now.shape]
+        off = [float((one - now).norm() / one.norm()) for one in found]
+        if not off or min(off) > _ROUNDED:
+            raise UserConfigError(
+                f"LoraConfig.init_lora_weights is {self._init}, which needs the weights of {name} as they were before "
+                "the rounding, and no file of the model has them under that name: leave it out, or use method: lora."
+            )
+        return found[off.index(min(off))]
 
 
-def conversion(output: Path, recipe: Recipe) -> dict[str, str]:
-    """What `PeftModel.save_pretrained` is told so that it saves the difference; nothing for other adapters."""
-    if not principal_start.is_asked(recipe.lora):
-        return {}
-    return {"path_initial_model_for_weight_conversion": str(output / FOLDER)}
+def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The adapted layers by the base model's names of them. UserConfigError for one that is no linear layer."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        plain = name.removeprefix(_PREFIX)
+        if not layer.lora_A or getattr(layer.get_base_layer().weight, "ndim", 0) != 2:
+            raise UserConfigError(
+                f"LoraConfig.init_lora_weights begins linear layers only, and {plain} is none: leave it out of "
+                "target_modules."
+            )
+        yield plain, layer
 
 
-def _is_of(folder: Path, identity: str) -> bool:
-    try:
-        return bool(json.loads((folder / MARK).read_text())["identity"] == identity)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _turned(weight: torch.Tensor, turned: bool) -> torch.Tensor:
+    return weight.T if turned else weight
+
+
+def _as_it_is(layer: Any) -> torch.Tensor:
+    """The weight that a layer computes with, decoded, out x in, float32."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
+    return _turned(weight, bool(layer.fan_in_fan_out))
+
+
+def _decomposed(weight: torch.Tensor, rank: int, init: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors A (rank x in) and B (out x rank) of a weight's largest components, sqrt(S) in each."""
+    if "_niter_" in init:
+        least = min(rank, *weight.shape)
+        u, s, v = torch.svd_lowrank(weight, least, niter=int(init.rpartition("_")[2]))
+        vh = v.T
+    else:
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    root = s[:rank].sqrt()
+    a, b = root[:, None] * vh[:rank], u[:, :rank] * root
+    missing = rank - len(root)  # of a layer that is smaller than the rank
+    return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
+
+
+def _files_by_tensor(weights: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(weights.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
+
+
+def _stored(files: Mapping[str, Path], name: str) -> Iterator[torch.Tensor]:
+    """What the model's files have for a layer, float32: files may name its parents otherwise than the model does."""
+    tail = name[name.find("layers.") :] if "layers." in name else name
+    for key, path in files.items():
+        if f".{key}".endswith(f".{tail}.weight"):
+            with safe_open(path, framework="pt") as file:
+                yield file.get_tensor(key).float()

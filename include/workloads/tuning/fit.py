@@ -13,19 +13,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from include.contracts.methods import Objective
+from include.contracts import weight_init
+from include.contracts.methods import Objective, TuningMethod
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
-from include.workloads.tuning import beginning, checkpoints, exact, losses, owed
+from include.workloads.tuning import checkpoints, exact, losses, owed
 from include.workloads.tuning.config import TuningConfig
-from include.workloads.tuning.model import peak_memory_bytes
+from include.workloads.tuning.model import peak_memory_bytes, rounding
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.recipe import Recipe
 from include.workloads.tuning.rows import Row
 from include.workloads.tuning.start import Start, load
+
+if TYPE_CHECKING:
+    from include.workloads.tuning.beginning import Beginning
 
 log = logging.getLogger("workload")
 
@@ -60,6 +64,21 @@ class Job:
     start: Start | None = None
     former: Mapping[str, Any] | None = None  # the record that an exact rerun must come to again
     sharded: bool = False  # the base model is too large for one GPU
+    weights: Path = Path()  # the base model's files
+
+    @property
+    def beginning(self) -> Beginning:
+        """How its adapter begins."""
+        from include.workloads.tuning.beginning import Beginning
+
+        quantised = self.config.method == TuningMethod.QLORA
+        return Beginning(
+            self.output,
+            self.identity,
+            self.recipe.lora,
+            self.weights if quantised else None,
+            rounding(self.config.quantization, self.precision) if quantised else None,
+        )
 
 
 def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -80,11 +99,17 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     trainer.require_a_batch()
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     log.info("%s trainable parameters in the adapter (rank %s).", f"{trainable:,}", job.recipe.lora["r"])
+    accelerator = trainer.accelerator
+    job.beginning.settle(
+        accelerator.unwrap_model(trainer.model),
+        trainer.args.seed,
+        trainer.is_world_process_zero(),
+        accelerator.wait_for_everyone,
+    )
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
     if trainer.is_world_process_zero():
         for watcher in watchers(job.output, choice.step):
             trainer.add_callback(watcher)
-        beginning.keep(job.output, job.identity, job.recipe, trainer.accelerator.unwrap_model(trainer.model))
     for skipped in choice.skipped:
         log.info("Passing over %s.", skipped)
     started = time.monotonic()
@@ -223,7 +248,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
             train_dataset=Dataset.from_list(job.train),
             eval_dataset=Dataset.from_list(job.evaluation) if job.evaluation else None,
             processing_class=job.tokenizer,
-            peft_config=LoraConfig(**job.recipe.lora),
+            peft_config=LoraConfig(**weight_init.plain(job.recipe.lora)),
             callbacks=[watch],
         )
     except (ValueError, TypeError) as error:
@@ -258,13 +283,20 @@ def save_adapter(job: Job, trainer: Any, trained: Mapping[str, Any] | None = Non
 
     :param trained: the whole weights of an adapter that is sharded; None where the model has them.
     """
+    from safetensors.torch import load_file, save_file
+
     final = job.output / "adapter"
     draft = job.output / ".adapter.new"
     shutil.rmtree(draft, ignore_errors=True)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
-        draft, state_dict=trained, save_embedding_layers=False, **beginning.conversion(job.output, job.recipe)
+        draft, state_dict=trained, save_embedding_layers=False
     )
     config = lean(json.loads((draft / CONFIG).read_text()), _defaults())
+    if (beginning := job.beginning).asked:
+        config = beginning.converted(config)
+        save_file(
+            beginning.difference(load_file(draft / WEIGHTS)), draft / WEIGHTS, metadata={"format": "pt"}
+        )
     config["base_model_name_or_path"] = job.model_id or None
     config["revision"] = job.revision or None
     if isinstance(config.get("target_modules"), list):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.contracts import principal_start, sharding
+from include.contracts import sharding, weight_init
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
@@ -128,10 +128,10 @@ def decide(
     if sharded:
         _check_shardable(config, lora)
         reasons.append("The model and its training are sharded over the processes (FSDP).")
-    if principal_start.is_asked(lora):
+    if weight_init.asked(lora):
         reasons.append(
-            "The adapter begins with the base model's principal components (PiSSA); published is the difference to "
-            f"that, a LoRA of rank {2 * lora['r']}."
+            f"The adapter begins with values from the base model's weights ({weight_init.asked(lora)}); published is "
+            f"the difference to that, a LoRA of rank {2 * lora['r']}."
         )
     return Recipe(training, lora, 60.0 if hardware.device == "cpu" else 300.0, reasons)
 
@@ -199,7 +199,7 @@ def _check_shardable(config: TuningConfig, lora: Mapping[str, Any]) -> None:
     """The plan shards no such training; one that was made for another config would train something else."""
     for key, asked in (
         ("QuantizationConfig.load_in_8bit", config.quantization.get("load_in_8bit")),
-        ("LoraConfig.init_lora_weights", principal_start.is_asked(lora)),
+        ("LoraConfig.init_lora_weights", weight_init.asked(lora)),
     ):
         if asked:
             raise UserConfigError(f"{key} keeps the model from being sharded over the GPUs: leave it out.")

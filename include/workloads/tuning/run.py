@@ -278,6 +278,7 @@ def _prepare(
         identity=identity,
         start=env.start,
         sharded=env.sharded,
+        weights=env.weights,
     )
     return job, told
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.contracts import principal_start
+from include.contracts import weight_init
 from include.workloads.contract import UserConfigError
 
 log = logging.getLogger("workload")
@@ -49,10 +49,10 @@ def check(start: Start, model_id: str, lora: Mapping[str, Any]) -> None:
         before = json.loads((start.folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise UserConfigError(f"The adapter to go on from cannot be read: {error}") from error
-    if principal_start.is_asked(lora):
+    if weight_init.asked(lora):
         raise UserConfigError(
-            f"The training cannot go on from adapter {start.digest or start.folder}: it would begin with the base "
-            f"model's own weights (LoraConfig.init_lora_weights is {lora['init_lora_weights']}): leave that out, or "
+            f"The training cannot go on from adapter {start.digest or start.folder}: it would begin with "
+            f"values of its own (LoraConfig.init_lora_weights is {lora['init_lora_weights']}): leave that out, or "
             "write from: scratch into the policy."
         )
     wanted = LoraConfig(**dict(lora)).to_dict()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts import weight_init
 from include.contracts.training_defaults import LORA_DEFAULTS
 from include.workloads.contract import UserConfigError
 
@@ -53,7 +54,7 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
             )
     try:
         with torch.device("meta"):
-            get_peft_model(base, LoraConfig(**asked))
+            get_peft_model(base, LoraConfig(**weight_init.plain(asked)))
     except (ValueError, TypeError, RuntimeError, re.error) as error:
         told = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise UserConfigError(

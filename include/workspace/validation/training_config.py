@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from include.catalog import Catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.layers import ALL_LINEAR
-from include.contracts import principal_start
+from include.contracts import weight_init
 from include.contracts.faults import Fault
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.training_config import KEY, TrainingConfig, read_config
@@ -68,6 +68,6 @@ def _too_large_as_one(context: Context, read: TrainingConfig) -> Iterator[Fault]
     )
     if least.load_in_8bit:
         yield Fault("training_config.QuantizationConfig.load_in_8bit", True, "F9", told, "use load_in_4bit")
-    if principal_start.is_asked(lora):
+    if weight_init.asked(lora):
         path = "training_config.LoraConfig.init_lora_weights"
         yield Fault(path, lora["init_lora_weights"], "F9", told, "leave it out")
