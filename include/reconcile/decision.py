@@ -64,7 +64,8 @@ class Observed:
     `nodes` are those of its machines, and `pools` its machines, whoever makes them. `config_maps` has each ConfigMap
     that the Workspace names, with a digest of its data, or None where it is missing. `runs` has the state of each
     Airflow run that was asked about ("queued", "running", "success", "failed"), None where Airflow knows no such run.
-    `progress` is what the running tuning pod said last. `upstream` names the controller of upstream KAITO that runs in
+    `progress` is what the running tuning pod said last. `events` are the Kubernetes Events about what of a service does
+    not begin and does not tell why. `upstream` names the controller of upstream KAITO that runs in
     this cluster, "" without one.
 
     `activity` is looked at only where it matters (`include.reconcile.idle`): what the servers of a ready service tell
@@ -81,6 +82,7 @@ class Observed:
     config_maps: Mapping[str, str | None] = field(default_factory=dict)
     runs: Mapping[str, str | None] = field(default_factory=dict)
     progress: Object | None = None
+    events: Sequence[Object] = ()
     upstream: str = ""
     activity: Activity | None = None
     pools: WorkspacePools = field(default_factory=WorkspacePools)

@@ -1,8 +1,9 @@
 """What keeps a pod from running, in the words of whoever says it: a pure judgement of the pod as the cluster shows it.
 
 The scheduler, the kubelet and the container runtime each have a field for their sentence; the causes and their order
-are KAITO's (containers first, then evictions, then scheduling). A rollout's pods and a run's pods are judged alike. It
-must never talk to the cluster.
+are KAITO's (containers first, then evictions, then scheduling). What comes between scheduling and the first container,
+volumes and the pod's network, has no field: it is read from Kubernetes Events, where somebody has looked. A rollout's
+pods and a run's pods are judged alike. It must never talk to the cluster.
 """
 
 from __future__ import annotations
@@ -60,6 +61,25 @@ PASSING_WORDS = (
 UNSCHEDULABLE_SECONDS = 45.0
 #: The same where a Node may come back, and it is Kubernetes that decides how long that may take.
 PASSING_SECONDS = 300.0
+#: Reasons of Kubernetes Events for which a pod that has its Node cannot begin, and may yet: the kubelet tries again.
+BEGIN_REASONS = frozenset(
+    {
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedMapVolume",
+        "FailedCreatePodSandBox",
+        "FailedPrepareDynamicResources",
+        "NetworkNotReady",
+    }
+)
+#: Reasons of Kubernetes Events after which that is over.
+BEGUN_REASONS = frozenset({"Pulling", "Pulled", "Created", "Started"})
+#: How long these may last, in seconds, where what is missing is not named: Kubernetes itself takes 6 minutes until it
+#: detaches a volume from a Node that is lost.
+BEGIN_SECONDS = 600.0
+NOT_THERE = "not found"
+#: What the kubelet says a while after it has named the cause.
+_TIMED_OUT = ("timed out waiting for the condition", "context deadline exceeded")
 #: Reasons of Kubernetes Events by which the cluster itself, and no person, takes a pod away.
 TAKEN_REASONS = frozenset(
     {"Evicted", "Preempted", "TaintManagerEviction", "NodeNotReady", "NodeShutdown", "TerminationByKubelet"}
@@ -88,11 +108,27 @@ def container_statuses(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from status.get("containerStatuses") or []
 
 
-def problems(pod: Mapping[str, Any]) -> list[PodProblem]:
-    """Return everything that keeps a pod from running or running on, the most telling first."""
+def problems(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()) -> list[PodProblem]:
+    """Return everything that keeps a pod from running or running on, the most telling first.
+
+    :param events: Kubernetes Events, of other objects too, where somebody has looked (see :func:`begins_late`).
+    """
     name = str(pod["metadata"]["name"])
     found = [problem for one in container_statuses(pod) if (problem := _container_problem(name, one))]
-    return [*found, *_pod_problems(name, pod.get("status") or {})]
+    return [*found, *_pod_problems(name, pod.get("status") or {}), *_begin_problems(pod, events)]
+
+
+def begins_late(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod has its Node and none of its containers has begun: then its Events say why, if anything does."""
+    status = pod.get("status") or {}
+    if not (pod.get("spec") or {}).get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+        return False
+    if status.get("phase") not in (None, "", "Pending") or any(
+        "waiting" not in (one.get("state") or {"waiting": {}}) for one in container_statuses(pod)
+    ):
+        return False
+    told = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
+    return told.get("PodReadyToStartContainers") != "True"
 
 
 def taken_away(events: Iterable[Mapping[str, Any]], uid: str) -> str:
@@ -117,6 +153,8 @@ def stuck_seconds(problem: PodProblem, *, holds_machines: bool) -> float | None:
     """
     if problem.failed:
         return 0.0
+    if problem.reason == "ContainerStartError" and _is_slow(problem.message):
+        return BEGIN_SECONDS
     if problem.reason != "Unschedulable":
         return STUCK_AFTER.get(problem.reason)
     if any(words in problem.message for words in PASSING_WORDS):
@@ -145,15 +183,16 @@ class StartWatch:
         self.holds_machines = holds_machines
         self._cause: tuple[str, float] | None = None
 
-    def look(self, pod: Mapping[str, Any], now: float) -> Start:
+    def look(self, pod: Mapping[str, Any], now: float, events: Iterable[Mapping[str, Any]] = ()) -> Start:
         """Judge the pod as it is at this moment.
 
         :param now: seconds of a clock that never goes back.
+        :param events: see :func:`problems`.
         """
         phase, name = (pod.get("status") or {}).get("phase"), pod["metadata"]["name"]
         if phase in ("Running", "Succeeded", "Failed"):
             return Start(f"Pod {name} runs on Node {(pod.get('spec') or {}).get('nodeName')}", running=True)
-        found = problems(pod)
+        found = problems(pod, events)
         if not found:
             self._cause = None
             return Start(f"Pod {name}: {stage(pod)}")
@@ -227,3 +266,41 @@ def _pod_problems(name: str, status: Mapping[str, Any]) -> Iterator[PodProblem]:
             yield PodProblem(
                 "Unschedulable", f"Pod {name} waits for a node: {message}{f' ({hint})' if hint else ''}"
             )
+
+
+def _begin_problems(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Iterator[PodProblem]:
+    """What the kubelet, or who attaches volumes, says of a pod that has its Node and cannot begin."""
+    uid = pod["metadata"].get("uid")
+    mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") == uid]
+    if not mine or not begins_late(pod):
+        return
+    begun = max((_when(one) for one in mine if one.get("reason") in BEGUN_REASONS), default="")
+    attached = max((_when(one) for one in mine if one.get("reason") == "SuccessfulAttachVolume"), default="")
+    told = [
+        one
+        for one in mine
+        if one.get("reason") in BEGIN_REASONS
+        and _when(one) > (max(begun, attached) if one.get("reason") == "FailedAttachVolume" else begun)
+    ]
+    if told:
+        # The one that names the cause goes before a later one that says it took too long.
+        last = max(told, key=lambda one: (not _timed_out(one), _when(one)))
+        where = f"Pod {pod['metadata']['name']} on Node {pod['spec']['nodeName']}"
+        said = f"{last['reason']}: {last.get('message') or ''}".strip()
+        yield PodProblem("ContainerStartError", f"{where}: {said}")
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    """When an Event was seen last, as a text that sorts; "0" where it does not tell."""
+    series = event.get("series") or {}
+    told = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return str(told or "0")
+
+
+def _timed_out(event: Mapping[str, Any]) -> bool:
+    return any(words in str(event.get("message") or "") for words in _TIMED_OUT)
+
+
+def _is_slow(message: str) -> bool:
+    """Whether a pod cannot begin for a cause that Kubernetes may need minutes to get over."""
+    return NOT_THERE not in message and any(f": {reason}: " in message for reason in BEGIN_REASONS)

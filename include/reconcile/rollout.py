@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.contracts.plural import plural
-from include.reconcile.pod_problems import container_statuses, problems
+from include.reconcile.pod_problems import begins_late, container_statuses, problems
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def rollout_status(
 
     :param stateful_set: None when it does not exist.
     :param pods: the pods of the service.
-    :param events: Kubernetes Events about the StatefulSet, where somebody has looked.
+    :param events: Kubernetes Events about the StatefulSet and the pods, where somebody has looked.
     """
     if stateful_set is None:
         return RolloutStatus(
@@ -58,7 +58,7 @@ def rollout_status(
         return RolloutStatus(
             True, "WorkspaceInferenceStatusSuccess", f"{ready} of {plural(wanted, 'replica')} ready"
         )
-    found = [problem for pod in pods for problem in problems(pod)]
+    found = [problem for pod in pods for problem in problems(pod, events)]
     if found:
         first = next((problem for problem in found if problem.failed), found[0])
         return RolloutStatus(False, first.reason, first.message, first.failed)
@@ -75,6 +75,16 @@ def rollout_status(
         )
         return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{sentence}, but {late}")
     return RolloutStatus(False, "WorkspaceInferenceStatusPending", f"{sentence}: {_stage(pods)}")
+
+
+def silent_about(
+    stateful_set: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return the objects of a rollout that do not tell themselves what is wrong with them: their Events do."""
+    found = [pod for pod in pods if begins_late(pod)]
+    replicas = ((stateful_set or {}).get("spec") or {}).get("replicas")
+    lacks_pods = stateful_set is not None and len(pods) < int(1 if replicas is None else replicas)
+    return [*found, *([stateful_set] if stateful_set is not None and lacks_pods else ())]
 
 
 def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:

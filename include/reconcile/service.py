@@ -50,7 +50,7 @@ def observe(builder: DecisionBuilder) -> list[str]:
         builder.events.append(Event(WARNING, "ScaledByHand", f"{sentence}: {hint}", once=sentence))
     _look_at_machines_again(builder)
     _machines(builder)
-    verdict = rollout_status(case.stateful_set, case.serving_pods)
+    verdict = rollout_status(case.stateful_set, case.serving_pods, case.observed.events)
     lacking = f"{'; '.join(gone)}: it will be brought back" if gone else ""
     message = lacking if lacking and not verdict.ready else verdict.message
     if verdict.ready:
@@ -173,7 +173,7 @@ def mark_not_ready(builder: DecisionBuilder, *, under_way: bool = False) -> None
     `under_way`: a run works on the Workspace; its own steps say so before they let machines go.
     """
     case = builder.case
-    verdict = rollout_status(case.stateful_set, case.serving_pods)
+    verdict = rollout_status(case.stateful_set, case.serving_pods, case.observed.events)
     planned = int(case.status.get("targetNodeCount") or 0)
     if not verdict.ready and not (under_way and surge.keeps_answering(case.stateful_set, planned)):
         for kind in (T.INFERENCE_READY, T.WORKSPACE_READY):

@@ -94,8 +94,13 @@ def up_to(held: int) -> dict[str, Any]:
     return {"type": "RollingUpdate", "rollingUpdate": {"partition": held}}
 
 
-def status(stateful_set: Object | None, pods: Sequence[Object], ordinal: int) -> RolloutStatus:
-    """Whether the pod of this number runs what is wanted and answers; its reason is NO_ROOM where no Node takes it."""
+def status(
+    stateful_set: Object | None, pods: Sequence[Object], ordinal: int, events: Sequence[Object] = ()
+) -> RolloutStatus:
+    """Whether the pod of this number runs what is wanted and answers; its reason is NO_ROOM where no Node takes it.
+
+    :param events: Kubernetes Events about the pods, where somebody has looked.
+    """
     if stateful_set is None:
         return RolloutStatus(False, WAITING, "The StatefulSet is gone.", failed=True)
     name = f"{stateful_set['metadata']['name']}-{ordinal}"
@@ -110,7 +115,7 @@ def status(stateful_set: Object | None, pods: Sequence[Object], ordinal: int) ->
         return RolloutStatus(False, WAITING, f"Pod {name} still is the earlier one")
     if is_ready(pod):
         return RolloutStatus(True, "WorkspaceInferenceStatusSuccess", f"Pod {name} answers")
-    found = problems(pod)
+    found = problems(pod, events)
     first = next((one for one in found if one.failed or one.reason == NO_ROOM), found[0] if found else None)
     if first is None:
         return RolloutStatus(False, WAITING, f"Pod {name} is starting")

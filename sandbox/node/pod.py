@@ -85,7 +85,6 @@ class PodWorker:
             containers=_records(pod, "containers", "containerStatuses"),
             init_containers=_records(pod, "initContainers", "initContainerStatuses"),
             start_time=(pod.get("status") or {}).get("startTime") or now_text(),
-            pod_ip=address,
             host_ip=HOST_ADDRESS,
         )
         self._surroundings = PodSurroundings(
@@ -201,6 +200,7 @@ class PodWorker:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), MOUNT_RETRY)
             else:
+                self.record.pod_ip = self.address  # of the pod's sandbox, which comes after its volumes
                 return True
         return False
 

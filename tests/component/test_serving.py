@@ -17,7 +17,7 @@ from kaito.controller import service_probe as serving
 from kaito.controller.actions import Actions
 from kaito.controller.service_probe import activity_of, pools_of
 from kaito.hooks import aks, api
-from kaito.hooks.api import CONFIG_MAP, POD, SERVICE, STATEFUL_SET, WORKSPACE
+from kaito.hooks.api import CONFIG_MAP, EVENT, POD, SERVICE, STATEFUL_SET, WORKSPACE
 from kaito.hooks.azure_account import AksError
 from kaito.providers.nodeclaim import NODE_CLAIM
 from kaito.providers.nodepool import NODE_POOL
@@ -280,6 +280,50 @@ async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
     status = (await cluster.get("s"))["status"]
     assert status["run"]["cause"] == "wake"
     assert "idle" not in status
+
+
+async def test_a_pass_reads_why_a_pod_of_a_service_cannot_begin(cluster: Installed) -> None:
+    """A drained Node, and a Secret that somebody deleted meanwhile: only an Event of the kubelet's says so."""
+    document = {
+        "metadata": {"name": "s"},
+        "resource": {
+            "instanceType": "Standard_NC24ads_A100_v4",
+            "labelSelector": {"matchLabels": {"a": "b"}},
+        },
+        "inference": {"preset": {"name": "phi-4-mini-instruct"}},
+    }
+    made = await cluster.apply(WORKSPACE, document)
+    await cluster.look(("default", "s"))
+    run = names.attempt_run_id(made, 1)
+    await rolled_out(cluster, made, run)
+    cluster.airflow.runs = dict.fromkeys(cluster.airflow.runs, "success")
+    await cluster.hook.send(api.delete(POD, "s-0", "default"))
+    service = await cluster.hook.find(STATEFUL_SET, "s", "default")
+    assert service is not None
+    nobody = {**service["status"], "readyReplicas": 0}
+    await cluster.admin.send(api.status_patch(STATEFUL_SET, service, nobody))
+    spec = {"containers": [{"name": "main", "image": "i"}], "nodeName": "gpu-1"}
+    labels = names.labels(made, "serving", run)
+    again = await cluster.apply(POD, {"metadata": {"name": "s-0", "labels": labels}, "spec": spec})
+    await cluster.admin.send(api.status_patch(POD, again, {"phase": "Pending"}))
+    said = 'MountVolume.SetUp failed for volume "key" : secret "mine" not found'
+    told = {
+        "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {
+            "kind": "Pod",
+            "name": "s-0",
+            "namespace": "default",
+            "uid": again["metadata"]["uid"],
+        },
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": said,
+    }
+    await cluster.admin.send(api.create(EVENT, told))
+    await cluster.look(("default", "s"))
+    condition = await cluster.condition("InferenceReady", "s")
+    assert (condition["status"], condition["reason"]) == ("False", "ContainerStartError")
+    assert condition["message"] == f"Pod s-0 on Node gpu-1: FailedMount: {said}"
 
 
 async def rolled_out(cluster: Installed, workspace: dict[str, Any], run: str) -> None:

@@ -1,4 +1,5 @@
-"""What a pass asks besides its lists: Airflow about runs, pods and services about their work, clouds about pools.
+"""What a pass asks besides its lists: Airflow about runs, pods and services about their work, clouds about pools, and
+the cluster for the Events about pods that do not begin.
 
 Only what decisions need is asked. What is not answered is not known: nothing is concluded from it.
 """
@@ -6,7 +7,7 @@ Only what decisions need is asked. What is not answered is not known: nothing is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,8 @@ from include.pools.observed import ObservedPool
 from include.reconcile import Activity, Observed, runs_to_ask
 from include.reconcile.due import asks_for_metrics
 from include.reconcile.idle import asks_for_pools
+from include.reconcile.rollout import silent_about
+from include.workspace.api import names
 from kaito.controller import trouble
 from kaito.controller.dag_runs import AirflowRuns
 from kaito.controller.fingerprints import Key
@@ -23,6 +26,7 @@ from kaito.controller.snapshot import Snapshot, progress_of
 from kaito.hooks.api import NODE, POD, CloudError, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
 from kaito.logger import Logger
+from kaito.pod_events import events_about
 from kaito.providers.selection import Chooser
 from kaito.providers.settings import PoolSettings
 
@@ -51,12 +55,14 @@ class Answers:
         self._progress: dict[Key, Object | None] = {}
         self._choices: dict[Key, PoolSettings] = {}
         self._service: dict[Key, Service] = {}
+        self._events: dict[Key, list[dict[str, Any]]] = {}
 
     async def ask(self, snapshot: Snapshot) -> None:
         """Ask all that matters about the Workspaces of a snapshot."""
         await self._ask_runs(snapshot)
         await self._ask_who_makes_machines(snapshot)
         await self._ask_services(snapshot)
+        await self._ask_events(snapshot)
 
     def observed(
         self, snapshot: Snapshot, key: Key, workspace: Object, ended: Mapping[str, datetime]
@@ -73,6 +79,7 @@ class Answers:
             {run_id: self._states[dag, run_id] for dag, run_id in asked if (dag, run_id) in self._states},
             self._progress.get(key),
             ended=ended,
+            events=self._events.get(key, ()),
             activity=service.activity,
             pools=workspace_pools(pools, snapshot.of(key, NODE), self._choices.get(key), service.pools),
         )
@@ -119,6 +126,20 @@ class Answers:
                 # What is not seen counts as there, and as not gone: it is looked at again.
                 self.log.warning("%s/%s: its pools cannot be seen: %s", *key, trouble.words(error))
 
+    async def _ask_events(self, snapshot: Snapshot) -> None:
+        """Ask for the Events about what of a service does not begin, and does not tell why."""
+        silent = {
+            key: found
+            for key in snapshot.workspaces
+            if (found := silent_about(snapshot.stateful_set(key), _serving(snapshot.of(key, POD))))
+        }
+        asked = (self._in_slot(events_about(self.hook, found, self.log)) for found in silent.values())
+        self._events = dict(zip(silent, await asyncio.gather(*asked), strict=True))
+
     async def _in_slot(self, work: Awaitable[Any]) -> Any:
         async with self._slots:
             return await work
+
+
+def _serving(pods: Iterable[Object]) -> list[Object]:
+    return [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(names.COMPONENT) == "serving"]

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from include.reconcile.pod_problems import PodProblem, stuck_seconds
-from include.reconcile.rollout import RolloutStatus, rollout_status
+from include.reconcile.rollout import RolloutStatus, rollout_status, silent_about
 from include.reconcile.startup_log import Startup
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import EVENT, POD, STATEFUL_SET
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.pod_events import LatestEvents
 from kaito.triggers.base import Observation, WorkspaceTrigger
 from kaito.triggers.startup import StartupLog
 
@@ -36,6 +37,10 @@ class RolloutReadyTrigger(WorkspaceTrigger):
     def _startup(self) -> StartupLog:
         return StartupLog(self.log)
 
+    @cached_property
+    def _events(self) -> LatestEvents:
+        return LatestEvents(self.log)
+
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         stateful_set = await hook.find(STATEFUL_SET, self.workspace, self.namespace)
         pods = await hook.list(
@@ -44,10 +49,12 @@ class RolloutReadyTrigger(WorkspaceTrigger):
         status, events, said = rollout_status(stateful_set, pods), [], None
         if not status.ready:
             events = await hook.list(EVENT, self.namespace, fields="type=Warning")
+            events += await self._events.about(hook, silent_about(stateful_set, pods))
             status = self._patience(rollout_status(stateful_set, pods, events))
             said = None if status.failed else await self._startup.read(hook, self.namespace, pods)
         mine = {pod["metadata"]["uid"] for pod in pods}
-        notes = tuple(_line(e) for e in events if (e.get("involvedObject") or {}).get("uid") in mine)
+        warnings = (event for event in events if event.get("type") == "Warning")
+        notes = tuple(_line(e) for e in warnings if (e.get("involvedObject") or {}).get("uid") in mine)
         seen = Observation(status.ready, status.message, status.failed, status.reason, notes=notes)
         return _with(seen, said) if said else seen
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from airflow.triggers.base import TriggerEvent
 
 from include.reconcile import surge
+from include.reconcile.pod_problems import begins_late
 from include.workspace.api import names
 from include.workspace.status import conditions
 from kaito.hooks.api import POD, STATEFUL_SET
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook
+from kaito.pod_events import LatestEvents
 from kaito.triggers.base import Observation, WorkspaceTrigger
 
 
@@ -28,11 +31,16 @@ class SurgePodTrigger(WorkspaceTrigger):
         super().__init__(**kwargs)
         self.ordinal = ordinal
 
+    @cached_property
+    def _events(self) -> LatestEvents:
+        return LatestEvents(self.log)
+
     async def observe(self, hook: AsyncKaitoClusterHook) -> Observation:
         stateful_set = await hook.find(STATEFUL_SET, self.workspace, self.namespace)
         labels = {names.WORKSPACE: self.workspace, names.COMPONENT: "serving"}
         pods = await hook.list(POD, self.namespace, labels=labels)
-        seen = surge.status(stateful_set, pods, self.ordinal)
+        events = await self._events.about(hook, filter(begins_late, pods))
+        seen = surge.status(stateful_set, pods, self.ordinal, events)
         return Observation(
             seen.ready, seen.message, seen.failed, facts={"room": seen.reason != surge.NO_ROOM}
         )

@@ -22,11 +22,12 @@ from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
 
 from include.pools import lost_nodes as lost
-from include.reconcile.pod_problems import StartWatch
+from include.reconcile.pod_problems import StartWatch, begins_late
 from include.reconcile.startup_log import Startup
 from include.workspace.status import conditions, startup
 from kaito.hooks.api import NODE, POD, WORKSPACE, ClusterError
 from kaito.hooks.kubernetes import AsyncKaitoClusterHook, StaleWorkspace, fence
+from kaito.pod_events import LatestEvents
 from kaito.triggers.base import FENCE_SECONDS, Served, write_status
 from kaito.triggers.startup import StartupLog
 
@@ -181,14 +182,15 @@ class WorkloadPodTrigger(KubernetesPodTrigger):
     async def _until_stuck(self) -> str:
         """Return why the pod cannot start, as soon as that is sure; tell the Workspace's author what it waits for."""
         hook, watch = AsyncKaitoClusterHook(conn_id=self.kubernetes_conn_id), StartWatch(self.holds_machines)
-        log, told = StartupLog(self.log), ""
+        log, latest, told = StartupLog(self.log), LatestEvents(self.log), ""
         while True:
             try:
                 pod = await hook.find(POD, self.pod_name, self.pod_namespace)
             except ClusterError as error:
                 self.log.warning("Pod %s could not be looked at, trying again: %s", self.pod_name, error)
                 pod = None
-            seen = watch.look(pod, time.monotonic()) if pod else None
+            events = await latest.about(hook, [pod] if pod and begins_late(pod) else ())
+            seen = watch.look(pod, time.monotonic(), events) if pod else None
             if seen and seen.hopeless:
                 return seen.message
             if pod and seen:

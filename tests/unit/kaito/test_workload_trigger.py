@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 from airflow.triggers.base import TriggerEvent
-from kaito.hooks.api import NODE, POD, ClusterError
+from kaito.hooks.api import EVENT, NODE, POD, ClusterError
 from kaito.triggers import workload
 from kaito.triggers.workload import NODE_LOST, STUCK, SUPERSEDED, TRY_LABEL, WorkloadPodTrigger
 
@@ -256,6 +256,24 @@ async def test_the_schedulers_words_reach_the_condition_and_end_a_wait_that_cost
     assert REFUSED["message"] in event["message"]
     assert REFUSED["message"] in cluster.condition(NAME, "JobStarted")["message"]
     assert cluster.condition(NAME, "JobStarted")["status"] == "False"
+
+
+async def test_what_cannot_be_mounted_reaches_the_condition_and_ends_a_wait_that_costs(
+    cluster: FakeCluster, workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, ends: asyncio.Event
+) -> None:
+    monkeypatch.setattr(workload, "START_SECONDS", 0.001)
+    monkeypatch.setitem(pod_problems.STUCK_AFTER, "ContainerStartError", 0.05)
+    waits = {"pending": "TuningPending", "working": "Tuning", "holds_machines": True}
+    trigger = make_trigger(cluster, workspace, monkeypatch, **waits)
+    monkeypatch.setattr(workload, "AsyncKaitoClusterHook", lambda conn_id: FakeCalls(cluster))
+    cluster.add(POD, {**PENDING, "spec": {"nodeName": "gpu-0"}, "status": {"phase": "Pending"}})
+    uid = cluster.objects["pods", "default", "p"]["metadata"]["uid"]
+    told = {"reason": "FailedMount", "message": 'secret "push" not found', "involvedObject": {"uid": uid}}
+    cluster.add(EVENT, {"metadata": {"name": "e", "namespace": "default"}, "type": "Warning", **told})
+    (event,) = await events(trigger)
+    sentence = 'Pod p on Node gpu-0: FailedMount: secret "push" not found'
+    assert (event["status"], event["message"]) == (STUCK, sentence)
+    assert sentence in cluster.condition(NAME, "JobStarted")["message"]
 
 
 async def test_the_condition_says_when_the_pod_runs_and_where(

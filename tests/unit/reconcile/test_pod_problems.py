@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 
 from include.reconcile.pod_problems import (
+    BEGIN_SECONDS,
     PASSING_SECONDS,
     STUCK_AFTER,
     UNSCHEDULABLE_SECONDS,
     Start,
     StartWatch,
+    begins_late,
+    problems,
+    stuck_seconds,
 )
-from include.reconcile.rollout import rollout_status
+from include.reconcile.rollout import rollout_status, silent_about
 
 ZONE = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity."
 NO_CLASS = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
@@ -104,3 +108,102 @@ def test_a_pod_that_the_api_server_refuses_to_a_stateful_set_is_told() -> None:
     told = rollout_status(stateful_set, [], [event, other])
     assert told.reason == "ContainerStartError"
     assert refusal in told.message
+
+
+NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "config" : configmap "mine" not found'
+UNMOUNTED = (
+    "Unable to attach or mount volumes: unmounted volumes=[config]: timed out waiting for the condition"
+)
+IN_USE = 'Multi-Attach error for volume "pvc-1" Volume is already exclusively attached to one node'
+NO_NETWORK = 'Failed to create pod sandbox: rpc error: plugin type="calico" failed (add): no addresses left'
+
+
+def creating(**status: Any) -> dict[str, Any]:
+    """A pod that has its Node, and whose containers wait for what comes before them."""
+    container = {"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    return {
+        "metadata": {"name": "p", "uid": "u", "namespace": "ns"},
+        "spec": {"nodeName": "gpu-0"},
+        "status": {"phase": "Pending", "containerStatuses": [container], **status},
+    }
+
+
+def event(second: int, reason: str, message: str = "", uid: str = "u") -> dict[str, Any]:
+    told = {"reason": reason, "message": message, "involvedObject": {"uid": uid}}
+    return {**told, "lastTimestamp": f"2026-01-01T00:00:{second:02d}Z"}
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([event(1, "FailedMount", NO_CONFIG_MAP)], f"FailedMount: {NO_CONFIG_MAP}"),
+        ([event(1, "FailedMount", NO_CONFIG_MAP), event(9, "FailedMount", UNMOUNTED)], NO_CONFIG_MAP),
+        ([event(9, "FailedMount", UNMOUNTED)], UNMOUNTED),
+        ([event(1, "FailedAttachVolume", IN_USE)], f"FailedAttachVolume: {IN_USE}"),
+        ([event(1, "FailedCreatePodSandBox", NO_NETWORK)], f"FailedCreatePodSandBox: {NO_NETWORK}"),
+        ([event(1, "FailedMount", "a"), event(2, "FailedAttachVolume", "b")], "FailedAttachVolume: b"),
+        ([event(1, "Scheduled"), event(2, "FailedMount", NO_CONFIG_MAP)], NO_CONFIG_MAP),
+        # What was got over is no cause any more.
+        ([event(1, "FailedAttachVolume", IN_USE), event(2, "SuccessfulAttachVolume")], None),
+        ([event(1, "FailedMount", NO_CONFIG_MAP), event(2, "Pulling")], None),
+        ([event(1, "FailedCreatePodSandBox", NO_NETWORK), event(1, "Pulled")], None),
+        # Another pod's, of the same name or not, and Events that say nothing about a start.
+        ([event(1, "FailedMount", NO_CONFIG_MAP, uid="earlier")], None),
+        ([event(1, "Unhealthy", "probe failed")], None),
+        ([], None),
+    ],
+)
+def test_a_pod_that_cannot_begin_is_told_in_the_words_of_its_events(
+    events: list[dict[str, Any]], told: str | None
+) -> None:
+    found = problems(creating(), events)
+    assert [problem.reason for problem in found] == (["ContainerStartError"] if told else [])
+    assert all(problem.message.startswith("Pod p on Node gpu-0: Failed") for problem in found)
+    assert told is None or told in found[0].message
+    service = rollout_status({"metadata": {"name": "w"}, "spec": {}}, [creating()], events)
+    assert (service.reason == "ContainerStartError") == bool(told)
+    assert told is None or told in service.message
+
+
+@pytest.mark.parametrize(
+    ("watched", "late"),
+    [
+        (creating(), True),
+        (creating(containerStatuses=None), True),
+        (creating(conditions=[{"type": "PodReadyToStartContainers", "status": "False"}]), True),
+        (creating(conditions=[{"type": "PodReadyToStartContainers", "status": "True"}]), False),
+        (creating(phase="Running"), False),
+        (creating(initContainerStatuses=[{"name": "i", "state": {"running": {}}}]), False),
+        (pod(), False),
+    ],
+)
+def test_only_a_pod_that_has_its_node_and_has_not_begun_is_asked_about(
+    watched: dict[str, Any], late: bool
+) -> None:
+    assert begins_late(watched) is late
+    mount = event(1, "FailedMount", NO_CONFIG_MAP, uid=str(watched["metadata"].get("uid")))
+    assert bool(problems(watched, [mount])) is late
+    one = {"metadata": {"name": "w"}, "spec": {"replicas": 1}}
+    assert silent_about(one, [watched]) == ([watched] if late else [])
+    assert silent_about(one, []) == [one]
+    assert silent_about(None, []) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "seconds"),
+    [
+        ("FailedMount", NO_CONFIG_MAP, STUCK_AFTER["ContainerStartError"]),
+        ("FailedMount", UNMOUNTED, BEGIN_SECONDS),
+        ("FailedAttachVolume", IN_USE, BEGIN_SECONDS),  # Kubernetes detaches by force after 6 minutes
+        ("FailedCreatePodSandBox", NO_NETWORK, BEGIN_SECONDS),
+    ],
+)
+def test_what_kubernetes_gets_over_by_itself_is_waited_for_longer(
+    reason: str, message: str, seconds: float
+) -> None:
+    (problem,) = problems(creating(), [event(1, reason, message)])
+    assert stuck_seconds(problem, holds_machines=True) == seconds
+    watch = StartWatch(True)
+    events = [event(1, reason, message)]
+    assert not watch.look(creating(), 0.0, events).hopeless
+    assert watch.look(creating(), seconds, events).hopeless
