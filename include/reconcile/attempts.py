@@ -51,7 +51,8 @@ def begin(builder: DecisionBuilder, *, cause: RunCause, attempt: int, message: s
         builder.note(progress=None)
     if cause not in FOR_THE_SERVICE | {RunCause.CAPACITY}:
         builder.note(retry=None)
-    builder.reach(Phase.ACCEPTED, message or WHY[cause])
+    machines_stay = service.machines_stay(builder)
+    builder.reach(Phase.ACCEPTED, message or WHY[cause], machines_stay=machines_stay)
     return proceed(builder)
 
 

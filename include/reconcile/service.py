@@ -14,7 +14,7 @@ from include.pools import lost_nodes as lost
 from include.pools.observed import PoolMachine, group_status, shortfall
 from include.pools.status import PoolStatus, node_problem
 from include.reconcile import surge
-from include.reconcile.case import SERVING, TUNING, Case, ended, label
+from include.reconcile.case import SERVING, TUNE, TUNING, Case, ended, label
 from include.reconcile.decision_builder import DecisionBuilder
 from include.reconcile.rollout import rollout_status
 from include.workspace.api import names
@@ -227,6 +227,28 @@ def watch_machines(builder: DecisionBuilder) -> None:
         _own_nodes(builder)
     elif status := _machines_now(case):
         _write_machines(builder, status)
+
+
+def machines_stay(builder: DecisionBuilder) -> bool:
+    """Whether the machines that the conditions call ready do for the recorded run, and are not exchanged for others.
+
+    Their type, labels and number do not change with a spec. A service keeps its machines; those that tune go over to
+    the next run where each is a machine of its own and of the type that is wanted.
+    """
+    case = builder.case
+    if not (builder.says(T.NODES_READY) and builder.says(T.RESOURCE_READY)):
+        return False
+    if not case.machine:
+        there = {str(node["metadata"]["name"]): node for node in case.observed.nodes}
+        wanted = [str(name) for name in builder.status.get("workerNodes") or ()]
+        return bool(wanted) and not any(_node_problem(name, there.get(name)) for name in wanted)
+    tunes = builder.run["dag"] == TUNE
+    if not case.watches_machines:  # but a service that answers is on some
+        return not tunes and answers(case)
+    pools = case.live_pools(TUNING if tunes else SERVING)
+    if tunes and not all(pool.single and pool.instance_type == case.machine for pool in pools):
+        return False
+    return group_status(pools, case.observed.pools.kind, int(case.status.get("targetNodeCount") or 1)).ready
 
 
 def mark_nodes_not_ready(builder: DecisionBuilder) -> None:

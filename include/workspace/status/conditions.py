@@ -30,7 +30,7 @@ from include.workspace.status.phases import (
     Reason,
     Step,
 )
-from include.workspace.status.runs import FOR_THE_SERVICE, RunState
+from include.workspace.status.runs import FOR_THE_SERVICE, UNDER_WAY, RunState
 
 __all__ = [
     "ENDED_BADLY",
@@ -114,6 +114,7 @@ def progress(
     adapter: Mapping[str, Any] | None = None,
     begun: Mapping[str, Any] | None = None,
     again: bool = False,
+    machines_stay: bool = False,
 ) -> dict[str, Any]:
     """The status after a phase, from the Workspace as the cluster holds it NOW (read it just before).
 
@@ -123,6 +124,7 @@ def progress(
     it has learnt from. `begun` is the {"id", "dag"} of a run that begins: it is recorded as the Workspace's run, unless
     another one is under way (but for the one whose id is its "replaces", which Airflow says is over).
     `again`: a step has failed and is tried again, so its own condition says so and the Workspace has not failed.
+    `machines_stay`: the machines that are there do for what is accepted, so that their conditions stay True.
     Raises StaleGeneration when the cluster has moved on to a newer generation.
     """
     phase = Phase(phase)
@@ -134,14 +136,18 @@ def progress(
         raise StaleGeneration(
             f"the Workspace is at generation {newer}; a run for {run_for} may not write its status"
         )
+    staying = _staying(status, phase, machines_stay, begun, run_for)
     step, tuning = STEPS[phase], workspace.get("tuning") is not None
     if begun is not None:
         status["run"] = _recorded(workspace, status.get("run") or {}, begun, run_for)
     repair = repairs(status, run_for)
-    left = _left_alone(phase, tuning, serves(workspace), repair, status)
+    left = _left_alone(phase, tuning, serves(workspace), repair, status) | staying
     if phase == Phase.RELEASED and _without_machines(status, run_for):
         left |= set(MACHINES)  # why there are none is the news
-    conditions = list(status.get("conditions") or ())
+    conditions = [
+        {**one, "observedGeneration": run_for} if one.get("type") in staying else dict(one)
+        for one in status.get("conditions") or ()
+    ]
     by_itself = again or reason == R.CAPACITY_UNAVAILABLE  # it is tried again, and says when
     cause, message = message, message if by_itself else with_next_step(message, phase)
     for index, (kind, value, default) in enumerate(step.writes):
@@ -249,7 +255,7 @@ def _recorded(
 ) -> dict[str, Any]:
     """`status.run` after a run has begun, which somebody may have started by hand."""
     same = known.get("generation") == generation
-    under_way = same and known.get("state") in (RunState.WAITING, RunState.STARTED)
+    under_way = same and known.get("state") in UNDER_WAY
     if known.get("id") == run["id"] and not under_way:
         return {**known, "state": RunState.STARTED}  # somebody has cleared steps of it
     if known.get("id") == run["id"] or (under_way and known.get("id") != run.get("replaces")):
@@ -264,6 +270,25 @@ def _recorded(
         "cause": "repair" if service_only else "found",
         "state": "started",
     }
+
+
+def _staying(
+    status: Mapping[str, Any],
+    phase: Phase,
+    machines_stay: bool,
+    begun: Mapping[str, Any] | None,
+    generation: int,
+) -> set[ConditionType]:
+    """The conditions of machines that stay True when a generation is accepted.
+
+    They also stay when the run begins that was recorded with its acceptance: what is True of its generation was judged.
+    """
+    run, resource = status.get("run") or {}, condition(status, T.RESOURCE_READY) or {}
+    recorded = run.get("id") == (begun or {}).get("id") and run.get("state") in UNDER_WAY
+    judged = begun is not None and recorded and resource.get("observedGeneration") == generation
+    if phase != Phase.ACCEPTED or not (machines_stay or judged):
+        return set()
+    return {kind for kind in MACHINES if _is_true(status, kind)}
 
 
 def _left_alone(

@@ -45,6 +45,7 @@ class RunState(StrEnum):
     FAILED = "failed"
 
 
+UNDER_WAY = frozenset({RunState.WAITING, RunState.STARTED})
 OVER = frozenset({RunState.SUCCESS, RunState.FAILED})
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from include.reconcile import AddFinalizer, DeleteObject, HandOver, StartRun, decide
 from include.workspace.api import names
-from include.workspace.status.conditions import condition
+from include.workspace.status.conditions import condition, progress
 from tests.support.reconcile.cluster import NAME, NAMESPACE, label
 from tests.support.reconcile.story import (
     RECONCILE_CONFIG,
@@ -150,6 +150,62 @@ def test_an_edit_of_a_live_service_leaves_it_until_the_new_run_rolls_it() -> Non
     assert decision.situation == "starting"
     assert not of(decision, DeleteObject)
     assert not of(decision, HandOver)
+
+
+MACHINES = ("NodeClaimReady", "NodesReady", "ResourceReady")
+
+
+def of_machines(story: Story) -> list[tuple[str, str, int, str]]:
+    """Status, reason, generation and time of the turn of each condition about machines."""
+    found = [condition(story.status, kind) or {} for kind in MACHINES]
+    return [
+        (one["status"], one["reason"], one["observedGeneration"], one["lastTransitionTime"]) for one in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "until"), [("inference", ready), ("tuning", tuning_pod_runs)], ids=["service", "tuning"]
+)
+def test_machines_that_an_edit_keeps_stay_ready_in_the_conditions(kind: str, until: Any) -> None:
+    """They are there and unchanged: who waits for NodesReady must not see them go and come."""
+    story = Story(kind).lives(until)
+    before = of_machines(story)
+    assert {status for status, *_ in before} == {"True"}
+    story.edit(variant=1).reconcile()
+    generation = names.generation(story.ws)
+    assert of_machines(story) == [
+        (status, reason, generation, turned) for status, reason, _, turned in before
+    ]
+    begun = {"id": story.status["run"]["id"], "dag": story.status["run"]["dag"]}
+    now = story.look().now
+    again = progress(story.ws, "Accepted", message="m", now=now, begun=begun)  # as preflight says it
+    told = [[condition(status, kind) for kind in MACHINES] for status in (again, story.status)]
+    assert told[0] == told[1]
+    by_hand = progress(story.ws, "Accepted", message="m", now=now, begun={**begun, "id": "other"})
+    assert {(condition(by_hand, kind) or {})["status"] for kind in MACHINES} == {"False"}
+
+
+def test_machines_that_an_edit_exchanges_are_not_ready_any_more() -> None:
+    story = Story().lives(tuning_pod_runs).edit(variant=1)
+    claim = story.cluster.claims("tuning")[0]
+    spec = {"requirements": [{"key": "node.kubernetes.io/instance-type", "values": ["Standard_Other"]}]}
+    story.cluster.put("NodeClaim", {**claim, "spec": spec})
+    story.reconcile()
+    assert {status for status, *_ in of_machines(story)} == {"False"}
+
+
+def test_a_service_s_machines_are_not_those_that_a_new_tuning_needs() -> None:
+    story = Story("quick").lives(ready).edit(variant=1)
+    story.reconcile()
+    assert {status for status, *_ in of_machines(story)} == {"False"}
+
+
+def test_machines_that_went_with_the_edit_are_not_called_ready() -> None:
+    story = Story("inference").lives(ready).edit(variant=1)
+    for claim in story.cluster.claims("serving"):
+        story.cluster.objects["NodeClaim"].pop(claim["metadata"]["name"])
+    story.reconcile()
+    assert {status for status, *_ in of_machines(story)} == {"False"}
 
 
 # -- a run that is lost, over, or cleared ----------------------------------------------------------------------------
