@@ -33,7 +33,7 @@ class TrainingShape:
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
     `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU, each with the whole
     model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo each is two sequences, the
-    better and the worse answer. `from_weights` is an adapter that begins with values from the weights (PiSSA, LoftQ).
+    better and the worse answer. `whole_weights` is an adapter that is computed with whole weights (PiSSA, LoftQ, DoRA).
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -50,7 +50,7 @@ class TrainingShape:
     processes: int = 1
     objective: str = Objective.SFT
     sharded: bool = False
-    from_weights: bool = False
+    whole_weights: bool = False
 
     @classmethod
     def modest(cls, objective: str = Objective.SFT) -> TrainingShape:
@@ -92,7 +92,7 @@ class TrainingShape:
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
-            from_weights=bool(weight_init.asked(lora)),
+            whole_weights=bool(weight_init.needs_whole_weights(lora)),
         )
 
     @property
@@ -103,7 +103,7 @@ class TrainingShape:
     @property
     def shardable(self) -> bool:
         """Whether the trainer can shard the model over processes: not in 8 bits, nor where it needs weights whole."""
-        return not self.load_in_8bit and not self.from_weights
+        return not self.load_in_8bit and not self.whole_weights
 
     @property
     def tokens(self) -> int:

@@ -28,9 +28,10 @@ MUST_BE_NEUTRAL: Mapping[str, str] = {
     "runtime_config": "it belongs to the machine of the training",
     "trainable_token_indices": _REPLACES,
     "use_bdlora": _VLLM,
-    "use_dora": _VLLM,
     "use_qalora": _VLLM,
 }
+#: What is said of an adapter with `use_dora`, which only the runtime transformers serves.
+NOT_ON_VLLM = "vLLM serves no DoRA adapter (use_dora); set the annotation kaito.sh/runtime: transformers"
 #: Values of `init_lora_weights` after which the saved adapter fits the base model as it is; others rewrite the base.
 INITS = frozenset({"true", "false", "gaussian", "orthogonal"})
 #: Those that an adapter from elsewhere may have too: they only chose the first values.
@@ -40,7 +41,7 @@ _DESCRIBING = """
     alpha_pattern arrow_config base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules
     fan_in_fan_out inference_mode init_lora_weights kasa_config layers_pattern layers_to_transform loftq_config
     lora_alpha lora_dropout lora_ga_config megatron_core monteclora_config peft_type peft_version qalora_group_size
-    r rank_pattern revision target_modules target_parameters task_type use_rslora velora_config
+    r rank_pattern revision target_modules target_parameters task_type use_dora use_rslora velora_config
 """
 #: Every key that adapter_config.json may have.
 KNOWN = frozenset(_DESCRIBING.split()) | frozenset(MUST_BE_NEUTRAL)

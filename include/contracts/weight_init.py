@@ -29,6 +29,11 @@ def asked(lora: Mapping[str, Any]) -> str:
     return init if init in INITS else ""
 
 
+def needs_whole_weights(lora: Mapping[str, Any]) -> str:
+    """The key of LoraConfig for which a layer's weight must not be split over GPUs; "" where none is set."""
+    return "init_lora_weights" if asked(lora) else "use_dora" if lora.get("use_dora") else ""
+
+
 def plain(lora: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the LoraConfig without what begins the adapter: PEFT makes it, and it is begun afterwards."""
     if not asked(lora):

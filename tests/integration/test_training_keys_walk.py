@@ -98,7 +98,7 @@ def _of_section(section: str, objective: str) -> Iterator[Any]:
         for value in values or [v for word in kind.split("|") for v in OF_KIND.get(word, [])]:
             text = _config(section, {key: value})
             method = _method(section)
-            if name == "LoraConfig.init_lora_weights" and value in weight_init.INITS:
+            if section == "LoraConfig" and weight_init.needs_whole_weights({key: value}):
                 four = _config(section, {key: value}, {"load_in_4bit": True})
                 yield pytest.param(four, "qlora", objective, id=f"qlora {name}={value!r}")
             if config_faults(text, method, objective):

@@ -22,13 +22,14 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Adapter:
-    """One adapter folder; `strength` (0 to 1) scales its effect."""
+    """One adapter folder; `strength` (0 to 1) scales its effect, `dora` says that it is one (`use_dora`)."""
 
     name: str
     path: Path
     rank: int
     base_model: str | None
     strength: float
+    dora: bool = False
 
 
 def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> list[Adapter]:
@@ -68,6 +69,7 @@ def read_adapter(path: Path, environment: Mapping[str, str] = os.environ, name: 
         rank=_rank(path, config),
         base_model=str(base) if base else None,
         strength=_strength(path.name, environment.get((name or path.name).partition("@")[0])),
+        dora=bool(config.get("use_dora")),
     )
 
 

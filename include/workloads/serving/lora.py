@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from include.workloads.contract import UserConfigError
+from include.workloads.serving import dora
 from include.workloads.serving.adapters import Adapter
 
 log = logging.getLogger("workload")
@@ -27,6 +28,7 @@ class Adapted:
         self.names: set[str] = set()
         self._now: str | None = None  # the adapter that is switched on
         self._mixed: list[str] | None = None  # one name a row, where they differ
+        self._gains = dora.Gains(lambda: self._mixed or [self._now])
 
     def add(self, adapter: Adapter) -> None:
         """Load one that is not there yet. Raises UserConfigError when it does not fit."""
@@ -36,7 +38,9 @@ class Adapted:
             return
         before = self.model
         try:
-            if isinstance(before, PeftModel):
+            if adapter.dora:
+                self.model = dora.load(before, adapter.name, adapter.path, adapter.strength, self._gains)
+            elif isinstance(before, PeftModel):
                 before.load_adapter(adapter.path, adapter_name=adapter.name, autocast_adapter_dtype=False)
             else:
                 self.model = PeftModel.from_pretrained(
@@ -49,7 +53,8 @@ class Adapted:
                 f"{f' (it was made for {adapter.base_model})' if adapter.base_model else ''}: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        _scale(self.model, adapter)
+        if not adapter.dora:
+            _scale(self.model, adapter)
         self.model.eval()
         self.names.add(adapter.name)
         self._switch(adapter.name)
@@ -57,6 +62,7 @@ class Adapted:
 
     def _forget(self, before: Any, name: str) -> None:
         """Leave nothing of an adapter that was loaded in part."""
+        self._gains.remove(name)
         if hasattr(before, "peft_config"):
             with contextlib.suppress(Exception):
                 before.delete_adapter(name)
@@ -70,6 +76,7 @@ class Adapted:
         self.names.discard(name)
         self._switch(next(iter(self.names), None))
         self.model.delete_adapter(name)
+        self._gains.remove(name)
         log.info("Adapter removed: %s", name)
 
     @contextlib.contextmanager

@@ -28,6 +28,11 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
             input.to(self.weight.dtype), self._packed, self.bias, "none", [], ""
         )
 
+    def dense(self) -> torch.Tensor:
+        """The weight as it was, out x in: what the layer makes of the unit vectors."""
+        units = torch.eye(self.in_features, dtype=self.weight.dtype)
+        return torch.ops.mkldnn._linear_pointwise(units, self._packed, None, "none", [], "").T
+
 
 class Parts:
     """Products of the same input, made as one; each part's layer takes its own."""
@@ -43,6 +48,7 @@ class Parts:
         joint.out_features, joint.in_features = joint.weight.shape
         self.whole = PackedLinear(joint)
         self._sizes = [product.out_features for product in products]
+        self.biases = biases and joint.bias.split(self._sizes)
         self._input: torch.Tensor | None = None
         self._made: tuple[torch.Tensor, ...] = ()
 
@@ -55,6 +61,10 @@ class Parts:
             self._input, self._made = None, ()
         return found
 
+    def dense(self, place: int) -> torch.Tensor:
+        """The weight of one of them, out x in."""
+        return self.whole.dense().split(self._sizes)[place]
+
 
 class PackedPart(nn.Linear):  # type: ignore[misc]
     """A linear layer that is one of several parts of a joint product."""
@@ -64,10 +74,15 @@ class PackedPart(nn.Linear):  # type: ignore[misc]
         self.in_features, self.out_features = plain.in_features, plain.out_features
         self._parts, self._place = parts, place
         self.bias = None  # the joint product adds it
+        self.added = parts.biases[place] if parts.biases else None
         self.weight = nn.Parameter(plain.weight.data.new_empty(0), requires_grad=False)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return self._parts.part(input, self._place)
+
+    def dense(self) -> torch.Tensor:
+        """Its rows of the joint weight, out x in."""
+        return self._parts.dense(self._place)
 
 
 def can_be_packed(model: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from include.contracts.adapter_keys import NOT_ON_VLLM
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
 from include.workloads.serving import benchmark
@@ -174,6 +175,8 @@ def _lora(ours: Sequence[str], theirs: Sequence[str], adapters: Sequence[Adapter
     base = {value_of(ours, "served-model-name") or "", os.environ.get("MODEL_ID", "")} - {""}
     for warning in check_base(list(adapters), base):
         contract.log.warning("%s", warning)
+    if foreign := [adapter.name for adapter in adapters if adapter.dora]:
+        raise UserConfigError(f"{', '.join(foreign)}: {NOT_ON_VLLM}.")
     largest = max(adapter.rank for adapter in adapters)
     found = next((one for one in RANKS if one >= largest), None)
     if found is None:

@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 from include.contracts import weight_init
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
+from include.workloads.tuning.targets import adapted_layers
 
 log = logging.getLogger("workload")
 
 FOLDER, MARK = "beginning", "of.json"
-_PREFIX = "base_model.model."
 #: What rounding to 4 bits changes of a weight is a tenth; what is further off is another layer's weight.
 _ROUNDED = 0.3
 
@@ -71,7 +71,7 @@ class Beginning:
         """
         if not self.asked:
             return
-        layers = list(_layers(model))
+        layers = adapted_layers(model, self._lora)
         if chief and not self._is_kept():
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -169,22 +169,6 @@ class Beginning:
                 "the rounding, and no file of the model has them under that name: leave it out, or use method: lora."
             )
         return found[off.index(min(off))]
-
-
-def _layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """The adapted layers by the base model's names of them. UserConfigError for one that is no linear layer."""
-    from peft.tuners.lora import LoraLayer
-
-    for name, layer in model.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
-        plain = name.removeprefix(_PREFIX)
-        if not layer.lora_A or getattr(layer.get_base_layer().weight, "ndim", 0) != 2:
-            raise UserConfigError(
-                f"LoraConfig.init_lora_weights begins linear layers only, and {plain} is none: leave it out of "
-                "target_modules."
-            )
-        yield plain, layer
 
 
 def _turned(weight: torch.Tensor, turned: bool) -> torch.Tensor:

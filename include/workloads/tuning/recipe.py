@@ -197,9 +197,10 @@ def needs_checkpointing(
 
 def _check_shardable(config: TuningConfig, lora: Mapping[str, Any]) -> None:
     """The plan shards no such training; one that was made for another config would train something else."""
+    whole = weight_init.needs_whole_weights(lora)
     for key, asked in (
         ("QuantizationConfig.load_in_8bit", config.quantization.get("load_in_8bit")),
-        ("LoraConfig.init_lora_weights", weight_init.asked(lora)),
+        (f"LoraConfig.{whole}", whole),
     ):
         if asked:
             raise UserConfigError(f"{key} keeps the model from being sharded over the GPUs: leave it out.")

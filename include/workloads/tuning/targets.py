@@ -21,6 +21,7 @@ log = logging.getLogger("dataset")
 #: Without one of these the adapter goes to the layers of the preset, which are right.
 CHOOSING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 _ALL_LINEAR = "all-linear"
+_PREFIX = "base_model.model."
 
 
 def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINEAR) -> None:
@@ -54,12 +55,35 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
             )
     try:
         with torch.device("meta"):
-            get_peft_model(base, LoraConfig(**weight_init.plain(asked)))
+            made = get_peft_model(base, LoraConfig(**weight_init.plain(asked)))
     except (ValueError, TypeError, RuntimeError, re.error) as error:
         told = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise UserConfigError(
             f"LoraConfig does not fit the model ({told}); its linear layers are {', '.join(_linear(base))}."
         ) from None
+    adapted_layers(made, lora)
+
+
+def adapted_layers(model: Any, lora: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The layers of a PeftModel that have the adapter, by the base model's names of them.
+
+    :raises UserConfigError: one is no linear layer, which PiSSA, LoftQ and DoRA are computed for alone.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    found = [
+        (name.removeprefix(_PREFIX), layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    ]
+    key = weight_init.needs_whole_weights(lora)
+    for name, layer in found if key else ():
+        if not layer.lora_A or getattr(layer.get_base_layer().weight, "ndim", 0) != 2:
+            raise UserConfigError(
+                f"LoraConfig.{key} is {lora[key]}, which is for linear layers only, and {name} is none: leave it "
+                "out of target_modules."
+            )
+    return found
 
 
 def _linear(base: Any) -> list[str]:

@@ -68,6 +68,5 @@ def _too_large_as_one(context: Context, read: TrainingConfig) -> Iterator[Fault]
     )
     if least.load_in_8bit:
         yield Fault("training_config.QuantizationConfig.load_in_8bit", True, "F9", told, "use load_in_4bit")
-    if weight_init.asked(lora):
-        path = "training_config.LoraConfig.init_lora_weights"
-        yield Fault(path, lora["init_lora_weights"], "F9", told, "leave it out")
+    if key := weight_init.needs_whole_weights(lora):
+        yield Fault(f"training_config.LoraConfig.{key}", lora[key], "F9", told, "leave it out")

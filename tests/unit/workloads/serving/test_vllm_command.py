@@ -94,6 +94,7 @@ def test_the_user_s_rank_wins(tmp_path: Path) -> None:
     ("config", "said"),
     [
         ({"r": 600}, "rank 600"),
+        ({"use_dora": True}, "vLLM serves no DoRA adapter"),
         ({"r": None}, "must be a whole number above 0"),
         ({"rank_pattern": [1]}, "must be a whole number above 0"),
     ],

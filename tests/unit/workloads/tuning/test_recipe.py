@@ -177,6 +177,7 @@ def test_a_sharded_training_has_an_optimizer_that_follows() -> None:
     [
         ("QuantizationConfig.load_in_8bit", {"quantization": {"load_in_8bit": True}}),
         ("LoraConfig.init_lora_weights", {"lora": {"r": 4, "init_lora_weights": "pissa_niter_4"}}),
+        ("LoraConfig.use_dora", {"lora": {"r": 4, "use_dora": True}}),
     ],
 )
 def test_what_needs_the_whole_model_is_not_sharded(key: str, sections: dict[str, Any]) -> None:
