@@ -151,7 +151,11 @@ ADAPTER = {"name": "a", "image": "r.example.com/a:1"}
     [
         (TUNING, {"tuning": REMOVE}, ["exactly one of inference and tuning is needed"]),
         (TUNING, {"inference": {"preset": {"name": "phi-4"}}}, ["exactly one of inference and tuning"]),
-        (TUNING, {"tuning.method": "dora"}, ["tuning.method: Invalid value", "dora"]),
+        (
+            TUNING,
+            {"tuning.method": "dora"},
+            ["tuning.method: Invalid value", "dora", "must be lora or qlora"],
+        ),
         (TUNING, {"tuning.method": REMOVE}, ["tuning.method: Required value"]),
         (TUNING, {"tuning.preset": REMOVE}, ["tuning.preset: Required value"]),
         (TUNING, {"tuning.input": {}}, ["tuning.input: Invalid value", "exactly one of urls, image"]),
@@ -186,9 +190,9 @@ async def test_invalid_workspaces_are_refused_by_the_server_with_the_field(
 
 
 async def test_all_faults_come_at_once(sandbox: ApiServer) -> None:
-    changes = {"tuning.method": "dora", "resource.count": 0, "tuning.preset.accessMode": "x"}
+    changes = {"tuning.method": "dora", "resource.count": 0, "tuning.config": "My Config"}
     said = await apply(sandbox, document(TUNING, "refused", changes), fails=True)
-    for field in ("tuning.method", "resource.count", "tuning.preset.accessMode"):
+    for field in ("tuning.method", "resource.count", "tuning.config"):
         assert f"{field}: " in said
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from include.workspace.api.limits import BOUNDS, PATTERNS
+from include.workspace.api.limits import BOUNDS, PATTERNS, Pattern
 from include.workspace.api.models import V1ALPHA1_INSTANCE_TYPE
 
 Schema = dict[str, Any]
@@ -130,9 +130,6 @@ RULES: dict[str, list[Rule]] = {
             "an adapter's source needs exactly one of image and volumeSource",
         ),
     ],
-    "inference.adapters[].strength": [  # A6
-        _rule("double(self) <= 1.0", "strength must be a number from 0 to 1 as text")
-    ],
     "tuning": [  # U11, U1, X14
         _required("tuning", "preset"),
         _required("tuning", "method"),
@@ -169,6 +166,18 @@ BETA_RULES: dict[str, list[Rule]] = {
 }
 
 
+#: What a text has to be besides looking right.
+_BESIDES = {"inference.adapters[].strength": "double(self) <= 1.0"}  # A6
+
+
+def _look(path: str, pattern: Pattern) -> Rule:
+    """A pattern of the schema would show its regular expression to whoever breaks it; a rule says what is right."""
+    text = "self.lowerAscii()" if pattern.any_case else "self"
+    regex = pattern.regex.replace("\\", "\\\\")
+    besides = f" && {_BESIDES[path]}" if path in _BESIDES else ""
+    return _rule(f"{text}.matches('{regex}'){besides}", f"must be {pattern.right}")
+
+
 # Defaults, which the models leave to the API server.
 DEFAULTS: dict[str, Schema] = {
     "resource.count": {"default": 1},
@@ -190,14 +199,12 @@ def root_rules(alpha: bool) -> list[Rule]:
 
 def rules(alpha: bool) -> dict[str, list[Rule]]:
     """Rules by place in one version; what a version lacks has no rules there."""
-    return RULES if alpha else RULES | BETA_RULES
+    own = RULES if alpha else RULES | BETA_RULES
+    looks = {path: _look(path, pattern) for path, pattern in PATTERNS.items()}
+    return own | {path: [look, *own.get(path, ())] for path, look in looks.items()}
 
 
 def extras(alpha: bool) -> dict[str, Schema]:
-    """Defaults, bounds and patterns by place in one version."""
+    """Defaults and bounds by place in one version."""
     defaults = DEFAULTS | (ALPHA_DEFAULTS if alpha else {})
-    patterns = {path: {"pattern": pattern.regex} for path, pattern in PATTERNS.items()}
-    return {
-        path: defaults.get(path, {}) | patterns.get(path, {}) | BOUNDS.get(path, {})
-        for path in (*defaults, *BOUNDS)
-    }
+    return {path: defaults.get(path, {}) | BOUNDS.get(path, {}) for path in (*defaults, *BOUNDS)}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from include.contracts.dataset_urls import SPELLINGS
+from include.contracts.dataset_urls import ALL_SCHEMES, SPELLINGS
 
 Schema = dict[str, Any]
 
@@ -23,8 +23,9 @@ NAME_LENGTH, IMAGE_LENGTH, URL_LENGTH = 253, 512, 4096
 class Pattern(NamedTuple):
     """How a text must look."""
 
-    regex: str  # in the words that Go's RE2, JSON Schema and Python have in common
+    regex: str  # in the words that Go's RE2 and Python have in common
     right: str  # what is right, after "must be"
+    any_case: bool = False  # whether letters count in any case; then the expression is in lower case
 
 
 # As upstream's schema, it takes the quick start as printed: what is to be filled in there is said by the condition.
@@ -36,12 +37,12 @@ _OBJECT_NAME = Pattern(  # empty counts as not given
     "^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
     "the name of a Secret or ConfigMap: lower-case letters, digits, '-' and '.'",
 )
-# In any letter case, without (?i), which JSON Schema's own regular expressions do not have.
 _DATA_URL = Pattern(
-    f"^({'|'.join(''.join(f'[{c}{c.upper()}]' if c.isalpha() else c for c in one) for one in SPELLINGS)})://",
-    f"a URL of {', '.join(SPELLINGS)}",
+    f"^({'|'.join(SPELLINGS)})://",
+    f"a URL that begins with {', '.join(f'{one}://' for one in ALL_SCHEMES)}",
+    any_case=True,
 )
-_METHOD = Pattern("^([lL][oO][rR][aA]|[qQ][lL][oO][rR][aA])$", "lora or qlora")
+_METHOD = Pattern("^q?lora$", "lora or qlora", any_case=True)
 _STRENGTH = Pattern(
     r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$", 'a number from 0 to 1 as text, such as "0.5"'
 )
@@ -155,7 +156,7 @@ def _outside(
             yield path, value, "must not be empty"
         elif value not in bounds.get("enum", (value,)):
             yield path, value, f"must be {' or '.join(bounds['enum'])}"
-        elif pattern and not _compiled(pattern.regex).search(value):
+        elif pattern and not _compiled(pattern).search(value):
             yield path, value, f"must be {pattern.right}"
     elif isinstance(value, int):
         if value < bounds.get("minimum", value):
@@ -181,6 +182,7 @@ def _places() -> frozenset[str]:
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """RE2's meaning in Python: `$` is the end and not before a last newline, `\\s` is ASCII's."""
-    return re.compile(pattern.replace("$", r"\Z"), re.ASCII)
+def _compiled(pattern: Pattern) -> re.Pattern[str]:
+    """RE2's meaning in Python: `$` is the end and not before a last newline, `\\s` and letter case are ASCII's."""
+    flags = re.ASCII | (re.IGNORECASE if pattern.any_case else re.NOFLAG)
+    return re.compile(pattern.regex.replace("$", r"\Z"), flags)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandbox.api.crd import cel_rules, structural_schema
-from sandbox.api.errors import FieldError
+from sandbox.api.errors import REQUIRED, TOO_LONG, TOO_MANY, TYPE_INVALID, UNSUPPORTED, FieldError
 from sandbox.api.kinds.types import Type
 
 if TYPE_CHECKING:
     from sandbox.api.kinds.resources import Resource
 
 Json = dict[str, Any]
+#: Faults of the structure after which the API server does not evaluate rules (apiextensions' hasBlockingErr).
+_BLOCKING = frozenset({REQUIRED, UNSUPPORTED, TOO_LONG, TOO_MANY, TYPE_INVALID})
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,14 @@ def default(info: Resource, obj: Json) -> None:
 def faults(info: Resource, new: Json, old: Json | None, subresource: str | None = None) -> list[FieldError]:
     """What the schema and its CEL rules refuse."""
     version: Version = info.custom
-    result = structural_schema.faults(version.schema, new)
+    return refusals(version.schema, new, old, subresource)
+
+
+def refusals(schema: Json, new: Json, old: Json | None, subresource: str | None = None) -> list[FieldError]:
+    """What a schema and its CEL rules refuse; rules are not asked about a value whose shape they could not rely on."""
+    result = structural_schema.faults(schema, new)
     if subresource == "status":
         result = [fault for fault in result if fault.field.startswith("status")]
-    return result or cel_rules.faults(version.schema, new, old)
+    if any(fault.reason in _BLOCKING or "must be of type" in fault.detail for fault in result):
+        return result
+    return [*result, *cel_rules.faults(schema, new, old)]

@@ -11,7 +11,8 @@ import pytest
 
 from include.catalog import load_catalog
 from include.workspace import Policy, examine_workspace, workspace_crd
-from sandbox.api.crd import structural_schema
+from include.workspace.api.limits import PATTERNS
+from sandbox.api.crd import custom_resources
 from tests.support.workspaces import REMOVE, SERVING, TUNING, changed
 
 CATALOG = load_catalog()
@@ -53,13 +54,14 @@ def limits(version: str, schema: dict[str, Any], place: str = "") -> Iterator[Li
             "minLength": lambda n: "a" * (n - 1),
             "minimum": lambda n: n - 1,
             "enum": lambda _: "neither",
-            "pattern": lambda _: " !",
             "type": lambda name: WRONG_TYPE[name],
         }
         if key in beyond and place:
             yield Limit(version, place, key, bound, beyond[key](bound))
         for name in bound if key == "required" else ():
             yield Limit(version, f"{place}.{name}", key, name, REMOVE)
+    if place in PATTERNS:
+        yield Limit(version, place, "pattern", PATTERNS[place].regex, " !")
     for name, inner in schema.get("properties", {}).items():
         yield from limits(version, inner, f"{place}.{name}" if place else name)
     for key, end in (("items", "[]"), ("additionalProperties", "{}")):
@@ -126,7 +128,7 @@ def test_the_walk_meets_every_kind_of_limit() -> None:
 def test_check_refuses_what_the_schema_refuses(limit: Limit) -> None:
     document, path = broken(limit)
     same = (path, path.replace("[app]", ".app"))  # of a mapping's value
-    refused = structural_schema.faults(VERSIONS[limit.version], document)
+    refused = custom_resources.refusals(VERSIONS[limit.version], document, None)
     assert {fault.field for fault in refused} & set(same)
     policy = Policy(byo=path.startswith("resource.partition"), mig=True, accelerator=True)
     _, faults = examine_workspace(document, CATALOG, policy)
