@@ -116,7 +116,7 @@ _VARIANTS = (
 )
 
 _COMPILER = "compiling needs a C compiler, which the pod image does not have"
-_LIGER = "the pod image does not have liger-kernel"
+_LIGER = "use_liger_kernel alone chooses the kernels that fit the model"
 
 _PARALLEL = (
     "how the GPUs of a machine share a training is the plan's to choose: data parallel, or sharded (FSDP)"
@@ -144,7 +144,6 @@ REFUSED: Mapping[str, str] = {
     "TrainingArguments.torch_compile": _COMPILER,
     "TrainingArguments.torch_compile_backend": _COMPILER,
     "TrainingArguments.torch_compile_mode": _COMPILER,
-    "TrainingArguments.use_liger_kernel": _LIGER,
     "TrainingArguments.liger_kernel_config": _LIGER,
     "TrainingArguments.router_aux_loss_coef": "it balances a router, and an adapter leaves the model's router as it is",
     "LoraConfig.inference_mode": "an adapter in inference mode does not learn",

@@ -6,12 +6,14 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from include.workloads import known_model
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning import kernels
 from include.workloads.tuning.recipe import ModelFacts
 
 log = logging.getLogger("workload")
@@ -79,14 +81,13 @@ def load_model(
     :param sharded: it is to be sharded over the processes, and is what `sharding.load` gives.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     from include.workloads.tuning import packed_attention
 
     options: dict[str, Any] = {
         "dtype": getattr(torch, precision.dtype),
         "local_files_only": True,
-        "attn_implementation": "sdpa",
+        "attn_implementation": kernels.USUAL if sharded else kernels.attention(hardware, precision),
     }
     bits = None if quantization is None else _bits_and_bytes(quantization, precision)
     if sharded:
@@ -98,7 +99,7 @@ def load_model(
             options["quantization_config"] = bits
         if hardware.device == "cuda":
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
-        model = AutoModelForCausalLM.from_pretrained(weights, use_safetensors=True, **options)
+        model = _loaded(weights, options)
     if quantization is not None and hardware.device == "cpu":
         _keep_layout(model)
         model = model if sharded else _decode_once(model, hardware, precision)
@@ -106,6 +107,20 @@ def load_model(
     if not sharded:  # its weights are not all here yet
         packed_attention.use(model)
     return model
+
+
+def _loaded(weights: Path, options: dict[str, Any]) -> Any:
+    """The model in one piece; with PyTorch's attention where it is of a kind that FlashAttention cannot serve."""
+    from transformers import AutoModelForCausalLM
+
+    load = partial(AutoModelForCausalLM.from_pretrained, weights, use_safetensors=True)
+    try:
+        return load(**options)
+    except (ValueError, ImportError) as error:
+        if options["attn_implementation"] == kernels.USUAL:
+            raise
+        log.info("FlashAttention is not used: %s", error)
+        return load(**{**options, "attn_implementation": kernels.USUAL})
 
 
 def _keep_layout(model: Any) -> None:

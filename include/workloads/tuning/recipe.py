@@ -27,6 +27,7 @@ from include.contracts.training_defaults import (
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning.config import TuningConfig
+from include.workloads.tuning.kernels import lacks_liger
 
 PACK_CPU = 256  # tokens a packed row holds when no single row is longer; on a GPU PACKED_TOKENS
 UPDATES_PER_EPOCH = 20  # at least, where the data allows
@@ -119,6 +120,11 @@ def decide(
     # An adapter has no parameter that a step leaves out: to look for some costs a walk over the graph each step.
     training.setdefault("ddp_find_unused_parameters", False)
     _settle_optimizer(training, config.method, hardware, reasons, sharded)
+    if asked.get("use_liger_kernel") and (why := lacks_liger(hardware)):
+        training["use_liger_kernel"] = False
+        reasons.append(
+            f"TrainingArguments.use_liger_kernel is true, but {why}: PyTorch's own kernels compute the same."
+        )
     training.update(_precision_flags(asked, hardware, precision, reasons))
     _settle_best(training, reasons)
     _settle_saving(training, reasons)

@@ -95,7 +95,7 @@ def test_fine(method: str, text: str) -> None:
         ("TrainingArguments: {include_num_input_tokens_seen: x}", "F12", "use one of all, "),
         ("TrainingArguments: {torch_compile: true}", "F11", "needs a C compiler"),
         ("TrainingArguments: {torch_compile_mode: default}", "F11", "needs a C compiler"),
-        ("TrainingArguments: {use_liger_kernel: true}", "F11", "does not have liger-kernel"),
+        ("TrainingArguments: {liger_kernel_config: {rope: true}}", "F11", "use_liger_kernel alone chooses"),
         ("TrainingArguments: {router_aux_loss_coef: 0.1}", "F11", "leaves the model's router as it is"),
         ("ModelConfig: {trust_remote_code: true}", "F11", "code that comes with a model is never run"),
     ],

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from include.workloads.contract import UserConfigError
-from include.workloads.tuning.model import load_tokenizer, model_facts
-from include.workloads.tuning.standin import _tokenizer
+from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning import kernels
+from include.workloads.tuning.model import load_model, load_tokenizer, model_facts
+from include.workloads.tuning.standin import _tokenizer, make_standin
 
 MESSAGES = [{"role": "user", "content": "Wie groß?"}]
 
@@ -83,3 +85,14 @@ def test_a_tokenizer_that_needs_code_is_named(tmp_path: Path) -> None:
     (tmp_path / "modeling_own.py").write_text("raise SystemExit('code of the model was run')")
     with pytest.raises(UserConfigError, match=r"needs code of its own \(auto_map\), which is never run"):
         load_tokenizer(tmp_path, None)
+
+
+def test_a_model_that_flash_attention_cannot_serve_is_loaded_with_pytorch_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers refuses it so where the package is there and the model is of another kind, as where it is not."""
+    monkeypatch.setattr(kernels, "attention", lambda hardware, precision: "flash_attention_2")
+    weights = make_standin(tmp_path / "weights", layers=1)
+    cpu = Hardware("cpu", "a CPU", 1, 2**34, bf16=True, cpu_threads=2)
+    model = load_model(weights, None, cpu, Precision("float32", ""))
+    assert "flash" not in model.config._attn_implementation

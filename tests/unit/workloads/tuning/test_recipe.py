@@ -8,6 +8,7 @@ import pytest
 from include.contracts.training_defaults import default_optimizer
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning import kernels
 from include.workloads.tuning.config import TuningConfig
 from include.workloads.tuning.recipe import (
     DataFacts,
@@ -170,6 +171,42 @@ def test_a_sharded_training_has_an_optimizer_that_follows() -> None:
     other = chosen(H100, optim="lion_8bit")
     assert other.training["optim"] == "adamw_torch_fused"
     assert any("optim lion_8bit is read as adamw_torch_fused" in reason for reason in other.reasons)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "there", "used", "why"),
+    [
+        (H100, True, True, ""),
+        (H100, False, False, "true, but the image has no liger-kernel"),
+        (CPU, True, False, "true, but there is no GPU"),
+    ],
+)
+def test_liger_s_kernels_are_used_where_they_are_present(
+    hardware: Hardware, there: bool, used: bool, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "find_spec", lambda name: object() if there else None)
+    asked = config("lora", {"use_liger_kernel": True})
+    made = decide(asked, hardware, Precision("bfloat16", ""), DataFacts([400] * 99), PHI3)
+    assert made.training["use_liger_kernel"] is used
+    assert why in " ".join(made.reasons)
+    assert any("liger" in reason for reason in made.reasons) is bool(why)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "dtype", "there", "chosen"),
+    [
+        (H100, "bfloat16", True, "flash_attention_2"),
+        (H100, "float32", True, "sdpa"),
+        (V100, "float16", True, "sdpa"),
+        (CPU, "bfloat16", True, "sdpa"),
+        (H100, "bfloat16", False, "sdpa"),
+    ],
+)
+def test_flash_attention_is_used_where_it_is_present(
+    hardware: Hardware, dtype: str, there: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "find_spec", lambda name: object() if there else None)
+    assert kernels.attention(hardware, Precision(dtype, "")) == chosen
 
 
 @pytest.mark.parametrize(
