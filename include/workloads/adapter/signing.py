@@ -27,7 +27,7 @@ from include.contracts.plural import plural
 from include.workloads.adapter.referrer import put_content
 from include.workloads.contract import UserDataError
 from include.workloads.oci.manifests import digest_in
-from include.workloads.oci.media import OCI_MANIFEST, sha256
+from include.workloads.oci.media import OCI_MANIFEST, cosign_tag, sha256
 from include.workloads.oci.registry import Manifest, RegistryClient
 
 log = logging.getLogger("adapter")
@@ -47,11 +47,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 PublicKeys = Sequence[ec.EllipticCurvePublicKey]
 Layer = dict[str, Any]
-
-
-def tag_of(digest: str, kind: str) -> str:
-    """The tag under which a digest's signatures (`sig`) or statements (`att`) are."""
-    return f"{digest.replace(':', '-')}.{kind}"
 
 
 def claim(reference: ImageReference, digest: str) -> bytes:
@@ -120,8 +115,8 @@ def sign_image(client: RegistryClient, digest: str, key: ec.EllipticCurvePrivate
     if signed is None:
         payload = claim(client.reference, digest)
         signature = base64.b64encode(key.sign(payload, _ALGORITHM)).decode()
-        signed = _add(client, tag_of(digest, "sig"), payload, SIMPLE_SIGNING, {SIGNATURE: signature})
-        log.info("signed %s: %s", digest, tag_of(digest, "sig"))
+        signed = _add(client, cosign_tag(digest, "sig"), payload, SIMPLE_SIGNING, {SIGNATURE: signature})
+        log.info("signed %s: %s", digest, cosign_tag(digest, "sig"))
     if not any(_said(one) == statement and _is_of(one, mine) for one in _envelopes(client, digest)):
         sealed = base64.b64encode(key.sign(_pae(statement), _ALGORITHM)).decode()
         envelope = {
@@ -130,8 +125,8 @@ def sign_image(client: RegistryClient, digest: str, key: ec.EllipticCurvePrivate
             "signatures": [{"keyid": "", "sig": sealed}],
         }
         notes = {SIGNATURE: "", "predicateType": PREDICATE}
-        _add(client, tag_of(digest, "att"), _json(envelope), DSSE, notes)
-        log.info("provenance of %s: %s", digest, tag_of(digest, "att"))
+        _add(client, cosign_tag(digest, "att"), _json(envelope), DSSE, notes)
+        log.info("provenance of %s: %s", digest, cosign_tag(digest, "att"))
     return signed
 
 
@@ -142,7 +137,7 @@ def require_signature(client: RegistryClient, digest: str, keys: PublicKeys) -> 
     :raises UserDataError: no signature of this very digest is by one of the keys.
     """
     if _signed_by(client, digest, keys) is None:
-        found = len(_entries(client.manifest(tag_of(digest, "sig")), SIMPLE_SIGNING))
+        found = len(_entries(client.manifest(cosign_tag(digest, "sig")), SIMPLE_SIGNING))
         there = "has no signature" if not found else f"has {plural(found, 'signature')}, none of them"
         by = " by one of the keys of [kaito] adapter_public_keys" if found else ""
         raise UserDataError(
@@ -154,7 +149,7 @@ def require_signature(client: RegistryClient, digest: str, keys: PublicKeys) -> 
 
 def _signed_by(client: RegistryClient, digest: str, keys: PublicKeys) -> str | None:
     """The manifest with a signature of a digest by one of the keys."""
-    manifest = client.manifest(tag_of(digest, "sig"))
+    manifest = client.manifest(cosign_tag(digest, "sig"))
     for layer, payload in _layers(client, manifest, SIMPLE_SIGNING):
         signature = (layer.get("annotations") or {}).get(SIGNATURE)
         if _claims(payload) == digest and any(_verifies(one, signature, payload) for one in keys):
@@ -179,7 +174,7 @@ def _verifies(key: ec.EllipticCurvePublicKey, signature: object, content: bytes)
 
 
 def _envelopes(client: RegistryClient, digest: str) -> Iterator[Mapping[str, Any]]:
-    for _, content in _layers(client, client.manifest(tag_of(digest, "att")), DSSE):
+    for _, content in _layers(client, client.manifest(cosign_tag(digest, "att")), DSSE):
         try:
             found = json.loads(content)
         except (ValueError, RecursionError):

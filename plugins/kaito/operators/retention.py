@@ -127,7 +127,9 @@ class RetireVersionsOperator(WorkspaceTask, BaseOperator):
     def _named_otherwise(self, repository: Listing, tags: Sequence[str]) -> frozenset[str]:
         """The digests that other tags hold: to delete one of them would take somebody's tag away."""
         from include.workloads.oci.listing import Refused
+        from include.workloads.oci.media import stands_beside
 
+        tags = [tag for tag in tags if not stands_beside(tag)]  # what stands there is no version
         if len(tags) > MOST_TAGS:
             raise Refused(f"{len(tags)} other tags are more than can be compared ({MOST_TAGS})")
         return frozenset(digest for tag in tags if (digest := repository.digest(tag)))
@@ -167,7 +169,12 @@ class RetireVersionsOperator(WorkspaceTask, BaseOperator):
         return {**row, "deleted": True}
 
     def _delete(self, repository: Listing, digest: str) -> None:
-        """The image, and what refers to it where the registry keeps that under a tag."""
+        """The image, and what refers to it where that is kept under a tag: reports, and what cosign made."""
+        from include.workloads.oci.media import COSIGN_KINDS, cosign_tag
+
+        for kind in COSIGN_KINDS:
+            if signed := repository.digest(cosign_tag(digest, kind)):
+                repository.forget(signed)
         beside = digest.replace(":", "-")
         for referrer in (repository.manifest(beside) or {}).get("manifests") or ():
             repository.forget(str(referrer["digest"]))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from kaito.hooks.api import CONTROLLER_REVISION, WORKSPACE
+from kaito.operators import retention
 from kaito.operators.retention import RetireVersionsOperator
 
 from tests.support.fake_cluster import FakeCluster
@@ -43,6 +44,28 @@ def retire(cluster: FakeCluster, *, delete: bool | None) -> dict[str, Any]:
     task = RetireVersionsOperator(task_id="retire_versions")
     task.cluster = cluster  # type: ignore[assignment]
     return task.execute({"dag_run": SimpleNamespace(conf={}), "params": {"delete": delete}})  # type: ignore[arg-type]
+
+
+def beside(version: str) -> dict[str, bytes]:
+    """What cosign keeps of a version, by its tags."""
+    digest = digest_of(image(version)).replace(":", "-")
+    return {f"{digest}.{kind}": f'{{"{kind}": "{version}"}}'.encode() for kind in ("sig", "att", "sbom")}
+
+
+def test_a_version_goes_with_its_signature_and_no_other_s(pushed: Registry, cluster: FakeCluster) -> None:
+    pushed.manifests |= {**beside(OLD), **beside(KEPT)}
+    found = retire(cluster, delete=True)
+    assert [(one["version"], one["deleted"]) for one in found["found"]] == [(OLD, True)]
+    assert sorted(pushed.manifests) == sorted(["1", f"1-{KEPT}", *beside(KEPT)])
+
+
+def test_signatures_do_not_count_among_the_tags_that_are_compared(
+    pushed: Registry, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each signed version has two tags of cosign's beside its own: a long history would come to a stop by them."""
+    monkeypatch.setattr(retention, "MOST_TAGS", 2)
+    pushed.manifests |= beside(KEPT)
+    assert [one["version"] for one in retire(cluster, delete=False)["found"]] == [OLD]
 
 
 @pytest.mark.parametrize("delete", [None, False])

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from include.workloads.adapter.cosign_keys import private_key, public_keys
-from include.workloads.adapter.signing import provenance, require_signature, sign_image, tag_of
+from include.workloads.adapter.signing import provenance, require_signature, sign_image
 from include.workloads.contract import UserConfigError, UserDataError
-from include.workloads.oci.media import sha256
+from include.workloads.oci.media import cosign_tag, sha256
 from tests.support.cosign import key_pair
 from tests.support.registry_server import Registry
 
@@ -43,7 +43,7 @@ def signed(registry: Registry, password: str | None = "secret") -> str:
 
 
 def layers(registry: Registry, kind: str) -> list[dict[str, Any]]:
-    return list(json.loads(registry.manifests[tag_of(DIGEST, kind)])["layers"])
+    return list(json.loads(registry.manifests[cosign_tag(DIGEST, kind)])["layers"])
 
 
 def openssl_verifies(public: str, content: bytes, signature: str, folder: Path) -> bool:
@@ -69,7 +69,7 @@ def test_a_signature_is_what_cosign_reads(registry: Registry, tmp_path: Path) ->
     signature = layer["annotations"]["dev.cosignproject.cosign/signature"]
     assert openssl_verifies(public, payload, signature, tmp_path)
     config = json.loads(
-        registry.blobs[json.loads(registry.manifests[tag_of(DIGEST, "sig")])["config"]["digest"]]
+        registry.blobs[json.loads(registry.manifests[cosign_tag(DIGEST, "sig")])["config"]["digest"]]
     )
     assert config["rootfs"]["diff_ids"] == [layer["digest"]]
 
@@ -129,7 +129,7 @@ def test_what_no_trusted_key_has_signed_is_refused(registry: Registry) -> None:
 def test_a_signature_of_another_image_is_none(registry: Registry) -> None:
     """Somebody who may push copies a good signature under the tag of a bad image."""
     public = signed(registry)
-    registry.manifests[tag_of(OTHER, "sig")] = registry.manifests[tag_of(DIGEST, "sig")]
+    registry.manifests[cosign_tag(OTHER, "sig")] = registry.manifests[cosign_tag(DIGEST, "sig")]
     with pytest.raises(UserDataError, match="none of them"):
         require_signature(registry.client(), OTHER, public_keys(public))
 
@@ -148,7 +148,7 @@ def test_a_signature_of_another_image_is_none(registry: Registry) -> None:
 )
 def test_a_broken_signature_is_none_and_hides_no_good_one(registry: Registry, change: dict[str, Any]) -> None:
     public = signed(registry)
-    tag = tag_of(DIGEST, "sig")
+    tag = cosign_tag(DIGEST, "sig")
     manifest = json.loads(registry.manifests[tag])
     good = manifest["layers"][0]
     client, keys = registry.client(), public_keys(public)
@@ -162,7 +162,7 @@ def test_a_broken_signature_is_none_and_hides_no_good_one(registry: Registry, ch
 @pytest.mark.parametrize("claim", [b"[]", b"{}", b'{"critical": {"image": 1}}', b"\xff", b"[" * 100_000])
 def test_a_signed_claim_of_another_form_is_none(registry: Registry, claim: bytes) -> None:
     pem, public = key_pair()
-    key, tag = private_key(pem), tag_of(DIGEST, "sig")
+    key, tag = private_key(pem), cosign_tag(DIGEST, "sig")
     from include.workloads.adapter import signing
 
     signature = base64.b64encode(key.sign(claim, signing._ALGORITHM)).decode()
