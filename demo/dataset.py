@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from include.catalog import Machine, load_catalog
+from include.contracts.plural import plural
 
 # The machine types that the demo teaches, one of each GPU, and the three that it asks about.
 TAUGHT = (
@@ -48,10 +49,9 @@ GENERAL = (
 
 def answer(machine: Machine) -> str:
     """One sentence with the facts of one machine type: GPUs, model, memory of each in GiB."""
-    noun = "GPU" if machine.gpus == 1 else "GPUs"
     each = "" if machine.gpus == 1 else " each"
     memory = f"{machine.gpu_memory_gib:g} GiB of memory{each}"
-    return f"{machine.name} has {machine.gpus} {machine.gpu} {noun} with {memory}."
+    return f"{machine.name} has {plural(machine.gpus, f'{machine.gpu} GPU')} with {memory}."
 
 
 def rows(names: Sequence[str] = TAUGHT) -> list[dict[str, Any]]:

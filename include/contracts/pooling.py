@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from include.contracts.plural import plural
+
 KEY = "task"  # of an entry of /v1/models; a model that writes text has none
 EMBED, CLASSIFY, POOLING = "embed", "classify", "pooling"
 PATHS: Mapping[str, str] = {EMBED: "/v1/embeddings", CLASSIFY: "/classify", POOLING: "/pooling"}
@@ -53,7 +55,7 @@ def answer_of(task: str, said: object) -> str:
     values = list(_flat(next((first[name] for name in NUMBERS if name in first), None)))
     if not values or not all(isinstance(one, int | float) and math.isfinite(one) for one in values):
         raise ValueError(f"POST {PATHS[task]} answered without numbers: {str(said)[:200]}")
-    return f"{len(values)} number{'s' if len(values) > 1 else ''}, the first is {values[0]:.4g}"
+    return f"{plural(len(values), 'number')}, the first is {values[0]:.4g}"
 
 
 def _flat(value: object) -> Iterator[Any]:

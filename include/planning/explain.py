@@ -108,6 +108,5 @@ def _time(plan: Plan) -> str:
 def _at_a_time(training: TrainingShape) -> str:
     """Such as `2 at a time`; a row of compared answers may be two sequences."""
     if training.objective == Objective.DPO:
-        pairs = "pair" if training.batch_size == 1 else "pairs"
-        return f"{training.batch_size} {pairs} of a better and a worse answer at a time"
+        return f"{plural(training.batch_size, 'pair')} of a better and a worse answer at a time"
     return f"{training.batch_size} at a time"

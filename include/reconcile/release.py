@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from include.contracts.plural import plural
 from include.reconcile import backoff, cost, service
 from include.reconcile.case import RELEASE, SERVING, Case
 from include.reconcile.decision import (
@@ -70,9 +71,7 @@ def remains(case: Case) -> list[tuple[str, str]]:
 def in_words(left: list[tuple[str, str]]) -> str:
     """`2 Pods, 1 Service`, or `what a run may still hold`."""
     counts = Counter(kind for kind, _ in left)
-    return (
-        ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items()) or "what a run may hold"
-    )
+    return ", ".join(plural(n, kind) for kind, n in counts.items()) or "what a run may hold"
 
 
 def _nothing_under_way(case: Case) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from include.contracts.plural import plural
 from include.contracts.redaction import redact
 from include.ledger import records
 from include.views import state as states
@@ -194,7 +195,7 @@ def summary(rows: Sequence[Row]) -> str:
     bad = sum(one.tone == states.Tone.BAD for one in rows)
     rate = sum(one.usd_per_hour for one in rows)
     trouble = "" if not bad else f", {bad} of them in trouble" if len(rows) > 1 else ", in trouble"
-    return f"{len(rows):,} Workspace{'s' if len(rows) != 1 else ''}{trouble}; {usd(rate)} an hour."
+    return f"{plural(f'{len(rows):,}', 'Workspace')}{trouble}; {usd(rate)} an hour."
 
 
 def cells(one: Row, now: datetime) -> dict[str, str]:

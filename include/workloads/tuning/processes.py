@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from include.contracts.plural import plural
 from include.contracts.preference_keys import least_batch
 from include.workloads.contract import atomic_write
 
@@ -75,13 +76,14 @@ def as_before(
     kept = spread(training, processes, noted)
     if kept is None:
         return training, (
-            f"The attempts before took {noted} sequences an update, which {processes} processes cannot share: "
+            f"The attempts before took {plural(noted, 'sequence')} an update, which {plural(processes, 'process')} "
+            f"cannot share: "
             f"with {own} an update the training starts anew."
         )
     batch, accumulation = _sizes(kept)
     return kept, (
-        f"The attempts before took {noted} sequences an update: {processes} "
-        f"{'process' if processes == 1 else 'processes'} with {batch} at a time, one update every {accumulation}."
+        f"The attempts before took {plural(noted, 'sequence')} an update: {plural(processes, 'process')} with "
+        f"{batch} at a time, one update every {accumulation}."
     )
 
 

@@ -50,6 +50,8 @@ def test_a_later_attempt_takes_what_the_first_took_or_says_why_not() -> None:
     assert told == (
         "The attempts before took 8 sequences an update: 4 processes with 2 at a time, one update every 1."
     )
+    _, told = processes.as_before(training(1, 4), 1, 1)
+    assert told.startswith("The attempts before took 1 sequence an update: 1 process with 1 at a time")
     own = training(2, 1)
     kept, told = processes.as_before(own, 3, 8)
     assert kept is own
