@@ -33,8 +33,9 @@ from include.workloads.tuning.rows import IGNORE
 #: Rows that are looked at, and of these the ones that are tokenised: some 2 ms each.
 SCANNED_ROWS, TOKENISED_ROWS = 20_000, 2_000
 SAMPLES, SAMPLE_CHARS, BINS = 3, 4_000, 24
-#: Small, and read by one thread without reading ahead: this part shall take less memory than the one before it.
-BATCH_ROWS = 512
+#: Rows that are decoded at once, and rows and bytes that are looked at once: each call has its own cost, and this part
+#: shall take less memory than the one before it.
+BATCH_ROWS, LOOKED_ROWS, LOOKED_BYTES = 2048, 1024, 8 << 20
 #: Characters of a row that are searched: more would only say the same again.
 SEARCHED_CHARS = 50_000
 
@@ -107,20 +108,39 @@ def look_at(parquet: Path, look: Look) -> dict[str, Any]:
 def _rows(file: Any, *strides: int) -> Iterator[list[tuple[int, str | Conversation]]]:
     """The first rows, and each of these strides' rows, with their places. Only those leave Arrow's memory.
 
-    The next batch is read in a thread while the one before it is looked at.
+    The next ones are read in a thread while those before them are looked at.
     """
-    batches = file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+    import pyarrow as pa
+
+    chosen = _chosen(file, strides)
     with ThreadPoolExecutor(1, "parquet") as ahead:
-        coming, start = ahead.submit(next, batches, None), 0
-        while (batch := coming.result()) is not None:
-            coming = ahead.submit(next, batches, None)
-            end = start + batch.num_rows
-            wanted = {*range(start, min(end, SAMPLES))}
-            wanted.update(*(range(-(-start // stride) * stride, end, stride) for stride in strides))
-            if places := sorted(wanted):
-                rows = _said(batch.take([place - start for place in places])).to_pylist()
-                yield [(place, _value(row)) for place, row in zip(places, rows, strict=True)]
-            start = end
+        coming = ahead.submit(next, chosen, None)
+        while (found := coming.result()) is not None:
+            coming = ahead.submit(next, chosen, None)
+            places, batches = found
+            [batch] = pa.Table.from_batches(batches).combine_chunks().to_batches()
+            yield [
+                (place, _value(row)) for place, row in zip(places, _said(batch).to_pylist(), strict=True)
+            ]
+
+
+def _chosen(file: Any, strides: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:
+    """Batches of the rows to look at with their places, as many as are worth a look."""
+    start, places, batches = 0, list[int](), list[Any]()
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        end = start + batch.num_rows
+        wanted = {*range(start, min(end, SAMPLES))}
+        wanted.update(*(range(-(-start // stride) * stride, end, stride) for stride in strides))
+        if wanted:
+            here = sorted(wanted)
+            places += here
+            batches.append(batch.take([place - start for place in here]))
+        start = end
+        if len(places) >= LOOKED_ROWS or sum(batch.nbytes for batch in batches) >= LOOKED_BYTES:
+            yield places, batches
+            places, batches = [], []
+    if places:
+        yield places, batches
 
 
 def _said(batch: Any) -> Any:
