@@ -15,7 +15,8 @@ CARD, REPRODUCE, METRICS = "README.md", "reproduce.json", "metrics.json"
 #: Key of REPRODUCE: the digest of the weights, in hex. All else in it is what they hang on.
 ADAPTER_SHA256 = "adapter_sha256"
 DATASET_REPORT, DATASET_PAGE = "dataset.json", "dataset.html"
-ROW_DIGESTS = "rows.digests"
+#: Named for its form: a step of another release takes no other for its own.
+ROW_DIGESTS = "rows.xxh3"
 
 
 @dataclass(frozen=True)
@@ -34,4 +35,6 @@ DATASET = Artifact(
     "application/vnd.kaito.dataset.report.v1+json",
     {DATASET_REPORT: "application/json", DATASET_PAGE: "text/html"},
 )
-ROWS = Artifact("application/vnd.kaito.dataset.rows.v1", {ROW_DIGESTS: "application/octet-stream"})
+ROWS = Artifact("application/vnd.kaito.dataset.rows.v2", {ROW_DIGESTS: "application/octet-stream"})
+#: What lies beside adapters of earlier releases, and is still compared with.
+FORMER_ROWS = "application/vnd.kaito.dataset.rows.v1"

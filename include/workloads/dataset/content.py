@@ -119,9 +119,7 @@ def _rows(file: Any, *strides: int) -> Iterator[list[tuple[int, str | Conversati
             coming = ahead.submit(next, chosen, None)
             places, batches = found
             [batch] = pa.Table.from_batches(batches).combine_chunks().to_batches()
-            yield [
-                (place, _value(row)) for place, row in zip(places, _said(batch).to_pylist(), strict=True)
-            ]
+            yield [(place, _value(row)) for place, row in zip(places, _said(batch).to_pylist(), strict=True)]
 
 
 def _chosen(file: Any, strides: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:

@@ -98,7 +98,7 @@ def _changes(request: Request) -> dict[str, Any]:
     now = request.output / ROW_DIGESTS
     if not request.known_rows or not now.is_file():
         return {}
-    found = row_digests.changes_since(request.known_rows, now, MAX_ROWS)
+    found = row_digests.changes_since(request.known_rows, now, request.output / PARQUET, MAX_ROWS)
     if found is None:
         return {}
     log.info("against what was learnt from last: %s", found)

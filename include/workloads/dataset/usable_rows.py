@@ -1,8 +1,4 @@
-"""Normalised rows as Arrow's arrays: what each is known by, how long it is, and how the file holds it.
-
-What a row is known by is its JSON text, as `json` of Python's library writes it with sorted keys; it is put together
-here by Arrow's functions over whole arrays, some five times as fast. A test compares the two.
-"""
+"""Normalised rows as Arrow's arrays: how long each is, and how the file holds it."""
 
 from __future__ import annotations
 
@@ -22,10 +18,7 @@ from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.dataset.columns import Kind
 
-_SPACE = ord(" ")
 _CLOSES = re.compile(b"</")  # as a pattern: it searches Arrow's own bytes, without a copy
-#: In the order in which they are written: a backslash of another's escape must not be escaped again.
-_SHORT = {ord("\\"): "\\\\", ord('"'): '\\"', 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
 
 
 @dataclass(frozen=True)
@@ -48,17 +41,6 @@ class UsableRows:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
-
-    @cached_property
-    def known_by(self) -> pa.Array:
-        """What each row is known by, as the row writer has it, each with a line's end."""
-        texts = escaped(self.contents)
-        if self.kind is Kind.TEXT:
-            return pc.binary_join_element_wise('"', texts, '"\n', "")
-        ends = self._by_role([f'","role":"{name}"}}' for name in self.names])
-        said = pc.binary_join_element_wise('{"content":"', texts, ends, "")
-        rows = pc.binary_join(pa.ListArray.from_arrays(pa.array(self.starts, pa.int32()), said), ",")
-        return pc.binary_join_element_wise("[", rows, "]\n", "")
 
     @cached_property
     def lengths(self) -> Any:
@@ -121,15 +103,3 @@ def strings_of(texts: pa.Array) -> tuple[memoryview, Any]:
     places = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     view = memoryview(data or b"").cast("B")[int(places[0]) : int(places[-1])]
     return view, places - places[0]
-
-
-def escaped(texts: pa.Array) -> pa.Array:
-    """Strings as JSON has them between its quotes, everything above the control characters as it is."""
-    found = np.frombuffer(strings_of(texts)[0], np.uint8)
-    present = {int(code) for code in np.unique(found[found < _SPACE])}
-    for code, short in _SHORT.items():
-        if code in present or (code > _SPACE and bool((found == code).any())):
-            texts = pc.replace_substring(texts, chr(code), short)
-    for code in present - _SHORT.keys():
-        texts = pc.replace_substring(texts, chr(code), f"\\u{code:04x}")
-    return texts

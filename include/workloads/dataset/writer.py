@@ -1,18 +1,17 @@
 """Writes train.parquet and counts what goes into it, row by row.
 
 The same rows in the same order give the same digest with any version of pyarrow, because it is computed over the
-normalised rows, and the same bytes with one version, because nothing about time or machine is written.
+values (`include.workloads.dataset.digests`), and the same bytes with one version, because nothing about time or machine
+is written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,13 +24,11 @@ from include.workloads import chat
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.beside import Beside
 from include.workloads.dataset.columns import Dropped, Kind, Usable
-from include.workloads.dataset.row_digests import row_digests
-from include.workloads.dataset.usable_rows import UsableRows, strings_of
+from include.workloads.dataset.digests import Digests
+from include.workloads.dataset.usable_rows import UsableRows
 
 GROUP_ROWS = 4096
 GROUP_CHARS = 32 << 20
-
-_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 _MESSAGE = pa.struct(
     [
@@ -64,7 +61,7 @@ SCHEMAS = {
 class RowWriter:
     """Collects rows into row groups of a Parquet file; use as a context manager, `path` is complete after it.
 
-    Groups are compressed and written in a thread, while the next one is made. Where they end hangs on the rows alone,
+    Groups are hashed and written in two threads, while the next one is made. Where they end hangs on the rows alone,
     not on how these came.
     """
 
@@ -75,9 +72,8 @@ class RowWriter:
         self.roles: Counter[str] = Counter()
         #: Of preference data: rows whose answer is good, and pairs whose better answer is the longer one.
         self.good = self.longer = 0
-        self._digest = hashlib.sha256()
+        self._digests = Digests()
         self._lengths = array("Q")
-        self._row_digests = array("Q")
         self._group: list[Any] = []
         self._tables: list[pa.Table] = []
         self._group_rows = self._group_chars = 0
@@ -105,16 +101,13 @@ class RowWriter:
     def add(self, row: Usable, shown: str) -> Dropped | None:
         """Take one row, or say why not. UserDataError when it is of the other kind than the rows before it."""
         try:
-            columns, known = _columns(row)
-            encoded = known.encode()
+            columns = (row.value,) if isinstance(row.value, str) else chat.to_columns(row.value)
+            json.dumps(columns, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             return Dropped("text that is not valid Unicode")
         except ValueError:
             return Dropped("tools or tool_calls with a number that JSON cannot hold")
         self._take_kind(row.kind, shown)
-        self._hashing.wait()
-        self._digest.update(encoded + b"\n")
-        self._row_digests.frombytes(row_digests((encoded,)))
         length = self._count(row)
         self._lengths.append(length)
         self._counted(1, length, shown)
@@ -127,7 +120,6 @@ class RowWriter:
     def add_rows(self, rows: UsableRows, shown: str) -> None:
         """Take many rows. UserDataError as for one."""
         self._take_kind(rows.kind, shown)
-        self._hashing.do(self._hash, *strings_of(rows.known_by))
         self._lengths.frombytes(rows.lengths.astype(np.uint64).tobytes())
         self.roles.update(rows.role_counts)
         self._counted(len(rows), int(rows.lengths.sum()), shown)
@@ -142,11 +134,6 @@ class RowWriter:
             self._group_chars += int(ends[end - 1]) - before
             self._flush_if_full()
             done = end
-
-    def _hash(self, lines: memoryview, places: Any) -> None:
-        """Take rows by what they are known by, each with a line's end, which is no part of its own digest."""
-        self._digest.update(lines)
-        self._row_digests.frombytes(row_digests(lines[a : b - 1] for a, b in pairwise(places.tolist())))
 
     def _take_kind(self, kind: Kind, shown: str) -> None:
         if self.kind is None:
@@ -198,26 +185,30 @@ class RowWriter:
         self._close_group()
         if not self._tables:
             return
-        table = pa.concat_tables(self._tables).combine_chunks()
-        self._writing.do(self._write, table)
+        [batch] = pa.concat_tables(self._tables).combine_chunks().to_batches()
+        self._hashing.do(self._digests.add, batch)
+        self._writing.do(self._write, pa.Table.from_batches([batch]))
         self._tables, self._group_rows, self._group_chars = [], 0, 0
 
     def _write(self, table: pa.Table) -> None:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", version="2.6")
+            # Texts do not repeat, and what does is made small by the compression.
+            self._writer = pq.ParquetWriter(
+                self.path, table.schema, compression="zstd", use_dictionary=False, version="2.6"
+            )
         self._writer.write_table(table, row_group_size=table.num_rows)
 
     @property
     def digest(self) -> str:
         """Digest of the normalised rows."""
         self._hashing.wait()
-        return f"sha256:{self._digest.hexdigest()}"
+        return self._digests.dataset
 
     @property
     def row_digests(self) -> array[int]:
-        """The digest of each row in their order (`include.workloads.dataset.row_digests`)."""
+        """The digest of each row in their order."""
         self._hashing.wait()
-        return self._row_digests
+        return self._digests.rows
 
     @property
     def duplicates(self) -> int:
@@ -241,12 +232,3 @@ class RowWriter:
 
 def _characters(messages: Sequence[chat.Message]) -> int:
     return sum(len(m["content"]) + len(m.get("reasoning_content", "")) for m in messages)
-
-
-def _columns(row: Usable) -> tuple[tuple[Any, ...], str]:
-    """A row's values in the file, and the text that it is known by."""
-    if isinstance(row.value, str):
-        return (row.value,), _CANONICAL.encode(row.value)
-    messages, tools, *compared = columns = chat.to_columns(row.value)
-    known: Any = [messages, tools, *compared] if tools or compared else messages
-    return columns, _CANONICAL.encode(known)

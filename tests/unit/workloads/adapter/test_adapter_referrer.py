@@ -97,7 +97,7 @@ def test_the_digests_of_the_rows_lie_beside_it_too_and_are_sent_as_they_are(
     content = bytes(range(256)) * 8
     (folder / adapter_record.ROW_DIGESTS).write_bytes(content)
     manifest = json.loads(registry.manifests[push_record(registry.client(), folder, SUBJECT, "abc")["rows"]])
-    assert manifest["artifactType"] == "application/vnd.kaito.dataset.rows.v1"
+    assert manifest["artifactType"] == "application/vnd.kaito.dataset.rows.v2"
     [layer] = manifest["layers"]
     assert registry.blobs[layer["digest"]] == content
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator
-from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,10 @@ from include.workloads.chat_template import TemplateCheck
 from include.workloads.contract import UserDataError
 from include.workloads.dataset import blocks, job, writer
 from include.workloads.dataset.columnwise import usable_rows
+from include.workloads.dataset.digests import Digests
 from include.workloads.dataset.job import run_job
 from include.workloads.dataset.options import Options
 from include.workloads.dataset.request import Request
-from include.workloads.dataset.usable_rows import escaped
 
 PLAIN = st.sampled_from(
     ["a", "b c", 'say "x"\n\\', "\u00e9\u4f60", "2024-01-01", "12", "\u2028x", "\x7f\x00\x1f"]
@@ -290,14 +288,6 @@ def test_plain_layouts_are_taken_as_columns(row: dict[str, Any]) -> None:
     assert len(rows) == 10
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1), st.integers(0, 3))
-@example(['\\"\n\t\r\b\f\x00\x1f\x7f\u2028'], 0)
-@example(["\\u0000", '\\\\"'], 1)
-def test_texts_are_escaped_as_the_library_does_it(texts: list[str], skipped: int) -> None:
-    array = pa.array(["\x01\x02", *texts, "\x03"], pa.string())[1:-1][skipped:]
-    assert escaped(array).to_pylist() == [encode_basestring(text)[1:-1] for text in texts[skipped:]]
-
-
 def test_groups_end_where_they_end_row_by_row(
     folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +338,9 @@ def test_the_digest_is_over_all_rows_in_their_order_however_they_came(tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK_BYTES", 100)
         found = run_job(Request(output=tmp_path / "out", folder=tmp_path / "in"))
-    wanted = hashlib.sha256("".join(f'"{"x" * number}"\n' for number in range(1, 40)).encode()).hexdigest()
-    assert found["digest"] == f"sha256:{wanted}"
+    wanted = Digests()
+    wanted.add(pa.record_batch({"text": ["x" * number for number in range(1, 40)]}))
+    assert found["digest"] == wanted.dataset
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_all_files_are_used_and_equal_names_do_not_collide(web: Web, tmp_path: P
         ".lock",
         "report.html",
         "report.json",
-        "rows.digests",
+        "rows.xxh3",
         "samples.json",
         "train.parquet",
     ]
@@ -356,7 +356,7 @@ def test_packed_files_and_files_in_one_object_are_read(web: Web, tmp_path: Path)
         ".lock",
         "report.html",
         "report.json",
-        "rows.digests",
+        "rows.xxh3",
         "samples.json",
         "train.parquet",
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+from array import array
 from collections import Counter
 from pathlib import Path
 
@@ -14,11 +16,11 @@ from hypothesis import strategies as st
 from include.contracts import adapter_record
 from include.contracts.network_policy import NetworkPolicy
 from include.contracts.row_changes import RowChanges
-from include.workloads.adapter.referrer import push_record
+from include.workloads.adapter.referrer import push_files, push_record
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.job import run_job
 from include.workloads.dataset.request import Request, from_environment
-from include.workloads.dataset.row_digests import compare, row_digests, write
+from include.workloads.dataset.row_digests import compare, write
 from tests.support.dataset_server import Web
 from tests.support.registry_server import Registry, registry
 
@@ -33,7 +35,7 @@ SUBJECT = {
 
 def kept(folder: Path, name: str, rows: list[str]) -> Path:
     path = folder / name
-    write(row_digests(row.encode() for row in rows), path)
+    write(array("Q", map(ord, rows)), path)
     return path
 
 
@@ -112,6 +114,69 @@ def test_the_next_version_is_compared_with_what_lies_beside_the_adapter(
     gone = Request(output=second, urls=(url,), network=NETWORK, known_rows=f"{known[:-64]}{'b' * 64}")
     assert "added" not in run_job(gone), "what cannot be told stops nobody"
     assert "only their number counts" in caplog.text
+
+
+CALL = {"function": {"arguments": {"b": 1, "a": "\u00e9"}, "name": "f"}}
+ASKED, CALLED = {"role": "user", "content": "one"}, {"role": "assistant", "content": "", "tool_calls": [CALL]}
+#: What a row was known by in releases before: its JSON text, with sorted keys and without what is null.
+FORMER = [
+    ({"text": 'say "\u00e9"'}, '"say \\"\u00e9\\""'),
+    (
+        {"question": "one", "answer": "a"},
+        '[{"content":"one","role":"user"},{"content":"a","role":"assistant"}]',
+    ),
+    (
+        {
+            "messages": [
+                ASKED,
+                CALLED,
+                {"role": "tool", "content": "2"},
+                {"role": "assistant", "content": "2"},
+            ]
+        },
+        '[{"content":"one","role":"user"},{"content":"","role":"assistant",'
+        r'"tool_calls":"[{\"function\":{\"name\":\"f\",\"arguments\":{\"b\":1,\"a\":\"é\"}}}]"},'
+        '{"content":"2","role":"tool"},{"content":"2","role":"assistant"}]',
+    ),
+    (
+        {
+            "messages": [
+                ASKED,
+                {"role": "assistant", "content": "a", "weight": 0},
+                ASKED,
+                {**CALLED, "content": "b"},
+            ]
+        }
+        | {"tools": [{"name": "f"}]},
+        '[[{"content":"one","role":"user"},{"content":"a","role":"assistant","weight":0},'
+        '{"content":"one","role":"user"},{"content":"b","role":"assistant",'
+        r'"tool_calls":"[{\"function\":{\"name\":\"f\",\"arguments\":{\"b\":1,\"a\":\"é\"}}}]"}],'
+        r'"[{\"name\":\"f\"}]"]',
+    ),
+]
+
+
+def _sorted(*rows: bytes) -> bytes:
+    return array(
+        "Q", sorted(array("Q", b"".join(hashlib.sha256(row).digest()[:8] for row in rows)))
+    ).tobytes()
+
+
+@pytest.mark.parametrize(("row", "text"), FORMER)
+def test_what_an_earlier_release_left_beside_an_adapter_is_compared_with(
+    row: dict[str, object], text: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSECURE_REGISTRIES", f"127.0.0.1:{registry.port}")
+    before = tmp_path / "before"
+    before.write_bytes(_sorted(text.encode(), b"gone"))
+    digest = push_files(
+        registry.client(), SUBJECT, adapter_record.FORMER_ROWS, {"rows.digests": ("a/b", before)}
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "rows.json").write_text(json.dumps([row, row]))
+    known = f"127.0.0.1:{registry.port}/team/phi@{digest}"
+    result = run_job(Request(output=tmp_path / "out", folder=tmp_path / "in", known_rows=known))
+    assert (result["rows"], result["added"], result["removed"]) == (2, 1, 1)
 
 
 def test_the_pod_is_told_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
