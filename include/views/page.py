@@ -17,6 +17,7 @@ from include.views.registry_page import registry_page
 from include.views.spending import budget_left
 from include.views.versions import Version, versions
 from include.views.words import NONE, due, duration, per_second, until, usd
+from include.workspace.api import names
 from include.workspace.api.dialect import as_written
 from include.workspace.status import base_model
 from include.workspace.status.conditions import condition, moment
@@ -241,10 +242,11 @@ def _flat(value: object, path: str = "") -> list[tuple[str, str]]:
 
 
 def as_yaml(workspace: Object) -> str:
-    """The Workspace as its author would write it, without what servers put in, and without secrets."""
+    """The Workspace as its author would write it, without what servers and controllers put in, and without secrets."""
     found = as_written(workspace)
     meta = {k: v for k, v in found["metadata"].items() if k in ("name", "namespace", "labels", "annotations")}
-    meta = {key: value for key, value in meta.items() if value}
+    notes = {k: v for k, v in (meta.get("annotations") or {}).items() if k not in names.BOOKKEEPING}
+    meta = {key: value for key, value in {**meta, "annotations": notes}.items() if value}
     order = ("apiVersion", "kind", "metadata", "resource", "tuning", "inference")
     document = {**found, "metadata": meta}
     shown = redacted({key: document[key] for key in order if document.get(key) is not None})

@@ -89,6 +89,8 @@ REVISION = "workspace.kaito.io/revision"
 MODEL_STREAMING = "kaito.sh/model-streaming"
 CONVERSION_DATA = "kaito.sh/conversion-data"
 
+#: Annotations of a Workspace that a controller or a run of ours keeps there, and no author writes.
+BOOKKEEPING = frozenset({REVISION_HASH, REVISION, STARTED_BY})
 # Labels that a labelSelector may not choose: the controller owns them (kaito-api.md#labels).
 RESERVED_LABELS = frozenset(
     {

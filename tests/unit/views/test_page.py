@@ -46,6 +46,18 @@ def test_the_yaml_is_what_may_be_applied_again() -> None:
     assert written["tuning"]["method"] == "qlora"
 
 
+def test_the_yaml_has_the_annotations_of_its_author_alone() -> None:
+    """Who applied ours again would claim a revision, or a run, that is not the new Workspace's."""
+    found = ended()
+    ours = {names.REVISION_HASH: "f00", names.REVISION: "3", names.STARTED_BY: "kaito_tune/manual__1"}
+    theirs = {names.ROLLOUT: "false", "example.com/team": "ml"}
+    last = {"kubectl.kubernetes.io/last-applied-configuration": "{}"}
+    found["metadata"]["annotations"] = {**ours, **theirs, **last}
+    assert yaml.safe_load(page(found, [], NOW).yaml)["metadata"]["annotations"] == theirs
+    found["metadata"]["annotations"] = dict(ours)
+    assert "annotations" not in yaml.safe_load(page(found, [], NOW).yaml)["metadata"]
+
+
 def test_events_of_an_earlier_workspace_of_the_name_are_not_its_own() -> None:
     found = ended()
     uid = found["metadata"]["uid"]
