@@ -52,12 +52,17 @@ def brief(report: Mapping[str, Any], samples: Sequence[Sequence[Piece]] = ()) ->
         "layouts": list(layouts),
         **{key: content[key] for key in _CONTENT if content.get(key)},
     }
-    hidden = [[(masked(text), learnt) for text, learnt in one] for one in samples]
+    hidden = [_hidden(one) for one in samples]
     for characters in SAMPLE_CHARS if samples else ():
         shown = [_cut(one, characters) for one in hidden]
         if _bytes(told := {**found, dataset_samples.KEY: shown}) <= TERMINATION_LIMIT:
             return told
     return found
+
+
+def _hidden(sample: Sequence[Piece]) -> list[Piece]:
+    shown = masked([text for text, _ in sample])
+    return [(text, learnt) for text, (_, learnt) in zip(shown, sample, strict=True)]
 
 
 def _bytes(result: Mapping[str, Any]) -> int:

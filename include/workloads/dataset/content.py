@@ -25,7 +25,7 @@ from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
 from include.workloads.dataset.languages import LOOKED_AT, language_model, languages
-from include.workloads.dataset.personal import KINDS, kinds_in, may_hold
+from include.workloads.dataset.personal import KINDS, kinds_in_each
 from include.workloads.tuning import preferences
 from include.workloads.tuning import rows as tuning_rows
 from include.workloads.tuning.rows import IGNORE
@@ -176,9 +176,8 @@ def _texts(value: str | Conversation) -> list[str]:
 
 def _scan(values: Sequence[str | Conversation], look: Look, found: _Found) -> None:
     searched = [_searched(value) for value in values]
-    for value, text, suspicious in zip(values, searched, may_hold(searched), strict=True):
-        if suspicious:
-            found.personal.update(kinds_in(text))
+    for value, text, kinds in zip(values, searched, kinds_in_each(searched), strict=True):
+        found.personal.update(kinds)
         found.scripts[script_of(text)] += 1
         if look.held_out_share > 0:
             [digest] = tuning_rows.digests([value])
