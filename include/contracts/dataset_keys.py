@@ -5,12 +5,11 @@ The names are those that the stores' own tools take from the environment. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from include.contracts.dataset_urls import ABFS, GS, HF, S3, HubDataset, StoredObject, parse_url, scheme_of
+from include.contracts.dataset_urls import ABFS, GS, HF, S3, StoredObject, parse_url, scheme_of
 from include.contracts.network_policy import Refused
 
 #: The value of an Authorization header, for http and https.
@@ -50,25 +49,12 @@ def keys_of(scheme: str) -> SecretKeys:
     return _BY_SCHEME.get(scheme, _PLAIN)
 
 
-def _parsed(urls: Iterable[str]) -> Iterator[HubDataset | StoredObject | None]:
-    for url in urls:
-        with suppress(Refused, ValueError):
-            yield parse_url(url)
-
-
 def misuse(urls: Sequence[str]) -> tuple[str, str] | None:
     """(what is wrong, what would be right) when one Secret must not be used for all of these URLs, else None.
 
     A credential is for one host, and never sent in the clear. The keys of S3 and of Google sign what is asked and are
     not sent. URLs that cannot be read have faults of their own and are left out.
     """
-    if any(
-        isinstance(found, StoredObject) and found.scheme == GS and found.is_listing for found in _parsed(urls)
-    ):
-        return (
-            f"opens objects of gs:// ({GOOGLE_KEY}) and does not list a folder",
-            "name each object, or read them as a ServiceAccount (kaito.sh/dataset-identity)",
-        )
     readers: dict[str, str] = {}
     for url in urls:
         try:

@@ -1,4 +1,4 @@
-"""S3, Azure Blob Storage and a hub, as one web server that checks what each of them checks: signatures and tokens.
+"""S3, Google's and Azure's stores and a hub, as one web server that checks what each checks: signatures and tokens.
 
 The signatures are computed here anew from the stores' own documents, without the library that made them.
 """
@@ -13,6 +13,11 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tests.support.dataset_server import Answer, send
 
@@ -47,10 +52,19 @@ def s3_object(body: bytes, region: str = "us-east-1") -> Answer:
 def s3_list(objects: Mapping[str, bytes], region: str = "us-east-1", page: int = 2) -> Answer:
     """A bucket that lists its objects (ListObjectsV2), `page` at a time, to requests with a signature of these keys."""
 
+    listed = _list_of_s3(objects, page)
+
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        if not _is_signed_for_s3(handler, region):
+        if _is_signed_for_s3(handler, region):
+            listed(handler)
+        else:
             send(handler, b"<Error><Code>AccessDenied</Code></Error>", 403)
-            return
+
+    return answer
+
+
+def _list_of_s3(objects: Mapping[str, bytes], page: int) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
         query = dict(parse_qsl(urlsplit(handler.path).query, keep_blank_values=True))
         keys = sorted(key for key in objects if key.startswith(query["prefix"]))
         begin = int(query.get("continuation-token", "0"))
@@ -68,6 +82,36 @@ def s3_list(objects: Mapping[str, bytes], region: str = "us-east-1", page: int =
         )
 
     return answer
+
+
+def google_list(objects: Mapping[str, bytes], email: str, key: RSAPublicKey, page: int = 2) -> Answer:
+    """A bucket of Google that lists its objects by its XML API to requests with a V4 signature of this account."""
+    listed = _list_of_s3(objects, page)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if is_signed_for_google(handler.path, handler.headers["Host"], email, key):
+            listed(handler)
+        else:
+            send(handler, b"<Error><Code>SignatureDoesNotMatch</Code></Error>", 403)
+
+    return answer
+
+
+def is_signed_for_google(path: str, host: str, email: str, key: RSAPublicKey) -> bool:
+    """By https://docs.cloud.google.com/storage/docs/authentication/signatures, for a GET without a body."""
+    asked, _, signature = path.partition("?")[2].rpartition("&X-Goog-Signature=")
+    query = dict(parse_qsl(asked, keep_blank_values=True))
+    date = query.get("X-Goog-Date", "")
+    scope = f"{date[:8]}/auto/storage/goog4_request"
+    if query.get("X-Goog-Credential") != f"{email}/{scope}" or asked.split("&") != sorted(asked.split("&")):
+        return False
+    canonical = f"GET\n{urlsplit(path).path}\n{asked}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
+    text = f"GOOG4-RSA-SHA256\n{date}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    try:
+        key.verify(bytes.fromhex(signature), text.encode(), padding.PKCS1v15(), hashes.SHA256())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def azure_list(objects: Mapping[str, bytes], account: str) -> Answer:

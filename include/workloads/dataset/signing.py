@@ -21,6 +21,7 @@ from include.contracts.dataset_urls import ABFS, GS, S3, StoredObject
 from include.contracts.redaction import hide, redact
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.credentials import Credentials
+from include.workloads.dataset.google_key import ServiceAccount
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -53,7 +54,9 @@ def signed(found: StoredObject, credentials: Credentials, listing: Query = None)
         return Request(f"{plain}{'?' if listing is None else '&'}{token}" if token else plain, {})
     if listing is not None:
         if found.scheme == S3 and credentials.get(AWS_ID):
-            return Request(_signed_listing(found, credentials, listing, datetime.now(UTC)), {})
+            return Request(_listing_of_aws(found, credentials, listing, datetime.now(UTC)), {})
+        if found.scheme == GS and (account := credentials.get(GOOGLE_KEY)):
+            return Request(_listing_of_google(found, account, listing, datetime.now(UTC)), {})
         return Request(plain, {})
     store = _STORES[found.scheme](found, credentials)
     return Request(_sign(store, found) if store else found.plain, {})
@@ -75,7 +78,7 @@ def _canonical(query: Mapping[str, str]) -> str:
     )
 
 
-def _signed_listing(
+def _listing_of_aws(
     found: StoredObject, credentials: Credentials, listing: Mapping[str, str], now: datetime
 ) -> str:
     """The URL of a listing with AWS Signature Version 4 in its query; obstore signs objects only.
@@ -83,26 +86,58 @@ def _signed_listing(
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
     """
     hide(secret := credentials.get(AWS_SECRET))
-    place = urlsplit(f"{found.base}/{found.bucket}")
     scope = (f"{now:%Y%m%d}", found.region, "s3", "aws4_request")
-    query = {
-        **listing,
-        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
-        "X-Amz-Credential": "/".join((credentials.get(AWS_ID), *scope)),
-        "X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}",
-        "X-Amz-Expires": str(int(VALID.total_seconds())),
-        "X-Amz-SignedHeaders": "host",
-    }
+
+    def sign(text: str) -> str:
+        key = f"AWS4{secret}".encode()
+        for part in scope:
+            key = hmac.digest(key, part.encode(), "sha256")
+        return hmac.digest(key, text.encode(), "sha256").hex()
+
+    query = dict(listing)
     if session := credentials.get(AWS_SESSION):
         query["X-Amz-Security-Token"] = session
-    asked = _canonical(query)
+    maker = _Maker("X-Amz-", "AWS4-HMAC-SHA256", credentials.get(AWS_ID), scope, sign)
+    return _signed_listing(f"{found.base}/{found.bucket}", query, maker, now)
+
+
+def _listing_of_google(found: StoredObject, key: str, listing: Mapping[str, str], now: datetime) -> str:
+    """The URL of a listing with a V4 signature of a service account in its query: its key itself is not sent.
+
+    https://docs.cloud.google.com/storage/docs/authentication/signatures
+    """
+    account = ServiceAccount.of(key)
+    scope = (f"{now:%Y%m%d}", "auto", "storage", "goog4_request")
+    maker = _Maker("X-Goog-", "GOOG4-RSA-SHA256", account.email, scope, account.sign)
+    return _signed_listing(f"{found.base}/{found.bucket}", listing, maker, now)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What Amazon's and Google's signatures differ in: names, whose key it is, what it is for, and how it signs."""
+
+    prefix: str
+    algorithm: str
+    who: str
+    scope: tuple[str, ...]
+    sign: Callable[[str], str]
+
+
+def _signed_listing(url: str, listing: Mapping[str, str], maker: _Maker, now: datetime) -> str:
+    place, scope = urlsplit(url), "/".join(maker.scope)
+    date = f"{now:%Y%m%dT%H%M%SZ}"
+    said = {
+        "Algorithm": maker.algorithm,
+        "Credential": f"{maker.who}/{scope}",
+        "Date": date,
+        "Expires": str(int(VALID.total_seconds())),
+        "SignedHeaders": "host",
+    }
+    asked = _canonical({**listing, **{f"{maker.prefix}{name}": value for name, value in said.items()}})
     request = f"GET\n{quote(place.path, safe='/~')}\n{asked}\nhost:{place.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
     digest = hashlib.sha256(request.encode()).hexdigest()
-    key = f"AWS4{secret}".encode()
-    for part in scope:
-        key = hmac.digest(key, part.encode(), "sha256")
-    text = "\n".join((query["X-Amz-Algorithm"], query["X-Amz-Date"], "/".join(scope), digest))
-    return f"{place.geturl()}?{asked}&X-Amz-Signature={hmac.digest(key, text.encode(), 'sha256').hex()}"
+    signature = maker.sign("\n".join((maker.algorithm, date, scope, digest)))
+    return f"{place.geturl()}?{asked}&{maker.prefix}Signature={signature}"
 
 
 def _sign(store: Callable[[], Any], found: StoredObject) -> str:

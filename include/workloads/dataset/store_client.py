@@ -12,8 +12,8 @@ from typing import Protocol
 
 import urllib3
 
-from include.contracts.dataset_keys import GOOGLE_KEY, HUB_TOKEN, keys_of
-from include.contracts.dataset_urls import GS, HubDataset, StoredObject, parse_url
+from include.contracts.dataset_keys import HUB_TOKEN, keys_of
+from include.contracts.dataset_urls import HubDataset, StoredObject, parse_url
 from include.contracts.network_policy import Refused
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.connection import PinnedClient, shown
@@ -57,11 +57,6 @@ class StoreClient:
 
     def listing(self, found: StoredObject, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """The unread answer of a store that is asked which objects it has. Raises as `open`."""
-        if found.scheme == GS and self.credentials.get(GOOGLE_KEY):
-            raise UserConfigError(
-                f"{GOOGLE_KEY} opens objects of gs:// and does not list them; name each object, or read them as a "
-                "ServiceAccount (kaito.sh/dataset-identity)."
-            )
         return self._stored(found, {}, query)
 
     def _stored(

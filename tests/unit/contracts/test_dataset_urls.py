@@ -144,7 +144,7 @@ def test_a_file_of_a_hub_s_dataset_is_named_again_at_its_commit() -> None:
         (["s3://one/x", "s3://one/x?endpoint=https://evil.example.com"], "2 hosts"),
         (["s3://one/x?endpoint=http://10.0.0.1:9000"], ""),
         (["gs://one/x", "s3://one/x"], "2 hosts"),
-        (["gs://one/x/"], "does not list a folder"),
+        (["gs://one/x/", "gs://two/y"], ""),
         (["abfs://rows@team1.dfs.core.windows.net/a", "abfs://rows@team2.dfs.core.windows.net/a"], "2 hosts"),
         (["abfs://rows@team1/a?endpoint=http://10.0.0.1:9000"], "in the clear"),
         (["hf://datasets/o/n", f"hf://datasets/o/n@{COMMIT}/x"], ""),

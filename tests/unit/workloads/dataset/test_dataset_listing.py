@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from include.contracts.dataset_links import page_fault
-from include.contracts.dataset_urls import is_whole_dataset, parse_url
+from include.contracts.dataset_urls import StoredObject, is_whole_dataset, parse_url
 from include.contracts.network_policy import Refused
 from include.workloads.contract import TryAgain, UserConfigError, UserDataError
 from include.workloads.dataset import hub_files, listing
@@ -23,7 +27,16 @@ from include.workloads.dataset.request import Request
 from include.workloads.dataset.store_client import StoreClient
 from include.workloads.network import AddressPolicy
 from tests.support.dataset_server import LOOPBACK, Web, send
-from tests.support.object_stores import AWS_ID, AWS_SECRET, AZURE_KEY, azure_list, blob, s3_list, s3_object
+from tests.support.object_stores import (
+    AWS_ID,
+    AWS_SECRET,
+    AZURE_KEY,
+    azure_list,
+    blob,
+    google_list,
+    s3_list,
+    s3_object,
+)
 
 ROW = b'{"text": "a"}\n'
 AWS = {"AWS_ACCESS_KEY_ID": AWS_ID, "AWS_SECRET_ACCESS_KEY": AWS_SECRET}
@@ -137,9 +150,57 @@ def test_an_identity_lists_a_bucket_of_google_with_its_token(web: Web) -> None:
     assert asked.headers["Authorization"] == "Bearer CANARY"
 
 
-def test_the_key_of_a_service_account_lists_nothing() -> None:
-    with pytest.raises(UserConfigError, match="does not list them; name each object"):
-        fetcher(client(GOOGLE_SERVICE_ACCOUNT_KEY="{}")).files("gs://rows/t/")
+EMAIL = "reader@team.iam.gserviceaccount.com"
+
+
+@pytest.fixture(scope="module")
+def made() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def account(made: rsa.RSAPrivateKey, **more: str) -> str:
+    """The file of a service account's key."""
+    pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return json.dumps({"type": "service_account", "client_email": EMAIL, "private_key": pem, **more})
+
+
+def of_google(web: Web, objects: dict[str, bytes], made: rsa.RSAPrivateKey) -> StoredObject:
+    """A folder of a bucket that Google's server, which is the test's, has."""
+    web.routes["/rows"] = google_list(objects, EMAIL, made.public_key())
+    found = parse_url("gs://rows/train/")
+    assert isinstance(found, StoredObject)
+    return replace(found, base=web.url(""))
+
+
+def test_the_key_of_a_service_account_lists_a_folder(web: Web, made: rsa.RSAPrivateKey) -> None:
+    found, key = of_google(web, OBJECTS, made), account(made, token_uri=web.url("/elsewhere"))
+    files = listing.listed(client(GOOGLE_SERVICE_ACCOUNT_KEY=key), "gs://rows/train/", found)
+    assert [(one.key, one.size) for one in files] == [
+        ("train/more/part-2.jsonl.gz", 1),
+        ("train/part-0 é&<+.jsonl", len(ROW) * 2),
+        ("train/part-1.parquet", 4),
+    ]
+    assert len(web.asked) > 1, "page by page, each with a signature of its own"
+    assert {urlsplit(path).path for path, _ in web.asked} == {"/rows"}, "no other place has been asked"
+    assert not any("Authorization" in headers for _, headers in web.asked)
+
+
+def test_a_service_account_that_may_not_list_is_told_what_is_missing(
+    web: Web, made: rsa.RSAPrivateKey
+) -> None:
+    found, other = of_google(web, OBJECTS, made), account(rsa.generate_private_key(65537, 2048))
+    with pytest.raises(UserConfigError, match="to list objects is a right of its own") as fault:
+        listing.listed(client(GOOGLE_SERVICE_ACCOUNT_KEY=other), "gs://rows/train/", found)
+    assert "X-Goog" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["{}", "CANARY", "[1]", '{"client_email": "a@b", "private_key": "CANARY"}', "1"]
+)
+def test_a_service_account_s_key_that_is_none_is_named_without_being_shown(key: str) -> None:
+    with pytest.raises(UserConfigError, match="is no key of a service account") as fault:
+        fetcher(client(GOOGLE_SERVICE_ACCOUNT_KEY=key)).files("gs://rows/t/")
+    assert "CANARY" not in str(fault.value)
 
 
 def test_who_may_not_list_is_told_what_is_missing(web: Web) -> None:
