@@ -1,7 +1,8 @@
 """Which Kubernetes Events a change of status is worth: a pure comparison of two statuses.
 
 KAITO tells next to nothing by Events (kaito-api.md#events); here `kubectl describe` shows every step, its cause first.
-One sentence that several conditions share becomes one Event. It must never repeat itself: no change, no Event.
+One sentence that several conditions share becomes one Event, and a new state that comes with them is told in it. It
+must never repeat itself: no change, no Event.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from include.workspace.status.conditions import ConditionType, Reason
 
 NORMAL, WARNING = "Normal", "Warning"
 SUMMARY = ConditionType.WORKSPACE_READY
+#: Reasons that say no more than a new state does.
+SUMMING_UP = frozenset({Reason.SUCCEEDED, Reason.READY, Reason.FAILED, Reason.PENDING})
 FAILED_STATE = "Failed"
 
 #: What is said of a machine that is on its way.
@@ -65,7 +68,7 @@ class Event:
 
 
 def transition_events(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[Event]:
-    """The Events of a change from `old` to `new` status: conditions that turned, then a new state.
+    """The Events of a change from `old` to `new` status: conditions that turned, then a new state that none explains.
 
     A condition turns when its status or its reason changes; one that appears as not yet reached says nothing.
     """
@@ -74,20 +77,26 @@ def transition_events(old: Mapping[str, Any] | None, new: Mapping[str, Any] | No
     for condition in (new or {}).get("conditions") or ():
         if _turned(before.get(condition.get("type")), condition):
             turned.setdefault(str(condition.get("message") or ""), []).append(condition)
-    events = [_event(group, message, before) for message, group in turned.items()]
-    state, was = (new or {}).get("state"), (old or {}).get("state")
-    if state and state != was:
-        kind = WARNING if state == FAILED_STATE else NORMAL
-        events.append(Event(kind, str(state), _state_message(new or {}, str(was or ""), str(state))))
+    state, was = str((new or {}).get("state") or ""), str((old or {}).get("state") or "")
+    moved = f"{was} -> {state}" if was else state
+    why = _summary(new or {}) if state and state != was else None
+    events = [
+        _event(group, message, before, state if message == why else "", moved)
+        for message, group in turned.items()
+    ]
+    if why is not None and why not in turned:
+        events.append(Event(_state_type(state), state, f"{moved}: {why}" if why else moved))
     return events
 
 
-def _state_message(status: Mapping[str, Any], was: str, state: str) -> str:
-    told: Mapping[str, Any] = next(
-        (c for c in status.get("conditions") or () if c.get("type") == SUMMARY), {}
-    )
-    whence = f"{was} -> {state}" if was else state
-    return f"{whence}: {told['message']}" if told.get("message") else whence
+def _summary(status: Mapping[str, Any]) -> str:
+    """What the whole Workspace says of itself."""
+    told = (c.get("message") for c in status.get("conditions") or () if c.get("type") == SUMMARY)
+    return str(next(told, None) or "")
+
+
+def _state_type(state: str) -> str:
+    return WARNING if state == FAILED_STATE else NORMAL
 
 
 def _turned(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
@@ -98,14 +107,28 @@ def _turned(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> bool:
     return old.get("reason") != new.get("reason") and new.get("reason") not in CALM_REASONS
 
 
-def _event(group: list[Mapping[str, Any]], message: str, before: Mapping[Any, Mapping[str, Any]]) -> Event:
-    """One Event for the conditions that share a sentence; the first one's reason speaks for all."""
+def _event(
+    group: list[Mapping[str, Any]],
+    message: str,
+    before: Mapping[Any, Mapping[str, Any]],
+    state: str,
+    moved: str,
+) -> Event:
+    """One Event for the conditions that share a sentence; the first one's reason speaks for all.
+
+    :param state: the new state, where it comes with them, and is the reason where they say no more; "" else.
+    :param moved: the state before and the new one, in words.
+    """
     alarming = [c for c in group if _alarming(c, before.get(c.get("type")))]
     values = {c.get("status") for c in group}
     kinds = ", ".join(str(c.get("type")) for c in group)
     verdict = f"{kinds}: {group[0].get('status')}" if len(values) == 1 else kinds
-    first = (alarming or group)[0]
-    return Event(WARNING if alarming else NORMAL, str(first.get("reason")), f"{verdict}. {message}".strip())
+    reason = str((alarming or group)[0].get("reason"))
+    if state:
+        verdict = f"{verdict}, {moved}"
+        reason = state if reason in SUMMING_UP else reason
+    kind = WARNING if alarming or (state and _state_type(state) == WARNING) else NORMAL
+    return Event(kind, reason, f"{verdict}. {message}".strip())
 
 
 def _alarming(condition: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:

@@ -54,7 +54,7 @@ def test_a_workspace_with_faults_hears_them_all_and_gets_nothing() -> None:
     assert "there is no such preset" in message
     assert story.condition("WorkspaceSucceeded") == ("False", "workspaceFailed")
     assert story.status["state"] == "Failed"
-    assert [e.type for e in decision.events] == ["Warning", "Warning"]
+    assert [e.type for e in decision.events] == ["Warning"]
 
 
 def test_a_fault_of_the_cluster_is_looked_at_again_and_passes() -> None:

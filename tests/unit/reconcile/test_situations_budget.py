@@ -24,7 +24,7 @@ def test_a_run_is_stopped_and_its_machines_go() -> None:
     decision = story.reconcile()
     assert decision.situation == "overspent"
     assert deleted(decision) == ["Pod"], "the machine goes when nothing works on it any more"
-    assert [e.reason for e in decision.events if e.type == "Warning"] == ["BudgetExceeded", "Failed"]
+    assert [e.reason for e in decision.events if e.type == "Warning"] == ["BudgetExceeded"]
     story.cluster.tick()
     assert deleted(story.reconcile()) == ["NodeClaim"]
     assert (

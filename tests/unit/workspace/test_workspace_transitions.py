@@ -43,11 +43,41 @@ def test_conditions_that_share_a_sentence_share_an_event() -> None:
 
 def test_a_failure_is_a_warning_with_the_reason_of_its_part() -> None:
     found = turn(TUNING, [Phase.ACCEPTED, Phase.TUNING], Phase.TUNING_FAILED)
-    assert [(e.type, e.reason) for e in found] == [
-        ("Warning", "WorkspaceTuningJobStatusFailed"),
-        ("Warning", "Failed"),
+    assert found == [
+        Event(
+            "Warning",
+            "WorkspaceTuningJobStatusFailed",
+            "JobStarted, WorkspaceSucceeded, WorkspaceReady: False, Running -> Failed. it is TuningFailed. Next: mend "
+            "the cause, then give the annotation kaito.sh/rerun a new value.",
+        )
     ]
-    assert "it is TuningFailed" in found[0].message
+
+
+@pytest.mark.parametrize(("document", "state"), [(TUNING, "Succeeded"), (SERVING, "Ready")])
+def test_success_is_told_once(document: dict[str, Any], state: str) -> None:
+    [found] = turn(document, [Phase.ACCEPTED, Phase.NODES_READY, Phase.INFERENCE_READY], Phase.SUCCEEDED)
+    assert (found.type, found.reason) == ("Normal", state)
+    assert found.message.startswith("WorkspaceSucceeded, WorkspaceReady: True, ")
+    assert found.message.endswith(f" -> {state}. it is Succeeded")
+
+
+def test_a_reason_of_its_own_goes_before_the_state() -> None:
+    [found] = turn(TUNING, [Phase.ACCEPTED, Phase.TUNING], Phase.BUDGET_EXCEEDED)
+    assert (found.type, found.reason) == ("Warning", "BudgetExceeded")
+    [found] = turn(TUNING, [Phase.ACCEPTED, Phase.TUNING], Phase.FAILED)
+    assert (found.type, found.reason) == ("Warning", "Failed")
+
+
+@given(st.lists(st.sampled_from(list(Phase)), max_size=6), st.sampled_from(list(Phase)), st.booleans())
+def test_no_sentence_is_told_twice_and_no_new_state_is_left_out(
+    before: list[Phase], phase: Phase, tunes: bool
+) -> None:
+    start = after(TUNING if tunes else SERVING, *before)
+    new = after(start, phase)["status"]
+    messages = [event.message for event in transition_events(start.get("status"), new)]
+    assert sum(f"it is {phase}" in message for message in messages) <= 1
+    state, was = new.get("state"), (start.get("status") or {}).get("state")
+    assert state == was or any(state in message for message in messages)
 
 
 def test_a_cause_that_changes_while_the_status_stays_false_is_told() -> None:
