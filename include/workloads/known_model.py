@@ -7,6 +7,7 @@ an installation, and whoever reads that cannot tell what is wrong with the model
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ def require_known(weights: Path) -> None:
         transformers.AutoConfig.from_pretrained(weights, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its checks of a config have errors of their own
         raise UserConfigError(_why(_document(path), weights, transformers.__version__, error)) from error
+
+
+def text_config(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's config.json says of its text: a model that sees or hears too has it in a part of its own."""
+    part = document.get("text_config")
+    return {**document, **(part if isinstance(part, Mapping) else {})}
+
+
+def context(weights: Path) -> int | None:
+    """How many tokens the model in this folder reads, where its config.json says so."""
+    found = text_config(_document(weights / "config.json")).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
 
 
 def load_tokenizer(weights: Path, **options: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from include.contracts.held_out import MAX_SHARE
 from include.contracts.methods import OBJECTIVES, Objective
+from include.workloads import known_model
 from include.workloads.chat import Conversation, Pair
 from include.workloads.chat_template import TemplateCheck, renderer
 from include.workloads.contract import UserConfigError, number, one_of
@@ -69,11 +69,7 @@ class Options:
         """Tokens after which the training cuts a row: as asked for, or as it chooses on a GPU."""
         if self.max_length or self.tokenizer is None:
             return self.max_length
-        try:
-            context = json.loads((self.tokenizer / "config.json").read_text()).get("max_position_embeddings")
-        except (OSError, ValueError):
-            context = None
-        return min(LONGEST_CUDA, context) if isinstance(context, int) else LONGEST_CUDA
+        return min(LONGEST_CUDA, known_model.context(self.tokenizer) or LONGEST_CUDA)
 
     @property
     def identity(self) -> list[object]:

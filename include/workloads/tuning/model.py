@@ -32,7 +32,7 @@ def model_facts(weights: Path) -> ModelFacts:
     if not files:
         raise UserConfigError(f"{weights} holds no *.safetensors; weights in other formats are not loaded.")
     known_model.require_known(weights)
-    text = {**data, **(data.get("text_config") or {})}
+    text = known_model.text_config(data)
     return ModelFacts(
         layers=int(text.get("num_hidden_layers") or 0),
         hidden=int(text.get("hidden_size") or 0),
