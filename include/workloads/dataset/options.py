@@ -96,6 +96,15 @@ class Options:
         shapes = rows.shapes()
         return shapes is not None and not any(map(self._template.refused, shapes))
 
+    def require_tokens(self, text: str) -> None:
+        """UserConfigError when a training config's text names a token that the model's tokenizer, if here, has not."""
+        from include.workloads.tuning.config import parse_section
+        from include.workloads.tuning.model import TOKENS, require_tokens
+
+        training = parse_section(text, "TrainingArguments", self.objective)
+        if any(map(training.get, TOKENS)) and self._tokenizer is not None:
+            require_tokens(self._tokenizer, training)
+
     @cached_property
     def _tokenizer(self) -> Any:
         if self.tokenizer is None or not (self.tokenizer / _TEMPLATE_FILES[0]).is_file():
@@ -138,7 +147,9 @@ def read_options() -> Options:
             f"The training configuration {path} cannot be read: {error.strerror}."
         ) from None
     _check_layers(text, tokenizer, objective)
-    return options_of(text, tokenizer, share, objective)
+    options = options_of(text, tokenizer, share, objective)
+    options.require_tokens(text)
+    return options
 
 
 def _check_layers(text: str, model: Path | None, objective: str) -> None:

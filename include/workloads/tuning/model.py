@@ -58,6 +58,25 @@ def load_tokenizer(weights: Path, chat_template: str | None) -> Any:
     return tokenizer
 
 
+#: Keys of TrainingArguments that name one token.
+TOKENS = ("eos_token", "pad_token")
+
+
+def require_tokens(tokenizer: Any, training: Mapping[str, Any]) -> None:
+    """UserConfigError when TrainingArguments name a token that is not in the vocabulary: no library would add it."""
+    asked = {key: str(training[key]) for key in TOKENS if training.get(key)}
+    if not asked:
+        return
+    known = tokenizer.get_vocab()
+    for key, token in asked.items():
+        if token not in known:
+            own = ", ".join(sorted(set(map(str, tokenizer.all_special_tokens)))[:8])
+            raise UserConfigError(
+                f"TrainingArguments.{key} is {token!r}, which is no token of this model; its special ones are {own}. "
+                "Leave it out to take the model's own."
+            )
+
+
 def _unescaped(template: str) -> str:
     """The template with its escape sequences decoded, as KAITO does, and all other letters as they are."""
     try:

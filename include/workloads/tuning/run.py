@@ -229,6 +229,7 @@ def _prepare(
             f"{facts.context} tokens."
         )
     tokenizer = model.load_tokenizer(env.weights, config.model.get("chat_template"))
+    model.require_tokens(tokenizer, config.training)
     column, values = rows.read_table(env.data)
     found = material.read(config, column, values, tokenizer)
     data = config.dataset
