@@ -28,12 +28,14 @@ PERFORMANCE_MODES = ("interactivity", "throughput")
 def server_environment(
     plan: Plan, adapters: Sequence[str] = (), config: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """Environment of this project's server (include/workloads/serving): name, precision, the adapter of /chat.
+    """Environment of this project's server (include/workloads/serving): names, precision, the adapter of /chat.
 
     `config` is the parsed inference_config.yaml: what this server can do of its `vllm` mapping is done
     (include.catalog.engines.TRANSFORMERS_ARGUMENTS), the rest has no effect.
     """
     found = {"SERVED_MODEL_NAME": plan.model, "DTYPE": plan.dtype}
+    if plan.model_id:
+        found["MODEL_ID"] = plan.model_id  # what adapters say that they were made for
     if len(adapters) == 1:
         found["KAITO_DEFAULT_ADAPTER"] = adapters[0]
     return found | _applied(plan, server_flags(config))
@@ -53,7 +55,7 @@ def _applied(plan: Plan, flags: Mapping[str, Any]) -> dict[str, str]:
     if dtype != "auto":
         result["DTYPE"] = DTYPES.get(dtype, dtype)
     if name := str(flags.get("served-model-name") or "").strip():
-        result |= {"SERVED_MODEL_NAME": name, "MODEL_ID": plan.model}
+        result |= {"SERVED_MODEL_NAME": name, "MODEL_NAME": plan.model}
     return result
 
 

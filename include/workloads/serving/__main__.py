@@ -20,7 +20,7 @@ from include.contracts.grace import SERVING_DRAIN_SECONDS
 from include.workloads import contract
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import choose_precision, detect, prepare_environment, use_threads
-from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+from include.workloads.serving.adapters import Adapter, base_names, check_base, find_adapters
 from include.workloads.serving.gateway.use import Leave
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def load(env: Environment, adapters: list[Adapter]) -> tuple[Service, Any]:
     log.info("%s", use_threads(hardware))
     precision = choose_precision(hardware, env.dtype)
     log.info("%s", precision.sentence)
-    for warning in check_base(adapters, {env.name, os.environ.get("MODEL_ID", "")} - {""}):
+    for warning in check_base(adapters, base_names(env.name)):
         log.warning("%s", warning)
     engine = Engine(env.weights, adapters, hardware, precision, env.max_model_len)
     if env.seed is not None:

@@ -121,6 +121,11 @@ def _strength(name: str, text: str | None) -> float:
     return value
 
 
+def base_names(served: str, environment: Mapping[str, str] = os.environ) -> set[str]:
+    """All names of the base model here: the one that it is served under, and the preset's and the hub's for it."""
+    return {served, environment.get("MODEL_NAME", ""), environment.get("MODEL_ID", "")} - {""}
+
+
 def check_base(adapters: list[Adapter], base_names: set[str]) -> list[str]:
     """Warnings for adapters that name another base model; a name may differ and still be the same weights."""
     return [

@@ -20,7 +20,7 @@ from include.contracts.adapter_keys import NOT_ON_VLLM
 from include.workloads import contract
 from include.workloads.contract import UserConfigError
 from include.workloads.serving import benchmark
-from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+from include.workloads.serving.adapters import Adapter, base_names, check_base, find_adapters
 from include.workloads.serving.streaming import streamed
 
 MIDDLEWARE = "include.workloads.serving.vllm_middleware.KaitoMiddleware"
@@ -172,8 +172,7 @@ def _lora(ours: Sequence[str], theirs: Sequence[str], adapters: Sequence[Adapter
     """The adapters by name and folder, and the smallest rank of vLLM's that holds them all."""
     if not adapters or "--enable-lora" not in [*ours, *theirs]:
         return []
-    base = {value_of(ours, "served-model-name") or "", os.environ.get("MODEL_ID", "")} - {""}
-    for warning in check_base(list(adapters), base):
+    for warning in check_base(list(adapters), base_names(value_of(ours, "served-model-name") or "")):
         contract.log.warning("%s", warning)
     if foreign := [adapter.name for adapter in adapters if adapter.dora]:
         raise UserConfigError(f"{', '.join(foreign)}: {NOT_ON_VLLM}.")

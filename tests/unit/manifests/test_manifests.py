@@ -697,10 +697,11 @@ def test_the_users_server_arguments_reach_the_server_as_far_as_it_has_them() -> 
         return {item["name"]: item.get("value", "") for item in container["env"]}
 
     found = environment(parse_workspace(SERVE), ["transformers"])
-    asked = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "SERVED_MODEL_NAME", "MODEL_ID")
-    assert [found.get(key) for key in asked] == ["2048", "4", "phi", "phi-4-mini-instruct"]
+    asked = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "SERVED_MODEL_NAME", "MODEL_NAME", "MODEL_ID")
+    hub = "microsoft/Phi-4-mini-instruct"
+    assert [found.get(key) for key in asked] == ["2048", "4", "phi", "phi-4-mini-instruct", hub]
     other = environment(with_(SERVE, "metadata", annotations={names.RUNTIME: "transformers"}), RUNTIMES)
-    assert [other.get(key) for key in asked] == [None, None, "phi-4-mini-instruct", None], "as in KAITO"
+    assert [other.get(key) for key in asked] == [None, None, "phi-4-mini-instruct", None, hub], "as in KAITO"
 
 
 def test_a_signed_url_stands_in_its_secret_and_nowhere_else() -> None:

@@ -186,6 +186,7 @@ def test_our_server_gets_its_name_precision_and_only_adapter() -> None:
     made = plan_serving(tuning(), CATALOG)
     assert server_environment(made, ["mine"]) == {
         "SERVED_MODEL_NAME": "phi-3-mini-128k-instruct",
+        "MODEL_ID": "microsoft/Phi-3-mini-128k-instruct",
         "DTYPE": "float16",
         "KAITO_DEFAULT_ADAPTER": "mine",
     }
@@ -206,13 +207,13 @@ def test_a_template_has_no_launch_arguments() -> None:
         ({"max-num-seqs": 2, "seed": 0}, {"MAX_NUM_SEQS": "2", "SEED": "0"}),
         ({"dtype": "half"}, {"DTYPE": "float16"}),
         ({"dtype": "auto"}, {}),
-        ({"served-model-name": "gpu-helper"}, {"SERVED_MODEL_NAME": "gpu-helper", "MODEL_ID": "phi-4"}),
+        ({"served-model-name": "gpu-helper"}, {"SERVED_MODEL_NAME": "gpu-helper", "MODEL_NAME": "phi-4"}),
         ({"max-model-len": True, "max-num-seqs": 0, "seed": "x", "swap-space": 4}, {}),
     ],
 )
 def test_our_server_gets_what_it_can_apply(flags: dict[str, Any], expected: dict[str, str]) -> None:
     made = plan_serving(serving("phi-4", "Standard_NC24ads_A100_v4"), CATALOG)
-    plain = {"SERVED_MODEL_NAME": "phi-4", "DTYPE": "bfloat16"}
+    plain = {"SERVED_MODEL_NAME": "phi-4", "MODEL_ID": "microsoft/phi-4", "DTYPE": "bfloat16"}
     assert server_environment(made, config={"vllm": flags}) == plain | expected
 
 

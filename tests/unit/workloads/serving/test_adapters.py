@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from include.catalog import load_catalog
+from include.planning import server_environment
 from include.workloads.contract import UserConfigError
 from include.workloads.serving.__main__ import choose_default
-from include.workloads.serving.adapters import Adapter, check_base, find_adapters
+from include.workloads.serving.adapters import Adapter, base_names, check_base, find_adapters
 
 
 def adapter(root: Path, name: str, **config: object) -> Path:
@@ -81,3 +84,19 @@ def test_the_only_adapter_is_the_default_and_several_need_a_name() -> None:
 def test_another_base_model_is_worth_a_warning() -> None:
     assert check_base(loaded("a"), {"org/base", "preset"}) == []
     assert "made for org/base" in check_base(loaded("a"), {"org/else"})[0]
+
+
+@pytest.mark.parametrize("served", ["preset", "helper"])
+def test_the_base_model_is_known_by_the_hub_s_name_and_the_preset_s_whatever_it_is_served_as(
+    served: str,
+) -> None:
+    """An adapter for HuggingFaceTB/SmolLM2-135M-Instruct was said not to be for smollm2-135m-instruct."""
+    model = load_catalog().model("smollm2-135m-instruct")
+    made = SimpleNamespace(model=model.name, model_id=model.hf_id, dtype="float32")
+    config = {"vllm": {"served-model-name": "helper"}} if served == "helper" else None
+    environment = server_environment(made, config=config)
+    known = base_names(environment["SERVED_MODEL_NAME"], environment)
+    adapters = [Adapter("a", Path("a"), 8, base, 1.0) for base in (model.hf_id, model.name)]
+    assert check_base(adapters, known) == []
+    assert len(check_base(loaded("b"), known)) == 1
+    assert base_names("x", {}) == {"x"}
