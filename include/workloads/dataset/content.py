@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from include.contracts import held_out
 from include.workloads import chat
 from include.workloads.chat import Conversation
@@ -110,22 +108,20 @@ def _rows(file: Any, *strides: int) -> Iterator[list[tuple[int, str | Conversati
 
     The next ones are read in a thread while those before them are looked at.
     """
-    import pyarrow as pa
-
     chosen = _chosen(file, strides)
     with ThreadPoolExecutor(1, "parquet") as ahead:
         coming = ahead.submit(next, chosen, None)
         while (found := coming.result()) is not None:
             coming = ahead.submit(next, chosen, None)
             places, batches = found
-            [batch] = pa.Table.from_batches(batches).combine_chunks().to_batches()
-            yield [(place, _value(row)) for place, row in zip(places, _said(batch).to_pylist(), strict=True)]
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield [(place, _value(row)) for place, row in zip(places, rows, strict=True)]
 
 
 def _chosen(file: Any, strides: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:
     """Batches of the rows to look at with their places, as many as are worth a look."""
     start, places, batches = 0, list[int](), list[Any]()
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=_used(file), use_threads=False):
         end = start + batch.num_rows
         wanted = {*range(start, min(end, SAMPLES))}
         wanted.update(*(range(-(-start // stride) * stride, end, stride) for stride in strides))
@@ -141,26 +137,17 @@ def _chosen(file: Any, strides: Sequence[int]) -> Iterator[tuple[list[int], list
         yield places, batches
 
 
-def _said(batch: Any) -> Any:
-    """The batch without the fields of messages that nobody uses in it: most of what Python would be given."""
-    import pyarrow as pa
-
-    columns = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_list(column.type) and not column.null_count:
-            messages = column.flatten()
-            used = {
-                field.name: values
-                for field, values in zip(messages.type, messages.flatten(), strict=True)
-                if values.null_count < len(values)
-            }
-            sizes = column.value_lengths().to_numpy(zero_copy_only=False)
-            starts = pa.py_buffer(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32))
-            inner = pa.StructArray.from_arrays(list(used.values()), names=list(used))
-            kind = pa.list_(inner.type)
-            column = pa.Array.from_buffers(kind, len(column), [None, starts], children=[inner])
-        columns[name] = column
-    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+def _used(file: Any) -> list[str]:
+    """The columns that say something in a row: most fields of messages do not, and Python would be given them all."""
+    groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
+    columns = (group.column(place) for group in groups for place in range(group.num_columns))
+    return list(
+        dict.fromkeys(
+            one.path_in_schema
+            for one in columns
+            if one.statistics is None or one.statistics.null_count < one.num_values
+        )
+    )
 
 
 def _value(row: dict[str, Any]) -> str | Conversation:
