@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
@@ -22,6 +23,7 @@ from include.workloads.dataset.text import MAX_ROW_CHARS
 
 BLOCK_BYTES, PARSED_BYTES = 1 << 20, 1 << 20
 _BOM = b"\xef\xbb\xbf"
+_END, _OPENS, _CLOSES = b"\n{}"
 _MESSAGE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _TURN = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 
@@ -42,17 +44,12 @@ class Block:
 def line_blocks(path: Path) -> Iterator[bytes]:
     """The file's bytes in blocks of whole lines. A line that is longer than any row may be comes in pieces."""
     with path.open("rb") as file:
-        rest = b""
-        if (first := file.read(len(_BOM))) != _BOM:
-            rest = first
-        while chunk := file.read(BLOCK_BYTES):
-            end = chunk.rfind(b"\n") + 1
-            rest += chunk[:end] if end else chunk
-            if end or len(rest) > 4 * MAX_ROW_CHARS:  # 4 bytes are the longest character
-                yield rest
-                rest = chunk[end:] if end else b""
-        if rest:
-            yield rest
+        if file.read(len(_BOM)) != _BOM:
+            file.seek(0)
+        while block := file.read(BLOCK_BYTES):
+            if not block.endswith(b"\n"):
+                block += file.readline(4 * MAX_ROW_CHARS)  # 4 bytes are the longest character
+            yield block
 
 
 def text_of(block: bytes) -> io.TextIOWrapper:
@@ -69,26 +66,40 @@ def json_table(block: bytes) -> Parsed | None:
 
     :raises UnicodeDecodeError: it is not UTF-8.
     """
-    block.decode("utf-8")
-    lines = [line for line in map(bytes.strip, block.split(b"\n")) if line]
-    if not lines or not all(line[0] == 123 and line[-1] == 125 for line in lines):
+    if not block.isascii():
+        block.decode("utf-8")
+    lines = _objects(block)
+    if not lines:
         return None
     if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return None
-    schema = _schema(lines[0])
+    schema = _schema(block.lstrip().partition(b"\n")[0])
     if schema is None:
         return None
     try:
         table = pj.read_json(
-            io.BytesIO(block),
+            pa.BufferReader(block),
             read_options=pj.ReadOptions(use_threads=False, block_size=PARSED_BYTES),
             parse_options=pj.ParseOptions(explicit_schema=schema[0], unexpected_field_behavior="infer"),
         )
     except (pa.ArrowException, ValueError):
         return None
-    if table.num_rows != len(lines):
+    if table.num_rows != lines:
         return None
     return table, tuple(dict.fromkeys((*schema[1], *table.column_names)))
+
+
+def _objects(block: bytes) -> int:
+    """How many lines there are, blank ones apart; 0 where one of them does not begin and end like an object."""
+    found = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(found == _END)
+    if not block.endswith(b"\n"):
+        ends = np.append(ends, len(block))
+    begins = np.concatenate(([0], ends[:-1] + 1))
+    if (found[begins] == _OPENS).all() and (found[ends - 1] == _CLOSES).all():
+        return len(ends)
+    lines = [line for line in map(bytes.strip, block.split(b"\n")) if line]
+    return len(lines) if all(line[0] == _OPENS and line[-1] == _CLOSES for line in lines) else 0
 
 
 def _schema(line: bytes) -> tuple[pa.Schema, tuple[str, ...]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from include.workloads.chat_template import TemplateCheck
 from include.workloads.contract import UserDataError
-from include.workloads.dataset import blocks, job, writer
+from include.workloads.dataset import blocks, columnwise, job, writer
 from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.digests import Digests
 from include.workloads.dataset.job import run_job
@@ -286,6 +287,52 @@ def test_plain_layouts_are_taken_as_columns(row: dict[str, Any]) -> None:
     rows = usable_rows(found[0])
     assert rows is not None
     assert len(rows) == 10
+
+
+@given(
+    st.lists(st.text(st.sampled_from("a \t\x1c\x85\u00a0\u3000\u3042\u200b\x00"), max_size=3)),
+    st.integers(0, 3),
+)
+def test_a_text_is_blank_where_python_says_so(texts: list[str], skipped: int) -> None:
+    array = pa.array(["\u3000", *texts, "x"], pa.string())[1:-1][skipped:]
+    assert columnwise._blank(array).tolist() == [not text.strip() for text in texts[skipped:]]
+
+
+def test_every_space_of_unicode_begins_as_the_table_says() -> None:
+    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+    assert all(columnwise._MAY_BE_BLANK[space.encode()[0]] for space in spaces)
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ('{"a": 1}', 1),
+        ('{"a": 1}\n{}\n', 2),
+        ('\n{"a": 1}\r\n\n  {}  \n', 2),
+        ('{"a":\n1}', 0),
+        ("{}\n[]\n{}", 0),
+        ("{}\n}{\n{}", 0),
+        ("\n\n", 0),
+        ("\n", 0),
+    ],
+)
+def test_lines_are_counted_where_all_of_them_look_like_objects(lines: str, count: int) -> None:
+    assert blocks._objects(lines.encode()) == count
+
+
+@given(
+    st.lists(st.sampled_from(["{}", '{"a": "\u00e9"}', "", "x" * 30]), min_size=1),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_blocks_are_the_file_in_whole_lines(lines: list[str], size: int, marked: bool) -> None:
+    text = "\n".join(lines).encode()
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", size)
+        (Path(folder) / "rows").write_bytes((b"\xef\xbb\xbf" if marked else b"") + text)
+        found = list(blocks.line_blocks(Path(folder) / "rows"))
+    assert b"".join(found) == text
+    assert all(block.endswith(b"\n") for block in found[:-1])
 
 
 def test_groups_end_where_they_end_row_by_row(
