@@ -121,6 +121,7 @@ class Columnar:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            pipesize=1 << 20,  # as far as the system lets it: a batch at once
         )
 
     def _take_names(self, names: list[str]) -> None:

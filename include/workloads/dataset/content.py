@@ -22,7 +22,7 @@ from include.contracts import held_out
 from include.workloads import chat
 from include.workloads.chat import Conversation
 from include.workloads.contract import UserDataError
-from include.workloads.dataset.languages import LOOKED_AT, language_model, languages
+from include.workloads.dataset.languages import LOOKED_AT, Loading, languages
 from include.workloads.dataset.personal import KINDS, kinds_in_each
 from include.workloads.tuning import preferences
 from include.workloads.tuning import rows as tuning_rows
@@ -66,16 +66,13 @@ class _Found:
     samples: list[list[tuple[str, bool]]] = field(default_factory=list)
 
 
-def look_at(parquet: Path, look: Look) -> dict[str, Any]:
+def look_at(parquet: Path, look: Look, languages_model: Loading | None = None) -> dict[str, Any]:
     """The report's part about the content of the rows, as plain JSON values."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with (
-        pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file,
-        ThreadPoolExecutor(1, "languages") as beside,
-    ):
-        model = beside.submit(language_model)
+    model = (languages_model or Loading()).begin()
+    with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
         total = file.metadata.num_rows
         found, scanned, tokenised = _Found(), 0, 0
         stride, token_stride = (max(1, -(-total // most)) for most in (SCANNED_ROWS, TOKENISED_ROWS))

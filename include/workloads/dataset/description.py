@@ -12,6 +12,7 @@ from typing import Any
 
 from include.workloads.contract import UserDataError, atomic_write
 from include.workloads.dataset.content import look_at
+from include.workloads.dataset.languages import Loading
 from include.workloads.dataset.page import page
 from include.workloads.dataset.request import Request
 from include.workloads.tuning.rows import nothing_held_out
@@ -25,13 +26,13 @@ PARQUET, REPORT, PAGE = "train.parquet", "report.json", "report.html"
 SAMPLES = "samples.json"
 
 
-def describe(request: Request, report: dict[str, Any]) -> dict[str, Any]:
+def describe(request: Request, report: dict[str, Any], model: Loading) -> dict[str, Any]:
     """The report with what the rows are like. UserDataError when that is beyond a limit of the training config."""
     output, asked = request.output, json.loads(json.dumps(request.options.look_identity))
     if report.get("looked_at_with") != asked or not all(
         (output / name).is_file() for name in (PAGE, SAMPLES)
     ):
-        content = look_at(output / PARQUET, request.options.look)
+        content = look_at(output / PARQUET, request.options.look, model)
         samples = content.pop("samples")
         report = {**report, "content": content, "looked_at_with": asked}
         report["findings"] = findings(report)

@@ -37,6 +37,7 @@ from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.description import PAGE, PARQUET, REPORT, SAMPLES, describe, read_samples
 from include.workloads.dataset.fetch import Fetcher, sha256_of
+from include.workloads.dataset.languages import Loading
 from include.workloads.dataset.preferences import compared, one_sided
 from include.workloads.dataset.readers import Names, read_parts
 from include.workloads.dataset.request import Request
@@ -81,12 +82,13 @@ def run_job(request: Request, fetcher: Fetcher | None = None) -> dict[str, Any]:
     try:
         request.output.mkdir(parents=True, exist_ok=True)
         with _lock(request.output):
-            report = _finished(request, fetcher)
+            report, model = _finished(request, fetcher), Loading()
             if report is None:
+                model.begin()
                 report = _build(request, fetcher)
             else:
                 log.info("the dataset is already here and its sources are unchanged: nothing to do")
-            report = describe(request, report)
+            report = describe(request, report, model)
             changes = _changes(request)
     except OSError as error:
         raise file_write_error(error, f"the dataset in {request.output}", request.output) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 #: Characters that are looked at, and the least probability at which a language is named: code and numbers have none.
@@ -19,6 +20,20 @@ def language_model() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+class Loading:
+    """The model, unpacked in a thread from `begin` on: that takes no time while files are still on their way."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "languages")
+        self._model: Future[Any] | None = None
+
+    def begin(self) -> Future[Any]:
+        """Begin, where that has not been done."""
+        if self._model is None:
+            self._model = self._thread.submit(language_model)
+        return self._model
 
 
 def languages(model: Any, texts: Sequence[str]) -> Counter[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include.workloads.dataset import content
+from include.workloads.dataset import languages
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.fetch import Fetcher, Limits
 from include.workloads.dataset.languages import language_model
@@ -21,7 +21,7 @@ kept_model = cache(language_model)
 @pytest.fixture(autouse=True)
 def one_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """To unpack it for each run of a job takes longer than all else in it."""
-    monkeypatch.setattr(content, "language_model", kept_model)
+    monkeypatch.setattr(languages, "language_model", kept_model)
 
 
 @pytest.fixture
