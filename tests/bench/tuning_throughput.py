@@ -5,6 +5,7 @@
 
 ours      this project's tuning workload, as a pod runs it
 ours-all  the same with `assistant_only_loss: false`: it learns the questions too, as the others do
+ours-loftq, ours-pissa, ours-dora  the same with an adapter that begins or works so (only where --trainers names them)
 trl       TRL's SFTTrainer with the same adapter, packing, batch and learning rate
 upstream  TRL's SFTTrainer as KAITO v0.12's qlora template sets it: one row a step, no packing, rank 8, `bf16`
 kaito     KAITO's own trainer: `--kaito` names a checkout of KAITO, `--kaito-python` the Python of an environment
@@ -97,18 +98,18 @@ def mixed_rows() -> tuple[Rows, Rows]:
     return learnt, [row for kind, at in zip(kinds, cut, strict=True) for row in kind[at:]]
 
 
-def config(answers_only: bool = True) -> dict[str, Any]:
+def config(training: Mapping[str, Any], lora: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "training_config": {
             "QuantizationConfig": QUANTIZATION,
-            "LoraConfig": {"r": RANK, "lora_alpha": ALPHA},
+            "LoraConfig": {"r": RANK, "lora_alpha": ALPHA, **lora},
             "TrainingArguments": {
                 "num_train_epochs": 1,
                 "learning_rate": RATE,
                 "max_length": LENGTH,
                 "per_device_train_batch_size": BATCH,
                 "seed": 42,
-                "assistant_only_loss": answers_only,
+                **training,
             },
             "DatasetConfig": {"train_test_split": 1},
         }
@@ -129,8 +130,8 @@ def prepare(folder: Path, weights: Path) -> None:
     (folder / "data").mkdir()
     pq.write_table(pa.Table.from_pylist(learnt), folder / "data" / "train.parquet")
     (folder / "held-out.json").write_text(json.dumps(held_out))
-    for name, answers_only in OURS.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config(answers_only)))
+    for name, (training, lora) in OURS.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config(training, lora)))
 
 
 def run_ours(name: str, folder: Path, weights: Path, output: Path) -> dict[str, Any]:
@@ -274,8 +275,15 @@ PARTS: Mapping[str, Callable[[Path, Path, Path], Mapping[str, float]]] = {
     "base": lambda folder, weights, output: losses(folder, weights, None),
     "limit": lambda folder, weights, output: matrix_limit(weights),
 }
-OURS = {"ours": True, "ours-all": False}
-TRAINERS = (*OURS, "trl", "upstream")
+#: What each sets in TrainingArguments, and in LoraConfig.
+OURS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "ours": ({}, {}),
+    "ours-all": ({"assistant_only_loss": False}, {}),
+    "ours-loftq": ({}, {"init_lora_weights": "loftq"}),
+    "ours-pissa": ({}, {"init_lora_weights": "pissa_niter_16"}),
+    "ours-dora": ({}, {"use_dora": True}),
+}
+TRAINERS = ("ours", "ours-all", "trl", "upstream")
 #: KAITO's own: a checkout, and the Python of an environment with its pins.
 KAITO = "kaito"
 Kaito = tuple[Path, Path]
@@ -372,13 +380,13 @@ def main() -> None:
         return
     if (arguments.kaito is None) != (arguments.kaito_python is None):
         parser.error("--kaito and --kaito-python belong together")
-    kaito = None
+    kaito, known = None, (*OURS, *TRAINERS[2:])
     trainers = arguments.trainers.split(",")
     if arguments.kaito is not None:
         kaito = (arguments.kaito.resolve(), arguments.kaito_python.absolute())
         trainers.append(KAITO)
-    if unknown := set(trainers) - {*TRAINERS, KAITO}:
-        parser.error(f"--trainers knows {', '.join(TRAINERS)}, not {', '.join(sorted(unknown))}")
+    if unknown := set(trainers) - {*known, KAITO}:
+        parser.error(f"--trainers knows {', '.join(known)}, not {', '.join(sorted(unknown))}")
     weights = arguments.weights.resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
