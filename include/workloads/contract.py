@@ -269,6 +269,29 @@ def end_now(error: WorkloadError) -> NoReturn:
     os._exit(int(code))
 
 
+def end_on_signals() -> None:
+    """End at once on SIGTERM or SIGINT, with a sentence, until `run` takes over: for imports that take seconds.
+
+    The first process of a container has no default for SIGTERM: without this it would wait until it is killed.
+    """
+    set_up_logging()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        end_now(
+            TryAgain(f"Stopped by {signal.Signals(signum).name} while it started; it can be started again.")
+        )
+
+    _hear(end)
+
+
+def _hear(handler: Callable[[int, FrameType | None], None]) -> None:
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        signal.signal(number, handler)
+    # A process that was started by another of ours may have been given them blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 def run(
     main: Callable[[], Mapping[str, Any] | None],
     on_stop: Callable[[], None] | None = None,
@@ -282,10 +305,7 @@ def run(
     raises `Stopped`.
     """
     set_up_logging()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _on_signal(on_stop))
-    # A process that was started by another of ours may have been given them blocked.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    _hear(_on_signal(on_stop))
     code = execute(main)
     sys.stdout.flush()
     sys.stderr.flush()

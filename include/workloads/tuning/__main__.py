@@ -22,6 +22,7 @@ def _visible_gpus() -> int:
 
 
 if __name__ == "__main__":
+    contract.end_on_signals()
     from include.workloads.hardware import prepare_environment
     from include.workloads.tuning.launch import launch, should_launch
 

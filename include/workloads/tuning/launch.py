@@ -37,6 +37,8 @@ def launch(processes: int) -> int:
     code = AGAIN
     while code == AGAIN and not asked.heard:
         asked.children = _start(processes)
+        if asked.heard:  # before they were known
+            asked.hear(signal.SIGTERM, None)
         code = _wait(asked.children)
     return ExitCode.TRY_AGAIN if code == AGAIN else code
 

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +56,46 @@ def test_when_memory_ran_out_in_one_all_are_started_again_at_once(
     assert launch.launch(2) == 0
     assert len(starts) == 2
     assert all(child.returncode is not None for child in starts[0])
+
+
+STOPPED_WHILE_IMPORTING = """
+import os, runpy, signal, sys, time
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+runpy.run_module("include.workloads.tuning", run_name="__main__")
+"""
+
+
+def test_a_stop_while_importing_is_told_and_tried_again(tmp_path: Path) -> None:
+    """It ended by the signal, with no message; as the first process of a container it did not end at all."""
+    result = tmp_path / "result.json"
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED_WHILE_IMPORTING],
+        cwd=Path(__file__).parents[4],
+        env={**os.environ, "TERMINATION_LOG": str(result)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert ended.returncode == 75, ended.stderr
+    assert json.loads(result.read_text()) == {
+        "error": "Stopped by SIGTERM while it started; it can be started again.",
+        "class": "transient",
+    }
+
+
+def test_a_stop_before_the_processes_are_known_reaches_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Callable[[int, object], None]] = []
+
+    def start(processes: int) -> list[subprocess.Popen[bytes]]:
+        heard[0](signal.SIGTERM, None)
+        return [process("import time; time.sleep(60)")]
+
+    monkeypatch.setattr(launch, "_start", start)
+    monkeypatch.setattr(launch.signal, "signal", lambda number, handler: heard.append(handler))  # type: ignore[attr-defined]
+    assert launch.launch(1) == 1
