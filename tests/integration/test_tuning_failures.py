@@ -116,7 +116,7 @@ from include.workloads import contract
 from include.workloads.tuning import __main__ as program, trainer
 place = trainer.AdapterTrainer.{place}
 def stopping(self, *args, **options):
-    if self.state.global_step == {step} and not contract.stop_requested():
+    if self.state.global_step == {step} and {when} and not contract.stop_requested():
         os.kill(os.getpid(), signal.SIGTERM)
     return place(self, *args, **options)
 trainer.AdapterTrainer.{place} = stopping
@@ -124,21 +124,34 @@ contract.run(program._main, on_stop=lambda: None)
 """
 
 
+WHOLE, WITHIN = "self.accelerator.sync_gradients", "not self.accelerator.sync_gradients"
+BY_STEPS, BY_EPOCHS = {"eval_strategy": "steps", "eval_steps": 2}, {"eval_strategy": "epoch"}
+
+
 @pytest.mark.parametrize(
-    ("place", "step", "strategy"),
+    ("place", "step", "when", "strategy"),
     [
-        ("prediction_step", 4, {"eval_strategy": "steps", "eval_steps": 2}),
-        ("prediction_step", 8, {"eval_strategy": "steps", "eval_steps": 2}),
-        ("training_step", 3, {"eval_strategy": "steps", "eval_steps": 2}),
-        ("training_step", 2, {"eval_strategy": "epoch"}),
-        ("training_step", 3, {"eval_strategy": "epoch"}),
+        ("prediction_step", 4, WHOLE, BY_STEPS),
+        ("prediction_step", 8, WHOLE, BY_STEPS),
+        ("training_step", 3, WHOLE, BY_STEPS),
+        ("training_step", 2, WHOLE, BY_EPOCHS),
+        ("training_step", 3, WHOLE, BY_EPOCHS),
+        ("training_step", 3, WITHIN, BY_STEPS),
+        ("training_step", 4, WITHIN, BY_STEPS),
+        ("training_step", 4, WITHIN, BY_EPOCHS),
     ],
-    ids=["while-evaluating", "at-the-end", "before-evaluating", "in-an-epoch", "at-an-epoch-s-end"],
+    ids=[
+        *("while-evaluating", "at-the-end", "before-evaluating", "in-an-epoch", "at-an-epoch-s-end"),
+        *("within-an-update", "within-the-one-after-an-evaluation", "within-an-epoch-s-first"),
+    ],
 )
-def test_a_stop_waits_for_no_evaluation_and_changes_none(
-    inputs: Path, tmp_path: Path, place: str, step: int, strategy: dict[str, Any]
+def test_a_stop_waits_for_no_evaluation_and_no_update_and_changes_none(
+    inputs: Path, tmp_path: Path, place: str, step: int, when: str, strategy: dict[str, Any]
 ) -> None:
-    """The pod has seconds left, and the held-out rows may take minutes: they are looked at by the next attempt."""
+    """The pod has seconds left, and the held-out rows may take minutes: they are looked at by the next attempt.
+
+    So may an update of many pieces: what it has accumulated is thrown away.
+    """
     config = {
         "LoraConfig": {"r": 4, "lora_dropout": 0.1},
         "TrainingArguments": {
@@ -153,8 +166,12 @@ def test_a_stop_waits_for_no_evaluation_and_changes_none(
     }
     code, straight, log = tune(inputs, tmp_path / "straight", config)
     assert code == 0, log
-    code, said, log = tune(inputs, tmp_path / "stopped", config, STOPPED.format(place=place, step=step))
+    code, said, log = tune(
+        inputs, tmp_path / "stopped", config, STOPPED.format(place=place, step=step, when=when)
+    )
     assert code == 75, log
+    if when == WITHIN:
+        assert f"Stopped at step {step} of 8" in said["error"], "not after the update"
     assert "a checkpoint is saved and the next attempt resumes there" in said["error"]
     code, result, log = tune(inputs, tmp_path / "stopped", config)
     assert code == 0, log
@@ -163,6 +180,17 @@ def test_a_stop_waits_for_no_evaluation_and_changes_none(
     assert result["adapter"]["sha256"] == straight["adapter"]["sha256"]
     records = [(tmp_path / run / "record" / "metrics.json").read_text() for run in ("straight", "stopped")]
     assert records[0] == records[1]
+
+
+def test_a_stop_within_the_first_update_keeps_nothing(inputs: Path, tmp_path: Path) -> None:
+    config = {"TrainingArguments": {"max_steps": 2, "max_length": 64, "gradient_accumulation_steps": 3}}
+    stopping = STOPPED.format(place="training_step", step=0, when=WITHIN)
+    code, said, log = tune(inputs, tmp_path / "first", config, stopping)
+    assert code == 75, log
+    assert "Stopped within the first of 2 steps" in said["error"]
+    code, result, log = tune(inputs, tmp_path / "first", config)
+    assert code == 0, log
+    assert result["resumed_from_step"] == 0
 
 
 @pytest.mark.slow

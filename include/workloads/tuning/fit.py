@@ -124,6 +124,8 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise TryAgain(
             f"Stopped at step {state.global_step} of {state.max_steps}; a checkpoint is saved and the next attempt "
             "resumes there."
+            if state.global_step
+            else f"Stopped within the first of {state.max_steps} steps; it can be started again."
         )
     trainer.require_numbers(state.global_step)
     if early:

@@ -22,6 +22,7 @@ from include.contracts.plural import plural
 from include.workloads import contract
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.tuning import checkpoints, losses, owed, sharding
+from include.workloads.tuning.chance import Chance
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
@@ -35,6 +36,7 @@ class AdapterTraining:
 
     tokens = 0
     sharded = False
+    chance: Chance | None = None  # after the last whole update
     model: Any
     args: Any
     optimizer: Any
@@ -107,9 +109,23 @@ class AdapterTraining:
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *others, **options)  # type: ignore[misc]
         except owed.EvaluationStopped:
-            self._save_checkpoint(model, trial)  # type: ignore[attr-defined]
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            self._checkpoint()
             self.control.should_evaluate, self.control.should_training_stop = False, True
+        if self.args.gradient_accumulation_steps > 1:
+            self.chance = Chance.now()
+
+    def _checkpoint(self) -> None:
+        self._save_checkpoint(self.model, None)  # type: ignore[attr-defined]
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def save_last_update(self) -> None:
+        """A checkpoint of the last whole update, within the next one; every process must call this.
+
+        What the next has accumulated is thrown away, and the next attempt repeats it with the same dropout.
+        """
+        if self.chance is not None:
+            self.chance.restore()
+        self._checkpoint()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The adapter of a checkpoint, in one piece whatever the number of processes."""
@@ -178,12 +194,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.trainer: AdapterTraining | None = None
         self.stopped = False
         self.owes = False  # an evaluation, of the last checkpoint
+        self._within = False  # it was stopped within an update
         self._saved_at = time.monotonic()
+        self._saved_step = 0
         self._logged_loss: float | None = None
         self._learning_rate: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
             self.progress.begin(state.global_step, state.max_steps)
 
@@ -225,10 +243,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self.stopped or (_any_rank(due) and state.global_step < state.max_steps):
             control.should_save = True
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A stop waits for no more pieces of an update, of which a long one outlasts the pod's grace."""
+        if _any_rank(contract.stop_requested()):
+            self.stopped = self._within = control.should_training_stop = True
+            if self.trainer is not None and state.global_step > self._saved_step:
+                self.trainer.save_last_update()
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A stop ends the epoch too, which is no reason to look at the held-out rows in its middle."""
         if self.stopped:
-            whole = float(state.epoch or 0.0).is_integer()
+            whole = float(state.epoch or 0.0).is_integer() and not self._within
             control.should_evaluate, control.should_save = control.should_evaluate and whole, False
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -238,7 +263,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             raise owed.EvaluationStopped
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), state.global_step
         if self.trainer is not None:
             self.trainer.require_numbers(state.global_step)  # a retry must not go on from others
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
