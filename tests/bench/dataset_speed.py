@@ -7,6 +7,7 @@ which hangs less on what else the machine does.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -52,7 +53,11 @@ def seconds(command: list[str], env: dict[str, str]) -> tuple[float, float, int]
 
 def main() -> None:
     """Print a line for each format."""
-    mebibytes = int(sys.argv[1]) if len(sys.argv) > 1 else MIB
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "mebibytes", nargs="?", type=int, default=MIB, help=f"size of the rows (default {MIB})"
+    )
+    mebibytes = parser.parse_args().mebibytes
     with tempfile.TemporaryDirectory(prefix="dataset-speed-") as name, ExitStack() as stack:
         folder = Path(name)
         # In a process of its own: what a process takes at its start counts as memory of those that it starts.
