@@ -55,8 +55,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "asked",
-    [{}, {"use_rslora": True, "rank_pattern": {"o_proj": 2}}, {"init_lora_weights": "pissa_niter_4"}],
-    ids=["plain", "rsLoRA", "PiSSA"],
+    [
+        {},
+        {"use_rslora": True, "rank_pattern": {"o_proj": 2}},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"use_dora": True},
+    ],
+    ids=["plain", "rsLoRA", "PiSSA", "DoRA"],
 )
 def test_an_adapter_loads_in_the_peft_of_kaito(
     asked: dict[str, Any], old_python: Path, inputs: Path, tmp_path: Path

@@ -62,12 +62,16 @@ class Adapted:
 
     def _forget(self, before: Any, name: str) -> None:
         """Leave nothing of an adapter that was loaded in part."""
+        from peft import PeftModel
+
         self._gains.remove(name)
-        if hasattr(before, "peft_config"):
-            with contextlib.suppress(Exception):
-                before.delete_adapter(name)
-            if self._now is not None:
-                self._switch(self._now)
+        if not isinstance(before, PeftModel):
+            _take_off(before)
+            return
+        with contextlib.suppress(Exception):
+            before.delete_adapter(name)
+        if self._now is not None:
+            self._switch(self._now)
 
     def remove(self, name: str) -> None:
         """Take one away; one that is not there is gone."""
@@ -113,6 +117,18 @@ class Adapted:
                 base.enable_adapter_layers()
             self.model.set_adapter(name, inference_mode=True)
         self._now = name
+
+
+def _take_off(model: Any) -> None:
+    """Give a model back its own layers, which the first adapter wraps in place, whether the rest of it fits or not."""
+    from peft.tuners.lora import LoraLayer
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LoraLayer):
+                setattr(parent, name, child.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
 
 
 def _scale(model: Any, adapter: Adapter) -> None:

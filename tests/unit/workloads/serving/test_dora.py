@@ -166,3 +166,25 @@ def test_one_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     assert adapted.names == {"good"}
     with adapted.rows(["good"]):
         assert near(scores(adapted.forward), peft("llama", good)) < 1e-5
+
+
+@pytest.mark.parametrize("dora", [True, False], ids=["DoRA", "LoRA"])
+def test_a_first_one_that_does_not_fit_leaves_the_model_as_it_was(dora: bool, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "it", "llama", 2, dora=dora)
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    gone = next(name for name in weights if "magnitude" in name) if dora else next(iter(weights))
+    broken = {name: one[:3].contiguous() if name == gone else one for name, one in weights.items()}
+    save_file(broken, file)
+    made = model("llama")
+    layers = {name: type(one) for name, one in made.named_modules()}
+    adapted = Adapted(made)
+    with pytest.raises(UserConfigError, match="it does not fit"):
+        adapted.add(read_adapter(folder, {}))
+    with adapted.rows([None]):
+        assert near(scores(adapted.forward), scores(model("llama"))) < 1e-6
+    assert {name: type(one) for name, one in made.named_modules()} == layers
+    good = adapter(tmp_path / "good", "llama", 3, dora=dora)
+    adapted.add(read_adapter(good, {}, "it"))
+    with adapted.rows(["it"]):
+        assert near(scores(adapted.forward), peft("llama", good)) < 1e-5
