@@ -17,6 +17,7 @@ from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
+    DORA_ACTIVATIONS,
     LORA_DEFAULTS,
     PACKED_TOKENS,
     SEQUENCES,
@@ -33,7 +34,8 @@ class TrainingShape:
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
     `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU, each with the whole
     model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo each is two sequences, the
-    better and the worse answer. `whole_weights` is an adapter that is computed with whole weights (PiSSA, LoftQ, DoRA).
+    better and the worse answer. `from_weights` is an adapter that begins with values from the weights (PiSSA, LoftQ),
+    `dora` one with use_dora.
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -50,7 +52,8 @@ class TrainingShape:
     processes: int = 1
     objective: str = Objective.SFT
     sharded: bool = False
-    whole_weights: bool = False
+    from_weights: bool = False
+    dora: bool = False
 
     @classmethod
     def modest(cls, objective: str = Objective.SFT) -> TrainingShape:
@@ -92,7 +95,8 @@ class TrainingShape:
             tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
-            whole_weights=bool(weight_init.needs_whole_weights(lora)),
+            from_weights=bool(weight_init.asked(lora)),
+            dora=bool(lora.get("use_dora")),
         )
 
     @property
@@ -103,7 +107,7 @@ class TrainingShape:
     @property
     def shardable(self) -> bool:
         """Whether the trainer can shard the model over processes: not in 8 bits, nor where it needs weights whole."""
-        return not self.load_in_8bit and not self.whole_weights
+        return not (self.load_in_8bit or self.from_weights or self.dora)
 
     @property
     def tokens(self) -> int:
@@ -117,7 +121,8 @@ class TrainingShape:
         if checkpointing is None:
             shape = model.shape
             units = shape.layers * shape.hidden if shape else 0
-            activations = length * self.sequences * units * BYTES_PER_ACTIVATION
+            each = BYTES_PER_ACTIVATION * (DORA_ACTIVATIONS if self.dora else 1)
+            activations = length * self.sequences * units * each
             checkpointing = model.weights_bytes + activations > CHECKPOINTING_SHARE * machine.gpu_memory_bytes
         optimizer = self.optimizer or default_optimizer(method)
         return replace(

@@ -28,6 +28,10 @@ GRADIENT_BYTES = 4
 ADAM_BYTES, ADAM_8BIT_BYTES = 8.0, 2 + 2 * 4 / 256
 RMS_NORM_BYTES, LAYER_NORM_BYTES = 2 * 4, 2 * 2  # two norms a block: RMSNorm keeps its input in fp32
 INNER_VALUES = {"FalconForCausalLM": 1, "PhiForCausalLM": 4}  # kept by the feed-forward part; 3 with a gate
+# peft's DoraLinearLayer.forward keeps the 16-bit outputs of base layer and adapter; measured are 5.5 bytes a value.
+DORA_BYTES = 6
+# Its norm of W + s B A: both matrices in fp32 and in 16 bit, their sum, and a unit matrix as wide as the input.
+DORA_NORM_BYTES, DORA_UNIT_BYTES = 16, 4
 # TRL 1.16 kernels/chunked_logprob.py and add_fused_lm_head: one buffer of so many tokens and so much vocabulary.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 # Of a trainer that keeps all logits: the 16-bit value 2; log-softmax, its gradient and the loss's gradient 4 each.
@@ -62,6 +66,7 @@ def tuning_memory(model: Model, method: str, training: TrainingShape | None = No
             "dequantised layer",
             0 if method == TuningMethod.LORA else 2 * largest,
         ),  # bitsandbytes decodes one layer at a time
+        ("weight norm", dora_norm(model, training)),
         ("CUDA context", CUDA_CONTEXT),
     ]
     lasting = ("base weights", "CUDA context")  # allocated once, so they leave no gaps
@@ -137,8 +142,12 @@ def base_weights(model: Model, method: str, training: TrainingShape | None = Non
 
 
 def trained_parameters(model: Model, training: TrainingShape) -> int:
-    """Parameters with a gradient: the adapter's."""
-    return layers.adapter_parameters(model, training.rank, training.target_modules)
+    """Parameters with a gradient: the adapter's, with a magnitude for each output of a layer with DoRA."""
+    products = layers.adapter_parameters(model, training.rank, training.target_modules)
+    if not training.dora or model.shape is None:
+        return products
+    outputs = sum(outputs for _, outputs in layers.targets(model, training.target_modules).values())
+    return products + outputs * model.shape.layers
 
 
 def optimizer_bytes(name: str) -> float:
@@ -180,8 +189,19 @@ def block_activations(model: Model, training: TrainingShape) -> int:
     inner = INNER_VALUES.get(model.architecture, 3)
     adapted = layers.targets(model, training.target_modules).values()
     copies = sum(2 * inputs + 2 * training.rank for inputs, _ in adapted)
+    if training.dora:
+        copies += sum(DORA_BYTES * outputs for _, outputs in adapted)
     token = norms * shape.hidden + attention + 2 * inner * shape.intermediate + copies
     return training.tokens * token + mask(training)
+
+
+def dora_norm(model: Model, training: TrainingShape) -> int:
+    """Bytes that come and go with the norm of one adapted layer's weight in every pass, of the one that needs most."""
+    adapted = layers.targets(model, training.target_modules).values() if training.dora else ()
+    return max(
+        (DORA_NORM_BYTES * inputs * outputs + DORA_UNIT_BYTES * inputs**2 for inputs, outputs in adapted),
+        default=0,
+    )
 
 
 def mask(training: TrainingShape) -> int:

@@ -31,6 +31,8 @@ CHECKPOINTING_SHARE = 0.7
 #: Bytes a token leaves per layer and hidden unit, adapters on all linear layers: 45 (Phi-2's kind) to 73 (Qwen2.5's),
 #: by tests/bench/plan_memory.py. The 34 of Korthikanti et al. 2022 are for full training of a square block.
 BYTES_PER_ACTIVATION = 72
+#: With DoRA so many times that: it keeps the outputs of base layer and adapter beside their inputs (tests/bench).
+DORA_ACTIVATIONS = 2
 
 
 def default_optimizer(method: str, *, cpu: bool = False) -> str:

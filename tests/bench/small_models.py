@@ -37,6 +37,7 @@ class Case:
     batch: int = 1
     rank: int = 16
     objective: str = Objective.SFT
+    dora: bool = False
 
     def training(self) -> TrainingShape:
         """What the plan would read from this case's config."""
@@ -50,6 +51,7 @@ class Case:
             optimizer="adamw_torch",
             packing=self.objective == Objective.SFT,
             objective=self.objective,
+            dora=self.dora,
         )
 
     def model(self, weights_bytes: int) -> Model:
@@ -86,6 +88,9 @@ CASES = (
     Case("qwen2-lora-long", QWEN, "lora", inner=1376, tokens=1024),
     Case("falcon-qlora", "FalconForCausalLM", kv_heads=1, inner=1024),
     Case("phi2-qlora", "PhiForCausalLM", kv_heads=8, inner=1024),
+    Case("llama-dora", LLAMA, "lora", dora=True),
+    Case("llama-dora-qlora", LLAMA, dora=True),
+    Case("llama-dora-checkpointing", LLAMA, checkpointing=True, count=12, dora=True),
     Case("llama-lora-dpo", LLAMA, "lora", objective=Objective.DPO),
     Case("phi3-qlora-dpo", PHI3, kv_heads=8, objective=Objective.DPO),
     Case("llama-qlora-dpo-checkpointing", LLAMA, checkpointing=True, count=12, objective=Objective.DPO),
@@ -181,7 +186,7 @@ def _config(case: Case) -> str:
     if not case.double_quant:
         quantization["bnb_4bit_use_double_quant"] = False
     sections = {
-        "LoraConfig": {"r": case.rank},
+        "LoraConfig": {"r": case.rank, **({"use_dora": True} if case.dora else {})},
         "TrainingArguments": {
             "max_length": case.tokens,
             "per_device_train_batch_size": case.batch,

@@ -17,6 +17,7 @@ from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
     BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
+    DORA_ACTIVATIONS,
     EARLY_STOPPING_PATIENCE,
     LORA_DEFAULTS,
     PACKED_TOKENS,
@@ -113,7 +114,8 @@ def decide(
                 "sequences in all."
             )
     if "gradient_checkpointing" not in asked:
-        tight = needs_checkpointing(hardware, model, training, config.objective)
+        dora = bool(config.lora.get("use_dora"))
+        tight = needs_checkpointing(hardware, model, training, config.objective, dora=dora)
         training["gradient_checkpointing"] = tight
         if tight:
             reasons.append("Gradient checkpointing is on: the activations would not fit beside the weights.")
@@ -190,14 +192,20 @@ def choose_batch(hardware: Hardware, data: DataFacts, max_length: int) -> tuple[
 
 
 def needs_checkpointing(
-    hardware: Hardware, model: ModelFacts, training: Mapping[str, Any], objective: str = Objective.SFT
+    hardware: Hardware,
+    model: ModelFacts,
+    training: Mapping[str, Any],
+    objective: str = Objective.SFT,
+    *,
+    dora: bool = False,
 ) -> bool:
     """Whether weights and activations together pass a share of the GPU's memory. Never on a CPU: time is scarcer."""
     if hardware.device == "cpu":
         return False
     sequences = int(training["per_device_train_batch_size"]) * (2 if objective == Objective.DPO else 1)
     tokens = sequences * int(training["max_length"])
-    activations = tokens * model.layers * model.hidden * BYTES_PER_ACTIVATION
+    each = BYTES_PER_ACTIVATION * (DORA_ACTIVATIONS if dora else 1)
+    activations = tokens * model.layers * model.hidden * each
     return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
 
 

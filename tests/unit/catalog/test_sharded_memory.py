@@ -53,7 +53,7 @@ def test_a_whole_model_on_each_gpu_comes_first(model: Any, machine: Any, method:
         assert training == settled
 
 
-@pytest.mark.parametrize("what", [{"load_in_8bit": True}, {"whole_weights": True}])
+@pytest.mark.parametrize("what", [{"load_in_8bit": True}, {"from_weights": True}, {"dora": True}])
 def test_what_needs_the_whole_model_is_never_sharded(what: dict[str, bool]) -> None:
     shape, machine = TrainingShape(**what), CATALOG.machine("Standard_ND96asr_v4")
     assert not sizing.placed(LARGEST[0], "lora", shape, machine).sharded

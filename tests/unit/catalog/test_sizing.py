@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,28 +169,46 @@ def test_optimizer_state_a_parameter(name: str, bytes_each: float) -> None:
     assert optimizer_bytes(name) == bytes_each
 
 
-def test_the_trainer_s_own_choices_are_mirrored() -> None:
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_trainer_s_own_choices_are_mirrored(dora: bool) -> None:
     """The plan must be for what the trainer does: the same rule for checkpointing."""
     for model in TUNABLE:
         assert model.shape
         facts = recipe.ModelFacts(model.shape.layers, model.shape.hidden, model.context, model.weights_bytes)
         for machine in CATALOG.machines:
-            settled = DEFAULT.settled(model, "lora", machine)
+            settled = replace(DEFAULT, dora=dora).settled(model, "lora", machine)
             hardware = Hardware("cuda", machine.gpu, machine.gpus, machine.gpu_memory_bytes, True, 8)
             asked = {"per_device_train_batch_size": 2, "max_length": settled.sequence_length}
-            assert settled.gradient_checkpointing == recipe.needs_checkpointing(hardware, facts, asked)
+            keeps = not recipe.needs_checkpointing(hardware, facts, asked, dora=dora)
+            assert settled.gradient_checkpointing is not keeps
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dora_takes_what_the_bench_has_found(checkpointing: bool) -> None:
+    """Twice the activations of a LoRA where all are kept, a magnitude a row, and the norm of a weight."""
+    model = CATALOG.model("phi-4-mini-instruct")
+    plain = replace(DEFAULT, gradient_checkpointing=checkpointing)
+    usual, more = (
+        dict(sizing.tuning_memory(model, "lora", one)) for one in (plain, replace(plain, dora=True))
+    )
+    times = more["activations"] / usual["activations"]
+    assert 1.2 < times < 1.9 if checkpointing else 1.8 < times < 2.3
+    assert usual["adapter"] < more["adapter"] < 1.1 * usual["adapter"]
+    assert "weight norm" in more
+    assert "weight norm" not in usual
 
 
 # Falcon 7B keeps all attention probabilities, which the trainer's rule cannot see: its plans warn instead.
 ORDINARY = [model for model in TUNABLE if not layers.broadcasts_keys(model)]
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["", "dora"])
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("model", ORDINARY, ids=lambda model: model.name)
-def test_what_the_trainer_keeps_fits_when_it_decides_to_keep_it(model: Any, method: str) -> None:
+def test_what_the_trainer_keeps_fits_when_it_decides_to_keep_it(model: Any, method: str, dora: bool) -> None:
     """Its rule sees the weights and the hidden size only; it may never say "keep" where the whole does not fit."""
     for machine in CATALOG.machines:
-        training = DEFAULT.settled(model, method, machine)
+        training = replace(DEFAULT, dora=dora).settled(model, method, machine)
         if machine.nvidia and machine.gpu_memory_gib >= 16 and not training.gradient_checkpointing:
             memory = sizing.tuning_memory(model, method, training)
             assert sizing.total(memory) <= machine.gpu_memory_bytes, machine.name
