@@ -104,10 +104,12 @@ PATTERNS: Mapping[str, Pattern] = {
     "tuning.method": _METHOD,
     "tuning.output.image": _IMAGE,
     "tuning.output.imagePushSecret": _PUSH_CREDENTIAL,
+    # Not of adapters' URLs, of which rule A5 has none: 640 of 4096 characters cost more than the API server allows.
+    "tuning.input.urls[]": _DATA_URL,
     **{
         f"{source}.{field}": pattern
         for source in ("tuning.input", "inference.adapters[].source")
-        for field, pattern in (("urls[]", _DATA_URL), ("image", _IMAGE), ("imagePullSecrets[]", _OBJECT_NAME))
+        for field, pattern in (("image", _IMAGE), ("imagePullSecrets[]", _OBJECT_NAME))
     },
     **{
         f"{half}.preset.presetOptions.{field}": pattern

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,34 @@ def test_kubectl_get_shows_the_quick_start_s_columns(version: str) -> None:
         "Percent",
         "Adapter",
     ]
+
+
+def _costs(schema: dict[str, Any], times: int = 1) -> Iterator[tuple[str, float]]:
+    """What the API server reckons that each rule about a text's look costs at most, for all its places in an object.
+
+    By k8s.io/apiserver/pkg/cel/library/cost.go and cel-go's checker/cost.go: a letter may be four bytes, a text is
+    walked through for a tenth of a unit a byte, and a match takes that times a quarter of the expression's length.
+    """
+    size = 4 * schema.get("maxLength", 3 * 2**20 // 4)
+    for one in schema.get("x-kubernetes-validations", ()):
+        for regex in re.findall(r"matches\('(.*)'\)", one["rule"]):
+            walk = math.ceil((size + 1) * 0.1)
+            cost = walk * math.ceil(len(regex) * 0.25) + walk * one["rule"].count("lowerAscii")
+            yield one["rule"], times * cost
+    for inner in (schema.get("properties") or {}).values():
+        yield from _costs(inner, times)
+    for key, most in (("items", "maxItems"), ("additionalProperties", "maxProperties")):
+        if isinstance(schema.get(key), dict):
+            yield from _costs(schema[key], times * schema.get(most, 10**6))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_rule_costs_more_than_the_api_server_allows(version: str) -> None:
+    """It refuses the whole CRD otherwise. One for the URLs of all adapters cost 1.4 times as much as is allowed."""
+    costs = list(_costs(VERSIONS[version]["schema"]["openAPIV3Schema"]))
+    assert len(costs) > 5
+    assert [(rule, cost) for rule, cost in costs if cost > 10_000_000] == []
+    assert sum(cost for _, cost in costs) < 100_000_000
 
 
 @pytest.mark.parametrize("version", VERSIONS)
