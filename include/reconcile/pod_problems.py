@@ -9,6 +9,7 @@ pods and a run's pods are judged alike. It must never talk to the cluster.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,10 +75,13 @@ BEGIN_REASONS = frozenset(
 )
 #: Reasons of Kubernetes Events after which that is over.
 BEGUN_REASONS = frozenset({"Pulling", "Pulled", "Created", "Started"})
-#: How long these may last, in seconds, where what is missing is not named: Kubernetes itself takes 6 minutes until it
-#: detaches a volume from a Node that is lost.
+#: How long these may last, in seconds, where no object is missing that somebody has to make: Kubernetes itself takes
+#: 6 minutes until it detaches a volume from a Node that is lost.
 BEGIN_SECONDS = 600.0
-NOT_THERE = "not found"
+#: An object that its author has to make. A driver or a Node that is "not found" is usual on a fresh Node, for minutes.
+MISSING = re.compile(
+    r'\b(?:configmap|secret|persistentvolumeclaim|serviceaccount)s? "[^"]+" not found', re.IGNORECASE
+)
 #: What the kubelet says a while after it has named the cause.
 _TIMED_OUT = ("timed out waiting for the condition", "context deadline exceeded")
 #: Reasons of Kubernetes Events by which the cluster itself, and no person, takes a pod away.
@@ -303,4 +307,4 @@ def _timed_out(event: Mapping[str, Any]) -> bool:
 
 def _is_slow(message: str) -> bool:
     """Whether a pod cannot begin for a cause that Kubernetes may need minutes to get over."""
-    return NOT_THERE not in message and any(f": {reason}: " in message for reason in BEGIN_REASONS)
+    return not MISSING.search(message) and any(f": {reason}: " in message for reason in BEGIN_REASONS)

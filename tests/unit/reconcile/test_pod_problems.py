@@ -115,6 +115,16 @@ UNMOUNTED = (
     "Unable to attach or mount volumes: unmounted volumes=[config]: timed out waiting for the condition"
 )
 IN_USE = 'Multi-Attach error for volume "pvc-1" Volume is already exclusively attached to one node'
+NO_PLUGIN = (
+    'MountVolume.MountDevice failed for volume "pvc-1" : kubernetes.io/csi: attacher.MountDevice failed to create '
+    "newCsiDriverClient: driver name disk.csi.azure.com not found in the list of registered CSI drivers"
+)
+NO_NODE = (
+    'AttachVolume.Attach failed for volume "pvc-1" : rpc error: code = NotFound desc = node "gpu-0" not found'
+)
+NO_SECRET = 'MountVolume.SetUp failed for volume "key" : references secret: Secret "mine" not found'
+NO_ACCOUNT = 'failed to fetch token: serviceaccounts "mine" not found'
+NO_CLAIM = 'error processing PVC ns/mine: persistentvolumeclaims "mine" not found'
 NO_NETWORK = 'Failed to create pod sandbox: rpc error: plugin type="calico" failed (add): no addresses left'
 
 
@@ -193,6 +203,12 @@ def test_only_a_pod_that_has_its_node_and_has_not_begun_is_asked_about(
     ("reason", "message", "seconds"),
     [
         ("FailedMount", NO_CONFIG_MAP, STUCK_AFTER["ContainerStartError"]),
+        ("FailedMount", NO_SECRET, STUCK_AFTER["ContainerStartError"]),
+        ("FailedMount", NO_ACCOUNT, STUCK_AFTER["ContainerStartError"]),
+        ("FailedMount", NO_CLAIM, STUCK_AFTER["ContainerStartError"]),
+        # A fresh Node, until its CSI driver's pod runs.
+        ("FailedMount", NO_PLUGIN, BEGIN_SECONDS),
+        ("FailedAttachVolume", NO_NODE, BEGIN_SECONDS),
         ("FailedMount", UNMOUNTED, BEGIN_SECONDS),
         ("FailedAttachVolume", IN_USE, BEGIN_SECONDS),  # Kubernetes detaches by force after 6 minutes
         ("FailedCreatePodSandBox", NO_NETWORK, BEGIN_SECONDS),
