@@ -9,12 +9,12 @@ pods and a run's pods are judged alike. It must never talk to the cluster.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from include.contracts.exit_codes import USER_EXIT_CODES
+from include.reconcile.steady_words import MISSING, steady
 
 PULL_REASONS = frozenset(
     {
@@ -78,10 +78,6 @@ BEGUN_REASONS = frozenset({"Pulling", "Pulled", "Created", "Started"})
 #: How long these may last, in seconds, where no object is missing that somebody has to make: Kubernetes itself takes
 #: 6 minutes until it detaches a volume from a Node that is lost.
 BEGIN_SECONDS = 600.0
-#: An object that its author has to make. A driver or a Node that is "not found" is usual on a fresh Node, for minutes.
-MISSING = re.compile(
-    r'\b(?:configmap|secret|persistentvolumeclaim|serviceaccount)s? "[^"]+" not found', re.IGNORECASE
-)
 #: What the kubelet says a while after it has named the cause.
 _TIMED_OUT = ("timed out waiting for the condition", "context deadline exceeded")
 #: Reasons of Kubernetes Events by which the cluster itself, and no person, takes a pod away.
@@ -241,7 +237,7 @@ def _sentence(message: str) -> str:
 
 def _container_problem(pod: str, container: Mapping[str, Any]) -> PodProblem | None:
     waiting = (container.get("state") or {}).get("waiting") or {}
-    reason, said = waiting.get("reason") or "", waiting.get("message") or ""
+    reason, said = waiting.get("reason") or "", steady(waiting.get("message") or "")
     ended = _terminated(container)
     where = f"Pod {pod}, container {container.get('name')}"
     restarts = int(container.get("restartCount") or 0)
@@ -290,7 +286,7 @@ def _begin_problems(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]])
         # The one that names the cause goes before a later one that says it took too long.
         last = max(told, key=lambda one: (not _timed_out(one), _when(one)))
         where = f"Pod {pod['metadata']['name']} on Node {pod['spec']['nodeName']}"
-        said = f"{last['reason']}: {last.get('message') or ''}".strip()
+        said = f"{last['reason']}: {steady(str(last.get('message') or ''))}".strip()
         yield PodProblem("ContainerStartError", f"{where}: {said}")
 
 

@@ -223,3 +223,67 @@ def test_what_kubernetes_gets_over_by_itself_is_waited_for_longer(
     events = [event(1, reason, message)]
     assert not watch.look(creating(), 0.0, events).hopeless
     assert watch.look(creating(), seconds, events).hopeless
+
+
+SANDBOX = (
+    "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
+    '"{id}": plugin type="calico" failed (add): netns /var/run/netns/cni-{uuid}: '
+    "read tcp 10.244.0.5:{port}->10.0.0.1:443: i/o timeout after {seconds}s at {time}"
+)
+FIRST = {
+    "id": "0123456789abcdef" * 4,
+    "uuid": "0b3c1f6e-5d0e-4b7e-9d5f-3f6b0a1c2d3e",
+    "port": "40112",
+    "seconds": "10.003",
+}
+FIRST["time"] = "2026-01-01T00:00:01.123456789Z"
+SECOND = {
+    "id": "fedcba9876543210" * 4,
+    "uuid": "11111111-2222-4333-8444-555555555555",
+    "port": "51320",
+    "seconds": "1m2",
+}
+SECOND["time"] = "2026-01-01T00:00:31Z"
+
+
+def test_a_cause_reads_the_same_at_each_try() -> None:
+    """A condition takes it, so that each new sandbox id was a write of the status."""
+    first, second = (
+        problems(creating(), [event(at, "FailedCreatePodSandBox", SANDBOX.format(**told))])
+        for at, told in ((1, FIRST), (2, SECOND))
+    )
+    assert first == second
+    assert (
+        'for sandbox "...": plugin type="calico" failed (add): netns /var/run/netns/cni-...:'
+        in first[0].message
+    )
+    assert "10.244.0.5:...->10.0.0.1:443: i/o timeout after ... at ..." in first[0].message
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("rpc error: RequestID: " + FIRST["uuid"], "rpc error: RequestID: " + SECOND["uuid"]),
+        ("/kubepods/cri-containerd-" + FIRST["id"], "/kubepods/cri-containerd-" + SECOND["id"]),
+        ("back-off 40s restarting", "back-off 1m20s restarting"),
+        ("2026/01/01 10:00:00 refused", "2026/01/01 10:00:31 refused"),
+    ],
+)  # fmt: skip
+def test_what_changes_is_cut_from_what_a_container_waits_for(first: str, second: str) -> None:
+    assert problems(waiting("CreateContainerError", first)) == problems(
+        waiting("CreateContainerError", second)
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'configmap "mine-10s" not found',
+        'secret "' + FIRST["id"] + '" not found',
+        'MountVolume.SetUp failed for volume "pvc-' + FIRST["uuid"] + '": exit status 32',
+        "pull r.example.com/x@sha256:" + FIRST["id"] + ": manifest unknown",
+        "0/3 nodes are available, port 8080, 10.0.0.1:443, node gpu-0s",
+    ],
+)
+def test_what_stays_is_told_in_full(message: str) -> None:
+    assert problems(creating(), [event(1, "FailedMount", message)])[0].message.endswith(message)
