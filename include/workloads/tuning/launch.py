@@ -40,7 +40,9 @@ def launch(processes: int) -> int:
         if asked.heard:  # before they were known
             asked.hear(signal.SIGTERM, None)
         code = _wait(asked.children)
-    return ExitCode.TRY_AGAIN if code == AGAIN else code
+    if code == AGAIN or (code < 0 and asked.heard):  # by the signal, before a process could answer it
+        return ExitCode.TRY_AGAIN
+    return ExitCode.INTERNAL if code < 0 else code
 
 
 class _Stop:
@@ -79,7 +81,7 @@ def _start(processes: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Exit code of the chief, unless another failed first; the rest is stopped then."""
+    """Exit code of the chief, unless another failed first; the rest is stopped then. Below 0: ended by that signal."""
     verdict: int | None = None
     deadline = float("inf")
     # A list, not a generator: every child must be polled, also behind one that still runs.
@@ -96,5 +98,4 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     codes = [child.returncode for child in children]
     if AGAIN in codes:
         return AGAIN
-    worst = codes[0] or verdict or next((code for code in codes if code), 0)
-    return worst if worst >= 0 else 1
+    return codes[0] or verdict or next((code for code in codes if code), 0)

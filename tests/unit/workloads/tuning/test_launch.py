@@ -98,4 +98,12 @@ def test_a_stop_before_the_processes_are_known_reaches_them(monkeypatch: pytest.
 
     monkeypatch.setattr(launch, "_start", start)
     monkeypatch.setattr(launch.signal, "signal", lambda number, handler: heard.append(handler))  # type: ignore[attr-defined]
+    assert launch.launch(1) == 75, "it ended by the signal, before it could answer it"
+
+
+def test_an_end_by_a_signal_that_nobody_asked_for_is_an_internal_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "_start", lambda processes: [process("import os; os.kill(os.getpid(), 11)")])
+    monkeypatch.setattr(launch.signal, "signal", lambda *_: None)  # type: ignore[attr-defined]
     assert launch.launch(1) == 1
