@@ -17,6 +17,8 @@ ADAPTER_SHA256 = "adapter_sha256"
 DATASET_REPORT, DATASET_PAGE = "dataset.json", "dataset.html"
 #: Named for its form: a step of another release takes no other for its own.
 ROW_DIGESTS = "rows.xxh3"
+#: What releases before wrote in its place.
+FORMER_ROW_DIGESTS = "rows.digests"
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,9 @@ has. All numbers are little-endian. A row's own digest, by which the next versio
 XXH3 (64 bits) of its part of the streams but `rows`, each with the one before as its seed.
 
 Earlier releases took the digests of rows in JSON. The row digests that they left beside adapters are still compared
-with, so that a retraining after an upgrade finds the same rows to be the same.
+with, so that a retraining after an upgrade finds the same rows to be the same. A finished dataset of the release before
+stays on its work volume as it is, byte by byte, and gets the digests of today: a tuning that is tried again after an
+upgrade goes on from its last checkpoint, and nothing is fetched again.
 
 ## Limits
 

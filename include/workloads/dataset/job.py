@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from include.contracts.adapter_record import ROW_DIGESTS
+from include.contracts.adapter_record import FORMER_ROW_DIGESTS, ROW_DIGESTS
 from include.contracts.methods import Objective
 from include.workloads.chat import Conversation
 from include.workloads.contract import (
@@ -37,6 +37,7 @@ from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
 from include.workloads.dataset.description import PAGE, PARQUET, REPORT, SAMPLES, describe, read_samples
 from include.workloads.dataset.fetch import Fetcher, sha256_of
+from include.workloads.dataset.former import renewed
 from include.workloads.dataset.languages import Loading
 from include.workloads.dataset.preferences import compared, one_sided
 from include.workloads.dataset.readers import Names, read_parts
@@ -52,6 +53,8 @@ from include.workloads.network import AddressPolicy
 log = logging.getLogger("dataset")
 
 WORK = ".fetch"
+#: What may lie in the output, in the order in which it goes.
+_OURS = (REPORT, PAGE, SAMPLES, PARQUET, ROW_DIGESTS, FORMER_ROW_DIGESTS)
 # Each row costs 16 bytes until the end, and time even where it is dropped.
 MAX_ROWS = 20_000_000
 MAX_UNREAD, SAID_ROWS = 50, 100_000
@@ -121,14 +124,19 @@ def _lock(output: Path) -> Iterator[None]:
 
 
 def _finished(request: Request, fetcher: Fetcher) -> dict[str, Any] | None:
-    """The report of an output that this request would write again, or None."""
+    """The report of an output that this request would write again, or None.
+
+    That of a release before is renewed: a tuning's checkpoints hang on the bytes of train.parquet, so they must stay.
+    """
     try:
         report = json.loads((request.output / REPORT).read_text())
-        parquet = request.output / PARQUET
-        same = report["fingerprint"] == request.fingerprint and report["file_sha256"] == sha256_of(parquet)
+        parquet, known = request.output / PARQUET, (request.fingerprint, request.former_fingerprint)
+        same = report["fingerprint"] in known and report["file_sha256"] == sha256_of(parquet)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return report if same and _unchanged(request, fetcher, report) else None
+    if not same or not _unchanged(request, fetcher, report):
+        return None
+    return report if report["fingerprint"] == request.fingerprint else renewed(request, report)
 
 
 def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bool:
@@ -151,7 +159,7 @@ def _unchanged(request: Request, fetcher: Fetcher, report: dict[str, Any]) -> bo
 
 def _folder_files(request: Request) -> list[SourceFile]:
     folder = request.folder or Path()
-    ours = [request.output / name for name in (PARQUET, REPORT, PAGE, SAMPLES, ROW_DIGESTS)]
+    ours = [request.output / name for name in _OURS]
     return walk(folder, request.limits.max_bytes, str(folder), ours)
 
 
@@ -171,7 +179,7 @@ def _files(request: Request, fetcher: Fetcher, extra: dict[str, Any]) -> Iterabl
 def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
     output, work = request.output, request.output / WORK
     # A failed run must not leave the rows of another request for the tuning to find.
-    for name in (REPORT, PAGE, SAMPLES, PARQUET, ROW_DIGESTS):
+    for name in _OURS:
         (output / name).unlink(missing_ok=True)
     work.mkdir(exist_ok=True)
     temporary = work / PARQUET

@@ -22,6 +22,8 @@ from include.workloads.network import network_policy
 
 # Part of the fingerprint of a finished output: raise it when what is written changes, or how it is known.
 NORMALISER = 3
+#: The last number under which the rows were written with the same values, but known by other digests.
+FORMER_NORMALISER = 2
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
 
@@ -46,8 +48,16 @@ class Request:
     @property
     def fingerprint(self) -> str:
         """Same request, same value; a hash, because URLs may hold signatures."""
+        return self._fingerprint(NORMALISER)
+
+    @property
+    def former_fingerprint(self) -> str:
+        """The fingerprint that the releases before gave this request."""
+        return self._fingerprint(FORMER_NORMALISER)
+
+    def _fingerprint(self, normaliser: int) -> str:
         asked: list[object] = [
-            NORMALISER,
+            normaliser,
             list(self.urls),
             str(self.folder),
             self.image,
