@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.contracts.dataset_digest import digits
 from include.contracts.row_changes import RowChanges
 from include.retraining.versions import ORIGINAL
 
@@ -92,7 +93,7 @@ def trace(found: Iterable[Link], what: str) -> list[Link]:
     :param what: the digest of an adapter or of a dataset (or twelve digits of its beginning), a Workspace's name with
         or without its namespace, or a version.
     """
-    bare = what.removeprefix("sha256:")
+    bare = digits(what)
     every = list(found)
     mine = _with_what_came_of_them(every, [link for link in every if _means(link, what, bare)])
     return sorted(mine, key=lambda link: (not link.serves, link.workspace, link.version))
@@ -111,5 +112,5 @@ def _with_what_came_of_them(every: list[Link], mine: list[Link]) -> list[Link]:
 def _means(link: Link, what: str, bare: str) -> bool:
     if what in (link.workspace, link.workspace.partition("/")[2], link.version):
         return True
-    digests = (link.adapter.removeprefix("sha256:"), link.dataset.removeprefix("sha256:"))
+    digests = (digits(link.adapter), digits(link.dataset))
     return len(bare) >= DIGITS and any(digest.startswith(bare) for digest in digests)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from include.contracts.dataset_digest import digits
 from include.contracts.redaction import redact
 from include.contracts.row_changes import RowChanges
 from include.retraining.versions import State
@@ -78,4 +79,4 @@ def _data(told: object) -> str:
 
 def short(digest: str) -> str:
     """A digest as people compare it, without its algorithm."""
-    return digest.removeprefix("sha256:")[:DIGITS]
+    return digits(digest)[:DIGITS]

@@ -198,7 +198,7 @@ class TestQuickStart:
         stack, run_id = main_job
         result = stack.api.xcom("kaito_tune", run_id, "fetch_dataset")
         assert result["rows"] == 24
-        assert result["digest"].startswith("sha256:")
+        assert result["digest"].startswith("sha256+columns:")
 
     def test_the_note_of_the_run_says_its_outcome(self, main_job: tuple[Stack, str]) -> None:
         stack, run_id = main_job

@@ -9,7 +9,8 @@ same however the rows came: in which blocks, files or formats. Each column of th
   bytes, or the value of what is no text.
 * `COLUMN.FIELD`: the bytes of all texts of a field, in UTF-8, one after the other.
 
-The dataset's digest is the SHA-256 of the streams' list, a line each: name, a space, its SHA-256. A row's digest has
+The dataset's digest is the SHA-256 of the streams' list, a line each: name, a space, its SHA-256; it begins with its
+form (`include.contracts.dataset_digest`). A row's digest has
 8 bytes: XXH3 (64 bits) of the row's part of each stream, except `rows` and those of which it has nothing, in their
 order, where each is begun with the one before it as its seed.
 """
@@ -26,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from include.contracts import dataset_digest
 from include.workloads.dataset.usable_rows import strings_of
 
 _FIELDS, _PLACE_BITS = 32, 56
@@ -61,7 +63,7 @@ class Digests:
     def dataset(self) -> str:
         """The digest of all of them."""
         told = "".join(f"{name} {found.hexdigest()}\n" for name, found in sorted(self._streams.items()))
-        return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
+        return dataset_digest.written(hashlib.sha256(told.encode()).hexdigest())
 
 
 #: A stream: its name, its bytes, and where each row's part begins, with the end of the last.

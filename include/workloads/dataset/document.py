@@ -158,17 +158,21 @@ the check digit of a card.
 ## The digest
 
 `digest` names the normalised rows in their order: the same rows give the same digest from any file or format, however
-many files they came in. It is the SHA-256 of a list with a line for each stream of bytes (its name, a space, its
-SHA-256), sorted by name. `COLUMN.FIELD` (`messages.content`) has the bytes of all texts one after the other;
-`COLUMN.cells` a number of 8 bytes for each value that is not null: in the highest byte the place of its column times 32
-plus that of its field, in the others the text's length in bytes or the value; `COLUMN.rows` how many of these each row
-has. All numbers are little-endian. A row's own digest, by which the next version is [compared](retraining.md), is the
-XXH3 (64 bits) of its part of the streams but `rows`, each with the one before as its seed.
+many files they came in. After its form, `sha256+columns:`, it is the SHA-256 of a list with a line for each stream of
+bytes (its name, a space, its SHA-256), sorted by name. `COLUMN.FIELD` (`messages.content`) has the bytes of all texts
+one after the other; `COLUMN.cells` a number of 8 bytes for each value that is not null: in the highest byte the place
+of its column times 32 plus that of its field, in the others the text's length in bytes or the value; `COLUMN.rows` how
+many of these each row has. All numbers are little-endian. A row's own digest, by which the next version is
+[compared](retraining.md), is the XXH3 (64 bits) of its part of the streams but `rows`, each with the one before as its
+seed.
 
-Earlier releases took the digests of rows in JSON. The row digests that they left beside adapters are still compared
-with, so that a retraining after an upgrade finds the same rows to be the same. A finished dataset of the release before
-stays on its work volume as it is, byte by byte, and gets the digests of today: a tuning that is tried again after an
-upgrade goes on from its last checkpoint, and nothing is fetched again.
+Earlier releases took the digests of rows in JSON (`sha256:`). The row digests that they left beside adapters are still
+compared with, so that a retraining after an upgrade finds the same rows to be the same. Where those cannot be had,
+since the adapter has none or they are gone from the registry, the two digests tell nothing: unless `minimumChange` asks
+for more, the first retraining after the upgrade trains, if its server does not say that nothing has changed.
+
+A finished dataset of the release before stays on its work volume as it is, byte by byte, and gets the digests of today:
+a tuning that is tried again after an upgrade goes on from its last checkpoint, and nothing is fetched again.
 
 ## Limits
 

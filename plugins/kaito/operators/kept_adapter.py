@@ -13,6 +13,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.catalog import load_catalog
+from include.contracts.dataset_digest import comparable
 from include.contracts.results import DatasetResult, TuningResult
 from include.planning import Plan
 from include.workspace import Fault
@@ -116,9 +117,17 @@ def other_data(cluster: KaitoClusterHook, document: Mapping[str, Any], result: D
     before = known.dataset.get("digest") if known else None
     if known is None or before == result.digest:
         return ""
+    other = f"{names.RERUN} another value than exact to train on these"
+    same_number = known.dataset.get("rows") == result.rows
+    if before and result.digest and same_number and not comparable(str(before), result.digest):
+        return (
+            f"{names.RERUN}: exact cannot be kept: run {known.run} recorded the dataset's digest ({before}) in the "
+            f"form of another release, which cannot be compared with {result.digest}. The data may well be the same: "
+            f"give {other}."
+        )
     return (
         f"{names.RERUN}: exact cannot be kept: the dataset's digest is {result.digest} and was {before} in run "
-        f"{known.run}. Give the data of then, or {names.RERUN} another value than exact to train on these."
+        f"{known.run}. Give the data of then, or {other}."
     )
 
 

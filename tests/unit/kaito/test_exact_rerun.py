@@ -91,3 +91,15 @@ def test_other_data_ends_the_run_before_a_machine_is_asked_for(
     with pytest.raises(AirflowFailException, match="digest is sha256:e and was sha256:d in run first"):
         fetch.finished(run, DatasetResult(digest="sha256:e", rows=8))
     assert "exact cannot be kept" in cluster.condition(NAME, "DatasetReady")["message"]
+
+
+def test_a_digest_in_the_form_of_an_earlier_release_is_not_called_other_data(
+    cluster: FakeCluster, trained: KeptAdapter
+) -> None:
+    document = asked(cluster, replace(trained, dataset={"digest": "sha256:d", "rows": 8}))
+    now = DatasetResult(digest="sha256+columns:e", rows=8)
+    told = kept_adapter.other_data(cluster, document, now)  # type: ignore[arg-type]
+    assert "run first recorded the dataset's digest (sha256:d) in the form of another release" in told
+    assert "Give the data of then" not in told
+    more = DatasetResult(digest="sha256+columns:e", rows=9)
+    assert "Give the data of then" in kept_adapter.other_data(cluster, document, more)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from include.cli.main import main
 from include.retraining.lineage import links, trace
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
-ROWS = f"sha256:{'d' * 64}"
+ROWS = f"sha256+columns:{'d' * 64}"
 
 
 def workspace(name: str, served: str, **retrain: Any) -> dict[str, Any]:

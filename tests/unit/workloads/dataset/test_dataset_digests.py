@@ -70,7 +70,7 @@ def plain(kind: Kind, rows: Sequence[dict[str, Any]]) -> tuple[str, list[int]]:
                     seed = xxhash.xxh3_64_intdigest(part, seed)
         digests.append(seed)
     told = "".join(f"{name} {hashlib.sha256(part).hexdigest()}\n" for name, part in sorted(streams.items()))
-    return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}", digests
+    return f"sha256+columns:{hashlib.sha256(told.encode()).hexdigest()}", digests
 
 
 @given(st.data(), KINDS)
@@ -114,5 +114,5 @@ def test_they_stay_what_they_are() -> None:
     """Beside adapters lie such digests: a change of their form needs another name, and the former one is still read."""
     rows = [{"messages": message("What is a pod?", "\u00e9\u4f60"), "tools": None}]
     found = digests(Kind.MESSAGES, rows)
-    assert found.dataset == "sha256:ee729572b44ebf973a929d9168331a799876727badb01eeb768f260e61be66bc"
+    assert found.dataset == "sha256+columns:ee729572b44ebf973a929d9168331a799876727badb01eeb768f260e61be66bc"
     assert [hex(one) for one in found.rows] == ["0xaaec10a203bddfa0"]
