@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from include.contracts.dataset_digest import comparable, digits
 from include.contracts.row_changes import RowChanges
 
 
@@ -119,6 +120,10 @@ def change(
         return Change(True, f"{now.rows} rows, and nothing is known of an earlier training", True)
     if before.digest == now.digest:
         return Change(False, f"the same {now.rows} rows as before (digest {_short(now.digest)})", False)
+    if moved is None and not comparable(before.digest, now.digest) and not (rows or share):
+        # Rows may have changed under the same number of them: what is not trained on now would never be.
+        why = f"the digest of the {before.rows} rows before is of an earlier release and cannot be compared"
+        return Change(True, f"{now.rows} rows, and {why}", True)
     by = moved.added + moved.removed if moved else abs(now.rows - before.rows)
     told = f"{before.rows} rows have become {now.rows} ({moved or 'which ones is not known'})"
     if moved and not by:
@@ -131,7 +136,7 @@ def change(
 
 
 def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
+    return digits(digest)[:12]
 
 
 def next_look(checked: datetime | None, every: timedelta, now: datetime) -> datetime:

@@ -106,6 +106,16 @@ def test_rows_that_are_known_one_by_one_count_where_their_number_says_nothing(
     assert why in found.why
 
 
+@pytest.mark.parametrize("rows", [100, 104])
+def test_a_digest_of_an_earlier_release_tells_nothing_of_the_rows(rows: int) -> None:
+    before, now = Rows("sha256:a", 100), Rows("sha256+columns:b", rows)
+    found = change(before, now)
+    assert found.worth, "an edit of a row must not be passed over for good"
+    assert f"{rows} rows, and the digest of the 100 rows before is of an earlier release" in found.why
+    assert not change(before, now, RowChanges(0, 0)).worth, "the rows' own digests tell"
+    assert not change(before, now, rows=5).worth
+
+
 def test_changed_rows_are_known_only_both_ways() -> None:
     assert RowChanges.of(0, 0) == RowChanges(0, 0)
     assert RowChanges.of(None, 3) is None
