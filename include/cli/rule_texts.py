@@ -137,7 +137,7 @@ SENTENCES: Mapping[str, str] = {
     "F31": "The namespace is one in which Workspaces may run: the setting [kaito] allowed_namespaces.",
     "F32": "A pod template keeps the Pod Security Standards' profile that [kaito] template_policy names (baseline by "
     "default), and takes no service account, token or node of its own.",
-    "F62": "A pod template or a volumeSource has fields and types of Kubernetes 1.36; containers have name and image.",
+    "F62": "A pod template or a volumeSource has the types of Kubernetes 1.36; containers have name and image.",
     "F33": "A volumeSource is a persistentVolumeClaim, a configMap (to read from), an emptyDir, or a kind that the "
     "setting [kaito] allowed_volume_sources names.",
     "F41": "Annotation kaito.sh/api-key is none or a Secret's name; a public service (kaito.sh/enablelb) has a key.",

@@ -18,6 +18,7 @@ from include.planning import Plan
 from include.workspace import Workspace, parse_workspace
 from include.workspace.api import names
 from include.workspace.api.selector import node_labels
+from include.workspace.validation.pod_fields import known_volume_source
 
 Manifest = dict[str, Any]
 
@@ -270,8 +271,8 @@ def _registry_secrets(secrets: Sequence[str]) -> Manifest:
 
 
 def unnamed(volume_source: Mapping[str, Any]) -> Manifest:
-    """A volume source as its author wrote it; a `name` in it would rename our volume."""
-    return {key: value for key, value in volume_source.items() if key != "name"}
+    """A volume source as its author wrote it and Kubernetes knows it; a `name` in it would rename our volume."""
+    return {key: value for key, value in known_volume_source(volume_source).items() if key != "name"}
 
 
 def shared_memory(plan: Plan) -> Manifest:

@@ -21,6 +21,7 @@ from include.planning import Plan
 from include.workspace import Workspace
 from include.workspace.api import access, names
 from include.workspace.api.dialect import V1ALPHA1
+from include.workspace.validation.pod_fields import known_template
 
 TORCH_PORT = 29500
 POD_NAME = "statefulset.kubernetes.io/pod-name"
@@ -156,8 +157,8 @@ def _pod_template(
 
 
 def _from_template(ws: Workspace, plan: Plan, settings: ManifestSettings, run_id: str) -> Manifest:
-    """The user's pod template as it is, with our labels and placement added (kaito-api.md#pod-templates)."""
-    template: Manifest = copy.deepcopy(dict((ws.inference and ws.inference.template) or {}))
+    """The user's pod template as Kubernetes knows it, with our labels and placement (kaito-api.md#pod-templates)."""
+    template: Manifest = copy.deepcopy(known_template((ws.inference and ws.inference.template) or {}))
     # What a rule lets through may still ask for the cluster's own default: a token of its API in every container.
     template.setdefault("spec", {}).setdefault("automountServiceAccountToken", False)
     meta = template.setdefault("metadata", {})

@@ -5,10 +5,12 @@ KAITO writes some of these into its controller's log, where nobody reads them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from include.catalog import Catalog
 from include.contracts.faults import HINTS, NAME_LENGTH, Hints
 from include.workspace.api import names
-from include.workspace.api.models import Workspace
+from include.workspace.api.models import DataDestination, DataSource, Workspace
 from include.workspace.api.selector import asked_labels
 from include.workspace.validation.rules.context import Context, Policy
 
@@ -66,7 +68,7 @@ KNOWN_ANNOTATIONS = frozenset(
 def notices(ws: Workspace, catalog: Catalog) -> list[str]:
     """Sentences about parts of a Workspace that have no effect or a surprising one."""
     context = Context(ws, catalog, Policy())
-    return [*_ignored(ws), *_preset(context), *_annotations(ws), *_odd_values(context)]
+    return [*_ignored(ws), *_preset(context), *_annotations(ws), *_odd_values(context), *_unknown_fields(ws)]
 
 
 def _ignored(ws: Workspace) -> list[str]:
@@ -122,6 +124,29 @@ def _annotations(ws: Workspace) -> list[str]:
             f"{len(unknown) - HINTS} more annotations of kaito.sh/ are not known and have no effect."
         )
     return found
+
+
+def _unknown_fields(ws: Workspace) -> list[str]:
+    """Fields of a pod template and of volumes that Kubernetes does not know; KAITO drops them without a word."""
+    parts: list[tuple[str, str, Mapping[str, object]]] = []
+    if ws.inference and ws.inference.template is not None:
+        parts.append(("inference.template", "PodTemplateSpec", ws.inference.template))
+    sources: list[tuple[str, DataSource | DataDestination | None]] = [
+        (f"inference.adapters[{index}].source", adapter.source)
+        for index, adapter in enumerate((ws.inference and ws.inference.adapters) or ())
+    ]
+    if ws.tuning:
+        sources += [("tuning.input", ws.tuning.input), ("tuning.output", ws.tuning.output)]
+    parts += [
+        (f"{path}.volumeSource", "Volume", one.volume_source)
+        for path, one in sources
+        if one is not None and one.volume_source is not None
+    ]
+    if not parts:
+        return []
+    from include.workspace.validation import pod_fields
+
+    return pod_fields.notices(parts)
 
 
 def _odd_values(context: Context) -> list[str]:

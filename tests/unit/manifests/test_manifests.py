@@ -636,8 +636,10 @@ def test_a_pod_template_is_used_as_it_is_with_our_placement() -> None:
             "tolerations": [{"key": "z", "operator": "Exists"}],
         },
     }
-    workspace = parse_workspace({**SERVE, "inference": {"template": template}})
+    written = {**template, "sepc": {}}  # a server-side apply would refuse the whole for such a field
+    workspace = parse_workspace({**SERVE, "inference": {"template": written}})
     made = manifests.stateful_set(workspace, plan(workspace, CATALOG), SETTINGS, RUN)["spec"]["template"]
+    assert set(made) == {"metadata", "spec"}
     assert made["spec"]["containers"] == template["spec"]["containers"]
     assert made["metadata"]["labels"]["mine"] == "1"
     assert made["spec"]["automountServiceAccountToken"] is False, (
