@@ -11,13 +11,14 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from include.contracts import weight_init
 from include.workloads import contract
@@ -29,6 +30,9 @@ log = logging.getLogger("workload")
 FOLDER, MARK = "beginning", "of.json"
 #: What rounding to 4 bits changes of a weight is a tenth; what is further off is another layer's weight.
 _ROUNDED = 0.3
+#: What a number format of 16 bits changes of a weight is less.
+_FORMAT = 0.02
+WAIT_SECONDS = 0.5
 
 
 class Beginning:
@@ -60,26 +64,31 @@ class Beginning:
         """Whether the adapter begins with such values at all."""
         return bool(self._init)
 
-    def settle(self, model: Any, seed: int, chief: bool, wait: Callable[[], None]) -> None:
+    def settle(self, model: Any, seed: int, rank: int = 0, processes: int = 1) -> None:
         """Give an untrained adapter its first values, and take them out of the base weights where PiSSA says so.
+
+        The processes share the layers, and each layer is kept as soon as it is computed: of a large model all of them
+        take longer than processes wait for each other, and than a spot machine may live.
 
         :param model: the PeftModel before its first step, in all processes.
         :param seed: of the randomised decomposition.
-        :param chief: whether this process computes them; the others read them after `wait`.
+        :param rank: of this process; the first puts together what all have computed.
         :raises UserConfigError: a layer's weights cannot be found, or it has none to decompose.
         :raises TryAgain: after SIGTERM.
         """
         if not self.asked:
             return
         layers = adapted_layers(model, self._lora)
-        if chief and not self._is_kept():
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                self._compute(layers)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            model.save_pretrained(self.folder, save_embedding_layers=False)
-            contract.atomic_write(self.folder / MARK, json.dumps({"identity": self._identity}).encode())
-        wait()
+        if not self._is_kept():
+            for index, (name, layer) in enumerate(layers):
+                if index % processes == rank and not self._part(index).exists():
+                    self._stop_if_asked(index, len(layers))
+                    self._keep_part(index, name, layer, seed + index)
+            if rank == 0:
+                self._put_together(model, layers)
+        while not self._is_kept():
+            self._stop_if_asked(len(layers), len(layers))
+            time.sleep(WAIT_SECONDS)
         self._read(model)
         if self._init in weight_init.PISSA:
             for name, layer in layers:
@@ -121,26 +130,57 @@ class Beginning:
 
         set_peft_model_state_dict(model, load_file(self.folder / "adapter_model.safetensors"))
 
-    def _compute(self, layers: list[tuple[str, Any]]) -> None:
-        for done, (name, layer) in enumerate(layers):
-            if contract.stop_requested():
-                raise TryAgain(f"Stopped while the adapter was begun, after {done} of {len(layers)} layers.")
-            if done % 20 == 0:
-                log.info("The adapter's first values (%s): %d of %d layers.", self._init, done, len(layers))
-            weight = self._original(name, layer)
-            if self._init == weight_init.LOFTQ:
-                weight = weight - _as_it_is(layer)
-            a, b = _decomposed(weight, layer.r["default"], self._init)
-            root = math.sqrt(layer.scaling["default"])
-            layer.lora_A["default"].weight.data = (a / root).contiguous()
-            layer.lora_B["default"].weight.data = (b / root).contiguous()
+    def _part(self, index: int) -> Path:
+        """The file of one layer's values. Those of another training, whose identity differs, are none of these."""
+        return self.folder.with_name(f"{FOLDER}.parts") / self._identity[:32] / f"{index}.safetensors"
+
+    def _stop_if_asked(self, done: int, layers: int) -> None:
+        if contract.stop_requested():
+            raise TryAgain(f"Stopped while the adapter was begun, after {done} of {layers} layers.")
+        if done % 20 == 0 and done < layers:
+            log.info("The adapter's first values (%s): %d of %d layers.", self._init, done, layers)
+
+    def _keep_part(self, index: int, name: str, layer: Any, seed: int) -> None:
+        weight = self._original(name, layer)
+        a, b = (layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data)
+        if self._init != weight_init.LOFTQ or self._is_rounded(layer, weight):
+            what = weight if self._init in weight_init.PISSA else weight - _as_it_is(layer)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                found = _decomposed(what, layer.r["default"], self._init)
+            a, b = (one / math.sqrt(layer.scaling["default"]) for one in found)
+        path = self._part(index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"a": a.contiguous(), "b": b.contiguous()}, path.with_suffix(".new"))
+        path.with_suffix(".new").rename(path)
+
+    def _put_together(self, model: Any, layers: list[tuple[str, Any]]) -> None:
+        """The whole beginning, from the parts of all processes."""
+        for index, (_, layer) in enumerate(layers):
+            while not self._part(index).exists():
+                self._stop_if_asked(len(layers), len(layers))
+                time.sleep(WAIT_SECONDS)
+            found = load_file(self._part(index))
+            layer.lora_A["default"].weight.data.copy_(found["a"])
+            layer.lora_B["default"].weight.data.copy_(found["b"])
+        shutil.rmtree(self.folder, ignore_errors=True)
+        model.save_pretrained(self.folder, save_embedding_layers=False)
+        contract.atomic_write(self.folder / MARK, json.dumps({"identity": self._identity}).encode())
+        shutil.rmtree(self._part(0).parents[1], ignore_errors=True)
+
+    def _is_rounded(self, layer: Any, original: torch.Tensor) -> bool:
+        """Whether a quantised model has this layer in 4 bits: the output head and some others it leaves as they are."""
+        if not self._rounding:
+            return False
+        return float((original - _as_it_is(layer)).norm() / original.norm()) > _FORMAT
 
     def _take_out(self, name: str, layer: Any) -> None:
         """PiSSA: the base weight is what the adapter has not; a quantised one is rounded anew."""
         a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
-        rest = self._original(name, layer) - layer.scaling["default"] * (b @ a)
+        original = self._original(name, layer)
+        rest = original - layer.scaling["default"] * (b @ a)
         base = layer.get_base_layer()
-        if not self._rounding:
+        if not self._is_rounded(layer, original):
             base.weight.data = _turned(rest, layer.fan_in_fan_out).to(base.weight.dtype).contiguous()
             return
         from bitsandbytes.functional import dequantize_4bit

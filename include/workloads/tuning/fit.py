@@ -103,8 +103,8 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     job.beginning.settle(
         accelerator.unwrap_model(trainer.model),
         trainer.args.seed,
-        trainer.is_world_process_zero(),
-        accelerator.wait_for_everyone,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
     if trainer.is_world_process_zero():

@@ -19,7 +19,7 @@ from include.workloads.contract import UserConfigError
 log = logging.getLogger("dataset")
 
 #: Without one of these the adapter goes to the layers of the preset, which are right.
-CHOOSING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+CHOOSING = ("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern")
 _ALL_LINEAR = "all-linear"
 _PREFIX = "base_model.model."
 
@@ -70,6 +70,7 @@ def adapted_layers(model: Any, lora: Mapping[str, Any]) -> list[tuple[str, Any]]
     :raises UserConfigError: one is no linear layer, which PiSSA, LoftQ and DoRA are computed for alone.
     """
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
 
     found = [
         (name.removeprefix(_PREFIX), layer)
@@ -78,7 +79,8 @@ def adapted_layers(model: Any, lora: Mapping[str, Any]) -> list[tuple[str, Any]]
     ]
     key = weight_init.needs_whole_weights(lora)
     for name, layer in found if key else ():
-        if not layer.lora_A or getattr(layer.get_base_layer().weight, "ndim", 0) != 2:
+        weight = getattr(layer.get_base_layer(), "weight", None)
+        if isinstance(layer, ParamWrapper) or not layer.lora_A or getattr(weight, "ndim", 0) != 2:
             raise UserConfigError(
                 f"LoraConfig.{key} is {lora[key]}, which is for linear layers only, and {name} is none: leave it "
                 "out of target_modules."

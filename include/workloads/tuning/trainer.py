@@ -225,6 +225,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._report(state)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        # The checkpoint of this step lacks the evaluation, unless one is written after it.
+        self._saved_step = -1
         if not math.isfinite(float((metrics or {}).get("eval_loss", 0.0))):
             raise UserConfigError(
                 f"The loss on the held-out rows is not a number after step {state.global_step}: set "
@@ -247,7 +249,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """A stop waits for no more pieces of an update, of which a long one outlasts the pod's grace."""
         if _any_rank(contract.stop_requested()):
             self.stopped = self._within = control.should_training_stop = True
-            if self.trainer is not None and state.global_step > self._saved_step:
+            if self.trainer is not None and state.global_step > max(self._saved_step, 0):
                 self.trainer.save_last_update()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

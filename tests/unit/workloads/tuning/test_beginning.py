@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from include.workloads import contract
 from include.workloads.adapter.check import check_adapter
 from include.workloads.contract import TryAgain, UserConfigError
 from include.workloads.hardware import Hardware, Precision
+from include.workloads.tuning import beginning
 from include.workloads.tuning import model as models
 from include.workloads.tuning.beginning import FOLDER, Beginning
 from include.workloads.tuning.standin import make_standin
@@ -69,7 +71,7 @@ def begin(
 ) -> Beginning:
     rounding = models.rounding({"load_in_4bit": True}, FULL) if files else None
     made = Beginning(output, identity, lora, files, rounding)
-    made.settle(model, seed, True, lambda: None)
+    made.settle(model, seed)
     return made
 
 
@@ -81,12 +83,12 @@ def train(model: Any, far: float = 0.02) -> None:
                 parameter += far * torch.randn_like(parameter)
 
 
-def publish(model: Any, beginning: Beginning, folder: Path) -> dict[str, Any]:
+def publish(model: Any, made: Beginning, folder: Path) -> dict[str, Any]:
     model.save_pretrained(folder, save_embedding_layers=False)
-    config = beginning.converted(json.loads((folder / "adapter_config.json").read_text()))
+    config = made.converted(json.loads((folder / "adapter_config.json").read_text()))
     (folder / "adapter_config.json").write_text(json.dumps(config))
     file = folder / "adapter_model.safetensors"
-    save_file(beginning.difference(load_file(file)), file)
+    save_file(made.difference(load_file(file)), file)
     return config
 
 
@@ -105,14 +107,14 @@ def test_the_published_adapter_is_the_trained_model_on_the_untouched_base(
 ) -> None:
     lora = {**PISSA, **more}
     model, before = adapted(base(weights), lora), logits(base(weights))
-    beginning = begin(tmp_path, lora, model)
+    made = begin(tmp_path, lora, model)
     assert torch.allclose(logits(model), before, atol=2e-4), "untrained, it says what the base says"
     kept = (tmp_path / FOLDER / "adapter_model.safetensors").read_bytes()
     train(model)
     trained = logits(model)
     assert not torch.allclose(trained, before, atol=0.05)
     published = tmp_path / "adapter"
-    config = publish(model, beginning, published)
+    config = publish(model, made, published)
     assert config["r"] == 2 * lora["r"]
     assert config["init_lora_weights"] is True
     assert (tmp_path / FOLDER / "adapter_model.safetensors").read_bytes() == kept
@@ -126,11 +128,9 @@ def test_all_processes_and_attempts_of_a_training_begin_with_the_same_values(
 ) -> None:
     first = adapted(base(weights), PISSA)
     begin(tmp_path, PISSA, first)
-    for chief in (True, False):
+    for rank in (0, 1):
         other = adapted(base(weights), PISSA)
-        Beginning(tmp_path, "me", PISSA).settle(
-            other, 7, chief, lambda: None
-        )  # another seed: nothing is drawn
+        Beginning(tmp_path, "me", PISSA).settle(other, 7, rank, 2)  # another seed: nothing is drawn
         mine, its = first.state_dict(), other.state_dict()
         assert all(torch.equal(mine[name], its[name]) for name in mine)
     anew = adapted(base(weights), PISSA)
@@ -138,9 +138,75 @@ def test_all_processes_and_attempts_of_a_training_begin_with_the_same_values(
     assert any(not torch.equal(one, anew.state_dict()[name]) for name, one in first.state_dict().items())
 
 
+def test_processes_share_the_layers_and_come_to_what_one_comes_to(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One alone computed all, and the others stood at a barrier that gives up after half an hour."""
+    monkeypatch.setattr(beginning, "WAIT_SECONDS", 0.01)
+    alone = adapted(base(weights), PISSA)
+    begin(tmp_path / "alone", PISSA, alone)
+    together = [adapted(base(weights), PISSA) for _ in range(3)]
+    computed: list[list[int]] = [[], [], []]
+    decompose = Beginning._keep_part
+
+    def counting(self: Beginning, index: int, *others: Any) -> None:
+        computed[index % 3].append(index)
+        decompose(self, index, *others)
+
+    monkeypatch.setattr(Beginning, "_keep_part", counting)
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(Beginning(tmp_path / "out", "me", PISSA).settle, model, 0, rank, 3)
+            for rank, model in enumerate(together)
+        ]
+        for run in runs:
+            run.result(60)
+    assert [len(one) for one in computed] == [2, 1, 1]
+    for model in together:
+        assert all(torch.equal(one, model.state_dict()[name]) for name, one in alone.state_dict().items())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [FOLDER]
+
+
+def test_what_a_stopped_attempt_has_computed_is_not_computed_again(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False, False, True])
+    monkeypatch.setattr(contract, "stop_requested", lambda: next(asked, False))
+    with pytest.raises(TryAgain, match="after 2 of 4 layers"):
+        begin(tmp_path, PISSA, adapted(base(weights), PISSA))
+    found: list[int] = []
+    decompose = beginning._decomposed
+
+    def counting(*of: Any) -> Any:
+        found.append(1)
+        return decompose(*of)
+
+    monkeypatch.setattr(beginning, "_decomposed", counting)
+    begin(tmp_path, PISSA, adapted(base(weights), PISSA))
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("decoded", [True, False], ids=["decoded", "in 4 bits"])
+@pytest.mark.parametrize("init", ["pissa", "loftq"])
+def test_a_layer_that_is_not_rounded_is_left_whole_and_learns(
+    init: str, decoded: bool, weights: Path, tmp_path: Path
+) -> None:
+    """Of the output head nothing is rounded away: LoftQ gave it an adapter of zeros, which never learns."""
+    lora = {**LORA, "init_lora_weights": init, "target_modules": ["o_proj", "lm_head"]}
+    model = adapted(rounded(weights, decoded=decoded), lora)
+    begin(tmp_path, lora, model, weights)
+    head = model.base_model.model.lm_head
+    a, b = head.lora_A["default"].weight, head.lora_B["default"].weight
+    assert a.abs().sum() > 0
+    if init == "pissa":
+        whole = head.get_base_layer().weight + head.scaling["default"] * (b @ a)
+        assert torch.allclose(whole, base(weights).lm_head.weight, atol=1e-5)
+    else:
+        assert b.abs().sum() == 0
+
+
 def test_a_plain_adapter_keeps_nothing(tmp_path: Path) -> None:
-    beginning = begin(tmp_path / "plain", LORA, None)
-    assert not beginning.asked
+    assert not begin(tmp_path / "plain", LORA, None).asked
     assert not (tmp_path / "plain").exists()
 
 
@@ -168,14 +234,14 @@ def test_a_quantised_model_begins_nearer_to_the_published_one(
     usual = adapted(rounded(weights, decoded=decoded), {**LORA, "r": 32})
     model = adapted(rounded(weights, decoded=decoded), lora)
     before = logits(model) if init == "loftq" else None
-    beginning = begin(tmp_path, lora, model, weights)
+    made = begin(tmp_path, lora, model, weights)
     with torch.no_grad():
         near, far = _off(model, base(weights)), _off(usual, base(weights))
     assert near < (0.75 if init == "loftq" else 0.97) * far
     assert before is None or not torch.equal(logits(model), before)
     train(model, 0.1)
     trained = logits(model)
-    publish(model, beginning, tmp_path / "adapter")
+    publish(model, made, tmp_path / "adapter")
     served = logits(PeftModel.from_pretrained(base(weights), tmp_path / "adapter"))
     plain = logits(base(weights))
     told = float((served - trained).norm() / (trained - plain).norm())
