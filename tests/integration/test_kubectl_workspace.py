@@ -88,7 +88,7 @@ def test_describe_tells_the_story_in_order(reconciled_stack: ReconciledStack, li
         "NodesReady",
         "WorkspaceTuningJobStatusStarted",
         "AdapterPushed",
-        "workspaceSucceeded",
+        " Succeeded ",
     ]
     order = [next((i for i, line in enumerate(told) if word in line), None) for word in story]
     assert None not in order, text
