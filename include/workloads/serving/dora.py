@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import transpose
 from torch import nn
 
 from include.workloads.serving.packed import PackedLinear, PackedPart
@@ -74,8 +75,7 @@ class Gains:
 
     def _add(self, layer: Any, name: str, magnitude: torch.Tensor, strength: float) -> None:
         a, b = layer.lora_A[name].weight.data, layer.lora_B[name].weight.data
-        base = dense(layer.get_base_layer()).float().to(b.device)
-        base = base.T if layer.fan_in_fan_out else base
+        base = transpose(dense(layer.get_base_layer()).float().to(b.device), layer.fan_in_fan_out)
         if len(magnitude) != len(b):
             raise ValueError(f"{MAGNITUDE} has {len(magnitude)} values for {len(b)} outputs")
         norm = torch.linalg.norm(base + layer.scaling[name] * (b.float() @ a.float()), dim=1)

@@ -13,10 +13,13 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.integrations import dequantize_module_weight
+from peft.utils.other import transpose
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -43,7 +46,7 @@ class Beginning:
     :param lora: the recipe's LoraConfig.
     :param weights: the base model's files, where the weights are that a quantised model has no more; None where the
         model has them itself.
-    :param rounding: for `Params4bit`, of a model in 4 bits.
+    :param rounding: what `Params4bit` is told, of a model in 4 bits.
     """
 
     def __init__(
@@ -56,8 +59,7 @@ class Beginning:
     ) -> None:
         self.folder, self._identity = output / FOLDER, identity
         self._lora, self._init = lora, weight_init.asked(lora)
-        self._files = _files_by_tensor(weights) if weights and self._init else None
-        self._rounding = rounding or {}
+        self._weights, self._rounding = weights, rounding or {}
 
     @property
     def asked(self) -> bool:
@@ -141,10 +143,11 @@ class Beginning:
             log.info("The adapter's first values (%s): %d of %d layers.", self._init, done, layers)
 
     def _keep_part(self, index: int, name: str, layer: Any, seed: int) -> None:
-        weight = self._original(name, layer)
+        now = _as_it_is(layer)
+        original = self._original(name, now)
         a, b = (layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data)
-        if self._init != weight_init.LOFTQ or self._is_rounded(layer, weight):
-            what = weight if self._init in weight_init.PISSA else weight - _as_it_is(layer)
+        if self._init != weight_init.LOFTQ or _is_rounded(original, now):
+            what = original if self._init in weight_init.PISSA else original - now
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 found = _decomposed(what, layer.r["default"], self._init)
@@ -168,41 +171,45 @@ class Beginning:
         contract.atomic_write(self.folder / MARK, json.dumps({"identity": self._identity}).encode())
         shutil.rmtree(self._part(0).parents[1], ignore_errors=True)
 
-    def _is_rounded(self, layer: Any, original: torch.Tensor) -> bool:
-        """Whether a quantised model has this layer in 4 bits: the output head and some others it leaves as they are."""
-        if not self._rounding:
-            return False
-        return float((original - _as_it_is(layer)).norm() / original.norm()) > _FORMAT
-
     def _take_out(self, name: str, layer: Any) -> None:
         """PiSSA: the base weight is what the adapter has not; a quantised one is rounded anew."""
         a, b = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
-        original = self._original(name, layer)
+        now = _as_it_is(layer)
+        original = self._original(name, now)
         rest = original - layer.scaling["default"] * (b @ a)
         base = layer.get_base_layer()
-        if not self._is_rounded(layer, original):
-            base.weight.data = _turned(rest, layer.fan_in_fan_out).to(base.weight.dtype).contiguous()
+        if not _is_rounded(original, now):
+            base.weight.data = transpose(rest, layer.fan_in_fan_out).to(base.weight.dtype).contiguous()
             return
         from bitsandbytes.functional import dequantize_4bit
         from bitsandbytes.nn import Params4bit
 
-        dtype = self._rounding["dtype"]
-        options = {key: value for key, value in self._rounding.items() if key != "dtype"}
-        rounded = Params4bit(rest.to(dtype).cpu(), requires_grad=False, **options).to(rest.device)
+        before = getattr(base.weight, "quant_state", base.weight)  # who knows the number format
+        rounded = Params4bit(rest.to(before.dtype).cpu(), requires_grad=False, **self._rounding).to(
+            rest.device
+        )
         if isinstance(base.weight, Params4bit):
             base.weight = rounded
             base.quant_state = rounded.quant_state
         else:  # kept decoded, on a CPU
             base.weight.data = dequantize_4bit(rounded.data, rounded.quant_state).to(base.weight.dtype)
 
-    def _original(self, name: str, layer: Any) -> torch.Tensor:
-        """A layer's weight as the model was published, out x in, float32."""
-        now = _as_it_is(layer)
-        if self._files is None:
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        """The base model's files by what they hold."""
+        found: dict[str, Path] = {}
+        for path in sorted(self._weights.glob("*.safetensors")) if self._weights else ():
+            with safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        return found
+
+    def _original(self, name: str, now: torch.Tensor) -> torch.Tensor:
+        """A layer's weight as the model was published, out x in, float32; `now` is what it computes with."""
+        if self._weights is None:
             return now
         found = [one.to(now.device) for one in _stored(self._files, name)]
         found = [turned for one in found for turned in (one, one.T) if turned.shape == now.shape]
-        off = [float((one - now).norm() / one.norm()) for one in found]
+        off = [_distance(one, now) for one in found]
         if not off or min(off) > _ROUNDED:
             raise UserConfigError(
                 f"LoraConfig.init_lora_weights is {self._init}, which needs the weights of {name} as they were before "
@@ -211,16 +218,20 @@ class Beginning:
         return found[off.index(min(off))]
 
 
-def _turned(weight: torch.Tensor, turned: bool) -> torch.Tensor:
-    return weight.T if turned else weight
-
-
 def _as_it_is(layer: Any) -> torch.Tensor:
     """The weight that a layer computes with, decoded, out x in, float32."""
-    from peft.utils.integrations import dequantize_module_weight
-
     weight = dequantize_module_weight(layer.get_base_layer()).detach().float()
-    return _turned(weight, bool(layer.fan_in_fan_out))
+    found: torch.Tensor = transpose(weight, layer.fan_in_fan_out)
+    return found
+
+
+def _distance(original: torch.Tensor, now: torch.Tensor) -> float:
+    return float((original - now).norm() / original.norm())
+
+
+def _is_rounded(original: torch.Tensor, now: torch.Tensor) -> bool:
+    """Whether a layer is in 4 bits: of a quantised model, the output head and some others stay as they are."""
+    return _distance(original, now) > _FORMAT
 
 
 def _decomposed(weight: torch.Tensor, rank: int, init: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -235,14 +246,6 @@ def _decomposed(weight: torch.Tensor, rank: int, init: str) -> tuple[torch.Tenso
     a, b = root[:, None] * vh[:rank], u[:, :rank] * root
     missing = rank - len(root)  # of a layer that is smaller than the rank
     return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
-
-
-def _files_by_tensor(weights: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(weights.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
-    return found
 
 
 def _stored(files: Mapping[str, Path], name: str) -> Iterator[torch.Tensor]:

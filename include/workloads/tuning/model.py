@@ -194,15 +194,12 @@ def _bits_and_bytes(asked: Mapping[str, Any], precision: Precision) -> Any:
 
 
 def rounding(asked: Mapping[str, Any], precision: Precision) -> dict[str, Any]:
-    """How a base model's weights are rounded to 4 bits: what bitsandbytes' Params4bit takes, and their `dtype` before.
+    """How a base model's weights are rounded to 4 bits: what bitsandbytes' Params4bit is told.
 
     :param asked: the user's QuantizationConfig.
     """
-    import torch
-
     bits = _bits_and_bytes(asked, precision)
     return {
-        "dtype": getattr(torch, precision.dtype),
         "quant_type": bits.bnb_4bit_quant_type,
         "compress_statistics": bits.bnb_4bit_use_double_quant,
         "quant_storage": bits.bnb_4bit_quant_storage,

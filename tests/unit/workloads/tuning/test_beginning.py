@@ -143,9 +143,10 @@ def test_processes_share_the_layers_and_come_to_what_one_comes_to(
 ) -> None:
     """One alone computed all, and the others stood at a barrier that gives up after half an hour."""
     monkeypatch.setattr(beginning, "WAIT_SECONDS", 0.01)
-    alone = adapted(base(weights), PISSA)
-    begin(tmp_path / "alone", PISSA, alone)
-    together = [adapted(base(weights), PISSA) for _ in range(3)]
+    exact = {**PISSA, "init_lora_weights": "pissa"}  # threads, unlike processes, share the random numbers
+    alone = adapted(base(weights), exact)
+    begin(tmp_path / "alone", exact, alone)
+    together = [adapted(base(weights), exact) for _ in range(3)]
     computed: list[list[int]] = [[], [], []]
     decompose = Beginning._keep_part
 
@@ -156,7 +157,7 @@ def test_processes_share_the_layers_and_come_to_what_one_comes_to(
     monkeypatch.setattr(Beginning, "_keep_part", counting)
     with ThreadPoolExecutor() as pool:
         runs = [
-            pool.submit(Beginning(tmp_path / "out", "me", PISSA).settle, model, 0, rank, 3)
+            pool.submit(Beginning(tmp_path / "out", "me", exact).settle, model, 0, rank, 3)
             for rank, model in enumerate(together)
         ]
         for run in runs:
@@ -182,8 +183,11 @@ def test_what_a_stopped_attempt_has_computed_is_not_computed_again(
         return decompose(*of)
 
     monkeypatch.setattr(beginning, "_decomposed", counting)
-    begin(tmp_path, PISSA, adapted(base(weights), PISSA))
+    resumed, whole = (adapted(base(weights), PISSA) for _ in range(2))
+    begin(tmp_path, PISSA, resumed)
     assert len(found) == 2
+    begin(tmp_path / "whole", PISSA, whole)
+    assert all(torch.equal(one, resumed.state_dict()[name]) for name, one in whole.state_dict().items())
 
 
 @pytest.mark.parametrize("decoded", [True, False], ids=["decoded", "in 4 bits"])
