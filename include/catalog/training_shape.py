@@ -15,13 +15,12 @@ from include.catalog.models import Model
 from include.contracts import sharding, weight_init
 from include.contracts.methods import OBJECTIVES, Objective
 from include.contracts.training_defaults import (
-    BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
-    DORA_ACTIVATIONS,
     LORA_DEFAULTS,
     PACKED_TOKENS,
     SEQUENCES,
     TRAINING_DEFAULTS,
+    bytes_per_activation,
     default_optimizer,
 )
 
@@ -121,8 +120,7 @@ class TrainingShape:
         if checkpointing is None:
             shape = model.shape
             units = shape.layers * shape.hidden if shape else 0
-            each = BYTES_PER_ACTIVATION * (DORA_ACTIVATIONS if self.dora else 1)
-            activations = length * self.sequences * units * each
+            activations = length * self.sequences * units * bytes_per_activation(dora=self.dora)
             checkpointing = model.weights_bytes + activations > CHECKPOINTING_SHARE * machine.gpu_memory_bytes
         optimizer = self.optimizer or default_optimizer(method)
         return replace(

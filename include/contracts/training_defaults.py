@@ -35,6 +35,11 @@ BYTES_PER_ACTIVATION = 72
 DORA_ACTIVATIONS = 2
 
 
+def bytes_per_activation(*, dora: bool) -> int:
+    """What a token leaves per layer and hidden unit between the passes, in bytes."""
+    return BYTES_PER_ACTIVATION * (DORA_ACTIVATIONS if dora else 1)
+
+
 def default_optimizer(method: str, *, cpu: bool = False) -> str:
     """8-bit paged AdamW where memory is what QLoRA saves; else torch's own, fused on a GPU."""
     if cpu:

@@ -15,14 +15,13 @@ from include.contracts import sharding, weight_init
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.preference_keys import LEARNING_RATE, LOSSES, least_batch
 from include.contracts.training_defaults import (
-    BYTES_PER_ACTIVATION,
     CHECKPOINTING_SHARE,
-    DORA_ACTIVATIONS,
     EARLY_STOPPING_PATIENCE,
     LORA_DEFAULTS,
     PACKED_TOKENS,
     SEQUENCES,
     TRAINING_DEFAULTS,
+    bytes_per_activation,
     default_optimizer,
 )
 from include.workloads.contract import UserConfigError
@@ -204,8 +203,7 @@ def needs_checkpointing(
         return False
     sequences = int(training["per_device_train_batch_size"]) * (2 if objective == Objective.DPO else 1)
     tokens = sequences * int(training["max_length"])
-    each = BYTES_PER_ACTIVATION * (DORA_ACTIVATIONS if dora else 1)
-    activations = tokens * model.layers * model.hidden * each
+    activations = tokens * model.layers * model.hidden * bytes_per_activation(dora=dora)
     return model.weight_bytes + activations > CHECKPOINTING_SHARE * hardware.memory_bytes
 
 
