@@ -7,6 +7,8 @@ from __future__ import annotations
 
 #: Before the digits of a digest that is taken from the columns: a SHA-256 too, of something else.
 FORM = "sha256+columns"
+#: Digits of a digest that people are shown, and may ask by.
+SHORT = 12
 
 
 def written(hexadecimal: str) -> str:
@@ -17,6 +19,11 @@ def written(hexadecimal: str) -> str:
 def digits(digest: str) -> str:
     """The digits alone, of a digest with its form or without."""
     return digest.rpartition(":")[2]
+
+
+def short(digest: str) -> str:
+    """A digest as people compare it: the first of its digits."""
+    return digits(digest)[:SHORT]
 
 
 def comparable(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from include.contracts.dataset_digest import comparable, digits
+from include.contracts.dataset_digest import comparable, short
 from include.contracts.row_changes import RowChanges
 
 
@@ -119,7 +119,7 @@ def change(
     if before is None:
         return Change(True, f"{now.rows} rows, and nothing is known of an earlier training", True)
     if before.digest == now.digest:
-        return Change(False, f"the same {now.rows} rows as before (digest {_short(now.digest)})", False)
+        return Change(False, f"the same {now.rows} rows as before (digest {short(now.digest)})", False)
     if moved is None and not comparable(before.digest, now.digest) and not (rows or share):
         # Rows may have changed under the same number of them: what is not trained on now would never be.
         why = f"the digest of the {before.rows} rows before is of an earlier release and cannot be compared"
@@ -133,10 +133,6 @@ def change(
     if before.rows and by / before.rows < share:
         return Change(False, f"{told}: {by / before.rows:.1%}, and the policy asks for {share:.1%}", True)
     return Change(True, told, True)
-
-
-def _short(digest: str) -> str:
-    return digits(digest)[:12]
 
 
 def next_look(checked: datetime | None, every: timedelta, now: datetime) -> datetime:

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from include.contracts.dataset_digest import digits
+from include.contracts.dataset_digest import SHORT, digits
 from include.contracts.row_changes import RowChanges
 from include.retraining.versions import ORIGINAL
 
-DIGITS = 12
 SERVED = "served"
 
 
@@ -113,4 +112,4 @@ def _means(link: Link, what: str, bare: str) -> bool:
     if what in (link.workspace, link.workspace.partition("/")[2], link.version):
         return True
     digests = (digits(link.adapter), digits(link.dataset))
-    return len(bare) >= DIGITS and any(digest.startswith(bare) for digest in digests)
+    return len(bare) >= SHORT and any(digest.startswith(bare) for digest in digests)

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from include.contracts.dataset_digest import digits
+from include.contracts.dataset_digest import short
 from include.contracts.redaction import redact
 from include.contracts.row_changes import RowChanges
 from include.retraining.versions import State
 from include.views.words import usd
 
-#: Characters of a digest that tell it from others, as `docker images` shows it.
-DIGITS = 12
 SERVED = "answers today"
 WORDS: Mapping[str, str] = {State.ROLLED_BACK: "rolled back"}
 
@@ -75,8 +73,3 @@ def _data(told: object) -> str:
         short(str(told.get("digest") or "")),
     )
     return redact(", ".join(one for one in parts if one))
-
-
-def short(digest: str) -> str:
-    """A digest as people compare it, without its algorithm."""
-    return digits(digest)[:DIGITS]

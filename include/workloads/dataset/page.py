@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from include.contracts.dataset_digest import digits
+from include.contracts.dataset_digest import short
 from include.contracts.token_histogram import Histogram, histogram
 
 _STYLE = """
@@ -49,7 +49,7 @@ def page(report: Mapping[str, Any], samples: Iterable[Sample] = ()) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width"><title>Dataset</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Dataset {escape(digits(str(report['digest']))[:12])}</h1>"
+        f"<style>{_STYLE}</style></head><body><h1>Dataset {escape(short(str(report['digest'])))}</h1>"
         f"{''.join(parts)}</body></html>\n"
     )
 
