@@ -142,7 +142,7 @@ def taken_away(events: Iterable[Mapping[str, Any]], uid: str) -> str:
         for event in events
         if event.get("reason") in TAKEN_REASONS and (event.get("involvedObject") or {}).get("uid") == uid
     ]
-    told.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    told.sort(key=seen_at)
     return f"{told[-1]['reason']}: {told[-1].get('message') or ''}".strip() if told else ""
 
 
@@ -274,23 +274,25 @@ def _begin_problems(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]])
     mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") == uid]
     if not mine or not begins_late(pod):
         return
-    begun = max((_when(one) for one in mine if one.get("reason") in BEGUN_REASONS), default="")
-    attached = max((_when(one) for one in mine if one.get("reason") == "SuccessfulAttachVolume"), default="")
+    begun = max((seen_at(one) for one in mine if one.get("reason") in BEGUN_REASONS), default="")
+    attached = max(
+        (seen_at(one) for one in mine if one.get("reason") == "SuccessfulAttachVolume"), default=""
+    )
     told = [
         one
         for one in mine
         if one.get("reason") in BEGIN_REASONS
-        and _when(one) > (max(begun, attached) if one.get("reason") == "FailedAttachVolume" else begun)
+        and seen_at(one) > (max(begun, attached) if one.get("reason") == "FailedAttachVolume" else begun)
     ]
     if told:
         # The one that names the cause goes before a later one that says it took too long.
-        last = max(told, key=lambda one: (not _timed_out(one), _when(one)))
+        last = max(told, key=lambda one: (not _timed_out(one), seen_at(one)))
         where = f"Pod {pod['metadata']['name']} on Node {pod['spec']['nodeName']}"
         said = f"{last['reason']}: {steady(str(last.get('message') or ''))}".strip()
         yield PodProblem("ContainerStartError", f"{where}: {said}")
 
 
-def _when(event: Mapping[str, Any]) -> str:
+def seen_at(event: Mapping[str, Any]) -> str:
     """When an Event was seen last, as a text that sorts; "0" where it does not tell."""
     series = event.get("series") or {}
     told = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")

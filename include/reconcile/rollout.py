@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.contracts.plural import plural
-from include.reconcile.pod_problems import begins_late, container_statuses, problems
+from include.reconcile.pod_problems import begins_late, container_statuses, problems, seen_at
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _refused(stateful_set: Mapping[str, Any], events: Sequence[Mapping[str, Any]
         for event in events
         if event.get("reason") == "FailedCreate" and (event.get("involvedObject") or {}).get("uid") == uid
     ]
-    told.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    told.sort(key=seen_at)
     return str(told[-1].get("message") or "") if told else ""
 
 
