@@ -78,12 +78,6 @@ def _has(kind: str, text: str) -> bool:
     return any(True for form in FORMS[kind] for _ in form.spans(text, GAP))
 
 
-def kinds_in(text: str) -> list[str]:
-    """The kinds of which a text seems to hold at least one."""
-    plain = text.translate(_TO_ASCII)
-    return [kind for kind in KINDS if _has(kind, plain)]
-
-
 _KEY_BLOCK = re.compile(
     r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)", re.DOTALL
 )
@@ -102,7 +96,7 @@ _BETWEEN, _TAKEN = "\x1e", "\x1d"
 
 
 def masked(pieces: Sequence[str]) -> list[str]:
-    """The pieces of a row, each with a word in brackets in place of whatever `kinds_in` would name in the row."""
+    """The pieces of a row, each with a word in brackets in place of whatever `kinds_in_each` would name in the row."""
     text = _BETWEEN.join(_KEY_BLOCK.sub("[key]", one).replace(_BETWEEN, " ") for one in pieces)
     left, masks = text.translate(_TO_ASCII), dict[tuple[int, int], str]()
     while found := _spans(left):

@@ -12,7 +12,7 @@ from include.workloads.contract import TERMINATION_LIMIT, fit_result
 from include.workloads.dataset.brief import LEFT_OUT, MOST_PIECES, brief
 from include.workloads.dataset.description import SAMPLES
 from include.workloads.dataset.job import run_job
-from include.workloads.dataset.personal import kinds_in, masked
+from include.workloads.dataset.personal import kinds_in_each, masked
 from include.workloads.dataset.request import Request, from_environment
 from tests.support.dataset_server import LOOPBACK, Web
 
@@ -126,7 +126,7 @@ def test_a_short_text_leaves_its_room_to_a_long_one_and_many_turns_are_cut() -> 
 )
 def test_what_looks_personal_is_masked(text: str, shown: str) -> None:
     assert masked([text]) == [shown]
-    assert kinds_in(shown) == []
+    assert kinds_in_each([shown]) == [[]]
     assert brief(report(), [[(text, True)]])["samples"] == [[[shown, True]]]
 
 
