@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -234,12 +234,10 @@ async def test_what_azure_does_not_show_is_no_reason_to_say_nothing(
     assert SimpleNamespace(**await cluster.condition("InferenceReady")).status == "False"
 
 
-async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
-    cluster: Installed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the first look at its metrics to the run that brings it back, with nothing but passes in between."""
+async def served(cluster: Installed, annotations: Mapping[str, str] | None = None) -> tuple[Any, str]:
+    """A Workspace that serves on a machine of its own and whose run is over, as it was made, and its run."""
     document = {
-        "metadata": {"name": "s", "annotations": {names.SCALE_TO_ZERO: "0.01"}},
+        "metadata": {"name": "s", "annotations": dict(annotations or {})},
         "resource": {
             "instanceType": "Standard_NC24ads_A100_v4",
             "labelSelector": {"matchLabels": {"a": "b"}},
@@ -252,6 +250,14 @@ async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
     assert cluster.airflow.runs == {("kaito_serve", run): "queued"}
     await rolled_out(cluster, made, run)
     cluster.airflow.runs = dict.fromkeys(cluster.airflow.runs, "success")
+    return made, run
+
+
+async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
+    cluster: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first look at its metrics to the run that brings it back, with nothing but passes in between."""
+    made, run = await served(cluster, {names.SCALE_TO_ZERO: "0.01"})
     idle = OURS.replace("in_flight 1.0", "in_flight 0.0")
     async with server(idle.replace("in_flight 0.0", "in_flight 1.0")) as port:
         monkeypatch.setattr(serving, "PORT", port)
@@ -284,19 +290,7 @@ async def test_a_service_sleeps_and_wakes_in_passes_over_a_cluster(
 
 async def test_a_pass_reads_why_a_pod_of_a_service_cannot_begin(cluster: Installed) -> None:
     """A drained Node, and a Secret that somebody deleted meanwhile: only an Event of the kubelet's says so."""
-    document = {
-        "metadata": {"name": "s"},
-        "resource": {
-            "instanceType": "Standard_NC24ads_A100_v4",
-            "labelSelector": {"matchLabels": {"a": "b"}},
-        },
-        "inference": {"preset": {"name": "phi-4-mini-instruct"}},
-    }
-    made = await cluster.apply(WORKSPACE, document)
-    await cluster.look(("default", "s"))
-    run = names.attempt_run_id(made, 1)
-    await rolled_out(cluster, made, run)
-    cluster.airflow.runs = dict.fromkeys(cluster.airflow.runs, "success")
+    made, run = await served(cluster)
     await cluster.hook.send(api.delete(POD, "s-0", "default"))
     service = await cluster.hook.find(STATEFUL_SET, "s", "default")
     assert service is not None
