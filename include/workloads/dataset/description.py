@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from include.workloads.contract import UserDataError, atomic_write
@@ -26,6 +28,11 @@ PARQUET, REPORT, PAGE = "train.parquet", "report.json", "report.html"
 SAMPLES = "samples.json"
 
 
+def write_report(output: Path, report: Mapping[str, Any]) -> None:
+    """Write a dataset's report beside its rows, whole or not at all."""
+    atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
 def describe(request: Request, report: dict[str, Any], model: Loading) -> dict[str, Any]:
     """The report with what the rows are like. UserDataError when that is beyond a limit of the training config."""
     output, asked = request.output, json.loads(json.dumps(request.options.look_identity))
@@ -38,7 +45,7 @@ def describe(request: Request, report: dict[str, Any], model: Loading) -> dict[s
         report["findings"] = findings(report)
         atomic_write(output / PAGE, page(report, samples).encode("utf-8", "replace"))
         atomic_write(output / SAMPLES, json.dumps(samples).encode())
-        atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_report(output, report)
         for sentence in report["findings"]:
             log.info("  %s", sentence)
     _check_limits(request, report)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from include.contracts.adapter_record import FORMER_ROW_DIGESTS, ROW_DIGESTS
-from include.workloads.contract import atomic_write
 from include.workloads.dataset import row_digests
-from include.workloads.dataset.description import PARQUET, REPORT
+from include.workloads.dataset.description import PARQUET, write_report
 from include.workloads.dataset.digests import Digests
 from include.workloads.dataset.request import Request
 
@@ -32,17 +30,14 @@ def renewed(request: Request, report: dict[str, Any]) -> dict[str, Any]:
     row_digests.write(digests.rows, output / ROW_DIGESTS)
     report = {**report, "digest": digests.dataset, "fingerprint": request.fingerprint}
     report.pop("looked_at_with", None)
-    atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_report(output, report)
     (output / FORMER_ROW_DIGESTS).unlink(missing_ok=True)
     log.info("the dataset is of a release before: its rows stay, with the digest %s", report["digest"])
     return report
 
 
 def _digests(parquet: Path) -> Digests:
-    import pyarrow.parquet as pq
-
     found = Digests()
-    with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=row_digests.FEW_ROWS, use_threads=False):
-            found.add(batch)
+    for batch in row_digests.batches(parquet):
+        found.add(batch)
     return found

@@ -25,7 +25,6 @@ from include.workloads.contract import (
     UserConfigError,
     UserDataError,
     WorkloadError,
-    atomic_write,
     file_write_error,
     stop_requested,
 )
@@ -35,7 +34,15 @@ from include.workloads.dataset.brief import brief
 from include.workloads.dataset.columns import Dropped, Kind, Usable, normalise
 from include.workloads.dataset.columnwise import usable_rows
 from include.workloads.dataset.connection import PinnedClient
-from include.workloads.dataset.description import PAGE, PARQUET, REPORT, SAMPLES, describe, read_samples
+from include.workloads.dataset.description import (
+    PAGE,
+    PARQUET,
+    REPORT,
+    SAMPLES,
+    describe,
+    read_samples,
+    write_report,
+)
 from include.workloads.dataset.fetch import Fetcher, sha256_of
 from include.workloads.dataset.former import renewed
 from include.workloads.dataset.languages import Loading
@@ -201,7 +208,7 @@ def _build(request: Request, fetcher: Fetcher) -> dict[str, Any]:
         raise
     row_digests.write(writer.row_digests, output / ROW_DIGESTS)
     temporary.replace(output / PARQUET)
-    atomic_write(output / REPORT, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_report(output, report)
     shutil.rmtree(work, ignore_errors=True)
     _say(report)
     return report

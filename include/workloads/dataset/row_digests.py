@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,14 +33,18 @@ AT_ONCE = 1 << 22
 FEW_ROWS = 512
 
 
-def former_digests(parquet: Path) -> bytes:
-    """The digests of a finished dataset's rows in their first form, one after the other."""
+def batches(parquet: Path) -> Iterator[Any]:
+    """The rows of a finished dataset, a few at a time in little memory."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False) as file:
-        batches = file.iter_batches(batch_size=FEW_ROWS, use_threads=False)
-        texts = (_former_text(row) for batch in batches for row in batch.to_pylist())
-        return b"".join(hashlib.sha256(text.encode()).digest()[:BYTES] for text in texts)
+        yield from file.iter_batches(batch_size=FEW_ROWS, use_threads=False)
+
+
+def former_digests(parquet: Path) -> bytes:
+    """The digests of a finished dataset's rows in their first form, one after the other."""
+    texts = (_former_text(row) for batch in batches(parquet) for row in batch.to_pylist())
+    return b"".join(hashlib.sha256(text.encode()).digest()[:BYTES] for text in texts)
 
 
 def _former_text(row: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ def test_renewing_that_is_killed_is_done_again(
         raise Stopped("SIGTERM")
 
     with monkeypatch.context() as patch:
-        patch.setattr(former, "atomic_write", kill)
+        patch.setattr(former, "write_report", kill)
         with pytest.raises(Stopped):
             run_job(request)
     assert run_job(request) == told | {"bytes": len(before)}

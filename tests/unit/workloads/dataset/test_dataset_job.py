@@ -157,7 +157,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_can_be_repeated(
 
     web.serve("/a", QA)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "atomic_write", kill)
+        patch.setattr(job, "write_report", kill)
         with pytest.raises(Stopped):
             run_job(ask(tmp_path, web.url("/a")))
     assert not (tmp_path / "report.json").exists()
