@@ -86,6 +86,7 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises TryAgain after SIGTERM, once a checkpoint is written.
     """
+    from include.workloads.tuning.fused.install import install
     from include.workloads.tuning.tracking import watchers
     from include.workloads.tuning.trainer import Watch
 
@@ -106,6 +107,8 @@ def fit(job: Job, base: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         accelerator.process_index,
         accelerator.num_processes,
     )
+    if job.hardware.device == "cpu" and not job.sharded:
+        install(accelerator.unwrap_model(trainer.model))
     choice = checkpoints.latest_complete(job.output / "checkpoints", job.identity)
     if trainer.is_world_process_zero():
         for watcher in watchers(job.output, choice.step):

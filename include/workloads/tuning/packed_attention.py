@@ -16,11 +16,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from include.workloads.tuning.fused import attention as short
+
 log = logging.getLogger("workload")
 
 NAME, USUAL = "kaito_rows", "sdpa"
 #: Kinds of layers that look at the tokens of their own row alone, by their keys.
 KINDS = {"full_attention", "sliding_attention"}
+#: Tokens of a row that packing is tried with, and by how much its scores may differ behind another.
+TRIED, ROUNDING = 8, 0.01
 #: The bounds that were asked for last, and what they said.
 _read: tuple[torch.Tensor, list[int]] | None = None
 
@@ -42,8 +46,36 @@ def use(model: Any) -> bool:
     if _hands_on(model):
         return True
     model.set_attn_implementation(USUAL)
-    log.info("Rows are packed with a mask: this model's layers are not told where a row ends.")
+    log.info("This model's layers are not told where a packed row ends: its own attention is used.")
     return False
+
+
+def keeps_rows_apart(model: Any) -> bool:
+    """Whether no token of a row hangs on the row that it is packed behind.
+
+    Falcon, BLOOM, MPT, OPT and gpt-oss make their masks without looking where rows begin. A row is computed behind two
+    others, and has to come out as the same.
+
+    :param model: one in one piece, whose weights are here.
+    """
+    generator = torch.Generator().manual_seed(0)
+    words = model.config.get_text_config().vocab_size
+    firsts = torch.randint(0, words, (2, TRIED), generator=generator)
+    last = torch.randint(0, words, (TRIED,), generator=generator)
+    places = torch.arange(TRIED).repeat(2)[None].to(model.device)
+    bounds = torch.tensor([0, TRIED, 2 * TRIED], dtype=torch.int32, device=model.device)
+    found = []
+    was = model.training
+    model.eval()
+    try:
+        for first in firsts:
+            ids = torch.cat([first, last])[None].to(model.device)
+            with torch.no_grad():
+                made = model(input_ids=ids, position_ids=places, use_cache=False, cu_seq_lens_q=bounds).logits
+            found.append(made[0, TRIED:].float())
+    finally:
+        model.train(was)
+    return bool((found[0] - found[1]).norm() <= ROUNDING * found[0].norm())
 
 
 def attend(
@@ -67,6 +99,8 @@ def attend(
         )
         return found
     lengths = [query.shape[2]] if bounds is None else _lengths(bounds)
+    if short.serves(module, query, lengths, kwargs):
+        return short.attend(query, key, value, lengths, kwargs.get("scaling")), None
     rows = [one.split(lengths, dim=2) for one in (query, key, value)]  # one gradient each, not one a row
     window = kwargs.get("sliding_window")
     answers = [

@@ -1,7 +1,7 @@
 """TRL's SFTTrainer with what a pod needs: progress, checkpoints by time, a clean stop, a stop at a broken loss.
 
-On a CPU the loss is computed here: TRL's chunked head scores every position with entropy and accuracy, and computes
-the logits again for the backward pass, which took 43 % of a step of SmolLM2-135M on two cores.
+On a CPU the loss is computed here (fused/cross_entropy.py): TRL's chunked head scores every position with entropy and
+accuracy, and computes the logits again for the backward pass, which took 43 % of a step of SmolLM2-135M on two cores.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import TrainerCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTTrainer
@@ -23,6 +23,8 @@ from include.workloads import contract
 from include.workloads.contract import UserConfigError, UserDataError
 from include.workloads.tuning import checkpoints, losses, owed, sharding
 from include.workloads.tuning.chance import Chance
+from include.workloads.tuning.fused.cross_entropy import cross_entropy
+from include.workloads.tuning.fused.install import plain_head
 from include.workloads.tuning.model import peak_memory_bytes
 from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.rows import IGNORE
@@ -165,16 +167,23 @@ class AdapterTrainer(AdapterTraining, SFTTrainer):  # type: ignore[misc]
         if model.training:
             real = inputs.get("attention_mask")  # packed batches have none, and no padding either
             self.tokens += int(inputs["input_ids"].numel() if real is None else real.sum())
-        ours = self.args.device.type == "cpu" and self.args.world_size == 1  # DDP must see the forward pass
-        if not ours or return_outputs or self.args.loss_type != "nll":
+        if return_outputs or (head := self._head) is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels")[:, 1:]
         wanted = labels != IGNORE
         base = self.accelerator.unwrap_model(model).get_base_model()
         hidden = base.base_model(**_model_inputs(inputs), use_cache=False).last_hidden_state[:, :-1]
-        logits = base.get_output_embeddings()(hidden[wanted]).float()
         count = wanted.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        return functional.cross_entropy(logits, labels[wanted], reduction="sum") / count.clamp(min=1)
+        return cross_entropy(hidden[wanted], head.weight, head.bias, labels[wanted]) / count.clamp(min=1)
+
+    @cached_property
+    def _head(self) -> Any:
+        """The layer that makes the scores, where the loss can be computed from what it is given; else None."""
+        alone = self.args.device.type == "cpu" and self.args.world_size == 1  # DDP must see the forward pass
+        others = self.label_smoother or self.compute_loss_func or self.aux_loss_enabled
+        if not alone or others or self.args.loss_type != "nll":
+            return None
+        return plain_head(self.accelerator.unwrap_model(self.model).get_base_model())
 
 
 def _model_inputs(inputs: Any) -> dict[str, Any]:

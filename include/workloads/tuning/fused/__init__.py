@@ -1,0 +1,1 @@
+"""Parts of a training step in fewer passes over memory, for processors: the same numbers but for rounding."""
