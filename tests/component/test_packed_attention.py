@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    FalconConfig,
+    Gemma2Config,
     Gemma3TextConfig,
+    GptOssConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
+    MptConfig,
     Qwen3Config,
     Qwen3MoeConfig,
     Qwen3NextConfig,
 )
 
+from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning import packed_attention
+from include.workloads.tuning.model import load_model
 
 pytestmark = pytest.mark.weights
 
@@ -130,3 +139,49 @@ def test_a_model_whose_layers_are_not_told_where_rows_end_keeps_its_mask(
     logits = model(**packed()).logits
     assert not packed_attention.use(model)
     torch.testing.assert_close(model(**packed()).logits, logits)
+
+
+WIDE = {"initializer_range": 0.5}  # what a token sees of others counts for much
+NOT_SDPA = {
+    "gemma 2": Gemma2Config(**SIZES, **WIDE, sliding_window=5),
+    "gpt-oss": GptOssConfig(
+        **SIZES,
+        **WIDE,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    ),
+}
+OTHERS = {
+    "falcon": FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **WIDE),
+    "mpt": MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, max_seq_len=128, **WIDE),
+    "mamba": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, **WIDE),
+}
+#: Those whose rows would be seen from the next.
+LEAKING = {"gpt-oss", *OTHERS}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("which", NOT_SDPA)
+def test_a_model_that_pytorch_s_attention_cannot_compute_is_loaded_with_its_own(
+    tmp_path: Path, which: str, dtype: str
+) -> None:
+    """Each ended with a fault inside transformers: tuning asked for `sdpa`, whose scores have no cap and no sinks."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(NOT_SDPA[which]).save_pretrained(tmp_path)
+    model = load_model(tmp_path, None, Hardware("cpu", "a CPU", 0, 1 << 34, True, 2), Precision(dtype, ""))
+    assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("which", [*CONFIGS, *NOT_SDPA, *OTHERS])
+def test_a_model_says_whether_its_packed_rows_see_each_other(which: str, dtype: torch.dtype) -> None:
+    """Rows were packed for all; those of Falcon, MPT and gpt-oss were learnt as the end of others."""
+    config = deepcopy({**CONFIGS, **NOT_SDPA, **OTHERS}[which])
+    config.initializer_range = 0.5
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+    packed_attention.use(model)
+    assert packed_attention.keeps_rows_apart(model) is (which not in LEAKING)
+    assert model.training

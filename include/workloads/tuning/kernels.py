@@ -11,7 +11,8 @@ from include.workloads.hardware import Hardware, Precision
 
 #: Both are written for GPUs: Liger's in Triton, FlashAttention's in CUDA from compute capability 8.0 on.
 LIGER, FLASH = "liger_kernel", "flash_attn"
-USUAL = "sdpa"
+#: transformers chooses: PyTorch's `sdpa`, or `eager` for a model that it cannot compute (gpt-oss, Gemma 2).
+USUAL = None
 
 
 def lacks_liger(hardware: Hardware) -> str:
@@ -21,8 +22,8 @@ def lacks_liger(hardware: Hardware) -> str:
     return "" if find_spec(LIGER) else "the image has no liger-kernel"
 
 
-def attention(hardware: Hardware, precision: Precision) -> str:
-    """The attention that a model is loaded with, in transformers' words.
+def attention(hardware: Hardware, precision: Precision) -> str | None:
+    """The attention that a model is loaded with, in transformers' words; None for its own choice.
 
     FlashAttention-2 takes 16-bit numbers only, and its GPUs are those that have bfloat16.
     """

@@ -129,14 +129,14 @@ def load_model(
 
 
 def _loaded(weights: Path, options: dict[str, Any]) -> Any:
-    """The model in one piece; with PyTorch's attention where it is of a kind that FlashAttention cannot serve."""
+    """The model in one piece; with transformers' choice of attention where FlashAttention cannot serve it."""
     from transformers import AutoModelForCausalLM
 
     load = partial(AutoModelForCausalLM.from_pretrained, weights, use_safetensors=True)
     try:
         return load(**options)
     except (ValueError, ImportError) as error:
-        if options["attn_implementation"] == kernels.USUAL:
+        if options["attn_implementation"] is kernels.USUAL:
             raise
         log.info("FlashAttention is not used: %s", error)
         return load(**{**options, "attn_implementation": kernels.USUAL})

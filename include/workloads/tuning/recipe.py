@@ -6,6 +6,7 @@ A retry must come to the same recipe, so nothing here may depend on the clock or
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +142,27 @@ def decide(
             f"the difference to that, a LoRA of rank {2 * lora['r']}."
         )
     return Recipe(training, lora, 60.0 if hardware.device == "cpu" else 300.0, reasons)
+
+
+def unpacked(recipe: Recipe, config: TuningConfig, lengths: Sequence[int]) -> Recipe:
+    """The recipe for a model that would see from one packed row into the next: each row by itself, padded.
+
+    As many rows an update as its packed sequences would have held, and no more at a time than there were sequences,
+    unless the config says how many.
+
+    :param lengths: tokens of each row that is trained on.
+    """
+    training = {**recipe.training, "packing": False, "eval_packing": False, "padding_free": False}
+    if not {"per_device_train_batch_size", "gradient_accumulation_steps"} & set(config.training):
+        sequences = max(1, math.ceil(sum(lengths) / recipe.max_length))
+        packed = int(training["gradient_accumulation_steps"])
+        training["gradient_accumulation_steps"] = max(1, round(packed * len(lengths) / sequences))
+    told = (
+        "Rows are not packed: this model would see from one row into the next. "
+        f"{training['per_device_train_batch_size']} at a time, one update every "
+        f"{training.get('gradient_accumulation_steps') or 1}."
+    )
+    return dataclasses.replace(recipe, training=training, reasons=[*recipe.reasons, told])
 
 
 def _defaults(objective: str) -> dict[str, Any]:

@@ -158,6 +158,7 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
             raise UserConfigError(recipe.loading_advice(env.model_id, config.method)) from error
         raise
     _stop_if_asked("loading")
+    job = _unpacked_if_needed(job, base)
     try:
         found = _fit_and_record(env, job, base, data)
     except Exception as error:
@@ -168,6 +169,19 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
             raise fault from error
         raise
     return {**found, **({"memory": notice} if notice else {})}
+
+
+def _unpacked_if_needed(job: Job, base: Any) -> Job:
+    """The job, whose rows are packed only where the model keeps them apart; that of a sharded one is not asked."""
+    if job.sharded or not job.recipe.training.get("packing"):
+        return job
+    from include.workloads.tuning.packed_attention import keeps_rows_apart
+
+    if keeps_rows_apart(base):
+        return job
+    chosen = recipe.unpacked(job.recipe, job.config, [len(row["input_ids"]) for row in job.train])
+    log.info("%s", chosen.reasons[-1])
+    return dataclasses.replace(job, recipe=chosen)
 
 
 def _as_recorded(env: Environment, job: Job, data: dict[str, Any]) -> Job:

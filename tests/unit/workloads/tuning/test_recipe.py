@@ -19,6 +19,7 @@ from include.workloads.tuning.recipe import (
     decide,
     memory_advice,
     needs_checkpointing,
+    unpacked,
 )
 
 GIB = 1024**3
@@ -196,14 +197,14 @@ def test_liger_s_kernels_are_used_where_they_are_present(
     ("hardware", "dtype", "there", "chosen"),
     [
         (H100, "bfloat16", True, "flash_attention_2"),
-        (H100, "float32", True, "sdpa"),
-        (V100, "float16", True, "sdpa"),
-        (CPU, "bfloat16", True, "sdpa"),
-        (H100, "bfloat16", False, "sdpa"),
+        (H100, "float32", True, None),
+        (V100, "float16", True, None),
+        (CPU, "bfloat16", True, None),
+        (H100, "bfloat16", False, None),
     ],
 )
 def test_flash_attention_is_used_where_it_is_present(
-    hardware: Hardware, dtype: str, there: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+    hardware: Hardware, dtype: str, there: bool, chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "find_spec", lambda name: object() if there else None)
     assert kernels.attention(hardware, Precision(dtype, "")) == chosen
@@ -265,3 +266,32 @@ def test_out_of_memory_names_the_largest_lever(training: dict[str, Any], method:
 def test_the_best_adapter_is_one_that_was_evaluated(asked: dict[str, Any], settled: dict[str, Any]) -> None:
     recipe = decide(config(training=asked), CPU, Precision("float32", ""), DataFacts([50] * 100), SMALL)
     assert {key: recipe.training.get(key) for key in settled} == settled
+
+
+def test_rows_that_cannot_be_packed_are_as_many_an_update_as_packed_ones() -> None:
+    lengths = [100] * 400
+    packed = decide(config(), CPU, Precision("float32", ""), DataFacts(lengths), SMALL)
+    alone = unpacked(packed, config(), lengths)
+    assert packed.training["packing"]
+    assert not alone.training["packing"]
+
+    def rows(made: Any) -> float:
+        return float(
+            made.training["per_device_train_batch_size"] * made.training["gradient_accumulation_steps"]
+        )
+
+    assert rows(alone) == pytest.approx(rows(packed) * packed.max_length / 100, rel=0.1)
+    assert alone.training["per_device_train_batch_size"] == packed.training["per_device_train_batch_size"]
+    assert "not packed" in alone.reasons[-1]
+
+
+@pytest.mark.parametrize("asked", [{"per_device_train_batch_size": 2}, {"gradient_accumulation_steps": 3}])
+def test_how_many_rows_the_config_asks_for_stays(asked: dict[str, int]) -> None:
+    lengths = [100] * 400
+    packed = decide(config(training=asked), CPU, Precision("float32", ""), DataFacts(lengths), SMALL)
+    alone = unpacked(packed, config(training=asked), lengths)
+    assert {**alone.training, "packing": True} == {
+        **packed.training,
+        "padding_free": False,
+        "eval_packing": False,
+    }
