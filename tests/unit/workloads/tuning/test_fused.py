@@ -26,6 +26,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from include.workloads.tuning import packed_attention
 from include.workloads.tuning.fused import adapters, attention, cross_entropy, norms
@@ -223,6 +224,20 @@ def test_adapters_of_another_kind_are_left_to_peft(lora: dict[str, Any]) -> None
     torch.testing.assert_close(learnt(model)[0], plain[0], rtol=1e-4, atol=1e-5)
 
 
+class OffsetRMSNorm(LlamaRMSNorm):  # type: ignore[misc]
+    """One that has the same attributes and weighs otherwise."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = super().forward(hidden_states) + hidden_states * 0.1
+        return found
+
+
+def test_a_norm_that_gives_something_else_is_left_as_it_is() -> None:
+    modules = torch.nn.ModuleList([OffsetRMSNorm(32), LlamaRMSNorm(32)]).requires_grad_(False)
+    assert norms.use(modules) == 1
+    assert "forward" not in vars(modules[0])
+
+
 def test_norms_that_are_trained_are_left_as_they_are() -> None:
     model = tuned("llama", modules_to_save=["norm"])
     install(model)
@@ -339,6 +354,9 @@ def test_a_head_is_plain_where_the_scores_are_its_product_alone(kind: str) -> No
 def test_a_head_that_is_tuned_is_none() -> None:
     assert plain_head(tuned("llama", target_modules=["q_proj", "lm_head"]).get_base_model()) is None
     assert plain_head(tuned("llama", modules_to_save=["lm_head"]).get_base_model()) is None
+    base = tuned("llama").get_base_model()
+    base.lm_head.weight.requires_grad = True
+    assert plain_head(base) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 32), (2, 5, 32), (1, 3, 4, 32)], ids=str)
