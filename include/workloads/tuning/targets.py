@@ -46,12 +46,12 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
         log.info("the model's layers are not known here, so the training judges LoraConfig: %s", error)
         return
     layers = {name for name, _ in base.named_modules()}
+    linear = ", ".join(_linear(base))  # before PEFT puts layers of its own there
     wanted = asked["target_modules"]
     for name in wanted if isinstance(wanted, list) else ():
         if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
             raise UserConfigError(
-                f"LoraConfig.target_modules: the model has no layer {name!r}; its linear layers are "
-                f"{', '.join(_linear(base))}."
+                f"LoraConfig.target_modules: the model has no layer {name!r}; its linear layers are {linear}."
             )
     try:
         with torch.device("meta"):
@@ -59,7 +59,7 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
     except (ValueError, TypeError, RuntimeError, re.error) as error:
         told = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise UserConfigError(
-            f"LoraConfig does not fit the model ({told}); its linear layers are {', '.join(_linear(base))}."
+            f"LoraConfig does not fit the model ({told}); its linear layers are {linear}."
         ) from None
     adapted_layers(made, lora)
 

@@ -82,3 +82,37 @@ def test_the_dataset_step_asks_before_anything_is_fetched(
         read_options()
     monkeypatch.setenv("TOKENIZER_PATH", str(tmp_path / "empty"))
     assert read_options().preference.value == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("lora", "told"),
+    [
+        (
+            {"init_lora_weights": "pissa"},
+            "LoraConfig.init_lora_weights is pissa, which is for linear layers only",
+        ),
+        (
+            {"use_dora": True},
+            "LoraConfig does not fit the model (lora.ParamWrapper does not work with use_dora=True",
+        ),
+    ],
+)
+def test_experts_held_in_one_parameter_are_no_linear_layers(
+    tmp_path: Path, lora: dict[str, Any], told: str
+) -> None:
+    config = {
+        **CONFIG,
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "decoder_sparse_step": 1,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    chosen = {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]}
+    check_targets(tmp_path, chosen)
+    with pytest.raises(UserConfigError) as fault:
+        check_targets(tmp_path, {**chosen, **lora})
+    assert told in str(fault.value)
+    assert "base_layer" not in str(fault.value), "PEFT's own layers are none of the model's"
