@@ -153,11 +153,22 @@ NOT_SDPA = {
         num_experts_per_tok=2,
     ),
 }
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "falcon": FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **WIDE),
     "mpt": MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, max_seq_len=128, **WIDE),
     "mamba": MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, **WIDE),
 }
+OTHERS["qwen3-next"] = Qwen3NextConfig(
+    **{**SIZES, **WIDE, "num_hidden_layers": 4},
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    shared_expert_intermediate_size=16,
+    linear_num_key_heads=2,
+    linear_num_value_heads=2,
+    linear_key_head_dim=8,
+    linear_value_head_dim=8,
+)
 #: Those whose rows would be seen from the next.
 LEAKING = {"gpt-oss", *OTHERS}
 
@@ -177,11 +188,15 @@ def test_a_model_that_pytorch_s_attention_cannot_compute_is_loaded_with_its_own(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("which", [*CONFIGS, *NOT_SDPA, *OTHERS])
 def test_a_model_says_whether_its_packed_rows_see_each_other(which: str, dtype: torch.dtype) -> None:
-    """Rows were packed for all; those of Falcon, MPT and gpt-oss were learnt as the end of others."""
+    """Rows were packed for all: those of Falcon and MPT were learnt as the end of others, and Qwen3-Next's ended the
+    pod with an internal fault, which is tried again.
+    """
     config = deepcopy({**CONFIGS, **NOT_SDPA, **OTHERS}[which])
     config.initializer_range = 0.5
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
     packed_attention.use(model)
-    assert packed_attention.keeps_rows_apart(model) is (which not in LEAKING)
+    apart = which not in LEAKING
+    assert packed_attention.keeps_rows_apart(model) is apart
+    assert packed_attention.keeps_rows_apart(model, sharded=True) is apart
     assert model.training

@@ -172,12 +172,12 @@ def _train(env: Environment, config: TuningConfig, progress: Progress) -> dict[s
 
 
 def _unpacked_if_needed(job: Job, base: Any) -> Job:
-    """The job, whose rows are packed only where the model keeps them apart; that of a sharded one is not asked."""
-    if job.sharded or not job.recipe.training.get("packing"):
+    """The job, whose rows are packed only where the model keeps them apart."""
+    if not job.recipe.training.get("packing"):
         return job
     from include.workloads.tuning.packed_attention import keeps_rows_apart
 
-    if keeps_rows_apart(base):
+    if keeps_rows_apart(base, sharded=job.sharded):
         return job
     chosen = recipe.unpacked(job.recipe, job.config, [len(row["input_ids"]) for row in job.train])
     log.info("%s", chosen.reasons[-1])
