@@ -34,20 +34,20 @@ class Rows(torch.autograd.Function):  # type: ignore[misc]
     ) -> torch.Tensor:
         """
         :param query: heads x tokens x size; `key` and `value` have as many heads or fewer, of which each serves a
-            group of query heads that follow one another.
+            group of query heads that follow one another; values may be of a size of their own.
         :param lengths: tokens of each row, of all tokens together.
         :param scale: of the scores, usually 1 / sqrt(size).
-        :returns: tokens x heads x size.
+        :returns: tokens x heads x size of the values.
         """
         heads, tokens, size = query.shape
-        few = len(key)
-        found, seen = query.new_empty(tokens, heads, size), []
+        few, width = len(key), value.shape[-1]
+        found, seen = query.new_empty(tokens, heads, width), []
         for part, length in _parts(lengths):
             asked = query[:, part].reshape(few, -1, size).float() * scale
             scores = torch.bmm(asked, key[:, part].float().transpose(1, 2))
             scores.view(heads, length, length).add_(_later()[:length, :length])
             seen.append(scores.softmax(-1).to(value.dtype))
-            found[part] = torch.bmm(seen[-1], value[:, part]).view(heads, length, size).transpose(0, 1)
+            found[part] = torch.bmm(seen[-1], value[:, part]).view(heads, length, width).transpose(0, 1)
         ctx.save_for_backward(query, key, value, found, *seen)
         ctx.lengths, ctx.scale = lengths, scale
         return found
@@ -59,9 +59,11 @@ class Rows(torch.autograd.Function):  # type: ignore[misc]
         heads, tokens, size = query.shape
         few = len(key)
         mean = (above.float() * found.float()).sum(-1).transpose(0, 1)
-        below = [one.new_empty(tokens, len(one), size).transpose(0, 1) for one in (query, key, value)]
+        below = [
+            one.new_empty(tokens, len(one), one.shape[-1]).transpose(0, 1) for one in (query, key, value)
+        ]
         for (part, length), chances in zip(_parts(ctx.lengths), seen, strict=True):
-            told = above[part].transpose(0, 1).reshape(few, -1, size)
+            told = above[part].transpose(0, 1).reshape(few, -1, value.shape[-1])
             towards = torch.bmm(told, value[:, part].transpose(1, 2)).float()
             towards -= mean[:, part].reshape(few, -1, 1)
             towards = towards.mul_(chances).mul_(ctx.scale).to(query.dtype)
@@ -95,7 +97,7 @@ def attend(
     lengths: Sequence[int],
     scale: float | None,
 ) -> torch.Tensor:
-    """Causal attention of each row by itself: 1 x heads x tokens x size each, to 1 x tokens x heads x size.
+    """Causal attention of each row by itself: 1 x heads x tokens x size each, to 1 x tokens x heads x values' size.
 
     :param scale: of the scores; None for 1 / sqrt(size).
     """

@@ -246,13 +246,16 @@ def test_norms_that_are_trained_are_left_as_they_are() -> None:
     assert not any("forward" in vars(one) for one in trained)
 
 
+@pytest.mark.parametrize("width", [8, 5], ids=["", "values of another size"])
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)], ids=str)
 @pytest.mark.parametrize("lengths", [[1], [2, 1, 30], [33]], ids=str)
-def test_attention_is_pytorch_s_of_each_row(heads: tuple[int, int], lengths: list[int]) -> None:
+def test_attention_is_pytorch_s_of_each_row(heads: tuple[int, int], lengths: list[int], width: int) -> None:
+    """DeepSeek's values have a size of their own."""
     torch.manual_seed(0)
     many, few = heads
     states = [
-        torch.randn(1, sum(lengths), count, 8).transpose(1, 2).requires_grad_() for count in (many, few, few)
+        torch.randn(1, sum(lengths), count, size).transpose(1, 2).requires_grad_()
+        for count, size in ((many, 8), (few, 8), (few, width))
     ]
     query, key, value = states
     found = attention.attend(query, key, value, lengths, 0.3)
