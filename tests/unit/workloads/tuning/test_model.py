@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import FalconConfig, FalconForCausalLM
 
 from include.workloads.contract import UserConfigError
 from include.workloads.hardware import Hardware, Precision
@@ -96,3 +98,13 @@ def test_a_model_that_flash_attention_cannot_serve_is_loaded_with_pytorch_s(
     cpu = Hardware("cpu", "a CPU", 1, 2**34, bf16=True, cpu_threads=2)
     model = load_model(weights, None, cpu, Precision("float32", ""))
     assert "flash" not in model.config._attn_implementation
+
+
+def test_a_model_without_a_layer_that_can_be_rounded_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """Falcon's linear layers are of a class of their own; transformers ended with an UnboundLocalError."""
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    FalconForCausalLM(FalconConfig(**shape)).save_pretrained(tmp_path)
+    cpu = Hardware("cpu", "a CPU", 1, 2**34, bf16=True, cpu_threads=2)
+    model = load_model(tmp_path, {"load_in_4bit": True}, cpu, Precision("float32", ""))
+    assert model.dtype == torch.float32
+    assert type(model.transformer.h[0].mlp.dense_h_to_4h).__name__ == "FalconLinear"
