@@ -518,3 +518,51 @@ def test_a_signed_adapter_is_served_where_keys_are_named_and_no_other(
     pulled = pull(image, stranger + public)
     assert pulled.code == 0, pulled.output
     assert pulled.result["digest"] == pushed.result["digest"]
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="Debian's package skopeo is not installed")
+def test_another_program_that_knows_cosign_s_signatures_takes_the_signed_adapter_and_no_other(
+    registry: RealRegistry, workload, adapter: Path, tmp_path: Path
+):
+    """skopeo checks what cosign signs (as CRI-O and Podman do on a node), by a policy that names the key."""
+    key, public = key_pair()
+    _, stranger = key_pair()
+    pushed = push(workload, adapter, f"{registry.host}/team/skopeo:0.0.1", SIGNING_KEY=key)
+    assert pushed.code == 0, pushed.output
+    unsigned = push(workload, adapter, f"{registry.host}/team/skopeo-unsigned:0.0.1")
+    assert unsigned.code == 0, unsigned.output
+    (tmp_path / "registries.d").mkdir()
+    (tmp_path / "registries.d" / "default.yaml").write_text(
+        "default-docker: {use-sigstore-attachments: true}"
+    )
+
+    def copy(image: str, trusted: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "cosign.pub").write_text(trusted)
+        signed = {"type": "sigstoreSigned", "keyPath": str(tmp_path / "cosign.pub")}
+        policy = {"default": [{**signed, "signedIdentity": {"type": "matchRepository"}}]}
+        (tmp_path / "policy.json").write_text(json.dumps(policy))
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        options = ["--policy", tmp_path / "policy.json", "--registries.d", tmp_path / "registries.d"]
+        source = [
+            "--src-tls-verify=false",
+            f"--src-creds={USER}:{PASSWORD}",
+            f"docker://{registry.host}/{image}",
+        ]
+        return subprocess.run(
+            ["skopeo", *options, "copy", *source, f"dir:{tmp_path / 'copy'}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    taken = copy("team/skopeo:0.0.1", public)
+    if "sigstore disabled" in taken.stderr:
+        pytest.skip("Debian 12 has taken sigstore out of its skopeo; Debian 13's 1.18 has it")
+    assert taken.returncode == 0, taken.stderr
+    for image, trusted, why in (
+        ("team/skopeo:0.0.1", stranger, "signature"),
+        ("team/skopeo-unsigned:0.0.1", public, "signature was required, but no signature exists"),
+    ):
+        refused = copy(image, trusted)
+        assert refused.returncode, refused.stdout
+        assert why in refused.stderr
