@@ -244,6 +244,8 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         "logging_nan_inf_filter": False,
         "use_cpu": job.hardware.device == "cpu",
         "dataloader_pin_memory": job.hardware.device == "cuda",
+        # It balances a router, which an adapter leaves as it is; and TRL's does not know Granite's.
+        "router_aux_loss_coef": 0.0,
     }
     trainer_of, arguments_of = _classes(job.config.objective)
     try:
