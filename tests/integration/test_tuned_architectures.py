@@ -80,6 +80,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "word_embed_proj_dim": 32,
     },
     "phi3": SMALL,
+    "phimoe": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": SMALL,
     "qwen3": SMALL,
     "qwen3_5_text": {**SMALL, **LINEAR, "num_hidden_layers": 4},

@@ -27,6 +27,7 @@ from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.recipe import Recipe
 from include.workloads.tuning.rows import Row
 from include.workloads.tuning.start import Start, load
+from include.workloads.tuning.targets import without_routers
 
 if TYPE_CHECKING:
     from include.workloads.tuning.beginning import Beginning
@@ -248,6 +249,8 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
         "router_aux_loss_coef": 0.0,
     }
     trainer_of, arguments_of = _classes(job.config.objective)
+    lora = weight_init.plain(job.recipe.lora)
+    lora["target_modules"] = without_routers(base, lora["target_modules"])
     try:
         trainer = trainer_of(
             model=base,
@@ -255,7 +258,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
             train_dataset=Dataset.from_list(job.train),
             eval_dataset=Dataset.from_list(job.evaluation) if job.evaluation else None,
             processing_class=job.tokenizer,
-            peft_config=LoraConfig(**weight_init.plain(job.recipe.lora)),
+            peft_config=LoraConfig(**lora),
             callbacks=[watch],
         )
     except (ValueError, TypeError) as error:

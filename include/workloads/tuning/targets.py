@@ -88,6 +88,27 @@ def adapted_layers(model: Any, lora: Mapping[str, Any]) -> list[tuple[str, Any]]
     return found
 
 
+def without_routers(model: Any, wanted: Any) -> Any:
+    """The layers to adapt; `all-linear` spelt out for a model whose routers PEFT would take for linear layers.
+
+    Those of Llama 4 and Phi-3.5-MoE are of a class derived from `nn.Linear` and give more than a product. An adapter
+    leaves routers as they are.
+
+    :param wanted: LoraConfig.target_modules.
+    """
+    import torch
+
+    linear = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    routers = {name for name, one in linear.items() if "router" in type(one).__name__.lower()}
+    if wanted != _ALL_LINEAR or not routers:
+        return wanted
+    head = model.get_output_embeddings()
+    leaves = {
+        name.rpartition(".")[2] for name, one in linear.items() if name not in routers and one is not head
+    }
+    return sorted(leaves - {name.rpartition(".")[2] for name in routers})
+
+
 def _linear(base: Any) -> list[str]:
     import torch
 

@@ -2,9 +2,9 @@
 
 PEFT computes each layer's adapter by itself and in float32: the input is converted for every layer, and the result is
 converted, scaled and added in passes of its own. On two cores with avx512_bf16 these passes took longer than the base
-model's own products. Here q, k and v (and gate and up) are one product of the base weights and one of the adapters'
-first factors, and the second factors are added where the result lies. The masters of the factors stay in float32, and
-their gradients arrive there; what is rounded is what autocast rounds.
+model's own products. Here the adapters' first factors of q, k and v (and of gate and up) are one product, the second
+factors are added where the result lies, and the gradients of their input are summed as they are made. The masters of
+the factors stay in float32, and their gradients arrive there; what is rounded is what autocast rounds.
 """
 
 from __future__ import annotations
@@ -25,57 +25,59 @@ TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class Products(torch.autograd.Function):  # type: ignore[misc]
-    """x W^T + b + s (x A^T) B^T, for layers side by side whose rows of W, and whose A, are stacked.
+    """x W^T + b + s (x A^T) B^T of each of several layers with the same input.
 
     With dropout the adapter's input is m x / (1 - p), of a mask m for each layer. Gradients are those of x and of each
-    A and B: dB = s dy^T (x A^T), dA = (s dy B)^T x, dx = dy W + (s dy B) A.
+    A and B: dB = s dy^T (x A^T), dA = (s dy B)^T x, and dx is the sum of dy W + (s dy B) A.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
+        weights: Sequence[torch.Tensor],
+        biases: Sequence[torch.Tensor | None],
         scales: Sequence[float],
         masks: Sequence[torch.Tensor],
         *factors: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, ...]:
         """
-        :param x: ... x in, of weight's number format.
-        :param weight: out x in, the sum of all layers' `out`.
+        :param x: ... x in, of the weights' number format.
+        :param weights: of each layer, out x in.
+        :param biases: of each layer, out.
         :param scales: of each layer, `lora_alpha` over the rank, and 1 / (1 - p) with dropout.
         :param masks: of each layer, of x's shape; empty without dropout.
         :param factors: A (rank x in) and B (out x rank) of the first layer, of the second and so on, in float32.
-        :returns: ... x out.
+        :returns: of each layer, ... x out.
         """
         rows = x.reshape(-1, x.shape[-1])
         downs = [factor.to(x.dtype) for factor in factors[::2]]
         ups = [(factor * scale).to(x.dtype) for factor, scale in zip(factors[1::2], scales, strict=True)]
-        whole = nn.functional.linear(rows, weight, bias)
         if masks:
-            inner = torch.cat([(rows * mask) @ down.T for mask, down in zip(masks, downs, strict=True)], 1)
+            inner = [(rows * mask) @ down.T for mask, down in zip(masks, downs, strict=True)]
         else:
-            inner = rows @ torch.cat(downs).T
-        for part, states, up in _parts(whole, inner, ups):
-            part.addmm_(states, up.T)
-        ctx.save_for_backward(rows, weight, inner, *downs, *ups, *masks)
+            inner = list((rows @ torch.cat(downs).T).split([len(down) for down in downs], 1))
+        found = [nn.functional.linear(x, *layer) for layer in zip(weights, biases, strict=True)]
+        for one, states, up in zip(found, inner, ups, strict=True):
+            one.view(len(rows), -1).addmm_(states, up.T)
+        ctx.save_for_backward(rows, *inner, *weights, *downs, *ups, *masks)
         ctx.scales, ctx.shape = scales, x.shape
-        return whole.view(*x.shape[:-1], -1)
+        return tuple(found)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, above: torch.Tensor) -> tuple[Any, ...]:
-        rows, weight, inner, *others = ctx.saved_tensors
+    def backward(ctx: Any, *above: torch.Tensor) -> tuple[Any, ...]:
+        rows, *others = ctx.saved_tensors
         count = len(ctx.scales)
-        downs, ups, masks = others[:count], others[count : 2 * count], others[2 * count :]
-        above = above.reshape(len(rows), -1)
-        parts = _parts(above, inner, ups)
-        below = torch.cat([part @ up for part, _, up in parts], 1)
+        inner, weights, downs, ups, masks = (
+            others[place * count : (place + 1) * count] for place in range(5)
+        )
+        told = [one.reshape(len(rows), -1) for one in above]
         second = [
-            (part.T @ states).float() * scale
-            for (part, states, _), scale in zip(parts, ctx.scales, strict=True)
+            (one.T @ states).float() * scale
+            for one, states, scale in zip(told, inner, ctx.scales, strict=True)
         ]
+        below = torch.cat([one @ up for one, up in zip(told, ups, strict=True)], 1)
         each = below.split([len(down) for down in downs], 1)
         if masks:
             first = [part.T @ (rows * mask) for part, mask in zip(each, masks, strict=True)]
@@ -83,7 +85,9 @@ class Products(torch.autograd.Function):  # type: ignore[misc]
             first = list((below.T @ rows).split([len(down) for down in downs]))
         gradient = None
         if ctx.needs_input_grad[0]:
-            gradient = above @ weight
+            gradient = told[0] @ weights[0]
+            for one, weight in zip(told[1:], weights[1:], strict=True):
+                gradient.addmm_(one, weight)
             if masks:
                 for part, down, mask in zip(each, downs, masks, strict=True):
                     gradient.addcmul_(part @ down, mask.to(gradient.dtype))
@@ -94,14 +98,6 @@ class Products(torch.autograd.Function):  # type: ignore[misc]
         return gradient, None, None, None, None, *pairs
 
 
-def _parts(
-    whole: torch.Tensor, inner: torch.Tensor, ups: Sequence[torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Of each layer: its columns of the result, its columns of what the first factors made, its second factor."""
-    columns = whole.split([up.shape[0] for up in ups], 1)
-    return list(zip(columns, inner.split([up.shape[1] for up in ups], 1), ups, strict=True))
-
-
 class Together:
     """Layers that are given the same input; all are computed when the first of them is asked."""
 
@@ -109,14 +105,8 @@ class Together:
         self.layers = layers
         bases = [layer.get_base_layer() for layer in layers]
         self.adapter = layers[0].active_adapters[0]
-        self._sizes = [base.out_features for base in bases]
-        self._weight, self._bias = bases[0].weight.data, bases[0].bias
-        if len(layers) > 1:
-            self._weight = torch.cat([base.weight.data for base in bases])
-            for base, rows in zip(bases, self._weight.split(self._sizes), strict=True):
-                base.weight.data = rows  # the same memory
-            if self._bias is not None:
-                self._bias = torch.cat([base.bias.data for base in bases])
+        self._weights = [base.weight for base in bases]
+        self._biases = [base.bias for base in bases]
         self._input: torch.Tensor | None = None
         self._made: dict[int, torch.Tensor] = {}
 
@@ -127,7 +117,7 @@ class Together:
             found: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
             return found
         if x is not self._input or place not in self._made:
-            self._input, self._made = x, dict(enumerate(self.whole(x).split(self._sizes, -1)))
+            self._input, self._made = x, dict(enumerate(self.all_of(x)))
         made = self._made.pop(place)
         if not self._made:
             self._input = None
@@ -140,9 +130,9 @@ class Together:
             for layer in self.layers
         )
 
-    def whole(self, x: torch.Tensor) -> torch.Tensor:
-        """What all of them make of x, side by side."""
-        x = x.to(self._weight.dtype)
+    def all_of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What each of them makes of x."""
+        x = x.to(self._weights[0].dtype)
         chances = [getattr(layer.lora_dropout[self.adapter], "p", 0.0) for layer in self.layers]
         dropped = any(chances) and self.layers[0].training
         scales = [layer.scaling[self.adapter] for layer in self.layers]
@@ -156,7 +146,9 @@ class Together:
             for layer in self.layers
             for factor in (layer.lora_A[self.adapter], layer.lora_B[self.adapter])
         ]
-        made: torch.Tensor = Products.apply(x, self._weight, self._bias, scales, masks, *factors)
+        made: tuple[torch.Tensor, ...] = Products.apply(
+            x, self._weights, self._biases, scales, masks, *factors
+        )
         return made
 
 
@@ -191,6 +183,6 @@ def _plain(layer: Any) -> bool:
 def _fit(layers: Sequence[Any]) -> bool:
     bases = [layer.get_base_layer() for layer in layers]
     return (
-        len({(base.in_features, base.weight.dtype, base.bias is None) for base in bases}) == 1
+        len({(base.in_features, base.weight.dtype) for base in bases}) == 1
         and len({layer.active_adapters[0] for layer in layers}) == 1
     )

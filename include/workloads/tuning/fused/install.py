@@ -47,7 +47,9 @@ def plain_head(base: Any) -> nn.Linear | None:
     :param base: a causal language model of transformers.
     """
     head = base.get_output_embeddings()
-    if type(head) is not nn.Linear or any(one.requires_grad for one in head.parameters()):
+    # Some models do not say which part of them is below the head.
+    whole = base.base_model is base
+    if whole or type(head) is not nn.Linear or any(one.requires_grad for one in head.parameters()):
         return None
     seen: list[torch.Tensor] = []
     hook = head.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))

@@ -197,6 +197,16 @@ def test_an_input_that_comes_again_is_computed_with_the_weights_of_now() -> None
     assert not torch.allclose(together.part(0, x), before)
 
 
+def test_what_a_layer_gives_may_be_changed_in_place() -> None:
+    """Llama 4 does it to its queries: parts of one joint product would be views, which autograd refuses."""
+    layer = tuned("llama").base_model.model.model.layers[0].self_attn
+    layers = [layer.q_proj, layer.k_proj, layer.v_proj]
+    together, x = adapters.Together(layers), torch.randn(1, 3, 32, requires_grad=True)
+    mine = sum(together.part(place, x).mul_(place + 1).sum() for place in range(3))
+    plain = sum((type(one).forward(one, x) * (place + 1)).sum() for place, one in enumerate(layers))
+    torch.testing.assert_close(*(torch.autograd.grad(one, x)[0] for one in (mine, plain)))
+
+
 def test_without_the_adapter_a_model_is_its_base() -> None:
     """DPO's reference model is the same with its adapter turned off."""
     model = tuned("llama")
