@@ -47,7 +47,7 @@ class CrossEntropy(torch.autograd.Function):  # type: ignore[misc]
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, above: torch.Tensor) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * above.to(gradient.dtype), None, None, None
+        return gradient * above, None, None, None  # a number without dimensions: in float32, then rounded
 
 
 def cross_entropy(
