@@ -59,7 +59,7 @@ class Products(torch.autograd.Function):  # type: ignore[misc]
             inner = list((rows @ torch.cat(downs).T).split([len(down) for down in downs], 1))
         found = [nn.functional.linear(x, *layer) for layer in zip(weights, biases, strict=True)]
         for one, states, up in zip(found, inner, ups, strict=True):
-            one.view(len(rows), -1).addmm_(states, up.T)
+            one.view(len(rows), len(up)).addmm_(states, up.T)
         ctx.save_for_backward(rows, *inner, *weights, *downs, *ups, *masks)
         ctx.scales, ctx.shape = scales, x.shape
         return tuple(found)
@@ -72,7 +72,7 @@ class Products(torch.autograd.Function):  # type: ignore[misc]
         inner, weights, downs, ups, masks = (
             others[place * count : (place + 1) * count] for place in range(5)
         )
-        told = [one.reshape(len(rows), -1) for one in above]
+        told = [one.reshape(len(rows), one.shape[-1]) for one in above]
         second = [
             (one.T @ states).float() * scale
             for one, states, scale in zip(told, inner, ctx.scales, strict=True)

@@ -207,6 +207,16 @@ def test_what_a_layer_gives_may_be_changed_in_place() -> None:
     torch.testing.assert_close(*(torch.autograd.grad(one, x)[0] for one in (mine, plain)))
 
 
+def test_an_input_of_no_tokens_gives_none() -> None:
+    """As an expert is given that no token was sent to."""
+    layer = tuned("llama").base_model.model.model.layers[0].self_attn.o_proj
+    x = torch.zeros(0, 32, requires_grad=True)
+    found = adapters.Together([layer]).part(0, x)
+    assert found.shape == (0, 32)
+    found.sum().backward()
+    assert not layer.lora_B["default"].weight.grad.any()
+
+
 def test_without_the_adapter_a_model_is_its_base() -> None:
     """DPO's reference model is the same with its adapter turned off."""
     model = tuned("llama")
