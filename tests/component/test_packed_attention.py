@@ -24,6 +24,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 
+from include.catalog.architectures import loadable
 from include.workloads.hardware import Hardware, Precision
 from include.workloads.tuning import packed_attention
 from include.workloads.tuning.model import load_model
@@ -40,6 +41,17 @@ SIZES: dict[str, Any] = {
     "head_dim": 8,
     "max_position_embeddings": 128,
     "pad_token_id": 0,
+}
+#: Of a Qwen3-Next: experts, and layers that carry something from token to token.
+NEXT: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
 }
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),
@@ -112,14 +124,7 @@ def test_layers_that_carry_something_from_token_to_token_keep_their_own_way() ->
     config = Qwen3NextConfig(
         **SIZES,
         layer_types=["linear_attention", "full_attention", "linear_attention"],
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=16,
-        shared_expert_intermediate_size=16,
-        linear_num_key_heads=2,
-        linear_num_value_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
+        **NEXT,
     )
     model = model_of(config)
     assert not packed_attention.use(model)
@@ -160,14 +165,7 @@ OTHERS: dict[str, Any] = {
 }
 OTHERS["qwen3-next"] = Qwen3NextConfig(
     **{**SIZES, **WIDE, "num_hidden_layers": 4},
-    num_experts=4,
-    num_experts_per_tok=2,
-    moe_intermediate_size=16,
-    shared_expert_intermediate_size=16,
-    linear_num_key_heads=2,
-    linear_num_value_heads=2,
-    linear_key_head_dim=8,
-    linear_value_head_dim=8,
+    **NEXT,
 )
 #: Those whose rows would be seen from the next.
 LEAKING = {"gpt-oss", *OTHERS}
@@ -200,3 +198,7 @@ def test_a_model_says_whether_its_packed_rows_see_each_other(which: str, dtype: 
     assert packed_attention.keeps_rows_apart(model) is apart
     assert packed_attention.keeps_rows_apart(model, sharded=True) is apart
     assert model.training
+
+
+def test_the_types_that_are_looked_up_are_ones_that_can_be_tuned() -> None:
+    assert set(loadable()) >= packed_attention.ACROSS

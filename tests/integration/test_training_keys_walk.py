@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import os
 import shutil
-import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,12 @@ from include.contracts import weight_init
 from include.contracts.methods import Objective
 from include.workloads.tuning.standin import make_standin
 from include.workspace.validation.training_config import config_faults
+from tests.support import tuning_children
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights, pytest.mark.timeout(180)]
 
 SECONDS = 120.0
-LIBRARIES = (
-    "torch",
-    "peft",
-    "trl",
-    "datasets",
-    "include.workloads.tuning.run",
-    "include.workloads.tuning.trainer",
-    "include.workloads.tuning.preference_trainer",
-    "include.workloads.serving.engine",
-)
+LIBRARIES = ("include.workloads.tuning.preference_trainer", "include.workloads.serving.engine")
 # Values that mean something for a key; others get one of their kind.
 SAMPLES: dict[str, list[Any]] = {
     "ModelConfig.chat_template": ["{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"],
@@ -151,33 +142,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(LIBRARIES))
-    return context
+    return tuning_children.context(LIBRARIES)
 
 
-def walk(inputs: Path, folder: Path, method: str, objective: str) -> None:
+def walk(folder: Path, inputs: Path, method: str, objective: str) -> None:
     """What the tuning, adapter and serving pods do, in a process of its own; leaves a file when all went well."""
-    with (folder / "log").open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    config, results = folder / "training_config.yaml", folder / "results"
     os.environ.update(
-        WEIGHTS_PATH=str(inputs / "weights"),
-        DATASET_FOLDER_PATH=str(inputs / objective),
-        YAML_FILE_PATH=str(folder / "training_config.yaml"),
-        OUTPUT_DIR=str(folder / "results"),
-        TUNING_METHOD=method,
+        tuning_children.environment(inputs / "weights", inputs / objective, config, results, method),
         TUNING_OBJECTIVE=objective,
-        METRICS_PORT="0",
-        HOST="127.0.0.1",
         DTYPE="bfloat16",
-        HF_HUB_OFFLINE="1",
     )
-    try:
-        _walk(inputs / "weights", folder)
-    except BaseException:
-        (folder / "fault").write_text(traceback.format_exc())
-    os._exit(0)
+    tuning_children.end_with(folder, partial(_walk, inputs / "weights", folder))
 
 
 def _walk(weights: Path, folder: Path) -> None:
@@ -201,11 +177,5 @@ def test_what_check_lets_through_is_trained_pushed_and_served(
     text: str, method: str, objective: str, inputs: Path, processes: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "training_config.yaml").write_text(text)
-    process = processes.Process(target=walk, args=(inputs, tmp_path, method, objective))
-    process.start()
-    process.join(SECONDS)
-    if process.is_alive():
-        process.kill()
-    fault = tmp_path / "fault"
-    assert not fault.exists(), fault.read_text()[-2000:]
+    tuning_children.run(processes, walk, tmp_path, inputs, method, objective, seconds=SECONDS)
     assert (tmp_path / "served.ok").exists(), (tmp_path / "log").read_text()[-2000:]

@@ -7,10 +7,9 @@ own, forked from one that has imported the libraries.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import traceback
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,10 @@ import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from include.workloads.tuning.standin import make_standin
+from tests.support import tuning_children
 
 pytestmark = [pytest.mark.weights, pytest.mark.timeout(180)]
 
-LIBRARIES = (
-    "torch",
-    "peft",
-    "trl",
-    "datasets",
-    "include.workloads.tuning.run",
-    "include.workloads.tuning.trainer",
-)
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -121,54 +113,35 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(LIBRARIES))
-    return context
+    return tuning_children.context()
 
 
-def tune(inputs: Path, folder: Path, family: str) -> None:
-    """Build a model and tune it; leaves what the pod told, or a fault's traceback."""
-    with (folder / "log").open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    try:
-        (folder / "told").write_text(json.dumps(_tune(inputs, folder, family)))
-    except BaseException:
-        (folder / "fault").write_text(traceback.format_exc())
-    os._exit(0)
+def tune(folder: Path, inputs: Path, family: str) -> None:
+    """Build a model and tune it; leaves what the pod told."""
+    tuning_children.end_with(folder, partial(_tune, inputs, folder, family))
 
 
-def _tune(inputs: Path, folder: Path, family: str) -> dict[str, Any] | None:
+def _tune(inputs: Path, folder: Path, family: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from include.workloads.tuning import run
 
     torch.manual_seed(0)
+    weights, config = folder / "weights", inputs / "training_config.yaml"
     tokenizer = AutoTokenizer.from_pretrained(inputs / "weights")
-    config = CONFIG_MAPPING[family](vocab_size=len(tokenizer), **FAMILIES[family])
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "weights")
-    tokenizer.save_pretrained(folder / "weights")
+    shape = CONFIG_MAPPING[family](vocab_size=len(tokenizer), **FAMILIES[family])
+    AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).save_pretrained(weights)
+    tokenizer.save_pretrained(weights)
     os.environ.update(
-        WEIGHTS_PATH=str(folder / "weights"),
-        DATASET_FOLDER_PATH=str(inputs / "data"),
-        YAML_FILE_PATH=str(inputs / "training_config.yaml"),
-        OUTPUT_DIR=str(folder / "results"),
-        TUNING_METHOD="qlora",
-        METRICS_PORT="0",
-        HOST="127.0.0.1",
-        HF_HUB_OFFLINE="1",
+        tuning_children.environment(weights, inputs / "data", config, folder / "results", "qlora")
     )
-    return run.main()
+    (folder / "told").write_text(json.dumps(run.main()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_is_tuned_and_evaluated(inputs: Path, processes: Any, tmp_path: Path, family: str) -> None:
-    child = processes.Process(target=tune, args=(inputs, tmp_path, family))
-    child.start()
-    child.join(120)
-    fault = tmp_path / "fault"
-    assert not fault.exists(), fault.read_text()
+    tuning_children.run(processes, tune, tmp_path, inputs, family)
     told = json.loads((tmp_path / "told").read_text())
     assert told["steps"] == 2
     assert 0 < told["loss_last"] < 20
