@@ -6,10 +6,9 @@ A retry must come to the same recipe, so nothing here may depend on the clock or
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from include.contracts import sharding, weight_init
@@ -162,7 +161,7 @@ def unpacked(recipe: Recipe, config: TuningConfig, lengths: Sequence[int]) -> Re
         f"{training['per_device_train_batch_size']} at a time, one update every "
         f"{training.get('gradient_accumulation_steps') or 1}."
     )
-    return dataclasses.replace(recipe, training=training, reasons=[*recipe.reasons, told])
+    return replace(recipe, training=training, reasons=[*recipe.reasons, told])
 
 
 def _defaults(objective: str) -> dict[str, Any]:

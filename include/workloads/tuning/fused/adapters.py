@@ -9,7 +9,6 @@ the factors stay in float32, and their gradients arrive there; what is rounded i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-
-log = logging.getLogger("workload")
 
 #: Layers of one parent that are given the same input.
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
