@@ -61,6 +61,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     },
     "granite": {**SMALL, "logits_scaling": 4.0},
     "granitemoe": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "llama4_text": {**SMALL, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 64},
     "mistral": {**SMALL, "sliding_window": 16},
     "mixtral": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},
@@ -85,6 +86,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "num_experts": 4,
         "shared_expert_intermediate_size": 16,
     },
+    "recurrent_gemma": {**SMALL, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16},
 }
 CONFIG = {
     "QuantizationConfig": {"load_in_4bit": True},

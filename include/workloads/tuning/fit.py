@@ -231,6 +231,8 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     from peft import LoraConfig
     from transformers import PrinterCallback
 
+    from include.workloads.tuning import scores
+
     training = {key: value for key, value in job.recipe.training.items() if key not in OURS}
     if job.evaluation:
         training.setdefault("eval_strategy", "epoch")
@@ -266,6 +268,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     trainer.keep_adapter_in_float32()
     if job.sharded:
         trainer.shard()
+    scores.settle(trainer.accelerator.unwrap_model(trainer.model))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
