@@ -31,10 +31,10 @@ class TrainingShape:
 
     The defaults are the most that the trainer chooses by itself: packed sequences, several at a time.
     `gradient_checkpointing` None and `optimizer` "" leave the choice to the trainer (`settled` makes it);
-    `tiled_loss` False is a trainer that keeps all logits; `processes` are data-parallel, one a GPU, each with the whole
-    model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo each is two sequences, the
-    better and the worse answer. `from_weights` is an adapter that begins with values from the weights (PiSSA, LoftQ),
-    `dora` one with use_dora.
+    `tiled_loss` False is a trainer that keeps all logits, as with a LoRA on the head; `processes` are data-parallel,
+    one a GPU, each with the whole model or, `sharded`, with a part of it. `batch_size` are rows: with the objective dpo
+    each is two sequences, the better and the worse answer. `from_weights` is an adapter that begins with values from
+    the weights (PiSSA, LoftQ), `dora` one with use_dora.
     """
 
     sequence_length: int = PACKED_TOKENS
@@ -89,9 +89,11 @@ class TrainingShape:
             load_in_8bit=quantization.get("load_in_8bit", False),
             double_quant=quantization.get("bnb_4bit_use_double_quant", True),
             optimizer=training.get("optim", ""),
-            target_modules=_names(lora.get("target_modules")),
+            target_modules=(targets := _names(lora.get("target_modules"))),
             packing=training.get("packing", objective == Objective.SFT),
-            tiled_loss=training.get("loss_type") != "dft" and not training.get("label_smoothing_factor"),
+            tiled_loss=not (
+                training.get("label_smoothing_factor") or any("lm_head" in one for one in targets)
+            ),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
             from_weights=bool(weight_init.asked(lora)),

@@ -137,6 +137,10 @@ def test_more_memory_never_needs_more_nodes(model: Any, memory: float, more: flo
                               "QuantizationConfig": {"load_in_8bit": True}}},
          TrainingShape(gradient_checkpointing=False, load_in_8bit=True)),
         ({"training_config": {"LoraConfig": [1, 2], "TrainingArguments": "x"}}, TrainingShape()),
+        ({"training_config": {"TrainingArguments": {"label_smoothing_factor": 0.1}}}, TrainingShape(tiled_loss=False)),
+        ({"training_config": {"LoraConfig": {"target_modules": ["q_proj", "lm_head"]}}},
+         TrainingShape(target_modules=("q_proj", "lm_head"), tiled_loss=False)),
+        ({"training_config": {"TrainingArguments": {"loss_type": "dft"}}}, TrainingShape()),
     ],
 )  # fmt: skip
 def test_a_training_config_decides_the_shape(config: dict[str, Any], expected: TrainingShape) -> None:
