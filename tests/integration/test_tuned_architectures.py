@@ -36,13 +36,14 @@ SMALL: dict[str, Any] = {
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 FALCON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
 LINEAR = {f"linear_{name}": 2 for name in ("num_key_heads", "num_value_heads")}
 LINEAR |= {f"linear_{name}": 8 for name in ("key_head_dim", "value_head_dim")}
 #: By model type: the settings of a small one.
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "cohere": {**SMALL, "logit_scale": 0.5},
     "deepseek_v3": {
-        **{key: value for key, value in SMALL.items() if key != "head_dim"},
+        **{**SMALL, "num_key_value_heads": 4, "head_dim": None},
         **EXPERTS,
         **LATENT,
         "n_routed_experts": 4,
@@ -50,6 +51,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "topk_group": 1,
     },
     "falcon": FALCON,
+    "falcon_h1": {**SMALL, **MAMBA},
     "gemma2": SMALL,
     "gemma3_text": SMALL,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
@@ -62,6 +64,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "granite": {**SMALL, "logits_scaling": 4.0},
     "granitemoe": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
     "llama4_text": {**SMALL, "intermediate_size_mlp": 48, "num_local_experts": 2, "attention_chunk_size": 64},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
     "mistral": {**SMALL, "sliding_window": 16},
     "mixtral": {**SMALL, "num_local_experts": 4, "num_experts_per_tok": 2},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},

@@ -27,7 +27,7 @@ from include.workloads.tuning.progress import Progress
 from include.workloads.tuning.recipe import Recipe
 from include.workloads.tuning.rows import Row
 from include.workloads.tuning.start import Start, load
-from include.workloads.tuning.targets import without_routers
+from include.workloads.tuning.targets import adaptable
 
 if TYPE_CHECKING:
     from include.workloads.tuning.beginning import Beginning
@@ -252,7 +252,7 @@ def build_trainer(job: Job, base: Any, watch: Any) -> Any:
     }
     trainer_of, arguments_of = _classes(job.config.objective)
     lora = weight_init.plain(job.recipe.lora)
-    lora["target_modules"] = without_routers(base, lora["target_modules"])
+    lora["target_modules"] = adaptable(base, lora["target_modules"])
     try:
         trainer = trainer_of(
             model=base,

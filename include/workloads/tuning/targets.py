@@ -20,6 +20,8 @@ log = logging.getLogger("dataset")
 
 #: Without one of these the adapter goes to the layers of the preset, which are right.
 CHOOSING = ("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern")
+#: Model types that PEFT adapts but for this layer, whose weight their kernels take past it (peft.tuners.tuners_utils).
+MAMBA, PAST_ITS_LAYER = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}), "out_proj"
 _ALL_LINEAR = "all-linear"
 _PREFIX = "base_model.model."
 
@@ -53,6 +55,7 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
             raise UserConfigError(
                 f"LoraConfig.target_modules: the model has no layer {name!r}; its linear layers are {linear}."
             )
+    asked["target_modules"] = adaptable(base, wanted)
     try:
         with torch.device("meta"):
             made = get_peft_model(base, LoraConfig(**weight_init.plain(asked)))
@@ -88,25 +91,23 @@ def adapted_layers(model: Any, lora: Mapping[str, Any]) -> list[tuple[str, Any]]
     return found
 
 
-def without_routers(model: Any, wanted: Any) -> Any:
-    """The layers to adapt; `all-linear` spelt out for a model whose routers PEFT would take for linear layers.
+def adaptable(model: Any, wanted: Any) -> Any:
+    """The layers to adapt; `all-linear` spelt out for a model that has linear layers which cannot be adapted.
 
-    Those of Llama 4 and Phi-3.5-MoE are of a class derived from `nn.Linear` and give more than a product. An adapter
-    leaves routers as they are.
+    Routers of Llama 4 and Phi-3.5-MoE are of a class derived from `nn.Linear` and give more than a product; an adapter
+    leaves routers as they are. Kernels of Mamba's read a layer's weight past the layer, so PEFT refuses them.
 
     :param wanted: LoraConfig.target_modules.
     """
     import torch
 
     linear = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
-    routers = {name for name, one in linear.items() if "router" in type(one).__name__.lower()}
-    if wanted != _ALL_LINEAR or not routers:
-        return wanted
+    kept = {name.rpartition(".")[2] for name, one in linear.items() if "router" in type(one).__name__.lower()}
+    if model.config.model_type in MAMBA:
+        kept.add(PAST_ITS_LAYER)
     head = model.get_output_embeddings()
-    leaves = {
-        name.rpartition(".")[2] for name, one in linear.items() if name not in routers and one is not head
-    }
-    return sorted(leaves - {name.rpartition(".")[2] for name in routers})
+    leaves = {name.rpartition(".")[2] for name, one in linear.items() if one is not head}
+    return sorted(leaves - kept) if wanted == _ALL_LINEAR and leaves & kept else wanted
 
 
 def _linear(base: Any) -> list[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from include.catalog import architectures
 from include.workloads.contract import UserConfigError
 from include.workloads.dataset.options import read_options
-from include.workloads.tuning.targets import check_targets
+from include.workloads.tuning.targets import MAMBA, PAST_ITS_LAYER, check_targets
 
 CONFIG = {
     "architectures": ["Phi3ForCausalLM"],
@@ -116,3 +118,33 @@ def test_experts_held_in_one_parameter_are_no_linear_layers(
         check_targets(tmp_path, {**chosen, **lora})
     assert told in str(fault.value)
     assert "base_layer" not in str(fault.value), "PEFT's own layers are none of the model's"
+
+
+def test_peft_adapts_that_layer_of_all_models_but_mamba_s() -> None:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check
+    from torch import nn
+
+    refused = set()
+    for kind in architectures.loadable():
+        model = nn.Module()
+        model.config = SimpleNamespace(model_type=kind)
+        try:
+            check(LoraConfig(), model, PAST_ITS_LAYER)
+        except ValueError:
+            refused.add(kind)
+    assert refused == MAMBA
+
+
+def test_layers_of_mamba_beside_the_one_that_cannot_be_adapted(tmp_path: Path) -> None:
+    shape = {
+        "model_type": "mamba",
+        "hidden_size": 32,
+        "state_size": 8,
+        "num_hidden_layers": 2,
+        "vocab_size": 64,
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["MambaForCausalLM"], **shape}))
+    check_targets(tmp_path, {"layers_to_transform": [0], "layers_pattern": "layers"})
+    with pytest.raises(UserConfigError, match="out_proj"):
+        check_targets(tmp_path, {"target_modules": ["in_proj", "out_proj"]})
