@@ -32,6 +32,13 @@ MUST_BE_NEUTRAL: Mapping[str, str] = {
 }
 #: What is said of an adapter with `use_dora`, which only the runtime transformers serves.
 NOT_ON_VLLM = "vLLM serves no DoRA adapter (use_dora); set the annotation kaito.sh/runtime: transformers"
+#: Layers at a model's ends, and what is said of an adapter of one: vLLM's class of the model has to name it too
+#: (`embedding_modules`), as those of Llama and Qwen3 do, and those of Mistral, Gemma and Qwen2.5 do not.
+ENDS = ("lm_head", "embed_tokens")
+NOT_ON_EVERY_VLLM = (
+    "vLLM serves an adapter of this layer for some models alone; where it refuses, set the annotation "
+    "kaito.sh/runtime: transformers"
+)
 #: Values of `init_lora_weights` after which the saved adapter fits the base model as it is; others rewrite the base.
 INITS = frozenset({"true", "false", "gaussian", "orthogonal"})
 #: Those that an adapter from elsewhere may have too: they only chose the first values.

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from include.contracts import optimizers, preference_keys, weight_init
 from include.contracts import training_keys as keys
-from include.contracts.adapter_keys import MAX_RANK, NOT_ON_VLLM, is_neutral
+from include.contracts.adapter_keys import ENDS, MAX_RANK, NOT_ON_EVERY_VLLM, NOT_ON_VLLM, is_neutral
 from include.contracts.faults import Fault, Hints, nearest
 from include.contracts.methods import OBJECTIVES, Objective, TuningMethod
 from include.contracts.training_defaults import (
@@ -102,6 +102,10 @@ def examine_config(document: object, method: str = "", objective: str = Objectiv
     lora = examiner.sections.get("LoraConfig", {})
     if lora.get("use_dora"):
         examiner.notices.append(f"LoraConfig.use_dora: {NOT_ON_VLLM} where the adapter is served.")
+    wanted = lora.get("target_modules") or ()
+    for one in (wanted,) if isinstance(wanted, str) else wanted:
+        if str(one).rpartition(".")[2] in ENDS:
+            examiner.notices.append(f"LoraConfig.target_modules: {one!r}: {NOT_ON_EVERY_VLLM}.")
     in_8_bits = bool(examiner.sections.get("QuantizationConfig", {}).get("load_in_8bit"))
     examiner.faults += weight_init.faults(lora, method, objective, in_8_bits=in_8_bits)
     return TrainingConfig(examiner.sections, tuple(examiner.faults), tuple(examiner.notices))

@@ -281,3 +281,15 @@ def test_numbers_at_the_edge_of_what_the_libraries_take_are_let_through() -> Non
         "lr_scheduler_kwargs": {"num_cycles": 0.5},
     }
     assert read_config(json.dumps({"training_config": {"TrainingArguments": edges}}), "lora").faults == ()
+
+
+@pytest.mark.parametrize("wanted", ["lm_head", ["q_proj", "model.embed_tokens"]])
+def test_an_adapter_of_a_model_s_ends_is_not_served_by_every_vllm(wanted: Any) -> None:
+    read = examine_config({"training_config": {"LoraConfig": {"target_modules": wanted}}})
+    assert not read.faults
+    assert any("kaito.sh/runtime: transformers" in one for one in read.notices)
+
+
+def test_an_adapter_of_usual_layers_is_served_without_a_word() -> None:
+    read = examine_config({"training_config": {"LoraConfig": {"target_modules": ["q_proj", "v_proj"]}}})
+    assert (read.faults, read.notices) == ((), ())
