@@ -251,7 +251,12 @@ class _Checker:
     def _training(
         self, found: ConfigMap, workspace: Workspace, catalog: Catalog, report: DocumentReport
     ) -> Mapping[str, Any]:
-        from include.workspace.validation.training_config import KEY, check_training_config, config_notices
+        from include.workspace.validation.training_config import (
+            KEY,
+            check_training_config,
+            config_notices,
+            layer_notices,
+        )
 
         text = config_maps.content(found, KEY)
         preset = workspace.preset.name if workspace.preset else ""
@@ -268,7 +273,8 @@ class _Checker:
             notices = [f"ConfigMap {found.name}: {notice}" for notice in told]
             self.parsed[read] = config_maps.parsed(text or ""), notices
         training, told = self.parsed[read]
-        report.notices += told
+        of_model = [f"ConfigMap {found.name}: {one}" for one in layer_notices(workspace, text or "", catalog)]
+        report.notices += [*told, *of_model]
         return training
 
     def _serving(

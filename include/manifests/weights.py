@@ -67,7 +67,9 @@ def is_downloaded(ws: Workspace, settings: ManifestSettings) -> bool:
 def weights(ws: Workspace, plan: Plan, settings: ManifestSettings) -> Weights:
     """The whole model. What a node has mounted of an image is looked at first: whoever made it is not known."""
     if plan.purpose == Purpose.SERVING and ws.annotations.get(names.USE_LOCAL_WEIGHTS) == "true":
-        folder = re.sub(r"[/\\]", "-", plan.model_id.lower())
+        # As in KAITO, by the preset's name as it is written, whichever of its names that is.
+        written = ws.preset.name if ws.preset else plan.model_id
+        folder = re.sub(r"[/\\]", "-", written.strip().lower())
         return Weights([_on_node(f"{LOCAL_MODELS}/{folder}")])
     if volume := model_volume.named(ws.annotations):
         return _on_volume(volume, [_look(plan, settings, volume.folder)])

@@ -99,11 +99,7 @@ def _node_claim(
             },
         },
         "spec": {
-            "nodeClassRef": {
-                "group": "kaito.sh",
-                "kind": "KaitoNodeClass",
-                "name": settings.node_class if settings else "default",
-            },
+            "nodeClassRef": _node_class(plan.instance_type, settings),
             "taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}],
             "requirements": [
                 _requirement("karpenter.sh/nodepool", NODE_POOL),
@@ -115,6 +111,14 @@ def _node_claim(
             "resources": {"requests": {"storage": f"{storage_gib(plan)}Gi"}},
         },
     }
+
+
+def _node_class(instance_type: str, settings: ManifestSettings | None) -> Manifest:
+    """The installation's node class, of the kind that the cloud's provisioner reads."""
+    name = settings.node_class if settings else "default"
+    if instance_type.startswith("Standard_"):
+        return {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": name}
+    return {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": name}
 
 
 def _requirement(key: str, value: str) -> Manifest:

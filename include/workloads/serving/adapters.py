@@ -18,6 +18,7 @@ from include.contracts.adapter_keys import largest_rank
 from include.workloads.contract import UserConfigError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TUNED = "adapter"  # the folder of a tuning's output
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> 
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.is_dir() or path.name.startswith((".", "lost+found")):
             continue
+        # A tuning leaves the adapter beside its report: such a volume is a source as it is.
+        made = path / TUNED
+        inner = made if not (path / CONFIG).exists() and (made / CONFIG).is_file() else path
         try:
-            found.append(read_adapter(path, environment))
+            found.append(read_adapter(inner, environment, path.name))
         except UserConfigError as error:
             faults.append(str(error))
     if faults:

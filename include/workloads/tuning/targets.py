@@ -50,11 +50,13 @@ def check_targets(model: Path, lora: Mapping[str, Any], default: str = _ALL_LINE
     layers = {name for name, _ in base.named_modules()}
     linear = ", ".join(_linear(base))  # before PEFT puts layers of its own there
     wanted = asked["target_modules"]
-    for name in wanted if isinstance(wanted, list) else ():
-        if not any(layer == name or layer.endswith(f".{name}") for layer in layers):
-            raise UserConfigError(
-                f"LoraConfig.target_modules: the model has no layer {name!r}; its linear layers are {linear}."
-            )
+    names = wanted if isinstance(wanted, list) else []
+    lacking = [one for one in names if not any(f".{layer}".endswith(f".{one}") for layer in layers)]
+    if lacking:
+        told = f"the model has no layer {', '.join(map(repr, lacking))}; its linear layers are {linear}"
+        if len(lacking) == len(names):
+            raise UserConfigError(f"LoraConfig.target_modules: {told}.")
+        log.info("LoraConfig.target_modules: %s. The others are adapted.", told)
     asked["target_modules"] = adaptable(base, wanted)
     try:
         with torch.device("meta"):

@@ -5,7 +5,7 @@ The rules are the trainer's own (include.contracts.training_config).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from include.catalog import Catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
@@ -18,7 +18,7 @@ from include.workspace.api import names
 from include.workspace.api.models import Workspace
 from include.workspace.validation.rules.context import Context, Policy
 
-__all__ = ["KEY", "check_training_config", "config_faults", "config_notices"]
+__all__ = ["KEY", "check_training_config", "config_faults", "config_notices", "layer_notices"]
 
 #: Layers beside those of the blocks that LoRA can adapt, by the names that models have for them.
 _AROUND = frozenset({"lm_head", "embed_out", "embed_tokens", "word_embeddings", "wte"})
@@ -47,9 +47,36 @@ def check_training_config(ws: Workspace, text: str, catalog: Catalog) -> list[Fa
     asked = read.section("LoraConfig").get("target_modules")
     if model is None or layers is None or not isinstance(asked, list):
         return found
-    lacking = [name for name in asked if name.rpartition(".")[2] not in {*layers, *_AROUND, ALL_LINEAR}]
+    lacking = lacking_layers(asked, layers)
+    if not lacking or len(lacking) < len(asked):
+        return found
     path, hint = "training_config.LoraConfig.target_modules", f"it has {', '.join(layers)}"
     return [*found, *(Fault(path, name, "F12", f"is no layer of {model.name}", hint) for name in lacking)]
+
+
+def layer_notices(ws: Workspace, text: str, catalog: Catalog) -> list[str]:
+    """A sentence about names in LoraConfig.target_modules that the model lacks beside others that it has.
+
+    Lists for several families of models are common (KAITO's own for Phi-3 names the layers of Llama), and PEFT passes
+    over what is not there.
+    """
+    model, read = Context(ws, catalog, Policy()).model, read_config(text, objective=ws.objective)
+    layers = TARGET_MODULES.get(model.architecture) if model else None
+    asked = read.section("LoraConfig").get("target_modules")
+    if model is None or layers is None or not isinstance(asked, list):
+        return []
+    lacking = lacking_layers(asked, layers)
+    if not lacking or len(lacking) == len(asked):
+        return []
+    return [
+        f"LoraConfig.target_modules: {model.name} has no {', '.join(lacking)}; only "
+        f"{', '.join(name for name in asked if name not in lacking)} will be adapted (it has {', '.join(layers)})."
+    ]
+
+
+def lacking_layers(asked: Sequence[str], layers: Iterable[str]) -> list[str]:
+    """Names of a list of target modules that are no layers of a model."""
+    return [name for name in asked if str(name).rpartition(".")[2] not in {*layers, *_AROUND, ALL_LINEAR}]
 
 
 def _too_large_as_one(context: Context, read: TrainingConfig) -> Iterator[Fault]:

@@ -72,5 +72,6 @@ def sentence(said: Mapping[str, Any]) -> str:
     """The result in words."""
     peak = ((said.get("metrics") or {}).get("peakTokensPerMinute") or {}).get("value")
     if said.get("state") == DONE:
-        return f"The service takes and gives {peak:,} tokens a minute at most."
+        told = f"{int(str(peak)):,}" if str(peak).isdecimal() else str(peak)
+        return f"The service takes and gives {told} tokens a minute at most."
     return str(said.get("message") or "The benchmark failed.")[:1000]

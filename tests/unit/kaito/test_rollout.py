@@ -163,7 +163,9 @@ def test_waiting_for_an_adapter_ends(cluster: FakeCluster) -> None:
 
 MEASURED = {
     "state": "done",
-    "metrics": {"peakTokensPerMinute": {"value": 123456, "unit": "tokens/min", "config": {"engine": "vllm"}}},
+    "metrics": {
+        "peakTokensPerMinute": {"value": "123456", "unit": "tokens/min", "config": {"engine": "vllm"}}
+    },
 }
 
 
@@ -175,7 +177,7 @@ def test_what_the_service_can_do_is_in_its_status(
     cluster.said = [{"state": "running"}, MEASURED]
     ask(cluster).execute(context)
     status = cluster.find(WORKSPACE, NAME, "default")["status"]
-    assert status["performance"]["metrics"]["peakTokensPerMinute"]["value"] == 123456
+    assert status["performance"]["metrics"]["peakTokensPerMinute"]["value"] == "123456"
     told = cluster.condition(NAME, "BenchmarkCompleted")
     assert (told["status"], told["reason"]) == ("True", "BenchmarkCompleted")
     assert "123,456 tokens a minute" in told["message"]

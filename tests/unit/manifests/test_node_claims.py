@@ -77,6 +77,7 @@ def test_other_clouds_and_image_families() -> None:
     settings = ManifestSettings("i", node_class="gpu")
     (claim,) = nodeclaim.node_claims(document, plan(parse_workspace(document), CATALOG), "r", settings)
     assert claim["metadata"]["annotations"]["kaito.sh/node-image-family"] == "azurelinux"
-    assert claim["spec"]["nodeClassRef"]["name"] == "gpu"
+    own = {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "gpu"}
+    assert claim["spec"]["nodeClassRef"] == own
     last = claim["spec"]["requirements"][-1]
     assert last == {"key": "karpenter.k8s.aws/instance-gpu-count", "operator": "Gt", "values": ["0"]}

@@ -80,7 +80,7 @@ def test_a_strength_reaches_the_adapters_of_an_inference_workspace() -> None:
 def test_local_weights_are_the_node_s_own_and_nothing_is_downloaded() -> None:
     spec = pod(annotated(SERVE, use_local_weights="true"))
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    path = "/opt/kaito/models/microsoft-phi-4-mini-instruct"
+    path = "/opt/kaito/models/phi-4-mini-instruct"  # KAITO's folder: the name as the Workspace has it
     assert volumes["weights"]["hostPath"] == {"path": path, "type": "Directory"}
     assert mounts_of(spec["containers"][0])["/workspace/weights"] == ("weights", None, True)
     assert "initContainers" not in spec

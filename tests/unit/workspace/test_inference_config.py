@@ -57,6 +57,7 @@ vllm:
         'vllm: {speculative-config: \'{"method": "ngram"}\'}',
         "vllm: {max-lora-rank: 64, dtype: float16, port: 5000}",
         "vllm: {max-model-len: }",
+        "vllm: {max-model-len: -1}",
         "vllm: {max_model_len: ''}",
         "vllm: {cudagraph-capture-sizes: [1, 2, 4], served-model-name: 'a b'}",
     ],

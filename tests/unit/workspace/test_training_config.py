@@ -14,6 +14,7 @@ from include.workspace.validation.training_config import (
     check_training_config,
     config_faults,
     config_notices,
+    layer_notices,
 )
 from tests.support.plans import tuning
 
@@ -136,7 +137,8 @@ def test_a_flood_of_unknown_keys_is_told_whole_with_few_comparisons(comparisons:
         ("all-linear", []),
         ("[lm_head, self_attn.o_proj]", []),
         ("'.*q_proj'", []),  # a pattern is asked of the model itself
-        ("[q_proj, o_proj, v_proj]", ["q_proj", "v_proj"]),
+        ("[q_proj, v_proj]", ["q_proj", "v_proj"]),
+        ("[q_proj, o_proj, v_proj]", []),  # what is there is adapted, as in KAITO
         ("q_proj", ["q_proj"]),
     ],
 )
@@ -158,6 +160,9 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_rented(
     found = check_training_config(parse_workspace(workspace), text, load_catalog())
     assert [(fault.rule, fault.value) for fault in found] == [("F12", name) for name in lacking]
     assert all("it has qkv_proj, o_proj, gate_up_proj, down_proj" in str(fault) for fault in found)
+    told = layer_notices(parse_workspace(workspace), text, load_catalog())
+    assert bool(told) is ("q_proj, o_proj" in asked)
+    assert all("has no q_proj, v_proj; only o_proj will be adapted" in one for one in told)
 
 
 @pytest.mark.parametrize(

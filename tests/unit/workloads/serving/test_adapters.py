@@ -36,6 +36,19 @@ def test_adapters_come_sorted_with_their_strength(tmp_path: Path) -> None:
     assert [(item.name, item.rank, item.strength) for item in found] == [("facts", 8, 1.0), ("tone", 8, 0.5)]
 
 
+def test_a_volume_that_a_tuning_has_written_is_a_source_as_it_is(tmp_path: Path) -> None:
+    adapter(tmp_path / "machines", "adapter")
+    (tmp_path / "machines" / "report").mkdir()
+    [found] = find_adapters(tmp_path, {"machines": "0.5"})
+    assert (found.name, found.path, found.strength) == ("machines", tmp_path / "machines" / "adapter", 0.5)
+
+
+def test_an_adapter_at_a_volume_s_root_goes_before_a_folder_of_it(tmp_path: Path) -> None:
+    path = adapter(tmp_path, "tone")
+    adapter(path, "adapter")
+    assert [one.path for one in find_adapters(tmp_path)] == [path]
+
+
 @pytest.mark.parametrize("strength", ["1.5", "-0.1", "much", "nan"])
 def test_a_strength_that_is_not_a_share_is_refused(tmp_path: Path, strength: str) -> None:
     adapter(tmp_path, "tone")

@@ -120,15 +120,18 @@ def test_a_run_gives_kaito_s_metric_lines_and_config(
     found = benchmark.run(server, {benchmark.SECONDS: "0.3", "KAITO_QUANTIZATION": "fp8"})
     assert found["state"] == "done"
     peak = found["metrics"]["peakTokensPerMinute"]
-    assert peak["value"] > 0
-    assert peak["unit"] == "tokens/min"
+    assert float(peak["value"]) > 0
+    assert (peak["unit"], peak["description"]) == ("tokens/min", "stress/high-concurrency")
     assert {key: peak["config"][key] for key in ("inputTokens", "outputTokens", "maxConcurrency")} == {
-        "inputTokens": 57,
-        "outputTokens": 7,
-        "maxConcurrency": 2,
+        "inputTokens": "57",
+        "outputTokens": "7",
+        "maxConcurrency": "2",
     }
+    # KAITO's clients decode each value of a metric as a text.
+    for metric in found["metrics"].values():
+        assert set(map(type, (metric["value"], *metric["config"].values()))) == {str}
     assert (peak["config"]["engineVersion"], peak["config"]["quantization"]) == ("0.32.0", "fp8")
-    assert found["metrics"]["timeToFirstToken"]["value"] >= 0
+    assert float(found["metrics"]["timeToFirstToken"]["value"]) >= 0
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["KAITO_BENCHMARK_CONFIG", "KAITO_BENCHMARK_RESULT"]
     assert state["keys"] == {"key"}
@@ -175,7 +178,7 @@ def test_a_server_that_runs_fewer_at_once_is_measured_with_so_many(
     state["most"] = 1
     found = benchmark.run(server, {benchmark.SECONDS: "0.5"})
     assert found["state"] == "done"
-    assert found["metrics"]["peakTokensPerMinute"]["config"]["maxConcurrency"] == 1
+    assert found["metrics"]["peakTokensPerMinute"]["config"]["maxConcurrency"] == "1"
     assert found["failedRequests"] == 0
 
 

@@ -42,6 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"r": 4},
         {"target_modules": ["qkv_proj", "o_proj"]},
         {"target_modules": ["self_attn.o_proj"]},
+        {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},  # KAITO's own list for Phi-3
         {"target_modules": ["lm_head"]},
         {"target_modules": "all-linear"},
         {"target_modules": r".*\.1\.self_attn\.o_proj"},
@@ -57,8 +58,8 @@ def test_layers_that_are_there(model: Path, lora: dict[str, Any]) -> None:
     ("lora", "words"),
     [
         (
-            {"target_modules": ["q_proj", "o_proj"]},
-            "no layer 'q_proj'; its linear layers are down_proj, gate_up_proj",
+            {"target_modules": ["q_proj", "v_proj"]},
+            "no layer 'q_proj', 'v_proj'; its linear layers are down_proj, gate_up_proj",
         ),
         ({"target_modules": ["proj"]}, "no layer 'proj'"),
         ({"target_modules": r".*\.q_proj"}, "does not fit the model"),
