@@ -256,9 +256,18 @@ def _container_problem(pod: str, container: Mapping[str, Any]) -> PodProblem | N
     return None
 
 
+def _pressure(message: str) -> str:
+    """KAITO's reason for an eviction: the resource that the kubelet says the Node was low on."""
+    said = message.lower()
+    if any(word in said for word in ("ephemeral-storage", "disk", "inodes")):
+        return "NodeDiskPressure"
+    return "NodeMemoryPressure" if "memory" in said else "PodEvicted"
+
+
 def _pod_problems(name: str, status: Mapping[str, Any]) -> Iterator[PodProblem]:
     if status.get("reason") == "Evicted":
-        yield PodProblem("PodEvicted", f"Pod {name} was evicted: {status.get('message') or ''}")
+        message = str(status.get("message") or "")
+        yield PodProblem(_pressure(message), f"Pod {name} was evicted: {message}")
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             message = str(condition.get("message") or "")

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     OOM_KILLED = "ContainerOOMKilled"
     CRASH_LOOP = "ContainerCrashLoopBackOff"
     START_ERROR = "ContainerStartError"
+    DISK_PRESSURE = "NodeDiskPressure"
+    MEMORY_PRESSURE = "NodeMemoryPressure"
     POD_EVICTED = "PodEvicted"
     UNSCHEDULABLE = "Unschedulable"
     JOB_STARTED = "WorkspaceTuningJobStatusStarted"

@@ -424,7 +424,22 @@ def test_ready_means_ready_now_and_for_this_generation() -> None:
             "Unschedulable",
             False,
         ),
-        ({"reason": "Evicted", "message": "disk"}, "PodEvicted", False),
+        ({"reason": "Evicted", "message": "preempted"}, "PodEvicted", False),
+        (
+            {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
+            "NodeDiskPressure",
+            False,
+        ),
+        (
+            {"reason": "Evicted", "message": "The node was low on resource: memory."},
+            "NodeMemoryPressure",
+            False,
+        ),
+        (
+            {"reason": "Evicted", "message": "The node had condition: [DiskPressure]."},
+            "NodeDiskPressure",
+            False,
+        ),
     ],
 )
 def test_the_kubelets_own_words_are_the_reason(status: dict[str, Any], reason: str, failed: bool) -> None:
