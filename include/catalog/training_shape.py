@@ -81,6 +81,7 @@ class TrainingShape:
         free_batch = 1 if "gradient_accumulation_steps" in training else own.batch_size
         if objective != Objective.SFT:
             free_batch = _rows(objective, 1)
+        targets = _names(lora.get("target_modules"))
         return cls(
             sequence_length=training.get("max_length") or own.sequence_length,
             batch_size=training.get("per_device_train_batch_size", free_batch),
@@ -89,11 +90,9 @@ class TrainingShape:
             load_in_8bit=quantization.get("load_in_8bit", False),
             double_quant=quantization.get("bnb_4bit_use_double_quant", True),
             optimizer=training.get("optim", ""),
-            target_modules=(targets := _names(lora.get("target_modules"))),
+            target_modules=targets,
             packing=training.get("packing", objective == Objective.SFT),
-            tiled_loss=not (
-                training.get("label_smoothing_factor") or any("lm_head" in one for one in targets)
-            ),
+            tiled_loss=not (training.get("label_smoothing_factor") or "lm_head" in " ".join(targets)),
             epochs=training.get("num_train_epochs", own.epochs),
             objective=objective,
             from_weights=bool(weight_init.asked(lora)),

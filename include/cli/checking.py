@@ -149,7 +149,7 @@ class _Checker:
         self.maps = maps
         self.models = models
         self.used: set[tuple[str, int]] = set()
-        self.judged: dict[tuple[int, str, str, str], list[Finding]] = {}
+        self.judged: dict[tuple[int, str, str, str], tuple[list[Finding], list[str]]] = {}
         self.parsed: dict[tuple[int, str], tuple[Mapping[str, Any], list[str]]] = {}
 
     def examine(self, one: _Object) -> DocumentReport:
@@ -263,18 +263,19 @@ class _Checker:
         # One ConfigMap may serve hundreds of Workspaces.
         key = (id(found), workspace.method, workspace.objective, preset)
         if key not in self.judged:
-            self.judged[key] = config_maps.findings(
+            faults = config_maps.findings(
                 found, KEY, "M2", lambda text: check_training_config(workspace, text, catalog)
             )
-        report.faults += self.judged[key]
+            self.judged[key] = faults, layer_notices(workspace, text or "", catalog)
+        faults, of_model = self.judged[key]
+        report.faults += faults
         read = (id(found), workspace.objective)
         if read not in self.parsed:
             told = config_notices(text or "", workspace.objective)
             notices = [f"ConfigMap {found.name}: {notice}" for notice in told]
             self.parsed[read] = config_maps.parsed(text or ""), notices
         training, told = self.parsed[read]
-        of_model = [f"ConfigMap {found.name}: {one}" for one in layer_notices(workspace, text or "", catalog)]
-        report.notices += [*told, *of_model]
+        report.notices += [*told, *(f"ConfigMap {found.name}: {one}" for one in of_model)]
         return training
 
     def _serving(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+#: The folder with the adapter in what a tuning leaves.
+ADAPTER_FOLDER = "adapter"
 #: vLLM's kernels are built for ranks up to this one.
 MAX_RANK = 512
 
@@ -32,9 +34,9 @@ MUST_BE_NEUTRAL: Mapping[str, str] = {
 }
 #: What is said of an adapter with `use_dora`, which only the runtime transformers serves.
 NOT_ON_VLLM = "vLLM serves no DoRA adapter (use_dora); set the annotation kaito.sh/runtime: transformers"
-#: Layers at a model's ends, and what is said of an adapter of one: vLLM's class of the model has to name it too
-#: (`embedding_modules`), as those of Llama and Qwen3 do, and those of Mistral, Gemma and Qwen2.5 do not.
-ENDS = ("lm_head", "embed_tokens")
+#: Layers at a model's ends, by the names that models have for them, and what is said of an adapter of one: vLLM's class
+#: of the model has to name it too (`embedding_modules`): those of Llama and Qwen3 do, those of Mistral not.
+ENDS = frozenset({"lm_head", "embed_out", "embed_tokens", "word_embeddings", "wte"})
 NOT_ON_EVERY_VLLM = (
     "vLLM serves an adapter of this layer for some models alone; where it refuses, set the annotation "
     "kaito.sh/runtime: transformers"

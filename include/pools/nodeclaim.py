@@ -118,6 +118,11 @@ def _node_class(instance_type: str, settings: ManifestSettings | None) -> Manife
     name = settings.node_class if settings else "default"
     if instance_type.startswith("Standard_"):
         return {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": name}
+    return ec2_node_class(name)
+
+
+def ec2_node_class(name: str) -> Manifest:
+    """The node class that Karpenter reads on Amazon's cloud."""
     return {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": name}
 
 

@@ -20,7 +20,7 @@ from include.manifests.pods import Manifest, pool_labels, workspace_of
 from include.manifests.settings import ManifestSettings
 from include.planning import Plan
 from include.pools import nodeclaim
-from include.pools.nodeclaim import DEFAULT_IMAGE_FAMILY, offer_mark, offer_requirements
+from include.pools.nodeclaim import DEFAULT_IMAGE_FAMILY, ec2_node_class, offer_mark, offer_requirements
 from include.pools.observed import (
     ObservedPool,
     PoolMachine,
@@ -119,7 +119,7 @@ def _node_class(ws: Workspace, instance_type: str, settings: ManifestSettings | 
     if not chosen and settings is not None and settings.node_class != "default":
         chosen = settings.node_class
     if not instance_type.startswith("Standard_"):
-        return {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": chosen or "default"}
+        return ec2_node_class(chosen or "default")
     family = ws.annotations.get(names.NODE_IMAGE_FAMILY, DEFAULT_IMAGE_FAMILY).strip().lower()
     name = chosen or NODE_CLASSES.get(family, NODE_CLASSES[DEFAULT_IMAGE_FAMILY])
     return {"group": "karpenter.azure.com", "kind": "AKSNodeClass", "name": name}

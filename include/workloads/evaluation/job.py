@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from include.contracts import golden_set
+from include.contracts.adapter_keys import ADAPTER_FOLDER
 from include.contracts.evaluation import (
     PAGE_FILE,
     REPORT_FILE,
@@ -82,7 +83,7 @@ class Environment:
             weights=Path(get("WEIGHTS_PATH", "/workspace/weights")),
             data=Path(get("DATASET_FOLDER_PATH", "/mnt/data")),
             results=results,
-            candidate=Path(get("CANDIDATE_ADAPTER_DIR") or results / "adapter"),
+            candidate=Path(get("CANDIDATE_ADAPTER_DIR") or results / ADAPTER_FOLDER),
             current=_path("CURRENT_ADAPTER_DIR"),
             golden=_path("GOLDEN_SET_PATH"),
             model_id=get("MODEL_ID", ""),

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.contracts.adapter_keys import largest_rank
+from include.contracts.adapter_keys import ADAPTER_FOLDER, largest_rank
 from include.workloads.contract import UserConfigError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TUNED = "adapter"  # the folder of a tuning's output
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def find_adapters(folder: Path, environment: Mapping[str, str] = os.environ) -> 
         if not path.is_dir() or path.name.startswith((".", "lost+found")):
             continue
         # A tuning leaves the adapter beside its report: such a volume is a source as it is.
-        made = path / TUNED
+        made = path / ADAPTER_FOLDER
         inner = made if not (path / CONFIG).exists() and (made / CONFIG).is_file() else path
         try:
             found.append(read_adapter(inner, environment, path.name))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.contracts import weight_init
+from include.contracts.adapter_keys import ADAPTER_FOLDER
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.training_defaults import EARLY_STOPPING_PATIENCE, EARLY_STOPPING_THRESHOLD
 from include.workloads.contract import TryAgain, UserConfigError
@@ -298,7 +299,7 @@ def save_adapter(job: Job, trainer: Any, trained: Mapping[str, Any] | None = Non
     """
     from safetensors.torch import load_file, save_file
 
-    final = job.output / "adapter"
+    final = job.output / ADAPTER_FOLDER
     draft = job.output / ".adapter.new"
     shutil.rmtree(draft, ignore_errors=True)
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(

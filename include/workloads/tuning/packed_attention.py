@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from include.workloads.tuning.evaluating import evaluating
 from include.workloads.tuning.fused import attention as short
 
 log = logging.getLogger("workload")
@@ -78,19 +79,15 @@ def keeps_rows_apart(model: Any, *, sharded: bool = False) -> bool:
     places = torch.arange(TRIED).repeat(2)[None].to(model.device)
     bounds = torch.tensor([0, TRIED, 2 * TRIED], dtype=torch.int32, device=model.device)
     found = []
-    was = model.training
-    model.eval()
     try:
-        for first in firsts:
-            ids = torch.cat([first, last])[None].to(model.device)
-            with torch.no_grad():
+        with evaluating(model):
+            for first in firsts:
+                ids = torch.cat([first, last])[None].to(model.device)
                 made = model(input_ids=ids, position_ids=places, use_cache=False, cu_seq_lens_q=bounds).logits
-            found.append(made[0, TRIED:].float())
+                found.append(made[0, TRIED:].float())
     except ValueError as error:  # Qwen3-Next and its like say so themselves
         log.debug("%s", error)
         return False
-    finally:
-        model.train(was)
     return bool((found[0] - found[1]).norm() <= ROUNDING * found[0].norm())
 
 

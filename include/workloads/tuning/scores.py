@@ -19,9 +19,11 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from trl.trainer.utils import FusedCausalLMOutput
 
+from include.workloads.tuning.evaluating import evaluating
+from include.workloads.tuning.rows import IGNORE
+
 log = logging.getLogger("workload")
 
-IGNORE = -100  # transformers' label of what is not learnt
 TOKENS = 9  # that a model is tried with
 #: What the largest score is made in the trial, where any cap is felt; and by how much the results may differ.
 LARGE, ROUNDING = 100.0, 0.02
@@ -53,18 +55,13 @@ def _agree(model: Any, base: Any) -> bool:
     if base.base_model is base or not isinstance(head, nn.Linear | ModulesToSaveWrapper):
         return False
     ids = torch.arange(TOKENS, device=base.device)[None]
-    was = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            largest = float(model(input_ids=ids, use_cache=False).logits.abs().max())
-            factor = LARGE / max(largest, torch.finfo(torch.float32).tiny)
-            with head.register_forward_pre_hook(lambda _, given: tuple(one * factor for one in given)):
-                logits = model(input_ids=ids, use_cache=False).logits
-            with base.base_model.register_forward_hook(functools.partial(_enlarge, factor)):
-                theirs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
-    finally:
-        model.train(was)
+    with evaluating(model):
+        largest = float(model(input_ids=ids, use_cache=False).logits.abs().max())
+        factor = LARGE / max(largest, torch.finfo(torch.float32).tiny)
+        with head.register_forward_pre_hook(lambda _, given: tuple(one * factor for one in given)):
+            logits = model(input_ids=ids, use_cache=False).logits
+        with base.base_model.register_forward_hook(functools.partial(_enlarge, factor)):
+            theirs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
     own = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     return bool((own - theirs).norm() <= ROUNDING * own.norm())
 

@@ -53,13 +53,12 @@ LISTED = 30  # names that one sentence lists
 SMALL_GPU_GIB = 20  # KAITO's figure: below it, several GPUs need an explicit context (V7)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-LENGTH = "max-model-len"
 # (lowest, highest) of numbers; those without an entry take any.
 LIMITS: Mapping[str, tuple[float, float]] = {
     "gpu-memory-utilization": (0.01, 1.0),
     "cpu-offload-gb": (0, math.inf),
     "kv-offloading-size": (0, math.inf),
-    LENGTH: (1, math.inf),
+    "max-model-len": (1, math.inf),
     "max-num-seqs": (1, math.inf),
     "max-num-batched-tokens": (1, math.inf),
     "max-loras": (1, math.inf),
@@ -71,6 +70,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max-logprobs": (-1, math.inf),
     "port": (SERVICE_PORT, SERVICE_PORT),
 }
+#: Numbers outside of these that leave the choice to vLLM.
+AUTO: Mapping[str, int] = {"max-model-len": -1}
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,7 @@ def _one_value(name: str, value: object, known: _Arguments, path: str) -> Iterat
     elif name in LIMITS:
         low, high = LIMITS[name]
         number = _number(value)
-        if number == -1 and name == LENGTH:
-            return  # vLLM's other word for auto
-        if number is not None and not low <= number <= high:
+        if number is not None and number != AUTO.get(name) and not low <= number <= high:
             words = (
                 f"must be {low:g}, where the Service expects the server"
                 if low == high

@@ -5,12 +5,13 @@ The rules are the trainer's own (include.contracts.training_config).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from include.catalog import Catalog, sizing
 from include.catalog.architectures import TARGET_MODULES
 from include.catalog.layers import ALL_LINEAR
 from include.contracts import weight_init
+from include.contracts.adapter_keys import ENDS
 from include.contracts.faults import Fault
 from include.contracts.methods import Objective, TuningMethod
 from include.contracts.training_config import KEY, TrainingConfig, read_config
@@ -19,9 +20,6 @@ from include.workspace.api.models import Workspace
 from include.workspace.validation.rules.context import Context, Policy
 
 __all__ = ["KEY", "check_training_config", "config_faults", "config_notices", "layer_notices"]
-
-#: Layers beside those of the blocks that LoRA can adapt, by the names that models have for them.
-_AROUND = frozenset({"lm_head", "embed_out", "embed_tokens", "word_embeddings", "wte"})
 
 
 def config_faults(text: str, method: str, objective: str = Objective.SFT) -> list[Fault]:
@@ -42,16 +40,12 @@ def check_training_config(ws: Workspace, text: str, catalog: Catalog) -> list[Fa
     """
     context, read = Context(ws, catalog, Policy()), read_config(text, objective=ws.objective)
     found = [*config_faults(text, ws.method, ws.objective), *_too_large_as_one(context, read)]
-    model = context.model
-    layers = TARGET_MODULES.get(model.architecture) if model else None
-    asked = read.section("LoraConfig").get("target_modules")
-    if model is None or layers is None or not isinstance(asked, list):
-        return found
-    lacking = lacking_layers(asked, layers)
-    if not lacking or len(lacking) < len(asked):
+    there, lacking, layers = _layers(context, read)
+    if there or context.model is None:
         return found
     path, hint = "training_config.LoraConfig.target_modules", f"it has {', '.join(layers)}"
-    return [*found, *(Fault(path, name, "F12", f"is no layer of {model.name}", hint) for name in lacking)]
+    told = f"is no layer of {context.model.name}"
+    return [*found, *(Fault(path, name, "F12", told, hint) for name in lacking)]
 
 
 def layer_notices(ws: Workspace, text: str, catalog: Catalog) -> list[str]:
@@ -60,23 +54,25 @@ def layer_notices(ws: Workspace, text: str, catalog: Catalog) -> list[str]:
     Lists for several families of models are common (KAITO's own for Phi-3 names the layers of Llama), and PEFT passes
     over what is not there.
     """
-    model, read = Context(ws, catalog, Policy()).model, read_config(text, objective=ws.objective)
-    layers = TARGET_MODULES.get(model.architecture) if model else None
-    asked = read.section("LoraConfig").get("target_modules")
-    if model is None or layers is None or not isinstance(asked, list):
-        return []
-    lacking = lacking_layers(asked, layers)
-    if not lacking or len(lacking) == len(asked):
+    context = Context(ws, catalog, Policy())
+    there, lacking, layers = _layers(context, read_config(text, objective=ws.objective))
+    if context.model is None or not (there and lacking):
         return []
     return [
-        f"LoraConfig.target_modules: {model.name} has no {', '.join(lacking)}; only "
-        f"{', '.join(name for name in asked if name not in lacking)} will be adapted (it has {', '.join(layers)})."
+        f"LoraConfig.target_modules: {context.model.name} has no {', '.join(lacking)}; only {', '.join(there)} will "
+        f"be adapted (it has {', '.join(layers)})."
     ]
 
 
-def lacking_layers(asked: Sequence[str], layers: Iterable[str]) -> list[str]:
-    """Names of a list of target modules that are no layers of a model."""
-    return [name for name in asked if str(name).rpartition(".")[2] not in {*layers, *_AROUND, ALL_LINEAR}]
+def _layers(context: Context, read: TrainingConfig) -> tuple[list[str], list[str], Sequence[str]]:
+    """Names of a list of target modules that the model has, those that it lacks, and what its blocks have."""
+    layers = TARGET_MODULES.get(context.model.architecture) if context.model else None
+    asked = read.section("LoraConfig").get("target_modules")
+    if layers is None or not isinstance(asked, list):
+        return [], [], ()
+    known = {*layers, *ENDS, ALL_LINEAR}
+    lacking = [name for name in asked if name.rpartition(".")[2] not in known]
+    return [name for name in asked if name not in lacking], lacking, layers
 
 
 def _too_large_as_one(context: Context, read: TrainingConfig) -> Iterator[Fault]:

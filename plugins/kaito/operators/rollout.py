@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from include import manifests
 from include.contracts import pooling
+from include.contracts.adapter_keys import ADAPTER_FOLDER
 from include.contracts.plural import plural
 from include.contracts.results import PublishedAdapter
 from include.manifests.serving import adapters_of
@@ -204,7 +205,9 @@ class RollOutOperator(LineageTask, WorkspaceTask, BaseOperator):
         if not pushed:
             raise AirflowFailException(f"Workspace {run.name} has published no adapter to serve.")
         if pushed.volume:
-            return [{"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": "adapter"}]
+            return [
+                {"name": run.name, "volumeSource": tuning.output.volume_source, "subPath": ADAPTER_FOLDER}
+            ]
         tried = retraining.canary(live.get("status"), run.generation)
         beside = (str(tried["reference"]), float(tried["percent"])) if tried else ("", 0.0)
         return [manifests.tuned_adapter(run.name, str(pushed.reference), *beside)]

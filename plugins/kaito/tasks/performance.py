@@ -70,8 +70,7 @@ def written(status: Mapping[str, Any], said: Mapping[str, Any], generation: int)
 
 def sentence(said: Mapping[str, Any]) -> str:
     """The result in words."""
-    peak = ((said.get("metrics") or {}).get("peakTokensPerMinute") or {}).get("value")
+    peak = ((said.get("metrics") or {}).get("peakTokensPerMinute") or {}).get("value", 0)
     if said.get("state") == DONE:
-        told = f"{int(str(peak)):,}" if str(peak).isdecimal() else str(peak)
-        return f"The service takes and gives {told} tokens a minute at most."
+        return f"The service takes and gives {int(peak):,} tokens a minute at most."
     return str(said.get("message") or "The benchmark failed.")[:1000]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from include.workloads.tuning.evaluating import evaluating
 from include.workloads.tuning.fused import adapters, norms
 
 log = logging.getLogger("workload")
@@ -53,14 +54,8 @@ def plain_head(base: Any) -> nn.Linear | None:
         return None
     seen: list[torch.Tensor] = []
     hook = head.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
-    was = base.training
-    base.eval()
-    try:
-        with torch.no_grad():
-            scores = base(input_ids=torch.arange(TOKENS)[None], use_cache=False).logits
-            states = base.base_model(input_ids=torch.arange(TOKENS)[None], use_cache=False).last_hidden_state
-    finally:
-        base.train(was)
-        hook.remove()
+    with hook, evaluating(base):
+        scores = base(input_ids=torch.arange(TOKENS)[None], use_cache=False).logits
+        states = base.base_model(input_ids=torch.arange(TOKENS)[None], use_cache=False).last_hidden_state
     plain = torch.equal(seen[0], states) and torch.equal(seen[1].float(), scores.float())
     return head if plain else None
